@@ -1,0 +1,167 @@
+"""What a vendor says of a title, in the catalogue's words, before it is stored.
+
+A data class owns its hash and its comparison. The vendor folders make these objects, `apply` writes
+them, and the outbox carries them as JSON in between.
+"""
+
+import hashlib
+import json
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+# A new way of hashing is a new version: titles then differ by version, and are applied once more.
+HASH_VERSION = 1
+
+
+class IdentifierType(StrEnum):
+    """Kinds of identifier."""
+
+    BIBLIOTHECA = "Bibliotheca ID"
+    ISBN = "ISBN"
+
+
+class Medium(StrEnum):
+    """How a title is taken in."""
+
+    BOOK = "book"
+    AUDIOBOOK = "audiobook"
+
+
+class Format(StrEnum):
+    """The file format of a title."""
+
+    EPUB = "epub"
+    EPUB3 = "epub3"
+    PDF = "pdf"
+    MP3 = "mp3"
+
+
+class Role(StrEnum):
+    """What a contributor did."""
+
+    AUTHOR = "author"
+    NARRATOR = "narrator"
+
+
+class SubjectScheme(StrEnum):
+    """Where a subject's wording comes from."""
+
+    BISAC = "BISAC"
+    """A whole BISAC heading, as `FICTION / Fantasy / Epic`."""
+    LABEL = "label"
+    """A vendor's plain label, as `Mystery & Detective`."""
+
+
+class LinkRel(StrEnum):
+    """What a link leads to."""
+
+    COVER = "cover"
+    THUMBNAIL = "thumbnail"
+
+
+def _storable(text: str) -> str:
+    """Text that PostgreSQL can hold: without NUL and lone surrogates, which UTF-8 has no place for."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8").strip()
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+Count = Annotated[int, Field(ge=0, le=2_147_483_647)]
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ContributorData(_Data):
+    """A person in one role. `sort_name` is "Last, First"; `display_name` is "First Last"."""
+
+    sort_name: Text = Field(min_length=1)
+    display_name: Text = Field(min_length=1)
+    role: Role
+
+
+class SubjectData(_Data):
+    """One subject heading."""
+
+    scheme: SubjectScheme
+    name: Text = Field(min_length=1)
+
+
+class LinkData(_Data):
+    """One web address of a title."""
+
+    rel: LinkRel
+    href: Text = Field(min_length=1)
+
+
+class BibliographicData(_Data):
+    """The description of one title by one data source.
+
+    `as_of` is when the source said so (UTC). `published` is an ISO 8601 date of whatever precision the
+    source has: `2016`, `2016-09` or `2016-09-03`. `language` is ISO 639-2 (three letters). `isbns` are
+    13 digits, the title's own first. `duration_ms` is in milliseconds. Order is kept where it means
+    something: contributors, subjects, ISBNs.
+    """
+
+    data_source: Text
+    identifier_type: IdentifierType
+    identifier: Text = Field(min_length=1)
+    as_of: AwareDatetime
+    title: Text = Field(min_length=1)
+    subtitle: Text | None = None
+    contributors: tuple[ContributorData, ...] = ()
+    publisher: Text | None = None
+    published: str | None = Field(default=None, pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")
+    on_sale: str | None = Field(default=None, pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")
+    language: str | None = Field(default=None, pattern=r"^[a-z]{3}$")
+    isbns: tuple[str, ...] = ()
+    subjects: tuple[SubjectData, ...] = ()
+    description: Text | None = None
+    links: tuple[LinkData, ...] = ()
+    page_count: Count | None = None
+    duration_ms: int | None = Field(default=None, ge=0)
+    medium: Medium
+    format: Format | None = None
+
+    def content_hash(self) -> str:
+        """`<version>:<SHA-256>` over everything that describes the title.
+
+        Left out: `as_of`, because a later look at the same description is no change. Circulation is a
+        class of its own and takes no part.
+        """
+        content = self.model_dump(mode="json", exclude={"as_of"})
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return f"{HASH_VERSION}:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+
+class CirculationData(_Data):
+    """How many copies of one title the collection has, in copies, as of a moment (UTC).
+
+    `licenses_reserved` is None where the source does not say.
+    """
+
+    as_of: AwareDatetime
+    licenses_owned: Count
+    licenses_available: Count
+    patrons_in_hold_queue: Count
+    licenses_reserved: Count | None = None
+
+
+class TitleData(_Data):
+    """All that a source says of one title in one collection."""
+
+    bibliographic: BibliographicData
+    circulation: CirculationData
+
+    @property
+    def identifier(self) -> str:
+        """The title's identifier at its source."""
+        return self.bibliographic.identifier
+
+    @property
+    def as_of(self) -> datetime:
+        """When the source said so."""
+        return self.bibliographic.as_of

@@ -1,0 +1,49 @@
+"""One engine per process, and sessions on it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy.orm import Session
+
+from accession.errors import UserError
+from accession.settings import get_settings
+
+OLDEST_POSTGRESQL = 15
+
+
+@cache
+def engine() -> Engine:
+    """The process's engine for the configured database.
+
+    Raises `UserError` when no database is configured, which is the case when embedded servers are
+    meant and `accession up` has not started them.
+    """
+    url = get_settings().database_url
+    if url is None:
+        raise UserError("No database is running: start one with `accession up`, or set ACCESSION_DATABASE_URL.")
+    return make_engine(url.get_secret_value())
+
+
+def make_engine(url: str) -> Engine:
+    """An engine on `url`, with the psycopg 3 driver whichever driver the URL names, in UTC."""
+    return create_engine(
+        make_url(url).set(drivername="postgresql+psycopg"),
+        pool_pre_ping=True,
+        pool_size=2,
+        connect_args={"options": "-c timezone=UTC", "application_name": "accession", "connect_timeout": 10},
+    )
+
+
+@contextmanager
+def transaction() -> Iterator[Session]:
+    """A session in a transaction of its own, committed at the end, rolled back by an exception."""
+    with Session(engine()) as session, session.begin():
+        yield session
+
+
+def forget_connections() -> None:
+    """Leave the parent's connections to the parent: called in each child after a fork."""
+    if engine.cache_info().currsize:
+        engine().dispose(close=False)

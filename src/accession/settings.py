@@ -1,0 +1,120 @@
+"""What an operator can choose: environment variables `ACCESSION_*`, or `accession.toml` in the home.
+
+An environment variable wins over the file. `docs/configuration.md` is generated from this module.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from accession.errors import UserError
+
+ENV_PREFIX = "ACCESSION_"
+TOML_NAME = "accession.toml"
+
+
+class Home(BaseSettings):
+    """Where everything of one installation lives; read first, because the settings file lies in it."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore")
+
+    home: Path = Field(
+        default_factory=lambda: platformdirs.user_data_path("accession"),
+        description="Folder of the installation: embedded servers' data, key file, logs, accession.toml. "
+        "Default: the platform's data directory.",
+    )
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+
+class Settings(Home):
+    """Every setting, with its default."""
+
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="PostgreSQL 15 or newer to use, as postgresql://user:password@host:port/database. "
+        "Unset: an embedded server in the home.",
+    )
+    redis_url: SecretStr | None = Field(
+        default=None,
+        description="Redis or Valkey to use, as redis://:password@host:port/0. "
+        "Unset: an embedded server in the home.",
+    )
+    secret_key: SecretStr | None = Field(
+        default=None,
+        description="The key that encrypts account keys at rest, as `accession doctor` describes. "
+        "Unset: the file secret.key in the home, made on first use with mode 600.",
+    )
+    time_zone: str = Field(
+        default="UTC", description="Zone in which the daily schedule's times are meant, as Europe/Berlin."
+    )
+    worker_concurrency: int = Field(
+        default=2, ge=1, le=64, description="Tasks that one worker of `accession up` runs side by side."
+    )
+    retry_backoff_seconds: float = Field(
+        default=60,
+        ge=0,
+        le=600,
+        description="Wait before a failed page is tried again; doubled for each of the four retries.",
+    )
+    shutdown_grace_seconds: float = Field(
+        default=60,
+        ge=1,
+        description="How long a stop waits for the pages at hand before it puts them back in the queue.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe log line that is written."
+    )
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="`console` for people, `json` for one object a line."
+    )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        if name not in available_timezones():
+            raise ValueError(f"{name!r} is not a time zone; name one as Europe/Berlin or UTC")
+        return ZoneInfo(name).key
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then the file in the home."""
+        file = TomlConfigSettingsSource(settings_cls, Home().home / TOML_NAME)
+        return init_settings, env_settings, file
+
+
+@cache
+def get_settings() -> Settings:
+    """This process's settings, read once.
+
+    Raises `UserError` naming the setting when one has an unusable value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise UserError(
+            f"The setting {ENV_PREFIX}{name.upper()} (or {name} in {TOML_NAME}) cannot be used: "
+            f"{first['msg']}."
+        ) from None
