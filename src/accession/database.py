@@ -22,7 +22,9 @@ def engine() -> Engine:
     """
     url = get_settings().database_url
     if url is None:
-        raise UserError("No database is running: start one with `accession up`, or set ACCESSION_DATABASE_URL.")
+        raise UserError(
+            "No database is running: start one with `accession up`, or set ACCESSION_DATABASE_URL."
+        )
     return make_engine(url.get_secret_value())
 
 

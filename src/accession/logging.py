@@ -9,7 +9,16 @@ import structlog
 from accession.settings import Settings
 
 # These say at INFO what our own lines say better, and httpcore prints signed headers at DEBUG.
-_QUIET = ("httpx", "httpcore", "hpack", "alembic", "kombu", "amqp", "celery.worker.strategy", "celery.app.trace")
+_QUIET = (
+    "httpx",
+    "httpcore",
+    "hpack",
+    "alembic",
+    "kombu",
+    "amqp",
+    "celery.worker.strategy",
+    "celery.app.trace",
+)
 
 
 def set_up_logging(settings: Settings) -> None:

@@ -1,0 +1,130 @@
+"""The run ledger and the checkpoints: where every chain stands, and how far each workflow is complete."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from accession.catalog.models import ACTIVE_STATES, Collection, Run, RunState, Timestamp
+from accession.clock import utc_now
+
+SERVICE_TYPE = "task"
+
+
+class Workflow(StrEnum):
+    """The workflows, by the word that status and runs show."""
+
+    PURCHASES = "purchases"
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What one page, or a run of pages, has met: records of the vendor, titles of the collection."""
+
+    records_fetched: int = 0
+    records_rejected: int = 0
+    titles_new: int = 0
+    titles_changed: int = 0
+
+
+def timestamp(session: Session, collection: Collection, service: str) -> Timestamp:
+    """The collection's checkpoint for `service`, made without a `finish` when there is none yet."""
+    query = select(Timestamp).filter_by(
+        collection_id=collection.id, service=service, service_type=SERVICE_TYPE
+    )
+    if (found := session.scalars(query).one_or_none()) is not None:
+        return found
+    session.execute(
+        insert(Timestamp)
+        .values(collection_id=collection.id, service=service, service_type=SERVICE_TYPE)
+        .on_conflict_do_nothing()
+    )
+    return session.scalars(query).one()
+
+
+def find_run(session: Session, task_id: str) -> Run | None:
+    """The run of the chain with this task id."""
+    return session.scalars(select(Run).filter_by(task_id=task_id)).one_or_none()
+
+
+def lock_run(session: Session, task_id: str) -> Run | None:
+    """The run of the chain, locked until the transaction ends, as it is now."""
+    query = select(Run).filter_by(task_id=task_id).with_for_update()
+    return session.scalars(query.execution_options(populate_existing=True)).one_or_none()
+
+
+def open_run(
+    session: Session, collection: Collection, workflow: Workflow, task_id: str, cursor: Mapping[str, Any]
+) -> Run:
+    """Start a chain's row. Any run of the same work that still counts as active has lost its lock: it
+    is marked interrupted, so that it stops should a message of it still turn up."""
+    now = utc_now()
+    session.execute(
+        update(Run)
+        .where(
+            Run.collection_id == collection.id, Run.workflow == workflow.value, Run.state.in_(ACTIVE_STATES)
+        )
+        .values(
+            state=RunState.INTERRUPTED,
+            finished_at=now,
+            updated_at=now,
+            error="Its lock had expired, and a newer run took over.",
+        )
+    )
+    run = Run(
+        collection_id=collection.id,
+        workflow=workflow.value,
+        task_id=task_id,
+        state=RunState.RUNNING.value,
+        cursor=dict(cursor),
+        started_at=now,
+        updated_at=now,
+    )
+    session.add(run)
+    session.flush()
+    return run
+
+
+def record_page(
+    run: Run, counters: Counters, *, since: datetime, next_cursor: Mapping[str, Any] | None
+) -> None:
+    """Count a page and move the cursor on; without a next cursor the run has succeeded."""
+    run.pages += 1
+    run.records_fetched += counters.records_fetched
+    run.records_rejected += counters.records_rejected
+    run.titles_new += counters.titles_new
+    run.titles_changed += counters.titles_changed
+    run.since = run.since or since
+    run.error = None
+    if next_cursor is None:
+        end_run(run, RunState.SUCCEEDED)
+    else:
+        run.state = RunState.RUNNING.value
+        run.cursor = dict(next_cursor)
+        run.updated_at = utc_now()
+
+
+def note_retry(run: Run, reason: str) -> None:
+    """Show that the page at hand met a fault and will be tried again."""
+    run.state, run.error, run.updated_at = RunState.RETRYING.value, reason, utc_now()
+
+
+def end_run(run: Run, state: RunState, error: str | None = None) -> None:
+    """Close the row: nothing of this chain will write any more."""
+    run.state, run.error = state.value, error
+    run.finished_at = run.updated_at = utc_now()
+
+
+def is_active(run: Run) -> bool:
+    """Whether the chain still has work to do."""
+    return run.state in ACTIVE_STATES
+
+
+def active_runs(session: Session) -> Sequence[Run]:
+    """Every run that has not ended, oldest first."""
+    return session.scalars(select(Run).where(Run.state.in_(ACTIVE_STATES)).order_by(Run.id)).all()

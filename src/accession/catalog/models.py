@@ -1,0 +1,401 @@
+"""The tables of the catalogue. Every time is `timestamptz`, in UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Any, ClassVar, cast
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    select,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+
+from accession.catalog.data import IdentifierType
+from accession.catalog.rows import natural_key_ids
+from accession.clock import utc_now
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that a migration can name it too."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        str: Text(),
+        datetime: DateTime(timezone=True),
+        bytes: LargeBinary(),
+        dict[str, Any]: JSONB(),
+    }
+
+
+def table_of(model: type[Base]) -> Table:
+    """The table behind a model, for statements on rows rather than on objects."""
+    return cast(Table, model.__table__)
+
+
+class Collection(Base):
+    """One library's account with the vendor. The account key is encrypted (`catalog.keys`)."""
+
+    __tablename__ = "collections"
+    __table_args__ = (
+        # A name is free again once its collection is on its way out.
+        Index(
+            "uq_collections_name_in_use",
+            "name",
+            unique=True,
+            postgresql_where=text("marked_for_deletion_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    library_id: Mapped[str]
+    account_id: Mapped[str]
+    account_key_encrypted: Mapped[bytes]
+    base_url: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    marked_for_deletion_at: Mapped[datetime | None]
+
+
+class Timestamp(Base):
+    """The checkpoint: up to where one service is complete for one collection.
+
+    `finish` is a moment (purchases, events), `counter` an identifier's id (circulation).
+    """
+
+    __tablename__ = "timestamps"
+    __table_args__ = (UniqueConstraint("collection_id", "service", "service_type"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    service: Mapped[str]
+    service_type: Mapped[str]
+    finish: Mapped[datetime | None]
+    counter: Mapped[int | None]
+
+
+class Identifier(Base):
+    """A name of a title in one scheme: the vendor's id, an ISBN."""
+
+    __tablename__ = "identifiers"
+    __table_args__ = (UniqueConstraint("type", "identifier"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    type: Mapped[str]
+    identifier: Mapped[str]
+
+    @classmethod
+    def ids(
+        cls, session: Session, identifier_type: IdentifierType, identifiers: Iterable[str]
+    ) -> dict[tuple[Any, ...], int]:
+        """The row ids by (type, identifier), added where they are new; safe beside other writers."""
+        wanted = [(identifier_type.value, name) for name in identifiers]
+        return natural_key_ids(session, table_of(cls), ("type", "identifier"), wanted)
+
+
+class IdentifierEquivalent(Base):
+    """A data source's word that two identifiers name the same title: its ISBNs, in the source's order."""
+
+    __tablename__ = "identifier_equivalents"
+
+    identifier_id: Mapped[int] = mapped_column(
+        ForeignKey("identifiers.id", ondelete="CASCADE"), primary_key=True
+    )
+    equivalent_id: Mapped[int] = mapped_column(
+        ForeignKey("identifiers.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+    data_source: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int]
+
+
+class PoolStatus(StrEnum):
+    """What a license pool can do for a reader."""
+
+    UNKNOWN = "unknown"
+    """The vendor has not told how many copies there are."""
+    ACTIVE = "active"
+    EXHAUSTED = "exhausted"
+    """The collection has no copy any more."""
+
+
+class LicensePool(Base):
+    """A collection's holding of one title. Counts are in copies, as the vendor last gave them."""
+
+    __tablename__ = "license_pools"
+    __table_args__ = (UniqueConstraint("collection_id", "data_source", "identifier_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    identifier_id: Mapped[int] = mapped_column(ForeignKey("identifiers.id"), index=True)
+    data_source: Mapped[str]
+    licenses_owned: Mapped[int] = mapped_column(server_default="0")
+    licenses_available: Mapped[int] = mapped_column(server_default="0")
+    licenses_reserved: Mapped[int] = mapped_column(server_default="0")
+    patrons_in_hold_queue: Mapped[int] = mapped_column(server_default="0")
+    status: Mapped[str] = mapped_column(server_default=PoolStatus.UNKNOWN)
+    circulation_as_of: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+    identifier: Mapped[Identifier] = relationship()
+
+    @classmethod
+    def for_foreign_id(
+        cls,
+        session: Session,
+        data_source: str,
+        identifier_type: IdentifierType,
+        identifier: str,
+        *,
+        collection: Collection,
+    ) -> tuple[LicensePool, bool]:
+        """The collection's pool of one title, and whether it was made just now."""
+        pools = cls.for_foreign_ids(
+            session, data_source, identifier_type, [identifier], collection=collection
+        )
+        return pools[identifier]
+
+    @classmethod
+    def for_foreign_ids(
+        cls,
+        session: Session,
+        data_source: str,
+        identifier_type: IdentifierType,
+        identifiers: Sequence[str],
+        *,
+        collection: Collection,
+    ) -> dict[str, tuple[LicensePool, bool]]:
+        """Get or create the pools of many titles: identifier to (pool, is_new).
+
+        Safe beside other transactions doing the same: rows are added in the order of their key, and
+        one that another has added meanwhile is taken as it is, and is not new. Nothing is written for
+        pools that exist. An identifier given twice has one pool.
+        """
+        wanted = {
+            row_id: name
+            for (_, name), row_id in Identifier.ids(session, identifier_type, identifiers).items()
+        }
+        mine = (cls.collection_id == collection.id) & (cls.data_source == data_source)
+        query = select(cls).where(mine, cls.identifier_id.in_(wanted))
+        known = {pool.identifier_id for pool in session.scalars(query)}
+        now = utc_now()
+        rows = [
+            {
+                "collection_id": collection.id,
+                "data_source": data_source,
+                "identifier_id": identifier_id,
+                "created_at": now,
+                "updated_at": now,
+            }
+            for identifier_id in sorted(wanted.keys() - known)
+        ]
+        added: set[int] = set()
+        if rows:
+            statement = insert(cls).on_conflict_do_nothing().returning(cls.identifier_id)
+            added = set(session.scalars(statement, rows))
+        return {
+            wanted[pool.identifier_id]: (pool, pool.identifier_id in added) for pool in session.scalars(query)
+        }
+
+
+class PurchaseRecord(Base):
+    """One MARC record saying that the collection bought a title, under the day of the purchase (UTC).
+
+    `marc` is the vendor's record as binary MARC 21. `content_hash` leaves out what the vendor stamps
+    anew in each answer, and so tells whether the record has changed.
+    """
+
+    __tablename__ = "purchase_records"
+    __table_args__ = (UniqueConstraint("license_pool_id", "purchased_on"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    license_pool_id: Mapped[int] = mapped_column(ForeignKey("license_pools.id", ondelete="CASCADE"))
+    purchased_on: Mapped[date]
+    marc: Mapped[bytes]
+    content_hash: Mapped[str]
+
+
+class ApplyOutbox(Base):
+    """What still has to be applied to a pool and its edition: written with the page, deleted by the apply.
+
+    `data` is a `TitleData` as JSON. A row whose `published_at` lies far back has lost its message, and
+    is published again.
+    """
+
+    __tablename__ = "apply_outbox"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    license_pool_id: Mapped[int] = mapped_column(
+        ForeignKey("license_pools.id", ondelete="CASCADE"), unique=True
+    )
+    data: Mapped[dict[str, Any]]
+    published_at: Mapped[datetime] = mapped_column(index=True)
+
+    license_pool: Mapped[LicensePool] = relationship()
+
+
+class Edition(Base):
+    """The description of one title by one data source; the same for every collection that holds it.
+
+    `content_hash` is written with everything it vouches for, in one transaction.
+    """
+
+    __tablename__ = "editions"
+    __table_args__ = (UniqueConstraint("data_source", "identifier_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    data_source: Mapped[str]
+    identifier_id: Mapped[int] = mapped_column(ForeignKey("identifiers.id"))
+    title: Mapped[str | None]
+    subtitle: Mapped[str | None]
+    publisher: Mapped[str | None]
+    published: Mapped[str | None]
+    on_sale: Mapped[str | None]
+    language: Mapped[str | None]
+    description: Mapped[str | None]
+    page_count: Mapped[int | None]
+    duration_ms: Mapped[int | None] = mapped_column(BigInteger)
+    medium: Mapped[str | None]
+    format: Mapped[str | None]
+    content_hash: Mapped[str | None]
+    as_of: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class Contributor(Base):
+    """A person, known by how the name is sorted and shown."""
+
+    __tablename__ = "contributors"
+    __table_args__ = (UniqueConstraint("sort_name", "display_name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sort_name: Mapped[str]
+    display_name: Mapped[str]
+
+
+class Contribution(Base):
+    """What a contributor did for an edition."""
+
+    __tablename__ = "contributions"
+
+    edition_id: Mapped[int] = mapped_column(ForeignKey("editions.id", ondelete="CASCADE"), primary_key=True)
+    contributor_id: Mapped[int] = mapped_column(ForeignKey("contributors.id"), primary_key=True, index=True)
+    role: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int]
+
+
+class Subject(Base):
+    """A subject heading of a scheme."""
+
+    __tablename__ = "subjects"
+    __table_args__ = (UniqueConstraint("scheme", "name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    scheme: Mapped[str]
+    name: Mapped[str]
+
+
+class Classification(Base):
+    """An edition is about a subject."""
+
+    __tablename__ = "classifications"
+
+    edition_id: Mapped[int] = mapped_column(ForeignKey("editions.id", ondelete="CASCADE"), primary_key=True)
+    subject_id: Mapped[int] = mapped_column(ForeignKey("subjects.id"), primary_key=True, index=True)
+    position: Mapped[int]
+
+
+class Link(Base):
+    """A web address of an edition: its cover, the cover's thumbnail."""
+
+    __tablename__ = "links"
+
+    edition_id: Mapped[int] = mapped_column(ForeignKey("editions.id", ondelete="CASCADE"), primary_key=True)
+    rel: Mapped[str] = mapped_column(primary_key=True)
+    href: Mapped[str] = mapped_column(primary_key=True)
+
+
+class RejectedRecord(Base):
+    """A purchase record that could not be used, as the vendor sent it, and why.
+
+    `purchased_on` is the day (UTC) of the window it came in, so that a later try can store it as if it
+    had passed at once.
+    """
+
+    __tablename__ = "rejected_records"
+    __table_args__ = (UniqueConstraint("collection_id", "purchased_on", "content_hash"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    purchased_on: Mapped[date]
+    reason: Mapped[str]
+    raw_xml: Mapped[str]
+    content_hash: Mapped[str]
+    created_at: Mapped[datetime]
+    resolved_at: Mapped[datetime | None]
+
+
+class RunState(StrEnum):
+    """How a run stands."""
+
+    RUNNING = "running"
+    RETRYING = "retrying"
+    """A page met a vendor fault and will be tried again."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    """It stopped before its end and will not go on: superseded, or its collection is leaving."""
+
+
+ACTIVE_STATES = (RunState.RUNNING, RunState.RETRYING)
+
+
+class Run(Base):
+    """The ledger's row for one chain: where it stands and what it has done so far.
+
+    `cursor` holds the arguments of the link that is expected next: the page that commits moves it on,
+    in its own transaction, and a link sent with any other cursor has nothing to do here.
+    """
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        Index("ix_runs_collection_id_workflow_id", "collection_id", "workflow", "id"),
+        Index("ix_runs_active", "collection_id", postgresql_where=text("state IN ('running', 'retrying')")),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    workflow: Mapped[str]
+    task_id: Mapped[str] = mapped_column(unique=True)
+    state: Mapped[str]
+    cursor: Mapped[dict[str, Any]]
+    since: Mapped[datetime | None]
+    pages: Mapped[int] = mapped_column(default=0)
+    records_fetched: Mapped[int] = mapped_column(default=0)
+    records_rejected: Mapped[int] = mapped_column(default=0)
+    titles_new: Mapped[int] = mapped_column(default=0)
+    titles_changed: Mapped[int] = mapped_column(default=0)
+    started_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    error: Mapped[str | None]

@@ -1,0 +1,20 @@
+"""From a collection's row to the vendor's API."""
+
+from accession.bibliotheca.client import Account, BibliothecaAPI
+from accession.catalog.keys import account_key_of
+from accession.catalog.models import Collection
+
+
+def api_for(collection: Collection) -> BibliothecaAPI:
+    """The vendor as this collection may ask it.
+
+    Raises `UserError` when the account key cannot be decrypted or the base URL is not to be used.
+    """
+    account = Account(
+        collection=collection.name,
+        library_id=collection.library_id,
+        account_id=collection.account_id,
+        account_key=account_key_of(collection),
+        base_url=collection.base_url,
+    )
+    return BibliothecaAPI(account)

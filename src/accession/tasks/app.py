@@ -1,0 +1,84 @@
+"""The Celery app: queues, promises, schedule. Importing this module needs a broker to be configured."""
+
+from typing import Any
+
+from celery import Celery
+from celery.schedules import crontab
+from celery.signals import setup_logging, worker_process_init
+from kombu import Queue
+
+from accession.database import forget_connections
+from accession.errors import UserError
+from accession.logging import set_up_logging
+from accession.settings import Settings, get_settings
+
+DEFAULT_QUEUE = "default"
+APPLY_QUEUE = "apply"
+
+MAX_RETRIES = 4
+MAX_RETRY_AFTER_SECONDS = 900
+SOFT_TIME_LIMIT_SECONDS = 900
+TIME_LIMIT_SECONDS = 960
+
+
+def longest_wait_seconds(settings: Settings) -> float:
+    """The longest that a message may rightly stay with a worker: its last retry's wait, and its run."""
+    last_backoff = settings.retry_backoff_seconds * 2 ** (MAX_RETRIES - 1)
+    return max(last_backoff, MAX_RETRY_AFTER_SECONDS) + TIME_LIMIT_SECONDS
+
+
+def _configuration(settings: Settings) -> dict[str, Any]:
+    if settings.redis_url is None:
+        raise UserError("No broker is running: start one with `accession up`, or set ACCESSION_REDIS_URL.")
+    url = settings.redis_url.get_secret_value()
+    return {
+        "broker_url": url,
+        "result_backend": url,
+        "result_expires": 24 * 60 * 60,
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "timezone": settings.time_zone,
+        "task_queues": [Queue(DEFAULT_QUEUE), Queue(APPLY_QUEUE)],
+        "task_default_queue": DEFAULT_QUEUE,
+        # A message is done when its task is done: a lost worker's work is delivered again.
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        # Counts a lost child as a retry; without it a task that kills its child comes back for ever.
+        "task_retry_on_worker_lost": True,
+        "worker_prefetch_multiplier": 1,
+        "task_soft_time_limit": SOFT_TIME_LIMIT_SECONDS,
+        "task_time_limit": TIME_LIMIT_SECONDS,
+        "broker_connection_retry_on_startup": True,
+        "broker_transport_options": {
+            # Shorter than a wait, and copies of a task would run side by side.
+            "visibility_timeout": max(3600, longest_wait_seconds(settings) + 600),
+            # kombu looks for timed-out messages only every hundredth time otherwise.
+            "unacked_restore_throttle": 1,
+        },
+        "task_publish_retry_policy": {"max_retries": 20, "interval_step": 0.5, "interval_max": 2},
+        "beat_schedule": {
+            "import-purchase-records": {
+                "task": "accession.tasks.purchases.import_purchase_records_for_all_collections",
+                "schedule": crontab(hour=4, minute=0),
+            },
+            "publish-left-applies": {
+                "task": "accession.tasks.apply.publish_left_applies",
+                "schedule": 300.0,
+            },
+        },
+    }
+
+
+app = Celery("accession", include=["accession.tasks.purchases", "accession.tasks.apply"])
+app.conf.update(_configuration(get_settings()))
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]
+def _log_as_we_do(**_: Any) -> None:
+    set_up_logging(get_settings())
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def _leave_the_parents_connections(**_: Any) -> None:
+    forget_connections()

@@ -1,0 +1,95 @@
+"""Applying what the imports have found: messages name outbox rows, never what is in them."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import structlog
+from celery import Task
+from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
+
+from accession.catalog.apply import apply_outbox
+from accession.catalog.models import ApplyOutbox, LicensePool
+from accession.clock import utc_now
+from accession.database import transaction
+from accession.tasks.app import APPLY_QUEUE, app
+from accession.tasks.lock import TITLE_LOCK_SECONDS, TaskLock
+
+log = structlog.get_logger(__name__)
+
+TITLES_PER_MESSAGE = 50
+LEFT_BEHIND_AFTER = timedelta(minutes=10)
+_LOCKED_WAIT_SECONDS = 2
+
+
+def publish_applies(outbox_ids: Sequence[int]) -> None:
+    """Queue the apply of committed outbox rows, a page of titles a message."""
+    for start in range(0, len(outbox_ids), TITLES_PER_MESSAGE):
+        bibliographic_apply.delay(list(outbox_ids[start : start + TITLES_PER_MESSAGE]))
+
+
+@app.task(  # type: ignore[untyped-decorator]
+    bind=True,
+    queue=APPLY_QUEUE,
+    ignore_result=True,
+    autoretry_for=(OperationalError,),
+    retry_backoff=5,
+    retry_jitter=False,
+    max_retries=None,
+)
+def bibliographic_apply(self: Task, outbox_ids: list[int]) -> None:
+    """Apply the outbox rows and delete them, in one transaction; rows that are gone are done.
+
+    Each title is locked first. Titles that another task has locked are tried again in a moment. When
+    one title spoils the transaction for all, each is queued by itself, and only that one fails again.
+    """
+    locks = _title_locks(self.request.id, outbox_ids)
+    # This task's own lock may be left from a worker that died: the message came back with the same id.
+    mine = {row_id: lock for row_id, lock in locks.items() if lock.take() or lock.extend()}
+    try:
+        with transaction() as session:
+            applied = apply_outbox(session, list(mine))
+    except OperationalError:
+        raise
+    except Exception:
+        if len(mine) > 1:
+            log.warning("an apply failed; its titles are tried one by one", titles=len(mine))
+            for row_id in mine:
+                bibliographic_apply.delay([row_id])
+        raise
+    finally:
+        for lock in mine.values():
+            lock.release()
+    log.info("titles applied", editions=applied.editions, pools=applied.pools)
+    if locked := sorted(locks.keys() - mine.keys()):
+        raise self.retry(args=(locked,), countdown=_LOCKED_WAIT_SECONDS)
+
+
+def _title_locks(holder: str, outbox_ids: Sequence[int]) -> dict[int, TaskLock]:
+    """Outbox row to the lock of its title, which all collections that own the title share."""
+    query = select(ApplyOutbox.id, LicensePool.identifier_id).join(ApplyOutbox.license_pool)
+    with transaction() as session:
+        rows = session.execute(query.where(ApplyOutbox.id.in_(outbox_ids)).order_by(ApplyOutbox.id))
+        return {
+            row_id: TaskLock(f"BibliographicApply:{identifier_id}", holder, TITLE_LOCK_SECONDS)
+            for row_id, identifier_id in rows
+        }
+
+
+@app.task(ignore_result=True)  # type: ignore[untyped-decorator]
+def publish_left_applies(*, every_row: bool = False) -> int:
+    """Publish outbox rows again whose message must have been lost; returns how many.
+
+    A row counts as left behind ten minutes after it was last published, or at once with `every_row`,
+    which is for a start at which no message can be under way.
+    """
+    now = utc_now()
+    query = update(ApplyOutbox).values(published_at=now).returning(ApplyOutbox.id)
+    if not every_row:
+        query = query.where(ApplyOutbox.published_at < now - LEFT_BEHIND_AFTER)
+    with transaction() as session:
+        outbox_ids = sorted(session.scalars(query))
+    if outbox_ids:
+        log.warning("publishing left-behind applies again", titles=len(outbox_ids))
+    publish_applies(outbox_ids)
+    return len(outbox_ids)

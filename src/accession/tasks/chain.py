@@ -1,0 +1,229 @@
+"""A chain: a task that replaces itself page after page, under one lock and one ledger row.
+
+`run_link` is all that a workflow's task needs. Each link
+
+1. finds its collection still there, and the chain's lock its own (`_enter`);
+2. runs its step in one transaction that first locks the run's row and checks that the cursor it was
+   sent is the cursor expected, so that a message delivered twice writes once (`_do_page`);
+3. publishes what has to be applied, and then replaces itself, or releases the lock.
+
+A message is acknowledged after all that. Whatever dies in between, the message comes back: before the
+commit it does its page; after it, it finds the cursor moved on, and sends the expected link once more.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import structlog
+from billiard.exceptions import SoftTimeLimitExceeded
+from celery import Task
+from celery.signals import task_failure
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from accession.bibliotheca.errors import RETRYABLE, RemoteIntegrationException
+from accession.catalog.ledger import (
+    Counters,
+    Workflow,
+    end_run,
+    find_run,
+    is_active,
+    lock_run,
+    note_retry,
+    open_run,
+    record_page,
+)
+from accession.catalog.models import Collection, RunState
+from accession.database import transaction
+from accession.settings import get_settings
+from accession.tasks.app import MAX_RETRIES, MAX_RETRY_AFTER_SECONDS
+from accession.tasks.apply import publish_applies
+from accession.tasks.lock import TaskLock, workflow_lock
+
+log = structlog.get_logger(__name__)
+
+_RETRIED = (*RETRYABLE, OperationalError, SoftTimeLimitExceeded)
+
+
+class Outcome(StrEnum):
+    """How a link ended, as the task's result; a link that is followed by another has no result."""
+
+    DONE = "done"
+    REFUSED = "refused"
+    """Another chain is at work for this collection."""
+    STOPPED = "stopped"
+    """The collection is gone, or a newer run has the work."""
+    DELIVERED_TWICE = "delivered twice"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step did and what comes next: the arguments of the next link, or None at the end."""
+
+    counters: Counters
+    since: datetime
+    next_arguments: Mapping[str, Any] | None = None
+    outbox_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ChainKind:
+    """What tells one workflow's chains from another's."""
+
+    workflow: Workflow
+    lock_key: str
+
+    def lock(self, collection_id: int, task_id: str) -> TaskLock:
+        """The lock that makes the chain the only one for its collection."""
+        return workflow_lock(self.lock_key, collection_id, task_id)
+
+
+class ChainTask(Task):  # type: ignore[misc]
+    """The promises every chain makes: which errors are retried, how often, and after how long."""
+
+    abstract = True
+    kind: ChainKind
+    autoretry_for = _RETRIED
+    max_retries = MAX_RETRIES
+    throws = (RemoteIntegrationException,)
+
+    def retry(self, *args: Any, exc: BaseException | None = None, **options: Any) -> Any:
+        """Try again after the back-off, doubled for each retry, or after what the vendor asked for."""
+        wait = get_settings().retry_backoff_seconds * 2**self.request.retries
+        asked_for = min(getattr(exc, "retry_after", None) or 0, MAX_RETRY_AFTER_SECONDS)
+        return super().retry(*args, exc=exc, countdown=max(wait, asked_for), **options)
+
+
+def run_link(
+    task: ChainTask,
+    collection_id: int,
+    arguments: Mapping[str, Any],
+    step: Callable[[Session, Collection], Step],
+) -> Outcome:
+    """Run one link of a chain: `step` in its transaction, with everything around it.
+
+    `arguments` are the keyword arguments this link was sent with, and its cursor. Raises Celery's
+    `Ignore` when the task has replaced itself. A retryable error leaves lock and run in place while
+    retries are left; any other error ends both (`_end_failed_run`).
+    """
+    with structlog.contextvars.bound_contextvars(
+        workflow=task.kind.workflow.value, collection=collection_id, run=task.request.id
+    ):
+        try:
+            early = _enter(task, collection_id, arguments)
+            if early is not None:
+                return early
+            done = _do_page(task, arguments, step, collection_id)
+        except _RETRIED as error:
+            if task.request.retries < task.max_retries:
+                _note_retry(task, collection_id, error)
+            raise
+        if done is None:
+            return _after_second_delivery(task, collection_id)
+        publish_applies(done.outbox_ids)
+        if done.next_arguments is not None:
+            raise task.replace(task.s(collection_id, **done.next_arguments))
+        task.kind.lock(collection_id, task.request.id).release()
+        log.info("the run is complete")
+        return Outcome.DONE
+
+
+def _enter(task: ChainTask, collection_id: int, arguments: Mapping[str, Any]) -> Outcome | None:
+    """Make sure that the collection, the run and the lock are this chain's; else say why to stop."""
+    task_id = task.request.id
+    lock = task.kind.lock(collection_id, task_id)
+    with transaction() as session:
+        collection = session.get(Collection, collection_id)
+        run = find_run(session, task_id)
+        if collection is None or collection.marked_for_deletion_at is not None:
+            log.warning("the collection is deleted or marked for deletion; the chain stops")
+            if run is not None and is_active(run):
+                end_run(run, RunState.INTERRUPTED, "The collection is marked for deletion.")
+            lock.release()
+            return Outcome.STOPPED
+        if run is not None and not is_active(run):
+            log.warning("a message of a run that has ended; nothing to do", state=run.state)
+            lock.release()
+            return Outcome.DELIVERED_TWICE
+        if not lock.extend():
+            if lock.take():
+                if run is not None:
+                    log.warning("workflow lock expired between invocations")
+            elif run is None:
+                log.warning("another run is at work for this collection", held_by=lock.taken_by())
+                return Outcome.REFUSED
+            else:
+                log.warning("workflow lock lost to a newer run; the chain stops", held_by=lock.taken_by())
+                end_run(run, RunState.INTERRUPTED, "Its lock had expired, and a newer run took over.")
+                return Outcome.STOPPED
+        if run is None:
+            open_run(session, collection, task.kind.workflow, task_id, arguments)
+    return None
+
+
+def _do_page(
+    task: ChainTask,
+    arguments: Mapping[str, Any],
+    step: Callable[[Session, Collection], Step],
+    collection_id: int,
+) -> Step | None:
+    """Run the step and move the ledger on, in one transaction; None for a message delivered twice."""
+    with transaction() as session:
+        run = lock_run(session, task.request.id)
+        collection = session.get(Collection, collection_id)
+        if run is None or collection is None or not is_active(run) or run.cursor != arguments:
+            return None
+        done = step(session, collection)
+        record_page(run, done.counters, since=done.since, next_cursor=done.next_arguments)
+    return done
+
+
+def _after_second_delivery(task: ChainTask, collection_id: int) -> Outcome:
+    """A page that is done already. When the broker gave the message back, whoever had it may have died
+    between the commit and the next link: the expected link is sent once more, and whichever copy of
+    that comes second stops here without sending anything."""
+    log.warning("this page is done already; the message was delivered twice")
+    if task.request.delivery_info.get("redelivered"):
+        with transaction() as session:
+            run = find_run(session, task.request.id)
+            expected = dict(run.cursor) if run is not None and is_active(run) else None
+        if expected is not None:
+            send_link(task, collection_id, task.request.id, expected)
+    return Outcome.DELIVERED_TWICE
+
+
+def send_link(task: ChainTask, collection_id: int, task_id: str, arguments: Mapping[str, Any]) -> None:
+    """Send a link of the chain that goes by `task_id`."""
+    task.apply_async((collection_id,), dict(arguments), task_id=task_id)
+
+
+def _note_retry(task: ChainTask, collection_id: int, error: BaseException) -> None:
+    task.kind.lock(collection_id, task.request.id).extend()
+    # The database itself may be what failed: the retry matters more than the note of it.
+    with suppress(OperationalError), transaction() as session:
+        run = lock_run(session, task.request.id)
+        if run is not None and is_active(run):
+            note_retry(run, _reason(error))
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, RemoteIntegrationException):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+@task_failure.connect  # type: ignore[untyped-decorator]
+def _end_failed_run(sender: Any, task_id: str, exception: BaseException, args: Any, **_: Any) -> None:
+    """Close the run and free the lock, whatever ended the chain: an error that is not retried, the last
+    retry, a child lost too often, the time limit. Celery says so in the child or in its parent."""
+    if not isinstance(sender, ChainTask):
+        return
+    with transaction() as session:
+        run = lock_run(session, task_id)
+        if run is not None and is_active(run):
+            end_run(run, RunState.FAILED, _reason(exception))
+    sender.kind.lock(args[0], task_id).release()

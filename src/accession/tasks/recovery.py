@@ -1,0 +1,44 @@
+"""Going on at once after everything was killed, instead of after the broker's visibility timeout."""
+
+import structlog
+
+from accession.catalog.ledger import Workflow, active_runs
+from accession.database import transaction
+from accession.tasks.app import app
+from accession.tasks.apply import publish_left_applies
+from accession.tasks.chain import send_link
+from accession.tasks.purchases import import_purchase_records_by_collection
+
+log = structlog.get_logger(__name__)
+
+_TASK_OF = {Workflow.PURCHASES.value: import_purchase_records_by_collection}
+
+
+def resume_interrupted_work() -> int:
+    """Afterwards every message that a dead worker held is queued again, and so is the expected link of
+    every run that has not ended, and every apply. Returns the number of runs that go on.
+
+    Only for a broker that no live worker is using. A link that is queued twice that way writes once.
+    """
+    _give_back_unacknowledged()
+    with transaction() as session:
+        waiting = [(run.workflow, run.collection_id, run.task_id, run.cursor) for run in active_runs(session)]
+    for workflow, collection_id, task_id, cursor in waiting:
+        log.info("an interrupted run goes on", run=task_id, collection=collection_id)
+        send_link(_TASK_OF[workflow], collection_id, task_id, cursor)
+    publish_left_applies(every_row=True)
+    return len(waiting)
+
+
+def _give_back_unacknowledged() -> None:
+    """Have kombu treat the visibility timeout of every unacknowledged message as over."""
+    options = app.conf.broker_transport_options | {"visibility_timeout": 0}
+    with app.connection_for_write(transport_options=options) as connection, connection.channel() as channel:
+        for queue in app.amqp.queues.values():
+            queue(channel).declare()
+        # A worker killed while it looked for timed-out messages has left this for five minutes.
+        channel.client.delete(channel.unacked_mutex_key)
+        while (left := channel.client.hlen(channel.unacked_key)) > 0:
+            channel.qos.restore_visible(num=1000, interval=1)
+            if channel.client.hlen(channel.unacked_key) >= left:
+                raise RuntimeError(f"the broker keeps {left} unacknowledged messages that cannot be restored")
