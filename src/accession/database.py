@@ -34,6 +34,8 @@ def make_engine(url: str) -> Engine:
         make_url(url).set(drivername="postgresql+psycopg"),
         pool_pre_ping=True,
         pool_size=2,
+        # An error's text goes into logs and the ledger: what was to be stored stays out of it.
+        hide_parameters=True,
         connect_args={"options": "-c timezone=UTC", "application_name": "accession", "connect_timeout": 10},
     )
 

@@ -3,7 +3,6 @@
 An environment variable wins over the file. `docs/configuration.md` is generated from this module.
 """
 
-from functools import cache
 from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo, available_timezones
@@ -103,12 +102,27 @@ class Settings(Home):
         return init_settings, env_settings, file
 
 
-@cache
+_settings: Settings | None = None
+
+
 def get_settings() -> Settings:
     """This process's settings, read once.
 
     Raises `UserError` naming the setting when one has an unusable value.
     """
+    global _settings
+    if _settings is None:
+        _settings = _read_settings()
+    return _settings
+
+
+def use_settings(settings: Settings | None) -> None:
+    """Make `settings` this process's settings; None to have them read anew."""
+    global _settings
+    _settings = settings
+
+
+def _read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:

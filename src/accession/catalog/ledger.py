@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -16,10 +16,22 @@ from accession.clock import utc_now
 SERVICE_TYPE = "task"
 
 
+# How long a chain may be silent: its lock expires then, and its run counts as interrupted.
+LEASE = timedelta(hours=2)
+
+
 class Workflow(StrEnum):
     """The workflows, by the word that status and runs show."""
 
     PURCHASES = "purchases"
+
+    @property
+    def service(self) -> str:
+        """The service name of the workflow's checkpoint."""
+        return _SERVICES[self]
+
+
+_SERVICES = {Workflow.PURCHASES: "Bibliotheca Purchase Record Importer"}
 
 
 @dataclass(frozen=True)
@@ -32,24 +44,25 @@ class Counters:
     titles_changed: int = 0
 
 
-def timestamp(session: Session, collection: Collection, service: str) -> Timestamp:
-    """The collection's checkpoint for `service`, made without a `finish` when there is none yet."""
-    query = select(Timestamp).filter_by(
-        collection_id=collection.id, service=service, service_type=SERVICE_TYPE
-    )
+def timestamp(session: Session, collection: Collection, workflow: Workflow) -> Timestamp:
+    """The collection's checkpoint for `workflow`, made without a `finish` when there is none yet."""
+    key = {"collection_id": collection.id, "service": workflow.service, "service_type": SERVICE_TYPE}
+    query = select(Timestamp).filter_by(**key)
     if (found := session.scalars(query).one_or_none()) is not None:
         return found
-    session.execute(
-        insert(Timestamp)
-        .values(collection_id=collection.id, service=service, service_type=SERVICE_TYPE)
-        .on_conflict_do_nothing()
-    )
+    session.execute(insert(Timestamp).values(key).on_conflict_do_nothing())
     return session.scalars(query).one()
 
 
 def find_run(session: Session, task_id: str) -> Run | None:
     """The run of the chain with this task id."""
     return session.scalars(select(Run).filter_by(task_id=task_id)).one_or_none()
+
+
+def latest_run(session: Session, collection_id: int, workflow: Workflow) -> Run | None:
+    """The collection's newest run of a workflow."""
+    query = select(Run).filter_by(collection_id=collection_id, workflow=workflow.value)
+    return session.scalars(query.order_by(Run.id.desc()).limit(1)).one_or_none()
 
 
 def lock_run(session: Session, task_id: str) -> Run | None:
@@ -60,14 +73,20 @@ def lock_run(session: Session, task_id: str) -> Run | None:
 
 def open_run(
     session: Session, collection: Collection, workflow: Workflow, task_id: str, cursor: Mapping[str, Any]
-) -> Run:
-    """Start a chain's row. Any run of the same work that still counts as active has lost its lock: it
-    is marked interrupted, so that it stops should a message of it still turn up."""
+) -> None:
+    """Start a chain's row; a first message delivered twice starts one.
+
+    Any other run of the same work that still counts as active has lost its lock: it is marked
+    interrupted, so that it stops should a message of it still turn up.
+    """
     now = utc_now()
     session.execute(
         update(Run)
         .where(
-            Run.collection_id == collection.id, Run.workflow == workflow.value, Run.state.in_(ACTIVE_STATES)
+            Run.collection_id == collection.id,
+            Run.workflow == workflow.value,
+            Run.state.in_(ACTIVE_STATES),
+            Run.task_id != task_id,
         )
         .values(
             state=RunState.INTERRUPTED,
@@ -76,18 +95,16 @@ def open_run(
             error="Its lock had expired, and a newer run took over.",
         )
     )
-    run = Run(
-        collection_id=collection.id,
-        workflow=workflow.value,
-        task_id=task_id,
-        state=RunState.RUNNING.value,
-        cursor=dict(cursor),
-        started_at=now,
-        updated_at=now,
-    )
-    session.add(run)
-    session.flush()
-    return run
+    row = {
+        "collection_id": collection.id,
+        "workflow": workflow.value,
+        "task_id": task_id,
+        "state": RunState.RUNNING.value,
+        "cursor": dict(cursor),
+        "started_at": now,
+        "updated_at": now,
+    }
+    session.execute(insert(Run).values(row).on_conflict_do_nothing(index_elements=["task_id"]))
 
 
 def record_page(

@@ -1,7 +1,6 @@
 """One page of the vendor's purchase records into license pools, purchase records and the outbox."""
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -10,11 +9,11 @@ import structlog
 from sqlalchemy.orm import Session
 
 from accession.bibliotheca.client import BibliothecaAPI
-from accession.bibliotheca.items import DATA_SOURCE
+from accession.bibliotheca.items import DATA_SOURCE, is_item_id
 from accession.bibliotheca.marc import MarcRecord, marc_record_from_xml
 from accession.catalog.apply import needs_apply, put_in_outbox
 from accession.catalog.data import IdentifierType, TitleData
-from accession.catalog.ledger import Counters, timestamp
+from accession.catalog.ledger import Counters, Workflow, timestamp
 from accession.catalog.models import Collection, LicensePool, RejectedRecord
 from accession.catalog.records import (
     Rejection,
@@ -32,9 +31,6 @@ DEFAULT_PURCHASE_RECORD_START_TIME = datetime(2014, 1, 1, tzinfo=UTC)
 # The vendor's limits: records in a page, identifiers in a look-up.
 PAGE_SIZE = 50
 LOOKUP_SIZE = 25
-
-# What can stand in an items address, where a comma separates identifiers and a slash ends them.
-_USABLE_ID = re.compile(r"[\w.-]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -76,8 +72,6 @@ class BibliothecaPurchaseRecordImporter:
     Everything is written to the given session, which the caller commits: the page is one transaction.
     """
 
-    SERVICE_NAME = "Bibliotheca Purchase Record Importer"
-
     def __init__(self, session: Session, collection: Collection, api: BibliothecaAPI) -> None:
         self._session = session
         self._collection = collection
@@ -85,12 +79,12 @@ class BibliothecaPurchaseRecordImporter:
 
     def get_start(self) -> datetime:
         """Up to where the collection's purchases are complete; 2014-01-01 before the first run."""
-        finish = timestamp(self._session, self._collection, self.SERVICE_NAME).finish
+        finish = timestamp(self._session, self._collection, Workflow.PURCHASES).finish
         return finish or DEFAULT_PURCHASE_RECORD_START_TIME
 
     def clear_checkpoint(self) -> None:
         """Forget how far the collection was complete: a forced reimport begins."""
-        timestamp(self._session, self._collection, self.SERVICE_NAME).finish = None
+        timestamp(self._session, self._collection, Workflow.PURCHASES).finish = None
 
     def import_day(
         self,
@@ -125,7 +119,7 @@ class BibliothecaPurchaseRecordImporter:
         full = len(records) >= PAGE_SIZE
         stored = self._store(records, current_day.date())
         finish = current_day if full else day_end
-        timestamp(self._session, self._collection, self.SERVICE_NAME).finish = finish
+        timestamp(self._session, self._collection, Workflow.PURCHASES).finish = finish
         return DayImportResult(
             records_fetched=len(records),
             records_rejected=stored.rejected,
@@ -213,7 +207,7 @@ def _why_unusable(record: MarcRecord) -> str | None:
         return "It has no title identifier (001)."
     if len(ids) > 1:
         return f"It has {len(ids)} title identifiers (001): {', '.join(ids)[:200]}."
-    if _USABLE_ID.fullmatch(ids[0]) is None:
+    if not is_item_id(ids[0]):
         return f"Its title identifier (001) is not one the vendor can be asked for: {ids[0][:100]!r}."
     return None
 

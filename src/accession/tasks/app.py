@@ -23,8 +23,8 @@ TIME_LIMIT_SECONDS = 960
 
 def longest_wait_seconds(settings: Settings) -> float:
     """The longest that a message may rightly stay with a worker: its last retry's wait, and its run."""
-    last_backoff = settings.retry_backoff_seconds * 2 ** (MAX_RETRIES - 1)
-    return max(last_backoff, MAX_RETRY_AFTER_SECONDS) + TIME_LIMIT_SECONDS
+    last_backoff = settings.retry_backoff_seconds * (1 << (MAX_RETRIES - 1))
+    return max(last_backoff, float(MAX_RETRY_AFTER_SECONDS)) + TIME_LIMIT_SECONDS
 
 
 def _configuration(settings: Settings) -> dict[str, Any]:

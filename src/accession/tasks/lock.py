@@ -7,9 +7,9 @@ took it, and forgets it on release.)
 
 from dataclasses import dataclass
 
+from accession.catalog.ledger import LEASE
 from accession.tasks.app import app
 
-WORKFLOW_LOCK_SECONDS = 2 * 60 * 60
 TITLE_LOCK_SECONDS = 20 * 60
 
 _EXTEND = "return redis.call('get', KEYS[1]) == ARGV[1] and redis.call('pexpire', KEYS[1], ARGV[2]) or 0"
@@ -44,4 +44,4 @@ class TaskLock:
 
 def workflow_lock(key: str, collection_id: int, task_id: str) -> TaskLock:
     """The lock of one workflow for one collection."""
-    return TaskLock(f"{key}:{collection_id}", task_id, WORKFLOW_LOCK_SECONDS)
+    return TaskLock(f"{key}:{collection_id}", task_id, int(LEASE.total_seconds()))

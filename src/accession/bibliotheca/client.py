@@ -1,0 +1,322 @@
+"""The vendor's API over HTTP: every request signed, every answer bounded, every failure in the hierarchy."""
+
+import base64
+import hmac
+import os
+import re
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime, parsedate_to_datetime
+from functools import cache
+from http import HTTPStatus
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from ipaddress import ip_address
+from urllib.parse import quote
+
+import httpx
+from pydantic import SecretStr
+
+from accession import __version__
+from accession.bibliotheca.errors import (
+    BadResponseException,
+    Origin,
+    RemoteInitiatedServerError,
+    RemoteIntegrationException,
+    RequestTimedOut,
+    excerpt_of,
+)
+from accession.bibliotheca.items import ItemsAnswer, parse_items
+from accession.bibliotheca.marc import MarcPage, parse_marc_page
+from accession.bibliotheca.xml import error_problem, is_blank, reported_error
+from accession.clock import utc_now
+from accession.errors import UserError
+
+PAGE_SIZE = 50
+MOST_ITEMS = 25
+CLOCK_TOLERANCE = timedelta(minutes=5)
+TIMEOUT = httpx.Timeout(60, connect=10)
+WHOLE_ANSWER_LIMIT = timedelta(seconds=120)
+LARGEST_BODY = 20 * 1024 * 1024
+# Of an answer that only says what is wrong, more is not read.
+_LARGEST_ERROR_BODY = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Account:
+    """One library's account with the vendor: what a collection needs to be asked for.
+
+    Raises `UserError` naming the collection when something of it cannot be used. `base_url` is https, or
+    plain http on this machine alone, with no path.
+    """
+
+    collection: str
+    library_id: str
+    account_id: str
+    account_key: SecretStr
+    base_url: str
+
+    def __post_init__(self) -> None:
+        if not self.library_id.strip() or not self.account_key.get_secret_value():
+            raise UserError(
+                f'Collection "{self.collection}" lacks its library id or account key: '
+                "set both as the vendor gave them."
+            )
+        if not re.fullmatch(r"[!-~]+", self.account_id):
+            raise UserError(
+                f'The account id of collection "{self.collection}" cannot be used: '
+                "give it as the vendor wrote it, in plain letters and digits without spaces."
+            )
+        if not _is_safe_base(self.base_url):
+            raise UserError(
+                f'The base URL of collection "{self.collection}" cannot be used: give it as https://host, '
+                "without user name, path or query (plain http:// only for this machine itself)."
+            )
+
+
+def _is_safe_base(base_url: str) -> bool:
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL:
+        return False
+    if not url.host or url.userinfo or url.raw_path != b"/" or url.fragment:
+        return False
+    return url.scheme == "https" or (url.scheme == "http" and _is_loopback(url.host))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@cache
+def http_client() -> httpx.Client:
+    """This process's pool of connections, shared by all collections.
+
+    It takes proxies and certificates from the environment as other programs do, but never goes through
+    a proxy to this machine, and keeps no cookies: one account's must not travel with another's request.
+    """
+    return httpx.Client(
+        timeout=TIMEOUT,
+        follow_redirects=False,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        headers={"User-Agent": f"accession/{__version__}"},
+        mounts={f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")},
+    )
+
+
+# A connection shared with the parent after a fork would mix up their answers.
+os.register_at_fork(after_in_child=http_client.cache_clear)
+
+
+def signature(account_key: SecretStr, moment: str, method: str, path: str) -> str:
+    """What the vendor expects for a request made at `moment` (RFC 1123) to `path` with its query, as sent."""
+    message = f"{moment}\n{method}\n{path}".encode()
+    return base64.b64encode(hmac.digest(account_key.get_secret_value().encode(), message, "sha256")).decode()
+
+
+@dataclass(frozen=True)
+class _Answer:
+    body: bytes
+    origin: Origin
+
+
+class BibliothecaAPI:
+    """What one collection can ask the vendor.
+
+    Every call raises the hierarchy of `bibliotheca.errors` and nothing else of HTTP or XML: retry the
+    classes of `RETRYABLE`, stop on any other. No call retries by itself.
+    """
+
+    def __init__(
+        self, account: Account, http: httpx.Client | None = None, clock: Callable[[], datetime] = utc_now
+    ) -> None:
+        self._account = account
+        self._http = http_client() if http is None else http
+        self._clock = clock
+
+    def marc_page(self, start: datetime, end: datetime, offset: int = 1, limit: int = PAGE_SIZE) -> MarcPage:
+        """At most `limit` (1 to 50) purchase records of `[start, end)`, from the 1-based `offset` on.
+
+        Both moments carry a time zone and are asked for in whole seconds. The vendor says "nothing here"
+        with a blank body, which is believed when it comes twice. `ValueError` for arguments out of range.
+        """
+        if offset < 1 or not 1 <= limit <= PAGE_SIZE:
+            raise ValueError(
+                f"An offset is 1 or more and a limit 1 to {PAGE_SIZE}, not {offset} and {limit}."
+            )
+        query = f"startdate={_date(start)}&enddate={_date(end)}&offset={offset}&limit={limit}"
+        for requests in (1, 2):
+            answer = self._get(f"data/marc?{query}")
+            if not is_blank(answer.body):
+                return parse_marc_page(answer.body, answer.origin, requests)
+        return MarcPage(records=(), repaired=False, requests=2)
+
+    def items(self, ids: Sequence[str]) -> ItemsAnswer:
+        """What the vendor says of these titles (1 to 25 ids, none blank; `ValueError` otherwise).
+
+        Ask only for what `is_item_id` accepts: one odd id can spoil the answer for the others.
+        """
+        if not 1 <= len(ids) <= MOST_ITEMS or not all(item_id.strip() for item_id in ids):
+            raise ValueError(f"Ask for 1 to {MOST_ITEMS} item ids, none of them blank.")
+        as_of = self._clock()
+        answer = self._get(f"items/{','.join(_quoted(item_id) for item_id in ids)}")
+        return parse_items(answer.body, as_of, answer.origin)
+
+    def _get(self, call: str) -> _Answer:
+        """The body of a 200 answer to `call`, a path below the library with its query."""
+        account = self._account
+        path = f"/cirrus/library/{_quoted(account.library_id)}/{call}"
+        url = account.base_url.rstrip("/") + path
+        origin = Origin(account.collection, url)
+        deadline = self._clock() + WHOLE_ANSWER_LIMIT
+        try:
+            request = self._signed_request(url)
+            with closing(
+                self._http.send(request, stream=True, auth=None, follow_redirects=False)
+            ) as response:
+                origin = Origin(account.collection, url, response.status_code)
+                body = self._body(response, origin, deadline)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise _translated(error, origin) from error
+        if response.status_code != HTTPStatus.OK:
+            raise self._refusal(response, body, origin)
+        return _Answer(body, origin)
+
+    def _signed_request(self, url: str) -> httpx.Request:
+        request = self._http.build_request("GET", url, timeout=TIMEOUT)
+        moment = format_datetime(self._clock().astimezone(UTC), usegmt=True)
+        # Signed is what httpx sends, whatever it made of the URL.
+        signed = signature(self._account.account_key, moment, request.method, request.url.raw_path.decode())
+        request.headers.update(
+            {
+                "Accept": "application/xml",
+                "Accept-Encoding": "gzip",
+                "3mcl-Version": "2.0",
+                "3mcl-Datetime": moment,
+                "3mcl-Authorization": f"3MCLAUTH {self._account.account_id}:{signed}",
+            }
+        )
+        return request
+
+    def _body(self, response: httpx.Response, origin: Origin, deadline: datetime) -> bytes:
+        """The decompressed body, bounded in size and in time."""
+        # A few bytes compressed twice can be terabytes in a single step.
+        if "," in response.headers.get("Content-Encoding", ""):
+            raise origin.error(
+                BadResponseException, "the vendor sent an answer that is compressed more than once"
+            )
+        succeeded = response.status_code == HTTPStatus.OK
+        largest = LARGEST_BODY if succeeded else _LARGEST_ERROR_BODY
+        body = bytearray()
+        for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) > largest:
+                if not succeeded:
+                    break
+                size = f"{LARGEST_BODY // 1024**2} MiB"
+                raise origin.error(
+                    BadResponseException, f"the vendor's answer is larger than {size}", bytes(body)
+                )
+            if self._clock() > deadline:
+                seconds = f"{WHOLE_ANSWER_LIMIT.total_seconds():.0f} seconds"
+                raise origin.error(
+                    RequestTimedOut, f"the vendor's answer took longer than {seconds}", bytes(body)
+                )
+        return bytes(body)
+
+    def _refusal(self, response: httpx.Response, body: bytes, origin: Origin) -> RemoteIntegrationException:
+        """The error that an answer with a status other than 200 means."""
+        status = response.status_code
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            return origin.error(RemoteIntegrationException, self._credentials_problem(response), body)
+        complaint = reported_error(body)
+        if complaint is not None:
+            return origin.error(RemoteInitiatedServerError, error_problem(complaint), body)
+        if 300 <= status < 400:
+            problem = "the vendor redirects to another address, which is refused; check the base URL"
+            return origin.error(RemoteIntegrationException, problem, body)
+        if status == HTTPStatus.NOT_FOUND:
+            problem = "the vendor does not know this library; check the library id and the base URL"
+            return origin.error(RemoteIntegrationException, problem, body)
+        retryable = status < 400 or status >= 500
+        if retryable or status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS):
+            return BadResponseException(
+                f"the vendor answered {_status_text(status)}; try again later",
+                origin.collection,
+                origin.url,
+                status,
+                excerpt_of(body),
+                self._retry_after(response),
+            )
+        problem = f"the vendor refused the request with {_status_text(status)}; asking again will not help"
+        return origin.error(RemoteIntegrationException, problem, body)
+
+    def _credentials_problem(self, response: httpx.Response) -> str:
+        """Why the vendor does not let us in: it also refuses a good signature whose date is off."""
+        said = _http_date(response.headers.get("Date", ""))
+        if said is None:
+            return (
+                "the vendor refused the credentials; check the account id and the account key, "
+                "and that this machine's clock is right"
+            )
+        skew = self._clock() - said
+        if abs(skew) > CLOCK_TOLERANCE:
+            direction = "ahead of" if skew > timedelta(0) else "behind"
+            minutes = round(abs(skew).total_seconds() / 60)
+            return (
+                f"the vendor refused the request because this machine's clock is {minutes} minutes "
+                f"{direction} the vendor's; set the clock right"
+            )
+        return "the vendor refused the credentials; check the account id and the account key"
+
+    def _retry_after(self, response: httpx.Response) -> float | None:
+        """Seconds to wait, from either form of the header."""
+        said = response.headers.get("Retry-After", "").strip()
+        if re.fullmatch(r"\d{1,9}", said, re.ASCII):
+            return float(said)
+        moment = _http_date(said)
+        return None if moment is None else max(0.0, (moment - self._clock()).total_seconds())
+
+
+def _translated(error: httpx.HTTPError | httpx.InvalidURL, origin: Origin) -> RemoteIntegrationException:
+    detail = excerpt_of(str(error)) or type(error).__name__
+    match error:
+        case httpx.TimeoutException():
+            return origin.error(RequestTimedOut, f"the vendor did not answer in time: {type(error).__name__}")
+        case httpx.NetworkError() | httpx.ProxyError() | httpx.RemoteProtocolError():
+            return origin.error(RequestTimedOut, f"the connection to the vendor failed: {detail}")
+        case httpx.DecodingError():
+            return origin.error(BadResponseException, f"the vendor's answer is damaged: {detail}")
+        case _:
+            return origin.error(RemoteIntegrationException, f"the vendor cannot be asked this way: {detail}")
+
+
+def _date(moment: datetime) -> str:
+    if moment.tzinfo is None:
+        raise ValueError("A window is between moments that carry a time zone.")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds")
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _quoted(segment: str) -> str:
+    """`segment` as one part of a path, also when it is made of dots, which alone mean "this" and "up"."""
+    quoted = quote(segment, safe="")
+    return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
+
+
+def _status_text(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)

@@ -1,0 +1,69 @@
+"""Collections by name: adding, finding, and marking for deletion."""
+
+from collections.abc import Sequence
+
+from pydantic import SecretStr
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from accession.catalog.keys import encrypt_account_key
+from accession.catalog.models import Collection
+from accession.clock import utc_now
+from accession.errors import UserError
+
+
+class UnknownCollection(UserError):
+    """No collection has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f'No collection found named "{name}".')
+
+
+def collections_in_use(session: Session) -> Sequence[Collection]:
+    """Every collection that is not marked for deletion, by name."""
+    query = select(Collection).where(Collection.marked_for_deletion_at.is_(None))
+    return session.scalars(query.order_by(Collection.name)).all()
+
+
+def find_collection(session: Session, name: str) -> Collection:
+    """The collection of this name; raises `UnknownCollection`, also when it is marked for deletion."""
+    query = select(Collection).where(Collection.name == name, Collection.marked_for_deletion_at.is_(None))
+    collection = session.scalars(query).one_or_none()
+    if collection is None:
+        raise UnknownCollection(name)
+    return collection
+
+
+def add_collection(
+    session: Session,
+    *,
+    name: str,
+    library_id: str,
+    account_id: str,
+    account_key: SecretStr,
+    base_url: str,
+) -> Collection:
+    """Add a collection, its account key encrypted; raises `UserError` when the name is in use."""
+    row = {
+        "name": name,
+        "library_id": library_id,
+        "account_id": account_id,
+        "account_key_encrypted": encrypt_account_key(account_key),
+        "base_url": base_url,
+        "created_at": utc_now(),
+    }
+    statement = insert(Collection).values(row).on_conflict_do_nothing().returning(Collection)
+    added = session.scalars(statement).one_or_none()
+    if added is None:
+        raise UserError(
+            f'There is a collection named "{name}" already: choose another name, '
+            f'or remove it with `accession collections remove "{name}"`.'
+        )
+    return added
+
+
+def mark_for_deletion(collection: Collection) -> None:
+    """Afterwards nothing is imported for the collection any more, a chain at work stops at its next
+    page, and the name is free. Its titles stay stored."""
+    collection.marked_for_deletion_at = utc_now()

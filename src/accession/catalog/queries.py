@@ -1,0 +1,364 @@
+"""What status and listings show, read from the ledger and the catalogue and kept nowhere else.
+
+The field names of these views are the field names of `--json`: documented in docs/json.md, and stable.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, func, select
+from sqlalchemy.orm import Session
+
+from accession.catalog.collections import collections_in_use
+from accession.catalog.data import LinkRel, Role
+from accession.catalog.ledger import LEASE, SERVICE_TYPE, Workflow
+from accession.catalog.models import (
+    ACTIVE_STATES,
+    ApplyOutbox,
+    Classification,
+    Collection,
+    Contribution,
+    Contributor,
+    Edition,
+    Identifier,
+    IdentifierEquivalent,
+    LicensePool,
+    Link,
+    PurchaseRecord,
+    RejectedRecord,
+    Run,
+    RunState,
+    Subject,
+    Timestamp,
+)
+from accession.clock import utc_now
+
+NEVER = "never"
+_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class CollectionView:
+    """A collection as it may be shown: without its key."""
+
+    name: str
+    library_id: str
+    account_id: str
+    base_url: str
+    titles: int
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class StatusView:
+    """Where one workflow stands for one collection: its checkpoint and its latest run."""
+
+    collection: str
+    workflow: str
+    state: str
+    checkpoint: datetime | None
+    cursor: Mapping[str, Any] | None
+    pages: int
+    records_fetched: int
+    records_rejected: int
+    titles_new: int
+    titles_changed: int
+    applies_pending: int
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run of the ledger. `cursor` is where it will go on, None once it has ended."""
+
+    id: int
+    collection: str
+    workflow: str
+    state: str
+    cursor: Mapping[str, Any] | None
+    pages: int
+    records_fetched: int
+    records_rejected: int
+    titles_new: int
+    titles_changed: int
+    started_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class TitleView:
+    """A collection's title with all that is known of it; names are in reading order."""
+
+    collection: str
+    identifier: str
+    title: str | None
+    subtitle: str | None
+    authors: tuple[str, ...]
+    narrators: tuple[str, ...]
+    medium: str | None
+    format: str | None
+    language: str | None
+    publisher: str | None
+    published: str | None
+    isbns: tuple[str, ...]
+    subjects: tuple[str, ...]
+    page_count: int | None
+    duration_ms: int | None
+    description: str | None
+    cover_url: str | None
+    licenses_owned: int
+    licenses_available: int
+    patrons_in_hold_queue: int
+    status: str
+    purchased_on: date | None
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class RejectView:
+    """A purchase record that could not be used."""
+
+    id: int
+    collection: str
+    purchased_on: date
+    reason: str
+    created_at: datetime
+    resolved_at: datetime | None
+
+
+def collection_views(session: Session) -> list[CollectionView]:
+    """Every collection in use, by name."""
+    counts = dict(
+        session.execute(
+            select(LicensePool.collection_id, func.count()).group_by(LicensePool.collection_id)
+        ).tuples()
+    )
+    return [
+        CollectionView(c.name, c.library_id, c.account_id, c.base_url, counts.get(c.id, 0), c.created_at)
+        for c in collections_in_use(session)
+    ]
+
+
+def status_views(session: Session) -> list[StatusView]:
+    """Every workflow of every collection in use."""
+    latest = select(Run).distinct(Run.collection_id, Run.workflow)
+    latest = latest.order_by(Run.collection_id, Run.workflow, Run.id.desc())
+    runs = {(run.collection_id, run.workflow): run for run in session.scalars(latest)}
+    checkpoints = {
+        (row.collection_id, row.service): row.finish
+        for row in session.scalars(select(Timestamp).where(Timestamp.service_type == SERVICE_TYPE))
+    }
+    waiting = select(LicensePool.collection_id, func.count()).join(ApplyOutbox.license_pool)
+    pending = dict(session.execute(waiting.group_by(LicensePool.collection_id)).tuples())
+    return [
+        _status_view(
+            collection,
+            workflow,
+            runs.get((collection.id, workflow.value)),
+            checkpoints.get((collection.id, workflow.service)),
+            pending.get(collection.id, 0),
+        )
+        for collection in collections_in_use(session)
+        for workflow in Workflow
+    ]
+
+
+def _status_view(
+    collection: Collection,
+    workflow: Workflow,
+    run: Run | None,
+    checkpoint: datetime | None,
+    applies_pending: int,
+) -> StatusView:
+    view = None if run is None else _run_view(run, collection.name)
+    return StatusView(
+        collection=collection.name,
+        workflow=workflow.value,
+        state=NEVER if view is None else view.state,
+        checkpoint=checkpoint,
+        cursor=None if view is None else view.cursor,
+        pages=0 if view is None else view.pages,
+        records_fetched=0 if view is None else view.records_fetched,
+        records_rejected=0 if view is None else view.records_rejected,
+        titles_new=0 if view is None else view.titles_new,
+        titles_changed=0 if view is None else view.titles_changed,
+        applies_pending=applies_pending,
+        started_at=None if view is None else view.started_at,
+        finished_at=None if view is None else view.finished_at,
+        error=None if view is None else view.error,
+    )
+
+
+def run_views(session: Session, *, collection: str | None = None, limit: int | None = None) -> list[RunView]:
+    """The runs, newest first."""
+    query = select(Run, Collection.name).join(Collection, Run.collection_id == Collection.id)
+    if collection is not None:
+        query = query.where(Collection.name == collection)
+    rows = session.execute(query.order_by(Run.id.desc()).limit(limit))
+    return [_run_view(run, name) for run, name in rows]
+
+
+def _run_view(run: Run, collection: str) -> RunView:
+    active = run.state in ACTIVE_STATES
+    silent = active and run.updated_at < utc_now() - LEASE
+    return RunView(
+        id=run.id,
+        collection=collection,
+        workflow=run.workflow,
+        state=RunState.INTERRUPTED.value if silent else run.state,
+        cursor={name: run.cursor.get(name) for name in ("current_day", "offset")} if active else None,
+        pages=run.pages,
+        records_fetched=run.records_fetched,
+        records_rejected=run.records_rejected,
+        titles_new=run.titles_new,
+        titles_changed=run.titles_changed,
+        started_at=run.started_at,
+        updated_at=run.updated_at,
+        finished_at=run.finished_at,
+        error=run.error,
+    )
+
+
+def reject_views(
+    session: Session, *, collection: str | None = None, with_resolved: bool = False
+) -> list[RejectView]:
+    """The rejected records, oldest first; resolved ones only on request."""
+    query = select(RejectedRecord, Collection.name).join(
+        Collection, RejectedRecord.collection_id == Collection.id
+    )
+    if collection is not None:
+        query = query.where(Collection.name == collection)
+    if not with_resolved:
+        query = query.where(RejectedRecord.resolved_at.is_(None))
+    return [
+        RejectView(r.id, name, r.purchased_on, r.reason, r.created_at, r.resolved_at)
+        for r, name in session.execute(query.order_by(RejectedRecord.id))
+    ]
+
+
+def count_pending_applies(session: Session, collection_id: int) -> int:
+    """How many of the collection's titles still have to be applied."""
+    query = select(func.count()).select_from(ApplyOutbox).join(ApplyOutbox.license_pool)
+    return session.scalar(query.where(LicensePool.collection_id == collection_id)) or 0
+
+
+def count_titles(session: Session, *, collection: str | None = None) -> int:
+    """How many titles the collection, or every collection in use, holds."""
+    query = select(func.count()).select_from(LicensePool)
+    query = query.join(Collection, LicensePool.collection_id == Collection.id)
+    return session.scalar(query.where(*_in_use(collection))) or 0
+
+
+def title_views(
+    session: Session,
+    *,
+    collection: str | None = None,
+    identifier: str | None = None,
+    limit: int | None = None,
+) -> Iterator[TitleView]:
+    """Titles in the order they were first imported, read in batches so that memory stays flat."""
+    last_id = 0
+    while limit is None or limit > 0:
+        size = _BATCH if limit is None else min(limit, _BATCH)
+        rows = session.execute(_title_rows(collection, identifier, last_id).limit(size)).all()
+        yield from _with_details(session, rows)
+        if len(rows) < size:
+            return
+        last_id = rows[-1].LicensePool.id
+        limit = None if limit is None else limit - size
+
+
+def _in_use(collection: str | None) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [Collection.marked_for_deletion_at.is_(None)]
+    return conditions if collection is None else [*conditions, Collection.name == collection]
+
+
+def _title_rows(collection: str | None, identifier: str | None, after: int) -> Any:
+    first_day = (
+        select(func.min(PurchaseRecord.purchased_on))
+        .where(PurchaseRecord.license_pool_id == LicensePool.id)
+        .scalar_subquery()
+    )
+    query = (
+        select(LicensePool, Edition, Collection.name, Identifier.identifier, first_day.label("purchased_on"))
+        .join(Collection, LicensePool.collection_id == Collection.id)
+        .join(Identifier, LicensePool.identifier_id == Identifier.id)
+        .outerjoin(
+            Edition,
+            (Edition.identifier_id == LicensePool.identifier_id)
+            & (Edition.data_source == LicensePool.data_source),
+        )
+        .where(LicensePool.id > after, *_in_use(collection))
+        .order_by(LicensePool.id)
+    )
+    return query if identifier is None else query.where(Identifier.identifier == identifier)
+
+
+def _with_details(session: Session, rows: Sequence[Row[Any]]) -> Iterator[TitleView]:
+    editions = [row.Edition.id for row in rows if row.Edition is not None]
+    people = _grouped(
+        session,
+        select(Contribution.edition_id, Contribution.role, Contributor.display_name)
+        .join(Contributor, Contribution.contributor_id == Contributor.id)
+        .where(Contribution.edition_id.in_(editions))
+        .order_by(Contribution.position),
+    )
+    subjects = _grouped(
+        session,
+        select(Classification.edition_id, Subject.name)
+        .join(Subject, Classification.subject_id == Subject.id)
+        .where(Classification.edition_id.in_(editions))
+        .order_by(Classification.position),
+    )
+    links = _grouped(
+        session, select(Link.edition_id, Link.rel, Link.href).where(Link.edition_id.in_(editions))
+    )
+    isbns = _grouped(
+        session,
+        select(IdentifierEquivalent.identifier_id, Identifier.identifier)
+        .join(Identifier, IdentifierEquivalent.equivalent_id == Identifier.id)
+        .where(IdentifierEquivalent.identifier_id.in_([row.LicensePool.identifier_id for row in rows]))
+        .order_by(IdentifierEquivalent.position),
+    )
+    for row in rows:
+        pool, edition = row.LicensePool, row.Edition or Edition()
+        updated = [moment for moment in (pool.updated_at, edition.updated_at) if moment is not None]
+        yield TitleView(
+            collection=row.name,
+            identifier=row.identifier,
+            title=edition.title,
+            subtitle=edition.subtitle,
+            authors=tuple(name for role, name in people[edition.id] if role == Role.AUTHOR),
+            narrators=tuple(name for role, name in people[edition.id] if role == Role.NARRATOR),
+            medium=edition.medium,
+            format=edition.format,
+            language=edition.language,
+            publisher=edition.publisher,
+            published=edition.published,
+            isbns=tuple(isbn for (isbn,) in isbns[pool.identifier_id]),
+            subjects=tuple(name for (name,) in subjects[edition.id]),
+            page_count=edition.page_count,
+            duration_ms=edition.duration_ms,
+            description=edition.description,
+            cover_url=next((href for rel, href in links[edition.id] if rel == LinkRel.COVER), None),
+            licenses_owned=pool.licenses_owned,
+            licenses_available=pool.licenses_available,
+            patrons_in_hold_queue=pool.patrons_in_hold_queue,
+            status=pool.status,
+            purchased_on=row.purchased_on,
+            updated_at=max(updated),
+        )
+
+
+def _grouped(session: Session, query: Any) -> defaultdict[int, list[tuple[Any, ...]]]:
+    groups: defaultdict[int, list[tuple[Any, ...]]] = defaultdict(list)
+    for key, *rest in session.execute(query):
+        groups[key].append(tuple(rest))
+    return groups

@@ -1,0 +1,63 @@
+"""Reaching the servers that a command works with, whoever started them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydantic import SecretStr
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from accession.catalog.schema import refuse_newer, schema_state
+from accession.database import engine, transaction
+from accession.errors import UserError
+from accession.local.servers import running_servers
+from accession.settings import Settings, get_settings, use_settings
+
+
+def attach() -> Settings:
+    """Settle which database and broker this process uses: the configured ones, else the embedded
+    servers that run for this home. A URL stays unset where there is neither."""
+    settings = get_settings()
+    if settings.database_url is not None and settings.redis_url is not None:
+        return settings
+    running = running_servers(settings.home)
+    if running is not None:
+        settings = settings.model_copy(
+            update={
+                "database_url": settings.database_url or SecretStr(running.database_url),
+                "redis_url": settings.redis_url or SecretStr(running.redis_url),
+            }
+        )
+        use_settings(settings)
+    return settings
+
+
+@contextmanager
+def catalogue() -> Iterator[Session]:
+    """A transaction on the catalogue's database, whose schema is the program's.
+
+    Raises `UserError` when the database cannot be reached, or is older or newer than the program.
+    """
+    settings = attach()
+    if settings.database_url is None:
+        raise UserError(
+            f"Accession is not running in {settings.home}: start it with `accession up`, "
+            "or set ACCESSION_DATABASE_URL and ACCESSION_REDIS_URL."
+        )
+    try:
+        state = schema_state(engine())
+    except OperationalError as error:
+        address = engine().url.set(password=None).render_as_string()
+        raise UserError(
+            f"The database at {address} does not answer ({_first_line(error)}): "
+            "see that it runs and that ACCESSION_DATABASE_URL is right."
+        ) from error
+    refuse_newer(state)
+    if not state.current:
+        raise UserError("The database has an older schema than this program: run `accession db upgrade`.")
+    with transaction() as session:
+        yield session
+
+
+def _first_line(error: OperationalError) -> str:
+    return str(error.orig).strip().splitlines()[0]

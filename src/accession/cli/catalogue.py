@@ -1,0 +1,214 @@
+"""`accession status`, `runs`, `titles` and `rejects`: what the ledger and the catalogue hold."""
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from accession.catalog.collections import find_collection
+from accession.catalog.models import Collection, RejectedRecord
+from accession.catalog.queries import (
+    TitleView,
+    count_titles,
+    reject_views,
+    run_views,
+    status_views,
+    title_views,
+)
+from accession.cli.attach import catalogue
+from accession.cli.output import AsJson, InCollection, cell, console, harmless, print_json, print_listing
+from accession.errors import UserError
+from accession.imports.purchases import BibliothecaPurchaseRecordImporter
+from accession.imports.vendor import api_for
+
+TABLE_LIMIT = 50
+
+titles = typer.Typer(no_args_is_help=True, help="The titles that the collections hold.")
+runs = typer.Typer(no_args_is_help=True, help="What the workflows have done.")
+rejects = typer.Typer(no_args_is_help=True, help="Purchase records that could not be used.")
+
+
+def status(as_json: AsJson = False) -> None:
+    """Show where every workflow of every collection stands. Times are UTC."""
+    with catalogue() as session:
+        print_listing(
+            status_views(session),
+            [
+                ("Collection", lambda s: s.collection),
+                ("Workflow", lambda s: s.workflow),
+                ("State", lambda s: s.state),
+                ("Complete up to", lambda s: s.checkpoint),
+                ("Pages", lambda s: s.pages),
+                ("Records", lambda s: s.records_fetched),
+                ("Rejected", lambda s: s.records_rejected),
+                ("New", lambda s: s.titles_new),
+                ("Changed", lambda s: s.titles_changed),
+                ("To apply", lambda s: s.applies_pending),
+                ("Error", lambda s: s.error),
+            ],
+            as_json=as_json,
+            when_empty="No collections yet. Add one with: accession collections add NAME ...",
+        )
+
+
+@runs.command("list")
+def list_runs(
+    collection: InCollection = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List runs, newest first. Times are UTC."""
+    with catalogue() as session:
+        if collection is not None:
+            find_collection(session, collection)
+        print_listing(
+            run_views(session, collection=collection, limit=limit),
+            [
+                ("Run", lambda r: r.id),
+                ("Collection", lambda r: r.collection),
+                ("Workflow", lambda r: r.workflow),
+                ("State", lambda r: r.state),
+                ("Started", lambda r: r.started_at),
+                ("Finished", lambda r: r.finished_at),
+                ("Pages", lambda r: r.pages),
+                ("Records", lambda r: r.records_fetched),
+                ("Rejected", lambda r: r.records_rejected),
+                ("New", lambda r: r.titles_new),
+                ("Changed", lambda r: r.titles_changed),
+                ("Error", lambda r: r.error),
+            ],
+            as_json=as_json,
+            when_empty="No runs yet. Start one with: accession import purchases --import-all",
+        )
+
+
+@titles.command("list")
+def list_titles(
+    collection: InCollection = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"At most this many. Default: {TABLE_LIMIT} in a table, all with --json."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List titles in the order of their first import."""
+    with catalogue() as session:
+        if collection is not None:
+            find_collection(session, collection)
+        shown = limit if as_json else limit or TABLE_LIMIT
+        print_listing(
+            title_views(session, collection=collection, limit=shown),
+            [
+                ("Id", lambda t: t.identifier),
+                ("Title", lambda t: t.title),
+                ("Authors", lambda t: t.authors),
+                ("Format", lambda t: t.format),
+                ("Lang", lambda t: t.language),
+                ("Owned", lambda t: t.licenses_owned),
+                ("Free", lambda t: t.licenses_available),
+                ("Holds", lambda t: t.patrons_in_hold_queue),
+                ("Bought", lambda t: t.purchased_on),
+            ],
+            as_json=as_json,
+            when_empty="No titles yet. Import some with: accession import purchases --import-all",
+        )
+        total = count_titles(session, collection=collection)
+        if not as_json and shown is not None and total > shown:
+            console.print(f"[dim]{shown:,} of {total:,} titles; more with --limit, all with --json.[/dim]")
+
+
+@titles.command("show")
+def show_title(
+    identifier: Annotated[str, typer.Argument(metavar="ID", help="The vendor's id of the title.")],
+    collection: InCollection = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show all that is known of a title, in each collection that holds it."""
+    with catalogue() as session:
+        found = list(title_views(session, collection=collection, identifier=identifier))
+    if not found:
+        raise UserError(f'No title found with id "{identifier}": see `accession titles list`.')
+    if as_json:
+        print_json(found)
+        return
+    for view in found:
+        _print_fields(view)
+
+
+def _print_fields(view: TitleView) -> None:
+    for name, value in vars(view).items():
+        if value not in (None, ()):
+            console.print(f"[bold]{name.replace('_', ' '):>22}[/bold]  ", cell(value), sep="")
+    console.print()
+
+
+@rejects.command("list")
+def list_rejects(
+    collection: InCollection = None,
+    every: Annotated[bool, typer.Option("--all", help="Also those that are resolved.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the purchase records that could not be used."""
+    with catalogue() as session:
+        if collection is not None:
+            find_collection(session, collection)
+        print_listing(
+            reject_views(session, collection=collection, with_resolved=every),
+            [
+                ("Record", lambda r: r.id),
+                ("Collection", lambda r: r.collection),
+                ("Bought", lambda r: r.purchased_on),
+                ("Reason", lambda r: r.reason),
+                ("Kept", lambda r: r.created_at),
+                ("Resolved", lambda r: r.resolved_at),
+            ],
+            as_json=as_json,
+            when_empty="No rejected records.",
+        )
+
+
+RecordId = Annotated[int, typer.Argument(metavar="RECORD", help="The record's number in `rejects list`.")]
+
+
+@rejects.command("show")
+def show_reject(record: RecordId) -> None:
+    """Show a rejected record as the vendor sent it."""
+    with catalogue() as session:
+        rejected = session.get(RejectedRecord, record)
+        if rejected is None:
+            raise UserError(f"There is no rejected record {record}: see `accession rejects list --all`.")
+        console.print(f"[bold]{escape(harmless(rejected.reason))}[/bold]")
+        console.print(cell(rejected.purchased_on))
+        typer.echo("\n".join(harmless(line) for line in rejected.raw_xml.splitlines()))
+
+
+@rejects.command("retry")
+def retry_rejects(
+    records: Annotated[
+        list[int] | None,
+        typer.Argument(metavar="[RECORD]...", help="Numbers from `rejects list`; none for every one."),
+    ] = None,
+) -> None:
+    """Run rejected records through the import again, and resolve those that pass."""
+    with catalogue() as session:
+        waiting = [view.id for view in reject_views(session)]
+    if unknown := sorted(set(records or ()) - set(waiting)):
+        raise UserError(
+            f"There is no unresolved rejected record {unknown[0]}: see `accession rejects list`."
+        )
+    passed = sum(_retry(record) for record in records or waiting)
+    tried = len(records or waiting)
+    console.print(f"{passed} of {tried} records passed and are resolved.")
+
+
+def _retry(record: int) -> bool:
+    from accession.tasks.apply import publish_applies
+
+    with catalogue() as session:
+        rejected = session.get_one(RejectedRecord, record, with_for_update=True)
+        collection = session.get_one(Collection, rejected.collection_id)
+        importer = BibliothecaPurchaseRecordImporter(session, collection, api_for(collection))
+        outbox_ids = importer.retry_rejected(rejected)
+    if outbox_ids is not None:
+        publish_applies(outbox_ids)
+    return outbox_ids is not None

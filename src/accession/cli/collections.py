@@ -1,0 +1,122 @@
+"""`accession collections`: the accounts with the vendor."""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import SecretStr
+
+from accession.bibliotheca.client import Account
+from accession.catalog.collections import add_collection, find_collection, mark_for_deletion
+from accession.catalog.queries import collection_views
+from accession.clock import utc_now
+from accession.cli.attach import catalogue
+from accession.cli.output import AsJson, console, print_listing
+from accession.errors import UserError
+from accession.imports.vendor import api_for
+
+KEY_VARIABLE = "ACCESSION_ACCOUNT_KEY"
+
+app = typer.Typer(no_args_is_help=True, help="The library's accounts with the vendor.")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The collection's name.")]
+
+
+@app.command()
+def add(
+    name: Name,
+    library_id: Annotated[str, typer.Option(help="The library's short code at the vendor.")],
+    account_id: Annotated[str, typer.Option(help="The account id that signs requests.")],
+    base_url: Annotated[
+        str, typer.Option(help="Where the vendor's API is; https, or http on this machine.")
+    ] = "https://partner.yourcloudlibrary.com",
+    account_key_file: Annotated[
+        Path | None, typer.Option(help="A file that holds the account key and nothing else.")
+    ] = None,
+) -> None:
+    """Add a collection.
+
+    The account key comes from --account-key-file, else from the environment variable
+    ACCESSION_ACCOUNT_KEY, else a prompt asks for it. It is stored encrypted.
+    """
+    account = Account(
+        collection=name,
+        library_id=library_id,
+        account_id=account_id,
+        account_key=_account_key(account_key_file),
+        base_url=base_url,
+    )
+    with catalogue() as session:
+        add_collection(
+            session,
+            name=name,
+            library_id=account.library_id,
+            account_id=account.account_id,
+            account_key=account.account_key,
+            base_url=account.base_url,
+        )
+    console.print(f'Added "{name}". Next: accession collections test "{name}"', markup=False)
+
+
+def _account_key(file: Path | None) -> SecretStr:
+    if file is not None:
+        try:
+            key = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"The account key file {file} cannot be read ({error}): name a readable text file."
+            ) from None
+    elif KEY_VARIABLE in os.environ:
+        key = os.environ[KEY_VARIABLE]
+    else:
+        key = typer.prompt("Account key", hide_input=True)
+    if not key.strip():
+        raise UserError("The account key is empty: copy it from the vendor's account page.")
+    return SecretStr(key.strip())
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """List the collections."""
+    with catalogue() as session:
+        print_listing(
+            collection_views(session),
+            [
+                ("Name", lambda c: c.name),
+                ("Library", lambda c: c.library_id),
+                ("Account", lambda c: c.account_id),
+                ("Base URL", lambda c: c.base_url),
+                ("Titles", lambda c: c.titles),
+            ],
+            as_json=as_json,
+            when_empty="No collections yet. Add one with: accession collections add NAME ...",
+        )
+
+
+@app.command()
+def test(name: Name) -> None:
+    """Ask the vendor for something small with this collection's account, and say what is wrong."""
+    with catalogue() as session:
+        api = api_for(find_collection(session, name))
+    now = utc_now()
+    page = api.marc_page(now - timedelta(days=1), now, 1, 1)
+    bought = "a purchase" if page.records else "no purchase"
+    console.print(
+        f'The vendor answers for "{name}": the account is right, with {bought} in the last day.', markup=False
+    )
+
+
+@app.command()
+def remove(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Mark a collection for deletion: nothing more is imported, and a chain at work stops."""
+    with catalogue() as session:
+        collection = find_collection(session, name)
+        if not yes:
+            typer.confirm(f'Mark "{name}" for deletion? Its imports stop', abort=True)
+        mark_for_deletion(collection)
+    console.print(f'"{name}" is marked for deletion.', markup=False)

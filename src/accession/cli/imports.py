@@ -1,0 +1,56 @@
+"""`accession import`: starting a workflow."""
+
+from typing import Annotated
+
+import typer
+
+from accession.catalog.collections import collections_in_use, find_collection
+from accession.cli.attach import catalogue
+from accession.cli.output import console
+
+app = typer.Typer(no_args_is_help=True, help="Start imports.")
+
+OneCollection = Annotated[
+    str | None, typer.Option("--collection", metavar="NAME", help="Import for this collection.")
+]
+ImportAll = Annotated[bool, typer.Option("--import-all", help="Import for every collection.")]
+ForceReimport = Annotated[
+    bool, typer.Option("--force-reimport", help="Start again from 2014-01-01, whatever is complete.")
+]
+
+
+def chosen_collections(collection: str | None, import_all: bool) -> dict[int, str]:
+    """The collections that the two options name, id to name.
+
+    Raises a usage error unless exactly one of the options is given, and `UserError` for an unknown
+    name.
+    """
+    if (collection is None) is (not import_all):
+        raise typer.BadParameter("give either --collection NAME or --import-all")
+    with catalogue() as session:
+        if collection is None:
+            return {found.id: found.name for found in collections_in_use(session)}
+        found = find_collection(session, collection)
+        return {found.id: found.name}
+
+
+@app.command()
+def purchases(
+    collection: OneCollection = None,
+    import_all: ImportAll = False,
+    force_reimport: ForceReimport = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Show the progress, and exit with 1 when a run fails.")
+    ] = False,
+) -> None:
+    """Import purchase records, from where each collection is complete up to now."""
+    chosen = chosen_collections(collection, import_all)
+    # The Celery app can only be imported once the broker is known.
+    from accession.cli.watch import watch
+    from accession.tasks.purchases import start_imports
+
+    task_ids = start_imports(chosen, force_reimport=force_reimport)
+    if not wait:
+        console.print(f"Queued {len(task_ids)} imports. See: accession status")
+    elif not watch(chosen, task_ids):
+        raise typer.Exit(1)

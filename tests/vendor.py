@@ -1,0 +1,117 @@
+"""The vendor's side of HTTP for tests that script it page by page; the sandbox is the vendor for the rest."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from html import escape
+from itertools import count
+from urllib.parse import parse_qs
+
+import httpx
+
+NAMESPACE = "http://www.loc.gov/MARC21/slim"
+_stamps = count(1)
+
+
+def marc(*item_ids: str, title: str = "A title") -> str:
+    """A purchase record with an 001 for each id, and the stamps that the vendor renews in each answer."""
+    stamp = next(_stamps)
+    controls = "".join(f'<marc:controlfield tag="001">{escape(i)}</marc:controlfield>' for i in item_ids)
+    return (
+        "<marc:record><marc:leader>01034nam a22002413a 4500</marc:leader>"
+        f"{controls}"
+        f'<marc:controlfield tag="005">2021040223{stamp % 10000:04}.0</marc:controlfield>'
+        f'<marc:controlfield tag="008">{stamp % 1000000:06}s2013||||||||||||o|||||||||||eng|d</marc:controlfield>'
+        '<marc:datafield tag="245" ind1="1" ind2="0">'
+        f'<marc:subfield code="a">{escape(title)}</marc:subfield></marc:datafield></marc:record>'
+    )
+
+
+def marc_page(records: Iterable[str]) -> str:
+    """A page as the vendor sends it, with the `>` that strays behind the last record."""
+    return (
+        '<?xml version="1.0" encoding="UTF-8" ?>'
+        f'<marc:collection xmlns:marc="{NAMESPACE}">{"".join(records)}></marc:collection>'
+    )
+
+
+def item(
+    item_id: str, *, title: str = "A title", owned: int = 1, available: int = 1, holds: int = 0, **more: str
+) -> str:
+    """An item document's element; `more` adds or replaces elements by name."""
+    elements = {
+        "ItemId": item_id,
+        "Title": title,
+        "Authors": "Lem, Stanisław",
+        "Language": "pl",
+        "ISBN13": "9788308068298",
+        "BookFormat": "EPUB",
+        "TotalCopies": str(owned),
+        "AvailableCopies": str(available),
+        "OnHoldCount": str(holds),
+    } | more
+    inner = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in elements.items())
+    return f"<Item>{inner}</Item>"
+
+
+def error_document(message: str) -> str:
+    """The vendor's way to say that it failed."""
+    return f"<Error><Code>Gen-001</Code><Message>{message}</Message></Error>"
+
+
+@dataclass
+class Vendor:
+    """A scripted vendor: what was sold when, what `items` says, and which answers come first.
+
+    `answers` are sent, one a request, before the vendor looks at what it was asked.
+    """
+
+    sold: list[tuple[datetime, str]] = field(default_factory=list)
+    items: dict[str, str] = field(default_factory=dict)
+    answers: deque[httpx.Response | Exception] = field(default_factory=deque)
+    requests: list[httpx.Request] = field(default_factory=list)
+    repeats_pages: bool = False
+
+    def sells(self, moment: datetime, *item_ids: str) -> None:
+        """Sell titles at a moment, one record each, with metadata in `items`."""
+        for item_id in item_ids:
+            self.sold.append((moment, marc(item_id)))
+            self.items[item_id] = item(item_id, title=f"Title {item_id}")
+
+    def client(self) -> httpx.Client:
+        """An HTTP client whose other end is this vendor."""
+        return httpx.Client(transport=httpx.MockTransport(self._answer))
+
+    def marc_requests(self) -> list[dict[str, str]]:
+        """What was asked of `data/marc`: start, end, offset, limit."""
+        asked = [r.url.query.decode() for r in self.requests if r.url.path.endswith("/data/marc")]
+        return [{name: values[0] for name, values in parse_qs(query).items()} for query in asked]
+
+    def item_requests(self) -> list[list[str]]:
+        """The ids of each request for items."""
+        return [r.url.path.rsplit("/", 1)[1].split(",") for r in self.requests if "/items/" in r.url.path]
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        if self.answers:
+            answer = self.answers.popleft()
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        if "/items/" in request.url.path:
+            ids = request.url.path.rsplit("/", 1)[1].split(",")
+            found = "".join(self.items[i] for i in ids if i in self.items)
+            return httpx.Response(200, text=f"<ArrayOfItem>{found}</ArrayOfItem>")
+        return httpx.Response(200, text=marc_page(self._page(request)))
+
+    def _page(self, request: httpx.Request) -> list[str]:
+        asked = request.url.params
+        start, end = (_moment(asked[name]) for name in ("startdate", "enddate"))
+        window = [record for moment, record in self.sold if start <= moment < end]
+        offset = 1 if self.repeats_pages else int(asked["offset"])
+        return window[offset - 1 :][: int(asked["limit"])]
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
