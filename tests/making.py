@@ -1,9 +1,15 @@
 """Making what tests start from."""
 
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 from pydantic import SecretStr
+from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.orm import Session
 
 from accession.catalog.collections import add_collection
@@ -22,6 +28,7 @@ from accession.catalog.data import (
     TitleData,
 )
 from accession.catalog.models import Collection, LicensePool
+from accession.database import engine, make_engine
 
 SOURCE = "Bibliotheca"
 ACCOUNT_KEY = "alder-account-key"
@@ -94,3 +101,66 @@ def title_data(identifier: str, *, as_of: datetime = NOON, **changes: Any) -> Ti
         ),
         circulation=CirculationData(as_of=as_of, **counts),
     )
+
+
+PATIENCE = 30.0
+
+
+def side_by_side(*jobs: Callable[[], object]) -> None:
+    """Run `jobs` in threads of their own; fails when one fails, or has not ended after half a minute."""
+    errors: list[BaseException] = []
+
+    def run(job: Callable[[], object]) -> None:
+        try:
+            job()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(job,), daemon=True) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    if errors:
+        raise errors[0]
+    assert not any(thread.is_alive() for thread in threads), "a job hangs"
+
+
+def wait_for_blocked(connection: Connection, count: int) -> None:
+    """Afterwards `count` other connections of this database wait for a lock."""
+    blocked = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    deadline = time.monotonic() + PATIENCE
+    while connection.scalar(blocked) != count:
+        connection.execute(text("SELECT pg_stat_clear_snapshot()"))
+        assert time.monotonic() < deadline, f"there are not {count} connections that wait for a lock"
+
+
+@contextmanager
+def scratch_database() -> Iterator[Engine]:
+    """An engine on a database of its own, without a table, on this process's server."""
+    name = f"scratch_{uuid4().hex}"
+    with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as admin:
+        admin.execute(text(f"CREATE DATABASE {name}"))
+        scratch = make_engine(engine().url.set(database=name).render_as_string(hide_password=False))
+        try:
+            yield scratch
+        finally:
+            scratch.dispose()
+            admin.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@contextmanager
+def statements_of(connections: Engine) -> Iterator[list[str]]:
+    """The SQL that is sent meanwhile."""
+    sent: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        sent.append(statement)
+
+    event.listen(connections, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        event.remove(connections, "before_cursor_execute", note)

@@ -35,7 +35,7 @@ class MarcRecord:
     """One purchase record as it came.
 
     `raw_xml` is the record element, well-formed by itself. `record` is None when MARC 21 cannot hold the
-    element, and `fault` then says why; the other methods but `item_ids` raise `ValueError` then.
+    element, and `fault` then says why; `as_marc21` raises `ValueError` then.
     """
 
     raw_xml: str
@@ -58,9 +58,12 @@ class MarcRecord:
         """SHA-256, in hexadecimal, of what the record says.
 
         The vendor stamps 005 and the first six characters of 008 anew in every answer, and the leader's
-        length and base address say nothing: they take no part.
+        length and base address say nothing: they take no part. A record with a fault has a hash of its
+        XML, which leaves out the same stamps, so that it is known again when it is sent again.
         """
-        record = self._usable()
+        record = self.record
+        if record is None:
+            return hashlib.sha256(_without_stamps(self.raw_xml)).hexdigest()
         leader = str(record.leader)
         content = [
             leader[5:12] + leader[17:],
@@ -197,6 +200,20 @@ def _raw_ids(raw_xml: str) -> list[str]:
     except BadResponseException:
         return []
     return [_text(field) for field in root.iter("{*}controlfield") if field.get("tag") == "001"]
+
+
+def _without_stamps(raw_xml: str) -> bytes:
+    """The record's XML in its canonical form without the stamps; text that is no XML as it is."""
+    try:
+        root = parse(raw_xml.encode()).root
+    except BadResponseException:
+        return raw_xml.encode()
+    for field in root.iter("{*}controlfield"):
+        if field.get("tag") == "005":
+            field.text = None
+        elif field.get("tag") == "008":
+            field.text = (field.text or "")[6:]
+    return etree.tostring(root, method="c14n")
 
 
 def _content(field: Field) -> list[object]:

@@ -10,7 +10,15 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+)
 
 # A new way of hashing is a new version: titles then differ by version, and are applied once more.
 HASH_VERSION = 1
@@ -62,12 +70,24 @@ class LinkRel(StrEnum):
     THUMBNAIL = "thumbnail"
 
 
-def _storable(text: str) -> str:
-    """Text that PostgreSQL can hold: without NUL and lone surrogates, which UTF-8 has no place for."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8").strip()
+# A row of a B-tree index holds 2,704 bytes: what is found by its name or address stays below.
+_LONGEST_NAME = 300
+_LONGEST_ADDRESS = 2000
 
 
-Text = Annotated[str, AfterValidator(_storable)]
+def _storable(value: object) -> object:
+    """Text as PostgreSQL can hold it: without NUL, and without lone surrogates, which UTF-8 cannot say."""
+    if not isinstance(value, str):
+        return value
+    return value.replace("\0", "").encode("utf-8", "ignore").decode("utf-8").strip()
+
+
+def _cut(name: str) -> str:
+    return name[:_LONGEST_NAME].rstrip()
+
+
+Text = Annotated[str, BeforeValidator(_storable)]
+Name = Annotated[str, Field(min_length=1), BeforeValidator(_storable), AfterValidator(_cut)]
 Count = Annotated[int, Field(ge=0, le=2_147_483_647)]
 
 
@@ -76,18 +96,21 @@ class _Data(BaseModel):
 
 
 class ContributorData(_Data):
-    """A person in one role. `sort_name` is "Last, First"; `display_name` is "First Last"."""
+    """A person in one role. `sort_name` is "Last, First"; `display_name` is "First Last".
 
-    sort_name: Text = Field(min_length=1)
-    display_name: Text = Field(min_length=1)
+    Names are cut at 300 characters.
+    """
+
+    sort_name: Name
+    display_name: Name
     role: Role
 
 
 class SubjectData(_Data):
-    """One subject heading."""
+    """One subject heading, cut at 300 characters."""
 
     scheme: SubjectScheme
-    name: Text = Field(min_length=1)
+    name: Name
 
 
 class LinkData(_Data):
@@ -103,7 +126,8 @@ class BibliographicData(_Data):
     `as_of` is when the source said so (UTC). `published` is an ISO 8601 date of whatever precision the
     source has: `2016`, `2016-09` or `2016-09-03`. `language` is ISO 639-2 (three letters). `isbns` are
     13 digits, the title's own first. `duration_ms` is in milliseconds. Order is kept where it means
-    something: contributors, subjects, ISBNs.
+    something: contributors, subjects, ISBNs. Links longer than 2,000 bytes, which browsers do not take,
+    are left out.
     """
 
     data_source: Text
@@ -125,6 +149,11 @@ class BibliographicData(_Data):
     duration_ms: int | None = Field(default=None, ge=0)
     medium: Medium
     format: Format | None = None
+
+    @field_validator("links")
+    @classmethod
+    def _addresses_in_use(cls, links: tuple[LinkData, ...]) -> tuple[LinkData, ...]:
+        return tuple(link for link in links if len(link.href.encode()) <= _LONGEST_ADDRESS)
 
     def content_hash(self) -> str:
         """`<version>:<SHA-256>` over everything that describes the title.

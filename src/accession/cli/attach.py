@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from accession.catalog.schema import refuse_newer, schema_state
 from accession.database import engine, transaction
 from accession.errors import UserError
-from accession.local.servers import running_servers
+from accession.local.servers import ServerUrls, running_servers
 from accession.settings import Settings, get_settings, use_settings
 
 
@@ -32,18 +32,24 @@ def attach() -> Settings:
     return settings
 
 
+def attached_servers() -> ServerUrls:
+    """Both servers' URLs, settled by `attach`; raises `UserError` when one is neither set nor running."""
+    settings = attach()
+    if settings.database_url is None or settings.redis_url is None:
+        raise UserError(
+            f"Accession is not running in {settings.home}: start it with `accession up`, "
+            "or set ACCESSION_DATABASE_URL and ACCESSION_REDIS_URL."
+        )
+    return ServerUrls(settings.database_url.get_secret_value(), settings.redis_url.get_secret_value())
+
+
 @contextmanager
 def catalogue() -> Iterator[Session]:
     """A transaction on the catalogue's database, whose schema is the program's.
 
     Raises `UserError` when the database cannot be reached, or is older or newer than the program.
     """
-    settings = attach()
-    if settings.database_url is None:
-        raise UserError(
-            f"Accession is not running in {settings.home}: start it with `accession up`, "
-            "or set ACCESSION_DATABASE_URL and ACCESSION_REDIS_URL."
-        )
+    attached_servers()
     try:
         state = schema_state(engine())
     except OperationalError as error:

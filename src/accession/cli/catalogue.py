@@ -1,6 +1,7 @@
 """`accession status`, `runs`, `titles` and `rejects`: what the ledger and the catalogue hold."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -22,6 +23,18 @@ from accession.imports.purchases import BibliothecaPurchaseRecordImporter
 from accession.imports.vendor import api_for
 
 TABLE_LIMIT = 50
+
+TITLE_COLUMNS: list[tuple[str, Callable[[TitleView], Any]]] = [
+    ("Id", lambda t: t.identifier),
+    ("Title", lambda t: t.title),
+    ("Authors", lambda t: t.authors),
+    ("Format", lambda t: t.format),
+    ("Lang", lambda t: t.language),
+    ("Owned", lambda t: t.licenses_owned),
+    ("Free", lambda t: t.licenses_available),
+    ("Holds", lambda t: t.patrons_in_hold_queue),
+    ("Bought", lambda t: t.purchased_on),
+]
 
 titles = typer.Typer(no_args_is_help=True, help="The titles that the collections hold.")
 runs = typer.Typer(no_args_is_help=True, help="What the workflows have done.")
@@ -98,17 +111,7 @@ def list_titles(
         shown = limit if as_json else limit or TABLE_LIMIT
         print_listing(
             title_views(session, collection=collection, limit=shown),
-            [
-                ("Id", lambda t: t.identifier),
-                ("Title", lambda t: t.title),
-                ("Authors", lambda t: t.authors),
-                ("Format", lambda t: t.format),
-                ("Lang", lambda t: t.language),
-                ("Owned", lambda t: t.licenses_owned),
-                ("Free", lambda t: t.licenses_available),
-                ("Holds", lambda t: t.patrons_in_hold_queue),
-                ("Bought", lambda t: t.purchased_on),
-            ],
+            TITLE_COLUMNS,
             as_json=as_json,
             when_empty="No titles yet. Import some with: accession import purchases --import-all",
         )
@@ -193,9 +196,7 @@ def retry_rejects(
     with catalogue() as session:
         waiting = [view.id for view in reject_views(session)]
     if unknown := sorted(set(records or ()) - set(waiting)):
-        raise UserError(
-            f"There is no unresolved rejected record {unknown[0]}: see `accession rejects list`."
-        )
+        raise UserError(f"There is no unresolved rejected record {unknown[0]}: see `accession rejects list`.")
     passed = sum(_retry(record) for record in records or waiting)
     tried = len(records or waiting)
     console.print(f"{passed} of {tried} records passed and are resolved.")

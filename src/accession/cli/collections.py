@@ -11,9 +11,9 @@ from pydantic import SecretStr
 from accession.bibliotheca.client import Account
 from accession.catalog.collections import add_collection, find_collection, mark_for_deletion
 from accession.catalog.queries import collection_views
-from accession.clock import utc_now
 from accession.cli.attach import catalogue
 from accession.cli.output import AsJson, console, print_listing
+from accession.clock import utc_now
 from accession.errors import UserError
 from accession.imports.vendor import api_for
 

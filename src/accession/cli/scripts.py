@@ -1,7 +1,5 @@
 """`bibliotheca_purchase_record_import`: queues the import and returns, as a cron line wants it."""
 
-from typing import Annotated
-
 import typer
 
 from accession.cli.imports import ForceReimport, ImportAll, OneCollection, chosen_collections

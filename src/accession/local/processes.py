@@ -6,19 +6,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
+from accession.errors import UserError
 from accession.local import leash
 from accession.local.files import write_private
 
 HOME_VARIABLE = "ACCESSION_HOME"
 """Every child has it in its environment; it tells orphans of one home from anything else."""
 
+_DEATH_SECONDS = 5.0
 _LOG_LIMIT_BYTES = 20_000_000
 
 
@@ -235,25 +237,34 @@ def end_leftovers(home: Path, name: str, seconds: float) -> None:
     if process is None or process.boot != _boot_id():
         return
     if not wait_until(lambda: not process.alive, seconds):
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGKILL)
-    for orphan in _orphans(home, process):
-        with suppress(psutil.NoSuchProcess):
-            orphan.kill()
-            orphan.wait(5)
+        _kill(process)
+    for pid in psutil.pids():
+        orphan = ProcessId.of(pid)
+        if orphan and _is_orphan(pid, process, home):
+            _kill(orphan)
 
 
-def _orphans(home: Path, leader: ProcessId) -> Iterator[psutil.Process]:
-    """Processes of the leader's session that were started for this home.
+def _kill(process: ProcessId) -> None:
+    """Afterwards the process, which need not be a child of ours, has ended."""
+    with suppress(ProcessLookupError):
+        os.kill(process.pid, signal.SIGKILL)
+    if not wait_until(lambda: not process.alive, _DEATH_SECONDS):
+        raise UserError(
+            f"Process {process.pid} of an earlier run cannot be killed, as if a disk hung: "
+            "restart the machine, or look after its disks."
+        )
+
+
+def _is_orphan(pid: int, leader: ProcessId, home: Path) -> bool:
+    """Whether this is a process of the leader's session that was started for this home.
 
     The number of a session whose members are all gone may be another's by now; the home in the
     environment tells.
     """
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, ProcessLookupError):
-            ours = os.getsid(process.pid) == leader.pid
-            if ours and process.environ().get(HOME_VARIABLE) == str(home):
-                yield process
+    try:
+        return os.getsid(pid) == leader.pid and psutil.Process(pid).environ().get(HOME_VARIABLE) == str(home)
+    except (psutil.Error, ProcessLookupError):
+        return False
 
 
 def _record(home: Path, name: str) -> Path:

@@ -1,0 +1,129 @@
+"""What `accession doctor` looks at: each check says what it found, and what to do when that is bad."""
+
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import redis
+from kombu.exceptions import OperationalError as BrokerError
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from accession.catalog.collections import collections_in_use
+from accession.catalog.keys import KEY_FILE, account_key_of
+from accession.catalog.queries import status_views
+from accession.catalog.schema import refuse_newer, schema_state
+from accession.cli.attach import attach
+from accession.database import engine, transaction
+from accession.errors import UserError
+from accession.local.supervisor import parts
+from accession.settings import get_settings
+
+_WORKER_ANSWERS_WITHIN_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at."""
+
+    what: str
+    ok: bool
+    finding: str
+
+
+def run_checks() -> list[Check]:
+    """Every check, in the order in which a fault of one explains faults of the next."""
+    settings = attach()
+    checks = [Check("home", settings.home.is_dir(), _home())]
+    checks += [
+        Check(f"process {part.name}", part.state == "running", f"{part.state}, process {part.pid}")
+        for part in parts(settings.home)
+        if settings.home.is_dir() and part.name != "accession"
+    ]
+    checks.append(_key_file())
+    named: list[tuple[str, Callable[[], str]]] = [
+        ("database", _database),
+        ("schema", _schema),
+        ("broker", _broker),
+        ("workers", _workers),
+        ("account keys", _account_keys),
+    ]
+    checks += [_check(what, look) for what, look in named]
+    return checks + list(_runs())
+
+
+def _check(what: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(what, True, look())
+    except (UserError, SQLAlchemyError, redis.RedisError, BrokerError) as error:
+        return Check(what, False, str(error).strip().splitlines()[0])
+
+
+def _home() -> str:
+    home = get_settings().home
+    return str(home) if home.is_dir() else f"{home} is not there yet; `accession up` makes it"
+
+
+def _key_file() -> Check:
+    path = get_settings().home / KEY_FILE
+    if get_settings().secret_key is not None:
+        return Check("key file", True, "the key comes from ACCESSION_SECRET_KEY")
+    if not path.exists():
+        return Check("key file", True, f"{path} is not there yet; the first collection makes it")
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        return Check("key file", False, f"{path} can be read by others (mode {mode:o}): chmod 600 {path}")
+    return Check("key file", True, str(path))
+
+
+def _database() -> str:
+    with engine().connect() as connection:
+        version = connection.scalar(text("SHOW server_version"))
+    return f"PostgreSQL {version} at {engine().url.host}:{engine().url.port}"
+
+
+def _schema() -> str:
+    state = schema_state(engine())
+    refuse_newer(state)
+    if not state.current:
+        raise UserError(f"{state.found or 'none'} instead of {state.wanted}: run `accession db upgrade`")
+    return state.wanted
+
+
+def _broker() -> str:
+    url = get_settings().redis_url
+    if url is None:
+        raise UserError("none is running: start one with `accession up`, or set ACCESSION_REDIS_URL")
+    with redis.Redis.from_url(url.get_secret_value(), socket_connect_timeout=5) as client:
+        info = client.info("server")
+    return f"{info.get('server_name', 'redis')} {info.get('valkey_version', info['redis_version'])}"
+
+
+def _workers() -> str:
+    _broker()
+    from accession.tasks.app import app
+
+    answers = app.control.ping(timeout=_WORKER_ANSWERS_WITHIN_SECONDS)
+    if not answers:
+        raise UserError("none answers: start one with `accession up`, or `accession worker`")
+    return f"{len(answers)} answering"
+
+
+def _account_keys() -> str:
+    with transaction() as session:
+        collections = collections_in_use(session)
+        for collection in collections:
+            account_key_of(collection)
+    return f"all {len(collections)} can be decrypted"
+
+
+def _runs() -> Iterator[Check]:
+    try:
+        with transaction() as session:
+            views = status_views(session)
+    except (UserError, SQLAlchemyError):
+        return
+    for view in views:
+        ok = view.state not in ("failed", "interrupted")
+        reason = f": {view.error}" if view.error else ""
+        yield Check(f"{view.workflow} of {view.collection}", ok, f"{view.state}{reason}")

@@ -1,0 +1,207 @@
+"""`accession demo`: the main job from nothing, on embedded servers, against the sandbox vendor."""
+
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from pydantic import SecretStr
+
+from accession.catalog.collections import (
+    add_collection,
+    collections_in_use,
+    find_collection,
+    mark_for_deletion,
+)
+from accession.catalog.queries import (
+    WriteMark,
+    count_titles,
+    rows_written_since,
+    run_views,
+    title_views,
+    write_mark,
+)
+from accession.cli.attach import attach, catalogue
+from accession.cli.catalogue import TITLE_COLUMNS
+from accession.cli.output import console, print_table
+from accession.errors import UserError
+from accession.local.postgres import remove_home_data
+from accession.local.supervisor import detach, stop_running
+from accession.sandbox.server import SandboxAccount
+from accession.settings import get_settings, use_settings
+
+NAME = "Demo Library"
+_SANDBOX_ANSWERS_WITHIN_SECONDS = 30
+_STOP_SECONDS = 60
+
+
+def demo(
+    titles: Annotated[int, typer.Option(min=1, help="How many titles the library has bought.")] = 2000,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running, to look around.")] = False,
+) -> None:
+    """Import twelve years of purchases from a sandbox vendor, twice, and show what came of it.
+
+    Everything runs in a folder of its own, which is removed in the end, unless ACCESSION_DATABASE_URL
+    and ACCESSION_REDIS_URL name servers to use.
+    """
+    with _running(titles, keep=keep) as vendor:
+        name = _add_collection(vendor)
+        console.rule("First import: every purchase since 2014")
+        first = _import(name, vendor)
+        console.rule("Second import: every purchase again")
+        with catalogue() as session:
+            mark = write_mark(session)
+        second = _import(name, vendor)
+        agrees = _summary(name, vendor, first, second, mark)
+        if keep:
+            _say_how_to_go_on()
+        elif _servers_are_given():
+            with catalogue() as session:
+                mark_for_deletion(find_collection(session, name))
+    if not agrees:
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class Import:
+    """What one import took."""
+
+    seconds: float
+    requests: int
+
+
+def _servers_are_given() -> bool:
+    given = ("ACCESSION_DATABASE_URL", "ACCESSION_REDIS_URL")
+    return all(name in os.environ for name in given)
+
+
+@contextmanager
+def _running(titles: int, *, keep: bool) -> Iterator[str]:
+    """Everything up in the background; yields the sandbox vendor's base URL."""
+    home = get_settings().home if _servers_are_given() else Path(tempfile.mkdtemp(prefix="accession-demo-"))
+    os.environ["ACCESSION_HOME"] = str(home)
+    use_settings(None)
+    port = _free_port()
+    console.print(f"Starting Accession in {home} ...", soft_wrap=True, highlight=False)
+    up = ["up", "--sandbox", str(titles), "--sandbox-port", str(port)]
+    kept = False
+    try:
+        detach([sys.executable, "-m", "accession", *up], home)
+        attach()
+        vendor = f"http://127.0.0.1:{port}"
+        _wait_for(vendor)
+        yield vendor
+        kept = keep
+    finally:
+        if not kept:
+            stop_running(home, _STOP_SECONDS)
+            if not _servers_are_given():
+                remove_home_data(home)
+                shutil.rmtree(home)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_for(vendor: str) -> None:
+    deadline = time.monotonic() + _SANDBOX_ANSWERS_WITHIN_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            _statistics(vendor)
+        except httpx.TransportError:
+            time.sleep(0.1)
+        else:
+            return
+    raise UserError("The sandbox vendor did not start: see logs/sandbox.log in the home.")
+
+
+def _statistics(vendor: str) -> dict[str, Any]:
+    statistics: dict[str, Any] = httpx.get(f"{vendor}/sandbox/statistics", trust_env=False).json()
+    return statistics
+
+
+def _requests(vendor: str) -> int:
+    return sum(_statistics(vendor)["requests"].values())
+
+
+def _add_collection(vendor: str) -> str:
+    account = SandboxAccount()
+    with catalogue() as session:
+        taken = {collection.name for collection in collections_in_use(session)}
+        names = (NAME if number == 1 else f"{NAME} {number}" for number in range(1, len(taken) + 2))
+        name = next(name for name in names if name not in taken)
+        add_collection(
+            session,
+            name=name,
+            library_id=account.library_id,
+            account_id=account.account_id,
+            account_key=SecretStr(account.account_key),
+            base_url=vendor,
+        )
+    return name
+
+
+def _import(name: str, vendor: str) -> Import:
+    # The Celery app can only be imported once the broker is known.
+    from accession.cli.watch import watch
+    from accession.tasks.purchases import start_imports
+
+    with catalogue() as session:
+        collection_id = find_collection(session, name).id
+    before, started = _requests(vendor), time.monotonic()
+    task_ids = start_imports([collection_id], force_reimport=True)
+    if not watch({collection_id: name}, task_ids):
+        raise typer.Exit(1)
+    return Import(time.monotonic() - started, _requests(vendor) - before)
+
+
+def _summary(name: str, vendor: str, first: Import, second: Import, mark: WriteMark) -> bool:
+    """Print what came of it; returns whether it is what the vendor sold, and the second wrote nothing."""
+    sold = _statistics(vendor)
+    with catalogue() as session:
+        written = rows_written_since(session, mark)
+        found = count_titles(session, collection=name)
+        owned = sum(view.licenses_owned for view in title_views(session, collection=name))
+        rejected = run_views(session, collection=name, limit=1)[0].records_rejected
+        console.rule("The first rows of the catalogue")
+        print_table(title_views(session, collection=name, limit=10), TITLE_COLUMNS, when_empty="None.")
+    expected = sold["titles_bought"] - sold["unusable_records"]
+    console.rule("Summary")
+    for what, value in (
+        ("Titles", f"{found:,} (the vendor sold {sold['titles_bought']:,}, {rejected:,} of them unusable)"),
+        ("Licences", f"{owned:,}"),
+        ("Rejected records", f"{rejected:,} (see: accession rejects list)"),
+        ("Requests made", f"{first.requests:,}, and {second.requests:,} the second time"),
+        ("Seconds", f"{first.seconds:.1f}, and {second.seconds:.1f} the second time"),
+        ("Rows written by the second import", f"{written:,}"),
+    ):
+        console.print(f"{what:>34}  [bold]{value}[/bold]", highlight=False)
+    if found != expected:
+        console.print(f"Expected {expected:,} titles and found {found:,}.", style="red")
+    if written:
+        console.print("The second import should have written nothing.", style="red")
+    return found == expected and written == 0
+
+
+def _say_how_to_go_on() -> None:
+    home = get_settings().home
+    console.print(
+        f"\nEverything is left running. Look around with\n"
+        f"  export ACCESSION_HOME={home}\n  .venv/bin/accession status\n"
+        "and stop it with\n  .venv/bin/accession down",
+        soft_wrap=True,
+        highlight=False,
+    )

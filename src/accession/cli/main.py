@@ -1,0 +1,87 @@
+"""`accession`: puts the commands together, and turns errors into one sentence."""
+
+import sys
+from typing import Annotated
+
+import redis
+import typer
+from kombu.exceptions import OperationalError as BrokerError
+from sqlalchemy.exc import OperationalError as DatabaseError
+
+from accession import __version__
+from accession.bibliotheca.errors import RemoteIntegrationException
+from accession.cli import catalogue, collections, imports, sandbox, servers
+from accession.cli.demo import demo
+from accession.cli.output import error_console
+from accession.errors import UserError
+from accession.logging import set_up_logging
+from accession.settings import get_settings
+
+app = typer.Typer(
+    name="accession",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Keeps a library's catalogue in step with what it has bought from Bibliotheca cloudLibrary.",
+)
+app.command()(servers.up)
+app.command()(servers.down)
+app.command()(demo)
+app.command()(catalogue.status)
+app.add_typer(collections.app, name="collections")
+app.add_typer(imports.app, name="import")
+app.add_typer(catalogue.titles, name="titles")
+app.add_typer(catalogue.rejects, name="rejects")
+app.add_typer(catalogue.runs, name="runs")
+app.add_typer(servers.db, name="db")
+app.command()(servers.env)
+app.command()(servers.doctor)
+app.command()(servers.worker)
+app.command()(servers.beat)
+app.add_typer(sandbox.app, name="sandbox")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"accession {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error, and log everything.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    settings = get_settings()
+    set_up_logging(settings.model_copy(update={"log_level": "debug"}) if debug else settings)
+
+
+def main() -> None:
+    """The console script."""
+    run_app(app)
+
+
+def run_app(command: typer.Typer) -> None:
+    """Run a command line; what a person can put right ends it with one sentence and an exit code that
+    is not 0. With `--debug` the traceback comes first."""
+    try:
+        command()
+    except (UserError, RemoteIntegrationException, DatabaseError, BrokerError, redis.RedisError) as error:
+        if "--debug" in sys.argv:
+            error_console.print_exception()
+        error_console.print(_sentence(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code if isinstance(error, UserError) else 1)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, DatabaseError):
+        reason = str(error.orig).strip().splitlines()[0]
+        return f"The database does not answer ({reason}): see that it runs and is the right one."
+    if isinstance(error, BrokerError | redis.RedisError):
+        return (
+            f"The broker does not answer ({error}): see that it runs and that ACCESSION_REDIS_URL is right."
+        )
+    return str(error)

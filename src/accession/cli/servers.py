@@ -1,0 +1,165 @@
+"""`accession up` and its kin: running everything on one machine, or a part of it anywhere."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from accession.catalog import schema
+from accession.catalog.keys import make_key_file_if_missing
+from accession.cli.attach import attach, attached_servers
+from accession.cli.checks import run_checks
+from accession.cli.output import console, print_json
+from accession.cli.sandbox import DEFAULT_PORT
+from accession.database import engine
+from accession.errors import UserError
+from accession.local.servers import ServerUrls
+from accession.local.supervisor import ChildSpec, Supervisor, detach, stop_running, worker_and_beat
+from accession.settings import get_settings
+
+db = typer.Typer(no_args_is_help=True, help="The database's schema.")
+
+
+def up(
+    detached: Annotated[bool, typer.Option("--detach", help="Run in the background.")] = False,
+    sandbox: Annotated[
+        int | None,
+        typer.Option(
+            metavar="TITLES", min=0, help="Also serve a sandbox vendor that has sold TITLES titles."
+        ),
+    ] = None,
+    sandbox_port: Annotated[int, typer.Option(min=1, max=65535, help="The sandbox's port.")] = DEFAULT_PORT,
+) -> None:
+    """Run everything: servers, worker and schedule.
+
+    PostgreSQL and Valkey are embedded, with their data in the home, unless ACCESSION_DATABASE_URL and
+    ACCESSION_REDIS_URL name others. Ctrl-C finishes the page at hand and stops; twice hurries.
+    """
+    settings = get_settings()
+    if detached:
+        command = [sys.executable, "-m", "accession", *(a for a in sys.argv[1:] if a != "--detach")]
+        detach(command, settings.home)
+        console.print(f"Accession runs in {settings.home}; stop it with: accession down", soft_wrap=True)
+        return
+    children = worker_and_beat(settings)
+    if sandbox is not None:
+        children = (*children, _sandbox_child(sandbox, sandbox_port))
+    supervisor = Supervisor(
+        settings,
+        children,
+        prepare=_prepare,
+        on_ready=lambda _: console.print(
+            f"Accession runs in {settings.home}; Ctrl-C stops it.", soft_wrap=True
+        ),
+    )
+    supervisor.run()
+
+
+def _sandbox_child(titles: int, port: int) -> ChildSpec:
+    command = ("-m", "accession", "sandbox", "serve", "--titles", str(titles), "--port", str(port))
+    return ChildSpec("sandbox", (sys.executable, *command), 5)
+
+
+def _prepare(urls: ServerUrls) -> None:
+    """Before any child starts: the schema, the key file, and the work that a crash has interrupted."""
+    broker_is_ours = get_settings().redis_url is None
+    attach()
+    make_key_file_if_missing()
+    schema.upgrade(engine())
+    if broker_is_ours:
+        # Only now is it sure that no worker uses the broker.
+        from accession.tasks.recovery import resume_interrupted_work
+
+        if runs := resume_interrupted_work():
+            console.print(f"{runs} interrupted runs go on.")
+
+
+def down(
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for the pages at hand.")] = 120,
+) -> None:
+    """Stop what `accession up` runs for this home, after the pages at hand."""
+    home = get_settings().home
+    if not stop_running(home, timeout):
+        raise UserError(f"Accession is not running in {home}: there is nothing to stop.")
+    console.print("Accession has stopped.")
+
+
+def env() -> None:
+    """Print the URLs of the servers in use, passwords included, for psql and friends."""
+    urls = attached_servers()
+    typer.echo(f"ACCESSION_DATABASE_URL={urls.database_url}")
+    typer.echo(f"ACCESSION_REDIS_URL={urls.redis_url}")
+
+
+def worker(
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Tasks side by side. [default: ACCESSION_WORKER_CONCURRENCY]")
+    ] = None,
+) -> None:
+    """Run a worker, as `accession up` does; any number may run, on any machine that reaches the servers."""
+    attached_servers()
+    settings = get_settings()
+    from accession.tasks.app import APPLY_QUEUE, DEFAULT_QUEUE, app
+
+    app.worker_main(
+        [
+            "worker",
+            f"--concurrency={concurrency or settings.worker_concurrency}",
+            f"--queues={DEFAULT_QUEUE},{APPLY_QUEUE}",
+            f"--loglevel={settings.log_level}",
+            f"--hostname=accession-{os.getpid()}@%h",
+            "--without-gossip",
+            "--without-mingle",
+        ]
+    )
+
+
+def beat() -> None:
+    """Run the schedule, as `accession up` does; one is enough for all machines."""
+    attached_servers()
+    settings = get_settings()
+    from accession.tasks.app import app
+
+    schedule = settings.home / "beat-schedule"
+    app.start(["beat", f"--schedule={schedule}", f"--loglevel={settings.log_level}", "--pidfile="])
+
+
+@db.command()
+def upgrade() -> None:
+    """Migrate the database to this program's schema."""
+    attached_servers()
+    before = schema.upgrade(engine())
+    if before.current:
+        console.print(f"The database has schema {before.wanted} already.")
+    else:
+        console.print(f"The database is migrated from schema {before.found or 'none'} to {before.wanted}.")
+
+
+@db.command()
+def check() -> None:
+    """Tell whether the database has this program's schema; exits with 1 when not."""
+    attached_servers()
+    state = schema.schema_state(engine())
+    schema.refuse_newer(state)
+    if not state.current:
+        raise UserError(
+            f"The database has schema {state.found or 'none'}, this program wants {state.wanted}: "
+            "run `accession db upgrade`."
+        )
+    console.print(f"The database has schema {state.wanted}, as it should.")
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check home, key, servers, schema, workers and runs; exits with 1 when something is wrong."""
+    checks = run_checks()
+    if as_json:
+        print_json(checks)
+    else:
+        for found in checks:
+            mark = "[green]ok  [/green]" if found.ok else "[red]BAD [/red]"
+            console.print(mark, f"{found.what}: {found.finding}", soft_wrap=True, highlight=False)
+    if not all(found.ok for found in checks):
+        raise typer.Exit(1)
