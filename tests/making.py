@@ -106,30 +106,39 @@ def title_data(identifier: str, *, as_of: datetime = NOON, **changes: Any) -> Ti
 PATIENCE = 30.0
 
 
-def side_by_side(*jobs: Callable[[], object]) -> None:
-    """Run `jobs` in threads of their own; fails when one fails, or has not ended after half a minute."""
-    errors: list[BaseException] = []
+class Job(threading.Thread):
+    """Work in a thread of its own; `finish` raises what it raised, and fails when it hangs."""
 
-    def run(job: Callable[[], object]) -> None:
+    def __init__(self, work: Callable[[], object]) -> None:
+        super().__init__(daemon=True)
+        self._work = work
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
         try:
-            job()
+            self._work()
         except BaseException as error:
-            errors.append(error)
+            self._error = error
 
-    threads = [threading.Thread(target=run, args=(job,), daemon=True) for job in jobs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
-    if errors:
-        raise errors[0]
-    assert not any(thread.is_alive() for thread in threads), "a job hangs"
+    def finish(self) -> None:
+        self.join(PATIENCE)
+        assert not self.is_alive(), "a job hangs"
+        if self._error is not None:
+            raise self._error
+
+
+def side_by_side(*jobs: Callable[[], object]) -> None:
+    """Run `jobs` in threads of their own to their ends."""
+    for job in [Job(job) for job in jobs]:
+        job.finish()
 
 
 def wait_for_blocked(connection: Connection, count: int) -> None:
     """Afterwards `count` other connections of this database wait for a lock."""
     blocked = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
     )
     deadline = time.monotonic() + PATIENCE
     while connection.scalar(blocked) != count:

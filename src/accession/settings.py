@@ -5,7 +5,7 @@ An environment variable wins over the file. `docs/configuration.md` is generated
 
 from pathlib import Path
 from typing import Literal
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -84,9 +84,10 @@ class Settings(Home):
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, name: str) -> str:
-        if name not in available_timezones():
-            raise ValueError(f"{name!r} is not a time zone; name one as Europe/Berlin or UTC")
-        return ZoneInfo(name).key
+        try:
+            return ZoneInfo(name).key
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"{name!r} is not a time zone; name one as Europe/Berlin or UTC") from None
 
     @classmethod
     def settings_customise_sources(

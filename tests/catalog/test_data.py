@@ -70,8 +70,7 @@ def test_order_is_content_where_it_means_something(name: str) -> None:
     }[name]
 
     assert (
-        solaris(**{name: values}).content_hash()
-        != solaris(**{name: tuple(reversed(values))}).content_hash()
+        solaris(**{name: values}).content_hash() != solaris(**{name: tuple(reversed(values))}).content_hash()
     )
 
 

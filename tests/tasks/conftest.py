@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -30,6 +31,13 @@ from accession.local.servers import ServerUrls
 from tests.vendor import Vendor
 
 DEADLINE_SECONDS = 20
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Celery stores results with a call that redis-py would rather not see; here all warnings are errors."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning"))
 
 
 def eventually(look: Callable[[], Any], what: str) -> Any:

@@ -2,8 +2,9 @@
 
 A title's edition row is the lock for everything that describes it: it is locked before its
 contributors, subjects, identifiers and links are compared and replaced, so two workers on one title
-take turns. Editions, and then pools, are locked in the order of their ids, so that they do not
-deadlock.
+take turns. Outbox rows are locked in the order of their pools, then editions and then pools in the
+order of their ids, so that nobody deadlocks. Editions and pools are locked against writing only: a page
+that adds a purchase record to a pool goes on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, DateTime, cast, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -62,30 +63,41 @@ def needs_apply(
 ) -> list[tuple[LicensePool, TitleData]]:
     """Those of `titles` whose description or counts differ from what is stored, in one query.
 
-    Data older than what is stored never needs apply.
+    Data older than what is stored is no difference. A title with an apply pending needs one in any case:
+    the vendor may have taken back what is in the outbox.
     """
-    query = select(Edition.data_source, Edition.identifier_id, Edition.content_hash, Edition.as_of)
-    query = query.where(Edition.identifier_id.in_([pool.identifier_id for pool, _ in titles]))
-    stored = {tuple(row[:2]): row for row in session.execute(query)}
-
-    def differs(pool: LicensePool, title: TitleData) -> bool:
-        edition = stored.get((title.bibliographic.data_source, pool.identifier_id))
-        described = edition is not None and not _news(
-            title.bibliographic, edition.content_hash, edition.as_of
+    query = (
+        select(LicensePool.id, Edition.content_hash, Edition.as_of, ApplyOutbox.id.label("pending"))
+        .outerjoin(
+            Edition,
+            (Edition.identifier_id == LicensePool.identifier_id)
+            & (Edition.data_source == LicensePool.data_source),
         )
-        return not described or bool(_count_changes(pool, title.circulation))
+        .outerjoin(ApplyOutbox, ApplyOutbox.license_pool_id == LicensePool.id)
+        .where(LicensePool.id.in_([pool.id for pool, _ in titles]))
+    )
+    stored = {row.id: row for row in session.execute(query)}
 
-    return [(pool, title) for pool, title in titles if differs(pool, title)]
+    def needed(pool: LicensePool, title: TitleData) -> bool:
+        known = stored[pool.id]
+        return (
+            known.pending is not None
+            or _news(title.bibliographic, known.content_hash, known.as_of)
+            or bool(_count_changes(pool, title.circulation))
+        )
+
+    return [(pool, title) for pool, title in titles if needed(pool, title)]
 
 
 def put_in_outbox(session: Session, titles: Sequence[tuple[LicensePool, TitleData]]) -> list[int]:
     """Note that `titles` have to be applied; returns the ids of the outbox rows, for the message.
 
-    A pool has one row: a later word on a title takes the place of the earlier.
+    A pool has one row: a later word on a title takes the place of the earlier. Where the earlier one
+    has the younger data it stays, and its id is not returned: its message is under way.
     """
     if not titles:
         return []
-    latest = {pool.id: title for pool, title in titles}
+    latest = {pool.id: title for pool, title in sorted(titles, key=lambda word: word[1].as_of)}
     now = utc_now()
     rows = [
         {"license_pool_id": pool_id, "data": title.model_dump(mode="json"), "published_at": now}
@@ -95,13 +107,18 @@ def put_in_outbox(session: Session, titles: Sequence[tuple[LicensePool, TitleDat
     statement = statement.on_conflict_do_update(
         index_elements=["license_pool_id"],
         set_={"data": statement.excluded.data, "published_at": statement.excluded.published_at},
+        where=_as_of(ApplyOutbox.data) <= _as_of(statement.excluded.data),
     )
     return list(session.scalars(statement.returning(ApplyOutbox.id)))
 
 
+def _as_of(data: Any) -> ColumnElement[datetime]:
+    return cast(data["bibliographic"]["as_of"].astext, DateTime(timezone=True))
+
+
 def apply_outbox(session: Session, outbox_ids: Sequence[int]) -> Applied:
     """Apply the named outbox rows and delete them; rows that are gone have been applied already."""
-    query = select(ApplyOutbox).where(ApplyOutbox.id.in_(outbox_ids)).order_by(ApplyOutbox.id)
+    query = select(ApplyOutbox).where(ApplyOutbox.id.in_(outbox_ids)).order_by(ApplyOutbox.license_pool_id)
     rows = session.scalars(query.with_for_update()).all()
     applied = apply_titles(session, {row.license_pool_id: TitleData.model_validate(row.data) for row in rows})
     for row in rows:
@@ -113,15 +130,17 @@ def apply_titles(session: Session, titles: Mapping[int, TitleData]) -> Applied:
     """Make editions and pools say what `titles` (by pool id) say, and write nothing where they do.
 
     A title's contributors, subjects, ISBNs and links are replaced as a whole: the vendor's word is the
-    authority for what it describes. Data older than what is stored is not applied.
+    authority for what it describes. Data older than what is stored is not applied; of several pools'
+    words on one title the youngest counts.
     """
     if not titles:
         return Applied(0, 0)
     query = select(LicensePool.id, LicensePool.identifier_id).where(LicensePool.id.in_(titles))
-    described = {
-        (titles[pool_id].bibliographic.data_source, identifier_id): titles[pool_id].bibliographic
-        for pool_id, identifier_id in session.execute(query)
-    }
+    words = [
+        (identifier_id, titles[pool_id].bibliographic) for pool_id, identifier_id in session.execute(query)
+    ]
+    words.sort(key=lambda word: word[1].as_of)
+    described = {(data.data_source, identifier_id): data for identifier_id, data in words}
     editions = _apply_descriptions(session, described)
     pools = _apply_counts(session, {pool_id: title.circulation for pool_id, title in titles.items()})
     return Applied(editions, pools)
@@ -145,7 +164,9 @@ def _apply_descriptions(session: Session, described: Mapping[tuple[str, int], Bi
     _replace_contributions(session, changed)
     _replace_classifications(session, changed)
     _replace_links(session, changed)
-    _replace_equivalents(session, {e.identifier_id: changed[e.id] for e in editions if e.id in changed})
+    _replace_equivalents(
+        session, {(e.identifier_id, e.data_source): changed[e.id] for e in editions if e.id in changed}
+    )
     session.execute(
         update(Edition),
         [
@@ -172,7 +193,7 @@ def _locked_editions(
             for source, identifier_id in missing
         ]
         session.execute(insert(Edition).values(rows).on_conflict_do_nothing())
-    locked = session.execute(query.order_by(Edition.id).with_for_update()).all()
+    locked = session.execute(query.order_by(Edition.id).with_for_update(key_share=True)).all()
     return [row for row in locked if (row.data_source, row.identifier_id) in described]
 
 
@@ -192,7 +213,7 @@ def _replace_contributions(session: Session, changed: Mapping[int, Bibliographic
                     "position": position,
                 },
             )
-    replace_rows(session, table_of(Contribution), "edition_id", changed.keys(), rows.values())
+    replace_rows(session, table_of(Contribution), Contribution.edition_id.in_(changed), rows.values())
 
 
 def _replace_classifications(session: Session, changed: Mapping[int, BibliographicData]) -> None:
@@ -206,7 +227,7 @@ def _replace_classifications(session: Session, changed: Mapping[int, Bibliograph
                 (edition_id, subject_id),
                 {"edition_id": edition_id, "subject_id": subject_id, "position": position},
             )
-    replace_rows(session, table_of(Classification), "edition_id", changed.keys(), rows.values())
+    replace_rows(session, table_of(Classification), Classification.edition_id.in_(changed), rows.values())
 
 
 def _replace_links(session: Session, changed: Mapping[int, BibliographicData]) -> None:
@@ -215,26 +236,27 @@ def _replace_links(session: Session, changed: Mapping[int, BibliographicData]) -
         for edition_id, data in changed.items()
         for link in data.links
     ]
-    replace_rows(session, table_of(Link), "edition_id", changed.keys(), rows)
+    replace_rows(session, table_of(Link), Link.edition_id.in_(changed), rows)
 
 
-def _replace_equivalents(session: Session, changed: Mapping[int, BibliographicData]) -> None:
+def _replace_equivalents(session: Session, changed: Mapping[tuple[int, str], BibliographicData]) -> None:
     isbns = {isbn for data in changed.values() for isbn in data.isbns}
     ids = Identifier.ids(session, IdentifierType.ISBN, isbns)
-    rows: dict[tuple[int, int], dict[str, Any]] = {}
-    for identifier_id, data in changed.items():
+    rows: dict[tuple[int, int, str], dict[str, Any]] = {}
+    for (identifier_id, data_source), data in changed.items():
         for position, isbn in enumerate(data.isbns):
             equivalent_id = ids[IdentifierType.ISBN.value, isbn]
             rows.setdefault(
-                (identifier_id, equivalent_id),
+                (identifier_id, equivalent_id, data_source),
                 {
                     "identifier_id": identifier_id,
                     "equivalent_id": equivalent_id,
-                    "data_source": data.data_source,
+                    "data_source": data_source,
                     "position": position,
                 },
             )
-    replace_rows(session, table_of(IdentifierEquivalent), "identifier_id", changed.keys(), rows.values())
+    mine = tuple_(IdentifierEquivalent.identifier_id, IdentifierEquivalent.data_source).in_(changed)
+    replace_rows(session, table_of(IdentifierEquivalent), mine, rows.values())
 
 
 def _count_changes(pool: LicensePool, data: CirculationData) -> dict[str, Any]:
@@ -256,7 +278,9 @@ def _count_changes(pool: LicensePool, data: CirculationData) -> dict[str, Any]:
 def _apply_counts(session: Session, counts: Mapping[int, CirculationData]) -> int:
     query = select(LicensePool).where(LicensePool.id.in_(counts)).order_by(LicensePool.id)
     written = 0
-    for pool in session.scalars(query.with_for_update().execution_options(populate_existing=True)):
+    for pool in session.scalars(
+        query.with_for_update(key_share=True).execution_options(populate_existing=True)
+    ):
         if changes := _count_changes(pool, counts[pool.id]):
             for name, value in changes.items():
                 setattr(pool, name, value)

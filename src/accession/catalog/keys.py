@@ -1,7 +1,10 @@
 """Account keys at rest: encrypted with a key that lies in the home, or comes from the environment."""
 
 import os
+import tempfile
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken
 from pydantic import SecretStr
@@ -37,24 +40,37 @@ def _cipher() -> Fernet:
 
 
 def make_key_file_if_missing() -> None:
-    """Afterwards the home has a key file of mode 600, unless the environment brings the key."""
+    """Afterwards the home has a key file of mode 600, unless the environment brings the key.
+
+    Raises `UserError` when it cannot be made.
+    """
     settings = get_settings()
     path = settings.home / KEY_FILE
-    if settings.secret_key is not None or path.exists():
+    if settings.secret_key is not None:
         return
-    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Linked into place whole: two programs that start at once agree on one key.
-    mine = path.with_name(f"{KEY_FILE}.{os.getpid()}")
-    with open(os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(Fernet.generate_key() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
     try:
-        os.link(mine, path)
-    except FileExistsError:
-        pass
+        if not path.exists():
+            settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_key_file(path)
+    except OSError as error:
+        raise UserError(
+            f"The key file {path} cannot be made ({error.strerror}): make its folder writable, "
+            "or set ACCESSION_HOME or ACCESSION_SECRET_KEY."
+        ) from None
+
+
+def _make_key_file(path: Path) -> None:
+    # Linked into place whole: of several that start at once, one makes the key for all.
+    handle, draft = tempfile.mkstemp(prefix=f".{KEY_FILE}.", dir=path.parent)
+    try:
+        with open(handle, "wb") as file:
+            file.write(Fernet.generate_key() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(draft, path)
     finally:
-        mine.unlink()
+        os.unlink(draft)
 
 
 def encrypt_account_key(account_key: SecretStr) -> bytes:

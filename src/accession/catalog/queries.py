@@ -136,11 +136,8 @@ class RejectView:
 
 def collection_views(session: Session) -> list[CollectionView]:
     """Every collection in use, by name."""
-    counts = dict(
-        session.execute(
-            select(LicensePool.collection_id, func.count()).group_by(LicensePool.collection_id)
-        ).tuples()
-    )
+    owned = select(LicensePool.collection_id, func.count()).group_by(LicensePool.collection_id)
+    counts = dict(session.execute(owned).all())
     return [
         CollectionView(c.name, c.library_id, c.account_id, c.base_url, counts.get(c.id, 0), c.created_at)
         for c in collections_in_use(session)
@@ -157,7 +154,7 @@ def status_views(session: Session) -> list[StatusView]:
         for row in session.scalars(select(Timestamp).where(Timestamp.service_type == SERVICE_TYPE))
     }
     waiting = select(LicensePool.collection_id, func.count()).join(ApplyOutbox.license_pool)
-    pending = dict(session.execute(waiting.group_by(LicensePool.collection_id)).tuples())
+    pending = dict(session.execute(waiting.group_by(LicensePool.collection_id)).all())
     return [
         _status_view(
             collection,

@@ -7,7 +7,7 @@ up first, and only what differs is sent.
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ARRAY, Table, and_, delete, func, literal, select, tuple_
+from sqlalchemy import ARRAY, ColumnElement, Table, and_, delete, func, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -45,15 +45,16 @@ def _stored_ids(
 
 
 def replace_rows(
-    session: Session, table: Table, owner: str, owners: Collection[int], wanted: Collection[dict[str, Any]]
+    session: Session, table: Table, owned: ColumnElement[bool], wanted: Collection[dict[str, Any]]
 ) -> None:
-    """Make `wanted` all that `table` holds for `owners`, by deleting and adding only what differs.
+    """Make `wanted` all the rows of `table` for which `owned` holds, by deleting and adding only what
+    differs.
 
-    `owner` names the column that says to whom a row belongs; every row of `wanted` has all columns of
-    the table. The caller holds a lock on each owner, so that nobody else writes these rows meanwhile.
+    Every row of `wanted` has all columns of the table. The caller holds a lock on the owner of these
+    rows, so that nobody else writes them meanwhile.
     """
     names = [column.name for column in table.c]
-    stored = {tuple(row) for row in session.execute(select(table).where(table.c[owner].in_(owners)))}
+    stored = {tuple(row) for row in session.execute(select(table).where(owned))}
     rows = {tuple(row[name] for name in names) for row in wanted}
     key = [column.name for column in table.primary_key]
     gone = [tuple(row[names.index(name)] for name in key) for row in sorted(stored - rows)]

@@ -1,10 +1,10 @@
 """`accession status`, `runs`, `titles` and `rejects`: what the ledger and the catalogue hold."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from accession.catalog.collections import find_collection
 from accession.catalog.models import Collection, RejectedRecord
@@ -44,24 +44,30 @@ rejects = typer.Typer(no_args_is_help=True, help="Purchase records that could no
 def status(as_json: AsJson = False) -> None:
     """Show where every workflow of every collection stands. Times are UTC."""
     with catalogue() as session:
-        print_listing(
-            status_views(session),
-            [
-                ("Collection", lambda s: s.collection),
-                ("Workflow", lambda s: s.workflow),
-                ("State", lambda s: s.state),
-                ("Complete up to", lambda s: s.checkpoint),
-                ("Pages", lambda s: s.pages),
-                ("Records", lambda s: s.records_fetched),
-                ("Rejected", lambda s: s.records_rejected),
-                ("New", lambda s: s.titles_new),
-                ("Changed", lambda s: s.titles_changed),
-                ("To apply", lambda s: s.applies_pending),
-                ("Error", lambda s: s.error),
-            ],
-            as_json=as_json,
-            when_empty="No collections yet. Add one with: accession collections add NAME ...",
-        )
+        views = status_views(session)
+    print_listing(
+        views,
+        [
+            ("Collection", lambda s: s.collection),
+            ("Workflow", lambda s: s.workflow),
+            ("State", lambda s: s.state),
+            ("Complete up to", lambda s: s.checkpoint),
+            ("Records", lambda s: s.records_fetched),
+            ("Rejected", lambda s: s.records_rejected),
+            ("New", lambda s: s.titles_new),
+            ("To apply", lambda s: s.applies_pending),
+        ],
+        as_json=as_json,
+        when_empty="No collections yet. Add one with: accession collections add NAME ...",
+    )
+    if not as_json:
+        _print_errors((f"{view.collection}, {view.workflow}", view.error) for view in views)
+
+
+def _print_errors(errors: Iterable[tuple[str, str | None]]) -> None:
+    for what, error in errors:
+        if error:
+            console.print(Text(harmless(f"{what}: {error}"), style="red"), soft_wrap=True)
 
 
 @runs.command("list")
@@ -74,25 +80,26 @@ def list_runs(
     with catalogue() as session:
         if collection is not None:
             find_collection(session, collection)
-        print_listing(
-            run_views(session, collection=collection, limit=limit),
-            [
-                ("Run", lambda r: r.id),
-                ("Collection", lambda r: r.collection),
-                ("Workflow", lambda r: r.workflow),
-                ("State", lambda r: r.state),
-                ("Started", lambda r: r.started_at),
-                ("Finished", lambda r: r.finished_at),
-                ("Pages", lambda r: r.pages),
-                ("Records", lambda r: r.records_fetched),
-                ("Rejected", lambda r: r.records_rejected),
-                ("New", lambda r: r.titles_new),
-                ("Changed", lambda r: r.titles_changed),
-                ("Error", lambda r: r.error),
-            ],
-            as_json=as_json,
-            when_empty="No runs yet. Start one with: accession import purchases --import-all",
-        )
+        views = run_views(session, collection=collection, limit=limit)
+    print_listing(
+        views,
+        [
+            ("Run", lambda r: r.id),
+            ("Collection", lambda r: r.collection),
+            ("Workflow", lambda r: r.workflow),
+            ("State", lambda r: r.state),
+            ("Started", lambda r: r.started_at),
+            ("Finished", lambda r: r.finished_at),
+            ("Records", lambda r: r.records_fetched),
+            ("Rejected", lambda r: r.records_rejected),
+            ("New", lambda r: r.titles_new),
+            ("Changed", lambda r: r.titles_changed),
+        ],
+        as_json=as_json,
+        when_empty="No runs yet. Start one with: accession import purchases --import-all",
+    )
+    if not as_json:
+        _print_errors((f"Run {view.id}", view.error) for view in views)
 
 
 @titles.command("list")
@@ -180,8 +187,8 @@ def show_reject(record: RecordId) -> None:
         rejected = session.get(RejectedRecord, record)
         if rejected is None:
             raise UserError(f"There is no rejected record {record}: see `accession rejects list --all`.")
-        console.print(f"[bold]{escape(harmless(rejected.reason))}[/bold]")
-        console.print(cell(rejected.purchased_on))
+        console.print(Text(harmless(rejected.reason), style="bold"))
+        console.print("In the window of", cell(rejected.purchased_on))
         typer.echo("\n".join(harmless(line) for line in rejected.raw_xml.splitlines()))
 
 

@@ -4,8 +4,6 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import redis
-from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -53,9 +51,12 @@ def run_checks() -> list[Check]:
 
 
 def _check(what: str, look: Callable[[], str]) -> Check:
+    from kombu.exceptions import OperationalError as BrokerError
+    from redis import RedisError
+
     try:
         return Check(what, True, look())
-    except (UserError, SQLAlchemyError, redis.RedisError, BrokerError) as error:
+    except (UserError, SQLAlchemyError, RedisError, BrokerError) as error:
         return Check(what, False, str(error).strip().splitlines()[0])
 
 
@@ -91,10 +92,12 @@ def _schema() -> str:
 
 
 def _broker() -> str:
+    from redis import Redis
+
     url = get_settings().redis_url
     if url is None:
         raise UserError("none is running: start one with `accession up`, or set ACCESSION_REDIS_URL")
-    with redis.Redis.from_url(url.get_secret_value(), socket_connect_timeout=5) as client:
+    with Redis.from_url(url.get_secret_value(), socket_connect_timeout=5) as client:
         info = client.info("server")
     return f"{info.get('server_name', 'redis')} {info.get('valkey_version', info['redis_version'])}"
 

@@ -36,7 +36,6 @@ from accession.cli.output import console, print_table
 from accession.errors import UserError
 from accession.local.postgres import remove_home_data
 from accession.local.supervisor import detach, stop_running
-from accession.sandbox.server import SandboxAccount
 from accession.settings import get_settings, use_settings
 
 NAME = "Demo Library"
@@ -138,6 +137,8 @@ def _requests(vendor: str) -> int:
 
 
 def _add_collection(vendor: str) -> str:
+    from accession.sandbox.server import SandboxAccount
+
     account = SandboxAccount()
     with catalogue() as session:
         taken = {collection.name for collection in collections_in_use(session)}

@@ -3,9 +3,7 @@
 import sys
 from typing import Annotated
 
-import redis
 import typer
-from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy.exc import OperationalError as DatabaseError
 
 from accession import __version__
@@ -69,19 +67,29 @@ def run_app(command: typer.Typer) -> None:
     is not 0. With `--debug` the traceback comes first."""
     try:
         command()
-    except (UserError, RemoteIntegrationException, DatabaseError, BrokerError, redis.RedisError) as error:
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
         if "--debug" in sys.argv:
             error_console.print_exception()
-        error_console.print(_sentence(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        error_console.print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code if isinstance(error, UserError) else 1)
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: Exception) -> str | None:
+    """What to tell a person; None for an error that is a bug of ours."""
+    # Imported here, where they are loaded already if they can be the cause: every command starts faster.
+    from kombu.exceptions import OperationalError as BrokerError
+    from redis import RedisError
+
+    if isinstance(error, UserError | RemoteIntegrationException):
+        return str(error)
     if isinstance(error, DatabaseError):
         reason = str(error.orig).strip().splitlines()[0]
         return f"The database does not answer ({reason}): see that it runs and is the right one."
-    if isinstance(error, BrokerError | redis.RedisError):
+    if isinstance(error, BrokerError | RedisError):
         return (
             f"The broker does not answer ({error}): see that it runs and that ACCESSION_REDIS_URL is right."
         )
-    return str(error)
+    return None

@@ -14,7 +14,10 @@ from rich.text import Text
 
 Row = TypeVar("Row")
 
-console = Console()
+_WORD = 14
+
+# What is piped into a file or a pager is not squeezed to the width of a terminal that is not there.
+console = Console(width=None if sys.stdout.isatty() else 160)
 error_console = Console(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with the fields that docs/json.md lists.")]
@@ -29,11 +32,11 @@ def harmless(value: str) -> str:
 
 
 def cell(value: Any) -> Text:
-    """A value as a table shows it: times in UTC to the second, nothing for None, text made harmless."""
+    """A value as a table shows it: times in UTC to the minute, nothing for None, text made harmless."""
     if value is None:
         return Text("")
     if isinstance(value, datetime):
-        return Text(f"{value:%Y-%m-%d %H:%M:%S}")
+        return Text(f"{value:%Y-%m-%d %H:%M}")
     if isinstance(value, date):
         return Text(value.isoformat())
     if isinstance(value, int):
@@ -66,13 +69,20 @@ def print_table(
     if not kept:
         console.print(when_empty)
         return
+    columns_of_text = [heading for heading, value in columns if any(_is_long(value(row)) for row in kept)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading, value in columns:
         numbers = any(isinstance(value(row), int) for row in kept)
-        table.add_column(heading, justify="right" if numbers else "left", overflow="fold")
+        # On a narrow terminal long texts give way; numbers, days and words are read at a glance.
+        stiff = bool(columns_of_text) and heading not in columns_of_text
+        table.add_column(heading, justify="right" if numbers else "left", overflow="fold", no_wrap=stiff)
     for row in kept:
         table.add_row(*(cell(value(row)) for _, value in columns))
     console.print(table)
+
+
+def _is_long(value: Any) -> bool:
+    return isinstance(value, str | tuple) and len(cell(value)) > _WORD
 
 
 def print_listing(

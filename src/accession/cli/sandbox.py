@@ -7,9 +7,6 @@ import typer
 
 from accession.cli.output import console
 from accession.clock import utc_now
-from accession.sandbox.catalogue import build_catalogue
-from accession.sandbox.faults import Fault, Faults
-from accession.sandbox.server import Sandbox, SandboxAccount, serve
 
 app = typer.Typer(no_args_is_help=True, help="A stand-in vendor, for trying Accession out.")
 
@@ -39,11 +36,17 @@ def serve_(
         str,
         typer.Option(
             metavar="NAME=SHARE,...",
-            help=f"Faults and the share of answers they strike. Names: {', '.join(Fault)}.",
+            help="Faults and the share of answers they strike, as bad-gateway=0.1,blank=0.05; "
+            "a wrong name lists the right ones.",
         ),
     ] = "",
 ) -> None:
     """Serve a vendor that has sold TITLES titles, signatures checked and quirks included."""
+    # Only this command needs a web server.
+    from accession.sandbox.catalogue import build_catalogue
+    from accession.sandbox.faults import Faults
+    from accession.sandbox.server import Sandbox, SandboxAccount, serve
+
     end = utc_now() if until is None else until.replace(tzinfo=UTC)
     catalogue = build_catalogue(titles, since.replace(tzinfo=UTC), end, seed=seed)
     sandbox = Sandbox(catalogue, faults=Faults.parse(faults, seed), latency_ms=latency_ms)

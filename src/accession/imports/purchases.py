@@ -149,6 +149,8 @@ class BibliothecaPurchaseRecordImporter:
         return stored.outbox_ids
 
     def _store(self, records: Sequence[MarcRecord], day: date) -> _Stored:
+        if not records:
+            return _Stored(new=0, changed=0, rejected=0, outbox_ids=())
         usable: list[tuple[str, MarcRecord]] = []
         rejections: list[Rejection] = []
         for record in records:

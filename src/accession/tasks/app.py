@@ -41,6 +41,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "timezone": settings.time_zone,
         "task_queues": [Queue(DEFAULT_QUEUE), Queue(APPLY_QUEUE)],
         "task_default_queue": DEFAULT_QUEUE,
+        "task_routes": {"accession.tasks.apply.bibliographic_apply": {"queue": APPLY_QUEUE}},
         # A message is done when its task is done: a lost worker's work is delivered again.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,

@@ -12,7 +12,7 @@ from accession.catalog.apply import apply_outbox
 from accession.catalog.models import ApplyOutbox, LicensePool
 from accession.clock import utc_now
 from accession.database import transaction
-from accession.tasks.app import APPLY_QUEUE, app
+from accession.tasks.app import app
 from accession.tasks.lock import TITLE_LOCK_SECONDS, TaskLock
 
 log = structlog.get_logger(__name__)
@@ -30,7 +30,6 @@ def publish_applies(outbox_ids: Sequence[int]) -> None:
 
 @app.task(  # type: ignore[untyped-decorator]
     bind=True,
-    queue=APPLY_QUEUE,
     ignore_result=True,
     autoretry_for=(OperationalError,),
     retry_backoff=5,

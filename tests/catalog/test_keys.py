@@ -1,0 +1,133 @@
+"""Account keys: never in the clear at rest, and one key file however many start at once."""
+
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from accession.catalog import keys
+from accession.catalog.keys import KEY_FILE, account_key_of, encrypt_account_key, make_key_file_if_missing
+from accession.catalog.models import Collection
+from accession.errors import UserError
+from accession.settings import get_settings, use_settings
+from tests.making import ACCOUNT_KEY, PATIENCE, make_collection, side_by_side
+
+
+def use_key_of_environment(key: str) -> None:
+    use_settings(get_settings().model_copy(update={"secret_key": SecretStr(key)}))
+    keys._cipher.cache_clear()
+
+
+def test_what_lies_in_the_table_does_not_hold_the_key(session: Session, home: Path) -> None:
+    collection = make_collection(session, "Alder Library")
+
+    stored = session.scalar(select(Collection.account_key_encrypted))
+
+    assert stored is not None
+    assert ACCOUNT_KEY.encode() not in stored
+    assert account_key_of(collection).get_secret_value() == ACCOUNT_KEY
+    assert ACCOUNT_KEY not in repr(account_key_of(collection))
+
+
+def test_the_same_key_twice_does_not_look_the_same(home: Path) -> None:
+    assert encrypt_account_key(SecretStr("abc")) != encrypt_account_key(SecretStr("abc"))
+
+
+def test_the_key_file_is_made_on_first_use_for_its_owner_alone(home: Path) -> None:
+    encrypt_account_key(SecretStr("abc"))
+
+    (file,) = home.iterdir()
+    assert file.name == KEY_FILE
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_the_key_file_is_made_once(home: Path) -> None:
+    make_key_file_if_missing()
+    before = (home / KEY_FILE).read_bytes()
+
+    make_key_file_if_missing()
+
+    assert (home / KEY_FILE).read_bytes() == before
+
+
+def test_programs_that_start_at_once_agree_on_one_key(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them have found no key file, and each has made a key, before the first puts its own there."""
+    all_made = threading.Barrier(8, timeout=PATIENCE)
+    made: list[bytes] = []
+    seen: list[bytes] = []
+    generate = Fernet.generate_key
+
+    def generate_together() -> bytes:
+        made.append(generate())
+        all_made.wait()
+        return made[-1]
+
+    monkeypatch.setattr(Fernet, "generate_key", generate_together)
+
+    def start() -> None:
+        make_key_file_if_missing()
+        seen.append((home / KEY_FILE).read_bytes())
+
+    side_by_side(*[start] * 8)
+
+    assert len(set(made)) == 8
+    assert len(set(seen)) == 1
+    assert [file.name for file in home.iterdir()] == [KEY_FILE]
+
+
+def test_another_key_file_is_told_as_such(session: Session, home: Path) -> None:
+    collection = make_collection(session, "Alder Library")
+    (home / KEY_FILE).write_bytes(Fernet.generate_key())
+    keys._cipher.cache_clear()
+
+    with pytest.raises(UserError, match='"Alder Library" was encrypted with another key file') as error:
+        account_key_of(collection)
+    assert str(home) in str(error.value)
+
+
+def test_a_key_file_that_is_gone_is_told_as_such(session: Session, home: Path) -> None:
+    collection = make_collection(session, "Alder Library")
+    (home / KEY_FILE).unlink()
+    keys._cipher.cache_clear()
+
+    with pytest.raises(UserError, match="cannot be read .No such file or directory.: put it back"):
+        account_key_of(collection)
+
+
+@pytest.mark.parametrize("broken", [b"", b"too short", b"\xff" * 44])
+def test_a_broken_key_file_is_told_as_such(home: Path, broken: bytes) -> None:
+    home.mkdir()
+    (home / KEY_FILE).write_bytes(broken)
+
+    with pytest.raises(UserError, match="is not 32 bytes in URL-safe base64") as error:
+        encrypt_account_key(SecretStr("abc"))
+    assert str(home / KEY_FILE) in str(error.value)
+
+
+def test_a_home_that_cannot_hold_a_key_file_is_told_as_such(home: Path) -> None:
+    home.write_text("a file where the folder should be")
+
+    with pytest.raises(UserError, match="The key file .* cannot be made .*: make .* writable"):
+        encrypt_account_key(SecretStr("abc"))
+
+
+def test_a_key_of_the_environment_leaves_the_home_alone(session: Session, home: Path) -> None:
+    use_key_of_environment(Fernet.generate_key().decode())
+
+    collection = make_collection(session, "Alder Library")
+
+    assert account_key_of(collection).get_secret_value() == ACCOUNT_KEY
+    assert not home.exists()
+
+
+def test_a_broken_key_of_the_environment_is_named_and_not_shown(home: Path) -> None:
+    use_key_of_environment("not-a-key")
+
+    with pytest.raises(UserError, match="The key in ACCESSION_SECRET_KEY is not") as error:
+        encrypt_account_key(SecretStr("abc"))
+    assert "not-a-key" not in str(error.value)
