@@ -34,6 +34,9 @@ format: $(READY) ## Bring the code into the house style
 bench: $(READY) ## Measure the purchase import against the sandbox
 	@$(BIN)/python -m benchmarks.purchases
 
+docs: $(READY) ## Write the generated pages of the documentation
+	$(BIN)/python docs/generate.py
+
 install: $(READY) ## Build .venv from the pinned requirement files
 
 $(READY): requirements/dev.txt requirements/uv.txt pyproject.toml

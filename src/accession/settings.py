@@ -54,8 +54,8 @@ class Settings(Home):
     )
     secret_key: SecretStr | None = Field(
         default=None,
-        description="The key that encrypts account keys at rest, as `accession doctor` describes. "
-        "Unset: the file secret.key in the home, made on first use with mode 600.",
+        description="The key that encrypts account keys at rest: 32 bytes in URL-safe base64, as `secret.key` holds "
+        "them. Unset: the file secret.key in the home, made on first use with mode 600.",
     )
     time_zone: str = Field(
         default="UTC", description="Zone in which the daily schedule's times are meant, as Europe/Berlin."

@@ -95,7 +95,7 @@ def test_a_key_file_that_is_gone_is_told_as_such(session: Session, home: Path) -
     (home / KEY_FILE).unlink()
     keys._cipher.cache_clear()
 
-    with pytest.raises(UserError, match="cannot be read .No such file or directory.: put it back"):
+    with pytest.raises(UserError, match=r"cannot be read .No such file or directory.: put it back"):
         account_key_of(collection)
 
 
@@ -112,7 +112,7 @@ def test_a_broken_key_file_is_told_as_such(home: Path, broken: bytes) -> None:
 def test_a_home_that_cannot_hold_a_key_file_is_told_as_such(home: Path) -> None:
     home.write_text("a file where the folder should be")
 
-    with pytest.raises(UserError, match="The key file .* cannot be made .*: make .* writable"):
+    with pytest.raises(UserError, match=r"The key file .* cannot be made .*: make .* writable"):
         encrypt_account_key(SecretStr("abc"))
 
 

@@ -1,31 +1,33 @@
 """A worker in a thread of this process, on the real broker; and links delivered by hand, where order matters."""
 
+import json
 import logging
+import re
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
+from typing import Any, cast
 
 import httpx
 import pytest
 import structlog
 import time_machine
 from celery import Celery
+from celery._state import _set_task_join_will_block
 from celery.app.trace import trace_task
 from celery.contrib.testing.worker import start_worker
 from redis import Redis
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from accession.catalog.ledger import Workflow, find_run, is_active
-from accession.catalog.models import ApplyOutbox, Collection, Run, Timestamp
+from accession.catalog.ledger import Workflow, find_run, is_active, timestamp
+from accession.catalog.models import Base, Collection, Edition, Identifier, Run, Timestamp
 from accession.database import transaction
 from accession.local.servers import ServerUrls
 from tests.vendor import Vendor
@@ -82,6 +84,36 @@ def app(servers: ServerUrls) -> Celery:
     return app
 
 
+@contextmanager
+def _not_waiting_for_results() -> Iterator[None]:
+    """Publish as a worker's child does: without subscribing to the results of what is published."""
+    _set_task_join_will_block(True)
+    try:
+        yield
+    finally:
+        _set_task_join_will_block(False)
+
+
+@dataclass(frozen=True)
+class Message:
+    """A task message as it lies in the broker."""
+
+    task: str
+    id: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    retries: int
+    eta: datetime | None
+
+    @classmethod
+    def decoded(cls, raw: bytes) -> "Message":
+        message = json.loads(raw)
+        headers = message["headers"]
+        args, kwargs, _ = json.loads(b64decode(message["body"]))
+        eta = datetime.fromisoformat(headers["eta"]) if headers["eta"] else None
+        return cls(headers["task"], headers["id"], args, kwargs, headers["retries"], eta)
+
+
 @dataclass(frozen=True)
 class Broker:
     """The broker, and what lies in it."""
@@ -95,13 +127,40 @@ class Broker:
             if not key.startswith(b"_kombu.binding"):
                 self.redis.delete(key)
 
-    def messages(self, queue: str = "default") -> list[bytes]:
-        """What waits in a queue, the next to be taken last."""
-        return self.redis.lrange(queue, 0, -1)  # type: ignore[return-value]
+    def raw_messages(self, queue: str = "default") -> list[bytes]:
+        return cast(list[bytes], self.redis.lrange(queue, 0, -1))[::-1]
+
+    def messages(self, queue: str = "default") -> list[Message]:
+        """What waits in a queue, the next to be taken first."""
+        return [Message.decoded(raw) for raw in self.raw_messages(queue)]
+
+    def take(self, queue: str = "default") -> Message:
+        """Take the next message away, as a worker does that acknowledges at once."""
+        return Message.decoded(cast(bytes, self.redis.rpop(queue)))
 
     def unacknowledged(self) -> int:
         """How many messages are with a worker, or were with one that died."""
-        return self.redis.hlen("unacked")  # type: ignore[return-value]
+        return cast(int, self.redis.hlen("unacked"))
+
+    def deliver(self, message: Message, *, redelivered: bool = False) -> Any:
+        """Run a task as a worker's child does with this message; what it returns or raises."""
+        request = {
+            "id": message.id,
+            "root_id": message.id,
+            "retries": message.retries,
+            "is_eager": False,
+            "delivery_info": {"redelivered": redelivered, "routing_key": "default"},
+        }
+        task = self.app.tasks[message.task]
+        with _not_waiting_for_results():
+            result, info, *_ = trace_task(
+                task, message.id, message.args, message.kwargs, request, app=self.app
+            )
+        return info.retval if info else result
+
+    def deliver_next(self, queue: str = "default") -> Any:
+        """Run the task of the message that is next."""
+        return self.deliver(self.take(queue))
 
     def is_idle(self) -> bool:
         """Whether nothing waits and nothing is under way, also a moment later.
@@ -109,7 +168,7 @@ class Broker:
         A message is nowhere to be seen between being taken and being noted as taken.
         """
         for _ in range(3):
-            if self.messages() or self.messages("apply") or self.unacknowledged():
+            if self.raw_messages() or self.raw_messages("apply") or self.unacknowledged():
                 return False
             time.sleep(0.002)
         return True
@@ -118,14 +177,35 @@ class Broker:
         """Afterwards the workers have nothing to do."""
         eventually(self.is_idle, "the workers are idle")
 
+    def result(self, task_id: str) -> Any:
+        """What the task has returned or raised; None when it has not."""
+        return self.app.backend.get_result(task_id)
+
+    def holder(self, lock: str) -> str | None:
+        """Who has the lock of this name."""
+        return cast(bytes, found).decode() if (found := self.redis.get(lock)) is not None else None
+
+    def locks(self) -> dict[str, str | None]:
+        """Every lock and its holder."""
+        names = [key.decode() for key in self.redis.scan_iter() if re.fullmatch(rb"[A-Za-z]+:\d+", key)]
+        return {name: self.holder(name) for name in names}
+
     def everything(self) -> bytes:
-        """Every key and every value, as bytes."""
-        return b"\n".join(self.redis.dump(key) + key for key in self.redis.scan_iter())  # type: ignore[operator]
+        """Every key and every value."""
+        readers: dict[bytes, Callable[[bytes], Any]] = {
+            b"string": self.redis.get,
+            b"list": lambda key: self.redis.lrange(key, 0, -1),
+            b"hash": self.redis.hgetall,
+            b"set": self.redis.smembers,
+            b"zset": lambda key: self.redis.zrange(key, 0, -1),
+        }
+        found = [(key, readers[self.redis.type(key)](key)) for key in self.redis.scan_iter()]  # type: ignore[index]
+        return repr(found).encode()
 
 
 @pytest.fixture
-def broker(app: Celery, servers: ServerUrls) -> Iterator[Broker]:
-    """The broker, emptied before and after the test."""
+def broker(app: Celery, database: None, servers: ServerUrls) -> Iterator[Broker]:
+    """The broker, emptied before and after the test; workers must be idle when it ends."""
     with Redis.from_url(servers.redis_url) as client:
         broker = Broker(client, app)
         broker.clear()
@@ -133,20 +213,126 @@ def broker(app: Celery, servers: ServerUrls) -> Iterator[Broker]:
         broker.clear()
 
 
+@dataclass(frozen=True)
+class Chains:
+    """What a test starts, and what the ledger says of it."""
+
+    broker: Broker
+
+    def start(self, collection: Collection, *, force: bool = False) -> str:
+        """Queue a chain as the command line does; its task id."""
+        from accession.tasks.purchases import start_imports
+
+        return start_imports([collection.id], force_reimport=force)[collection.id]
+
+    def send(self, collection: Collection, task_id: str, **arguments: Any) -> None:
+        """Queue one link."""
+        from accession.tasks.purchases import import_purchase_records_by_collection as task
+
+        task.apply_async((collection.id,), arguments, task_id=task_id)
+
+    def run(self, task_id: str) -> Run | None:
+        """The ledger's row, as it is now."""
+        with transaction() as session:
+            session.expire_on_commit = False
+            return find_run(session, task_id)
+
+    def ended(self, task_id: str) -> Run:
+        """The ledger's row once the chain and its applies are over."""
+
+        def ended_run() -> Run | None:
+            run = self.run(task_id)
+            return run if run is not None and not is_active(run) else None
+
+        run: Run = eventually(ended_run, f"the run {task_id} has ended")
+        self.broker.settle()
+        return run
+
+    def imported(self, collection: Collection, *, force: bool = False) -> Run:
+        """Start a chain and see it end."""
+        return self.ended(self.start(collection, force=force))
+
+
+@pytest.fixture
+def chains(broker: Broker) -> Chains:
+    return Chains(broker)
+
+
+def runs() -> list[Run]:
+    """Every row of the ledger, oldest first."""
+    with transaction() as session:
+        session.expire_on_commit = False
+        return list(session.scalars(select(Run).order_by(Run.id)))
+
+
+def checkpoint(collection_id: int) -> datetime | None:
+    """Up to where the collection's purchases are complete."""
+    with transaction() as session:
+        query = select(Timestamp.finish).filter_by(
+            collection_id=collection_id, service=Workflow.PURCHASES.service
+        )
+        return session.scalars(query).one_or_none()
+
+
+def set_checkpoint(collection_id: int, finish: datetime) -> None:
+    """Have the collection's purchases complete up to `finish`."""
+    with transaction() as session:
+        timestamp(session, session.get_one(Collection, collection_id), Workflow.PURCHASES).finish = finish
+
+
+def number_of(model: type[Base]) -> int:
+    """How many rows a table has."""
+    with transaction() as session:
+        return session.scalar(select(func.count()).select_from(model)) or 0
+
+
+def applied_titles() -> set[str]:
+    """The titles whose editions are described."""
+    with transaction() as session:
+        query = select(Identifier.identifier).join(Edition, Edition.identifier_id == Identifier.id)
+        return set(session.scalars(query.where(Edition.content_hash.is_not(None))))
+
+
+@contextmanager
+def logged() -> Iterator[list[EventDict]]:
+    """Our own log lines, of every thread, with what each is about."""
+    with capture_logs(processors=[merge_contextvars]) as lines:
+        yield lines
+
+
 @contextmanager
 def _logging_left_alone() -> Iterator[None]:
     root, structure = logging.getLogger(), structlog.get_config()
     handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
-    structlog.configure(**structure)
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        structlog.configure(**structure)
 
 
 @contextmanager
 def running_worker(app: Celery) -> Iterator[None]:
-    """A worker that takes one message at a time from both queues."""
-    with (
-        _logging_left_alone(),
-        start_worker(app, pool="solo", perform_ping_check=False, shutdown_timeout=DEADLINE_SECONDS),
-    ):
+    """A worker in a thread of this process, which takes one message at a time from both queues."""
+    with _logging_left_alone(), pytest.MonkeyPatch.context() as patch:
+        # It believes to be a child and to have its parent's connections, but it shares the test's own.
+        patch.setattr("accession.tasks.app.forget_connections", lambda: None)
+        with (
+            start_worker(app, pool="solo", perform_ping_check=False, shutdown_timeout=DEADLINE_SECONDS),
+            _not_waiting_for_results(),
+        ):
+            yield
+
+
+@pytest.fixture(scope="module")
+def _module_worker(app: Celery) -> Iterator[None]:
+    with running_worker(app):
         yield
+
+
+@pytest.fixture
+def worker(_module_worker: None, broker: Broker) -> Iterator[None]:
+    """A worker, which is idle again when the test ends."""
+    yield
+    broker.settle()

@@ -146,9 +146,9 @@ def collection_views(session: Session) -> list[CollectionView]:
 
 def status_views(session: Session) -> list[StatusView]:
     """Every workflow of every collection in use."""
-    latest = select(Run).distinct(Run.collection_id, Run.workflow)
-    latest = latest.order_by(Run.collection_id, Run.workflow, Run.id.desc())
-    runs = {(run.collection_id, run.workflow): run for run in session.scalars(latest)}
+    latest = select(func.max(Run.id)).group_by(Run.collection_id, Run.workflow)
+    query = select(Run).where(Run.id.in_(latest))
+    runs = {(run.collection_id, run.workflow): run for run in session.scalars(query)}
     checkpoints = {
         (row.collection_id, row.service): row.finish
         for row in session.scalars(select(Timestamp).where(Timestamp.service_type == SERVICE_TYPE))

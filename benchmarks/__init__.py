@@ -1,0 +1,1 @@
+"""What Accession's speed is, measured against the sandbox vendor."""

@@ -1,0 +1,201 @@
+"""The run ledger and the checkpoints."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from accession.catalog.ledger import (
+    Counters,
+    Workflow,
+    active_runs,
+    end_run,
+    find_run,
+    is_active,
+    latest_run,
+    lock_run,
+    note_retry,
+    open_run,
+    record_page,
+    timestamp,
+)
+from accession.catalog.models import Collection, Run, RunState, Timestamp
+from accession.database import transaction
+from tests.making import NOON, day, make_collection, side_by_side
+
+CURSOR = {"current_day": None, "offset": 1}
+PURCHASES = Workflow.PURCHASES
+
+
+@pytest.fixture
+def run(session: Session, collection: Collection) -> Run:
+    with time_machine.travel(NOON, tick=False):
+        open_run(session, collection, PURCHASES, "task-1", CURSOR)
+    session.commit()
+    run = find_run(session, "task-1")
+    assert run is not None
+    return run
+
+
+def page(run: Run, next_cursor: dict[str, Any] | None, **counts: int) -> None:
+    record_page(run, Counters(**counts), since=day(2014, 1, 1), next_cursor=next_cursor)
+
+
+# The checkpoint
+
+
+def test_a_checkpoint_is_made_once_and_says_nothing_yet(session: Session, collection: Collection) -> None:
+    made = timestamp(session, collection, PURCHASES)
+    session.commit()
+
+    assert (made.service, made.service_type) == ("Bibliotheca Purchase Record Importer", "task")
+    assert (made.finish, made.counter) == (None, None)
+    assert timestamp(session, collection, PURCHASES) is made
+
+
+def test_a_checkpoint_is_one_collections_own(session: Session, collection: Collection) -> None:
+    other = make_collection(session, "Birch Library")
+    timestamp(session, collection, PURCHASES).finish = NOON
+    session.commit()
+
+    assert timestamp(session, other, PURCHASES).finish is None
+    assert timestamp(session, collection, PURCHASES).finish == NOON
+
+
+def test_two_that_ask_for_a_checkpoint_at_once_get_the_same(session: Session, collection: Collection) -> None:
+    collection_id = collection.id
+    session.commit()
+
+    def ask() -> None:
+        with transaction() as mine:
+            timestamp(mine, mine.get_one(Collection, collection_id), PURCHASES)
+
+    side_by_side(*[ask] * 4)
+
+    assert session.scalar(select(func.count()).select_from(Timestamp)) == 1
+
+
+# Runs
+
+
+def test_a_run_starts_with_the_cursor_of_its_first_message(session: Session, run: Run) -> None:
+    assert (run.state, run.cursor, run.workflow) == ("running", CURSOR, "purchases")
+    assert run.started_at == run.updated_at == NOON
+    assert (run.pages, run.records_fetched, run.since, run.finished_at, run.error) == (0, 0, None, None, None)
+    assert is_active(run)
+
+
+def test_a_first_message_delivered_twice_starts_one_run(
+    session: Session, collection: Collection, run: Run
+) -> None:
+    open_run(session, collection, PURCHASES, "task-1", {"offset": 51})
+    session.commit()
+
+    assert session.scalars(select(Run)).one().cursor == CURSOR
+
+
+def test_a_newer_run_interrupts_the_one_that_lost_its_lock_and_no_other(
+    session: Session, collection: Collection, run: Run
+) -> None:
+    other = make_collection(session, "Birch Library")
+    open_run(session, other, PURCHASES, "others", CURSOR)
+    open_run(session, collection, PURCHASES, "task-2", CURSOR)
+    session.commit()
+
+    assert (run.state, run.error) == ("interrupted", "Its lock had expired, and a newer run took over.")
+    assert run.finished_at is not None
+    assert not is_active(run)
+    assert [each.task_id for each in active_runs(session)] == ["others", "task-2"]
+
+
+def test_a_run_that_has_ended_stays_as_it_ended(session: Session, collection: Collection, run: Run) -> None:
+    end_run(run, RunState.FAILED, "the vendor refused")
+    session.commit()
+
+    open_run(session, collection, PURCHASES, "task-2", CURSOR)
+    session.commit()
+
+    assert (run.state, run.error) == ("failed", "the vendor refused")
+
+
+def test_pages_add_up_and_move_the_cursor_on(session: Session, run: Run) -> None:
+    with time_machine.travel(NOON + timedelta(minutes=1), tick=False):
+        page(run, {"offset": 51}, records_fetched=50, records_rejected=1, titles_new=40, titles_changed=2)
+    record_page(run, Counters(7, 0, 6, 1), since=day(2020, 1, 1), next_cursor={"offset": 1})
+    session.commit()
+
+    assert (run.pages, run.records_fetched, run.records_rejected) == (2, 57, 1)
+    assert (run.titles_new, run.titles_changed) == (46, 3)
+    assert (run.state, run.cursor, run.finished_at) == ("running", {"offset": 1}, None)
+    assert run.since == day(2014, 1, 1)
+
+
+def test_the_last_page_ends_the_run(session: Session, run: Run) -> None:
+    later = NOON + timedelta(hours=1)
+    with time_machine.travel(later, tick=False):
+        page(run, None, records_fetched=3)
+    session.commit()
+
+    assert (run.state, run.error, run.records_fetched) == ("succeeded", None, 3)
+    assert run.finished_at == run.updated_at == later
+
+
+def test_a_retry_shows_why_until_the_page_is_done(session: Session, run: Run) -> None:
+    with time_machine.travel(NOON + timedelta(minutes=5), tick=False):
+        note_retry(run, "the vendor did not answer")
+    session.commit()
+    assert (run.state, run.error, run.pages) == ("retrying", "the vendor did not answer", 0)
+    assert run.updated_at == NOON + timedelta(minutes=5)
+    assert is_active(run)
+
+    page(run, {"offset": 51})
+    session.commit()
+    assert (run.state, run.error) == ("running", None)
+
+
+@pytest.mark.parametrize("state", [RunState.FAILED, RunState.INTERRUPTED])
+def test_a_run_that_ends_early_says_why(session: Session, run: Run, state: RunState) -> None:
+    end_run(run, state, "because")
+    session.commit()
+
+    assert (run.state, run.error) == (state.value, "because")
+    assert isinstance(run.finished_at, datetime)
+    assert active_runs(session) == []
+
+
+def test_the_newest_run_of_a_collection_is_its_latest(
+    session: Session, collection: Collection, run: Run
+) -> None:
+    assert latest_run(session, collection.id, PURCHASES) is run
+    open_run(session, collection, PURCHASES, "task-2", CURSOR)
+
+    latest = latest_run(session, collection.id, PURCHASES)
+
+    assert latest is not None
+    assert latest.task_id == "task-2"
+    assert latest_run(session, 4711, PURCHASES) is None
+
+
+def test_a_locked_run_is_as_it_is_now_and_nobody_elses(session: Session, run: Run) -> None:
+    """The session has seen the run before; another transaction has moved it on since."""
+    assert run.pages == 0
+    with transaction() as other:
+        theirs = lock_run(other, "task-1")
+        assert theirs is not None
+        page(theirs, {"offset": 51})
+
+    locked = lock_run(session, "task-1")
+
+    assert locked is run
+    assert locked.cursor == {"offset": 51}
+    with transaction() as other:
+        free = select(Run).with_for_update(skip_locked=True)
+        assert other.scalars(free).all() == []
+
+
+def test_there_is_no_run_of_an_unknown_task(session: Session) -> None:
+    assert find_run(session, "nobody") is None
+    assert lock_run(session, "nobody") is None

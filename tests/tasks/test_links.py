@@ -1,0 +1,369 @@
+"""Single links, delivered by hand: twice, late, out of turn, and after every kind of death in between."""
+
+import threading
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from billiard.exceptions import SoftTimeLimitExceeded, WorkerLostError
+from celery.exceptions import Ignore, Retry
+from celery.signals import task_failure
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from accession.catalog.ledger import end_run, lock_run
+from accession.catalog.models import Collection, PurchaseRecord, Run, RunState
+from accession.database import engine, transaction
+from accession.settings import get_settings, use_settings
+from tests.making import day
+from tests.tasks.conftest import (
+    Broker,
+    Chains,
+    Message,
+    WatchedVendor,
+    checkpoint,
+    eventually,
+    logged,
+    number_of,
+    runs,
+    set_checkpoint,
+    today_is,
+)
+
+TODAY = day(2014, 1, 4, 10)
+PAGE = "accession.tasks.purchases.import_purchase_records_by_collection"
+ALREADY_DONE = "this page is done already; the message was delivered twice"
+
+
+def first_message(chains: Chains, broker: Broker, collection: Collection) -> Message:
+    """A chain's first message, taken from the broker."""
+    chains.start(collection)
+    return broker.take()
+
+
+def delivered_again(message: Message, **changes: Any) -> Message:
+    return Message(**(vars(message) | changes))
+
+
+def test_a_link_sends_the_next_under_the_same_task_id_after_its_commit(
+    collection: Collection, vendor: WatchedVendor, chains: Chains, broker: Broker
+) -> None:
+    vendor.sells(day(2014, 1, 1, 9), "t1", "t2")
+    message = first_message(chains, broker, collection)
+    with today_is(TODAY):
+        assert isinstance(broker.deliver(message), Ignore)
+    (following,) = broker.messages()
+    assert (following.task, following.id, following.args) == (PAGE, message.id, [collection.id])
+    assert following.kwargs == runs()[0].cursor
+    assert following.kwargs["current_day"] == "2014-01-02T00:00:00+00:00"
+    assert following.retries == 0
+
+
+def test_messages_of_the_apply_name_outbox_rows_and_nothing_of_what_is_in_them(
+    collection: Collection, vendor: WatchedVendor, chains: Chains, broker: Broker
+) -> None:
+    vendor.sells(day(2014, 1, 1, 9), *(f"t{number}" for number in range(50)))
+    with today_is(TODAY):
+        broker.deliver(first_message(chains, broker, collection))
+    (apply,) = broker.messages("apply")
+    assert apply.task == "accession.tasks.apply.bibliographic_apply"
+    assert (apply.args, apply.kwargs) == ([list(range(1, 51))], {})
+    assert b"Title" not in broker.raw_messages("apply")[0]
+
+
+def test_two_deliveries_of_one_page_at_once_have_one_effect(
+    collection: Collection, vendor: WatchedVendor, chains: Chains, broker: Broker
+) -> None:
+    vendor.sells(day(2014, 1, 1, 9), *(f"t{number}" for number in range(10)))
+    message = first_message(chains, broker, collection)
+    both = threading.Barrier(2, timeout=10)
+    answers: list[Any] = []
+
+    def deliver() -> None:
+        both.wait()
+        answers.append(broker.deliver(message))
+
+    with today_is(TODAY), logged() as lines:
+        threads = [threading.Thread(target=deliver) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [type(answer) for answer in answers] == [Ignore, Ignore]
+    (run,) = runs()
+    assert (run.pages, run.records_fetched, run.titles_new) == (1, 10, 10)
+    assert len(vendor.marc_requests()) == 1
+    assert [line["event"] for line in lines].count(ALREADY_DONE) == 1
+    assert len(broker.messages()) == 1
+
+
+class Died(BaseException):
+    """Stands for the end of a process."""
+
+
+@pytest.fixture
+def page_committed_and_nothing_sent(
+    collection: Collection,
+    vendor: WatchedVendor,
+    chains: Chains,
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Message:
+    """The message of a page that is stored, but whose worker died before it sent the next link."""
+    from accession.tasks.chain import ChainTask
+
+    def die(*_: Any) -> None:
+        raise Died
+
+    vendor.sells(day(2014, 1, 1, 9), "t1")
+    message = first_message(chains, broker, collection)
+    with today_is(TODAY), monkeypatch.context() as patch:
+        patch.setattr(ChainTask, "replace", die)
+        with pytest.raises(Died):
+            broker.deliver(message)
+    assert (runs()[0].pages, broker.messages()) == (1, [])
+    return message
+
+
+def test_a_message_that_comes_back_after_its_page_was_stored_sends_the_expected_link(
+    page_committed_and_nothing_sent: Message, vendor: WatchedVendor, broker: Broker
+) -> None:
+    with today_is(TODAY):
+        assert isinstance(broker.deliver(page_committed_and_nothing_sent, redelivered=True), Ignore)
+        assert [message.kwargs for message in broker.messages()] == [runs()[0].cursor]
+        while broker.messages():
+            broker.deliver_next()
+    (run,) = runs()
+    assert (run.state, run.pages, run.records_fetched) == ("succeeded", 4, 1)
+    assert len(vendor.marc_requests()) == 4
+    assert broker.locks() == {}
+
+
+@pytest.mark.parametrize("retries", [1, 4])
+def test_so_does_the_retry_of_a_page_whose_worker_child_was_lost(
+    retries: int, page_committed_and_nothing_sent: Message, broker: Broker
+) -> None:
+    """Celery counts a lost child as a retry, which is a new message and not marked as delivered again."""
+    broker.deliver(delivered_again(page_committed_and_nothing_sent, retries=retries))
+    assert [message.kwargs for message in broker.messages()] == [runs()[0].cursor]
+
+
+def test_a_page_whose_time_is_over_just_after_its_commit_is_followed_by_the_next(
+    collection: Collection,
+    vendor: WatchedVendor,
+    chains: Chains,
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from accession.tasks import chain
+
+    def time_is_over(*_: Any) -> None:
+        raise SoftTimeLimitExceeded
+
+    with today_is(TODAY):
+        message = first_message(chains, broker, collection)
+        with monkeypatch.context() as patch:
+            patch.setattr(chain, "publish_applies", time_is_over)
+            assert isinstance(broker.deliver(message), Retry)
+        assert [again.retries for again in broker.messages()] == [1]
+        while broker.messages():
+            broker.deliver_next()
+    (run,) = runs()
+    assert (run.state, run.pages) == ("succeeded", 4)
+
+
+def test_a_copy_of_a_link_that_comes_second_ends_there(
+    page_committed_and_nothing_sent: Message, broker: Broker
+) -> None:
+    """However often the first message comes back, each of its copies stops behind the one that was first."""
+    with today_is(TODAY):
+        for _ in range(3):
+            broker.deliver(page_committed_and_nothing_sent, redelivered=True)
+        assert len(broker.messages()) == 3
+        for _ in range(3):
+            broker.deliver_next()
+        assert len(broker.messages()) == 1
+    assert runs()[0].pages == 2
+
+
+def test_a_page_that_was_delivered_twice_stores_no_result_for_the_chain(
+    page_committed_and_nothing_sent: Message, broker: Broker
+) -> None:
+    """Celery would take it for the chain's, and a child lost later for one that had finished its task."""
+    broker.deliver(page_committed_and_nothing_sent, redelivered=True)
+    assert broker.result(page_committed_and_nothing_sent.id) is None
+
+
+@pytest.mark.parametrize("state", [RunState.SUCCEEDED, RunState.FAILED, RunState.INTERRUPTED])
+def test_a_late_message_of_a_run_that_has_ended_does_nothing(
+    state: RunState, page_committed_and_nothing_sent: Message, vendor: WatchedVendor, broker: Broker
+) -> None:
+    with transaction() as session:
+        run = lock_run(session, page_committed_and_nothing_sent.id)
+        assert run is not None
+        end_run(run, state, "why")
+    asked = len(vendor.requests)
+    cursor = runs()[0].cursor
+    for message in (
+        page_committed_and_nothing_sent,
+        delivered_again(page_committed_and_nothing_sent, kwargs=cursor),
+    ):
+        assert isinstance(broker.deliver(message, redelivered=True), Ignore)
+    assert (runs()[0].state, runs()[0].error, runs()[0].pages) == (state, "why", 1)
+    assert (len(vendor.requests), broker.messages(), broker.locks()) == (asked, [], {})
+
+
+def test_a_late_message_leaves_a_newer_run_its_lock(
+    page_committed_and_nothing_sent: Message, chains: Chains, collection: Collection, broker: Broker
+) -> None:
+    lock = f"PurchaseRecordCollectionWorkflow:{collection.id}"
+    broker.redis.delete(lock)
+    with today_is(TODAY):
+        newer = first_message(chains, broker, collection)
+        broker.deliver(newer)
+        assert isinstance(broker.deliver(page_committed_and_nothing_sent, redelivered=True), Ignore)
+    assert broker.locks() == {lock: newer.id}
+    older, run = runs()
+    assert (older.state, older.error) == ("interrupted", "Its lock had expired, and a newer run took over.")
+    assert run.state == "running"
+
+
+def test_a_second_delivery_that_meets_the_end_of_its_run_leaves_no_lock_and_no_other_state(
+    page_committed_and_nothing_sent: Message, broker: Broker, collection: Collection
+) -> None:
+    """It looks at run and lock while the last page, delivered a first time, is about to be committed."""
+    lock = f"PurchaseRecordCollectionWorkflow:{collection.id}"
+    message = delivered_again(page_committed_and_nothing_sent, kwargs=runs()[0].cursor)
+    second = threading.Thread(target=broker.deliver, args=(message,), kwargs={"redelivered": True})
+    with Session(engine()) as first:
+        run = lock_run(first, message.id)
+        assert run is not None
+        second.start()
+        eventually(waiting_for_a_row, "the second delivery waits for the first")
+        end_run(run, RunState.SUCCEEDED)
+        first.commit()
+        broker.redis.delete(lock)
+    second.join()
+    assert (runs()[0].state, broker.locks()) == ("succeeded", {})
+
+
+def waiting_for_a_row() -> bool:
+    with transaction() as session:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        return bool(session.scalar(text(query)))
+
+
+def test_a_deleted_collection_ends_the_chain_with_a_warning(
+    page_committed_and_nothing_sent: Message, collection: Collection, broker: Broker
+) -> None:
+    with transaction() as session:
+        session.delete(session.get_one(Collection, collection.id))
+    with logged() as lines:
+        assert broker.deliver(page_committed_and_nothing_sent) == "stopped"
+    assert [line["log_level"] for line in lines] == ["warning"]
+    assert (runs(), broker.locks(), broker.messages()) == ([], {}, [])
+
+
+def test_a_page_that_fails_leaves_nothing_of_itself(
+    collection: Collection, vendor: WatchedVendor, chains: Chains, broker: Broker
+) -> None:
+    """The records are there, the look-up of their metadata fails: no pool, no record, no checkpoint."""
+    vendor.sells(day(2014, 1, 3, 9), "t1")
+    set_checkpoint(collection.id, day(2014, 1, 3))
+
+    def watch(request: httpx.Request) -> None:
+        if "/items/" in request.url.path:
+            vendor.answers.append(httpx.Response(200, text=""))
+
+    vendor.watch = watch
+    with today_is(TODAY):
+        assert isinstance(broker.deliver(first_message(chains, broker, collection)), Retry)
+    assert (number_of(PurchaseRecord), checkpoint(collection.id)) == (0, day(2014, 1, 3))
+    (run,) = runs()
+    assert (run.state, run.pages, run.records_fetched) == ("retrying", 0, 0)
+
+
+@pytest.fixture
+def patient_settings() -> Any:
+    """The settings with the back-off of the real world."""
+    settings = get_settings()
+    use_settings(settings.model_copy(update={"retry_backoff_seconds": 60.0}))
+    yield
+    use_settings(settings)
+
+
+def waits(broker: Broker, message: Message, answer: httpx.Response, vendor: WatchedVendor) -> int:
+    """How many seconds after `answer` the page is tried again."""
+    vendor.answers.append(answer)
+    with today_is(TODAY):
+        assert isinstance(broker.deliver(message), Retry)
+        again = broker.take()
+        assert again.eta is not None
+        assert (again.id, again.kwargs, again.retries) == (message.id, message.kwargs, message.retries + 1)
+        return round((again.eta - TODAY) / timedelta(seconds=1))
+
+
+@pytest.mark.usefixtures("patient_settings")
+def test_retries_wait_twice_as_long_each_time_and_the_fifth_fault_ends_the_run(
+    collection: Collection, vendor: WatchedVendor, chains: Chains, broker: Broker
+) -> None:
+    message = first_message(chains, broker, collection)
+    lock = f"PurchaseRecordCollectionWorkflow:{collection.id}"
+    for retries, wait in enumerate((60, 120, 240, 480)):
+        again = delivered_again(message, retries=retries)
+        assert waits(broker, again, httpx.Response(502), vendor) == wait
+        assert runs()[0].state == "retrying"
+        assert broker.locks() == {lock: message.id}
+        assert 7190 < float(broker.redis.ttl(lock)) <= 7200  # type: ignore[arg-type]
+    vendor.answers.append(httpx.Response(502))
+    broker.deliver(delivered_again(message, retries=4))
+    assert (runs()[0].state, broker.messages(), broker.locks()) == ("failed", [], {})
+
+
+@pytest.mark.usefixtures("patient_settings")
+@pytest.mark.parametrize(("asked_for", "wait"), [("300", 300), ("7", 60), ("86400", 900)])
+def test_a_retry_waits_as_long_as_the_vendor_asks_within_bounds(
+    asked_for: str,
+    wait: int,
+    collection: Collection,
+    vendor: WatchedVendor,
+    chains: Chains,
+    broker: Broker,
+) -> None:
+    answer = httpx.Response(429, headers={"Retry-After": asked_for})
+    assert waits(broker, first_message(chains, broker, collection), answer, vendor) == wait
+
+
+def test_a_child_that_is_lost_too_often_ends_the_run_though_it_can_say_nothing(
+    page_committed_and_nothing_sent: Message, app: Any, broker: Broker
+) -> None:
+    """Celery's parent process reports it; the same holds for the time limit that kills."""
+    message = page_committed_and_nothing_sent
+    task = app.tasks[message.task]
+    error = WorkerLostError("Worker exited prematurely: signal 9 (SIGKILL)")
+    task_failure.send(sender=task, task_id=message.id, exception=error, args=message.args, kwargs={})
+    (run,) = runs()
+    assert run.state == "failed"
+    assert run.error is not None
+    assert "signal 9" in run.error
+    assert broker.locks() == {}
+
+
+def test_a_lost_child_is_followed_soon(app: Any) -> None:
+    """Celery would wait for three minutes."""
+    for name in (PAGE, "accession.tasks.apply.bibliographic_apply"):
+        assert app.tasks[name].default_retry_delay <= 5
+
+
+def test_the_lock_is_released_also_when_the_ledger_cannot_be_written(
+    page_committed_and_nothing_sent: Message, broker: Broker
+) -> None:
+    with transaction() as session:
+        session.execute(text(f"ALTER TABLE {Run.__tablename__} RENAME TO elsewhere"))
+    try:
+        broker.deliver(page_committed_and_nothing_sent)
+        assert broker.locks() == {}
+    finally:
+        with transaction() as session:
+            session.execute(text(f"ALTER TABLE elsewhere RENAME TO {Run.__tablename__}"))
