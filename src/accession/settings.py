@@ -1,8 +1,11 @@
 """What an operator can choose: environment variables `ACCESSION_*`, or `accession.toml` in the home.
 
-An environment variable wins over the file. `docs/configuration.md` is generated from this module.
+An environment variable wins over the file, and one that is set to nothing counts as not set.
+`docs/configuration.md` is generated from this module.
 """
 
+import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -25,7 +28,7 @@ TOML_NAME = "accession.toml"
 class Home(BaseSettings):
     """Where everything of one installation lives; read first, because the settings file lies in it."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="ignore")
 
     home: Path = Field(
         default_factory=lambda: platformdirs.user_data_path("accession"),
@@ -54,8 +57,8 @@ class Settings(Home):
     )
     secret_key: SecretStr | None = Field(
         default=None,
-        description="The key that encrypts account keys at rest: 32 bytes in URL-safe base64, as `secret.key` holds "
-        "them. Unset: the file secret.key in the home, made on first use with mode 600.",
+        description="The key that encrypts account keys at rest: 32 bytes in URL-safe base64, as "
+        "`secret.key` holds them. Unset: the file secret.key in the home, made on first use with mode 600.",
     )
     time_zone: str = Field(
         default="UTC", description="Zone in which the daily schedule's times are meant, as Europe/Berlin."
@@ -81,6 +84,13 @@ class Settings(Home):
         default="console", description="`console` for people, `json` for one object a line."
     )
 
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not re.match(r"postgres(ql)?(\+\w+)?://", url.get_secret_value()):
+            raise ValueError("give it as postgresql://user:password@host:port/database")
+        return url
+
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, name: str) -> str:
@@ -99,8 +109,28 @@ class Settings(Home):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then the environment, then the file in the home."""
-        file = TomlConfigSettingsSource(settings_cls, Home().home / TOML_NAME)
-        return init_settings, env_settings, file
+        home = Home(**init_settings()).home
+        return init_settings, env_settings, _file_settings(settings_cls, home / TOML_NAME)
+
+
+def _file_settings(settings_cls: type[BaseSettings], path: Path) -> TomlConfigSettingsSource:
+    """What the file says, which may be missing; raises `UserError` when it cannot be used."""
+    try:
+        file = TomlConfigSettingsSource(settings_cls, path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"The settings file {path} cannot be read: {error}.") from None
+    names = [name for name in settings_cls.model_fields if name not in Home.model_fields]
+    for name in file.toml_data:
+        if name in Home.model_fields:
+            raise UserError(
+                f"The settings file {path} lies in the home and cannot set it: "
+                f"set the environment variable {ENV_PREFIX}{name.upper()} instead."
+            )
+        if name not in names:
+            alike = get_close_matches(name, names, n=1)
+            advice = f"did you mean {alike[0]}?" if alike else f"choose among {', '.join(names)}."
+            raise UserError(f"There is no setting {name}, which {path} sets: {advice}")
+    return file
 
 
 _settings: Settings | None = None
@@ -131,5 +161,5 @@ def _read_settings() -> Settings:
         name = ".".join(str(part) for part in first["loc"])
         raise UserError(
             f"The setting {ENV_PREFIX}{name.upper()} (or {name} in {TOML_NAME}) cannot be used: "
-            f"{first['msg']}."
+            f"{first['msg'].removeprefix('Value error, ')}."
         ) from None

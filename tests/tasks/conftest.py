@@ -1,11 +1,10 @@
 """A worker in a thread of this process, on the real broker; and links delivered by hand, where order matters."""
 
 import json
-import logging
 import re
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,14 +21,17 @@ from celery.app.trace import trace_task
 from celery.contrib.testing.worker import start_worker
 from redis import Redis
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 from structlog.contextvars import merge_contextvars
-from structlog.testing import capture_logs
+from structlog.testing import LogCapture
 from structlog.typing import EventDict
 
+from accession.catalog.apply import put_in_outbox
 from accession.catalog.ledger import Workflow, find_run, is_active, timestamp
-from accession.catalog.models import Base, Collection, Edition, Identifier, Run, Timestamp
+from accession.catalog.models import ApplyOutbox, Base, Collection, Edition, Identifier, Run, Timestamp
 from accession.database import transaction
 from accession.local.servers import ServerUrls
+from tests.making import make_pool, title_data
 from tests.vendor import Vendor
 
 DEADLINE_SECONDS = 20
@@ -293,31 +295,47 @@ def applied_titles() -> set[str]:
         return set(session.scalars(query.where(Edition.content_hash.is_not(None))))
 
 
+def found(session: Session, collection: Collection, *names: str) -> list[int]:
+    """Outbox rows that say how these titles are, as a page leaves them."""
+    pools = [(make_pool(session, collection, name), title_data(name)) for name in names]
+    row_ids = put_in_outbox(session, pools)
+    session.commit()
+    return row_ids
+
+
+def rows_left() -> list[int]:
+    """The outbox rows that there are."""
+    with transaction() as session:
+        return sorted(session.scalars(select(ApplyOutbox.id)))
+
+
+def publish(row_ids: Sequence[int]) -> None:
+    """Queue the apply of outbox rows."""
+    from accession.tasks.apply import publish_applies
+
+    publish_applies(row_ids)
+
+
 @contextmanager
 def logged() -> Iterator[list[EventDict]]:
     """Our own log lines, of every thread, with what each is about."""
-    with capture_logs(processors=[merge_contextvars]) as lines:
-        yield lines
+    from accession.imports import purchases as step
+    from accession.tasks import apply, chain, purchases, recovery
 
-
-@contextmanager
-def _logging_left_alone() -> Iterator[None]:
-    root, structure = logging.getLogger(), structlog.get_config()
-    handlers, level = root.handlers[:], root.level
-    try:
-        yield
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
-        structlog.configure(**structure)
+    capture = LogCapture()
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (step, apply, chain, purchases, recovery):
+            patch.setattr(module, "log", structlog.wrap_logger(None, [merge_contextvars, capture]))
+        yield capture.entries
 
 
 @contextmanager
 def running_worker(app: Celery) -> Iterator[None]:
     """A worker in a thread of this process, which takes one message at a time from both queues."""
-    with _logging_left_alone(), pytest.MonkeyPatch.context() as patch:
-        # It believes to be a child and to have its parent's connections, but it shares the test's own.
+    with pytest.MonkeyPatch.context() as patch:
+        # It takes itself for a process of its own, with its parent's connections and its own log.
         patch.setattr("accession.tasks.app.forget_connections", lambda: None)
+        patch.setattr("accession.tasks.app.set_up_logging", lambda settings: None)
         with (
             start_worker(app, pool="solo", perform_ping_check=False, shutdown_timeout=DEADLINE_SECONDS),
             _not_waiting_for_results(),

@@ -230,21 +230,35 @@ def test_a_late_message_leaves_a_newer_run_its_lock(
 
 
 def test_a_second_delivery_that_meets_the_end_of_its_run_leaves_no_lock_and_no_other_state(
-    page_committed_and_nothing_sent: Message, broker: Broker, collection: Collection
+    page_committed_and_nothing_sent: Message,
+    broker: Broker,
+    collection: Collection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It looks at run and lock while the last page, delivered a first time, is about to be committed."""
-    lock = f"PurchaseRecordCollectionWorkflow:{collection.id}"
+    from accession.tasks.lock import TaskLock
+
+    looks_at_lock, released = threading.Event(), threading.Event()
+    extend = TaskLock.extend
+
+    def late_look(lock: TaskLock) -> bool:
+        looks_at_lock.set()
+        released.wait(10)
+        return extend(lock)
+
+    monkeypatch.setattr(TaskLock, "extend", late_look)
     message = delivered_again(page_committed_and_nothing_sent, kwargs=runs()[0].cursor)
     second = threading.Thread(target=broker.deliver, args=(message,), kwargs={"redelivered": True})
     with Session(engine()) as first:
         run = lock_run(first, message.id)
         assert run is not None
         second.start()
-        eventually(waiting_for_a_row, "the second delivery waits for the first")
+        eventually(lambda: looks_at_lock.is_set() or waiting_for_a_row(), "the second delivery is there")
         end_run(run, RunState.SUCCEEDED)
         first.commit()
-        broker.redis.delete(lock)
-    second.join()
+        broker.redis.delete(f"PurchaseRecordCollectionWorkflow:{collection.id}")
+        released.set()
+    second.join(10)
     assert (runs()[0].state, broker.locks()) == ("succeeded", {})
 
 

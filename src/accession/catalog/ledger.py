@@ -42,6 +42,8 @@ class Counters:
     records_rejected: int = 0
     titles_new: int = 0
     titles_changed: int = 0
+    repairs: int = 0
+    """Documents that were well-formed XML only after a repair."""
 
 
 def timestamp(session: Session, collection: Collection, workflow: Workflow) -> Timestamp:
@@ -116,6 +118,7 @@ def record_page(
     run.records_rejected += counters.records_rejected
     run.titles_new += counters.titles_new
     run.titles_changed += counters.titles_changed
+    run.repairs += counters.repairs
     run.since = run.since or since
     run.error = None
     if next_cursor is None:

@@ -395,6 +395,7 @@ class Run(Base):
     records_rejected: Mapped[int] = mapped_column(default=0)
     titles_new: Mapped[int] = mapped_column(default=0)
     titles_changed: Mapped[int] = mapped_column(default=0)
+    repairs: Mapped[int] = mapped_column(default=0)
     started_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]

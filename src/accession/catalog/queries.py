@@ -87,6 +87,7 @@ class RunView:
     records_rejected: int
     titles_new: int
     titles_changed: int
+    repairs: int
     started_at: datetime
     updated_at: datetime
     finished_at: datetime | None
@@ -217,6 +218,7 @@ def _run_view(run: Run, collection: str) -> RunView:
         records_rejected=run.records_rejected,
         titles_new=run.titles_new,
         titles_changed=run.titles_changed,
+        repairs=run.repairs,
         started_at=run.started_at,
         updated_at=run.updated_at,
         finished_at=run.finished_at,

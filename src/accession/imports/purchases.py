@@ -39,7 +39,8 @@ class DayImportResult:
 
     `day_start` and `day_end` are the window's bounds (UTC, half-open). `next_offset` (1-based) is None
     when the window is done. `outbox_ids` name what has to be applied once the page is committed.
-    `page_fingerprint` tells a page apart from the one before.
+    `page_fingerprint` tells a page apart from the one before. `repairs` counts documents that were
+    well-formed only after a repair.
     """
 
     records_fetched: int
@@ -51,11 +52,18 @@ class DayImportResult:
     next_offset: int | None
     outbox_ids: tuple[int, ...]
     page_fingerprint: str
+    repairs: int
 
     @property
     def counters(self) -> Counters:
         """The page's share of the run's counters."""
-        return Counters(self.records_fetched, self.records_rejected, self.titles_new, self.titles_changed)
+        return Counters(
+            records_fetched=self.records_fetched,
+            records_rejected=self.records_rejected,
+            titles_new=self.titles_new,
+            titles_changed=self.titles_changed,
+            repairs=self.repairs,
+        )
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ class _Stored:
     changed: int
     rejected: int
     outbox_ids: tuple[int, ...]
+    repairs: int
 
 
 class BibliothecaPurchaseRecordImporter:
@@ -117,7 +126,7 @@ class BibliothecaPurchaseRecordImporter:
             )
         records = () if repeated else page.records
         full = len(records) >= PAGE_SIZE
-        stored = self._store(records, current_day.date())
+        stored = self._store(records, current_day.astimezone(UTC).date())
         finish = current_day if full else day_end
         timestamp(self._session, self._collection, Workflow.PURCHASES).finish = finish
         return DayImportResult(
@@ -130,6 +139,7 @@ class BibliothecaPurchaseRecordImporter:
             next_offset=offset + PAGE_SIZE if full else None,
             outbox_ids=stored.outbox_ids,
             page_fingerprint=fingerprint,
+            repairs=page.repaired + stored.repairs,
         )
 
     def retry_rejected(self, rejected: RejectedRecord) -> tuple[int, ...] | None:
@@ -150,7 +160,7 @@ class BibliothecaPurchaseRecordImporter:
 
     def _store(self, records: Sequence[MarcRecord], day: date) -> _Stored:
         if not records:
-            return _Stored(new=0, changed=0, rejected=0, outbox_ids=())
+            return _Stored(new=0, changed=0, rejected=0, outbox_ids=(), repairs=0)
         usable: list[tuple[str, MarcRecord]] = []
         rejections: list[Rejection] = []
         for record in records:
@@ -161,7 +171,7 @@ class BibliothecaPurchaseRecordImporter:
                 log.error("purchase record rejected", reason=reason, day=day.isoformat())
                 rejections.append(Rejection(reason, record.raw_xml, record.content_hash()))
         ids = list(dict.fromkeys(item_id for item_id, _ in usable))
-        titles = self._look_up(ids)
+        titles, repairs = self._look_up(ids)
 
         keep_rejected(self._session, self._collection, day, rejections)
         pools = LicensePool.for_foreign_ids(
@@ -182,19 +192,24 @@ class BibliothecaPurchaseRecordImporter:
             changed=sum(pool.id not in new for pool, _ in to_apply),
             rejected=len(rejections),
             outbox_ids=tuple(put_in_outbox(self._session, to_apply)),
+            repairs=repairs,
         )
 
-    def _look_up(self, ids: Sequence[str]) -> dict[str, TitleData]:
+    def _look_up(self, ids: Sequence[str]) -> tuple[dict[str, TitleData], int]:
         titles: dict[str, TitleData] = {}
+        repairs = 0
+        faulty: set[str | None] = set()
         for start in range(0, len(ids), LOOKUP_SIZE):
             batch = ids[start : start + LOOKUP_SIZE]
             answer = self._api.items(batch)
+            repairs += answer.repaired
             for fault in answer.faults:
+                faulty.add(fault.item_id)
                 log.warning("title's metadata cannot be used", title=fault.item_id, reason=fault.reason)
             titles |= {title.identifier: title for title in answer.titles if title.identifier in batch}
-        for missing in [item_id for item_id in ids if item_id not in titles]:
+        for missing in [item_id for item_id in ids if item_id not in titles and item_id not in faulty]:
             log.warning("the vendor has no metadata for a title it has sold", title=missing)
-        return titles
+        return titles, repairs
 
 
 def _end_of_day(moment: datetime) -> datetime:
@@ -217,5 +232,7 @@ def _why_unusable(record: MarcRecord) -> str | None:
 def _fingerprint(records: Iterable[MarcRecord]) -> str:
     digest = hashlib.sha256()
     for record in records:
-        digest.update("\x1f".join(record.item_ids).encode("utf-8", "replace") + b"\x1e")
+        # Records without an identifier are told apart by what they say.
+        name = record.item_ids[0] if len(record.item_ids) == 1 else record.content_hash()
+        digest.update(name.encode("utf-8", "replace") + b"\x1e")
     return digest.hexdigest()[:16]

@@ -17,6 +17,8 @@ APPLY_QUEUE = "apply"
 
 MAX_RETRIES = 4
 MAX_RETRY_AFTER_SECONDS = 900
+# Before the task of a child that died runs again; Celery's default is three minutes.
+LOST_CHILD_WAIT_SECONDS = 2
 SOFT_TIME_LIMIT_SECONDS = 900
 TIME_LIMIT_SECONDS = 960
 

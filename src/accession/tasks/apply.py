@@ -12,7 +12,7 @@ from accession.catalog.apply import apply_outbox
 from accession.catalog.models import ApplyOutbox, LicensePool
 from accession.clock import utc_now
 from accession.database import transaction
-from accession.tasks.app import app
+from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, app
 from accession.tasks.lock import TITLE_LOCK_SECONDS, TaskLock
 
 log = structlog.get_logger(__name__)
@@ -35,6 +35,7 @@ def publish_applies(outbox_ids: Sequence[int]) -> None:
     retry_backoff=5,
     retry_jitter=False,
     max_retries=None,
+    default_retry_delay=LOST_CHILD_WAIT_SECONDS,
 )
 def bibliographic_apply(self: Task, outbox_ids: list[int]) -> None:
     """Apply the outbox rows and delete them, in one transaction; rows that are gone are done.
@@ -51,9 +52,9 @@ def bibliographic_apply(self: Task, outbox_ids: list[int]) -> None:
     except OperationalError:
         raise
     except Exception:
-        if len(mine) > 1:
-            log.warning("an apply failed; its titles are tried one by one", titles=len(mine))
-            for row_id in mine:
+        if len(locks) > 1:
+            log.warning("an apply failed; its titles are tried one by one", titles=len(locks))
+            for row_id in locks:
                 bibliographic_apply.delay([row_id])
         raise
     finally:

@@ -7,8 +7,9 @@
    sent is the cursor expected, so that a message delivered twice writes once (`_do_page`);
 3. publishes what has to be applied, and then replaces itself, or releases the lock.
 
-A message is acknowledged after all that. Whatever dies in between, the message comes back: before the
-commit it does its page; after it, it finds the cursor moved on, and sends the expected link once more.
+A message is acknowledged after all that. Whatever dies or fails in between, the message comes back, as
+the same or as a retry: before the commit it does its page; after it, it finds the cursor moved on, and
+sends the expected link once more.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from typing import Any
 import structlog
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Task
+from celery.exceptions import Ignore
 from celery.signals import task_failure
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -39,14 +41,17 @@ from accession.catalog.ledger import (
 )
 from accession.catalog.models import Collection, RunState
 from accession.database import transaction
+from accession.errors import UserError
 from accession.settings import get_settings
-from accession.tasks.app import MAX_RETRIES, MAX_RETRY_AFTER_SECONDS
+from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, MAX_RETRIES, MAX_RETRY_AFTER_SECONDS
 from accession.tasks.apply import publish_applies
 from accession.tasks.lock import TaskLock, workflow_lock
 
 log = structlog.get_logger(__name__)
 
 _RETRIED = (*RETRYABLE, OperationalError, SoftTimeLimitExceeded)
+# What a person has to put right: no bug of ours, so no traceback.
+_EXPECTED = (RemoteIntegrationException, UserError)
 
 
 class Outcome(StrEnum):
@@ -57,7 +62,6 @@ class Outcome(StrEnum):
     """Another chain is at work for this collection."""
     STOPPED = "stopped"
     """The collection is gone, or a newer run has the work."""
-    DELIVERED_TWICE = "delivered twice"
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,8 @@ class ChainTask(Task):  # type: ignore[misc]
     kind: ChainKind
     autoretry_for = _RETRIED
     max_retries = MAX_RETRIES
-    throws = (RemoteIntegrationException,)
+    default_retry_delay = LOST_CHILD_WAIT_SECONDS
+    throws = _EXPECTED
 
     def retry(self, *args: Any, exc: BaseException | None = None, **options: Any) -> Any:
         """Try again after the back-off, doubled for each retry, or after what the vendor asked for."""
@@ -107,8 +112,9 @@ def run_link(
     """Run one link of a chain: `step` in its transaction, with everything around it.
 
     `arguments` are the keyword arguments this link was sent with, and its cursor. Raises Celery's
-    `Ignore` when the task has replaced itself. A retryable error leaves lock and run in place while
-    retries are left; any other error ends both (`_end_failed_run`).
+    `Ignore` when the task has replaced itself, or was delivered twice: neither has a result, which
+    would count as the whole chain's. A retryable error leaves lock and run in place while retries are
+    left; any other error ends both (`_end_failed_run`).
     """
     with structlog.contextvars.bound_contextvars(
         workflow=task.kind.workflow.value, collection=collection_id, run=task.request.id
@@ -123,7 +129,8 @@ def run_link(
                 _note_retry(task, collection_id, error)
             raise
         if done is None:
-            return _after_second_delivery(task, collection_id)
+            _send_on_after_second_delivery(task, collection_id)
+            raise Ignore
         publish_applies(done.outbox_ids)
         if done.next_arguments is not None:
             raise task.replace(task.s(collection_id, **done.next_arguments))
@@ -138,7 +145,8 @@ def _enter(task: ChainTask, collection_id: int, arguments: Mapping[str, Any]) ->
     lock = task.kind.lock(collection_id, task_id)
     with transaction() as session:
         collection = session.get(Collection, collection_id)
-        run = find_run(session, task_id)
+        # Locked, so that a second delivery does not judge by a run that is just about to end.
+        run = lock_run(session, task_id)
         if collection is None or collection.marked_for_deletion_at is not None:
             log.warning("the collection is deleted or marked for deletion; the chain stops")
             if run is not None and is_active(run):
@@ -148,7 +156,7 @@ def _enter(task: ChainTask, collection_id: int, arguments: Mapping[str, Any]) ->
         if run is not None and not is_active(run):
             log.warning("a message of a run that has ended; nothing to do", state=run.state)
             lock.release()
-            return Outcome.DELIVERED_TWICE
+            raise Ignore
         if not lock.extend():
             if lock.take():
                 if run is not None:
@@ -182,18 +190,20 @@ def _do_page(
     return done
 
 
-def _after_second_delivery(task: ChainTask, collection_id: int) -> Outcome:
-    """A page that is done already. When the broker gave the message back, whoever had it may have died
-    between the commit and the next link: the expected link is sent once more, and whichever copy of
-    that comes second stops here without sending anything."""
+def _send_on_after_second_delivery(task: ChainTask, collection_id: int) -> None:
+    """After a page that is done already.
+
+    When the message came back, or is a retry, whoever did the page may have died or failed between the
+    commit and the next link: the expected link is sent once more. Whichever copy of that comes second
+    is neither, and ends without sending anything.
+    """
     log.warning("this page is done already; the message was delivered twice")
-    if task.request.delivery_info.get("redelivered"):
+    if task.request.delivery_info.get("redelivered") or task.request.retries:
         with transaction() as session:
             run = find_run(session, task.request.id)
             expected = dict(run.cursor) if run is not None and is_active(run) else None
         if expected is not None:
             send_link(task, collection_id, task.request.id, expected)
-    return Outcome.DELIVERED_TWICE
 
 
 def send_link(task: ChainTask, collection_id: int, task_id: str, arguments: Mapping[str, Any]) -> None:
@@ -202,6 +212,7 @@ def send_link(task: ChainTask, collection_id: int, task_id: str, arguments: Mapp
 
 
 def _note_retry(task: ChainTask, collection_id: int, error: BaseException) -> None:
+    log.warning("the page will be tried again", retry=task.request.retries + 1, reason=_reason(error))
     task.kind.lock(collection_id, task.request.id).extend()
     # The database itself may be what failed: the retry matters more than the note of it.
     with suppress(OperationalError), transaction() as session:
@@ -211,7 +222,7 @@ def _note_retry(task: ChainTask, collection_id: int, error: BaseException) -> No
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, RemoteIntegrationException):
+    if isinstance(error, _EXPECTED):
         return str(error)
     return f"{type(error).__name__}: {error}"
 
@@ -222,8 +233,17 @@ def _end_failed_run(sender: Any, task_id: str, exception: BaseException, args: A
     retry, a child lost too often, the time limit. Celery says so in the child or in its parent."""
     if not isinstance(sender, ChainTask):
         return
-    with transaction() as session:
-        run = lock_run(session, task_id)
-        if run is not None and is_active(run):
-            end_run(run, RunState.FAILED, _reason(exception))
-    sender.kind.lock(args[0], task_id).release()
+    try:
+        with transaction() as session:
+            run = lock_run(session, task_id)
+            if run is not None and is_active(run):
+                end_run(run, RunState.FAILED, _reason(exception))
+    finally:
+        sender.kind.lock(args[0], task_id).release()
+    log.error(
+        "the run has failed",
+        workflow=sender.kind.workflow.value,
+        collection=args[0],
+        run=task_id,
+        reason=_reason(exception),
+    )

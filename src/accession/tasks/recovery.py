@@ -1,5 +1,7 @@
 """Going on at once after everything was killed, instead of after the broker's visibility timeout."""
 
+import math
+
 import structlog
 
 from accession.catalog.ledger import Workflow, active_runs
@@ -32,7 +34,8 @@ def resume_interrupted_work() -> int:
 
 def _give_back_unacknowledged() -> None:
     """Have kombu treat the visibility timeout of every unacknowledged message as over."""
-    options = app.conf.broker_transport_options | {"visibility_timeout": 0}
+    # Over since ever, for the clock may have been set back since a message was taken.
+    options = app.conf.broker_transport_options | {"visibility_timeout": -math.inf}
     with app.connection_for_write(transport_options=options) as connection, connection.channel() as channel:
         for queue in app.amqp.queues.values():
             queue(channel).declare()

@@ -181,6 +181,7 @@ def upgrade() -> None:
         sa.Column("records_rejected", sa.Integer(), nullable=False),
         sa.Column("titles_new", sa.Integer(), nullable=False),
         sa.Column("titles_changed", sa.Integer(), nullable=False),
+        sa.Column("repairs", sa.Integer(), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),

@@ -1,0 +1,73 @@
+"""What the app promises: queues, schedule, time limits."""
+
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from celery import Celery
+from celery.beat import Scheduler
+from pydantic import SecretStr
+
+from accession.errors import UserError
+from accession.settings import Settings
+from tests.making import day
+from tests.tasks.conftest import today_is
+
+
+def test_every_task_of_the_schedule_exists_and_so_does_its_queue(app: Celery) -> None:
+    app.loader.import_default_modules()
+    scheduled = {entry["task"] for entry in app.conf.beat_schedule.values()}
+    assert scheduled <= app.tasks.keys()
+    assert {queue.name for queue in app.conf.task_queues} == {"default", "apply"}
+    assert app.amqp.router.route({}, "accession.tasks.apply.bibliographic_apply")["queue"].name == "apply"
+    for name in scheduled:
+        assert app.amqp.router.route({}, name)["queue"].name == "default"
+
+
+@pytest.mark.parametrize(
+    ("now", "due"),
+    [
+        (day(2024, 1, 15), "2024-01-15T04:00+01:00"),
+        (day(2024, 7, 15), "2024-07-15T04:00+02:00"),
+        (day(2024, 7, 15, 2, 1), "2024-07-16T04:00+02:00"),
+    ],
+)
+def test_purchases_are_imported_at_four_where_the_library_is(now: datetime, due: str, app: Celery) -> None:
+    from accession.tasks.app import _configuration
+
+    settings = Settings(redis_url=SecretStr("redis://127.0.0.1:1/0"), time_zone="Europe/Berlin")
+    berlin = Celery("berlin", set_as_current=False)
+    berlin.conf.update(_configuration(settings))
+    scheduler = Scheduler(app=berlin, lazy=True)
+    scheduler.merge_inplace(berlin.conf.beat_schedule)
+    schedule = scheduler.schedule["import-purchase-records"].schedule
+    with today_is(now):
+        wait = schedule.remaining_estimate(now.astimezone(ZoneInfo("Europe/Berlin")))
+    assert abs(now + wait - datetime.fromisoformat(due)) < timedelta(seconds=5)
+
+
+def test_no_message_is_given_to_a_second_worker_while_the_first_may_still_wait_or_work(app: Celery) -> None:
+    from accession.tasks.app import _configuration
+
+    for backoff in (0, 60, 600):
+        settings = Settings(redis_url=SecretStr("redis://127.0.0.1:1/0"), retry_backoff_seconds=backoff)
+        configuration = _configuration(settings)
+        visible_again = configuration["broker_transport_options"]["visibility_timeout"]
+        assert visible_again > max(8 * backoff, 900) + configuration["task_time_limit"]
+        assert configuration["task_soft_time_limit"] < configuration["task_time_limit"]
+
+
+def test_messages_are_json_acknowledged_late_and_taken_one_by_one(app: Celery) -> None:
+    assert app.conf.accept_content == ["json"]
+    assert app.conf.task_serializer == app.conf.result_serializer == "json"
+    assert app.conf.task_acks_late
+    assert app.conf.task_reject_on_worker_lost
+    assert app.conf.worker_prefetch_multiplier == 1
+    assert app.conf.result_expires == 24 * 60 * 60
+
+
+def test_without_a_broker_a_person_is_told_how_to_get_one(app: Celery) -> None:
+    from accession.tasks.app import _configuration
+
+    with pytest.raises(UserError, match="accession up"):
+        _configuration(Settings(redis_url=None))

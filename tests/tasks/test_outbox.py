@@ -1,0 +1,95 @@
+"""The messages of the apply: how many titles they name, when they are sent again."""
+
+import threading
+from datetime import timedelta
+
+from celery.exceptions import Retry
+from sqlalchemy import text, update
+from sqlalchemy.orm import Session
+
+from accession.catalog.models import ApplyOutbox, Collection
+from accession.clock import utc_now
+from accession.database import engine, transaction
+from tests.tasks.conftest import (
+    Broker,
+    Message,
+    applied_titles,
+    eventually,
+    found,
+    logged,
+    number_of,
+    publish,
+    rows_left,
+)
+
+
+def test_a_message_names_at_most_a_page_of_titles(
+    session: Session, collection: Collection, broker: Broker
+) -> None:
+    publish(found(session, collection, *(f"t{number}" for number in range(120))))
+    assert [len(message.args[0]) for message in broker.messages("apply")] == [50, 50, 20]
+
+
+def test_an_apply_whose_database_goes_away_is_tried_again(
+    session: Session, collection: Collection, broker: Broker
+) -> None:
+    row_ids = found(session, collection, "t1")
+    publish(row_ids)
+    message = broker.take("apply")
+    answers: list[object] = []
+    deliver = threading.Thread(target=lambda: answers.append(broker.deliver(message)))
+    waiting = text(
+        "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid <> pg_backend_pid()"
+    )
+    with Session(engine()) as other:
+        other.get_one(ApplyOutbox, row_ids[0], with_for_update=True)
+        deliver.start()
+        with transaction() as look:
+            pid = eventually(lambda: look.scalar(waiting), "the apply waits for the row")
+            look.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+        deliver.join(10)
+    assert [type(answer) for answer in answers] == [Retry]
+    assert broker.locks() == {}
+    again = broker.take("apply")
+    assert (again.id, again.args, again.retries) == (message.id, [row_ids], 1)
+    broker.deliver(again)
+    assert (applied_titles(), rows_left()) == ({"t1"}, [])
+
+
+def set_published(row_id: int, *, minutes_ago: int) -> None:
+    moment = utc_now() - timedelta(minutes=minutes_ago)
+    with transaction() as session:
+        session.execute(update(ApplyOutbox).where(ApplyOutbox.id == row_id).values(published_at=moment))
+
+
+def published(broker: Broker) -> list[int]:
+    return [row_id for message in broker.messages("apply") for row_id in message.args[0]]
+
+
+def sweep(broker: Broker, **kwargs: bool) -> object:
+    return broker.deliver(Message("accession.tasks.apply.publish_left_applies", "s", [], kwargs, 0, None))
+
+
+def test_rows_whose_message_must_have_been_lost_are_published_again(
+    session: Session, collection: Collection, broker: Broker
+) -> None:
+    old, fresh = found(session, collection, "t1", "t2")
+    set_published(old, minutes_ago=11)
+    set_published(fresh, minutes_ago=9)
+    with logged() as lines:
+        sweep(broker)
+        sweep(broker)
+    assert published(broker) == [old]
+    assert [line["titles"] for line in lines] == [1]
+    broker.deliver_next("apply")
+    assert (applied_titles(), rows_left()) == ({"t1"}, [fresh])
+
+
+def test_at_a_start_every_row_is_published_again(
+    session: Session, collection: Collection, broker: Broker
+) -> None:
+    rows = found(session, collection, *(f"t{number}" for number in range(60)))
+    sweep(broker, every_row=True)
+    assert published(broker) == rows
+    assert len(broker.messages("apply")) == 2
+    assert number_of(ApplyOutbox) == 60

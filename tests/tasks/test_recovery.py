@@ -1,0 +1,122 @@
+"""Going on after everything was killed: nothing waits for a time-out, nothing is lost, nothing is doubled."""
+
+import pytest
+from celery import Celery
+
+from accession.catalog.models import ApplyOutbox, Collection, PurchaseRecord
+from tests.making import day
+from tests.tasks.conftest import (
+    Broker,
+    Chains,
+    WatchedVendor,
+    applied_titles,
+    checkpoint,
+    number_of,
+    running_worker,
+    runs,
+    today_is,
+)
+
+TODAY = day(2014, 1, 4, 10)
+TITLES = tuple(f"t{number}" for number in range(60))
+
+
+def take_and_die(broker: Broker, queue: str) -> None:
+    """Take a message as a worker does that is killed before it acknowledges."""
+    with broker.app.connection_for_read() as connection:
+        channel = connection.channel()
+        channel.do_restore = False
+        assert channel.basic_get(queue) is not None
+
+
+def resume() -> int:
+    from accession.tasks.recovery import resume_interrupted_work
+
+    return resume_interrupted_work()
+
+
+@pytest.fixture
+def interrupted(collection: Collection, vendor: WatchedVendor, chains: Chains, broker: Broker) -> str:
+    """A chain that has stored one of the two pages of its first day, and its task id."""
+    vendor.sells(day(2014, 1, 1, 9), *TITLES)
+    task_id = chains.start(collection)
+    with today_is(TODAY):
+        broker.deliver_next()
+    assert (runs()[0].pages, number_of(ApplyOutbox)) == (1, 50)
+    return task_id
+
+
+def assert_all_went_well(chains: Chains, broker: Broker, task_id: str, vendor: WatchedVendor) -> None:
+    with running_worker(broker.app):
+        run = chains.ended(task_id)
+    assert [found.task_id for found in runs()] == [task_id]
+    assert (run.state, run.pages, run.records_fetched, run.titles_new) == ("succeeded", 5, 60, 60)
+    assert len(vendor.marc_requests()) == 5
+    assert number_of(PurchaseRecord) == 60
+    assert applied_titles() == set(TITLES)
+    assert (number_of(ApplyOutbox), broker.locks()) == (0, {})
+    assert checkpoint(run.collection_id) >= TODAY  # type: ignore[operator]
+
+
+def test_messages_that_a_dead_worker_held_are_given_back_at_once(
+    interrupted: str, vendor: WatchedVendor, chains: Chains, broker: Broker
+) -> None:
+    with today_is(TODAY):
+        take_and_die(broker, "default")
+        take_and_die(broker, "apply")
+        assert broker.unacknowledged() == 2
+        assert resume() == 1
+        assert broker.unacknowledged() == 0
+        assert_all_went_well(chains, broker, interrupted, vendor)
+
+
+def test_a_chain_whose_first_message_was_with_a_dead_worker_begins(
+    collection: Collection, vendor: WatchedVendor, chains: Chains, broker: Broker
+) -> None:
+    vendor.sells(day(2014, 1, 1, 9), *TITLES)
+    task_id = chains.start(collection)
+    with today_is(TODAY):
+        take_and_die(broker, "default")
+        assert resume() == 0
+        assert_all_went_well(chains, broker, task_id, vendor)
+
+
+def test_runs_and_applies_go_on_also_when_the_broker_has_lost_everything(
+    interrupted: str, vendor: WatchedVendor, chains: Chains, broker: Broker
+) -> None:
+    broker.redis.flushall()
+    with today_is(TODAY):
+        assert resume() == 1
+        assert_all_went_well(chains, broker, interrupted, vendor)
+
+
+def test_nothing_is_doubled_when_nothing_was_lost(
+    interrupted: str, vendor: WatchedVendor, chains: Chains, broker: Broker
+) -> None:
+    with today_is(TODAY):
+        assert [resume(), resume()] == [1, 1]
+        assert_all_went_well(chains, broker, interrupted, vendor)
+
+
+def test_a_worker_that_died_while_it_gave_messages_back_does_not_delay_that(
+    interrupted: str, broker: Broker
+) -> None:
+    take_and_die(broker, "default")
+    broker.redis.set("unacked_mutex", "a dead worker", ex=300)
+    resume()
+    assert broker.unacknowledged() == 0
+
+
+def test_a_clock_that_was_set_back_meanwhile_does_not_matter(interrupted: str, broker: Broker) -> None:
+    take_and_die(broker, "default")
+    with today_is(TODAY):
+        resume()
+    assert broker.unacknowledged() == 0
+
+
+def test_messages_that_cannot_be_given_back_are_an_error_and_no_endless_loop(
+    app: Celery, broker: Broker
+) -> None:
+    broker.redis.hset("unacked", "not-in-the-index", "message")
+    with pytest.raises(RuntimeError, match="cannot be restored"):
+        resume()
