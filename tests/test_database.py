@@ -1,16 +1,17 @@
 """The engine: the one driver, in UTC, and nothing of what is stored in an error's text."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import func, make_url, select, text
+from sqlalchemy import event, func, make_url, select, text
 from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.orm import Session
 
 from accession import database
 from accession.catalog.models import Identifier
-from accession.database import engine, forget_connections, make_engine, transaction
+from accession.database import forget_connections, make_engine, transaction
 from accession.errors import UserError
 from accession.local.servers import ServerUrls
 from accession.settings import Settings, get_settings, use_settings
@@ -95,14 +96,20 @@ def test_a_process_has_one_engine(engine_anew: None, servers: ServerUrls) -> Non
     first.dispose()
 
 
-def test_a_child_leaves_its_parents_connections_open(session: Session, servers: ServerUrls) -> None:
-    """The connection that the pool forgets is still the server's, and the parent goes on with it."""
-    with engine().connect() as parents:
-        own = parents.scalar(text("SELECT pg_backend_pid()"))
-        forget_connections()
-        with engine().connect() as childs:
-            assert childs.scalar(text("SELECT pg_backend_pid()")) != own
-        assert parents.scalar(text("SELECT pg_backend_pid()")) == own
+def test_a_child_leaves_its_parents_connections_open(engine_anew: None, servers: ServerUrls) -> None:
+    use_settings(Settings(database_url=SecretStr(servers.database_url)))
+    made: list[Any] = []
+    event.listen(database.engine(), "connect", lambda connection, _: made.append(connection))
+    with database.engine().connect() as connection:
+        parents = connection.scalar(text("SELECT pg_backend_pid()"))
+
+    forget_connections()
+
+    with database.engine().connect() as connection:
+        assert connection.scalar(text("SELECT pg_backend_pid()")) != parents
+    with made[0] as connection:
+        assert connection.execute("SELECT pg_backend_pid()").fetchone() == (parents,)
+    database.engine().dispose()
 
 
 def test_a_child_of_a_process_without_an_engine_makes_none(engine_anew: None) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -95,9 +95,11 @@ def test_a_new_way_of_hashing_makes_every_title_differ(monkeypatch: pytest.Monke
     assert solaris().content_hash() == before.replace("1:", "2:", 1)
 
 
+at_leisure = settings(deadline=None)
 json_keys = st.permutations(list(title_data("solaris").model_dump(mode="json")["bibliographic"]))
 
 
+@at_leisure
 @given(json_keys)
 def test_the_order_of_json_is_irrelevant_so_a_way_through_the_outbox_changes_nothing(keys: list[str]) -> None:
     sent = title_data("solaris").model_dump(mode="json")
@@ -114,6 +116,7 @@ def test_the_order_of_json_is_irrelevant_so_a_way_through_the_outbox_changes_not
 any_text = st.text(st.characters() | st.sampled_from("\0\ud800\udfff \n"), max_size=50)
 
 
+@at_leisure
 @given(any_text)
 def test_text_is_what_a_database_can_hold(text: str) -> None:
     said = title_data("abc", description=text).bibliographic.description

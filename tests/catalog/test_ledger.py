@@ -33,7 +33,7 @@ PURCHASES = Workflow.PURCHASES
 @pytest.fixture
 def run(session: Session, collection: Collection) -> Run:
     with time_machine.travel(NOON, tick=False):
-        open_run(session, collection, PURCHASES, "task-1", CURSOR)
+        open_run(session, collection.id, PURCHASES, "task-1", CURSOR)
     session.commit()
     run = find_run(session, "task-1")
     assert run is not None
@@ -91,7 +91,7 @@ def test_a_run_starts_with_the_cursor_of_its_first_message(session: Session, run
 def test_a_first_message_delivered_twice_starts_one_run(
     session: Session, collection: Collection, run: Run
 ) -> None:
-    open_run(session, collection, PURCHASES, "task-1", {"offset": 51})
+    open_run(session, collection.id, PURCHASES, "task-1", {"offset": 51})
     session.commit()
 
     assert session.scalars(select(Run)).one().cursor == CURSOR
@@ -101,8 +101,8 @@ def test_a_newer_run_interrupts_the_one_that_lost_its_lock_and_no_other(
     session: Session, collection: Collection, run: Run
 ) -> None:
     other = make_collection(session, "Birch Library")
-    open_run(session, other, PURCHASES, "others", CURSOR)
-    open_run(session, collection, PURCHASES, "task-2", CURSOR)
+    open_run(session, other.id, PURCHASES, "others", CURSOR)
+    open_run(session, collection.id, PURCHASES, "task-2", CURSOR)
     session.commit()
 
     assert (run.state, run.error) == ("interrupted", "Its lock had expired, and a newer run took over.")
@@ -115,7 +115,7 @@ def test_a_run_that_has_ended_stays_as_it_ended(session: Session, collection: Co
     end_run(run, RunState.FAILED, "the vendor refused")
     session.commit()
 
-    open_run(session, collection, PURCHASES, "task-2", CURSOR)
+    open_run(session, collection.id, PURCHASES, "task-2", CURSOR)
     session.commit()
 
     assert (run.state, run.error) == ("failed", "the vendor refused")
@@ -124,11 +124,11 @@ def test_a_run_that_has_ended_stays_as_it_ended(session: Session, collection: Co
 def test_pages_add_up_and_move_the_cursor_on(session: Session, run: Run) -> None:
     with time_machine.travel(NOON + timedelta(minutes=1), tick=False):
         page(run, {"offset": 51}, records_fetched=50, records_rejected=1, titles_new=40, titles_changed=2)
-    record_page(run, Counters(7, 0, 6, 1), since=day(2020, 1, 1), next_cursor={"offset": 1})
+    record_page(run, Counters(7, 0, 6, 1, repairs=2), since=day(2020, 1, 1), next_cursor={"offset": 1})
     session.commit()
 
     assert (run.pages, run.records_fetched, run.records_rejected) == (2, 57, 1)
-    assert (run.titles_new, run.titles_changed) == (46, 3)
+    assert (run.titles_new, run.titles_changed, run.repairs) == (46, 3, 2)
     assert (run.state, run.cursor, run.finished_at) == ("running", {"offset": 1}, None)
     assert run.since == day(2014, 1, 1)
 
@@ -170,7 +170,7 @@ def test_the_newest_run_of_a_collection_is_its_latest(
     session: Session, collection: Collection, run: Run
 ) -> None:
     assert latest_run(session, collection.id, PURCHASES) is run
-    open_run(session, collection, PURCHASES, "task-2", CURSOR)
+    open_run(session, collection.id, PURCHASES, "task-2", CURSOR)
 
     latest = latest_run(session, collection.id, PURCHASES)
 

@@ -50,7 +50,7 @@ CURSOR = {
 
 
 def start(session: Session, collection: Collection, task_id: str = "task-1") -> Run:
-    open_run(session, collection, PURCHASES, task_id, CURSOR)
+    open_run(session, collection.id, PURCHASES, task_id, CURSOR)
     run = find_run(session, task_id)
     assert run is not None
     return run
@@ -203,7 +203,7 @@ def test_runs_come_newest_first(session: Session, collection: Collection) -> Non
 def test_a_run_is_shown_with_all_its_figures(session: Session, collection: Collection) -> None:
     with time_machine.travel(NOON, tick=False):
         run = start(session, collection)
-        record_page(run, Counters(50, 2, 47, 1), since=day(2016, 5, 1), next_cursor=CURSOR)
+        record_page(run, Counters(50, 2, 47, 1, repairs=3), since=day(2016, 5, 1), next_cursor=CURSOR)
         (view,) = run_views(session)
 
     assert view == RunView(
@@ -217,6 +217,7 @@ def test_a_run_is_shown_with_all_its_figures(session: Session, collection: Colle
         records_rejected=2,
         titles_new=47,
         titles_changed=1,
+        repairs=3,
         started_at=NOON,
         updated_at=NOON,
         finished_at=None,

@@ -31,7 +31,7 @@ def put_something_everywhere(engine: Engine) -> None:
         apply_outbox(session, put_in_outbox(session, [(pool, title_data("abc"))]))
         put_in_outbox(session, [(pool, title_data("abc", title="Later"))])
         timestamp(session, collection, Workflow.PURCHASES)
-        open_run(session, collection, Workflow.PURCHASES, "task", {"offset": 1})
+        open_run(session, collection.id, Workflow.PURCHASES, "task", {"offset": 1})
         session.commit()
 
 

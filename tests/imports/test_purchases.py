@@ -490,6 +490,20 @@ def test_an_identifier_with_white_space_around_it_is_the_identifier_within(
     assert pools(session) == ["abc"]
 
 
+def test_documents_that_had_to_be_repaired_are_counted(
+    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+) -> None:
+    vendor.sells(MAY_1, *names(50))
+    vendor.sold[0] = (MAY_1, marc("t000", title="TITLE").replace("TITLE", "&ldquo;Solaris&rdquo;"))
+    vendor.items["t030"] = item("t030", title="TITLE").replace("TITLE", "Salt &supl; Pepper")
+
+    result = importer.import_day(MAY_1, LATER)
+
+    assert (result.repairs, result.counters.repairs) == (2, 2)
+    assert counts(result) == (50, 0, 50, 0)
+    assert importer.import_day(MAY_2, LATER).repairs == 0
+
+
 # When it goes wrong
 
 
@@ -565,6 +579,33 @@ def test_a_crash_before_the_commit_leaves_nothing_of_the_page(
     session.commit()
     assert counts(result) == (4, 1, 3, 0)
     assert checkpoint(session, collection) == MAY_2
+
+
+def test_the_checkpoint_never_passes_a_record_that_is_neither_stored_nor_rejected(
+    session: Session, collection: Collection, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+) -> None:
+    """Looked at after every page, with a fault before each that must lose nothing."""
+    end = day(2024, 5, 4, 12)
+    for moment, sold in ((MAY_1, 120), (day(2024, 5, 2, 23, 59), 50), (day(2024, 5, 4, 11), 3)):
+        vendor.sells(moment, *names(sold, f"d{moment.day}-"))
+        vendor.sold.append((moment, marc(title=f"Without an identifier {moment}")))
+    moment, offset, previous = MAY_1, 1, None
+    while moment < end:
+        vendor.answers.append(httpx.Response(502))
+        with pytest.raises(BadResponseException):
+            importer.import_day(moment, end, offset, previous)
+        session.rollback()
+        page = importer.import_day(moment, end, offset, previous)
+        session.commit()
+
+        reached = importer.get_start()
+        passed = sum(sold_at < reached for sold_at, _ in vendor.sold)
+        kept = len(records(session)) + len(session.scalars(select(RejectedRecord)).all())
+        assert passed <= kept
+        moment = page.day_start if page.next_offset else page.day_end
+        offset, previous = page.next_offset or 1, page.page_fingerprint
+
+    assert (kept, reached) == (176, end)
 
 
 def test_a_page_processed_again_leaves_the_same_rows(

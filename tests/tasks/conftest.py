@@ -1,4 +1,4 @@
-"""A worker in a thread of this process, on the real broker; and links delivered by hand, where order matters."""
+"""A worker in a thread of this process, on the real broker; and messages delivered by hand."""
 
 import json
 import re
@@ -124,7 +124,7 @@ class Broker:
     app: Celery
 
     def clear(self) -> None:
-        """Throw messages, locks and results away, but not the queues' bindings, which workers declare once."""
+        """Throw messages, locks and results away; not the bindings, which a worker declares only once."""
         for key in self.redis.scan_iter(count=1000):
             if not key.startswith(b"_kombu.binding"):
                 self.redis.delete(key)
@@ -142,7 +142,7 @@ class Broker:
 
     def unacknowledged(self) -> int:
         """How many messages are with a worker, or were with one that died."""
-        return cast(int, self.redis.hlen("unacked"))
+        return self.redis.hlen("unacked")
 
     def deliver(self, message: Message, *, redelivered: bool = False) -> Any:
         """Run a task as a worker's child does with this message; what it returns or raises."""

@@ -45,10 +45,6 @@ def lock_name(collection: Collection) -> str:
     return f"PurchaseRecordCollectionWorkflow:{collection.id}"
 
 
-def asks_for_records(request: httpx.Request) -> bool:
-    return request.url.path.endswith("/data/marc")
-
-
 def summary(run: Run) -> tuple[str, int, int, int, int]:
     return run.state, run.pages, run.records_fetched, run.records_rejected, run.titles_new
 
@@ -84,7 +80,12 @@ def test_the_checkpoint_stays_at_the_start_of_a_day_until_its_last_page_is_in(
     vendor.sells(day(2014, 1, 2, 9), *(f"t{number}" for number in range(120)))
     seen: list[datetime | None] = []
     collection_id = collection.id
-    vendor.watch = lambda request: asks_for_records(request) and seen.append(checkpoint(collection_id))
+
+    def watch(request: httpx.Request) -> None:
+        if request.url.path.endswith("/data/marc"):
+            seen.append(checkpoint(collection_id))
+
+    vendor.watch = watch
     with today_is(TODAY):
         run = chains.imported(collection)
     assert windows(vendor)[1:4] == [("2014-01-02T00:00:00", offset) for offset in ("1", "51", "101")]

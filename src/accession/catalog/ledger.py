@@ -74,7 +74,7 @@ def lock_run(session: Session, task_id: str) -> Run | None:
 
 
 def open_run(
-    session: Session, collection: Collection, workflow: Workflow, task_id: str, cursor: Mapping[str, Any]
+    session: Session, collection_id: int, workflow: Workflow, task_id: str, cursor: Mapping[str, Any]
 ) -> None:
     """Start a chain's row; a first message delivered twice starts one.
 
@@ -85,7 +85,7 @@ def open_run(
     session.execute(
         update(Run)
         .where(
-            Run.collection_id == collection.id,
+            Run.collection_id == collection_id,
             Run.workflow == workflow.value,
             Run.state.in_(ACTIVE_STATES),
             Run.task_id != task_id,
@@ -98,7 +98,7 @@ def open_run(
         )
     )
     row = {
-        "collection_id": collection.id,
+        "collection_id": collection_id,
         "workflow": workflow.value,
         "task_id": task_id,
         "state": RunState.RUNNING.value,

@@ -43,6 +43,28 @@ def attached_servers() -> ServerUrls:
     return ServerUrls(settings.database_url.get_secret_value(), settings.redis_url.get_secret_value())
 
 
+def require_broker() -> str:
+    """The broker's name and version.
+
+    Raises `UserError` when it does not answer; Celery would go on trying for long, and loudly.
+    """
+    from redis import Redis, RedisError
+
+    url = attached_servers().redis_url
+    try:
+        with Redis.from_url(url, retry=None, socket_connect_timeout=5) as client:
+            said = client.info("server")
+        return f"{said.get('server_name', 'redis')} {said.get('valkey_version', said['redis_version'])}"
+    except ValueError as error:
+        raise UserError(
+            f"The broker's URL cannot be used ({error}): give ACCESSION_REDIS_URL as redis://host:port/0."
+        ) from None
+    except RedisError as error:
+        raise UserError(
+            f"The broker does not answer ({error}): see that it runs and that ACCESSION_REDIS_URL is right."
+        ) from error
+
+
 @contextmanager
 def catalogue() -> Iterator[Session]:
     """A transaction on the catalogue's database, whose schema is the program's.

@@ -16,13 +16,24 @@ from accession.catalog.queries import (
     status_views,
     title_views,
 )
-from accession.cli.attach import catalogue
-from accession.cli.output import AsJson, InCollection, cell, console, harmless, print_json, print_listing
+from accession.cli.attach import catalogue, require_broker
+from accession.cli.output import (
+    NO_COLLECTIONS,
+    AsJson,
+    InCollection,
+    cell,
+    console,
+    counted,
+    harmless,
+    print_json,
+    print_listing,
+)
 from accession.errors import UserError
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter
 from accession.imports.vendor import api_for
 
 TABLE_LIMIT = 50
+NO_REJECTS = "No rejected records."
 
 TITLE_COLUMNS: list[tuple[str, Callable[[TitleView], Any]]] = [
     ("Id", lambda t: t.identifier),
@@ -58,7 +69,7 @@ def status(as_json: AsJson = False) -> None:
             ("To apply", lambda s: s.applies_pending),
         ],
         as_json=as_json,
-        when_empty="No collections yet. Add one with: accession collections add NAME ...",
+        when_empty=NO_COLLECTIONS,
     )
     if not as_json:
         _print_errors((f"{view.collection}, {view.workflow}", view.error) for view in views)
@@ -135,6 +146,8 @@ def show_title(
 ) -> None:
     """Show all that is known of a title, in each collection that holds it."""
     with catalogue() as session:
+        if collection is not None:
+            find_collection(session, collection)
         found = list(title_views(session, collection=collection, identifier=identifier))
     if not found:
         raise UserError(f'No title found with id "{identifier}": see `accession titles list`.')
@@ -173,7 +186,7 @@ def list_rejects(
                 ("Resolved", lambda r: r.resolved_at),
             ],
             as_json=as_json,
-            when_empty="No rejected records.",
+            when_empty=NO_REJECTS,
         )
 
 
@@ -204,9 +217,13 @@ def retry_rejects(
         waiting = [view.id for view in reject_views(session)]
     if unknown := sorted(set(records or ()) - set(waiting)):
         raise UserError(f"There is no unresolved rejected record {unknown[0]}: see `accession rejects list`.")
-    passed = sum(_retry(record) for record in records or waiting)
-    tried = len(records or waiting)
-    console.print(f"{passed} of {tried} records passed and are resolved.")
+    chosen = dict.fromkeys(records or waiting)
+    if not chosen:
+        console.print(NO_REJECTS)
+        return
+    require_broker()
+    passed = sum(_retry(record) for record in chosen)
+    console.print(f"Of {counted(len(chosen), 'record')} {passed:,} passed. See: accession rejects list --all")
 
 
 def _retry(record: int) -> bool:

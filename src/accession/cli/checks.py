@@ -11,7 +11,7 @@ from accession.catalog.collections import collections_in_use
 from accession.catalog.keys import KEY_FILE, account_key_of
 from accession.catalog.queries import status_views
 from accession.catalog.schema import refuse_newer, schema_state
-from accession.cli.attach import attach
+from accession.cli.attach import attach, require_broker
 from accession.database import engine, transaction
 from accession.errors import UserError
 from accession.local.supervisor import parts
@@ -42,7 +42,7 @@ def run_checks() -> list[Check]:
     named: list[tuple[str, Callable[[], str]]] = [
         ("database", _database),
         ("schema", _schema),
-        ("broker", _broker),
+        ("broker", require_broker),
         ("workers", _workers),
         ("account keys", _account_keys),
     ]
@@ -91,19 +91,8 @@ def _schema() -> str:
     return state.wanted
 
 
-def _broker() -> str:
-    from redis import Redis
-
-    url = get_settings().redis_url
-    if url is None:
-        raise UserError("none is running: start one with `accession up`, or set ACCESSION_REDIS_URL")
-    with Redis.from_url(url.get_secret_value(), socket_connect_timeout=5) as client:
-        info = client.info("server")
-    return f"{info.get('server_name', 'redis')} {info.get('valkey_version', info['redis_version'])}"
-
-
 def _workers() -> str:
-    _broker()
+    require_broker()
     from accession.tasks.app import app
 
     answers = app.control.ping(timeout=_WORKER_ANSWERS_WITHIN_SECONDS)

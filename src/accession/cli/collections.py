@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from accession.bibliotheca.client import Account
 from accession.catalog.collections import add_collection, find_collection, mark_for_deletion
 from accession.catalog.queries import collection_views
-from accession.cli.attach import catalogue
-from accession.cli.output import AsJson, console, print_listing
+from accession.cli.attach import attached_servers, catalogue
+from accession.cli.output import NO_COLLECTIONS, AsJson, console, print_listing
 from accession.clock import utc_now
 from accession.errors import UserError
 from accession.imports.vendor import api_for
@@ -41,6 +41,10 @@ def add(
     The account key comes from --account-key-file, else from the environment variable
     ACCESSION_ACCOUNT_KEY, else a prompt asks for it. It is stored encrypted.
     """
+    if not name.isprintable() or name != name.strip() or not name:
+        raise UserError(f"A collection cannot be named {name!r}: leave out blanks around it and line breaks.")
+    # Before a person is asked for the key in vain.
+    attached_servers()
     account = Account(
         collection=name,
         library_id=library_id,
@@ -63,10 +67,12 @@ def add(
 def _account_key(file: Path | None) -> SecretStr:
     if file is not None:
         try:
-            key = file.read_text(encoding="utf-8")
+            # Windows' editors put a mark before the text.
+            key = file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
             raise UserError(
-                f"The account key file {file} cannot be read ({error}): name a readable text file."
+                f"The account key file {file} cannot be read ({reason}): name a readable text file."
             ) from None
     elif KEY_VARIABLE in os.environ:
         key = os.environ[KEY_VARIABLE]
@@ -91,7 +97,7 @@ def list_(as_json: AsJson = False) -> None:
                 ("Titles", lambda c: c.titles),
             ],
             as_json=as_json,
-            when_empty="No collections yet. Add one with: accession collections add NAME ...",
+            when_empty=NO_COLLECTIONS,
         )
 
 

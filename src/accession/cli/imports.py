@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from accession.catalog.collections import collections_in_use, find_collection
-from accession.cli.attach import catalogue
-from accession.cli.output import console
+from accession.cli.attach import catalogue, require_broker
+from accession.cli.output import NO_COLLECTIONS, console, counted
 
 app = typer.Typer(no_args_is_help=True, help="Start imports.")
 
@@ -20,13 +20,14 @@ ForceReimport = Annotated[
 
 
 def chosen_collections(collection: str | None, import_all: bool) -> dict[int, str]:
-    """The collections that the two options name, id to name.
+    """The collections that the two options name, id to name, when they can be queued.
 
     Raises a usage error unless exactly one of the options is given, and `UserError` for an unknown
-    name.
+    name and for a broker that does not answer.
     """
     if (collection is None) is (not import_all):
         raise typer.BadParameter("give either --collection NAME or --import-all")
+    require_broker()
     with catalogue() as session:
         if collection is None:
             return {found.id: found.name for found in collections_in_use(session)}
@@ -49,8 +50,11 @@ def purchases(
     from accession.cli.watch import watch
     from accession.tasks.purchases import start_imports
 
+    if not chosen:
+        console.print(NO_COLLECTIONS)
+        return
     task_ids = start_imports(chosen, force_reimport=force_reimport)
     if not wait:
-        console.print(f"Queued {len(task_ids)} imports. See: accession status")
+        console.print(f"Queued {counted(len(task_ids), 'import')}. See: accession status")
     elif not watch(chosen, task_ids):
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ from accession import __version__
 from accession.bibliotheca.errors import RemoteIntegrationException
 from accession.cli import catalogue, collections, imports, sandbox, servers
 from accession.cli.demo import demo
-from accession.cli.output import error_console
+from accession.cli.output import error_console, harmless
 from accession.errors import UserError
 from accession.logging import set_up_logging
 from accession.settings import get_settings
@@ -54,6 +54,8 @@ def _options(
     ] = False,
 ) -> None:
     settings = get_settings()
+    if settings.home.exists() and not settings.home.is_dir():
+        raise UserError(f"The home {settings.home} is not a folder: set ACCESSION_HOME to one.")
     set_up_logging(settings.model_copy(update={"log_level": "debug"}) if debug else settings)
 
 
@@ -73,7 +75,7 @@ def run_app(command: typer.Typer) -> None:
             raise
         if "--debug" in sys.argv:
             error_console.print_exception()
-        error_console.print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
+        error_console.print(harmless(sentence), style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code if isinstance(error, UserError) else 1)
 
 

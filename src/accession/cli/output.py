@@ -16,6 +16,8 @@ Row = TypeVar("Row")
 
 _WORD = 14
 
+NO_COLLECTIONS = "No collections yet. Add one with: accession collections add NAME ..."
+
 # What is piped into a file or a pager is not squeezed to the width of a terminal that is not there.
 console = Console(width=None if sys.stdout.isatty() else 160)
 error_console = Console(stderr=True)
@@ -29,6 +31,11 @@ InCollection = Annotated[
 def harmless(value: str) -> str:
     """`value` without characters that a terminal would act on; vendors' text is not to be trusted."""
     return "".join(" " if unicodedata.category(c) in ("Cc", "Cf") else c for c in value)
+
+
+def counted(number: int, thing: str) -> str:
+    """As "1 record", "2,000 records"."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def cell(value: Any) -> Text:

@@ -2,9 +2,10 @@
 
 `run_link` is all that a workflow's task needs. Each link
 
-1. finds its collection still there, and the chain's lock its own (`_enter`);
-2. runs its step in one transaction that first locks the run's row and checks that the cursor it was
-   sent is the cursor expected, so that a message delivered twice writes once (`_do_page`);
+1. opens one transaction, locks the run's row, and finds its collection still there and the chain's
+   lock its own (`_enter`);
+2. checks that the cursor it was sent is the cursor expected, so that a message delivered twice writes
+   once, and runs its step (`_do_page`); the commit takes the page and the ledger together;
 3. publishes what has to be applied, and then replaces itself, or releases the lock.
 
 A message is acknowledged after all that. Whatever dies or fails in between, the message comes back, as
@@ -39,7 +40,7 @@ from accession.catalog.ledger import (
     open_run,
     record_page,
 )
-from accession.catalog.models import Collection, RunState
+from accession.catalog.models import Collection, Run, RunState
 from accession.database import transaction
 from accession.errors import UserError
 from accession.settings import get_settings
@@ -120,14 +121,14 @@ def run_link(
         workflow=task.kind.workflow.value, collection=collection_id, run=task.request.id
     ):
         try:
-            early = _enter(task, collection_id, arguments)
-            if early is not None:
-                return early
-            done = _do_page(task, arguments, step, collection_id)
+            with transaction() as session:
+                done = _do_page(task, session, collection_id, arguments, step)
         except _RETRIED as error:
             if task.request.retries < task.max_retries:
                 _note_retry(task, collection_id, error)
             raise
+        if isinstance(done, Outcome):
+            return done
         if done is None:
             _send_on_after_second_delivery(task, collection_id)
             raise Ignore
@@ -139,55 +140,72 @@ def run_link(
         return Outcome.DONE
 
 
-def _enter(task: ChainTask, collection_id: int, arguments: Mapping[str, Any]) -> Outcome | None:
-    """Make sure that the collection, the run and the lock are this chain's; else say why to stop."""
-    task_id = task.request.id
-    lock = task.kind.lock(collection_id, task_id)
-    with transaction() as session:
-        collection = session.get(Collection, collection_id)
-        # Locked, so that a second delivery does not judge by a run that is just about to end.
-        run = lock_run(session, task_id)
-        if collection is None or collection.marked_for_deletion_at is not None:
-            log.warning("the collection is deleted or marked for deletion; the chain stops")
-            if run is not None and is_active(run):
-                end_run(run, RunState.INTERRUPTED, "The collection is marked for deletion.")
-            lock.release()
-            return Outcome.STOPPED
-        if run is not None and not is_active(run):
-            log.warning("a message of a run that has ended; nothing to do", state=run.state)
-            lock.release()
-            raise Ignore
-        if not lock.extend():
-            if lock.take():
-                if run is not None:
-                    log.warning("workflow lock expired between invocations")
-            elif run is None:
-                log.warning("another run is at work for this collection", held_by=lock.taken_by())
-                return Outcome.REFUSED
-            else:
-                log.warning("workflow lock lost to a newer run; the chain stops", held_by=lock.taken_by())
-                end_run(run, RunState.INTERRUPTED, "Its lock had expired, and a newer run took over.")
-                return Outcome.STOPPED
-        if run is None:
-            open_run(session, collection, task.kind.workflow, task_id, arguments)
-    return None
-
-
 def _do_page(
     task: ChainTask,
+    session: Session,
+    collection_id: int,
     arguments: Mapping[str, Any],
     step: Callable[[Session, Collection], Step],
-    collection_id: int,
-) -> Step | None:
-    """Run the step and move the ledger on, in one transaction; None for a message delivered twice."""
-    with transaction() as session:
-        run = lock_run(session, task.request.id)
-        collection = session.get(Collection, collection_id)
-        if run is None or collection is None or not is_active(run) or run.cursor != arguments:
-            return None
-        done = step(session, collection)
-        record_page(run, done.counters, since=done.since, next_cursor=done.next_arguments)
+) -> Step | Outcome | None:
+    """Run the step and move the ledger on; an outcome when the chain must stop before it, None for a
+    message delivered twice."""
+    entered = _enter(task, session, collection_id, arguments)
+    if isinstance(entered, Outcome):
+        return entered
+    run, collection = entered
+    if run.cursor != arguments:
+        return None
+    done = step(session, collection)
+    record_page(run, done.counters, since=done.since, next_cursor=done.next_arguments)
     return done
+
+
+def _enter(
+    task: ChainTask, session: Session, collection_id: int, arguments: Mapping[str, Any]
+) -> tuple[Run, Collection] | Outcome:
+    """Make sure that the run, the collection and the lock are this chain's; else say why to stop.
+
+    The run's row stays locked until the transaction ends.
+    """
+    task_id = task.request.id
+    lock = task.kind.lock(collection_id, task_id)
+    run = lock_run(session, task_id)
+    collection = session.get(Collection, collection_id)
+    if collection is None or collection.marked_for_deletion_at is not None:
+        log.warning("the collection is deleted or marked for deletion; the chain stops")
+        if run is not None and is_active(run):
+            end_run(run, RunState.INTERRUPTED, "The collection is marked for deletion.")
+        lock.release()
+        return Outcome.STOPPED
+    if run is not None and not is_active(run):
+        log.warning("a message of a run that has ended; nothing to do", state=run.state)
+        lock.release()
+        raise Ignore
+    if not lock.extend():
+        if lock.take():
+            if run is not None:
+                log.warning("workflow lock expired between invocations")
+        elif run is None:
+            log.warning("another run is at work for this collection", held_by=lock.taken_by())
+            return Outcome.REFUSED
+        else:
+            log.warning("workflow lock lost to a newer run; the chain stops", held_by=lock.taken_by())
+            end_run(run, RunState.INTERRUPTED, "Its lock had expired, and a newer run took over.")
+            return Outcome.STOPPED
+    return run or _opened_run(task, session, collection, arguments), collection
+
+
+def _opened_run(
+    task: ChainTask, session: Session, collection: Collection, arguments: Mapping[str, Any]
+) -> Run:
+    """A new run, committed by itself, so that the ledger also knows of one whose first page fails."""
+    with transaction() as own:
+        open_run(own, collection.id, task.kind.workflow, task.request.id, arguments)
+    run = lock_run(session, task.request.id)
+    if run is None or not is_active(run):
+        # Another delivery of this first message has done it all meanwhile, or the collection is gone.
+        raise Ignore
+    return run
 
 
 def _send_on_after_second_delivery(task: ChainTask, collection_id: int) -> None:

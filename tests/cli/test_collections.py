@@ -1,0 +1,242 @@
+"""Collections: accounts come in, are tried out, and go."""
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import time_machine
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from accession.catalog.keys import account_key_of
+from accession.catalog.models import Collection
+from accession.sandbox.server import RunningSandbox
+from tests.cli.conftest import Answer, Run, customer, environment, process, serving
+from tests.making import make_collection, make_pool
+
+KEY = "s3cret-of-alder"
+FIELDS = {"name", "library_id", "account_id", "base_url", "titles", "created_at"}
+
+
+def add(run: Run, name: str, *more: str, typed: str = "") -> Answer:
+    return run(
+        "collections", "add", name, "--library-id", "alder", "--account-id", "library.alder", *more, typed=typed
+    )
+
+
+def key_of(session: Session, name: str) -> str:
+    collection = session.scalars(select(Collection).filter_by(name=name)).one()
+    assert KEY.encode() not in collection.account_key_encrypted
+    return account_key_of(collection).get_secret_value()
+
+
+@pytest.fixture
+def sandbox() -> Iterator[RunningSandbox]:
+    with serving() as sandbox:
+        yield sandbox
+
+
+def test_a_collection_is_added_with_the_key_from_a_file(run: Run, session: Session, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    # As Windows' editor writes it.
+    file.write_text(f"\ufeff{KEY}\r\n", encoding="utf-8")
+    answer = add(run, "Alder", "--account-key-file", str(file))
+    assert answer.code == 0
+    assert answer.out == 'Added "Alder". Next: accession collections test "Alder"\n'
+    assert key_of(session, "Alder") == KEY
+
+
+def test_a_collection_is_added_with_the_key_from_the_environment(
+    run: Run, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCESSION_ACCOUNT_KEY", KEY)
+    assert add(run, "Alder").code == 0
+    assert key_of(session, "Alder") == KEY
+
+
+def test_a_collection_is_added_with_the_key_typed_and_not_shown(run: Run, session: Session) -> None:
+    answer = add(run, "Alder", typed=f"{KEY}\n")
+    assert answer.code == 0
+    assert "Account key" in answer.out
+    assert KEY not in answer.out + answer.err
+    assert key_of(session, "Alder") == KEY
+    collection = session.scalars(select(Collection)).one()
+    assert collection.base_url == "https://partner.yourcloudlibrary.com"
+
+
+def test_whoever_types_no_key_adds_nothing(run: Run, session: Session) -> None:
+    answer = add(run, "Alder")
+    assert answer.code == 1
+    assert "Aborted" in answer.err
+    assert session.scalars(select(Collection)).all() == []
+
+
+def test_the_key_cannot_be_an_argument(run: Run, database: None) -> None:
+    assert add(run, "Alder", "--account-key", KEY).code == 2
+
+
+def test_an_empty_key_is_refused(run: Run, database: None, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("\n")
+    assert add(run, "Alder", "--account-key-file", str(file)).sentence == (
+        "The account key is empty: copy it from the vendor's account page."
+    )
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfes3cret"])
+def test_an_unreadable_key_file_is_named_and_not_quoted(
+    run: Run, database: None, tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_bytes(content)
+    sentence = add(run, "Alder", "--account-key-file", str(file)).sentence
+    assert sentence.startswith(f"The account key file {file} cannot be read (")
+    assert sentence.count(str(file)) == 1
+    assert "0xff" not in sentence
+
+
+@pytest.mark.parametrize("name", ["", " Alder", "Alder ", "Al\x1bder", "Al\nder"])
+def test_a_name_that_nobody_could_type_again_is_refused(
+    run: Run, session: Session, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("ACCESSION_ACCOUNT_KEY", KEY)
+    assert add(run, name).sentence.startswith("A collection cannot be named")
+    assert session.scalars(select(Collection)).all() == []
+
+
+@pytest.mark.parametrize("url", ["http://vendor.example", "http://10.0.0.1", "ftp://localhost", "vendor", ""])
+def test_an_unsafe_base_url_is_refused(
+    run: Run, session: Session, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("ACCESSION_ACCOUNT_KEY", KEY)
+    sentence = add(run, "Alder", "--base-url", url).sentence
+    assert 'base URL of collection "Alder" cannot be used' in sentence
+    assert "https://" in sentence
+    assert session.scalars(select(Collection)).all() == []
+
+
+def test_a_name_in_use_is_refused_and_free_again_after_removal(
+    run: Run, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCESSION_ACCOUNT_KEY", KEY)
+    assert add(run, "Alder").code == 0
+    assert add(run, "Alder").sentence == (
+        'There is a collection named "Alder" already: choose another name, '
+        'or remove it with `accession collections remove "Alder"`.'
+    )
+    assert run("collections", "remove", "Alder", "--yes").code == 0
+    assert add(run, "Alder").code == 0
+
+
+def test_the_list_shows_everything_but_the_key(run: Run, session: Session, collection: Collection) -> None:
+    make_pool(session, collection, "abc")
+    make_collection(session, "Birch Library")
+    table = run("collections", "list")
+    assert table.code == 0
+    assert [line.split()[0] for line in table.out.splitlines()] == ["Name", "Alder", "Birch"]
+    found = run("collections", "list", "--json").json
+    assert [(row["name"], row["titles"]) for row in found] == [("Alder Library", 1), ("Birch Library", 0)]
+    assert set(found[0]) == FIELDS
+    assert found[0]["created_at"].endswith("Z")
+    assert "key" not in str(found).lower()
+
+
+def test_an_empty_list_says_what_to_do_next(run: Run, database: None) -> None:
+    assert run("collections", "list").out == (
+        "No collections yet. Add one with: accession collections add NAME ...\n"
+    )
+    assert run("collections", "list", "--json").json == []
+
+
+def test_a_right_account_is_confirmed(run: Run, session: Session, sandbox: RunningSandbox) -> None:
+    customer(session, sandbox)
+    answer = run("collections", "test", "Alder Library")
+    assert answer.code == 0
+    assert answer.out.startswith('The vendor answers for "Alder Library": the account is right')
+    assert sandbox.statistics()["requests"]["marc"] == 1
+
+
+def test_a_wrong_key_is_said(run: Run, session: Session, sandbox: RunningSandbox) -> None:
+    customer(session, sandbox)
+    sandbox.sandbox.account = type(sandbox.account)(account_key="another")
+    sentence = run("collections", "test", "Alder Library").sentence
+    assert sentence.startswith(
+        'Collection "Alder Library": the vendor refused the credentials; '
+        "check the account id and the account key ("
+    )
+    assert "status 401" in sentence
+
+
+def test_a_wrong_library_is_said(run: Run, session: Session, sandbox: RunningSandbox) -> None:
+    customer(session, sandbox).library_id = "elsewhere"
+    session.commit()
+    # The sandbox answers as the vendor may: 404 with an error document.
+    sentence = run("collections", "test", "Alder Library").sentence
+    assert sentence.startswith('Collection "Alder Library": the vendor')
+    assert "library" in sentence
+    assert "status 404" in sentence
+
+
+def test_nobody_listening_is_said(run: Run, collection: Collection) -> None:
+    sentence = run("collections", "test", "Alder Library").sentence
+    assert sentence.startswith('Collection "Alder Library": the connection to the vendor failed: ')
+    assert "http://127.0.0.1:9/" in sentence
+
+
+def test_a_clock_that_is_wrong_is_told_from_a_wrong_key(run: Run, session: Session) -> None:
+    """The vendor in a process of its own, where it is another time."""
+    serve = ("sandbox", "serve", "--port", "0", "--titles", "0")
+    with process(*serve, env=environment(PYTHONUNBUFFERED="1")) as vendor:
+        assert vendor.stdout is not None
+        base_url = vendor.stdout.readline().split()[-1]
+        made = make_collection(session, "Alder Library")
+        made.library_id, made.account_id, made.base_url = "sandbox", "library.sandbox", base_url
+        session.commit()
+        with time_machine.travel(datetime.now(UTC) + timedelta(minutes=20)):
+            sentence = run("collections", "test", "Alder Library").sentence
+    assert "this machine's clock is 20 minutes ahead of the vendor's; set the clock right" in sentence
+
+
+def test_removal_asks_and_a_no_keeps_the_collection(
+    run: Run, session: Session, collection: Collection
+) -> None:
+    asked = run("collections", "remove", "Alder Library", typed="n\n")
+    assert asked.code == 1
+    assert 'Mark "Alder Library" for deletion? Its imports stop' in asked.out
+    assert len(run("collections", "list", "--json").json) == 1
+
+
+@pytest.mark.parametrize(("more", "typed"), [((), "y\n"), (("--yes",), "")])
+def test_a_removed_collection_is_marked_and_out_of_sight(
+    run: Run, session: Session, collection: Collection, more: tuple[str, ...], typed: str
+) -> None:
+    make_pool(session, collection, "abc")
+    answer = run("collections", "remove", "Alder Library", *more, typed=typed)
+    assert answer.code == 0
+    assert answer.out.endswith('"Alder Library" is marked for deletion.\n')
+    session.refresh(collection)
+    assert collection.marked_for_deletion_at is not None
+    assert run("collections", "list", "--json").json == []
+    assert run("titles", "list", "--json").json == []
+    assert run("status", "--json").json == []
+
+
+@pytest.mark.parametrize("verb", ["test", "remove"])
+def test_an_unknown_collection_is_said(run: Run, database: None, verb: str) -> None:
+    assert run("collections", verb, "Alder").sentence == 'No collection found named "Alder".'
+
+
+def test_a_collection_whose_key_file_is_gone_says_so(
+    run: Run, home: Path, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCESSION_ACCOUNT_KEY", KEY)
+    assert add(run, "Alder").code == 0
+    assert (home / "secret.key").stat().st_mode & 0o777 == 0o600
+    os.rename(home / "secret.key", home / "lost.key")
+    from accession.catalog import keys
+
+    keys._cipher.cache_clear()
+    assert f"The key file {home / 'secret.key'} cannot be read" in run("collections", "test", "Alder").sentence
