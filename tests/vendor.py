@@ -17,12 +17,13 @@ _stamps = count(1)
 def marc(*item_ids: str, title: str = "A title") -> str:
     """A purchase record with an 001 for each id, and the stamps that the vendor renews in each answer."""
     stamp = next(_stamps)
-    controls = "".join(f'<marc:controlfield tag="001">{escape(i)}</marc:controlfield>' for i in item_ids)
+    controls = [("001", escape(item_id)) for item_id in item_ids]
+    controls.append(("005", f"2021040223{stamp % 10000:04}.0"))
+    controls.append(("008", f"{stamp % 1000000:06}s2013||||||||||||o|||||||||||eng|d"))
+    fields = (f'<marc:controlfield tag="{tag}">{text}</marc:controlfield>' for tag, text in controls)
     return (
         "<marc:record><marc:leader>01034nam a22002413a 4500</marc:leader>"
-        f"{controls}"
-        f'<marc:controlfield tag="005">2021040223{stamp % 10000:04}.0</marc:controlfield>'
-        f'<marc:controlfield tag="008">{stamp % 1000000:06}s2013||||||||||||o|||||||||||eng|d</marc:controlfield>'
+        f"{''.join(fields)}"
         '<marc:datafield tag="245" ind1="1" ind2="0">'
         f'<marc:subfield code="a">{escape(title)}</marc:subfield></marc:datafield></marc:record>'
     )

@@ -16,6 +16,7 @@ import pytest
 import structlog
 from pydantic import SecretStr
 from redis import Redis
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
@@ -95,9 +96,13 @@ def run(tasks: None, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.fixture(scope="session")
-def tasks(servers: ServerUrls) -> None:
+def tasks(servers: ServerUrls) -> Iterator[None]:
     """The Celery app on the servers of this test process, whichever test asks for it first."""
     import accession.tasks.purchases  # noqa: F401
+
+    yield
+    for retired in _retired:
+        retired.dispose()
 
 
 @pytest.fixture
@@ -111,39 +116,44 @@ def broker(servers: ServerUrls) -> Iterator[Redis]:
 
 
 @contextmanager
-def settings(**changes: Any) -> Iterator[Settings]:
+def settings(**changes: Any) -> Iterator[None]:
     """For a while this process has these settings, and the connections and keys that go with them."""
-    before = get_settings()
-    try:
-        use_settings(Settings(**changes))
-        _forget()
-        yield get_settings()
-    finally:
-        use_settings(before)
-        _forget()
+    with _other_settings(Settings(**changes)):
+        yield
 
 
 @contextmanager
 def read_anew(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Iterator[None]:
     """For a while this process has the settings that its environment gives, with these variables."""
-    before = get_settings()
     with monkeypatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
-        try:
-            use_settings(None)
-            _forget()
+        with _other_settings(None):
             yield
-        finally:
-            use_settings(before)
-            _forget()
 
 
-def _forget() -> None:
-    if engine.cache_info().currsize:
-        engine().dispose()
-    engine.cache_clear()
+@contextmanager
+def _other_settings(other: Settings | None) -> Iterator[None]:
+    before = get_settings()
+    same_database = other is not None and other.database_url == before.database_url
+    try:
+        use_settings(other)
+        _forget(connections=not same_database)
+        yield
+    finally:
+        use_settings(before)
+        _forget(connections=not same_database)
+
+
+_retired: list[Engine] = []
+
+
+def _forget(*, connections: bool) -> None:
     keys._cipher.cache_clear()
+    if connections:
+        if engine.cache_info().currsize:
+            _retired.append(engine())
+        engine.cache_clear()
 
 
 @pytest.fixture

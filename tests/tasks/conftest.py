@@ -44,11 +44,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning"))
 
 
-def eventually(look: Callable[[], Any], what: str) -> Any:
-    """What `look` returns once that is true; fails after 20 seconds."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
+def eventually(look: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> Any:
+    """What `look` returns once that is true; fails when it stays false too long."""
+    deadline = time.monotonic() + seconds
     while not (seen := look()):
-        assert time.monotonic() < deadline, f"in {DEADLINE_SECONDS} s it did not come true that {what}"
+        assert time.monotonic() < deadline, f"in {seconds} s it did not come true that {what}"
         time.sleep(0.005)
     return seen
 
@@ -220,6 +220,7 @@ class Chains:
     """What a test starts, and what the ledger says of it."""
 
     broker: Broker
+    patience_seconds: float = DEADLINE_SECONDS
 
     def start(self, collection: Collection, *, force: bool = False) -> str:
         """Queue a chain as the command line does; its task id."""
@@ -246,7 +247,7 @@ class Chains:
             run = self.run(task_id)
             return run if run is not None and not is_active(run) else None
 
-        run: Run = eventually(ended_run, f"the run {task_id} has ended")
+        run: Run = eventually(ended_run, f"the run {task_id} has ended", self.patience_seconds)
         self.broker.settle()
         return run
 

@@ -36,6 +36,7 @@ from tests.tasks.conftest import Broker, Chains, eventually, number_of, runs, se
 
 DAYS = 24
 TITLES = 120
+PATIENCE_SECONDS = 60
 
 
 @contextmanager
@@ -78,7 +79,7 @@ class Crew:
         """Ask all to end when their pages are done, and wait for that; their exit codes."""
         for worker in self.workers:
             worker.terminate()
-        codes = [worker.wait(timeout=20) for worker in self.workers]
+        codes = [worker.wait(timeout=PATIENCE_SECONDS) for worker in self.workers]
         self.workers.clear()
         return codes
 
@@ -116,6 +117,17 @@ def _crew(servers: ServerUrls, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture
 def crew(_crew: Crew, broker: Broker) -> Crew:
     return _crew
+
+
+@pytest.fixture
+def chains(broker: Broker) -> Chains:
+    """Chains that may wait for a worker to start on a busy machine."""
+    return Chains(broker, PATIENCE_SECONDS)
+
+
+def on_its_way() -> None:
+    """Wait until a chain has stored its first five pages."""
+    eventually(lambda: pages() >= 5, "the chain is on its way", PATIENCE_SECONDS)
 
 
 def assert_imported(collection: Collection, running: RunningSandbox, task_id: str) -> None:
@@ -181,7 +193,7 @@ def test_killed_worker_children_are_followed_by_others_that_go_on(
     with library(session, "Alder Library", seed=1, latency_ms=10) as alder:
         workers = crew.at_work(1)
         task_id = chains.start(alder[0])
-        eventually(lambda: pages() >= 5, "the chain is on its way")
+        on_its_way()
         for worker in workers:
             for child in worker.children():
                 child.kill()
@@ -200,7 +212,7 @@ def test_stopped_workers_finish_their_pages_and_another_goes_on(
     with library(session, "Alder Library", seed=1, latency_ms=10) as alder:
         crew.at_work(1)
         task_id = chains.start(alder[0])
-        eventually(lambda: pages() >= 5, "the chain is on its way")
+        on_its_way()
         assert set(crew.stop()) == {0}
         stopped_at = pages()
         assert runs()[0].state == "running"
@@ -222,7 +234,7 @@ def test_killed_workers_are_followed_at_once_by_one_that_goes_on(
     with library(session, "Alder Library", seed=1, latency_ms=10) as alder:
         crew.at_work(1)
         task_id = chains.start(alder[0])
-        eventually(lambda: pages() >= 5, "the chain is on its way")
+        on_its_way()
         crew.kill()
         assert resume_interrupted_work() == 1
         crew.at_work(1)

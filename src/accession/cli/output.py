@@ -19,8 +19,8 @@ _WORD = 14
 NO_COLLECTIONS = "No collections yet. Add one with: accession collections add NAME ..."
 
 # What is piped into a file or a pager is not squeezed to the width of a terminal that is not there.
-console = Console(width=None if sys.stdout.isatty() else 160)
-error_console = Console(stderr=True)
+console = Console(width=None if sys.stdout.isatty() else 160, emoji=False)
+error_console = Console(stderr=True, emoji=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with the fields that docs/json.md lists.")]
 InCollection = Annotated[

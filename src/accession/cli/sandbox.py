@@ -60,6 +60,7 @@ def serve_(
             f"  statistics: {base_url}/sandbox/statistics",
             markup=False,
             highlight=False,
+            soft_wrap=True,
         )
 
     serve(port, sandbox, tell)

@@ -5,16 +5,18 @@ import sys
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from accession.catalog import schema
 from accession.catalog.keys import make_key_file_if_missing
 from accession.cli.attach import attach, attached_servers
 from accession.cli.checks import run_checks
-from accession.cli.output import console, print_json
+from accession.cli.output import console, counted, harmless, print_json
 from accession.cli.sandbox import DEFAULT_PORT
 from accession.database import engine
 from accession.errors import UserError
-from accession.local.servers import ServerUrls
+from accession.local.embedded import port_is_free
+from accession.local.home import prepare_home
 from accession.local.supervisor import ChildSpec, Supervisor, detach, stop_running, worker_and_beat
 from accession.settings import get_settings
 
@@ -48,7 +50,7 @@ def up(
     supervisor = Supervisor(
         settings,
         children,
-        prepare=_prepare,
+        prepare=lambda _: _prepare(None if sandbox is None else sandbox_port),
         on_ready=lambda _: console.print(
             f"Accession runs in {settings.home}; Ctrl-C stops it.", soft_wrap=True
         ),
@@ -61,8 +63,13 @@ def _sandbox_child(titles: int, port: int) -> ChildSpec:
     return ChildSpec("sandbox", (sys.executable, *command), 5)
 
 
-def _prepare(urls: ServerUrls) -> None:
-    """Before any child starts: the schema, the key file, and the work that a crash has interrupted."""
+def _prepare(port: int | None) -> None:
+    """Before any child starts: the schema, the key file, and the work that a crash has interrupted.
+
+    Raises `UserError` when the port is taken that the sandbox is to have.
+    """
+    if port is not None and not port_is_free(port):
+        raise UserError(f"The sandbox vendor's port {port} is taken: choose another with --sandbox-port.")
     broker_is_ours = get_settings().redis_url is None
     attach()
     make_key_file_if_missing()
@@ -72,7 +79,7 @@ def _prepare(urls: ServerUrls) -> None:
         from accession.tasks.recovery import resume_interrupted_work
 
         if runs := resume_interrupted_work():
-            console.print(f"{runs} interrupted runs go on.")
+            console.print(f"Going on with {counted(runs, 'interrupted run')}.")
 
 
 def down(
@@ -119,6 +126,7 @@ def beat() -> None:
     """Run the schedule, as `accession up` does; one is enough for all machines."""
     attached_servers()
     settings = get_settings()
+    prepare_home(settings.home)
     from accession.tasks.app import app
 
     schedule = settings.home / "beat-schedule"
@@ -160,6 +168,6 @@ def doctor(
     else:
         for found in checks:
             mark = "[green]ok  [/green]" if found.ok else "[red]BAD [/red]"
-            console.print(mark, f"{found.what}: {found.finding}", soft_wrap=True, highlight=False)
+            console.print(mark, Text(harmless(f"{found.what}: {found.finding}")), soft_wrap=True)
     if not all(found.ok for found in checks):
         raise typer.Exit(1)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from accession.catalog.ledger import Workflow, find_run, is_active, latest_run
 from accession.catalog.models import Run, RunState
 from accession.catalog.queries import count_pending_applies
-from accession.cli.output import error_console, harmless
+from accession.cli.output import counted, error_console, harmless
 from accession.clock import utc_now
 from accession.database import transaction
 from accession.tasks.app import app
@@ -51,7 +51,8 @@ def watch(names: Mapping[int, str], task_ids: Mapping[int, str]) -> bool:
             time.sleep(_POLL_SECONDS)
     for chain in chains:
         if not chain.succeeded:
-            error_console.print(f"{chain.name}: {harmless(chain.remark)}", style="red", markup=False)
+            sentence = harmless(f"{chain.name}: {chain.remark}")
+            error_console.print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
     return all(chain.succeeded for chain in chains)
 
 
@@ -65,7 +66,7 @@ def _look(session: Session, chain: Chain) -> Chain:
     if run.state != RunState.SUCCEEDED:
         return replace(seen, succeeded=False, remark=f"{run.state}: {run.error}")
     if waiting := count_pending_applies(session, chain.collection_id):
-        return replace(seen, remark=f"applying {waiting:,} titles")
+        return replace(seen, remark=f"applying {counted(waiting, 'title')}")
     return replace(seen, succeeded=True, remark="done")
 
 
@@ -78,7 +79,8 @@ def _look_at_message(session: Session, chain: Chain) -> Chain:
         return replace(chain, remark=remark)
     other = latest_run(session, chain.collection_id, Workflow.PURCHASES)
     if result.result == Outcome.REFUSED and other is not None:
-        error_console.print(f"{chain.name}: an import is at work already; watching that one.", markup=False)
+        said = harmless(f"{chain.name}: an import is at work already; watching that one.")
+        error_console.print(said, markup=False, highlight=False, soft_wrap=True)
         return replace(chain, task_id=other.task_id)
     return replace(chain, succeeded=False, remark=f"the import did not start: {result.result}")
 
@@ -110,7 +112,7 @@ class _Rate(ProgressColumn):
 
 def _progress() -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TextColumn("{task.fields[day]}"),
         TextColumn("{task.fields[records]:,} records"),

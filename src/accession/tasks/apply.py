@@ -12,7 +12,7 @@ from accession.catalog.apply import apply_outbox
 from accession.catalog.models import ApplyOutbox, LicensePool
 from accession.clock import utc_now
 from accession.database import transaction
-from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, app
+from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, MAX_RETRIES, app
 from accession.tasks.lock import TITLE_LOCK_SECONDS, TaskLock
 
 log = structlog.get_logger(__name__)
@@ -34,7 +34,7 @@ def publish_applies(outbox_ids: Sequence[int]) -> None:
     autoretry_for=(OperationalError,),
     retry_backoff=5,
     retry_jitter=False,
-    max_retries=None,
+    max_retries=MAX_RETRIES,
     default_retry_delay=LOST_CHILD_WAIT_SECONDS,
 )
 def bibliographic_apply(self: Task, outbox_ids: list[int]) -> None:
@@ -62,7 +62,9 @@ def bibliographic_apply(self: Task, outbox_ids: list[int]) -> None:
             lock.release()
     log.info("titles applied", editions=applied.editions, pools=applied.pools)
     if locked := sorted(locks.keys() - mine.keys()):
-        raise self.retry(args=(locked,), countdown=_LOCKED_WAIT_SECONDS)
+        # Waiting for one's turn uses up no retries; a lock that nobody gives back ends by itself.
+        turns = self.request.retries + 1
+        raise self.retry(args=(locked,), countdown=_LOCKED_WAIT_SECONDS, max_retries=turns)
 
 
 def _title_locks(holder: str, outbox_ids: Sequence[int]) -> dict[int, TaskLock]:
