@@ -22,6 +22,11 @@ from tests.making import make_collection
 from tests.vendor import Vendor
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The demo takes longest: it starts first, and the others run beside it."""
+    items.sort(key=lambda item: item.path.name != "test_demo.py")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _no_settings_of_the_machine() -> None:
     for name in list(os.environ):

@@ -232,7 +232,7 @@ def process(*arguments: str, env: dict[str, str]) -> "Iterator[subprocess.Popen[
 
 
 @contextmanager
-def running_worker(servers: ServerUrls, home: Path) -> "Iterator[subprocess.Popen[str]]":
+def running_worker(servers: ServerUrls, home: Path) -> Iterator[None]:
     """`accession worker` on the servers of this test process."""
     from accession.tasks.app import app
 
@@ -248,7 +248,7 @@ def running_worker(servers: ServerUrls, home: Path) -> "Iterator[subprocess.Pope
         )
     try:
         eventually(lambda: app.control.ping(timeout=0.2), PATIENCE_SECONDS)
-        yield worker
+        yield
     finally:
         worker.terminate()
         worker.wait(PATIENCE_SECONDS)

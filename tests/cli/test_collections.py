@@ -10,6 +10,7 @@ import time_machine
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from accession.catalog import keys
 from accession.catalog.keys import account_key_of
 from accession.catalog.models import Collection
 from accession.sandbox.server import RunningSandbox
@@ -22,7 +23,15 @@ FIELDS = {"name", "library_id", "account_id", "base_url", "titles", "created_at"
 
 def add(run: Run, name: str, *more: str, typed: str = "") -> Answer:
     return run(
-        "collections", "add", name, "--library-id", "alder", "--account-id", "library.alder", *more, typed=typed
+        "collections",
+        "add",
+        name,
+        "--library-id",
+        "alder",
+        "--account-id",
+        "library.alder",
+        *more,
+        typed=typed,
     )
 
 
@@ -173,7 +182,6 @@ def test_a_wrong_key_is_said(run: Run, session: Session, sandbox: RunningSandbox
 def test_a_wrong_library_is_said(run: Run, session: Session, sandbox: RunningSandbox) -> None:
     customer(session, sandbox).library_id = "elsewhere"
     session.commit()
-    # The sandbox answers as the vendor may: 404 with an error document.
     sentence = run("collections", "test", "Alder Library").sentence
     assert sentence.startswith('Collection "Alder Library": the vendor')
     assert "library" in sentence
@@ -236,7 +244,7 @@ def test_a_collection_whose_key_file_is_gone_says_so(
     assert add(run, "Alder").code == 0
     assert (home / "secret.key").stat().st_mode & 0o777 == 0o600
     os.rename(home / "secret.key", home / "lost.key")
-    from accession.catalog import keys
-
     keys._cipher.cache_clear()
-    assert f"The key file {home / 'secret.key'} cannot be read" in run("collections", "test", "Alder").sentence
+    assert (
+        f"The key file {home / 'secret.key'} cannot be read" in run("collections", "test", "Alder").sentence
+    )

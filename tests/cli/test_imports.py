@@ -1,37 +1,21 @@
-"""Starting imports: what is queued, and, with a worker, watching them to their ends."""
+"""Starting imports: the two commands, and what they queue."""
 
 import json
 import subprocess
 import sys
 from base64 import b64decode
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis import Redis
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from accession.catalog.models import Collection, LicensePool, PurchaseRecord, RunState
-from accession.catalog.models import Run as LedgerRun
+from accession.catalog.models import Collection
 from accession.cli.scripts import purchase_record_import
 from accession.clock import utc_now
 from accession.local.servers import ServerUrls
-from accession.sandbox.server import RunningSandbox
-from accession.settings import get_settings
-from tests.cli.conftest import (
-    PATIENCE_SECONDS,
-    Answer,
-    Run,
-    complete_up_to,
-    customer,
-    environment,
-    running_worker,
-    serving,
-)
-from tests.local.machine import eventually
+from tests.cli.conftest import PATIENCE_SECONDS, Answer, Run, environment
 from tests.making import make_collection
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +28,7 @@ Queued = list[tuple[str, list[Any], dict[str, Any]]]
 
 def queued(broker: Redis) -> Queued:
     """Task, arguments and keyword arguments of each message, oldest first."""
-    messages = [json.loads(raw) for raw in reversed(broker.lrange("default", 0, -1))]  # type: ignore[arg-type]
+    messages = [json.loads(raw) for raw in reversed(broker.lrange("default", 0, -1))]
     bodies = [json.loads(b64decode(message["body"])) for message in messages]
     return [
         (message["headers"]["task"], body[0], body[1]) for message, body in zip(messages, bodies, strict=True)
@@ -54,10 +38,6 @@ def queued(broker: Redis) -> Queued:
 def script(run: Run, *arguments: str) -> Answer:
     """`bibliotheca_purchase_record_import`, in this process."""
     return run(*arguments, program=purchase_record_import)
-
-
-def titles(session: Session) -> int:
-    return session.scalar(select(func.count()).select_from(LicensePool)) or 0
 
 
 # Both commands
@@ -125,9 +105,7 @@ def test_no_collections_to_import_says_what_to_do_next(
     run: Run, broker: Redis, database: None, more: tuple[str, ...]
 ) -> None:
     answer = run("import", "purchases", "--import-all", *more)
-    assert answer == Answer(
-        0, "No collections yet. Add one with: accession collections add NAME ...\n", ""
-    )
+    assert answer == Answer(0, "No collections yet. Add one with: accession collections add NAME ...\n", "")
 
 
 @pytest.mark.parametrize("forced", [False, True])
@@ -168,102 +146,3 @@ def test_the_script_is_there_to_be_called(
     assert (done.returncode, done.stdout, done.stderr) == (0, "Queued the import for Alder Library.\n", "")
     assert queued(broker) == [(BY_COLLECTION, [collection.id], {})]
     assert (ROOT / "bin" / "bibliotheca_purchase_record_import").stat().st_mode & 0o111
-
-
-# With a worker
-
-
-@pytest.fixture(scope="module")
-def worker(servers: ServerUrls, tasks: None) -> Iterator[None]:
-    with running_worker(servers, get_settings().home):
-        yield
-
-
-@pytest.fixture
-def sandbox() -> Iterator[RunningSandbox]:
-    with serving() as sandbox:
-        yield sandbox
-
-
-def wait_for(run: Run, *more: str) -> Answer:
-    return run("import", "purchases", "--collection", "Alder [/Library]", "--wait", *more)
-
-
-def alder(session: Session, sandbox: RunningSandbox) -> Collection:
-    """A customer whose name would be a mistake in a text with markup."""
-    return customer(session, sandbox, "Alder [/Library]")
-
-
-def test_the_doctor_is_content(run: Run, worker: None, collection: Collection) -> None:
-    answer = run("doctor")
-    assert answer.code == 0, answer
-    assert "ok   workers: 1 answering\n" in answer.out
-    assert "BAD" not in answer.out
-
-
-def test_waiting_ends_with_every_title_imported_and_applied(
-    run: Run, worker: None, broker: Redis, session: Session, sandbox: RunningSandbox
-) -> None:
-    alder(session, sandbox)
-    answer = wait_for(run)
-    assert answer.code == 0, answer
-    assert "Alder [/Library]" in answer.err
-    assert f"{datetime.now(UTC):%Y-%m-%d}" in answer.err
-    assert "12 records" in answer.err
-    assert "done" in answer.err
-    assert titles(session) == 12
-    (row,) = run("status", "--json").json
-    assert (row["state"], row["titles_new"], row["applies_pending"]) == ("succeeded", 12, 0)
-    shown = {title["title"] for title in run("titles", "list", "--json").json}
-    assert shown == {purchase.work.title for purchase in sandbox.catalogue.purchases}
-
-
-def test_waiting_for_several_shows_each(
-    run: Run, worker: None, broker: Redis, session: Session, sandbox: RunningSandbox
-) -> None:
-    alder(session, sandbox)
-    customer(session, sandbox, "Birch")
-    answer = run("import", "purchases", "--import-all", "--wait")
-    assert answer.code == 0, answer
-    assert "Alder [/Library]" in answer.err
-    assert "Birch" in answer.err
-    assert titles(session) == 24
-
-
-def test_waiting_for_what_is_up_to_date_already(
-    run: Run, worker: None, broker: Redis, session: Session, sandbox: RunningSandbox
-) -> None:
-    complete_up_to(session, alder(session, sandbox), utc_now().replace(year=utc_now().year + 1))
-    session.commit()
-    assert wait_for(run).code == 0
-    assert titles(session) == 0
-
-
-def test_waiting_for_a_failure_says_why(
-    run: Run, worker: None, broker: Redis, session: Session, sandbox: RunningSandbox
-) -> None:
-    alder(session, sandbox)
-    sandbox.sandbox.account = type(sandbox.account)(account_key="another")
-    answer = wait_for(run)
-    assert answer.code == 1
-    reasons = [line for line in answer.err.splitlines() if line.startswith("Alder [/Library]: failed: ")]
-    assert len(reasons) == 1
-    assert "the vendor refused the credentials; check the account id and the account key" in reasons[0]
-    assert "status 401" in reasons[0]
-    (row,) = run("status", "--json").json
-    assert row["state"] == "failed"
-
-
-def test_waiting_joins_the_run_that_is_at_work_already(
-    run: Run, worker: None, broker: Redis, session: Session
-) -> None:
-    with serving(latency_ms=300) as sandbox:
-        alder(session, sandbox)
-        assert run("import", "purchases", "--collection", "Alder [/Library]").code == 0
-        eventually(lambda: run("status", "--json").json[0]["state"] == "running")
-        answer = wait_for(run, "--force-reimport")
-    assert answer.code == 0, answer
-    assert "Alder [/Library]: an import is at work already; watching that one.\n" in answer.err
-    rows = session.scalars(select(LedgerRun)).all()
-    assert [row.state for row in rows] == [RunState.SUCCEEDED]
-    assert session.scalar(select(func.count()).select_from(PurchaseRecord)) == 12

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import typer
+from redis import RedisError
+from sqlalchemy.exc import OperationalError as DatabaseError
 from typer.main import get_command
 
 from accession import __version__
@@ -116,6 +118,23 @@ def test_an_error_that_nobody_foresaw_is_not_swallowed(run: Run) -> None:
 
     with pytest.raises(ZeroDivisionError, match="a bug"):
         run(program=lambda: main.run_app(broken))
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (RedisError("gone"), "The broker does not answer (gone)"),
+        (DatabaseError("SELECT", {}, Exception("gone\nhint")), "The database does not answer (gone)"),
+    ],
+)
+def test_servers_that_go_away_in_the_middle_are_said(run: Run, error: Exception, sentence: str) -> None:
+    unlucky = typer.Typer()
+
+    @unlucky.command()
+    def work() -> None:
+        raise error
+
+    assert run(program=lambda: main.run_app(unlucky)).sentence.startswith(sentence)
 
 
 # Without servers

@@ -10,7 +10,18 @@ from tests.cli.conftest import PATIENCE_SECONDS, Run, environment, process
 
 
 def test_it_says_where_it_answers_and_as_whom_and_ends_with_ctrl_c() -> None:
-    serve = ("sandbox", "serve", "--port", "0", "--titles", "30", "--from", "2024-01-01", "--until", "2024-02-01")
+    serve = (
+        "sandbox",
+        "serve",
+        "--port",
+        "0",
+        "--titles",
+        "30",
+        "--from",
+        "2024-01-01",
+        "--until",
+        "2024-02-01",
+    )
     with process(*serve, "--seed", "7", env=environment()) as vendor:
         assert vendor.stdout is not None
         lines = [vendor.stdout.readline() for _ in range(3)]

@@ -182,7 +182,10 @@ def test_the_doctor_of_a_home_that_was_never_used(run: Run, tmp_path: Path) -> N
 
 
 def test_the_doctor_of_servers_that_do_not_answer(run: Run, tmp_path: Path) -> None:
-    dead = {"database_url": "postgresql://u:hidden@127.0.0.1:9/d", "redis_url": "redis://:hidden@127.0.0.1:9/0"}
+    dead = {
+        "database_url": "postgresql://u:hidden@127.0.0.1:9/d",
+        "redis_url": "redis://:hidden@127.0.0.1:9/0",
+    }
     with settings(home=tmp_path, **dead):
         found = findings(run)
     bad = {what: finding for what, (ok, finding) in found.items() if not ok}

@@ -70,7 +70,9 @@ def test_whoever_forgot_to_start_a_worker_is_told(
     assert "Alder Library: the import did not start: stopped" in terminal.getvalue()
 
 
-def test_a_refusal_whose_cause_is_gone_is_said(watch: Any, terminal: io.StringIO, collection: Collection) -> None:
+def test_a_refusal_whose_cause_is_gone_is_said(
+    watch: Any, terminal: io.StringIO, collection: Collection
+) -> None:
     end_task(REFUSED)
     watching = Watching(watch, collection)
     watching.finish()
@@ -88,9 +90,7 @@ def test_day_records_share_retries_and_applies_are_shown(
     assert run is not None
     session.commit()
     watching = Watching(watch, collection)
-    record_page(
-        run, Counters(1234), since=since, next_cursor={"current_day": half.isoformat(), "offset": 51}
-    )
+    record_page(run, Counters(1234), since=since, next_cursor={"current_day": half.isoformat(), "offset": 51})
     session.commit()
     eventually(lambda: f"{half:%Y-%m-%d}" in terminal.getvalue())
     eventually(lambda: "1,234 records" in terminal.getvalue())

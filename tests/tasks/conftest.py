@@ -1,8 +1,10 @@
 """A worker in a thread of this process, on the real broker; and messages delivered by hand."""
 
+import gc
 import json
 import re
 import time
+import warnings
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -342,6 +344,9 @@ def running_worker(app: Celery) -> Iterator[None]:
             _not_waiting_for_results(),
         ):
             yield
+    # Celery leaves the sockets of a worker that has stopped to the garbage collector.
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from accession.catalog.ledger import end_run, lock_run
 from accession.catalog.models import Collection, PurchaseRecord, Run, RunState
+from accession.clock import utc_now
 from accession.database import engine, transaction
 from accession.settings import get_settings, use_settings
 from tests.making import day
@@ -236,17 +237,17 @@ def test_a_second_delivery_that_meets_the_end_of_its_run_leaves_no_lock_and_no_o
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It looks at run and lock while the last page, delivered a first time, is about to be committed."""
-    from accession.tasks.lock import TaskLock
+    from accession.tasks.lock import Held, TaskLock
 
     looks_at_lock, released = threading.Event(), threading.Event()
-    extend = TaskLock.extend
+    hold = TaskLock.hold
 
-    def late_look(lock: TaskLock) -> bool:
+    def late_look(lock: TaskLock) -> Held:
         looks_at_lock.set()
         released.wait(10)
-        return extend(lock)
+        return hold(lock)
 
-    monkeypatch.setattr(TaskLock, "extend", late_look)
+    monkeypatch.setattr(TaskLock, "hold", late_look)
     message = delivered_again(page_committed_and_nothing_sent, kwargs=runs()[0].cursor)
     second = threading.Thread(target=broker.deliver, args=(message,), kwargs={"redelivered": True})
     with Session(engine()) as first:
@@ -260,6 +261,30 @@ def test_a_second_delivery_that_meets_the_end_of_its_run_leaves_no_lock_and_no_o
         released.set()
     second.join(10)
     assert (runs()[0].state, broker.locks()) == ("succeeded", {})
+
+
+def test_a_second_first_message_that_comes_behind_the_whole_run_leaves_no_lock(
+    collection: Collection,
+    chains: Chains,
+    vendor: WatchedVendor,
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first delivery does it all between the second's looks at the ledger and at the lock."""
+    from accession.tasks.lock import Held, TaskLock
+
+    set_checkpoint(collection.id, utc_now() + timedelta(hours=1))
+    message = first_message(chains, broker, collection)
+    hold = TaskLock.hold
+
+    def late_look(lock: TaskLock) -> Held:
+        monkeypatch.setattr(TaskLock, "hold", hold)
+        assert broker.deliver(message) == "done"
+        return hold(lock)
+
+    monkeypatch.setattr(TaskLock, "hold", late_look)
+    assert isinstance(broker.deliver(message, redelivered=True), Ignore)
+    assert ([run.state for run in runs()], broker.locks()) == (["succeeded"], {})
 
 
 def waiting_for_a_row() -> bool:

@@ -56,6 +56,22 @@ def test_an_apply_whose_database_goes_away_is_tried_again(
     assert (applied_titles(), rows_left()) == ({"t1"}, [])
 
 
+def test_waiting_for_a_title_that_is_locked_uses_up_no_retries(
+    session: Session, collection: Collection, broker: Broker
+) -> None:
+    row_ids = found(session, collection, "t1", "t2")
+    lock = f"BibliographicApply:{session.get_one(ApplyOutbox, row_ids[1]).license_pool.identifier_id}"
+    session.rollback()
+    broker.redis.set(lock, "another")
+    publish(row_ids)
+    for _ in range(10):
+        broker.deliver_next("apply")
+        (waiting,) = broker.messages("apply")
+        assert (waiting.args, waiting.retries) == ([row_ids[1:]], 0)
+        assert waiting.eta is not None
+    assert (applied_titles(), rows_left()) == ({"t1"}, row_ids[1:])
+
+
 def set_published(row_id: int, *, minutes_ago: int) -> None:
     moment = utc_now() - timedelta(minutes=minutes_ago)
     with transaction() as session:

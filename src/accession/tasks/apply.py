@@ -13,7 +13,7 @@ from accession.catalog.models import ApplyOutbox, LicensePool
 from accession.clock import utc_now
 from accession.database import transaction
 from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, MAX_RETRIES, app
-from accession.tasks.lock import TITLE_LOCK_SECONDS, TaskLock
+from accession.tasks.lock import TITLE_LOCK_SECONDS, Held, TaskLock
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +45,7 @@ def bibliographic_apply(self: Task, outbox_ids: list[int]) -> None:
     """
     locks = _title_locks(self.request.id, outbox_ids)
     # This task's own lock may be left from a worker that died: the message came back with the same id.
-    mine = {row_id: lock for row_id, lock in locks.items() if lock.take() or lock.extend()}
+    mine = {row_id: lock for row_id, lock in locks.items() if lock.hold() is not Held.BY_ANOTHER}
     try:
         with transaction() as session:
             applied = apply_outbox(session, list(mine))
@@ -62,9 +62,8 @@ def bibliographic_apply(self: Task, outbox_ids: list[int]) -> None:
             lock.release()
     log.info("titles applied", editions=applied.editions, pools=applied.pools)
     if locked := sorted(locks.keys() - mine.keys()):
-        # Waiting for one's turn uses up no retries; a lock that nobody gives back ends by itself.
-        turns = self.request.retries + 1
-        raise self.retry(args=(locked,), countdown=_LOCKED_WAIT_SECONDS, max_retries=turns)
+        # A new message, so that waiting for one's turn uses up no retries.
+        bibliographic_apply.apply_async((locked,), countdown=_LOCKED_WAIT_SECONDS)
 
 
 def _title_locks(holder: str, outbox_ids: Sequence[int]) -> dict[int, TaskLock]:

@@ -46,7 +46,7 @@ from accession.errors import UserError
 from accession.settings import get_settings
 from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, MAX_RETRIES, MAX_RETRY_AFTER_SECONDS
 from accession.tasks.apply import publish_applies
-from accession.tasks.lock import TaskLock, workflow_lock
+from accession.tasks.lock import Held, TaskLock, workflow_lock
 
 log = structlog.get_logger(__name__)
 
@@ -181,17 +181,16 @@ def _enter(
         log.warning("a message of a run that has ended; nothing to do", state=run.state)
         lock.release()
         raise Ignore
-    if not lock.extend():
-        if lock.take():
-            if run is not None:
-                log.warning("workflow lock expired between invocations")
-        elif run is None:
-            log.warning("another run is at work for this collection", held_by=lock.taken_by())
-            return Outcome.REFUSED
-        else:
-            log.warning("workflow lock lost to a newer run; the chain stops", held_by=lock.taken_by())
-            end_run(run, RunState.INTERRUPTED, "Its lock had expired, and a newer run took over.")
-            return Outcome.STOPPED
+    held = lock.hold()
+    if held is Held.BY_ANOTHER and run is None:
+        log.warning("another run is at work for this collection", held_by=lock.taken_by())
+        return Outcome.REFUSED
+    if held is Held.BY_ANOTHER:
+        log.warning("workflow lock lost to a newer run; the chain stops", held_by=lock.taken_by())
+        end_run(run, RunState.INTERRUPTED, "Its lock had expired, and a newer run took over.")
+        return Outcome.STOPPED
+    if held is Held.NEWLY and run is not None:
+        log.warning("workflow lock expired between invocations")
     return run or _opened_run(task, session, collection, arguments), collection
 
 
@@ -204,6 +203,7 @@ def _opened_run(
     run = lock_run(session, task.request.id)
     if run is None or not is_active(run):
         # Another delivery of this first message has done it all meanwhile, or the collection is gone.
+        task.kind.lock(collection.id, task.request.id).release()
         raise Ignore
     return run
 

@@ -6,14 +6,31 @@ took it, and forgets it on release.)
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from accession.catalog.ledger import LEASE
 from accession.tasks.app import app
 
 TITLE_LOCK_SECONDS = 20 * 60
 
+_HOLD = """
+local holder = redis.call('get', KEYS[1])
+if holder and holder ~= ARGV[1] then return 'by another' end
+redis.call('set', KEYS[1], ARGV[1], 'px', ARGV[2])
+return holder and 'still' or 'newly'
+"""
 _EXTEND = "return redis.call('get', KEYS[1]) == ARGV[1] and redis.call('pexpire', KEYS[1], ARGV[2]) or 0"
 _RELEASE = "return redis.call('get', KEYS[1]) == ARGV[1] and redis.call('del', KEYS[1]) or 0"
+
+
+class Held(StrEnum):
+    """Who has the lock, after it was asked for."""
+
+    NEWLY = "newly"
+    """It was free, and is this holder's now."""
+    STILL = "still"
+    """It was this holder's, and is extended."""
+    BY_ANOTHER = "by another"
 
 
 @dataclass(frozen=True)
@@ -24,9 +41,13 @@ class TaskLock:
     holder: str
     seconds: int
 
-    def take(self) -> bool:
-        """Take the lock if nobody has it; whether it was free."""
-        return bool(app.backend.client.set(self.name, self.holder, nx=True, px=self.seconds * 1000))
+    def hold(self) -> Held:
+        """Take the lock if it is free, extend it if it is this holder's.
+
+        In one step: of two deliveries of one message the second must find the lock its own.
+        """
+        answer: bytes = app.backend.client.eval(_HOLD, 1, self.name, self.holder, self.seconds * 1000)
+        return Held(answer.decode())
 
     def extend(self) -> bool:
         """Let the lock expire `seconds` from now; whether it is this holder's."""
