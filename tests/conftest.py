@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redis import Redis
 from pydantic import SecretStr
+from redis import Redis
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 

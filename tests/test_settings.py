@@ -149,6 +149,14 @@ def test_a_database_of_another_kind_is_refused_without_showing_its_password(
     assert "s3cret" not in said
 
 
+def test_a_broker_that_is_no_redis_is_refused_without_showing_the_url(configure: Configure) -> None:
+    said = complaint(configure, redis_url="amqp://guest:s3cret@host//")
+
+    assert "ACCESSION_REDIS_URL" in said
+    assert "redis://:password@host:port/0" in said
+    assert "s3cret" not in said
+
+
 def test_a_setting_of_the_file_that_does_not_exist_is_told_with_the_one_that_may_be_meant(
     configure: Configure, tmp_path: Path
 ) -> None:

@@ -91,6 +91,13 @@ class Settings(Home):
             raise ValueError("give it as postgresql://user:password@host:port/database")
         return url
 
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not re.match(r"rediss?://", url.get_secret_value()):
+            raise ValueError("give it as redis://:password@host:port/0")
+        return url
+
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, name: str) -> str:

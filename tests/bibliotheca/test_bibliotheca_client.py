@@ -252,8 +252,8 @@ def test_what_may_pass_is_to_be_retried(status: int) -> None:
     assert (error.status, error.excerpt, error.retry_after) == (status, "busy", None)
 
 
-@pytest.mark.parametrize("status", [200, 400, 404, 500, 502])
-def test_an_error_document_is_to_be_retried_whatever_the_status(status: int) -> None:
+@pytest.mark.parametrize("status", [200, 400, 500, 502])
+def test_an_error_document_is_to_be_retried_almost_whatever_the_status(status: int) -> None:
     error = failure(answering(status, ERROR))
 
     assert type(error) is RemoteInitiatedServerError
@@ -261,8 +261,10 @@ def test_an_error_document_is_to_be_retried_whatever_the_status(status: int) -> 
     assert error.status == status
 
 
-@pytest.mark.parametrize("status", [401, 403])
-def test_refused_credentials_stay_terminal_even_with_an_error_document(status: int) -> None:
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_refused_credentials_and_wrong_libraries_stay_terminal_even_with_an_error_document(
+    status: int,
+) -> None:
     assert type(failure(answering(status, ERROR))) is RemoteIntegrationException
 
 

@@ -90,6 +90,17 @@ def test_another_key_file_is_told_as_such(session: Session, home: Path) -> None:
     assert str(home) in str(error.value)
 
 
+def test_a_collection_is_not_added_under_another_key_than_the_others(session: Session, home: Path) -> None:
+    """Nor is a key file made in the place of one that is gone: the others' account keys need the old one."""
+    make_collection(session, "Alder Library")
+    (home / KEY_FILE).unlink()
+    keys._cipher.cache_clear()
+
+    with pytest.raises(UserError, match="put it back from your backup"):
+        make_collection(session, "Birch Library")
+    assert not (home / KEY_FILE).exists()
+
+
 def test_a_key_file_that_is_gone_is_told_as_such(session: Session, home: Path) -> None:
     collection = make_collection(session, "Alder Library")
     (home / KEY_FILE).unlink()

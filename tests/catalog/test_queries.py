@@ -375,6 +375,18 @@ def test_titles_of_a_collection_marked_for_deletion_are_not_shown_and_not_counte
     assert (count_titles(session), count_titles(session, collection="Birch Library")) == (1, 0)
 
 
+def test_runs_and_rejected_records_of_a_collection_marked_for_deletion_are_not_shown(
+    session: Session, collection: Collection
+) -> None:
+    """Its account may be gone, and its name may be another's by now."""
+    for owner, task_id in ((make_collection(session, "Birch Library"), "b"), (collection, "a")):
+        open_run(session, owner.id, PURCHASES, task_id, CURSOR)
+        keep_rejected(session, owner, date(2016, 5, 1), [Rejection(task_id, "<record/>", task_id)])
+        mark_for_deletion(owner)
+        session.commit()
+        assert (run_views(session), reject_views(session)) == ([], [])
+
+
 # Rejected records
 
 

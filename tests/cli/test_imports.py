@@ -126,7 +126,7 @@ def test_the_script_explains_itself(run: Run) -> None:
 @pytest.mark.parametrize(
     "program",
     [
-        [sys.executable, str(ROOT / "bin" / "bibliotheca_purchase_record_import")],
+        [str(ROOT / "bin" / "bibliotheca_purchase_record_import")],
         [str(Path(sys.executable).with_name("bibliotheca_purchase_record_import"))],
     ],
     ids=["bin", "installed"],

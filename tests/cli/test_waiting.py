@@ -103,14 +103,17 @@ def test_waiting_for_a_failure_says_why(
     assert row["state"] == "failed"
 
 
-def test_waiting_joins_the_run_that_is_at_work_already(
+def test_waiting_joins_the_run_that_is_at_work_already_unless_that_is_not_what_was_asked_for(
     run: Run, worker: None, broker: Redis, session: Session
 ) -> None:
     with serving(latency_ms=300) as sandbox:
         alder(session, sandbox)
         assert run("import", "purchases", "--collection", "Alder [/Library]").code == 0
         eventually(lambda: run("status", "--json").json[0]["state"] == "running")
-        answer = wait_for(run, "--force-reimport")
+        refused = wait_for(run, "--force-reimport")
+        answer = wait_for(run)
+    assert refused.code == 1
+    assert "another import is at work; start this one again when that has ended" in refused.err
     assert answer.code == 0, answer
     assert "Alder [/Library]: an import is at work already; watching that one.\n" in answer.err
     rows = session.scalars(select(LedgerRun)).all()

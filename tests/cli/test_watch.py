@@ -13,6 +13,7 @@ from accession.catalog.apply import put_in_outbox
 from accession.catalog.ledger import Counters, Workflow, end_run, find_run, note_retry, open_run, record_page
 from accession.catalog.models import ApplyOutbox, Collection, RunState
 from accession.clock import utc_now
+from tests.cli.conftest import Run
 from tests.local.machine import eventually
 from tests.making import Job, make_pool, title_data
 
@@ -46,7 +47,7 @@ class Watching(Job):
         names, task_ids = {collection.id: collection.name}, {collection.id: TASK}
 
         def look() -> None:
-            self.succeeded = watch.watch(names, task_ids)
+            self.succeeded = watch.watch(names, task_ids, join=True)
 
         super().__init__(look)
 
@@ -68,6 +69,18 @@ def test_whoever_forgot_to_start_a_worker_is_told(
     watching.finish()
     assert watching.succeeded is False
     assert "Alder Library: the import did not start: stopped" in terminal.getvalue()
+
+
+def test_whoever_stops_watching_is_told_that_the_import_goes_on(
+    run: Run, watch: Any, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose_patience(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watch.time, "sleep", lose_patience)
+    answer = run("import", "purchases", "--import-all", "--wait")
+    assert answer.code == 130
+    assert "The import goes on without you. See: accession status" in answer.out
 
 
 def test_a_refusal_whose_cause_is_gone_is_said(

@@ -56,7 +56,7 @@ def child(argument: str) -> ChildSpec:
 def main() -> None:
     home = Path(sys.argv[1])
     names = sys.argv[2:]
-    given = SecretStr("given://there") if "given" in names else None
+    given = "given" in names
 
     def tell(what: str) -> None:
         with (home / "story.txt").open("a") as file:
@@ -75,7 +75,11 @@ def main() -> None:
         supervisor._HURRY_SECONDS = 0.1
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     children = [child(name) for name in names if name not in NO_CHILDREN]
-    settings = Settings(home=home, database_url=given, redis_url=given)
+    settings = Settings(
+        home=home,
+        database_url=SecretStr("postgresql://there") if given else None,
+        redis_url=SecretStr("redis://there") if given else None,
+    )
     try:
         Supervisor(
             settings, children, prepare=prepare, on_ready=lambda urls: tell("ready"), durable=False

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -238,6 +239,27 @@ def test_detached_and_failed_its_last_words_are_reported(home: Path) -> None:
         UserError, match=r"^Accession did not start: The database is newer than this program\.$"
     ):
         detach(command(home, "given", "unprepared"), home)
+
+
+def test_whoever_loses_patience_while_it_starts_leaves_nothing_running(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose_patience(condition: object, seconds: float) -> bool:
+        raise KeyboardInterrupt
+
+    started: list[int] = []
+    spawn = os.posix_spawn
+
+    def noted(*arguments: Any, **more: Any) -> int:
+        started.append(spawn(*arguments, **more))
+        return started[-1]
+
+    monkeypatch.setattr("accession.local.supervisor.wait_until", lose_patience)
+    monkeypatch.setattr(os, "posix_spawn", noted)
+    with pytest.raises(KeyboardInterrupt):
+        detach([sys.executable, "-c", "import signal; signal.pause()"], home)
+    (pid,) = started
+    assert ProcessId.of(pid) is None
 
 
 def test_detached_and_never_ready_it_is_given_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

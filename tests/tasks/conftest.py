@@ -18,7 +18,7 @@ import pytest
 import structlog
 import time_machine
 from celery import Celery
-from celery._state import _set_task_join_will_block
+from celery._state import _set_task_join_will_block, task_join_will_block
 from celery.app.trace import trace_task
 from celery.contrib.testing.worker import start_worker
 from redis import Redis
@@ -91,11 +91,12 @@ def app(servers: ServerUrls) -> Celery:
 @contextmanager
 def _not_waiting_for_results() -> Iterator[None]:
     """Publish as a worker's child does: without subscribing to the results of what is published."""
+    before = task_join_will_block()
     _set_task_join_will_block(True)
     try:
         yield
     finally:
-        _set_task_join_will_block(False)
+        _set_task_join_will_block(before)
 
 
 @dataclass(frozen=True)
@@ -156,10 +157,7 @@ class Broker:
             "delivery_info": {"redelivered": redelivered, "routing_key": "default"},
         }
         task = self.app.tasks[message.task]
-        with _not_waiting_for_results():
-            result, info, *_ = trace_task(
-                task, message.id, message.args, message.kwargs, request, app=self.app
-            )
+        result, info, *_ = trace_task(task, message.id, message.args, message.kwargs, request, app=self.app)
         return info.retval if info else result
 
     def deliver_next(self, queue: str = "default") -> Any:
@@ -210,7 +208,7 @@ class Broker:
 @pytest.fixture
 def broker(app: Celery, database: None, servers: ServerUrls) -> Iterator[Broker]:
     """The broker, emptied before and after the test; workers must be idle when it ends."""
-    with Redis.from_url(servers.redis_url) as client:
+    with Redis.from_url(servers.redis_url) as client, _not_waiting_for_results():
         broker = Broker(client, app)
         broker.clear()
         yield broker

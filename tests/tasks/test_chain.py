@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 
 import httpx
 import pytest
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from accession.catalog.models import (
@@ -233,6 +234,28 @@ def test_a_page_that_meets_a_vendor_fault_runs_again_under_the_same_lock(
     warnings = [line for line in lines if line["log_level"] == "warning"]
     assert [line["retry"] for line in warnings] == [1]
     assert "502" in warnings[0]["reason"]
+
+
+def test_a_page_whose_connection_to_the_database_is_cut_runs_again(
+    collection: Collection, vendor: WatchedVendor, chains: Chains
+) -> None:
+    vendor.sells(day(2014, 1, 2, 9), "t1")
+    cut = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_locks "
+        "WHERE relation = 'runs'::regclass AND pid <> pg_backend_pid()"
+    )
+
+    def watch(request: httpx.Request) -> None:
+        if len(vendor.requests) == 2:
+            with transaction() as session:
+                session.execute(cut)
+
+    vendor.watch = watch
+    with today_is(TODAY):
+        run = chains.imported(collection)
+    assert windows(vendor)[1:3] == [("2014-01-02T00:00:00", "1")] * 2
+    assert summary(run) == ("succeeded", 4, 1, 0, 1)
+    assert applied_titles() == {"t1"}
 
 
 def test_after_the_last_retry_the_run_has_failed_and_the_next_goes_on_from_the_last_whole_page(

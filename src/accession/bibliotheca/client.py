@@ -233,14 +233,14 @@ class BibliothecaAPI:
         status = response.status_code
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             return origin.error(RemoteIntegrationException, self._credentials_problem(response), body)
+        if status == HTTPStatus.NOT_FOUND:
+            problem = "the vendor does not know this library; check the library id and the base URL"
+            return origin.error(RemoteIntegrationException, problem, body)
         complaint = reported_error(body)
         if complaint is not None:
             return origin.error(RemoteInitiatedServerError, error_problem(complaint), body)
         if 300 <= status < 400:
             problem = "the vendor redirects to another address, which is refused; check the base URL"
-            return origin.error(RemoteIntegrationException, problem, body)
-        if status == HTTPStatus.NOT_FOUND:
-            problem = "the vendor does not know this library; check the library id and the base URL"
             return origin.error(RemoteIntegrationException, problem, body)
         retryable = status < 400 or status >= 500
         if retryable or status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS):

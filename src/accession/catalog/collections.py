@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from accession.catalog.keys import encrypt_account_key
+from accession.catalog.keys import account_key_of, encrypt_account_key
 from accession.catalog.models import Collection
 from accession.clock import utc_now
 from accession.errors import UserError
@@ -44,7 +44,13 @@ def add_collection(
     account_key: SecretStr,
     base_url: str,
 ) -> Collection:
-    """Add a collection, its account key encrypted; raises `UserError` when the name is in use."""
+    """Add a collection, its account key encrypted.
+
+    Raises `UserError` when the name is in use, and when the key at hand is not the one that the other
+    collections' account keys were encrypted with.
+    """
+    for other in collections_in_use(session)[:1]:
+        account_key_of(other)
     row = {
         "name": name,
         "library_id": library_id,

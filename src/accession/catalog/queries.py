@@ -196,10 +196,9 @@ def _status_view(
 
 
 def run_views(session: Session, *, collection: str | None = None, limit: int | None = None) -> list[RunView]:
-    """The runs, newest first."""
+    """The runs of collections in use, newest first."""
     query = select(Run, Collection.name).join(Collection, Run.collection_id == Collection.id)
-    if collection is not None:
-        query = query.where(Collection.name == collection)
+    query = query.where(*_in_use(collection))
     rows = session.execute(query.order_by(Run.id.desc()).limit(limit))
     return [_run_view(run, name) for run, name in rows]
 
@@ -229,12 +228,11 @@ def _run_view(run: Run, collection: str) -> RunView:
 def reject_views(
     session: Session, *, collection: str | None = None, with_resolved: bool = False
 ) -> list[RejectView]:
-    """The rejected records, oldest first; resolved ones only on request."""
+    """The rejected records of collections in use, oldest first; resolved ones only on request."""
     query = select(RejectedRecord, Collection.name).join(
         Collection, RejectedRecord.collection_id == Collection.id
     )
-    if collection is not None:
-        query = query.where(Collection.name == collection)
+    query = query.where(*_in_use(collection))
     if not with_resolved:
         query = query.where(RejectedRecord.resolved_at.is_(None))
     return [

@@ -56,5 +56,12 @@ def purchases(
     task_ids = start_imports(chosen, force_reimport=force_reimport)
     if not wait:
         console.print(f"Queued {counted(len(task_ids), 'import')}. See: accession status")
-    elif not watch(chosen, task_ids):
+        return
+    try:
+        # A reimport that was refused has not been done, whatever the run at work does.
+        succeeded = watch(chosen, task_ids, join=not force_reimport)
+    except KeyboardInterrupt:
+        console.print("\nThe import goes on without you. See: accession status")
+        raise typer.Exit(130) from None
+    if not succeeded:
         raise typer.Exit(1)

@@ -8,7 +8,6 @@ import typer
 from rich.text import Text
 
 from accession.catalog import schema
-from accession.catalog.keys import make_key_file_if_missing
 from accession.cli.attach import attach, attached_servers
 from accession.cli.checks import run_checks
 from accession.cli.output import console, counted, harmless, print_json
@@ -64,7 +63,7 @@ def _sandbox_child(titles: int, port: int) -> ChildSpec:
 
 
 def _prepare(port: int | None) -> None:
-    """Before any child starts: the schema, the key file, and the work that a crash has interrupted.
+    """Before any child starts: the schema, and the work that a crash has interrupted.
 
     Raises `UserError` when the port is taken that the sandbox is to have.
     """
@@ -72,7 +71,6 @@ def _prepare(port: int | None) -> None:
         raise UserError(f"The sandbox vendor's port {port} is taken: choose another with --sandbox-port.")
     broker_is_ours = get_settings().redis_url is None
     attach()
-    make_key_file_if_missing()
     schema.upgrade(engine())
     if broker_is_ours:
         # Only now is it sure that no worker uses the broker.

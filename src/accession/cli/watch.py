@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 from celery.result import AsyncResult
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
@@ -37,15 +38,19 @@ class Chain:
     remark: str = ""
 
 
-def watch(names: Mapping[int, str], task_ids: Mapping[int, str]) -> bool:
+def watch(names: Mapping[int, str], task_ids: Mapping[int, str], *, join: bool = False) -> bool:
     """Show a progress bar for each collection until its run has ended and all it found is applied;
-    returns whether every run succeeded. Where another run is at work already, that one is shown."""
+    returns whether every run succeeded.
+
+    Where another run is at work already, `join` shows that one in its place; otherwise the collection
+    counts as failed, since what was asked for has not been done.
+    """
     chains = [Chain(key, names[key], task_id) for key, task_id in task_ids.items()]
     with _progress() as progress:
         bars = {chain.collection_id: _add_bar(progress, chain) for chain in chains}
         while any(chain.succeeded is None for chain in chains):
             with transaction() as session:
-                chains = [_look(session, chain) if chain.succeeded is None else chain for chain in chains]
+                chains = [_look(session, chain, join) for chain in chains]
             for chain in chains:
                 _show(progress, bars[chain.collection_id], chain)
             time.sleep(_POLL_SECONDS)
@@ -56,10 +61,12 @@ def watch(names: Mapping[int, str], task_ids: Mapping[int, str]) -> bool:
     return all(chain.succeeded for chain in chains)
 
 
-def _look(session: Session, chain: Chain) -> Chain:
+def _look(session: Session, chain: Chain, join: bool) -> Chain:
+    if chain.succeeded is not None:
+        return chain
     run = find_run(session, chain.task_id)
     if run is None:
-        return _look_at_message(session, chain)
+        return _look_at_message(session, chain, join)
     seen = replace(chain, records=run.records_fetched, day=_day(run), share=_share(run), remark="")
     if is_active(run):
         return replace(seen, remark=run.state if run.state == RunState.RETRYING else "")
@@ -70,7 +77,7 @@ def _look(session: Session, chain: Chain) -> Chain:
     return replace(seen, succeeded=True, remark="done")
 
 
-def _look_at_message(session: Session, chain: Chain) -> Chain:
+def _look_at_message(session: Session, chain: Chain, join: bool) -> Chain:
     """A chain that has no run has not begun, or was refused."""
     result = AsyncResult(chain.task_id, app=app)
     if not result.ready():
@@ -78,6 +85,9 @@ def _look_at_message(session: Session, chain: Chain) -> Chain:
         remark = "no worker has taken it yet: is `accession up` running?" if late else "waiting for a worker"
         return replace(chain, remark=remark)
     other = latest_run(session, chain.collection_id, Workflow.PURCHASES)
+    if result.result == Outcome.REFUSED and not join:
+        remark = "another import is at work; start this one again when that has ended"
+        return replace(chain, succeeded=False, remark=remark)
     if result.result == Outcome.REFUSED and other is not None:
         said = harmless(f"{chain.name}: an import is at work already; watching that one.")
         error_console.print(said, markup=False, highlight=False, soft_wrap=True)
@@ -95,9 +105,8 @@ def _share(run: Run) -> float:
         return 1.0
     if run.since is None or not run.cursor["current_day"]:
         return 0.0
-    now = utc_now()
-    reached = type(now).fromisoformat(run.cursor["current_day"])
-    return min(1.0, (reached - run.since) / max(now - run.since, now - now.replace(microsecond=0)))
+    reached = datetime.fromisoformat(run.cursor["current_day"])
+    return min(1.0, (reached - run.since) / max(utc_now() - run.since, timedelta(seconds=1)))
 
 
 class _Rate(ProgressColumn):

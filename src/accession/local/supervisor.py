@@ -267,7 +267,13 @@ def detach(command: Sequence[str], home: Path) -> ServerUrls:
     def ended() -> bool:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
-    wait_until(lambda: ended() or said() is not None, _DETACH_SECONDS)
+    try:
+        wait_until(lambda: ended() or said() is not None, _DETACH_SECONDS)
+    except KeyboardInterrupt:
+        # Nobody would know of it, and so nobody would stop it.
+        os.kill(pid, signal.SIGTERM)
+        os.waitpid(pid, 0)
+        raise
     if ready := said():
         return ready.urls
     if not ended():

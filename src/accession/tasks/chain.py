@@ -182,10 +182,10 @@ def _enter(
         lock.release()
         raise Ignore
     held = lock.hold()
-    if held is Held.BY_ANOTHER and run is None:
-        log.warning("another run is at work for this collection", held_by=lock.taken_by())
-        return Outcome.REFUSED
     if held is Held.BY_ANOTHER:
+        if run is None:
+            log.warning("another run is at work for this collection", held_by=lock.taken_by())
+            return Outcome.REFUSED
         log.warning("workflow lock lost to a newer run; the chain stops", held_by=lock.taken_by())
         end_run(run, RunState.INTERRUPTED, "Its lock had expired, and a newer run took over.")
         return Outcome.STOPPED
