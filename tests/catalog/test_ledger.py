@@ -124,7 +124,12 @@ def test_a_run_that_has_ended_stays_as_it_ended(session: Session, collection: Co
 def test_pages_add_up_and_move_the_cursor_on(session: Session, run: Run) -> None:
     with time_machine.travel(NOON + timedelta(minutes=1), tick=False):
         page(run, {"offset": 51}, records_fetched=50, records_rejected=1, titles_new=40, titles_changed=2)
-    record_page(run, Counters(7, 0, 6, 1, repairs=2), since=day(2020, 1, 1), next_cursor={"offset": 1})
+    record_page(
+        run,
+        Counters(records_fetched=7, titles_new=6, titles_changed=1, repairs=2),
+        since=day(2020, 1, 1),
+        next_cursor={"offset": 1},
+    )
     session.commit()
 
     assert (run.pages, run.records_fetched, run.records_rejected) == (2, 57, 1)

@@ -244,7 +244,7 @@ def test_a_database_that_does_not_answer_is_said(
     assert "hidden" not in sentence
 
 
-@pytest.mark.parametrize("url", [DEAD_BROKER, "amqp://:hidden@127.0.0.1"])
+@pytest.mark.parametrize("url", [DEAD_BROKER, "redis://:hidden@127.0.0.1:port/0"])
 def test_a_broker_that_does_not_answer_is_said(
     run: Run, servers: ServerUrls, collection: Collection, tmp_path: Path, url: str
 ) -> None:

@@ -111,7 +111,7 @@ def test_a_collection_that_is_up_to_date_succeeds_without_a_request(
     set_checkpoint(collection.id, ahead)
     with logged() as lines:
         run = chains.imported(collection)
-    assert (run.state, run.records_fetched, vendor.requests) == ("succeeded", 0, [])
+    assert (run.state, run.pages, run.records_fetched, vendor.requests) == ("succeeded", 0, 0, [])
     assert checkpoint(collection.id) == ahead
     assert "already up to date" in [line["event"] for line in lines]
 

@@ -406,3 +406,21 @@ def test_the_lock_is_released_also_when_the_ledger_cannot_be_written(
     finally:
         with transaction() as session:
             session.execute(text(f"ALTER TABLE elsewhere RENAME TO {Run.__tablename__}"))
+
+
+def test_the_end_of_a_window_does_not_move_from_page_to_page(
+    collection: Collection, vendor: WatchedVendor, chains: Chains, broker: Broker
+) -> None:
+    """A vendor that sorts the newest first would otherwise shift what is still to be read."""
+    set_checkpoint(collection.id, day(2014, 1, 4))
+    vendor.sells(day(2014, 1, 4, 9), *(f"t{number}" for number in range(60)))
+    chains.start(collection)
+    for hour in (10, 11, 12):
+        with today_is(day(2014, 1, 4, hour)):
+            broker.deliver_next()
+
+    asked = [
+        (page["offset"], page["startdate"][8:13], page["enddate"][8:13]) for page in vendor.marc_requests()
+    ]
+    assert asked == [("1", "04T00", "04T10"), ("51", "04T00", "04T10"), ("1", "04T10", "04T12")]
+    assert (runs()[0].state, runs()[0].records_fetched) == ("succeeded", 60)

@@ -1,5 +1,7 @@
 """Going on after everything was killed: nothing waits for a time-out, nothing is lost, nothing is doubled."""
 
+from datetime import timedelta
+
 import pytest
 from celery import Celery
 
@@ -33,6 +35,13 @@ def resume() -> int:
     from accession.tasks.recovery import resume_interrupted_work
 
     return resume_interrupted_work()
+
+
+def publish_left() -> int:
+    from accession.tasks.apply import publish_left_applies
+
+    published: int = publish_left_applies()
+    return published
 
 
 @pytest.fixture
@@ -120,3 +129,18 @@ def test_messages_that_cannot_be_given_back_are_an_error_and_no_endless_loop(
     broker.redis.hset("unacked", "not-in-the-index", "message")
     with pytest.raises(RuntimeError, match="cannot be restored"):
         resume()
+
+
+def test_a_run_that_is_silent_for_too_long_goes_on(
+    interrupted: str, vendor: WatchedVendor, chains: Chains, broker: Broker
+) -> None:
+    """Its message is lost, and nobody starts Accession again: the schedule looks after it."""
+    from accession.tasks.recovery import resume_silent_runs
+
+    broker.clear()
+    with today_is(TODAY + timedelta(minutes=20)):
+        assert resume_silent_runs() == 0
+    with today_is(TODAY + timedelta(minutes=40)):
+        assert [resume_silent_runs(), resume_silent_runs()] == [1, 0]
+        assert publish_left() == 50
+        assert_all_went_well(chains, broker, interrupted, vendor)

@@ -202,7 +202,7 @@ def test_killed_worker_children_are_followed_by_others_that_go_on(
         assert run.pages > reached
         sweep(broker)
         assert_imported(*alder, task_id)
-    # A title's lock outlives a child that died between its commit and the release, for 20 minutes.
+    # A title's lock outlives a child that died between its commit and the release, for five minutes.
     assert [name for name in broker.locks() if not name.startswith("BibliographicApply:")] == []
 
 
@@ -217,7 +217,8 @@ def test_stopped_workers_finish_their_pages_and_another_goes_on(
         stopped_at = pages()
         assert runs()[0].state == "running"
         assert broker.unacknowledged() == 0
-        assert [message.id for message in broker.messages()] == [task_id]
+        # The last message may come back beside the next: Celery can stop before it has noted the end.
+        assert {message.id for message in broker.messages()} == {task_id}
         crew.at_work(1)
         run = chains.ended(task_id)
         assert run.pages > stopped_at

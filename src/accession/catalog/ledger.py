@@ -38,6 +38,7 @@ _SERVICES = {Workflow.PURCHASES: "Bibliotheca Purchase Record Importer"}
 class Counters:
     """What one page, or a run of pages, has met: records of the vendor, titles of the collection."""
 
+    pages: int = 1
     records_fetched: int = 0
     records_rejected: int = 0
     titles_new: int = 0
@@ -112,8 +113,8 @@ def open_run(
 def record_page(
     run: Run, counters: Counters, *, since: datetime, next_cursor: Mapping[str, Any] | None
 ) -> None:
-    """Count a page and move the cursor on; without a next cursor the run has succeeded."""
-    run.pages += 1
+    """Count a step and move the cursor on; without a next cursor the run has succeeded."""
+    run.pages += counters.pages
     run.records_fetched += counters.records_fetched
     run.records_rejected += counters.records_rejected
     run.titles_new += counters.titles_new
@@ -145,6 +146,9 @@ def is_active(run: Run) -> bool:
     return run.state in ACTIVE_STATES
 
 
-def active_runs(session: Session) -> Sequence[Run]:
-    """Every run that has not ended, oldest first."""
-    return session.scalars(select(Run).where(Run.state.in_(ACTIVE_STATES)).order_by(Run.id)).all()
+def active_runs(session: Session, *, silent_since: datetime | None = None) -> Sequence[Run]:
+    """Every run that has not ended, oldest first; with `silent_since` those that have not moved since."""
+    query = select(Run).where(Run.state.in_(ACTIVE_STATES))
+    if silent_since is not None:
+        query = query.where(Run.updated_at < silent_since)
+    return session.scalars(query.order_by(Run.id)).all()

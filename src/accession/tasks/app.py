@@ -69,11 +69,17 @@ def _configuration(settings: Settings) -> dict[str, Any]:
                 "task": "accession.tasks.apply.publish_left_applies",
                 "schedule": 300.0,
             },
+            "resume-silent-runs": {
+                "task": "accession.tasks.recovery.resume_silent_runs",
+                "schedule": 300.0,
+            },
         },
     }
 
 
-app = Celery("accession", include=["accession.tasks.purchases", "accession.tasks.apply"])
+app = Celery(
+    "accession", include=["accession.tasks.purchases", "accession.tasks.apply", "accession.tasks.recovery"]
+)
 app.conf.update(_configuration(get_settings()))
 
 

@@ -11,7 +11,8 @@ from enum import StrEnum
 from accession.catalog.ledger import LEASE
 from accession.tasks.app import app
 
-TITLE_LOCK_SECONDS = 20 * 60
+# The rows' own locks hold two applies apart, should one outlast this; a dead one's is soon gone.
+TITLE_LOCK_SECONDS = 5 * 60
 
 _HOLD = """
 local holder = redis.call('get', KEYS[1])

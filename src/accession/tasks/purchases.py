@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import structlog
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from accession.catalog.ledger import Counters, Workflow
@@ -19,7 +20,7 @@ from accession.imports.purchases import (
     DayImportResult,
 )
 from accession.imports.vendor import api_for
-from accession.tasks.app import app
+from accession.tasks.app import MAX_RETRIES, app
 from accession.tasks.chain import ChainKind, ChainTask, Outcome, Step, run_link
 
 log = structlog.get_logger(__name__)
@@ -27,7 +28,13 @@ log = structlog.get_logger(__name__)
 PURCHASES = ChainKind(Workflow.PURCHASES, "PurchaseRecordCollectionWorkflow")
 
 
-@app.task(ignore_result=True)  # type: ignore[untyped-decorator]
+@app.task(  # type: ignore[untyped-decorator]
+    ignore_result=True,
+    autoretry_for=(OperationalError,),
+    max_retries=MAX_RETRIES,
+    retry_backoff=60,
+    retry_jitter=False,
+)
 def import_purchase_records_for_all_collections(force_reimport: bool = False) -> None:
     """Start the purchases' chain of every collection."""
     with transaction() as session:
@@ -58,18 +65,22 @@ def import_purchase_records_by_collection(
     offset: int = 1,
     reset_timestamp: bool = False,
     previous_page: str | None = None,
+    window_end: str | None = None,
 ) -> Outcome:
     """Import one page, then replace itself with the next until the present is reached.
 
     `current_day` (ISO 8601) is used as it is; without it the checkpoint says where to start. `offset`
     is 1-based. `reset_timestamp` clears the checkpoint with the first page: a forced reimport.
-    `previous_page` is the fingerprint of the page before in the same window.
+    `previous_page` is the fingerprint of the page before in the same window, and `window_end` the end
+    that this window began with: were it moved on from page to page, a purchase made meanwhile could
+    shift the others to offsets that have been read already.
     """
     arguments = {
         "current_day": current_day,
         "offset": offset,
         "reset_timestamp": reset_timestamp,
         "previous_page": previous_page,
+        "window_end": window_end,
     }
 
     def step(session: Session, collection: Collection) -> Step:
@@ -80,8 +91,9 @@ def import_purchase_records_by_collection(
         start = datetime.fromisoformat(current_day) if current_day else importer.get_start()
         if start >= now:
             log.info("already up to date", finish=start.isoformat())
-            return Step(Counters(), since=start)
-        page = importer.import_day(start, now, offset, previous_page)
+            return Step(Counters(pages=0), since=start)
+        cutoff = datetime.fromisoformat(window_end) if window_end else now
+        page = importer.import_day(start, cutoff, offset, previous_page)
         log.info(
             "page imported",
             day=page.day_start.date().isoformat(),
@@ -105,4 +117,5 @@ def _next_arguments(page: DayImportResult, now: datetime) -> dict[str, Any] | No
         "offset": page.next_offset or 1,
         "reset_timestamp": False,
         "previous_page": page.page_fingerprint if window_goes_on else None,
+        "window_end": page.day_end.isoformat() if window_goes_on else None,
     }

@@ -1,12 +1,15 @@
-"""Going on at once after everything was killed, instead of after the broker's visibility timeout."""
+"""Going on with chains whose message is lost, or is with a worker that is no more."""
 
 import math
+from datetime import datetime, timedelta
 
 import structlog
 
 from accession.catalog.ledger import Workflow, active_runs
+from accession.clock import utc_now
 from accession.database import transaction
-from accession.tasks.app import app
+from accession.settings import get_settings
+from accession.tasks.app import app, longest_wait_seconds
 from accession.tasks.apply import publish_left_applies
 from accession.tasks.chain import send_link
 from accession.tasks.purchases import import_purchase_records_by_collection
@@ -23,12 +26,33 @@ def resume_interrupted_work() -> int:
     Only for a broker that no live worker is using. A link that is queued twice that way writes once.
     """
     _give_back_unacknowledged()
-    with transaction() as session:
-        waiting = [(run.workflow, run.collection_id, run.task_id, run.cursor) for run in active_runs(session)]
-    for workflow, collection_id, task_id, cursor in waiting:
-        log.info("an interrupted run goes on", run=task_id, collection=collection_id)
-        send_link(_TASK_OF[workflow], collection_id, task_id, cursor)
+    sent = _send_expected_links(silent_since=None)
     publish_left_applies(every_row=True)
+    return sent
+
+
+@app.task(ignore_result=True)  # type: ignore[untyped-decorator]
+def resume_silent_runs() -> int:
+    """Send the expected link of every run that has not moved for longer than any page or retry may take;
+    returns how many.
+
+    A broker can lose a message, with its data or in the moment in which a worker that dies takes it.
+    Should the message still be somewhere, the link writes once all the same.
+    """
+    return _send_expected_links(
+        silent_since=utc_now() - timedelta(seconds=longest_wait_seconds(get_settings()))
+    )
+
+
+def _send_expected_links(*, silent_since: datetime | None) -> int:
+    with transaction() as session:
+        runs = active_runs(session, silent_since=silent_since)
+        waiting = [(run.workflow, run.collection_id, run.task_id, run.cursor) for run in runs]
+        for run in runs:
+            run.updated_at = utc_now()
+    for workflow, collection_id, task_id, cursor in waiting:
+        log.warning("an interrupted run goes on", run=task_id, collection=collection_id)
+        send_link(_TASK_OF[workflow], collection_id, task_id, cursor)
     return len(waiting)
 
 
