@@ -38,13 +38,13 @@ _SERVICES = {Workflow.PURCHASES: "Bibliotheca Purchase Record Importer"}
 class Counters:
     """What one page, or a run of pages, has met: records of the vendor, titles of the collection."""
 
-    pages: int = 1
     records_fetched: int = 0
     records_rejected: int = 0
     titles_new: int = 0
     titles_changed: int = 0
     repairs: int = 0
     """Documents that were well-formed XML only after a repair."""
+    pages: int = 1
 
 
 def timestamp(session: Session, collection: Collection, workflow: Workflow) -> Timestamp:
