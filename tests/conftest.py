@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ from accession.local.servers import EmbeddedServers, ServerUrls
 from accession.settings import Settings, use_settings
 from tests.making import make_collection
 from tests.vendor import Vendor
+
+# A shell starts its background jobs with Ctrl-C ignored, and children inherit that; ours are to mind it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

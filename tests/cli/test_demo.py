@@ -78,7 +78,8 @@ def test_the_demo_imports_everything_twice_and_leaves_nothing_behind(folder: Pat
     # Nothing runs any more, and no folder is left: the fixture looks.
 
 
-def test_ctrl_c_stops_the_demo_and_leaves_nothing_behind(folder: Path) -> None:
+@pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_stopped_leaves_nothing_behind(folder: Path, way: signal.Signals) -> None:
     with subprocess.Popen(
         demo("--titles", "5"),
         env=environment(TMPDIR=str(folder)),
@@ -89,7 +90,7 @@ def test_ctrl_c_stops_the_demo_and_leaves_nothing_behind(folder: Path) -> None:
     ) as running:
         assert running.stdout is not None
         assert any("First import" in line for line in iter(running.stdout.readline, ""))
-        running.send_signal(signal.SIGINT)
+        running.send_signal(way)
         _, said = running.communicate(timeout=PATIENCE_SECONDS)
     assert running.returncode != 0
     assert "Traceback" not in said

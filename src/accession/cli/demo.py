@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -93,6 +94,8 @@ def _running(titles: int, *, keep: bool) -> Iterator[str]:
     console.print(f"Starting Accession in {home} ...", soft_wrap=True, highlight=False)
     up = ["up", "--sandbox", str(titles), "--sandbox-port", str(port)]
     kept = False
+    # Whoever ends the demonstration in another way than by Ctrl-C wants it cleared away as well.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         detach([sys.executable, "-m", "accession", *up], home)
         attach()
@@ -101,6 +104,7 @@ def _running(titles: int, *, keep: bool) -> Iterator[str]:
         yield vendor
         kept = keep
     finally:
+        signal.signal(signal.SIGTERM, before)
         if not kept:
             stop_running(home, _STOP_SECONDS)
             if not _servers_are_given():
