@@ -15,6 +15,7 @@ from accession.clock import utc_now
 
 SERVICE_TYPE = "task"
 
+SUPERSEDED = "Its lock had expired, and a newer run took over."
 
 # How long a chain may be silent: its lock expires then, and its run counts as interrupted.
 LEASE = timedelta(hours=2)
@@ -95,7 +96,7 @@ def open_run(
             state=RunState.INTERRUPTED,
             finished_at=now,
             updated_at=now,
-            error="Its lock had expired, and a newer run took over.",
+            error=SUPERSEDED,
         )
     )
     row = {

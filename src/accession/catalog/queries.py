@@ -5,7 +5,7 @@ The field names of these views are the field names of `--json`: documented in do
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import date, datetime
 from typing import Any
 
@@ -59,18 +59,18 @@ class StatusView:
 
     collection: str
     workflow: str
-    state: str
-    checkpoint: datetime | None
-    cursor: Mapping[str, Any] | None
-    pages: int
-    records_fetched: int
-    records_rejected: int
-    titles_new: int
-    titles_changed: int
-    applies_pending: int
-    started_at: datetime | None
-    finished_at: datetime | None
-    error: str | None
+    state: str = NEVER
+    checkpoint: datetime | None = None
+    cursor: Mapping[str, Any] | None = None
+    pages: int = 0
+    records_fetched: int = 0
+    records_rejected: int = 0
+    titles_new: int = 0
+    titles_changed: int = 0
+    applies_pending: int = 0
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -176,23 +176,14 @@ def _status_view(
     checkpoint: datetime | None,
     applies_pending: int,
 ) -> StatusView:
-    view = None if run is None else _run_view(run, collection.name)
-    return StatusView(
-        collection=collection.name,
-        workflow=workflow.value,
-        state=NEVER if view is None else view.state,
-        checkpoint=checkpoint,
-        cursor=None if view is None else view.cursor,
-        pages=0 if view is None else view.pages,
-        records_fetched=0 if view is None else view.records_fetched,
-        records_rejected=0 if view is None else view.records_rejected,
-        titles_new=0 if view is None else view.titles_new,
-        titles_changed=0 if view is None else view.titles_changed,
-        applies_pending=applies_pending,
-        started_at=None if view is None else view.started_at,
-        finished_at=None if view is None else view.finished_at,
-        error=None if view is None else view.error,
+    unrun = StatusView(
+        collection.name, workflow.value, checkpoint=checkpoint, applies_pending=applies_pending
     )
+    if run is None:
+        return unrun
+    view = _run_view(run, collection.name)
+    shared = {field.name for field in fields(StatusView)} & {field.name for field in fields(RunView)}
+    return replace(unrun, **{name: getattr(view, name) for name in shared})
 
 
 def run_views(session: Session, *, collection: str | None = None, limit: int | None = None) -> list[RunView]:

@@ -60,9 +60,12 @@ def require_broker() -> str:
             f"The broker's URL cannot be used ({error}): give ACCESSION_REDIS_URL as redis://host:port/0."
         ) from None
     except RedisError as error:
-        raise UserError(
-            f"The broker does not answer ({error}): see that it runs and that ACCESSION_REDIS_URL is right."
-        ) from error
+        raise UserError(silent_broker(error)) from error
+
+
+def silent_broker(error: Exception) -> str:
+    """What to tell a person when the broker does not answer."""
+    return f"The broker does not answer ({error}): see that it runs and that ACCESSION_REDIS_URL is right."
 
 
 @contextmanager
@@ -77,7 +80,7 @@ def catalogue() -> Iterator[Session]:
     except OperationalError as error:
         address = engine().url.set(password=None).render_as_string()
         raise UserError(
-            f"The database at {address} does not answer ({_first_line(error)}): "
+            f"The database at {address} does not answer ({first_line(error)}): "
             "see that it runs and that ACCESSION_DATABASE_URL is right."
         ) from error
     refuse_newer(state)
@@ -87,5 +90,6 @@ def catalogue() -> Iterator[Session]:
         yield session
 
 
-def _first_line(error: OperationalError) -> str:
+def first_line(error: OperationalError) -> str:
+    """What the database's driver says, without its hints."""
     return str(error.orig).strip().splitlines()[0]

@@ -9,6 +9,7 @@ from sqlalchemy.exc import OperationalError as DatabaseError
 from accession import __version__
 from accession.bibliotheca.errors import RemoteIntegrationException
 from accession.cli import catalogue, collections, imports, sandbox, servers
+from accession.cli.attach import first_line, silent_broker
 from accession.cli.demo import demo
 from accession.cli.output import error_console, harmless
 from accession.errors import UserError
@@ -88,10 +89,7 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, UserError | RemoteIntegrationException):
         return str(error)
     if isinstance(error, DatabaseError):
-        reason = str(error.orig).strip().splitlines()[0]
-        return f"The database does not answer ({reason}): see that it runs and is the right one."
+        return f"The database does not answer ({first_line(error)}): see that it runs and is the right one."
     if isinstance(error, BrokerError | RedisError):
-        return (
-            f"The broker does not answer ({error}): see that it runs and that ACCESSION_REDIS_URL is right."
-        )
+        return silent_broker(error)
     return None

@@ -30,6 +30,7 @@ from sqlalchemy.orm import Session
 
 from accession.bibliotheca.errors import RETRYABLE, RemoteIntegrationException
 from accession.catalog.ledger import (
+    SUPERSEDED,
     Counters,
     Workflow,
     end_run,
@@ -187,7 +188,7 @@ def _enter(
             log.warning("another run is at work for this collection", held_by=lock.taken_by())
             return Outcome.REFUSED
         log.warning("workflow lock lost to a newer run; the chain stops", held_by=lock.taken_by())
-        end_run(run, RunState.INTERRUPTED, "Its lock had expired, and a newer run took over.")
+        end_run(run, RunState.INTERRUPTED, SUPERSEDED)
         return Outcome.STOPPED
     if held is Held.NEWLY and run is not None:
         log.warning("workflow lock expired between invocations")
