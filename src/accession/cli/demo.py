@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -35,6 +34,7 @@ from accession.cli.attach import attach, catalogue
 from accession.cli.catalogue import TITLE_COLUMNS
 from accession.cli.output import console, print_table
 from accession.errors import UserError
+from accession.local.embedded import free_port
 from accession.local.postgres import remove_home_data
 from accession.local.supervisor import detach, stop_running
 from accession.settings import get_settings, use_settings
@@ -90,7 +90,7 @@ def _running(titles: int, *, keep: bool) -> Iterator[str]:
     home = get_settings().home if _servers_are_given() else Path(tempfile.mkdtemp(prefix="accession-demo-"))
     os.environ["ACCESSION_HOME"] = str(home)
     use_settings(None)
-    port = _free_port()
+    port = free_port()
     console.print(f"Starting Accession in {home} ...", soft_wrap=True, highlight=False)
     up = ["up", "--sandbox", str(titles), "--sandbox-port", str(port)]
     kept = False
@@ -110,13 +110,6 @@ def _running(titles: int, *, keep: bool) -> Iterator[str]:
             if not _servers_are_given():
                 remove_home_data(home)
                 shutil.rmtree(home)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _wait_for(vendor: str) -> None:

@@ -113,7 +113,7 @@ class EmbeddedServer(ABC):
         memory = self.home / "run" / f"{self.name}.port"
         if memory.exists() and port_is_free(port := int(memory.read_text())):
             return port
-        port = next(filter(port_is_free, (secrets.choice(_PORTS) for _ in count())))
+        port = free_port()
         write_private(memory, str(port))
         return port
 
@@ -121,6 +121,11 @@ class EmbeddedServer(ABC):
 def server_environment() -> dict[str, str]:
     """All that a server needs of our environment, which may hold keys, and another user may read theirs."""
     return {"PATH": os.environ.get("PATH", os.defpath)}
+
+
+def free_port() -> int:
+    """A port that nobody listens on at this moment, and that no outgoing connection is given."""
+    return next(filter(port_is_free, (secrets.choice(_PORTS) for _ in count())))
 
 
 def port_is_free(port: int) -> bool:
