@@ -150,3 +150,19 @@ def test_logging_that_is_set_up_twice_says_everything_once(
     log.info("once")
 
     assert len(lines(capsys)) == 1
+
+
+def test_a_traceback_tells_nothing_of_what_the_variables_held(
+    set_up: SetUp, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for log_format in ("console", "json"):
+        log = set_up(log_format=log_format)
+        answer = "patron-" + "4711"
+        try:
+            raise ValueError(len(answer))
+        except ValueError:
+            log.exception("it failed")
+
+        said = "\n".join(lines(capsys))
+        assert "ValueError" in said
+        assert "patron-4711" not in said

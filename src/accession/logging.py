@@ -33,7 +33,10 @@ def set_up_logging(settings: Settings) -> None:
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        # Its usual tracebacks show local variables, among them the vendor's answers.
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
     if settings.log_format == "json":
         shared.append(structlog.processors.format_exc_info)
