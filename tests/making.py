@@ -17,6 +17,7 @@ from accession.catalog.data import (
     BibliographicData,
     CirculationData,
     ContributorData,
+    EventData,
     Format,
     IdentifierType,
     LinkData,
@@ -100,6 +101,33 @@ def title_data(identifier: str, *, as_of: datetime = NOON, **changes: Any) -> Ti
             **described,
         ),
         circulation=CirculationData(as_of=as_of, **counts),
+    )
+
+
+def event_data(
+    event_id: str,
+    event_type: str,
+    identifier: str = "solaris",
+    *,
+    at: datetime = NOON,
+    isbn: str | None = "9788308068298",
+) -> EventData:
+    """An event as a vendor may tell it."""
+    return EventData(
+        event_id=event_id, event_type=event_type, identifier=identifier, occurred_at=at, isbn=isbn
+    )
+
+
+def counts_data(
+    owned: int, available: int, holds: int, *, as_of: datetime, reserved: int | None = None
+) -> CirculationData:
+    """A snapshot as a vendor may give it."""
+    return CirculationData(
+        as_of=as_of,
+        licenses_owned=owned,
+        licenses_available=available,
+        patrons_in_hold_queue=holds,
+        licenses_reserved=reserved,
     )
 
 

@@ -9,8 +9,16 @@ import pytest
 from sqlalchemy import delete, func, select, text
 from sqlalchemy.orm import Session
 
-from accession.catalog.apply import Applied, apply_outbox, apply_titles, needs_apply, put_in_outbox
+from accession.catalog.apply import (
+    Applied,
+    apply_outbox,
+    apply_titles,
+    needs_apply,
+    outbox_kinds,
+    put_in_outbox,
+)
 from accession.catalog.data import (
+    ApplyData,
     Format,
     IdentifierType,
     LinkData,
@@ -51,7 +59,7 @@ from tests.making import (
 HOUR = timedelta(hours=1)
 
 
-def apply(session: Session, *titles: tuple[LicensePool, TitleData]) -> Applied:
+def apply(session: Session, *titles: tuple[LicensePool, ApplyData]) -> Applied:
     """All the way: through the outbox, each step committed."""
     outbox_ids = put_in_outbox(session, titles)
     session.commit()
@@ -134,7 +142,7 @@ def test_a_page_is_compared_in_one_query(session: Session, collection: Collectio
         found = needs_apply(session, titles)
 
     assert len(sent) == 1
-    assert [title.identifier for _, title in found] == names[25:]
+    assert [pool.identifier.identifier for pool, _ in found] == names[25:]
 
 
 def test_a_new_title_needs_apply_and_an_applied_one_does_not(session: Session, pool: LicensePool) -> None:
@@ -179,9 +187,30 @@ def test_counts_changed_by_someone_else_are_seen_in_the_live_columns(
     pool.licenses_available = 0
     session.commit()
 
-    assert needs_apply(session, [title]) == [title]
-    assert apply(session, title) == Applied(editions=0, pools=1)
+    (counted,) = needs_apply(session, [title])
+    assert counted == (pool, ApplyData(circulation=title[1].circulation))
+    assert apply(session, counted) == Applied(editions=0, pools=1)
     assert counts_of(session, pool)[:2] == (2, 1)
+
+
+@pytest.mark.parametrize("pending", [False, True])
+def test_counts_without_a_description_are_compared_with_the_counts_alone(
+    session: Session, pool: LicensePool, pending: bool
+) -> None:
+    apply(session, (pool, title_data("solaris")))
+    if pending:
+        put_in_outbox(session, [(pool, title_data("solaris", licenses_owned=3))])
+
+    def needed(hours: int, **changes: Any) -> bool:
+        counts = title_data("solaris", as_of=NOON + hours * HOUR, **changes).circulation
+        word = (pool, ApplyData(circulation=counts))
+        found = needs_apply(session, [word])
+        assert found in ([], [word])
+        return bool(found)
+
+    assert needed(1, licenses_owned=0, licenses_available=0)
+    assert needed(1) == pending
+    assert needed(-1, licenses_owned=9) == pending
 
 
 def test_an_edition_of_another_source_is_no_description_by_this_one(
@@ -246,6 +275,80 @@ def test_an_earlier_word_that_comes_late_does_not_take_the_place_of_the_later(
 
     row = session.scalars(select(ApplyOutbox)).one()
     assert TitleData.model_validate(row.data).bibliographic.title == "Later"
+
+
+def test_counts_alone_leave_a_description_that_is_still_to_be_applied(
+    session: Session, pool: LicensePool
+) -> None:
+    described = put_in_outbox(session, [(pool, title_data("solaris", title="Described"))])
+    counts = title_data("solaris", as_of=NOON + HOUR, licenses_owned=7).circulation
+
+    assert put_in_outbox(session, [(pool, ApplyData(circulation=counts))]) == described
+
+    assert outbox_kinds(session, described) == (described, [])
+    assert apply_outbox(session, described) == Applied(editions=1, pools=1)
+    session.commit()
+    assert edition_of(session, pool).title == "Described"
+    assert counts_of(session, pool)[0] == 7
+
+
+def test_a_description_joins_counts_that_wait_alone_and_is_left_for_its_own_message(
+    session: Session, collection: Collection, pool: LicensePool
+) -> None:
+    other = make_pool(session, collection, "other")
+    counts = ApplyData(circulation=title_data("solaris").circulation)
+    row_ids = put_in_outbox(session, [(pool, counts), (other, counts)])
+    assert outbox_kinds(session, [*row_ids, 4711]) == ([], row_ids)
+    put_in_outbox(session, [(pool, title_data("solaris", as_of=NOON + HOUR))])
+
+    assert apply_outbox(session, row_ids, counts_only=True) == Applied(editions=0, pools=1)
+    session.commit()
+
+    left = session.scalars(select(ApplyOutbox)).one()
+    assert (left.license_pool_id, outbox_kinds(session, row_ids)) == (pool.id, ([left.id], []))
+    assert counts_of(session, other)[:2] == (2, 1)
+    assert counts_of(session, pool)[:2] == (0, 0)
+
+
+def test_older_counts_do_not_take_the_place_of_those_beside_a_description(
+    session: Session, pool: LicensePool
+) -> None:
+    described = put_in_outbox(session, [(pool, title_data("solaris", licenses_owned=3))])
+    counts = title_data("solaris", as_of=NOON - HOUR, licenses_owned=7).circulation
+
+    assert put_in_outbox(session, [(pool, ApplyData(circulation=counts))]) == []
+
+    assert apply_outbox(session, described) == Applied(editions=1, pools=1)
+    session.commit()
+    assert counts_of(session, pool)[0] == 3
+
+
+def test_an_older_description_does_not_take_the_place_of_counts_that_wait_alone(
+    session: Session, pool: LicensePool
+) -> None:
+    counts = title_data("solaris", as_of=NOON + HOUR, licenses_owned=7).circulation
+    row_ids = put_in_outbox(session, [(pool, ApplyData(circulation=counts))])
+
+    assert put_in_outbox(session, [(pool, title_data("solaris"))]) == []
+
+    assert outbox_kinds(session, row_ids) == ([], row_ids)
+    assert apply_outbox(session, row_ids, counts_only=True) == Applied(editions=0, pools=1)
+    session.commit()
+    assert counts_of(session, pool)[0] == 7
+
+
+def test_counts_that_wait_alone_give_way_to_later_ones(session: Session, pool: LicensePool) -> None:
+    def put(hours: int, owned: int) -> list[int]:
+        counts = title_data("solaris", as_of=NOON + hours * HOUR, licenses_owned=owned).circulation
+        return put_in_outbox(session, [(pool, ApplyData(circulation=counts))])
+
+    row_ids = put(1, 4)
+    assert put(2, 5) == row_ids
+    assert put(0, 6) == []
+
+    apply_outbox(session, row_ids)
+    session.commit()
+    assert counts_of(session, pool)[0] == 5
 
 
 def test_nothing_to_apply_is_nothing_in_the_outbox(session: Session) -> None:
@@ -471,6 +574,18 @@ def test_counts_alone_leave_the_edition_as_it_is(session: Session, pool: License
     assert applied == Applied(editions=0, pools=1)
     assert versions(session) | {"license_pools": []} == before | {"license_pools": []}
     assert pool.circulation_as_of == NOON + HOUR
+
+
+def test_counts_of_a_title_that_nobody_has_described_make_no_edition(
+    session: Session, pool: LicensePool
+) -> None:
+    counts = title_data("solaris").circulation
+
+    assert apply_titles(session, {pool.id: ApplyData(circulation=counts)}) == Applied(editions=0, pools=1)
+    session.commit()
+
+    assert session.scalar(select(func.count()).select_from(Edition)) == 0
+    assert counts_of(session, pool) == (2, 1, 0, 0, "active")
 
 
 def test_an_older_description_is_not_applied_and_newer_counts_beside_it_are(

@@ -15,14 +15,16 @@ from accession.catalog.ledger import (
     end_run,
     find_run,
     is_active,
+    last_swept,
     latest_run,
     lock_run,
     note_retry,
+    note_swept,
     open_run,
     record_page,
     timestamp,
 )
-from accession.catalog.models import Collection, Run, RunState, Timestamp
+from accession.catalog.models import Collection, Run, RunState, SweptBatch, Timestamp
 from accession.database import transaction
 from tests.making import NOON, day, make_collection, side_by_side
 
@@ -182,6 +184,55 @@ def test_the_newest_run_of_a_collection_is_its_latest(
     assert latest is not None
     assert latest.task_id == "task-2"
     assert latest_run(session, 4711, PURCHASES) is None
+
+
+def test_a_batch_takes_the_place_of_those_that_began_in_it(session: Session, collection: Collection) -> None:
+    def swept(after_id: int, last_id: int | None, told: list[int], at: datetime) -> None:
+        note_swept(session, collection, after_id=after_id, last_id=last_id, told=told, at=at)
+
+    swept(0, 3, [1, 2, 3], NOON)
+    swept(3, 6, [4, 5, 6], NOON)
+    swept(6, None, [7], NOON)
+
+    later = NOON + timedelta(days=1)
+    swept(0, 4, [1, 2, 4], later)  # 3 had no answer this time.
+    assert last_swept(session, collection, range(1, 9)) == {1: later, 2: later, 4: later, 7: NOON}
+    swept(4, None, [5, 7], later)
+
+    assert last_swept(session, collection, range(1, 9)) == dict.fromkeys((1, 2, 4, 5, 7), later)
+    assert session.scalars(select(SweptBatch.after_id).order_by(SweptBatch.after_id)).all() == [0, 4]
+
+
+def test_a_batch_leaves_the_next_one_and_those_of_other_collections(
+    session: Session, collection: Collection
+) -> None:
+    other = make_collection(session, "Birch Library")
+    for owner in (collection, other):
+        note_swept(session, owner, after_id=0, last_id=3, told=[1, 2, 3], at=NOON)
+        note_swept(session, owner, after_id=3, last_id=None, told=[4], at=NOON)
+
+    later = NOON + timedelta(days=1)
+    note_swept(session, collection, after_id=0, last_id=3, told=[1, 2, 3], at=later)
+
+    assert last_swept(session, collection, range(1, 5)) == {1: later, 2: later, 3: later, 4: NOON}
+    assert last_swept(session, other, range(1, 5)) == dict.fromkeys(range(1, 5), NOON)
+    note_swept(session, collection, after_id=0, last_id=None, told=[1], at=later)
+    assert last_swept(session, collection, range(1, 5)) == {1: later}
+    assert last_swept(session, other, range(1, 5)) == dict.fromkeys(range(1, 5), NOON)
+
+
+@pytest.mark.parametrize("later_first", [False, True])
+def test_of_two_sweeps_of_a_title_the_latest_counts(
+    session: Session, collection: Collection, later_first: bool
+) -> None:
+    """Between two sweeps the titles have come to lie in other batches."""
+    later = NOON + timedelta(days=1)
+    batches = [(2, 9, NOON, [5, 6]), (0, 2, later, [5]), (9, 12, later, [6])]
+    for after_id, last_id, at, told in reversed(batches) if later_first else batches:
+        note_swept(session, collection, after_id=after_id, last_id=last_id, told=told, at=at)
+
+    assert last_swept(session, collection, [5, 6, 7]) == {5: later, 6: later}
+    assert last_swept(session, collection, []) == {}
 
 
 def test_a_locked_run_is_as_it_is_now_and_nobody_elses(session: Session, run: Run) -> None:

@@ -1,5 +1,6 @@
 """What status and listings show."""
 
+from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -63,6 +64,10 @@ def store(session: Session, collection: Collection, name: str, **said: Any) -> L
     return pool
 
 
+def purchases_of(views: Sequence[StatusView]) -> list[StatusView]:
+    return [view for view in views if view.workflow == "purchases"]
+
+
 def titles(session: Session, **arguments: Any) -> list[str]:
     return [view.identifier for view in title_views(session, **arguments)]
 
@@ -74,7 +79,7 @@ def test_a_collection_that_was_never_imported_says_so(session: Session, collecti
     assert status_views(session) == [
         StatusView(
             collection="Alder Library",
-            workflow="purchases",
+            workflow=workflow,
             state="never",
             checkpoint=None,
             cursor=None,
@@ -88,6 +93,7 @@ def test_a_collection_that_was_never_imported_says_so(session: Session, collecti
             finished_at=None,
             error=None,
         )
+        for workflow in ("purchases", "events", "circulation")
     ]
 
 
@@ -102,7 +108,7 @@ def test_a_run_at_work_shows_where_it_is_and_what_it_has_done(
     session.commit()
 
     with time_machine.travel(NOON, tick=False):
-        (view,) = status_views(session)
+        view, *_ = status_views(session)
 
     assert view == StatusView(
         collection="Alder Library",
@@ -125,7 +131,7 @@ def test_a_run_at_work_shows_where_it_is_and_what_it_has_done(
 def test_a_run_that_meets_a_fault_is_retrying(session: Session, collection: Collection) -> None:
     note_retry(start(session, collection), "the vendor did not answer")
 
-    (view,) = status_views(session)
+    view, *_ = status_views(session)
 
     assert (view.state, view.error) == ("retrying", "the vendor did not answer")
 
@@ -152,7 +158,7 @@ def test_a_run_that_has_ended_stays_as_it_ended_however_long_ago(
         end_run(start(session, collection), state, error)
         session.commit()
 
-    (view,) = status_views(session)
+    view, *_ = status_views(session)
 
     assert (view.state, view.error, view.finished_at, view.cursor) == (state.value, error, NOON, None)
 
@@ -166,7 +172,7 @@ def test_status_is_of_the_latest_run_of_each_collection_in_use_by_name(
     mark_for_deletion(make_collection(session, "Gone Library"))
     session.commit()
 
-    assert [(view.collection, view.state, view.error) for view in status_views(session)] == [
+    assert [(view.collection, view.state, view.error) for view in purchases_of(status_views(session))] == [
         ("Aa Library", "never", None),
         ("Alder Library", "running", None),
     ]
@@ -178,7 +184,7 @@ def test_pending_applies_are_each_collections_own(session: Session, collection: 
     put_in_outbox(session, [(make_pool(session, other, "a"), title_data("a"))])
 
     assert (count_pending_applies(session, collection.id), count_pending_applies(session, other.id)) == (2, 1)
-    assert [view.applies_pending for view in status_views(session)] == [2, 1]
+    assert [view.applies_pending for view in purchases_of(status_views(session))] == [2, 1]
 
     session.execute(delete(ApplyOutbox))
     assert count_pending_applies(session, collection.id) == 0
@@ -225,6 +231,38 @@ def test_a_run_is_shown_with_all_its_figures(session: Session, collection: Colle
     )
 
 
+@pytest.mark.parametrize(
+    ("workflow", "expected_next", "shown"),
+    [
+        (
+            Workflow.PURCHASES,
+            {"current_day": None, "offset": 1, "reset_timestamp": False, "previous_page": None},
+            {"current_day": None, "offset": 1},
+        ),
+        (
+            Workflow.EVENTS,
+            {"start": "2024-05-01T12:00:00+00:00", "slice_seconds": 600},
+            {"start": "2024-05-01T12:00:00+00:00"},
+        ),
+        (Workflow.CIRCULATION, {"offset": 25}, {"offset": 25}),
+    ],
+)
+def test_the_cursor_shows_where_a_run_of_its_workflow_is_and_no_more(
+    session: Session,
+    collection: Collection,
+    workflow: Workflow,
+    expected_next: dict[str, Any],
+    shown: dict[str, Any],
+) -> None:
+    open_run(session, collection.id, workflow, "task-1", expected_next)
+
+    (run,) = run_views(session)
+    status = {view.workflow: view.cursor for view in status_views(session)}
+
+    assert (run.workflow, run.cursor) == (workflow.value, shown)
+    assert status == dict.fromkeys(Workflow) | {workflow: shown}
+
+
 # Titles
 
 
@@ -262,6 +300,7 @@ def test_a_title_is_shown_with_all_that_is_known_of_it(session: Session, collect
                     format=Format.MP3,
                     licenses_owned=5,
                     licenses_available=3,
+                    licenses_reserved=0,
                     patrons_in_hold_queue=2,
                 )
             },
@@ -288,6 +327,7 @@ def test_a_title_is_shown_with_all_that_is_known_of_it(session: Session, collect
             cover_url="https://images.example/1",
             licenses_owned=5,
             licenses_available=3,
+            licenses_reserved=0,
             patrons_in_hold_queue=2,
             status="active",
             purchased_on=date(2016, 5, 3),
@@ -354,10 +394,10 @@ def test_titles_are_chosen_by_collection_and_identifier(session: Session, collec
 
     assert titles(session, collection="Alder Library") == ["a", "b"]
     assert titles(session, collection="Nobody") == []
-    found = list(title_views(session, identifier="a"))
+    found = list(title_views(session, identifiers=["a"]))
     assert [view.collection for view in found] == ["Alder Library", "Birch Library"]
-    assert titles(session, collection="Birch Library", identifier="a") == ["a"]
-    assert titles(session, identifier="c") == []
+    assert titles(session, collection="Birch Library", identifiers=["a"]) == ["a"]
+    assert titles(session, identifiers=["c"]) == []
 
 
 def test_titles_of_a_collection_marked_for_deletion_are_not_shown_and_not_counted(

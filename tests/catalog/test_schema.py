@@ -12,10 +12,20 @@ from sqlalchemy.orm import Session
 
 from accession.catalog import schema
 from accession.catalog.apply import apply_outbox, put_in_outbox
-from accession.catalog.ledger import Workflow, open_run, timestamp
-from accession.catalog.models import Base, Edition
+from accession.catalog.circulation import record_events
+from accession.catalog.counts import Counts
+from accession.catalog.ledger import Workflow, note_swept, open_run, timestamp
+from accession.catalog.models import Base, Edition, LicensePool
 from accession.errors import UserError
-from tests.making import PATIENCE, make_collection, make_pool, title_data, wait_for_blocked
+from tests.making import (
+    NOON,
+    PATIENCE,
+    event_data,
+    make_collection,
+    make_pool,
+    title_data,
+    wait_for_blocked,
+)
 
 TAKING_TURNS = 20140101
 
@@ -30,6 +40,8 @@ def put_something_everywhere(engine: Engine) -> None:
         pool = make_pool(session, collection, "abc")
         apply_outbox(session, put_in_outbox(session, [(pool, title_data("abc"))]))
         put_in_outbox(session, [(pool, title_data("abc", title="Later"))])
+        record_events(session, collection, {"abc": pool}, [event_data("1", "CHECKOUT", "abc", at=NOON)])
+        note_swept(session, collection, after_id=0, last_id=None, told=[pool.identifier_id], at=NOON)
         timestamp(session, collection, Workflow.PURCHASES)
         open_run(session, collection.id, Workflow.PURCHASES, "task", {"offset": 1})
         session.commit()
@@ -76,6 +88,25 @@ def test_a_full_database_can_go_back_to_nothing_and_forth_again(scratch: Engine)
     schema.upgrade(scratch)
     assert tables(scratch) == {"alembic_version", *Base.metadata.tables}
     put_something_everywhere(scratch)
+
+
+def test_counts_from_before_there_were_events_are_the_last_snapshot(scratch: Engine) -> None:
+    schema.upgrade(scratch)
+    put_something_everywhere(scratch)
+    schema.downgrade(scratch, "0001")
+    with scratch.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE license_pools SET licenses_owned = 5, licenses_available = 2,"
+                " licenses_reserved = 1, patrons_in_hold_queue = 3"
+            )
+        )
+
+    schema.upgrade(scratch)
+
+    with Session(scratch) as session:
+        pool = session.scalars(select(LicensePool)).one()
+        assert pool.counts == pool.snapshot == Counts(5, 2, 1, 3)
 
 
 def test_two_programs_that_upgrade_at_once_take_turns(scratch: Engine) -> None:

@@ -2,9 +2,8 @@
 
 A title's edition row is the lock for everything that describes it: it is locked before its
 contributors, subjects, identifiers and links are compared and replaced, so two workers on one title
-take turns. Outbox rows are locked in the order of their pools, then editions and then pools in the
-order of their ids, so that nobody deadlocks. Editions and pools are locked against writing only: a page
-that adds a purchase record to a pool goes on.
+take turns. Whoever needs several kinds of lock takes those of pools first, then of outbox rows in the
+order of their pools, then of editions in the order of their ids, so that nobody deadlocks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,11 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, DateTime, cast, select, tuple_, update
+from sqlalchemy import ColumnElement, DateTime, and_, cast, select, true, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from accession.catalog.data import BibliographicData, CirculationData, IdentifierType, TitleData
+from accession.catalog.circulation import apply_snapshots, is_news, lock_pools
+from accession.catalog.data import ApplyData, BibliographicData, IdentifierType
 from accession.catalog.models import (
     ApplyOutbox,
     Classification,
@@ -27,7 +27,6 @@ from accession.catalog.models import (
     IdentifierEquivalent,
     LicensePool,
     Link,
-    PoolStatus,
     Subject,
     table_of,
 )
@@ -59,9 +58,10 @@ class Applied:
 
 
 def needs_apply(
-    session: Session, titles: Sequence[tuple[LicensePool, TitleData]]
-) -> list[tuple[LicensePool, TitleData]]:
-    """Those of `titles` whose description or counts differ from what is stored, in one query.
+    session: Session, titles: Sequence[tuple[LicensePool, ApplyData]]
+) -> list[tuple[LicensePool, ApplyData]]:
+    """What of `titles` differs from what is stored, in one query: the description by its hash, with its
+    counts, and otherwise the counts alone by the pool's columns, which events move without the hash.
 
     Data older than what is stored is no difference. A title with an apply pending needs one in any case:
     the vendor may have taken back what is in the outbox.
@@ -77,56 +77,82 @@ def needs_apply(
         .where(LicensePool.id.in_([pool.id for pool, _ in titles]))
     )
     stored = {row.id: row for row in session.execute(query)}
+    needed: list[tuple[LicensePool, ApplyData]] = []
+    for pool, title in titles:
+        known, described = stored[pool.id], title.bibliographic
+        differs = described is not None and _news(described, known.content_hash, known.as_of)
+        if differs or known.pending is not None:
+            needed.append((pool, title))
+        elif is_news(pool, title.circulation):
+            needed.append((pool, ApplyData(circulation=title.circulation)))
+    return needed
 
-    def needed(pool: LicensePool, title: TitleData) -> bool:
-        known = stored[pool.id]
-        return (
-            known.pending is not None
-            or _news(title.bibliographic, known.content_hash, known.as_of)
-            or bool(_count_changes(pool, title.circulation))
-        )
 
-    return [(pool, title) for pool, title in titles if needed(pool, title)]
-
-
-def put_in_outbox(session: Session, titles: Sequence[tuple[LicensePool, TitleData]]) -> list[int]:
+def put_in_outbox(session: Session, titles: Sequence[tuple[LicensePool, ApplyData]]) -> list[int]:
     """Note that `titles` have to be applied; returns the ids of the outbox rows, for the message.
 
-    A pool has one row: a later word on a title takes the place of the earlier. Where the earlier one
-    has the younger data it stays, and its id is not returned: its message is under way.
+    A pool has one row: a later word on a title takes the place of the earlier, but counts alone leave a
+    description in it that is still to be applied. Where the earlier one has the younger data it stays,
+    and its id is not returned: its message is under way.
     """
     if not titles:
         return []
     latest = {pool.id: title for pool, title in sorted(titles, key=lambda word: word[1].as_of)}
     now = utc_now()
     rows = [
-        {"license_pool_id": pool_id, "data": title.model_dump(mode="json"), "published_at": now}
+        {
+            "license_pool_id": pool_id,
+            # A key that is not there leaves what the row had under it.
+            "data": title.model_dump(mode="json", exclude_none=True),
+            "published_at": now,
+        }
         for pool_id, title in sorted(latest.items())
     ]
     statement = insert(ApplyOutbox).values(rows)
     statement = statement.on_conflict_do_update(
         index_elements=["license_pool_id"],
-        set_={"data": statement.excluded.data, "published_at": statement.excluded.published_at},
+        set_={
+            "data": ApplyOutbox.data.concat(statement.excluded.data),
+            "published_at": statement.excluded.published_at,
+        },
         where=_as_of(ApplyOutbox.data) <= _as_of(statement.excluded.data),
     )
     return list(session.scalars(statement.returning(ApplyOutbox.id)))
 
 
 def _as_of(data: Any) -> ColumnElement[datetime]:
-    return cast(data["bibliographic"]["as_of"].astext, DateTime(timezone=True))
+    return cast(data["circulation"]["as_of"].astext, DateTime(timezone=True))
 
 
-def apply_outbox(session: Session, outbox_ids: Sequence[int]) -> Applied:
-    """Apply the named outbox rows and delete them; rows that are gone have been applied already."""
-    query = select(ApplyOutbox).where(ApplyOutbox.id.in_(outbox_ids)).order_by(ApplyOutbox.license_pool_id)
+def outbox_kinds(session: Session, outbox_ids: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The rows that there still are: those with a description, and those with counts alone."""
+    query = select(ApplyOutbox.id, _is_described()).where(ApplyOutbox.id.in_(outbox_ids))
+    rows = session.execute(query.order_by(ApplyOutbox.id)).all()
+    described = [row_id for row_id, is_described in rows if is_described]
+    return described, [row_id for row_id, is_described in rows if not is_described]
+
+
+def apply_outbox(session: Session, outbox_ids: Sequence[int], *, counts_only: bool = False) -> Applied:
+    """Apply the named outbox rows and delete them; rows that are gone have been applied already.
+
+    With `counts_only` rows that have got a description meanwhile are left for the message about it.
+    """
+    wanted = and_(ApplyOutbox.id.in_(outbox_ids), ~_is_described() if counts_only else true())
+    lock_pools(session, session.scalars(select(ApplyOutbox.license_pool_id).where(wanted)))
+    query = select(ApplyOutbox).where(wanted).order_by(ApplyOutbox.license_pool_id)
     rows = session.scalars(query.with_for_update()).all()
-    applied = apply_titles(session, {row.license_pool_id: TitleData.model_validate(row.data) for row in rows})
+    applied = apply_titles(session, {row.license_pool_id: ApplyData.model_validate(row.data) for row in rows})
     for row in rows:
         session.delete(row)
     return applied
 
 
-def apply_titles(session: Session, titles: Mapping[int, TitleData]) -> Applied:
+def _is_described() -> ColumnElement[bool]:
+    described: ColumnElement[bool] = ApplyOutbox.data.has_key("bibliographic")
+    return described
+
+
+def apply_titles(session: Session, titles: Mapping[int, ApplyData]) -> Applied:
     """Make editions and pools say what `titles` (by pool id) say, and write nothing where they do.
 
     A title's contributors, subjects, ISBNs and links are replaced as a whole: the vendor's word is the
@@ -135,15 +161,16 @@ def apply_titles(session: Session, titles: Mapping[int, TitleData]) -> Applied:
     """
     if not titles:
         return Applied(0, 0)
-    query = select(LicensePool.id, LicensePool.identifier_id).where(LicensePool.id.in_(titles))
+    pools = lock_pools(session, titles)
     words = [
-        (identifier_id, titles[pool_id].bibliographic) for pool_id, identifier_id in session.execute(query)
+        (pool.identifier_id, data) for pool in pools if (data := titles[pool.id].bibliographic) is not None
     ]
     words.sort(key=lambda word: word[1].as_of)
-    described = {(data.data_source, identifier_id): data for identifier_id, data in words}
-    editions = _apply_descriptions(session, described)
-    pools = _apply_counts(session, {pool_id: title.circulation for pool_id, title in titles.items()})
-    return Applied(editions, pools)
+    editions = _apply_descriptions(
+        session, {(data.data_source, identifier_id): data for identifier_id, data in words}
+    )
+    written = apply_snapshots(session, pools, {key: title.circulation for key, title in titles.items()})
+    return Applied(editions, written)
 
 
 def _news(data: BibliographicData, content_hash: str | None, as_of: datetime | None) -> bool:
@@ -152,6 +179,8 @@ def _news(data: BibliographicData, content_hash: str | None, as_of: datetime | N
 
 
 def _apply_descriptions(session: Session, described: Mapping[tuple[str, int], BibliographicData]) -> int:
+    if not described:
+        return 0
     now = utc_now()
     editions = _locked_editions(session, described, now)
     changed = {
@@ -257,34 +286,3 @@ def _replace_equivalents(session: Session, changed: Mapping[tuple[int, str], Bib
             )
     mine = tuple_(IdentifierEquivalent.identifier_id, IdentifierEquivalent.data_source).in_(changed)
     replace_rows(session, table_of(IdentifierEquivalent), mine, rows.values())
-
-
-def _count_changes(pool: LicensePool, data: CirculationData) -> dict[str, Any]:
-    """The pool's columns that `data` would change; none where `data` is older than the pool's counts."""
-    if pool.circulation_as_of is not None and data.as_of < pool.circulation_as_of:
-        return {}
-    status = PoolStatus.ACTIVE if data.licenses_owned else PoolStatus.EXHAUSTED
-    told = {
-        "licenses_owned": data.licenses_owned,
-        "licenses_available": data.licenses_available,
-        "patrons_in_hold_queue": data.patrons_in_hold_queue,
-        "status": status.value,
-    }
-    if data.licenses_reserved is not None:
-        told["licenses_reserved"] = data.licenses_reserved
-    return {name: value for name, value in told.items() if getattr(pool, name) != value}
-
-
-def _apply_counts(session: Session, counts: Mapping[int, CirculationData]) -> int:
-    query = select(LicensePool).where(LicensePool.id.in_(counts)).order_by(LicensePool.id)
-    written = 0
-    for pool in session.scalars(
-        query.with_for_update(key_share=True).execution_options(populate_existing=True)
-    ):
-        if changes := _count_changes(pool, counts[pool.id]):
-            for name, value in changes.items():
-                setattr(pool, name, value)
-            pool.circulation_as_of = counts[pool.id].as_of
-            pool.updated_at = utc_now()
-            written += 1
-    return written

@@ -70,6 +70,17 @@ class LinkRel(StrEnum):
     THUMBNAIL = "thumbnail"
 
 
+class EventType(StrEnum):
+    """What can happen to one copy of a title, or to the patrons who wait for one."""
+
+    PURCHASE = "PURCHASE"
+    REMOVED = "REMOVED"
+    CHECKOUT = "CHECKOUT"
+    CHECKIN = "CHECKIN"
+    HOLD = "HOLD"
+    RESERVED = "RESERVED"
+
+
 # A row of a B-tree index holds 2,704 bytes: what is found by its name or address stays below.
 _LONGEST_NAME = 300
 _LONGEST_ADDRESS = 2000
@@ -179,18 +190,39 @@ class CirculationData(_Data):
     licenses_reserved: Count | None = None
 
 
-class TitleData(_Data):
-    """All that a source says of one title in one collection."""
+class ApplyData(_Data):
+    """What has to be applied to one title of a collection: its counts, and its description where that is
+    news."""
+
+    bibliographic: BibliographicData | None = None
+    circulation: CirculationData
+
+    @property
+    def as_of(self) -> datetime:
+        """When the source said so."""
+        return self.circulation.as_of
+
+
+class TitleData(ApplyData):
+    """All that a source says of one title in one collection, at one moment."""
 
     bibliographic: BibliographicData
-    circulation: CirculationData
 
     @property
     def identifier(self) -> str:
         """The title's identifier at its source."""
         return self.bibliographic.identifier
 
-    @property
-    def as_of(self) -> datetime:
-        """When the source said so."""
-        return self.bibliographic.as_of
+
+class EventData(_Data):
+    """One thing that happened to a title, at a moment (UTC). Who the patron was is never part of it.
+
+    `event_id` is the source's, and the same whenever the event is told again. `event_type` is one of
+    `EventType`, or a word that nobody here knows. Ids and types are cut at 300 characters.
+    """
+
+    event_id: Name
+    event_type: Name
+    identifier: Name
+    occurred_at: AwareDatetime
+    isbn: str | None = None

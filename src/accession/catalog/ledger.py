@@ -1,16 +1,17 @@
 """The run ledger and the checkpoints: where every chain stands, and how far each workflow is complete."""
 
+from collections.abc import Collection as Group
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from accession.catalog.models import ACTIVE_STATES, Collection, Run, RunState, Timestamp
+from accession.catalog.models import ACTIVE_STATES, Collection, Run, RunState, SweptBatch, Timestamp
 from accession.clock import utc_now
 
 SERVICE_TYPE = "task"
@@ -25,6 +26,8 @@ class Workflow(StrEnum):
     """The workflows, by the word that status and runs show."""
 
     PURCHASES = "purchases"
+    EVENTS = "events"
+    CIRCULATION = "circulation"
 
     @property
     def service(self) -> str:
@@ -32,12 +35,20 @@ class Workflow(StrEnum):
         return _SERVICES[self]
 
 
-_SERVICES = {Workflow.PURCHASES: "Bibliotheca Purchase Record Importer"}
+_SERVICES = {
+    Workflow.PURCHASES: "Bibliotheca Purchase Record Importer",
+    Workflow.EVENTS: "Bibliotheca Event Import",
+    Workflow.CIRCULATION: "Bibliotheca Circulation Update",
+}
 
 
 @dataclass(frozen=True)
 class Counters:
-    """What one page, or a run of pages, has met: records of the vendor, titles of the collection."""
+    """What one page, or a run of pages, has met: records of the vendor, titles of the collection.
+
+    A record is a purchase record, an event, or a title that was asked about; a page is a page of
+    purchase records, a slice, or a batch.
+    """
 
     records_fetched: int = 0
     records_rejected: int = 0
@@ -56,6 +67,41 @@ def timestamp(session: Session, collection: Collection, workflow: Workflow) -> T
         return found
     session.execute(insert(Timestamp).values(key).on_conflict_do_nothing())
     return session.scalars(query).one()
+
+
+def note_swept(
+    session: Session,
+    collection: Collection,
+    *,
+    after_id: int,
+    last_id: int | None,
+    told: Sequence[int],
+    at: datetime,
+) -> None:
+    """Note that the counts of the identifiers `told` were asked for at `at`.
+
+    The batch takes the place of those that began in it: from `after_id` to `last_id`, or to the end of
+    the collection where that is None.
+    """
+    mine = SweptBatch.collection_id == collection.id
+    begun = mine & (SweptBatch.after_id >= after_id)
+    session.execute(
+        delete(SweptBatch).where(begun if last_id is None else begun & (SweptBatch.after_id < last_id))
+    )
+    row = {"collection_id": collection.id, "after_id": after_id, "identifier_ids": list(told), "swept_at": at}
+    session.execute(insert(SweptBatch).values(row))
+
+
+def last_swept(session: Session, collection: Collection, identifier_ids: Group[int]) -> dict[int, datetime]:
+    """When each of the identifiers was last told in a sweep, where it ever was."""
+    wanted = list(identifier_ids)
+    query = select(SweptBatch.identifier_ids, SweptBatch.swept_at).where(
+        SweptBatch.collection_id == collection.id, SweptBatch.identifier_ids.overlap(wanted)
+    )
+    found: dict[int, datetime] = {}
+    for told, at in session.execute(query.order_by(SweptBatch.swept_at)):
+        found |= dict.fromkeys(set(told) & set(wanted), at)
+    return found
 
 
 def find_run(session: Session, task_id: str) -> Run | None:
@@ -112,7 +158,7 @@ def open_run(
 
 
 def record_page(
-    run: Run, counters: Counters, *, since: datetime, next_cursor: Mapping[str, Any] | None
+    run: Run, counters: Counters, *, since: datetime | None, next_cursor: Mapping[str, Any] | None
 ) -> None:
     """Count a step and move the cursor on; without a next cursor the run has succeeded."""
     run.pages += counters.pages

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, ClassVar, cast
@@ -12,6 +12,7 @@ from sqlalchemy import (
     DateTime,
     ForeignKey,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     Table,
@@ -20,9 +21,10 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, insert
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, composite, mapped_column, relationship
 
+from accession.catalog.counts import Counts
 from accession.catalog.data import IdentifierType
 from accession.catalog.rows import natural_key_ids
 from accession.clock import utc_now
@@ -44,6 +46,7 @@ class Base(DeclarativeBase):
         datetime: DateTime(timezone=True),
         bytes: LargeBinary(),
         dict[str, Any]: JSONB(),
+        list[int]: ARRAY(Integer),
     }
 
 
@@ -126,6 +129,25 @@ class IdentifierEquivalent(Base):
     data_source: Mapped[str] = mapped_column(primary_key=True)
     position: Mapped[int]
 
+    @classmethod
+    def add_first(cls, session: Session, data_source: str, isbns: Mapping[int, str]) -> None:
+        """Note the ISBN of each identifier (by id) of which `data_source` has named none yet."""
+        named = select(cls.identifier_id).where(cls.data_source == data_source, cls.identifier_id.in_(isbns))
+        missing = sorted(isbns.keys() - set(session.scalars(named)))
+        if not missing:
+            return
+        ids = Identifier.ids(session, IdentifierType.ISBN, [isbns[row_id] for row_id in missing])
+        rows = [
+            {
+                "identifier_id": row_id,
+                "equivalent_id": ids[IdentifierType.ISBN.value, isbns[row_id]],
+                "data_source": data_source,
+                "position": 0,
+            }
+            for row_id in missing
+        ]
+        session.execute(insert(cls).values(rows).on_conflict_do_nothing())
+
 
 class PoolStatus(StrEnum):
     """What a license pool can do for a reader."""
@@ -138,7 +160,12 @@ class PoolStatus(StrEnum):
 
 
 class LicensePool(Base):
-    """A collection's holding of one title. Counts are in copies, as the vendor last gave them."""
+    """A collection's holding of one title, in copies.
+
+    `counts` is what is so now: `snapshot`, what the vendor said when it was asked at
+    `circulation_as_of`, and the events counted since. A snapshot that says what is known already is not
+    written, and `circulation_as_of` stays.
+    """
 
     __tablename__ = "license_pools"
     __table_args__ = (UniqueConstraint("collection_id", "data_source", "identifier_id"),)
@@ -153,10 +180,20 @@ class LicensePool(Base):
     patrons_in_hold_queue: Mapped[int] = mapped_column(server_default="0")
     status: Mapped[str] = mapped_column(server_default=PoolStatus.UNKNOWN)
     circulation_as_of: Mapped[datetime | None]
+    snapshot_owned: Mapped[int] = mapped_column(server_default="0")
+    snapshot_available: Mapped[int] = mapped_column(server_default="0")
+    snapshot_reserved: Mapped[int] = mapped_column(server_default="0")
+    snapshot_holds: Mapped[int] = mapped_column(server_default="0")
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 
     identifier: Mapped[Identifier] = relationship()
+    counts: Mapped[Counts] = composite(
+        "licenses_owned", "licenses_available", "licenses_reserved", "patrons_in_hold_queue"
+    )
+    snapshot: Mapped[Counts] = composite(
+        "snapshot_owned", "snapshot_available", "snapshot_reserved", "snapshot_holds"
+    )
 
     @classmethod
     def for_foreign_id(
@@ -234,10 +271,32 @@ class PurchaseRecord(Base):
     content_hash: Mapped[str]
 
 
+class CirculationEvent(Base):
+    """Something that happened to a copy of a title, told by the vendor; nothing says to whom.
+
+    The vendor's `event_id` makes it one, however often it is told. `counted` says whether it takes part
+    in the pool's counts: not when it was already past at the pool's last snapshot.
+    """
+
+    __tablename__ = "circulation_events"
+    __table_args__ = (
+        UniqueConstraint("collection_id", "event_id"),
+        Index("ix_circulation_events_license_pool_id_occurred_at", "license_pool_id", "occurred_at"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    event_id: Mapped[str]
+    license_pool_id: Mapped[int] = mapped_column(ForeignKey("license_pools.id", ondelete="CASCADE"))
+    event_type: Mapped[str]
+    occurred_at: Mapped[datetime]
+    counted: Mapped[bool]
+
+
 class ApplyOutbox(Base):
     """What still has to be applied to a pool and its edition: written with the page, deleted by the apply.
 
-    `data` is a `TitleData` as JSON. A row whose `published_at` lies far back has lost its message, and
+    `data` is an `ApplyData` as JSON. A row whose `published_at` lies far back has lost its message, and
     is published again.
     """
 
@@ -400,3 +459,21 @@ class Run(Base):
     updated_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
     error: Mapped[str | None]
+
+
+class SweptBatch(Base):
+    """When the circulation sweep last asked about a batch of a collection's titles.
+
+    It stands in the ledger, a row a batch, because a sweep writes nothing to pools that are as they
+    were. `after_id` is the offset the batch began at, `identifier_ids` those of its titles whose counts
+    were told.
+    """
+
+    __tablename__ = "swept_batches"
+
+    collection_id: Mapped[int] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True
+    )
+    after_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    identifier_ids: Mapped[list[int]]
+    swept_at: Mapped[datetime]

@@ -40,6 +40,13 @@ from accession.clock import utc_now
 NEVER = "never"
 _BATCH = 1000
 
+# What of a link's arguments says where the run is; the rest is between one link and the next.
+_CURSOR: Mapping[str, Sequence[str]] = {
+    Workflow.PURCHASES: ("current_day", "offset"),
+    Workflow.EVENTS: ("start",),
+    Workflow.CIRCULATION: ("offset",),
+}
+
 
 @dataclass(frozen=True)
 class CollectionView:
@@ -117,6 +124,7 @@ class TitleView:
     cover_url: str | None
     licenses_owned: int
     licenses_available: int
+    licenses_reserved: int
     patrons_in_hold_queue: int
     status: str
     purchased_on: date | None
@@ -202,7 +210,7 @@ def _run_view(run: Run, collection: str) -> RunView:
         collection=collection,
         workflow=run.workflow,
         state=RunState.INTERRUPTED.value if silent else run.state,
-        cursor={name: run.cursor.get(name) for name in ("current_day", "offset")} if active else None,
+        cursor={name: run.cursor.get(name) for name in _CURSOR[run.workflow]} if active else None,
         pages=run.pages,
         records_fetched=run.records_fetched,
         records_rejected=run.records_rejected,
@@ -249,14 +257,14 @@ def title_views(
     session: Session,
     *,
     collection: str | None = None,
-    identifier: str | None = None,
+    identifiers: Sequence[str] | None = None,
     limit: int | None = None,
 ) -> Iterator[TitleView]:
     """Titles in the order they were first imported, read in batches so that memory stays flat."""
     last_id = 0
     while limit is None or limit > 0:
         size = _BATCH if limit is None else min(limit, _BATCH)
-        rows = session.execute(_title_rows(collection, identifier, last_id).limit(size)).all()
+        rows = session.execute(_title_rows(collection, identifiers, last_id).limit(size)).all()
         yield from _with_details(session, rows)
         if len(rows) < size:
             return
@@ -269,7 +277,7 @@ def _in_use(collection: str | None) -> list[ColumnElement[bool]]:
     return conditions if collection is None else [*conditions, Collection.name == collection]
 
 
-def _title_rows(collection: str | None, identifier: str | None, after: int) -> Any:
+def _title_rows(collection: str | None, identifiers: Sequence[str] | None, after: int) -> Any:
     first_day = (
         select(func.min(PurchaseRecord.purchased_on))
         .where(PurchaseRecord.license_pool_id == LicensePool.id)
@@ -287,7 +295,7 @@ def _title_rows(collection: str | None, identifier: str | None, after: int) -> A
         .where(LicensePool.id > after, *_in_use(collection))
         .order_by(LicensePool.id)
     )
-    return query if identifier is None else query.where(Identifier.identifier == identifier)
+    return query if identifiers is None else query.where(Identifier.identifier.in_(identifiers))
 
 
 def _with_details(session: Session, rows: Sequence[Row[Any]]) -> Iterator[TitleView]:
@@ -339,6 +347,7 @@ def _with_details(session: Session, rows: Sequence[Row[Any]]) -> Iterator[TitleV
             cover_url=next((href for rel, href in links[edition.id] if rel == LinkRel.COVER), None),
             licenses_owned=pool.licenses_owned,
             licenses_available=pool.licenses_available,
+            licenses_reserved=pool.licenses_reserved,
             patrons_in_hold_queue=pool.patrons_in_hold_queue,
             status=pool.status,
             purchased_on=row.purchased_on,
@@ -388,6 +397,5 @@ def _count(session: Session, table: Table, *where: ColumnElement[bool]) -> int:
 
 
 # What the library holds; ledger, checkpoints and accounts are written by every run.
-_CATALOGUE_TABLES = [
-    table for name, table in Base.metadata.tables.items() if name not in ("collections", "runs", "timestamps")
-]
+_KEPT_BY_RUNS = ("collections", "runs", "swept_batches", "timestamps")
+_CATALOGUE_TABLES = [table for name, table in Base.metadata.tables.items() if name not in _KEPT_BY_RUNS]
