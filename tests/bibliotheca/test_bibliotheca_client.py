@@ -2,13 +2,15 @@
 
 import gzip
 import logging
+import pickle
 import socket
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from email.utils import format_datetime
 from pathlib import Path
 
@@ -31,8 +33,11 @@ from accession.bibliotheca.errors import (
     RemoteInitiatedServerError,
     RemoteIntegrationException,
     RequestTimedOut,
+    excerpt_of,
 )
+from accession.bibliotheca.events import EventsAnswer
 from accession.errors import UserError
+from tests.vendor import PATRON, PATRONS_CARD
 
 DOCUMENTS = Path(__file__).parent / "documents"
 KEY = SecretStr("s3cret-key")
@@ -41,6 +46,7 @@ NOW = datetime(2024, 5, 1, 8, 15, tzinfo=UTC)
 START, END = datetime(2024, 4, 30, tzinfo=UTC), datetime(2024, 5, 1, tzinfo=UTC)
 PAGE = (DOCUMENTS / "marc_page.xml").read_bytes()
 ITEMS = (DOCUMENTS / "items.xml").read_bytes()
+EVENTS = (DOCUMENTS / "events.xml").read_bytes()
 ERROR = (DOCUMENTS / "error_authentication_failed.xml").read_bytes()
 
 Answer = Callable[[httpx.Request], httpx.Response]
@@ -61,6 +67,12 @@ def answering(status: int = 200, content: bytes = b"", **headers: str) -> Biblio
 def failure(api: BibliothecaAPI) -> RemoteIntegrationException:
     with pytest.raises(RemoteIntegrationException) as caught:
         api.marc_page(START, END)
+    return caught.value
+
+
+def events_failure(api: BibliothecaAPI) -> RemoteIntegrationException:
+    with pytest.raises(RemoteIntegrationException) as caught:
+        api.events(START, END)
     return caught.value
 
 
@@ -127,6 +139,36 @@ def test_a_page_is_asked_for_in_utc_whole_seconds_with_colons_as_they_are() -> N
     assert headers["3mcl-Datetime"] == "Wed, 01 May 2024 08:15:00 GMT"
     assert (headers["3mcl-Version"], headers["Accept"]) == ("2.0", "application/xml")
     assert (len(page.records), page.requests) == (3, 1)
+
+
+def test_events_are_asked_for_in_utc_whole_seconds_too() -> None:
+    vendor = Vendor(EVENTS)
+    tokyo = timezone(timedelta(hours=9))
+
+    answer = api_of(vendor).events(
+        datetime(2024, 4, 30, 9, tzinfo=tokyo), datetime(2024, 5, 1, 0, 0, 0, 999_999, UTC)
+    )
+
+    assert vendor.paths == [
+        "/cirrus/library/rvs/data/cloudevents?startdate=2024-04-30T00:00:00&enddate=2024-05-01T00:00:00"
+    ]
+    assert [event.event_id for event in answer.events] == ["e-0001", "e-0002", "e-0004"]
+    assert [fault.event_id for fault in answer.faults] == ["e-0003"]
+    assert (answer.fetched, answer.requests, answer.repaired) == (4, 1, False)
+
+
+def test_a_known_request_for_events_is_sent_with_its_known_signature() -> None:
+    vendor = Vendor()
+    account = Account("Main", "library_id", "account_id", SecretStr("account_key"), "https://vendor.example")
+    now = datetime(2024, 11, 11, 10, tzinfo=UTC)
+
+    with pytest.raises(RemoteIntegrationException):
+        api_of(vendor, account, lambda: now).events(now - timedelta(days=1), now)
+
+    assert (
+        vendor.requests[0].headers["3mcl-Authorization"]
+        == "3MCLAUTH account_id:KipNmbVsmsT2xPjP4oHAaR3n00JgcszfF6mQRffBoRk="
+    )
 
 
 def test_the_first_page_is_of_fifty_from_the_first_record_on() -> None:
@@ -201,6 +243,54 @@ def test_a_moment_without_time_zone_is_the_callers_mistake() -> None:
         answering().marc_page(START.replace(tzinfo=None), END)
 
 
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        (START.replace(tzinfo=None), END),
+        (START, END.replace(tzinfo=None)),
+        (START.replace(tzinfo=None), END.replace(tzinfo=None)),
+    ],
+)
+def test_a_moment_without_time_zone_is_no_bound_of_events_either(start: datetime, end: datetime) -> None:
+    with pytest.raises(ValueError, match="time zone"):
+        api_of(Vendor()).events(start, end)
+
+
+SECOND = timedelta(seconds=1)
+WIDEST = timedelta(hours=72)
+
+
+@pytest.mark.parametrize("width", [timedelta(), -SECOND, SECOND / 2, WIDEST + SECOND, -WIDEST])
+def test_a_window_of_events_that_is_empty_or_too_wide_is_the_callers_mistake(width: timedelta) -> None:
+    with pytest.raises(ValueError, match="at least a second and at most 72 hours"):
+        api_of(Vendor()).events(START, START + width)
+
+
+@pytest.mark.parametrize("width", [SECOND, timedelta(minutes=5), WIDEST, WIDEST + SECOND / 2])
+def test_a_window_of_events_may_be_of_a_second_to_72_hours(width: timedelta) -> None:
+    assert api_of(Vendor(EVENTS)).events(START, START + width).fetched == 4
+
+
+class PutBackAnHour(tzinfo):
+    """A zone whose clocks are put back an hour as the third of November 2024 begins."""
+
+    def utcoffset(self, dt: datetime | None) -> timedelta:
+        return timedelta(hours=-4 if dt is None or (dt.month, dt.day) < (11, 3) else -5)
+
+    def dst(self, dt: datetime | None) -> timedelta:
+        return timedelta()
+
+    def tzname(self, dt: datetime | None) -> str:
+        return "here"
+
+
+def test_the_width_of_a_window_is_not_what_the_clock_on_the_wall_makes_of_it() -> None:
+    start = datetime(2024, 11, 2, tzinfo=PutBackAnHour())
+
+    with pytest.raises(ValueError, match="72 hours"):
+        api_of(Vendor()).events(start, start + WIDEST)
+
+
 # Silence
 
 
@@ -222,6 +312,31 @@ def test_a_blank_page_that_is_a_page_when_asked_again_was_a_slip() -> None:
 def test_a_blank_page_and_then_an_error_document_is_an_error() -> None:
     with pytest.raises(RemoteInitiatedServerError):
         api_of(Vendor(b"", ERROR)).marc_page(START, END)
+
+
+@pytest.mark.parametrize("blank", [b"", b" \r\n", b"\xef\xbb\xbf"])
+def test_a_blank_body_twice_means_no_events(blank: bytes) -> None:
+    vendor = Vendor(blank, blank)
+
+    assert api_of(vendor).events(START, END) == EventsAnswer(events=(), faults=(), requests=2)
+
+
+def test_a_blank_body_that_is_a_batch_when_asked_again_was_a_slip() -> None:
+    answer = api_of(Vendor(b"", EVENTS)).events(START, END)
+
+    assert (len(answer.events), answer.requests) == (3, 2)
+
+
+def test_an_empty_batch_is_believed_at_once() -> None:
+    answer = api_of(Vendor(b"<LibraryEventBatch/>")).events(START, END)
+
+    assert answer == EventsAnswer(events=(), faults=(), requests=1)
+
+
+@pytest.mark.parametrize("second", [ERROR, (DOCUMENTS / "maintenance.html").read_bytes(), EVENTS[:-200]])
+def test_a_blank_body_and_then_a_fault_is_a_fault_and_not_no_events(second: bytes) -> None:
+    with pytest.raises(RETRYABLE):
+        api_of(Vendor(b"", second)).events(START, END)
 
 
 def test_a_blank_answer_about_items_is_the_vendors_fault() -> None:
@@ -451,6 +566,18 @@ def test_a_refused_connection_is_to_be_retried() -> None:
     assert "connection to the vendor failed" in str(error)
 
 
+@pytest.mark.usefixtures("pool")
+def test_a_refused_connection_says_why_also_where_answers_must_not_be_quoted() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    account = Account("Main", "rvs", "a", KEY, f"http://127.0.0.1:{port}")
+
+    error = events_failure(BibliothecaAPI(account))
+
+    assert type(error) is RequestTimedOut
+    assert "refused" in error.problem
+
+
 # Bounds
 
 
@@ -510,6 +637,185 @@ def test_an_answer_that_drips_without_end_is_given_up() -> None:
     assert type(error) is RequestTimedOut
     assert "120 seconds" in str(error)
     assert body.taken < 20
+
+
+# What may name patrons
+
+
+def shown(error: BaseException) -> str:
+    """All of an error that a log, the ledger or a message could hold, also after it was pickled."""
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301
+    texts = [f"{one} {one!r} {one.args!r} {vars(one)!r}" for one in (error, copy)]
+    return "\n".join((*texts, *traceback.format_exception(error), *traceback.format_exception(copy)))
+
+
+def assert_names_no_patron(error: RemoteIntegrationException) -> None:
+    assert error.excerpt == ""
+    assert error.__cause__ is None
+    assert PATRON not in shown(error)
+    assert PATRONS_CARD not in shown(error)
+
+
+ERROR_OF_A_PATRON = ERROR.replace(b"Authentication failed", f"{PATRON} lost {PATRONS_CARD}".encode())
+BATCH_OF_A_PATRON = f"<LibraryEventBatch><CloudLibraryEvent><PatronId>{PATRON}</PatronId>".encode()
+OF_A_PATRON = {
+    "error document": (ERROR_OF_A_PATRON, RemoteInitiatedServerError),
+    "error in the batch": (
+        EVENTS.replace(b"<Events>", b"<Error><Message>%s</Message></Error><Events>" % PATRON.encode()),
+        RemoteInitiatedServerError,
+    ),
+    "text": (f"Patron {PATRON} is not known".encode(), BadResponseException),
+    "web page": (f"<html><body>{PATRON}<br></body></html>".encode(), BadResponseException),
+    "web page that is XML": (f"<html><body>{PATRON}</body></html>".encode(), BadResponseException),
+    "truncated": (BATCH_OF_A_PATRON, BadResponseException),
+    "truncated later": (EVENTS[:-20], BadResponseException),
+    "other end tag": (f"<LibraryEventBatch><{PATRON}></LibraryEventBatch>".encode(), BadResponseException),
+    "other root": (f"<{PATRON}/>".encode(), BadResponseException),
+    "other root with a prefix": (f"<a:{PATRON} xmlns:a='urn:{PATRON}'/>".encode(), BadResponseException),
+    "document type": (
+        f"<!DOCTYPE LibraryEventBatch SYSTEM '{PATRON}'><LibraryEventBatch/>".encode(),
+        BadResponseException,
+    ),
+    "encoding": (
+        f"<?xml version='1.0' encoding='{PATRON}'?><LibraryEventBatch/>".encode(),
+        BadResponseException,
+    ),
+    "not UTF-8": (b"<LibraryEventBatch>%s\xe9</LibraryEventBatch>" % PATRON.encode(), BadResponseException),
+}
+
+
+@pytest.mark.parametrize(("body", "kind"), OF_A_PATRON.values(), ids=OF_A_PATRON.keys())
+def test_no_error_about_a_batch_that_cannot_be_read_names_a_patron(
+    body: bytes, kind: type[RemoteIntegrationException], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    error = events_failure(answering(200, body))
+
+    assert type(error) is kind
+    assert error.status == 200
+    assert_names_no_patron(error)
+    assert PATRON not in caplog.text
+
+
+@pytest.mark.parametrize(("body", "kind"), OF_A_PATRON.values(), ids=OF_A_PATRON.keys())
+def test_errors_about_other_answers_quote_them_as_before(
+    body: bytes, kind: type[RemoteIntegrationException]
+) -> None:
+    error = failure(answering(200, body))
+
+    assert type(error) is kind
+    assert error.excerpt == excerpt_of(body)
+
+
+@pytest.mark.parametrize(
+    "status", [204, 206, 301, 302, 304, 400, 401, 403, 404, 408, 410, 422, 429, 500, 502, 503, 599]
+)
+@pytest.mark.parametrize("body", [BATCH_OF_A_PATRON, ERROR_OF_A_PATRON, PATRON.encode()])
+def test_no_refusal_names_a_patron(status: int, body: bytes) -> None:
+    error = events_failure(answering(status, body, Location=f"https://vendor.example/{PATRON}"))
+
+    assert type(error) is type(failure(answering(status, body)))
+    assert error.status == status
+    assert_names_no_patron(error)
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_an_error_document_about_events_says_why_it_is_not_repeated(status: int) -> None:
+    error = events_failure(answering(status, ERROR_OF_A_PATRON))
+
+    assert str(error) == (
+        'Collection "Main": the vendor reported an error of its own: what it said is not repeated, because '
+        "it can name patrons (https://vendor.example/cirrus/library/rvs/data/cloudevents"
+        f"?startdate=2024-04-30T00:00:00&enddate=2024-05-01T00:00:00, status {status})."
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"), [("120", 120.0), ("Wed, 01 May 2024 08:16:30 GMT", 90.0), (PATRON, None)]
+)
+def test_the_wait_that_the_vendor_asks_for_is_told_of_events_too(said: str, seconds: float | None) -> None:
+    error = events_failure(answering(503, BATCH_OF_A_PATRON, Retry_After=said))
+
+    assert isinstance(error, BadResponseException)
+    assert error.retry_after == seconds
+    assert_names_no_patron(error)
+
+
+def test_a_wrong_clock_is_told_of_events_too() -> None:
+    date = format_datetime(NOW + timedelta(minutes=12), usegmt=True)
+
+    error = events_failure(answering(401, BATCH_OF_A_PATRON, Date=date))
+
+    assert "12 minutes behind" in str(error)
+    assert_names_no_patron(error)
+
+
+# Before there is a connection there is no answer that an error could quote.
+UNCONNECTED = (httpx.ConnectError, httpx.ProxyError)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TRANSPORT_ERRORS if kind not in UNCONNECTED])
+def test_no_failure_in_mid_body_names_a_patron(kind: type[httpx.RequestError]) -> None:
+    class Breaking(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            yield BATCH_OF_A_PATRON
+            raise kind(f"cannot read {PATRON}")
+
+    error = events_failure(api_of(lambda _: httpx.Response(200, stream=Breaking())))
+
+    assert type(error) is type(failure(api_of(lambda _: httpx.Response(200, stream=Breaking()))))
+    assert_names_no_patron(error)
+
+
+@pytest.mark.usefixtures("pool")
+@pytest.mark.parametrize(
+    "sent",
+    [
+        PATRON.encode() + b" is not HTTP\r\n\r\n",
+        f"HTTP/1.1 500 No {PATRON}\r\nContent-Length: 0\r\n\r\n".encode(),
+        f"HTTP/1.1 200 OK\r\n{PATRON} {PATRON}\r\n\r\n".encode(),
+        f"HTTP/1.1 200 OK\r\nContent-Length: {PATRON}\r\n\r\n".encode(),
+        f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {PATRON}\r\n\r\n".encode(),
+        f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{PATRON}\r\n".encode(),
+        f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, {PATRON}\r\n\r\n{PATRON}".encode(),
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n" + EVENTS,
+        GZIPPED + b"\r\n" + EVENTS,
+        GZIPPED + b"\r\n" + gzip.compress(EVENTS)[:-100],
+    ],
+)
+def test_no_connection_that_drops_or_lies_names_a_patron(sent: bytes) -> None:
+    with vendor_that_sends(sent) as account:
+        error = events_failure(BibliothecaAPI(account))
+
+    assert isinstance(error, RETRYABLE)
+    assert_names_no_patron(error)
+
+
+def test_a_body_without_end_names_no_patron_however_it_ends() -> None:
+    seconds = iter(range(0, 100_000, 10))
+
+    def drips() -> datetime:
+        return NOW + timedelta(seconds=next(seconds))
+
+    too_long = events_failure(
+        api_of(lambda _: httpx.Response(200, stream=Endless(BATCH_OF_A_PATRON * 10_000)))
+    )
+    too_slow = events_failure(
+        api_of(lambda _: httpx.Response(200, stream=Endless(BATCH_OF_A_PATRON)), clock=drips)
+    )
+
+    assert (type(too_long), type(too_slow)) == (BadResponseException, RequestTimedOut)
+    assert_names_no_patron(too_long)
+    assert_names_no_patron(too_slow)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=60), st.binary(max_size=60), st.sampled_from([200, 302, 400, 401, 404, 429, 500]))
+def test_whatever_surrounds_a_patrons_id_no_error_names_it(before: bytes, after: bytes, status: int) -> None:
+    error = events_failure(answering(status, before + PATRON.encode() + after))
+
+    assert_names_no_patron(error)
 
 
 # The account and its secrets

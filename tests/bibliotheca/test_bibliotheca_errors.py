@@ -57,6 +57,29 @@ def test_the_text_of_an_error_is_one_sentence_that_names_collection_address_and_
     assert str(error) == 'Collection "Main": the vendor fell over (https://vendor.example/x, status 502).'
 
 
+@pytest.mark.parametrize("kind", EVERY_CLASS)
+def test_an_error_about_an_answer_that_must_not_be_quoted_has_no_word_of_it(
+    kind: type[RemoteIntegrationException],
+) -> None:
+    origin = Origin("Main", "https://vendor.example/x", 502, quotable=False)
+
+    error = origin.error(kind, f"the vendor fell over: {origin.quoted('oops', 'never mind')}", b"<oops>")
+
+    assert error.excerpt == ""
+    assert str(error) == (
+        'Collection "Main": the vendor fell over: never mind (https://vendor.example/x, status 502).'
+    )
+    assert origin.cause(ValueError("oops")) is None
+
+
+def test_an_error_about_any_other_answer_quotes_it_and_has_its_cause() -> None:
+    cause = ValueError("oops")
+
+    assert Origin().error(RequestTimedOut, "late", b"<oops>").excerpt == "<oops>"
+    assert Origin().quoted("oops", "never mind") == "oops"
+    assert Origin().cause(cause) is cause
+
+
 def test_an_error_of_unknown_origin_is_still_a_sentence() -> None:
     assert str(RequestTimedOut("no answer came")) == "no answer came."
 

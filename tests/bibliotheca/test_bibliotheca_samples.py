@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from accession.bibliotheca.errors import RemoteInitiatedServerError
+from accession.bibliotheca.events import EventsAnswer, parse_events
 from accession.bibliotheca.items import parse_items
 from accession.bibliotheca.marc import parse_marc_page
 
@@ -45,6 +46,10 @@ def test_the_item_documents(name: str, titles: list[str]) -> None:
         assert title.bibliographic.language == "eng"
         assert "<" not in (title.bibliographic.description or "")
         assert "&amp;" not in title.model_dump_json()
+
+
+def test_the_batch_without_events() -> None:
+    assert parse_events(sample("empty_event_batch.xml")) == EventsAnswer(events=(), faults=())
 
 
 @pytest.mark.parametrize("name", ["error_authentication_failed.xml", "error_unknown.xml"])

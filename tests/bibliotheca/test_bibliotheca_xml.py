@@ -1,6 +1,7 @@
 """Documents are read strictly, repaired once, and told from errors and web pages."""
 
 import time
+import traceback
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from lxml import etree
 
 from accession.bibliotheca.errors import (
     BadResponseException,
+    Origin,
     RemoteInitiatedServerError,
     RemoteIntegrationException,
 )
@@ -136,6 +138,45 @@ def test_an_entity_bomb_goes_off_nowhere() -> None:
 def test_an_error_document_is_the_vendors_own_fault(body: bytes, message: str) -> None:
     with pytest.raises(RemoteInitiatedServerError, match=message):
         read(body, "a")
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (
+            b"<Error><Message>no secret here</Message></Error>",
+            "the vendor reported an error of its own: what it said is not repeated, "
+            "because it can name patrons",
+        ),
+        (
+            b"<a><Error/>secret</a>",
+            "the vendor reported an error of its own: what it said is not repeated, "
+            "because it can name patrons",
+        ),
+        (b"<secret/>", "the vendor sent another document where 'a' was due"),
+        (b"<html><secret/></html>", "the vendor sent an HTML page where 'a' was due"),
+        (b"<html><secret></html>", "the vendor sent an HTML page"),
+        (b"<a><secret></a>", "the vendor sent malformed or truncated XML"),
+        (b"<?xml version='1.0' encoding='secret'?><a/>", "the vendor sent malformed or truncated XML"),
+    ],
+)
+def test_of_a_document_that_must_not_be_quoted_an_error_tells_only_what_kind_it_is(
+    body: bytes, problem: str
+) -> None:
+    with pytest.raises(RemoteIntegrationException) as caught:
+        read(body, "a", Origin("Main", quotable=False))
+
+    error = caught.value
+    assert (error.problem, error.excerpt, error.__cause__) == (problem, "", None)
+    assert "secret" not in "".join(traceback.format_exception(error))
+
+
+def test_of_any_other_document_an_error_tells_what_the_parser_said() -> None:
+    with pytest.raises(BadResponseException, match="tag mismatch: b") as caught:
+        read(b"<a><b></a>", "a")
+
+    assert caught.value.excerpt == "<a><b></a>"
+    assert isinstance(caught.value.__cause__, etree.XMLSyntaxError)
 
 
 def test_what_an_error_document_reports_is_told_from_other_bodies() -> None:

@@ -14,7 +14,8 @@ class RemoteIntegrationException(Exception):
 
     `collection` is the collection's name, `url` what was asked (it carries no signature), `status` the
     answer's HTTP status or None when there was no answer, `excerpt` the beginning of its body, at most
-    200 printable characters. `str()` is one sentence for a person. It survives pickling.
+    200 printable characters, and empty when no word of the answer may stand in an error. `str()` is one
+    sentence for a person. It survives pickling.
     """
 
     def __init__(
@@ -79,15 +80,29 @@ _Kind = TypeVar("_Kind", bound=RemoteIntegrationException)
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a body came from: what its errors carry."""
+    """Where a body came from: what its errors carry.
+
+    Of a body that is not `quotable` no word stands in any error: it can name patrons, and errors are
+    logged and stored.
+    """
 
     collection: str = ""
     url: str = ""
     status: int | None = None
+    quotable: bool = True
 
     def error(self, kind: type[_Kind], problem: str, body: bytes = b"") -> _Kind:
         """An error of `kind` about this answer, with an excerpt of `body`."""
-        return kind(problem, self.collection, self.url, self.status, excerpt_of(body))
+        return kind(problem, self.collection, self.url, self.status, self.quoted(body))
+
+    def quoted(self, text: bytes | str, instead: str = "") -> str:
+        """An excerpt of what the answer says, or `instead` when it is not quotable."""
+        return excerpt_of(text) if self.quotable else instead
+
+    def cause(self, error: Exception) -> Exception | None:
+        """`error` as the cause of one about this answer; None when the answer is not quotable: parsers
+        quote what they cannot read, and a traceback prints the causes."""
+        return error if self.quotable else None
 
 
 UNKNOWN_ORIGIN = Origin()

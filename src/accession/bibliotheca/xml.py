@@ -1,6 +1,7 @@
 """Strict reading of the vendor's XML, with one repair for what the vendor is known to get wrong."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from html.entities import html5
 
@@ -51,10 +52,11 @@ def read(body: bytes, root_name: str, origin: Origin = UNKNOWN_ORIGIN) -> Docume
     document = parse(body, origin)
     complaint = _complaint(document.root)
     if complaint is not None:
-        raise origin.error(RemoteInitiatedServerError, error_problem(complaint), body)
+        raise origin.error(RemoteInitiatedServerError, error_problem(complaint, origin), body)
     name = local_name(document.root)
     if name != root_name:
-        found = "an HTML page" if name.lower() == "html" else f"a document named {excerpt_of(name)!r}"
+        other = origin.quoted(f"a document named {excerpt_of(name)!r}", "another document")
+        found = "an HTML page" if name.lower() == "html" else other
         raise origin.error(BadResponseException, f"the vendor sent {found} where {root_name!r} was due", body)
     return document
 
@@ -68,12 +70,11 @@ def parse(body: bytes, origin: Origin = UNKNOWN_ORIGIN) -> Document:
         return Document(_strict(body), repaired=False)
     except etree.XMLSyntaxError as error:
         fault = error
-    try:
+    with suppress(etree.XMLSyntaxError):
         return Document(_strict(repair(body)), repaired=True)
-    except etree.XMLSyntaxError:
-        what = "an HTML page" if b"<html" in body[:2000].lower() else "malformed or truncated XML"
-        reason = excerpt_of(str(fault))
-        raise origin.error(BadResponseException, f"the vendor sent {what}: {reason}", body) from fault
+    what = "an HTML page" if b"<html" in body[:2000].lower() else "malformed or truncated XML"
+    reason = origin.quoted(f": {excerpt_of(str(fault))}")
+    raise origin.error(BadResponseException, f"the vendor sent {what}{reason}", body) from origin.cause(fault)
 
 
 def reported_error(body: bytes) -> str | None:
@@ -84,9 +85,12 @@ def reported_error(body: bytes) -> str | None:
         return None
 
 
-def error_problem(complaint: str) -> str:
+def error_problem(complaint: str, origin: Origin = UNKNOWN_ORIGIN) -> str:
     """What to say of an `<Error>` document with this message."""
-    return f"the vendor reported an error of its own: {complaint or 'it did not say which'}"
+    said = origin.quoted(
+        complaint or "it did not say which", "what it said is not repeated, because it can name patrons"
+    )
+    return f"the vendor reported an error of its own: {said}"
 
 
 def repair(body: bytes) -> bytes:

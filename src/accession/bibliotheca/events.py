@@ -1,0 +1,140 @@
+"""Event documents: what happened to the collection's copies, into the catalogue's data classes.
+
+The elements that say which patron it was about are not read, wherever they stand.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import MAXYEAR, MINYEAR, UTC, datetime
+
+from lxml import etree
+
+from accession.bibliotheca.codes import isbn13
+from accession.bibliotheca.errors import Origin, excerpt_of
+from accession.bibliotheca.items import is_item_id
+from accession.bibliotheca.text import plain
+from accession.bibliotheca.xml import local_name, read
+from accession.catalog.data import EventData, EventType
+
+_UNKNOWN_ORIGIN = Origin(quotable=False)
+_START, _END = "EventStartDateTimeInUTC", "EventEndDateTimeInUTC"
+_PUBLISHED = "EventPublishDateTimeInUTC"
+_READ = ("EventId", "EventType", _START, _END, _PUBLISHED, "ItemId", "ISBN")
+_MOMENT = re.compile(
+    r"(?P<second>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d{1,12}))?"
+    r"\s*(?:Z|(?P<offset>[+-]\d\d:?[0-5]\d))?",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class EventFault:
+    """An event that could not be used. `event_id` is None when not even that could be read."""
+
+    event_id: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class EventsAnswer:
+    """What the vendor told of a span of time, in its order, which need not be that of the moments.
+
+    `repaired` when the document was well-formed only after the repair.
+    """
+
+    events: tuple[EventData, ...]
+    faults: tuple[EventFault, ...]
+    requests: int = 1
+    repaired: bool = False
+
+    @property
+    def fetched(self) -> int:
+        """How many events the answer held, usable or not."""
+        return len(self.events) + len(self.faults)
+
+
+def parse_events(body: bytes, origin: Origin = _UNKNOWN_ORIGIN, requests: int = 1) -> EventsAnswer:
+    """The events in the batch `body`, which took so many `requests`.
+
+    One malformed event is a fault and does not touch the others; an unknown type is kept as it is. Raises
+    what `xml.read` raises.
+    """
+    document = read(body, "LibraryEventBatch", origin)
+    found = [_event(element) for element in document.root.iter("{*}CloudLibraryEvent")]
+    return EventsAnswer(
+        events=tuple(event for event in found if isinstance(event, EventData)),
+        faults=tuple(fault for fault in found if isinstance(fault, EventFault)),
+        requests=requests,
+        repaired=document.repaired,
+    )
+
+
+def _event(element: etree._Element) -> EventData | EventFault:
+    texts = _texts(element)
+    event_id = texts.get("EventId", "")
+    event_type = texts.get("EventType", "").upper()
+    item_id = texts.get("ItemId", "")
+    moment = _happened_at(texts, event_type)
+    if not event_id:
+        return EventFault(None, f"it has no EventId (type {excerpt_of(event_type)!r})")
+    if not event_type:
+        return EventFault(excerpt_of(event_id), "it has no EventType")
+    if moment is None:
+        return EventFault(excerpt_of(event_id), "it does not say when it happened")
+    if not is_item_id(item_id):
+        return EventFault(
+            excerpt_of(event_id),
+            f"its ItemId is not one the vendor can be asked for: {excerpt_of(item_id)!r}",
+        )
+    return EventData(
+        event_id=event_id,
+        event_type=event_type,
+        identifier=item_id,
+        occurred_at=moment,
+        isbn=isbn13(texts.get("ISBN", "")),
+    )
+
+
+def _texts(element: etree._Element) -> Mapping[str, str]:
+    """The elements that are read, by local name; of several with one name the first that says something.
+
+    One that holds elements says nothing: what is in those could be a patron's id.
+    """
+    texts: dict[str, str] = {}
+    for child in element:
+        name = local_name(child)
+        if name in _READ and not len(child) and not texts.get(name):
+            texts[name] = plain(child.text or "")
+    return texts
+
+
+def _happened_at(texts: Mapping[str, str], event_type: str) -> datetime | None:
+    """The moment of the event, which is its start; the end of a loan, for one, lies in the future.
+
+    A return is told with equal moments in older documents and as a span in newer ones, which begins hours
+    before it ends, as a loan does (NYPL/python-utils, tests/test_cloudlibrary_client.py): its end it is,
+    unless that is later than the vendor published it.
+    """
+    start, end, published = (_moment(texts.get(name, "")) for name in (_START, _END, _PUBLISHED))
+    ended = end is not None and (published is None or end <= published)
+    if event_type == EventType.CHECKIN and ended:
+        return end
+    return start or end
+
+
+def _moment(text: str) -> datetime | None:
+    """The moment in `text`, in UTC where it names no zone; seven fraction digits have been seen.
+
+    None for what is no moment, and for the first and the last year there are: many systems write
+    "no date" like that.
+    """
+    match = _MOMENT.fullmatch(text)
+    if match is None:
+        return None
+    fraction = (match["fraction"] or "")[:6].ljust(6, "0")
+    try:
+        moment = datetime.fromisoformat(f"{match['second']}.{fraction}{match['offset'] or '+00:00'}")
+    except ValueError:
+        return None
+    return None if moment.year in (MINYEAR, MAXYEAR) else moment.astimezone(UTC)
