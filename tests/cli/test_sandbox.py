@@ -38,6 +38,18 @@ def test_it_says_where_it_answers_and_as_whom_and_ends_with_ctrl_c() -> None:
         assert vendor.wait(PATIENCE_SECONDS) == 0
 
 
+def test_with_activity_there_is_an_hour_of_events_to_ask_for_at_once() -> None:
+    serve = ("sandbox", "serve", "--port", "0", "--titles", "30", "--activity", "3600")
+    with process(*serve, env=environment()) as vendor:
+        assert vendor.stdout is not None
+        base_url = vendor.stdout.readline().split()[-1]
+        activity = httpx.get(f"{base_url}/sandbox/statistics").json()["activity"]
+        assert activity["per_hour"] == 3600
+        assert sum(activity["events"].values()) > 3000
+        titles = httpx.get(f"{base_url}/sandbox/titles").json()
+        assert len(titles) > 30, "new titles, too"
+
+
 @pytest.mark.parametrize(
     "faults", ["bad-weather=0.1", "html=2", "html", "html=0.1,html=0.2", "html=0.6,blank=0.6"]
 )
@@ -53,7 +65,9 @@ def test_a_span_without_days_is_said(run: Run) -> None:
     assert "between 2024-02-01 and 2024-01-01" in run("sandbox", "serve", *arguments).sentence
 
 
-@pytest.mark.parametrize("wrong", [("--port", "70000"), ("--titles", "-1"), ("--from", "yesterday")])
+@pytest.mark.parametrize(
+    "wrong", [("--port", "70000"), ("--titles", "-1"), ("--activity", "-1"), ("--from", "yesterday")]
+)
 def test_wrong_values_are_usage_errors(run: Run, wrong: tuple[str, str]) -> None:
     assert run("sandbox", "serve", *wrong).code == 2
 

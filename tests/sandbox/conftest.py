@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from typing import Any
 
 import httpx
 import pytest
 from lxml import etree
 
-from accession.clock import utc_now
 from accession.sandbox.catalogue import Catalogue, build_catalogue
 from accession.sandbox.faults import Faults
 from accession.sandbox.server import RunningSandbox, Sandbox, running_sandbox, signature
@@ -17,6 +17,17 @@ from accession.sandbox.server import RunningSandbox, Sandbox, running_sandbox, s
 SINCE = datetime(2014, 1, 1, tzinfo=UTC)
 UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
 MARC = "{http://www.loc.gov/MARC21/slim}"
+OPENING = datetime(2026, 3, 2, 8, tzinfo=UTC)
+
+
+@dataclass
+class Clock:
+    """A clock that stands still until it is set."""
+
+    moment: datetime
+
+    def __call__(self) -> datetime:
+        return self.moment
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,7 @@ class Caller:
     ) -> httpx.Response:
         account = self.running.account
         target = f"/cirrus/library/{library_id or account.library_id}/{path}"
-        date = format_datetime(at or utc_now(), usegmt=True)
+        date = format_datetime(at or self.running.sandbox.clock(), usegmt=True)
         signed = signature(key or account.account_key, date, "GET", target)
         headers = {
             "3mcl-Datetime": date,
@@ -56,6 +67,20 @@ class Caller:
         answer = self.get(path)
         assert answer.status_code == 200
         return etree.fromstring(answer.content)
+
+    def events(self, query: str = "") -> list[dict[str, str]]:
+        """Each event's elements, by name."""
+        batch = self.documents(f"data/cloudevents?{query}" if query else "data/cloudevents")
+        return [
+            {str(element.tag): element.text or "" for element in event}
+            for event in batch.findall("Events/CloudLibraryEvent")
+        ]
+
+    def behind(self, path: str) -> Any:
+        """What the sandbox tells people and tests."""
+        answer = self.http.get(f"{self.running.base_url}/sandbox/{path}")
+        assert answer.status_code == 200
+        return answer.json()
 
     def misbehave(self, spec: str) -> None:
         assert self.http.post(f"{self.running.base_url}/sandbox/faults", content=spec).status_code == 200

@@ -15,6 +15,7 @@ from accession.sandbox.catalogue import (
     Catalogue,
     Flaw,
     Format,
+    FurtherTitles,
     Purchase,
     build_catalogue,
     isbn13,
@@ -152,3 +153,26 @@ def test_pages_of_any_window_add_up_to_what_was_bought_in_it(
         assert len(page) <= limit
         found += page
     assert found == [p for p in catalogue.purchases if start <= p.purchased_at < end]
+
+
+def test_a_title_sold_later_is_found_like_any_other() -> None:
+    catalogue = build_catalogue(50, SINCE, UNTIL)
+    before = list(catalogue.purchases)
+    moment = before[20].purchased_at + timedelta(seconds=1)
+    purchase = FurtherTitles(catalogue, 0).bought_at(moment)
+    catalogue.add(purchase)
+    assert len(catalogue) == 51
+    assert catalogue.find(purchase.item_id) == purchase
+    assert purchase in catalogue.page(moment, moment + timedelta(seconds=1), offset=1, limit=50)
+    assert catalogue.purchases == sorted([*before, purchase], key=lambda p: (p.purchased_at, p.item_id))
+
+
+def test_further_titles_are_new_ones_with_a_single_free_copy_and_the_same_for_the_same_seed() -> None:
+    catalogue = build_catalogue(50, SINCE, UNTIL)
+    sellers = [FurtherTitles(catalogue, seed) for seed in (0, 0, 1)]
+    first, same, other = ([seller.bought_at(UNTIL) for _ in range(300)] for seller in sellers)
+    assert first == same
+    assert first != other
+    assert len({p.item_id for p in [*first, *catalogue.purchases]}) == 350
+    assert {(p.copies, p.available, p.holds, p.flaw, p.listed) for p in first} == {(1, 1, 0, None, True)}
+    assert all(p.published <= UNTIL.date() for p in first)

@@ -1,6 +1,7 @@
 """The documents have the shape and the quirks of the vendor's."""
 
 import html
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from time import perf_counter
@@ -8,10 +9,12 @@ from time import perf_counter
 import pytest
 from lxml import etree
 
+from accession.sandbox.activity import Event, EventType
 from accession.sandbox.catalogue import Catalogue, Flaw, Format, Purchase, works
 from accession.sandbox.documents import (
     EMPTY_EVENTS,
     error_document,
+    event_batch,
     item_documents,
     marc_collection,
 )
@@ -174,6 +177,60 @@ def test_error_and_event_documents_have_the_vendors_roots() -> None:
     error = etree.fromstring(error_document("A & B"))
     assert (error.tag, error.findtext("Code"), error.findtext("Message")) == ("Error", "Gen-001", "A & B")
     assert etree.fromstring(EMPTY_EVENTS).tag == "LibraryEventBatch"
+
+
+def loan(**changes: object) -> Event:
+    moment = datetime(2026, 11, 23, 17, 0, 1, tzinfo=UTC)
+    event = Event("e-1", EventType.CHECKOUT, moment, "abc12", "9780735289215", "sandbox-patron-0007")
+    return replace(event, **changes)  # type: ignore[arg-type]
+
+
+def elements(batch: str) -> list[dict[str, str | None]]:
+    events = etree.fromstring(batch).findall("Events/CloudLibraryEvent")
+    return [{str(element.tag): element.text for element in event} for event in events]
+
+
+def test_an_event_says_what_happened_to_which_title_when_and_to_whom() -> None:
+    [event] = elements(event_batch([loan()], "sandbox", STAMP, with_library=True))
+    assert event == {
+        "LibraryId": "sandbox",
+        "EventId": "e-1",
+        "EventType": "CHECKOUT",
+        "EventStartDateTimeInUTC": "2026-11-23T17:00:01",
+        "EventEndDateTimeInUTC": "2026-11-23T17:00:01",
+        "ItemId": "abc12",
+        "ItemLibraryId": "sandbox",
+        "ISBN": "9780735289215",
+        "PatronId": "sandbox-patron-0007",
+        "PatronLibraryId": "card-of-sandbox-patron-0007",
+        "EventPublishDateTimeInUTC": "2026-11-23T18:05:09",
+    }
+
+
+def test_the_elements_of_the_library_can_be_missing() -> None:
+    [with_it], [without] = (
+        elements(event_batch([loan()], "sandbox", STAMP, with_library=choice)) for choice in (True, False)
+    )
+    assert with_it.keys() - without.keys() == {"LibraryId", "ItemLibraryId", "PatronLibraryId"}
+    assert without.items() <= with_it.items()
+
+
+@pytest.mark.parametrize("event_type", [EventType.PURCHASE, EventType.REMOVED])
+def test_an_event_of_the_library_has_no_patron_and_a_purchase_no_end(event_type: EventType) -> None:
+    [event] = elements(
+        event_batch([loan(event_type=event_type, patron="")], "sandbox", STAMP, with_library=True)
+    )
+    assert (event["PatronId"], event["PatronLibraryId"]) == (None, None)
+    assert (event["EventEndDateTimeInUTC"] is None) == (event_type is EventType.PURCHASE)
+
+
+def test_a_batch_says_when_it_was_published_and_when_its_last_event_was() -> None:
+    earlier = loan(event_id="e-0", moment=datetime(2026, 11, 23, 16, tzinfo=UTC))
+    batch = etree.fromstring(event_batch([loan(), earlier], "sandbox", STAMP, with_library=False))
+    assert re.fullmatch(r"[0-9a-f-]{36}", batch.findtext("PublishId", ""))
+    assert batch.findtext("PublishDateTimeInUTC") == "2026-11-23T18:05:09.0000000Z"
+    assert batch.findtext("LastEventDateTimeInUTC") == "2026-11-23T17:00:01"
+    assert event_batch([], "sandbox", STAMP, with_library=True) == EMPTY_EVENTS
 
 
 def test_a_page_is_written_quickly_enough_to_be_measured_against(catalogue: Catalogue) -> None:

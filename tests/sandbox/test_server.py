@@ -206,7 +206,7 @@ def test_items_takes_no_more_than_twenty_five_ids(vendor: Caller, catalogue: Cat
     assert etree.fromstring(answer.content).tag == "Error"
 
 
-def test_events_are_an_empty_batch(vendor: Caller) -> None:
+def test_events_of_a_library_in_which_nothing_happens_are_an_empty_batch(vendor: Caller) -> None:
     batch = vendor.documents("data/cloudevents?startdate=2024-11-10T10:00:00")
     assert (batch.tag, len(batch)) == ("LibraryEventBatch", 0)
 

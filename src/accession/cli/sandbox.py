@@ -1,6 +1,6 @@
 """`accession sandbox`: a stand-in vendor, for trying Accession out without an account."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -30,7 +30,15 @@ def serve_(
     titles: Annotated[int, typer.Option(min=0, help="How many titles the library has bought.")] = 2000,
     since: Since = FIRST_DAY,
     until: Until = None,
-    seed: Annotated[int, typer.Option(help="Another seed makes other purchases.")] = 0,
+    seed: Annotated[int, typer.Option(help="Another seed makes other purchases and other events.")] = 0,
+    activity: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="EVENTS",
+            help="Sell, lend, return, hold and remove titles: so many events an hour, from an hour ago on.",
+        ),
+    ] = 0,
     latency_ms: Annotated[int, typer.Option(min=0, help="Milliseconds before each answer.")] = 0,
     faults: Annotated[
         str,
@@ -43,13 +51,15 @@ def serve_(
 ) -> None:
     """Serve a vendor that has sold TITLES titles, signatures checked and quirks included."""
     # Only this command needs a web server.
+    from accession.sandbox.activity import Activity
     from accession.sandbox.catalogue import build_catalogue
     from accession.sandbox.faults import Faults
     from accession.sandbox.server import Sandbox, SandboxAccount, serve
 
     end = utc_now() if until is None else until.replace(tzinfo=UTC)
     catalogue = build_catalogue(titles, since.replace(tzinfo=UTC), end, seed=seed)
-    sandbox = Sandbox(catalogue, faults=Faults.parse(faults, seed), latency_ms=latency_ms)
+    lending = Activity(catalogue, activity, utc_now() - timedelta(hours=1), seed=seed)
+    sandbox = Sandbox(catalogue, faults=Faults.parse(faults, seed), latency_ms=latency_ms, activity=lending)
 
     def tell(base_url: str) -> None:
         account = SandboxAccount()

@@ -2,7 +2,7 @@
 
 import csv
 import random
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -81,7 +81,7 @@ class Catalogue:
     """All purchases in the order of their moments, found by window or by id without a scan."""
 
     def __init__(self, purchases: Iterable[Purchase]) -> None:
-        self.purchases: Sequence[Purchase] = sorted(purchases, key=lambda p: (p.purchased_at, p.item_id))
+        self.purchases = sorted(purchases, key=_by_moment)
         self._moments = [purchase.purchased_at for purchase in self.purchases]
         self._by_id = {purchase.item_id: purchase for purchase in self.purchases}
 
@@ -96,6 +96,12 @@ class Catalogue:
     def find(self, item_id: str) -> Purchase | None:
         return self._by_id.get(item_id)
 
+    def add(self, purchase: Purchase) -> None:
+        """Sell one more title."""
+        insort(self.purchases, purchase, key=_by_moment)
+        insort(self._moments, purchase.purchased_at)
+        self._by_id[purchase.item_id] = purchase
+
     def page(
         self, start: datetime, end: datetime | None, *, offset: int, limit: int, end_included: bool = False
     ) -> Sequence[Purchase]:
@@ -108,6 +114,26 @@ class Catalogue:
         if end is not None:
             stop = (bisect_right if end_included else bisect_left)(self._moments, end)
         return self.purchases[first : min(first + limit, stop)]
+
+
+def _by_moment(purchase: Purchase) -> tuple[datetime, str]:
+    return purchase.purchased_at, purchase.item_id
+
+
+class FurtherTitles:
+    """Titles that a catalogue has not sold yet, the same ones for the same catalogue and seed."""
+
+    def __init__(self, catalogue: Catalogue, seed: int) -> None:
+        self._dice = seeded(f"further titles {seed}")
+        self._works = _deck(self._dice)
+        self._ids = (item_id for item_id in _item_ids(self._dice) if catalogue.find(item_id) is None)
+        self._isbns = _isbns(self._dice)
+
+    def bought_at(self, moment: datetime) -> Purchase:
+        """The next title, its first copy bought at `moment`."""
+        work = next(work for work in self._works if work.year <= moment.year)
+        purchase = _purchase(moment, work, next(self._ids), next(self._isbns), self._dice)
+        return replace(purchase, copies=1, available=1, holds=0)
 
 
 def build_catalogue(

@@ -5,11 +5,13 @@ The vendor's records of audiobooks are not publicly known: their leader, 006, 30
 """
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from uuid import NAMESPACE_OID, uuid5
 from xml.sax.saxutils import escape
 from zlib import crc32
 
+from accession.sandbox.activity import Event, EventType
 from accession.sandbox.catalogue import Flaw, Format, Purchase, subject_codes
 
 _XSI = "http://www.w3.org/2001/XMLSchema-instance"
@@ -82,6 +84,47 @@ def item_documents(purchases: Iterable[Purchase], library_id: str, *, double_esc
     """The purchases as one `ArrayOfItem`, with `double_escaped` all their texts escaped twice."""
     items = "".join(_item(purchase, library_id, double_escaped=double_escaped) for purchase in purchases)
     return f"<ArrayOfItem {_ROOT_NAMESPACES}>{items}</ArrayOfItem>"
+
+
+def event_batch(events: Sequence[Event], library_id: str, stamp: datetime, *, with_library: bool) -> str:
+    """The events as one `LibraryEventBatch`, published at `stamp`; an empty one is an empty root.
+
+    `with_library` adds the elements that come and go: the library's id, and what it calls title and patron.
+    """
+    if not events:
+        return EMPTY_EVENTS
+    last = max(event.moment for event in events)
+    told = "".join(_event(event, library_id, stamp, with_library=with_library) for event in events)
+    return (
+        f"<LibraryEventBatch {_ROOT_NAMESPACES}>"
+        f"<PublishId>{uuid5(NAMESPACE_OID, f'{library_id} {stamp}')}</PublishId>"
+        f"<PublishDateTimeInUTC>{stamp:%Y-%m-%dT%H:%M:%S.%f}0Z</PublishDateTimeInUTC>"
+        f"<LastEventDateTimeInUTC>{_second(last)}</LastEventDateTimeInUTC>"
+        f"<Events>{told}</Events></LibraryEventBatch>"
+    )
+
+
+def _event(event: Event, library_id: str, stamp: datetime, *, with_library: bool) -> str:
+    bought = event.event_type is EventType.PURCHASE
+    elements = [
+        *([("LibraryId", library_id)] if with_library else []),
+        ("EventId", event.event_id),
+        ("EventType", event.event_type),
+        ("EventStartDateTimeInUTC", _second(event.moment)),
+        ("EventEndDateTimeInUTC", "" if bought else _second(event.moment)),
+        ("ItemId", event.item_id),
+        *([("ItemLibraryId", library_id)] if with_library else []),
+        ("ISBN", event.isbn),
+        ("PatronId", event.patron),
+        *([("PatronLibraryId", event.patron and f"card-of-{event.patron}")] if with_library else []),
+        ("EventPublishDateTimeInUTC", _second(stamp)),
+    ]
+    inner = "".join(_element(name, text) for name, text in elements)
+    return f"<CloudLibraryEvent>{inner}</CloudLibraryEvent>"
+
+
+def _second(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%S}"
 
 
 def description(purchase: Purchase) -> list[str]:

@@ -38,7 +38,11 @@ class Fault(StrEnum):
         "repeat-edge"  # data/marc: purchases of the very second of the window's end answer in it too
     )
     REPEAT_PAGE = "repeat-page"  # data/marc: the page before once more, at offsets above 1
-    BLANK_WHEN_EMPTY = "blank-when-empty"  # data/marc: a window without records has no body, both times asked
+    BLANK_WHEN_EMPTY = (
+        "blank-when-empty"  # data/marc, data/cloudevents: an empty window has no body, both times asked
+    )
+    SHUFFLE_EVENTS = "shuffle-events"  # data/cloudevents: in no order
+    REPEAT_EVENTS = "repeat-events"  # data/cloudevents: the first ten events stand there once more
 
 
 _BREAKING = tuple(Fault)[: tuple(Fault).index(Fault.SLOW)]

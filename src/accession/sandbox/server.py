@@ -2,12 +2,18 @@
 
 `/cirrus/library/{libraryId}/...` imitates the vendor and wants signed requests. `/sandbox/...` is for
 tests and people, unsigned: `GET statistics` and `GET titles` tell what was sold and asked,
-`POST faults` takes a new faults specification, `POST remove/{id}` takes a title out of the collection.
+`POST faults` takes a new faults specification, `POST remove/{id}` takes a title out of the collection,
+`POST activity/{events an hour}` has the library lend more, or less, or stand still.
 
 What no public source settles was decided thus: a window includes its start and not its end (a
 setting), records come in the order of purchase, a `limit` above 50 counts as 50, more than 25 ids and
 an `offset` below 1 are 400 with an `Error` document, an id asked for twice answers once, documents are
-`application/xml`, a missing `enddate` leaves the window open, and a wrong library id is 404.
+`application/xml`, a missing `enddate` leaves the window open (one of events ends after 72 hours), and a
+wrong library id is 404. Events come in the order of their moments; of more than 100 to 150 (a number that
+is the same for the same request) the later ones are left out; without a `startdate` they are those of the
+24 hours before the end; a window of more than 72 hours is 400 with an `Error` document, where the real
+vendor gives spurious results. A further copy of a title is no new purchase record, and a title without a
+copy is left out of `items`.
 """
 
 import asyncio
@@ -20,7 +26,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from itertools import count
@@ -34,8 +40,9 @@ from starlette.routing import Route
 
 from accession.clock import utc_now
 from accession.errors import UserError
-from accession.sandbox.catalogue import Catalogue, Purchase
-from accession.sandbox.documents import EMPTY_EVENTS, error_document, item_documents, marc_collection
+from accession.sandbox.activity import Activity
+from accession.sandbox.catalogue import Catalogue, Purchase, seeded
+from accession.sandbox.documents import error_document, event_batch, item_documents, marc_collection
 from accession.sandbox.faults import Fault, Faults, Xml, breaking, broken_answer
 
 SANDBOX_ACCOUNT_KEY = "sandbox-key-that-is-no-secret"
@@ -43,6 +50,8 @@ SANDBOX_ACCOUNT_KEY = "sandbox-key-that-is-no-secret"
 
 MARC_LIMIT = 50
 ITEMS_LIMIT = 25
+EVENTS_LIMIT = (100, 150)
+_WIDEST_EVENTS_WINDOW = timedelta(hours=72)
 _CLOCK_TOLERANCE = timedelta(minutes=5)
 _SCHEME = "3MCLAUTH"
 
@@ -77,11 +86,14 @@ class Sandbox:
         latency_ms: int = 0,
         slow_ms: int = 2000,
         end_included: bool = False,
+        activity: Activity | None = None,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        """Every signed request takes `latency_ms` longer, side by side with others.
+        """Every signed request takes `latency_ms` longer, side by side with others. Without `activity`
+        nothing happens to the copies. `clock` tells the vendor's time (UTC).
 
-        A request that the fault `slow` strikes takes `slow_ms` more. With `end_included` purchases of
-        the very second of a window's end belong to the window, and to the next one too.
+        A request that the fault `slow` strikes takes `slow_ms` more. With `end_included` purchases and
+        events of the very second of a window's end belong to the window, and to the next one too.
         """
         self.catalogue = catalogue
         self.account = account or SandboxAccount()
@@ -89,6 +101,8 @@ class Sandbox:
         self.latency_ms = latency_ms
         self.slow_ms = slow_ms
         self.end_included = end_included
+        self.clock = clock
+        self.activity = activity or Activity(catalogue, 0, clock())
         self.removed: set[str] = set()
         self.requests = Counter({"marc": 0, "record": 0, "items": 0, "cloudevents": 0, "refused": 0})
         self.struck: Counter[str] = Counter()
@@ -100,8 +114,9 @@ class Sandbox:
 
         `titles_bought` is the sum of `unusable_records` and `usable_titles`. `requests` counts the
         answered requests per endpoint and those refused as wrongly signed or meant for another
-        library; `faults` counts what struck.
+        library; `faults` counts what struck, `activity` what happened.
         """
+        self.activity.advance(self.clock())
         bought, unusable = len(self.catalogue), self.catalogue.unusable
         return {
             "titles_bought": bought,
@@ -109,29 +124,33 @@ class Sandbox:
             "usable_titles": bought - unusable,
             "requests": dict(self.requests),
             "faults": dict(self.struck),
+            "activity": self.activity.statistics(),
         }
 
     def titles(self) -> list[dict[str, Any]]:
-        """What `GET /sandbox/titles` answers: every purchase, in order.
+        """What `GET /sandbox/titles` answers: every purchase, in order, as it is now.
 
         `purchased_at` is ISO 8601 in UTC, `usable` says whether its record carries exactly one 001,
         `listed` whether `items` answers with it.
         """
-        return [
-            {
-                "id": purchase.item_id,
-                "title": purchase.work.title,
-                "purchased_at": purchase.purchased_at.isoformat(),
-                "format": purchase.format,
-                "isbn": purchase.isbn,
-                "copies": purchase.copies,
-                "available": purchase.available,
-                "holds": purchase.holds,
-                "usable": purchase.flaw is None,
-                "listed": self._listed(purchase),
-            }
-            for purchase in self.catalogue.purchases
-        ]
+        self.activity.advance(self.clock())
+        return [self._title(purchase) for purchase in self.catalogue.purchases]
+
+    def _title(self, purchase: Purchase) -> dict[str, Any]:
+        stock = self.activity.stock(purchase)
+        return {
+            "id": purchase.item_id,
+            "title": purchase.work.title,
+            "purchased_at": purchase.purchased_at.isoformat(),
+            "format": purchase.format,
+            "isbn": purchase.isbn,
+            "copies": stock.copies,
+            "available": stock.available,
+            "reserved": stock.reserved,
+            "holds": stock.holds,
+            "usable": purchase.flaw is None,
+            "listed": self._listed(purchase),
+        }
 
     def remove(self, item_id: str) -> bool:
         """Take the title out of the collection; whether it was bought at all.
@@ -140,6 +159,7 @@ class Sandbox:
         """
         if self.catalogue.find(item_id) is None:
             return False
+        self.activity.withdraw(item_id, self.clock())
         self.removed.add(item_id)
         return True
 
@@ -153,7 +173,7 @@ class Sandbox:
         return await self._answer(request, "items", self._items)
 
     async def events(self, request: Request) -> Response:
-        return await self._answer(request, "cloudevents", lambda _request, _struck: EMPTY_EVENTS)
+        return await self._answer(request, "cloudevents", self._events)
 
     async def _answer(
         self, request: Request, endpoint: str, document: Callable[[Request, Struck], str]
@@ -166,6 +186,7 @@ class Sandbox:
         await asyncio.sleep(delay_ms / 1000)
         if refused is not None:
             return refused
+        self.activity.advance(self.clock())
         try:
             answer = Xml(document(request, struck))
         except _BadRequestError as error:
@@ -203,7 +224,7 @@ class Sandbox:
         expected = signature(self.account.account_key, sent_at, request.method, _target(request))
         authorization = f"{_SCHEME} {self.account.account_id}:{expected}"
         given = request.headers.get("3mcl-Authorization", "")
-        in_time = abs(utc_now() - moment) <= _CLOCK_TOLERANCE
+        in_time = abs(self.clock() - moment) <= _CLOCK_TOLERANCE
         return in_time and hmac.compare_digest(given.encode(), authorization.encode())
 
     def _strikes(self, fault: Fault, struck: Struck) -> bool:
@@ -225,24 +246,44 @@ class Sandbox:
 
     def _record(self, request: Request, struck: Struck) -> str:
         purchase = self.catalogue.find(request.path_params["item_id"])
-        owned = purchase is not None and purchase.item_id not in self.removed
-        return self._collection([purchase] if purchase and owned else [], struck)
+        return self._collection([purchase] if purchase and self._owned(purchase) else [], struck)
 
     def _collection(self, page: Sequence[Purchase], struck: Struck) -> str:
         entities = bool(page) and self._strikes(Fault.ENTITIES, struck)
-        return marc_collection(page, self.account.library_id, utc_now(), undefined_entities=entities)
+        return marc_collection(page, self.account.library_id, self.clock(), undefined_entities=entities)
 
     def _items(self, request: Request, struck: Struck) -> str:
         item_ids = request.path_params["item_ids"].split(",")
         if len(item_ids) > ITEMS_LIMIT:
             raise _BadRequestError(f"at most {ITEMS_LIMIT} items")
         found = (self.catalogue.find(item_id) for item_id in dict.fromkeys(item_ids))
-        listed = [purchase for purchase in found if purchase and self._listed(purchase)]
+        listed = [self._as_it_is(purchase) for purchase in found if purchase and self._listed(purchase)]
         double_escaped = bool(listed) and self._strikes(Fault.DOUBLE_ESCAPE, struck)
         return item_documents(listed, self.account.library_id, double_escaped=double_escaped)
 
+    def _events(self, request: Request, struck: Struck) -> str:
+        now = self.clock()
+        start, end = _events_window(request, now)
+        dice = seeded(f"events {_target(request)}")
+        events = list(self.activity.between(start, end, end_included=self.end_included))
+        events = events[: dice.randint(*EVENTS_LIMIT)]
+        if not events and self._strikes(Fault.BLANK_WHEN_EMPTY, struck):
+            return ""
+        if events and self._strikes(Fault.REPEAT_EVENTS, struck):
+            events += events[:10]
+        if events and self._strikes(Fault.SHUFFLE_EVENTS, struck):
+            dice.shuffle(events)
+        return event_batch(events, self.account.library_id, now, with_library=dice.random() < 0.5)
+
+    def _as_it_is(self, purchase: Purchase) -> Purchase:
+        stock = self.activity.stock(purchase)
+        return replace(purchase, copies=stock.copies, available=stock.available, holds=stock.holds)
+
     def _listed(self, purchase: Purchase) -> bool:
-        return purchase.listed and purchase.item_id not in self.removed
+        return purchase.listed and self._owned(purchase)
+
+    def _owned(self, purchase: Purchase) -> bool:
+        return purchase.item_id not in self.removed and self.activity.stock(purchase).copies > 0
 
 
 class _BadRequestError(Exception):
@@ -266,6 +307,17 @@ def _date(request: Request, name: str) -> datetime | None:
     except ValueError:
         raise _BadRequestError(f"{name} is no date") from None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def _events_window(request: Request, now: datetime) -> tuple[datetime, datetime]:
+    start, end = _date(request, "startdate"), _date(request, "enddate")
+    if start is None:
+        start = (end or now) - timedelta(days=1)
+    if end is None:
+        end = now if now - start <= _WIDEST_EVENTS_WINDOW else start + _WIDEST_EVENTS_WINDOW
+    if end - start > _WIDEST_EVENTS_WINDOW:
+        raise _BadRequestError("at most 72 hours")
+    return start, end
 
 
 def _number(request: Request, name: str, default: int) -> int:
@@ -294,6 +346,15 @@ def make_app(sandbox: Sandbox) -> Starlette:
     async def remove(request: Request) -> Response:
         return Response(status_code=204 if sandbox.remove(request.path_params["item_id"]) else 404)
 
+    async def change_activity(request: Request) -> Response:
+        per_hour = request.path_params["per_hour"]
+        if not per_hour.isdecimal():
+            return PlainTextResponse(
+                f'"{per_hour}" is no number of events an hour: give a whole number, 0 to stand still.', 400
+            )
+        sandbox.activity.change_rate(int(per_hour), sandbox.clock())
+        return JSONResponse(sandbox.activity.statistics())
+
     vendor = "/cirrus/library/{library_id}"
     return Starlette(
         routes=[
@@ -305,6 +366,7 @@ def make_app(sandbox: Sandbox) -> Starlette:
             Route("/sandbox/titles", titles),
             Route("/sandbox/faults", change_faults, methods=["POST"]),
             Route("/sandbox/remove/{item_id}", remove, methods=["POST"]),
+            Route("/sandbox/activity/{per_hour}", change_activity, methods=["POST"]),
         ]
     )
 
