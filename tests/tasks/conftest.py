@@ -30,20 +30,29 @@ from structlog.typing import EventDict
 
 from accession.catalog.apply import put_in_outbox
 from accession.catalog.ledger import Workflow, find_run, is_active, timestamp
-from accession.catalog.models import ApplyOutbox, Base, Collection, Edition, Identifier, Run, Timestamp
+from accession.catalog.models import (
+    ApplyOutbox,
+    Base,
+    Collection,
+    Edition,
+    Identifier,
+    LicensePool,
+    Run,
+    Timestamp,
+)
 from accession.database import transaction
 from accession.local.servers import ServerUrls
 from tests.making import make_pool, title_data
-from tests.vendor import Vendor
+from tests.vendor import Vendor, item
 
 DEADLINE_SECONDS = 20
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Celery stores results with a call that redis-py would rather not see; here all warnings are errors."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning"))
+    for test in items:
+        if Path(__file__).parent in test.path.parents:
+            test.add_marker(pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning"))
 
 
 def eventually(look: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> Any:
@@ -222,11 +231,16 @@ class Chains:
     broker: Broker
     patience_seconds: float = DEADLINE_SECONDS
 
-    def start(self, collection: Collection, *, force: bool = False) -> str:
+    def start(
+        self, collection: Collection, workflow: Workflow = Workflow.PURCHASES, *, force: bool = False
+    ) -> str:
         """Queue a chain as the command line does; its task id."""
-        from accession.tasks.purchases import start_imports
+        from accession.tasks.chain import start_chains
+        from accession.tasks.purchases import start_arguments
+        from accession.tasks.workflows import CHAINS
 
-        return start_imports([collection.id], force_reimport=force)[collection.id]
+        arguments = start_arguments(force_reimport=force)
+        return start_chains(CHAINS[workflow], [collection.id], **arguments)[collection.id]
 
     def send(self, collection: Collection, task_id: str, **arguments: Any) -> None:
         """Queue one link."""
@@ -251,9 +265,11 @@ class Chains:
         self.broker.settle()
         return run
 
-    def imported(self, collection: Collection, *, force: bool = False) -> Run:
+    def imported(
+        self, collection: Collection, workflow: Workflow = Workflow.PURCHASES, *, force: bool = False
+    ) -> Run:
         """Start a chain and see it end."""
-        return self.ended(self.start(collection, force=force))
+        return self.ended(self.start(collection, workflow, force=force))
 
 
 @pytest.fixture
@@ -268,19 +284,26 @@ def runs() -> list[Run]:
         return list(session.scalars(select(Run).order_by(Run.id)))
 
 
-def checkpoint(collection_id: int) -> datetime | None:
-    """Up to where the collection's purchases are complete."""
+def checkpoint(collection_id: int, workflow: Workflow = Workflow.PURCHASES) -> datetime | None:
+    """Up to where the workflow is complete for the collection."""
     with transaction() as session:
-        query = select(Timestamp.finish).filter_by(
-            collection_id=collection_id, service=Workflow.PURCHASES.service
+        query = select(Timestamp.finish).filter_by(collection_id=collection_id, service=workflow.service)
+        return session.scalars(query).one_or_none()
+
+
+def counter(collection_id: int) -> int | None:
+    """After which identifier the sweep goes on."""
+    with transaction() as session:
+        query = select(Timestamp.counter).filter_by(
+            collection_id=collection_id, service=Workflow.CIRCULATION.service
         )
         return session.scalars(query).one_or_none()
 
 
-def set_checkpoint(collection_id: int, finish: datetime) -> None:
-    """Have the collection's purchases complete up to `finish`."""
+def set_checkpoint(collection_id: int, finish: datetime, workflow: Workflow = Workflow.PURCHASES) -> None:
+    """Have the workflow complete up to `finish` for the collection."""
     with transaction() as session:
-        timestamp(session, session.get_one(Collection, collection_id), Workflow.PURCHASES).finish = finish
+        timestamp(session, session.get_one(Collection, collection_id), workflow).finish = finish
 
 
 def number_of(model: type[Base]) -> int:
@@ -294,6 +317,21 @@ def applied_titles() -> set[str]:
     with transaction() as session:
         query = select(Identifier.identifier).join(Edition, Edition.identifier_id == Identifier.id)
         return set(session.scalars(query.where(Edition.content_hash.is_not(None))))
+
+
+def hold(session: Session, vendor: Vendor, collection: Collection, *names: str) -> list[int]:
+    """The collection holds the titles, and the vendor has them; the ids of their identifiers."""
+    for name in names:
+        vendor.items[name] = item(name, title=f"Title {name}", owned=2, available=1)
+    return [make_pool(session, collection, name).identifier_id for name in names]
+
+
+def counts() -> dict[str, tuple[int, int, int]]:
+    """Owned, available and holds of each title."""
+    columns = (LicensePool.licenses_owned, LicensePool.licenses_available, LicensePool.patrons_in_hold_queue)
+    with transaction() as session:
+        rows = session.execute(select(Identifier.identifier, *columns).join(LicensePool.identifier))
+        return {name: tuple(numbers) for name, *numbers in rows}  # type: ignore[misc]
 
 
 def found(session: Session, collection: Collection, *names: str) -> list[int]:
@@ -320,12 +358,13 @@ def publish(row_ids: Sequence[int]) -> None:
 @contextmanager
 def logged() -> Iterator[list[EventDict]]:
     """Our own log lines, of every thread, with what each is about."""
-    from accession.imports import purchases as step
-    from accession.tasks import apply, chain, purchases, recovery
+    from accession import imports, tasks
+    from accession.tasks import apply, chain, recovery
 
+    workflows = [getattr(package, name) for package in (imports, tasks) for name in Workflow]
     capture = LogCapture()
     with pytest.MonkeyPatch.context() as patch:
-        for module in (step, apply, chain, purchases, recovery):
+        for module in (apply, chain, recovery, imports.titles, *workflows):
             patch.setattr(module, "log", structlog.wrap_logger(None, [merge_contextvars, capture]))
         yield capture.entries
 

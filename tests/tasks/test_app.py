@@ -19,20 +19,26 @@ def test_every_task_of_the_schedule_exists_and_so_does_its_queue(app: Celery) ->
     scheduled = {entry["task"] for entry in app.conf.beat_schedule.values()}
     assert scheduled <= app.tasks.keys()
     assert {queue.name for queue in app.conf.task_queues} == {"default", "apply"}
-    assert app.amqp.router.route({}, "accession.tasks.apply.bibliographic_apply")["queue"].name == "apply"
+    for name in ("bibliographic_apply", "circulation_apply"):
+        assert app.amqp.router.route({}, f"accession.tasks.apply.{name}")["queue"].name == "apply"
     for name in scheduled:
         assert app.amqp.router.route({}, name)["queue"].name == "default"
 
 
 @pytest.mark.parametrize(
-    ("now", "due"),
+    ("what", "now", "due"),
     [
-        (day(2024, 1, 15), "2024-01-15T04:00+01:00"),
-        (day(2024, 7, 15), "2024-07-15T04:00+02:00"),
-        (day(2024, 7, 15, 2, 1), "2024-07-16T04:00+02:00"),
+        ("import-purchase-records", day(2024, 1, 15), "2024-01-15T04:00+01:00"),
+        ("import-purchase-records", day(2024, 7, 15), "2024-07-15T04:00+02:00"),
+        ("import-purchase-records", day(2024, 7, 15, 2, 1), "2024-07-16T04:00+02:00"),
+        ("import-events", day(2024, 7, 15, 2, 1), "2024-07-15T05:00+02:00"),
+        ("update-circulation", day(2024, 7, 15, 2, 1), "2024-07-15T05:00+02:00"),
+        ("update-circulation", day(2024, 1, 15, 4, 1), "2024-01-16T05:00+01:00"),
     ],
 )
-def test_purchases_are_imported_at_four_where_the_library_is(now: datetime, due: str, app: Celery) -> None:
+def test_workflows_begin_by_the_clock_where_the_library_is(
+    what: str, now: datetime, due: str, app: Celery
+) -> None:
     from accession.tasks.app import _configuration
 
     settings = Settings(redis_url=SecretStr("redis://127.0.0.1:1/0"), time_zone="Europe/Berlin")
@@ -40,7 +46,7 @@ def test_purchases_are_imported_at_four_where_the_library_is(now: datetime, due:
     berlin.conf.update(_configuration(settings))
     scheduler = Scheduler(app=berlin, lazy=True)
     scheduler.merge_inplace(berlin.conf.beat_schedule)
-    schedule = scheduler.schedule["import-purchase-records"].schedule
+    schedule = scheduler.schedule[what].schedule
     with today_is(now):
         wait = schedule.remaining_estimate(now.astimezone(ZoneInfo("Europe/Berlin")))
     assert abs(now + wait - datetime.fromisoformat(due)) < timedelta(seconds=5)

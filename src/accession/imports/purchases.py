@@ -8,11 +8,11 @@ from datetime import UTC, date, datetime, time, timedelta
 import structlog
 from sqlalchemy.orm import Session
 
-from accession.bibliotheca.client import BibliothecaAPI
+from accession.bibliotheca.client import PAGE_SIZE, BibliothecaAPI
 from accession.bibliotheca.items import DATA_SOURCE, is_item_id
 from accession.bibliotheca.marc import MarcRecord, marc_record_from_xml
 from accession.catalog.apply import needs_apply, put_in_outbox
-from accession.catalog.data import IdentifierType, TitleData
+from accession.catalog.data import IdentifierType
 from accession.catalog.ledger import Counters, Workflow, timestamp
 from accession.catalog.models import Collection, LicensePool, RejectedRecord
 from accession.catalog.records import (
@@ -22,15 +22,12 @@ from accession.catalog.records import (
     store_purchase_records,
 )
 from accession.clock import utc_now
+from accession.imports.titles import look_up
 
 log = structlog.get_logger(__name__)
 
 # The vendor had no purchases before; a later start would lose titles for good.
 DEFAULT_PURCHASE_RECORD_START_TIME = datetime(2014, 1, 1, tzinfo=UTC)
-
-# The vendor's limits: records in a page, identifiers in a look-up.
-PAGE_SIZE = 50
-LOOKUP_SIZE = 25
 
 
 @dataclass(frozen=True)
@@ -171,7 +168,9 @@ class BibliothecaPurchaseRecordImporter:
                 log.error("purchase record rejected", reason=reason, day=day.isoformat())
                 rejections.append(Rejection(reason, record.raw_xml, record.content_hash()))
         ids = list(dict.fromkeys(item_id for item_id, _ in usable))
-        titles, repairs = self._look_up(ids)
+        looked_up = look_up(self._api, ids)
+        for missing in looked_up.missing:
+            log.warning("the vendor has no metadata for a title it has sold", title=missing)
 
         keep_rejected(self._session, self._collection, day, rejections)
         pools = LicensePool.for_foreign_ids(
@@ -184,7 +183,7 @@ class BibliothecaPurchaseRecordImporter:
                 for item_id, record in usable
             ],
         )
-        found = [(pools[item_id][0], title) for item_id, title in titles.items()]
+        found = [(pools[item_id][0], title) for item_id, title in looked_up.titles.items()]
         to_apply = needs_apply(self._session, found)
         new = {pool.id for pool, is_new in pools.values() if is_new}
         return _Stored(
@@ -192,24 +191,8 @@ class BibliothecaPurchaseRecordImporter:
             changed=sum(pool.id not in new for pool, _ in to_apply),
             rejected=len(rejections),
             outbox_ids=tuple(put_in_outbox(self._session, to_apply)),
-            repairs=repairs,
+            repairs=looked_up.repairs,
         )
-
-    def _look_up(self, ids: Sequence[str]) -> tuple[dict[str, TitleData], int]:
-        titles: dict[str, TitleData] = {}
-        repairs = 0
-        faulty: set[str | None] = set()
-        for start in range(0, len(ids), LOOKUP_SIZE):
-            batch = ids[start : start + LOOKUP_SIZE]
-            answer = self._api.items(batch)
-            repairs += answer.repaired
-            for fault in answer.faults:
-                faulty.add(fault.item_id)
-                log.warning("title's metadata cannot be used", title=fault.item_id, reason=fault.reason)
-            titles |= {title.identifier: title for title in answer.titles if title.identifier in batch}
-        for missing in [item_id for item_id in ids if item_id not in titles and item_id not in faulty]:
-            log.warning("the vendor has no metadata for a title it has sold", title=missing)
-        return titles, repairs
 
 
 def _end_of_day(moment: datetime) -> datetime:

@@ -43,7 +43,10 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "timezone": settings.time_zone,
         "task_queues": [Queue(DEFAULT_QUEUE), Queue(APPLY_QUEUE)],
         "task_default_queue": DEFAULT_QUEUE,
-        "task_routes": {"accession.tasks.apply.bibliographic_apply": {"queue": APPLY_QUEUE}},
+        "task_routes": {
+            f"accession.tasks.apply.{name}": {"queue": APPLY_QUEUE}
+            for name in ("bibliographic_apply", "circulation_apply")
+        },
         # A message is done when its task is done: a lost worker's work is delivered again.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
@@ -65,6 +68,14 @@ def _configuration(settings: Settings) -> dict[str, Any]:
                 "task": "accession.tasks.purchases.import_purchase_records_for_all_collections",
                 "schedule": crontab(hour=4, minute=0),
             },
+            "import-events": {
+                "task": "accession.tasks.events.import_all_collections",
+                "schedule": crontab(minute=0),
+            },
+            "update-circulation": {
+                "task": "accession.tasks.circulation.circulation_update_all_collections",
+                "schedule": crontab(hour=5, minute=0),
+            },
             "publish-left-applies": {
                 "task": "accession.tasks.apply.publish_left_applies",
                 "schedule": 300.0,
@@ -78,7 +89,10 @@ def _configuration(settings: Settings) -> dict[str, Any]:
 
 
 app = Celery(
-    "accession", include=["accession.tasks.purchases", "accession.tasks.apply", "accession.tasks.recovery"]
+    "accession",
+    include=[
+        f"accession.tasks.{name}" for name in ("purchases", "events", "circulation", "apply", "recovery")
+    ],
 )
 app.conf.update(_configuration(get_settings()))
 

@@ -1,14 +1,15 @@
 """Applying what the imports have found: messages name outbox rows, never what is in them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 import structlog
 from celery import Task
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
-from accession.catalog.apply import apply_outbox
+from accession.catalog.apply import apply_outbox, outbox_kinds
 from accession.catalog.models import ApplyOutbox, LicensePool
 from accession.clock import utc_now
 from accession.database import transaction
@@ -24,19 +25,27 @@ _LOCKED_WAIT_SECONDS = 2
 
 def publish_applies(outbox_ids: Sequence[int]) -> None:
     """Queue the apply of committed outbox rows, a page of titles a message."""
-    for start in range(0, len(outbox_ids), TITLES_PER_MESSAGE):
-        bibliographic_apply.delay(list(outbox_ids[start : start + TITLES_PER_MESSAGE]))
+    if not outbox_ids:
+        return
+    with transaction() as session:
+        described, counted = outbox_kinds(session, outbox_ids)
+    for task, row_ids in ((bibliographic_apply, described), (circulation_apply, counted)):
+        for start in range(0, len(row_ids), TITLES_PER_MESSAGE):
+            task.delay(row_ids[start : start + TITLES_PER_MESSAGE])
 
 
-@app.task(  # type: ignore[untyped-decorator]
-    bind=True,
-    ignore_result=True,
-    autoretry_for=(OperationalError,),
-    retry_backoff=5,
-    retry_jitter=False,
-    max_retries=MAX_RETRIES,
-    default_retry_delay=LOST_CHILD_WAIT_SECONDS,
-)
+_APPLY: Mapping[str, Any] = {
+    "bind": True,
+    "ignore_result": True,
+    "autoretry_for": (OperationalError,),
+    "retry_backoff": 5,
+    "retry_jitter": False,
+    "max_retries": MAX_RETRIES,
+    "default_retry_delay": LOST_CHILD_WAIT_SECONDS,
+}
+
+
+@app.task(**_APPLY)  # type: ignore[untyped-decorator]
 def bibliographic_apply(self: Task, outbox_ids: list[int]) -> None:
     """Apply the outbox rows and delete them, in one transaction; rows that are gone are done.
 
@@ -46,24 +55,44 @@ def bibliographic_apply(self: Task, outbox_ids: list[int]) -> None:
     locks = _title_locks(self.request.id, outbox_ids)
     # This task's own lock may be left from a worker that died: the message came back with the same id.
     mine = {row_id: lock for row_id, lock in locks.items() if lock.hold() is not Held.BY_ANOTHER}
+    locked = sorted(locks.keys() - mine.keys())
     try:
-        with transaction() as session:
-            applied = apply_outbox(session, list(mine))
-    except OperationalError:
-        raise
-    except Exception:
-        if len(locks) > 1:
-            log.warning("an apply failed; its titles are tried one by one", titles=len(locks))
-            for row_id in locks:
-                bibliographic_apply.delay([row_id])
-        raise
+        _apply(self, list(mine), left=locked)
     finally:
         for lock in mine.values():
             lock.release()
-    log.info("titles applied", editions=applied.editions, pools=applied.pools)
-    if locked := sorted(locks.keys() - mine.keys()):
+    if locked:
         # A new message, so that waiting for one's turn uses up no retries.
-        bibliographic_apply.apply_async((locked,), countdown=_LOCKED_WAIT_SECONDS)
+        self.apply_async((locked,), countdown=_LOCKED_WAIT_SECONDS)
+
+
+@app.task(**_APPLY)  # type: ignore[untyped-decorator]
+def circulation_apply(self: Task, outbox_ids: list[int]) -> None:
+    """Apply outbox rows that hold counts alone and delete them, in one transaction.
+
+    They touch no more than their pools, whose rows are lock enough. When one spoils the transaction for
+    all, each is queued by itself. A row that has got a description meanwhile is left alone.
+    """
+    _apply(self, outbox_ids, counts_only=True)
+
+
+def _apply(
+    task: Task, outbox_ids: Sequence[int], *, left: Sequence[int] = (), counts_only: bool = False
+) -> None:
+    """Apply the rows, or queue each, and those that are `left` for later, by itself."""
+    try:
+        with transaction() as session:
+            applied = apply_outbox(session, outbox_ids, counts_only=counts_only)
+    except OperationalError:
+        raise
+    except Exception:
+        alone = sorted((*outbox_ids, *left))
+        if len(alone) > 1:
+            log.warning("an apply failed; its titles are tried one by one", titles=len(alone))
+            for row_id in alone:
+                task.delay([row_id])
+        raise
+    log.info("titles applied", editions=applied.editions, pools=applied.pools)
 
 
 def _title_locks(holder: str, outbox_ids: Sequence[int]) -> dict[int, TaskLock]:

@@ -13,18 +13,20 @@ the same or as a retry: before the commit it does its page; after it, it finds t
 sends the expected link once more.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+from uuid import uuid4
 
 import structlog
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Task
 from celery.exceptions import Ignore
 from celery.signals import task_failure
+from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -68,10 +70,13 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Step:
-    """What a step did and what comes next: the arguments of the next link, or None at the end."""
+    """What a step did and what comes next: the arguments of the next link, or None at the end.
+
+    `since` is where in time (UTC) the step began, for a workflow that goes through time.
+    """
 
     counters: Counters
-    since: datetime
+    since: datetime | None = None
     next_arguments: Mapping[str, Any] | None = None
     outbox_ids: tuple[int, ...] = ()
 
@@ -103,6 +108,32 @@ class ChainTask(Task):  # type: ignore[misc]
         wait = get_settings().retry_backoff_seconds * 2**self.request.retries
         asked_for = min(getattr(exc, "retry_after", None) or 0, MAX_RETRY_AFTER_SECONDS)
         return super().retry(*args, exc=exc, countdown=max(wait, asked_for), **options)
+
+
+# What starts chains: the task that the schedule calls.
+FAN_OUT: Mapping[str, Any] = {
+    "ignore_result": True,
+    "autoretry_for": (OperationalError,),
+    "max_retries": MAX_RETRIES,
+    "retry_backoff": 60,
+    "retry_jitter": False,
+}
+
+
+def start_everywhere(task: ChainTask, **arguments: Any) -> None:
+    """Start the chain of every collection in use."""
+    with transaction() as session:
+        query = select(Collection.id).where(Collection.marked_for_deletion_at.is_(None))
+        collection_ids = session.scalars(query.order_by(Collection.id)).all()
+    start_chains(task, collection_ids, **arguments)
+
+
+def start_chains(task: ChainTask, collection_ids: Iterable[int], **arguments: Any) -> dict[int, str]:
+    """Queue a chain for each collection; returns the task id, and so the run, of each."""
+    task_ids = {collection_id: str(uuid4()) for collection_id in collection_ids}
+    for collection_id, task_id in task_ids.items():
+        send_link(task, collection_id, task_id, arguments)
+    return task_ids
 
 
 def run_link(

@@ -1,58 +1,38 @@
 """The purchases' chain: a page of a day's purchase records is one link."""
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
-from uuid import uuid4
 
 import structlog
-from sqlalchemy import select
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from accession.catalog.ledger import Counters, Workflow
 from accession.catalog.models import Collection
-from accession.clock import utc_now, whole_second
-from accession.database import transaction
+from accession.clock import moment_of, utc_now, whole_second
 from accession.imports.purchases import (
     DEFAULT_PURCHASE_RECORD_START_TIME,
     BibliothecaPurchaseRecordImporter,
     DayImportResult,
 )
 from accession.imports.vendor import api_for
-from accession.tasks.app import MAX_RETRIES, app
-from accession.tasks.chain import ChainKind, ChainTask, Outcome, Step, run_link
+from accession.tasks.app import app
+from accession.tasks.chain import FAN_OUT, ChainKind, ChainTask, Outcome, Step, run_link, start_everywhere
 
 log = structlog.get_logger(__name__)
 
 PURCHASES = ChainKind(Workflow.PURCHASES, "PurchaseRecordCollectionWorkflow")
 
 
-@app.task(  # type: ignore[untyped-decorator]
-    ignore_result=True,
-    autoretry_for=(OperationalError,),
-    max_retries=MAX_RETRIES,
-    retry_backoff=60,
-    retry_jitter=False,
-)
+@app.task(**FAN_OUT)  # type: ignore[untyped-decorator]
 def import_purchase_records_for_all_collections(force_reimport: bool = False) -> None:
     """Start the purchases' chain of every collection."""
-    with transaction() as session:
-        query = select(Collection.id).where(Collection.marked_for_deletion_at.is_(None))
-        collection_ids = session.scalars(query.order_by(Collection.id)).all()
-    start_imports(collection_ids, force_reimport=force_reimport)
+    start_everywhere(import_purchase_records_by_collection, **start_arguments(force_reimport=force_reimport))
 
 
-def start_imports(collection_ids: Iterable[int], *, force_reimport: bool) -> dict[int, str]:
-    """Queue a chain for each collection; returns the task id, and so the run, of each."""
-    arguments = _forced_start() if force_reimport else {}
-    task_ids = {collection_id: str(uuid4()) for collection_id in collection_ids}
-    for collection_id, task_id in task_ids.items():
-        import_purchase_records_by_collection.apply_async((collection_id,), arguments, task_id=task_id)
-    return task_ids
-
-
-def _forced_start() -> dict[str, Any]:
+def start_arguments(*, force_reimport: bool) -> dict[str, Any]:
+    """The arguments of a chain's first link: none, or those of a forced reimport."""
+    if not force_reimport:
+        return {}
     return {"current_day": DEFAULT_PURCHASE_RECORD_START_TIME.isoformat(), "reset_timestamp": True}
 
 
@@ -88,11 +68,11 @@ def import_purchase_records_by_collection(
         now = whole_second(utc_now())
         if reset_timestamp:
             importer.clear_checkpoint()
-        start = datetime.fromisoformat(current_day) if current_day else importer.get_start()
+        start = moment_of(current_day) if current_day else importer.get_start()
         if start >= now:
             log.info("already up to date", finish=start.isoformat())
             return Step(Counters(pages=0), since=start)
-        cutoff = datetime.fromisoformat(window_end) if window_end else now
+        cutoff = moment_of(window_end) if window_end else now
         page = importer.import_day(start, cutoff, offset, previous_page)
         log.info(
             "page imported",

@@ -12,11 +12,9 @@ from accession.settings import get_settings
 from accession.tasks.app import app, longest_wait_seconds
 from accession.tasks.apply import publish_left_applies
 from accession.tasks.chain import send_link
-from accession.tasks.purchases import import_purchase_records_by_collection
+from accession.tasks.workflows import CHAINS
 
 log = structlog.get_logger(__name__)
-
-_TASK_OF = {Workflow.PURCHASES.value: import_purchase_records_by_collection}
 
 
 def resume_interrupted_work() -> int:
@@ -52,7 +50,7 @@ def _send_expected_links(*, silent_since: datetime | None) -> int:
             run.updated_at = utc_now()
     for workflow, collection_id, task_id, cursor in waiting:
         log.warning("an interrupted run goes on", run=task_id, collection=collection_id)
-        send_link(_TASK_OF[workflow], collection_id, task_id, cursor)
+        send_link(CHAINS[Workflow(workflow)], collection_id, task_id, cursor)
     return len(waiting)
 
 

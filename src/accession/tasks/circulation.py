@@ -1,0 +1,48 @@
+"""The sweep's chain: a batch of titles is one link."""
+
+import structlog
+from sqlalchemy.orm import Session
+
+from accession.catalog.ledger import Workflow
+from accession.catalog.models import Collection
+from accession.imports.circulation import BibliothecaCirculationUpdater
+from accession.imports.vendor import api_for
+from accession.tasks.app import app
+from accession.tasks.chain import FAN_OUT, ChainKind, ChainTask, Outcome, Step, run_link, start_everywhere
+
+log = structlog.get_logger(__name__)
+
+CIRCULATION = ChainKind(Workflow.CIRCULATION, "CirculationUpdateWorkflow")
+
+
+@app.task(**FAN_OUT)  # type: ignore[untyped-decorator]
+def circulation_update_all_collections() -> None:
+    """Start the sweep of every collection."""
+    start_everywhere(circulation_update_collection)
+
+
+@app.task(bind=True, base=ChainTask, kind=CIRCULATION)  # type: ignore[untyped-decorator]
+def circulation_update_collection(
+    self: ChainTask, collection_id: int, *, offset: int | None = None
+) -> Outcome:
+    """Ask about one batch of titles, then replace itself with the next until all have been asked about.
+
+    `offset` is the id of an identifier, after which the batch begins; without it the checkpoint says
+    where to go on.
+    """
+
+    def step(session: Session, collection: Collection) -> Step:
+        updater = BibliothecaCirculationUpdater(session, collection, api_for(collection))
+        begin = updater.get_offset() if offset is None else offset
+        result = updater.update_batch(begin)
+        log.info(
+            "batch updated",
+            offset=begin,
+            titles=result.titles_asked,
+            changed=result.titles_changed,
+            gone=result.titles_gone,
+        )
+        next_arguments = None if result.next_offset is None else {"offset": result.next_offset}
+        return Step(result.counters, next_arguments=next_arguments, outbox_ids=result.outbox_ids)
+
+    return run_link(self, collection_id, {"offset": offset}, step)
