@@ -31,8 +31,8 @@ format: $(READY) ## Bring the code into the house style
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## Measure the purchase import against the sandbox
-	@$(BIN)/python -m benchmarks.purchases
+bench: $(READY) ## Measure the purchase import and the sweep against the sandbox
+	@$(BIN)/python -m benchmarks.imports
 
 docs: $(READY) ## Write the generated pages of the documentation
 	$(BIN)/python docs/generate.py
