@@ -28,6 +28,7 @@ from accession.cli import main
 from accession.clock import utc_now
 from accession.database import engine
 from accession.local.servers import ServerUrls
+from accession.sandbox.activity import Activity
 from accession.sandbox.catalogue import build_catalogue
 from accession.sandbox.server import RunningSandbox, Sandbox, running_sandbox
 from accession.settings import Settings, get_settings, use_settings
@@ -185,11 +186,14 @@ def command(*arguments: str, env: dict[str, str], program: str = "-m accession")
 
 
 @contextmanager
-def serving(titles: int = 12, *, latency_ms: int = 0, seed: int = 1) -> Iterator[RunningSandbox]:
-    """A vendor that has sold titles in the last few days."""
+def serving(
+    titles: int = 12, *, latency_ms: int = 0, seed: int = 1, activity: int = 0
+) -> Iterator[RunningSandbox]:
+    """A vendor that has sold titles in the last few days, and lends them with so much activity an hour."""
     now = utc_now()
     catalogue = build_catalogue(titles, now - timedelta(days=DAYS_OF_SALES), now, seed=seed)
-    with running_sandbox(Sandbox(catalogue, latency_ms=latency_ms)) as sandbox:
+    lending = Activity(catalogue, activity, now - timedelta(hours=1), seed=seed)
+    with running_sandbox(Sandbox(catalogue, latency_ms=latency_ms, activity=lending)) as sandbox:
         yield sandbox
 
 

@@ -66,9 +66,15 @@ def test_the_demo_imports_everything_twice_and_leaves_nothing_behind(folder: Pat
     )
     assert done.returncode == 0, done.stdout + done.stderr
     summary = dict(line.strip().split("  ", 1) for line in done.stdout.split(" Summary ")[1].splitlines()[1:])
-    assert summary["Titles"] == "117 (the vendor sold 120, 3 of them unusable)"
+    titles = re.fullmatch(r"(\d+) \(the vendor sold (\d+), 3 of them unusable\)", summary["Titles"])
+    assert titles
+    found, sold = map(int, titles.groups())
+    assert found == sold - 3 >= 117, "the library has bought some more meanwhile"
     assert summary["Rejected records"] == "3 (see: accession rejects list)"
-    assert int(summary["Licences"]) >= 117
+    assert int(summary["Copies"].split(",")[0]) >= found
+    assert int(summary["Circulation events read"].split()[0]) > 0
+    assert re.match(r"[\d,]+ loans, [\d,]+ returns, ", summary["What happened at the vendor"])
+    assert summary["Titles counted as the vendor does"] == f"{found} of {found}"
     assert summary["Rows written by the second import"] == "0"
     first, second = re.findall(r"[\d,]+", summary["Requests made"])
     assert first.strip(",") == second
@@ -119,11 +125,12 @@ def test_on_servers_of_ones_own_it_stops_what_it_started_and_takes_its_collectio
 ) -> None:
     make_collection(session, "Demo Library")
     answer = run("demo", "--titles", "5")
-    assert answer.code == 1
     assert "Demo Library 2" in answer.err
-    found = re.search(r"Titles  (\d) \(the vendor sold 5, 0 of them unusable\)", answer.out)
-    assert found
-    assert f"Expected 5 titles and found {found[1]}.\n" in answer.out
+    titles = re.search(r"Titles  (\d+) \(the vendor sold (\d+), 0 of them unusable\)", answer.out)
+    assert titles
+    found, sold = titles.groups()
+    assert (f"Expected {sold} titles and found {found}.\n" in answer.out) is (found != sold)
+    assert answer.code == int(found != sold)
     assert "Rows written by the second import  0\n" in answer.out
     assert running_servers(cut_short) is None
     assert left_in(cut_short) == []
@@ -134,7 +141,7 @@ def test_with_keep_it_says_how_to_go_on_and_runs_until_it_is_stopped(run: Run, c
     answer = run("demo", "--titles", "5", "--keep")
     assert f"  export ACCESSION_HOME={cut_short}\n" in answer.out
     assert "accession down\n" in answer.out
-    (row,) = run("status", "--json").json
+    row, *_ = run("status", "--json").json
     assert (row["collection"], row["state"]) == ("Demo Library", "succeeded")
     names = {name for process in left_in(cut_short) for name in process.cmdline() if name in PARTS}
     assert names == PARTS

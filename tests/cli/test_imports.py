@@ -1,18 +1,19 @@
-"""Starting imports: the two commands, and what they queue."""
+"""Starting imports: commands and scripts, and what they queue."""
 
 import json
 import subprocess
 import sys
 from base64 import b64decode
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from redis import Redis
 from sqlalchemy.orm import Session
 
 from accession.catalog.models import Collection
-from accession.cli.scripts import purchase_record_import
+from accession.cli.scripts import circulation_update, event_import, purchase_record_import
 from accession.clock import utc_now
 from accession.local.servers import ServerUrls
 from tests.cli.conftest import PATIENCE_SECONDS, Answer, Run, environment
@@ -35,22 +36,62 @@ def queued(broker: Redis) -> Queued:
     ]
 
 
-def script(run: Run, *arguments: str) -> Answer:
-    """`bibliotheca_purchase_record_import`, in this process."""
-    return run(*arguments, program=purchase_record_import)
+class Way(NamedTuple):
+    """A workflow, and what starts it."""
+
+    command: str
+    script: str
+    program: Callable[[], None]
+    task: str
+    fan_out: str
+    queued: str
+
+
+WAYS = [
+    Way(
+        "purchases",
+        "bibliotheca_purchase_record_import",
+        purchase_record_import,
+        BY_COLLECTION,
+        FOR_ALL,
+        "Queued the import for",
+    ),
+    Way(
+        "events",
+        "bibliotheca_import",
+        event_import,
+        "accession.tasks.events.import_collection",
+        "accession.tasks.events.import_all_collections",
+        "Queued the import for",
+    ),
+    Way(
+        "circulation",
+        "bibliotheca_circulation_update",
+        circulation_update,
+        "accession.tasks.circulation.circulation_update_collection",
+        "accession.tasks.circulation.circulation_update_all_collections",
+        "Queued the update for",
+    ),
+]
+
+
+@pytest.fixture(params=WAYS, ids=[way.command for way in WAYS])
+def way(request: pytest.FixtureRequest) -> Way:
+    found: Way = request.param
+    return found
 
 
 # Both commands
 
 
 @pytest.fixture(params=["import", "script"])
-def start(request: pytest.FixtureRequest, run: Run) -> Any:
-    """`accession import purchases`, and `bibliotheca_purchase_record_import`."""
+def start(request: pytest.FixtureRequest, run: Run, way: Way) -> Any:
+    """The command of a workflow, and its console script."""
 
     def start(*arguments: str) -> Answer:
         if request.param == "script":
-            return script(run, *arguments)
-        return run("import", "purchases", *arguments)
+            return run(*arguments, program=way.program)
+        return run("import", way.command, *arguments)
 
     return start
 
@@ -70,20 +111,30 @@ def test_an_unknown_collection_is_said(start: Any, broker: Redis, database: None
 
 
 def test_one_collection_is_queued(
-    start: Any, broker: Redis, session: Session, collection: Collection
+    start: Any, way: Way, broker: Redis, session: Session, collection: Collection
 ) -> None:
     make_collection(session, "Birch")
     answer = start("--collection", "Alder Library")
     assert answer.code == 0
-    assert answer.out.startswith("Queued the import for Alder Library.") or answer.out == (
-        "Queued 1 import. See: accession status\n"
-    )
-    assert queued(broker) == [(BY_COLLECTION, [collection.id], {})]
+    assert answer.out in (f"{way.queued} Alder Library.\n", "Queued 1 import. See: accession status\n")
+    assert queued(broker) == [(way.task, [collection.id], {})]
 
 
-def test_a_forced_reimport_begins_in_2014(start: Any, broker: Redis, collection: Collection) -> None:
-    assert start("--collection", "Alder Library", "--force-reimport").code == 0
+@pytest.mark.parametrize("as_script", [False, True])
+def test_a_forced_reimport_begins_in_2014(
+    run: Run, broker: Redis, collection: Collection, as_script: bool
+) -> None:
+    arguments = ("--collection", "Alder Library", "--force-reimport")
+    if as_script:
+        assert run(*arguments, program=purchase_record_import).code == 0
+    else:
+        assert run("import", "purchases", *arguments).code == 0
     assert queued(broker) == [(BY_COLLECTION, [collection.id], FORCED)]
+
+
+@pytest.mark.parametrize("workflow", ["events", "circulation"])
+def test_there_is_nothing_to_force_in_the_other_workflows(run: Run, database: None, workflow: str) -> None:
+    assert run("import", workflow, "--import-all", "--force-reimport").code == 2
 
 
 # All collections
@@ -102,47 +153,45 @@ def test_all_collections_are_queued_and_counted(
 
 @pytest.mark.parametrize("more", [(), ("--wait",)])
 def test_no_collections_to_import_says_what_to_do_next(
-    run: Run, broker: Redis, database: None, more: tuple[str, ...]
+    run: Run, way: Way, broker: Redis, database: None, more: tuple[str, ...]
 ) -> None:
-    answer = run("import", "purchases", "--import-all", *more)
+    answer = run("import", way.command, "--import-all", *more)
     assert answer == Answer(0, "No collections yet. Add one with: accession collections add NAME ...\n", "")
 
 
-@pytest.mark.parametrize("forced", [False, True])
-def test_the_script_queues_the_fan_out(run: Run, broker: Redis, database: None, forced: bool) -> None:
-    answer = script(run, "--import-all", *(["--force-reimport"] if forced else []))
+def test_the_script_queues_the_fan_out(run: Run, way: Way, broker: Redis, database: None) -> None:
+    answer = run("--import-all", program=way.program)
+    assert answer == Answer(0, f"{way.queued} all collections.\n", "")
+    assert queued(broker) == [(way.fan_out, [], {})]
+
+
+def test_the_script_can_force_all_to_begin_in_2014(run: Run, broker: Redis, database: None) -> None:
+    answer = run("--import-all", "--force-reimport", program=purchase_record_import)
     assert answer == Answer(0, "Queued the import for all collections.\n", "")
-    assert queued(broker) == [(FOR_ALL, [], {"force_reimport": forced})]
+    assert queued(broker) == [(FOR_ALL, [], {"force_reimport": True})]
 
 
-def test_the_script_explains_itself(run: Run) -> None:
-    answer = script(run, "--help")
+def test_the_script_explains_itself(run: Run, way: Way) -> None:
+    answer = run("--help", program=way.program)
     assert answer.code == 0
-    assert "Queue the import of purchase records" in answer.out
-    for option in ("--collection", "--import-all", "--force-reimport"):
+    assert "Queue the " in answer.out
+    for option in ("--collection", "--import-all"):
         assert option in answer.out
+    assert ("--force-reimport" in answer.out) is (way.command == "purchases")
 
 
-@pytest.mark.parametrize(
-    "program",
-    [
-        [str(ROOT / "bin" / "bibliotheca_purchase_record_import")],
-        [str(Path(sys.executable).with_name("bibliotheca_purchase_record_import"))],
-    ],
-    ids=["bin", "installed"],
-)
+@pytest.mark.parametrize("folder", [ROOT / "bin", Path(sys.executable).parent], ids=["bin", "installed"])
 def test_the_script_is_there_to_be_called(
-    program: list[str], servers: ServerUrls, broker: Redis, collection: Collection
+    folder: Path, way: Way, servers: ServerUrls, broker: Redis, collection: Collection
 ) -> None:
     urls = {"ACCESSION_DATABASE_URL": servers.database_url, "ACCESSION_REDIS_URL": servers.redis_url}
     done = subprocess.run(
-        [*program, "--collection", "Alder Library"],
+        [folder / way.script, "--collection", "Alder Library"],
         env=environment(**urls),
         capture_output=True,
         text=True,
         timeout=PATIENCE_SECONDS,
         check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "Queued the import for Alder Library.\n", "")
-    assert queued(broker) == [(BY_COLLECTION, [collection.id], {})]
-    assert (ROOT / "bin" / "bibliotheca_purchase_record_import").stat().st_mode & 0o111
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{way.queued} Alder Library.\n", "")
+    assert queued(broker) == [(way.task, [collection.id], {})]

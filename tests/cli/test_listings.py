@@ -33,8 +33,8 @@ STATUS_FIELDS = (
 )
 TITLE_FIELDS = (
     "identifier title subtitle authors narrators medium format language publisher published isbns subjects"
-    " page_count description cover_url licenses_owned licenses_available patrons_in_hold_queue status"
-    " purchased_on updated_at"
+    " page_count description cover_url licenses_owned licenses_available licenses_reserved"
+    " patrons_in_hold_queue status purchased_on updated_at"
 )
 RUN_FIELDS = (
     "id collection workflow state cursor pages records_fetched records_rejected titles_new titles_changed"
@@ -66,7 +66,7 @@ def hold(session: Session, collection: Collection, identifier: str, **changes: A
 
 
 def test_status_before_the_first_run(run: conftest.Run, collection: Collection) -> None:
-    (row,) = run("status", "--json").json
+    row, *_ = run("status", "--json").json
     assert list(row) == STATUS_FIELDS.split()
     assert (row["collection"], row["workflow"], row["state"]) == ("Alder Library", "purchases", "never")
     assert row["checkpoint"] is row["cursor"] is row["started_at"] is row["error"] is None
@@ -80,7 +80,7 @@ def test_status_of_a_run_at_work(run: conftest.Run, session: Session, collection
     make_run(session, collection, "task-1")
     put_in_outbox(session, [(make_pool(session, collection, "abc"), title_data("abc"))])
     session.commit()
-    (row,) = run("status", "--json").json
+    row, *_ = run("status", "--json").json
     assert row["state"] == "running"
     assert row["checkpoint"] == "2024-05-01T00:00:00Z"
     assert row["cursor"] == {"current_day": "2024-05-01T00:00:00+00:00", "offset": 51}
@@ -88,12 +88,13 @@ def test_status_of_a_run_at_work(run: conftest.Run, session: Session, collection
     assert (row["titles_new"], row["titles_changed"], row["applies_pending"]) == (1990, 7, 1)
     assert row["started_at"].endswith("Z")
     assert row["finished_at"] is None
-    header, line = run("status").out.splitlines()
+    header, line, *others = run("status").out.splitlines()
     assert header.split("  ")[0] == "Collection"
     assert "Complete up to" in header
     assert line.split() == (
         ["Alder", "Library", "purchases", "running", "2024-05-01", "00:00", "2,000", "3", "1,990", "1"]
     )
+    assert [other.split()[2:4] for other in others] == [["events", "never"], ["circulation", "never"]]
 
 
 def test_status_of_every_state(run: conftest.Run, session: Session) -> None:
@@ -106,7 +107,8 @@ def test_status_of_every_state(run: conftest.Run, session: Session) -> None:
         elif state != "running":
             end_run(made, RunState(state), "The key is wrong." if state == "failed" else None)
     session.commit()
-    states = {row["collection"]: row["state"] for row in run("status", "--json").json}
+    rows = [row for row in run("status", "--json").json if row["workflow"] == "purchases"]
+    states = {row["collection"]: row["state"] for row in rows}
     assert states.pop("silent") == "interrupted"
     assert all(name == state for name, state in states.items())
     shown = run("status").out
@@ -175,6 +177,7 @@ def test_titles_as_json_have_every_field(run: conftest.Run, session: Session, co
         "cover_url": "https://images.example/1",
         "licenses_owned": 2,
         "licenses_available": 1,
+        "licenses_reserved": 0,
         "patrons_in_hold_queue": 0,
         "status": "active",
         "purchased_on": "2024-05-01",

@@ -142,7 +142,7 @@ def test_in_the_background_everything_runs_and_imports(run: Run, running: Path) 
         assert answer.code == 0, answer
         assert "12 records" in answer.err
     with settings(home=running):
-        (row,) = run("status", "--json").json
+        row, *_ = run("status", "--json").json
         assert (row["state"], row["titles_new"], row["applies_pending"]) == ("succeeded", 12, 0)
         assert all(title["title"] for title in run("titles", "list", "--json").json)
 

@@ -1,5 +1,6 @@
 """With a worker: imports that somebody waits for, to their ends."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -8,7 +9,7 @@ from redis import Redis
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from accession.catalog.models import Collection, LicensePool, PurchaseRecord, RunState
+from accession.catalog.models import CirculationEvent, Collection, LicensePool, PurchaseRecord, RunState
 from accession.catalog.models import Run as LedgerRun
 from accession.clock import utc_now
 from accession.local.servers import ServerUrls
@@ -61,7 +62,7 @@ def test_waiting_ends_with_every_title_imported_and_applied(
     assert "12 records" in answer.err
     assert "done" in answer.err
     assert titles(session) == 12
-    (row,) = run("status", "--json").json
+    row, *_ = run("status", "--json").json
     assert (row["state"], row["titles_new"], row["applies_pending"]) == ("succeeded", 12, 0)
     shown = {title["title"] for title in run("titles", "list", "--json").json}
     assert shown == {purchase.work.title for purchase in sandbox.catalogue.purchases}
@@ -99,8 +100,63 @@ def test_waiting_for_a_failure_says_why(
     assert len(reasons) == 1
     assert "the vendor refused the credentials; check the account id and the account key" in reasons[0]
     assert "status 401" in reasons[0]
-    (row,) = run("status", "--json").json
+    row, *_ = run("status", "--json").json
     assert row["state"] == "failed"
+
+
+def test_waiting_for_events_and_the_sweep_shows_what_each_reads(
+    run: Run, worker: None, broker: Redis, session: Session
+) -> None:
+    with serving(activity=240) as sandbox:
+        alder(session, sandbox)
+        assert wait_for(run).code == 0
+        said = {
+            workflow: run("import", workflow, "--collection", "Alder [/Library]", "--wait")
+            for workflow in ("events", "circulation")
+        }
+        now = {title["id"]: title for title in sandbox.sandbox.titles()}
+    assert {answer.code for answer in said.values()} == {0}, said
+    assert re.search(r"Alder \[/Library\].* \d+ events", said["events"].err)
+    assert re.search(r"\d+ titles", said["circulation"].err)
+    rows = {row["workflow"]: row for row in run("status", "--json").json}
+    assert {row["state"] for row in rows.values()} == {"succeeded"}
+    assert all(row["checkpoint"] for row in rows.values())
+    events = list(session.scalars(select(CirculationEvent.event_id)))
+    assert rows["events"]["records_fetched"] == len(events) > 0
+    shown = {row["identifier"]: row for row in run("titles", "list", "--json").json}
+    assert rows["circulation"]["records_fetched"] == len(shown)
+    assert shown.keys() <= now.keys()
+
+
+def test_titles_are_refreshed_at_once(
+    run: Run, worker: None, broker: Redis, session: Session, sandbox: RunningSandbox
+) -> None:
+    alder(session, sandbox)
+    assert wait_for(run).code == 0
+    gone, stays = (purchase.item_id for purchase in sandbox.catalogue.purchases[:2])
+    sandbox.sandbox.remove(gone)
+
+    answer = run("titles", "refresh", stays, gone, "--collection", "Alder [/Library]")
+
+    assert answer.code == 0, answer
+    assert answer.out.splitlines()[-1] == f"Of 2 titles 1 changed; the vendor no longer has {gone}."
+    assert [line.split()[0] for line in answer.out.splitlines()[1:-1]] == [gone, stays]
+    again = run("titles", "refresh", gone, "--collection", "Alder [/Library]", "--json")
+    (row,) = again.json
+    assert (row["identifier"], row["licenses_owned"], row["status"]) == (gone, 0, "exhausted")
+    assert {row["workflow"] for row in run("runs", "list", "--json").json} == {"purchases"}
+
+
+def test_a_title_to_refresh_that_nobody_holds_is_said(
+    run: Run, session: Session, sandbox: RunningSandbox
+) -> None:
+    alder(session, sandbox)
+    assert run("titles", "refresh", "nothing", "--collection", "Alder [/Library]").sentence == (
+        'Collection "Alder [/Library]" holds no title with id "nothing": see `accession titles list`.'
+    )
+    assert run("titles", "refresh", "x", "--collection", "Nobody").sentence == (
+        'No collection found named "Nobody".'
+    )
 
 
 def test_waiting_joins_the_run_that_is_at_work_already_unless_that_is_not_what_was_asked_for(

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from accession.catalog.apply import put_in_outbox
 from accession.catalog.ledger import Counters, Workflow, end_run, find_run, note_retry, open_run, record_page
 from accession.catalog.models import ApplyOutbox, Collection, RunState
+from accession.catalog.progress import progress_of
 from accession.clock import utc_now
 from tests.cli.conftest import Run
 from tests.local.machine import eventually
@@ -47,7 +48,7 @@ class Watching(Job):
         names, task_ids = {collection.id: collection.name}, {collection.id: TASK}
 
         def look() -> None:
-            self.succeeded = watch.watch(names, task_ids, join=True)
+            self.succeeded = watch.watch(Workflow.PURCHASES, names, task_ids, join=True)
 
         super().__init__(look)
 
@@ -107,7 +108,7 @@ def test_day_records_share_retries_and_applies_are_shown(
     session.commit()
     eventually(lambda: f"{half:%Y-%m-%d}" in terminal.getvalue())
     eventually(lambda: "1,234 records" in terminal.getvalue())
-    assert 0.49 < watch._share(run) < 0.51
+    assert 0.49 < progress_of(session, run).share < 0.51
     note_retry(run, "The vendor is away.")
     session.commit()
     eventually(lambda: "retrying" in terminal.getvalue())

@@ -29,6 +29,7 @@ from accession.cli.output import (
     print_listing,
 )
 from accession.errors import UserError
+from accession.imports.circulation import BibliothecaCirculationUpdater
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter
 from accession.imports.vendor import api_for
 
@@ -148,7 +149,7 @@ def show_title(
     with catalogue() as session:
         if collection is not None:
             find_collection(session, collection)
-        found = list(title_views(session, collection=collection, identifier=identifier))
+        found = list(title_views(session, collection=collection, identifiers=[identifier]))
     if not found:
         raise UserError(f'No title found with id "{identifier}": see `accession titles list`.')
     if as_json:
@@ -156,6 +157,31 @@ def show_title(
         return
     for view in found:
         _print_fields(view)
+
+
+@titles.command("refresh")
+def refresh_titles(
+    identifiers: Annotated[
+        list[str], typer.Argument(metavar="ID...", help="The vendor's ids of the titles.")
+    ],
+    collection: Annotated[
+        str, typer.Option("--collection", metavar="NAME", help="The collection that holds them.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Ask the vendor about titles now, and store what has changed."""
+    with catalogue() as session:
+        found = find_collection(session, collection)
+        updater = BibliothecaCirculationUpdater(session, found, api_for(found))
+        refreshed = updater.refresh(identifiers)
+    with catalogue() as session:
+        views = title_views(session, collection=collection, identifiers=identifiers)
+        print_listing(views, TITLE_COLUMNS, as_json=as_json, when_empty="")
+    if as_json:
+        return
+    asked = counted(len(set(identifiers)), "title")
+    gone = f"; the vendor no longer has {', '.join(refreshed.gone)}" if refreshed.gone else ""
+    console.print(harmless(f"Of {asked} {refreshed.titles_changed:,} changed{gone}."), markup=False)
 
 
 def _print_fields(view: TitleView) -> None:

@@ -6,7 +6,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,10 @@ from accession.catalog.collections import (
     find_collection,
     mark_for_deletion,
 )
+from accession.catalog.ledger import Workflow
 from accession.catalog.queries import (
-    WriteMark,
-    count_titles,
+    TitleView,
+    reject_views,
     rows_written_since,
     run_views,
     title_views,
@@ -43,25 +44,41 @@ NAME = "Demo Library"
 _SANDBOX_ANSWERS_WITHIN_SECONDS = 30
 _STOP_SECONDS = 60
 
+# Events an hour: in the hour before the demonstration, and while all workflows run.
+_USUAL = 1_000
+_BUSY = 100_000
+
 
 def demo(
     titles: Annotated[int, typer.Option(min=1, help="How many titles the library has bought.")] = 2000,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running, to look around.")] = False,
 ) -> None:
-    """Import twelve years of purchases from a sandbox vendor, twice, and show what came of it.
+    """Import twelve years of purchases from a sandbox vendor, twice; then follow a library that lends, and
+    compare every title.
 
     Everything runs in a folder of its own, which is removed in the end, unless ACCESSION_DATABASE_URL
     and ACCESSION_REDIS_URL name servers to use.
     """
     with _running(titles, keep=keep) as vendor:
         name = _add_collection(vendor)
+        _set_activity(vendor, 0)
         console.rule("First import: every purchase since 2014")
         first = _import(name, vendor)
         console.rule("Second import: every purchase again")
         with catalogue() as session:
             mark = write_mark(session)
         second = _import(name, vendor)
-        agrees = _summary(name, vendor, first, second, mark)
+        with catalogue() as session:
+            written = rows_written_since(session, mark)
+        console.rule("The library is open: it sells and lends while all three workflows run")
+        _set_activity(vendor, _BUSY)
+        _run_all_workflows(name)
+        console.rule("The library is closed: all three once more")
+        _set_activity(vendor, 0)
+        # A window ends before its last second: what was sold in this one belongs to the next.
+        time.sleep(1)
+        _run_all_workflows(name)
+        agrees = _summary(name, vendor, first, second, written)
         if keep:
             _say_how_to_go_on()
         elif _servers_are_given():
@@ -92,7 +109,7 @@ def _running(titles: int, *, keep: bool) -> Iterator[str]:
     use_settings(None)
     port = free_port()
     console.print(f"Starting Accession in {home} ...", soft_wrap=True, highlight=False)
-    up = ["up", "--sandbox", str(titles), "--sandbox-port", str(port)]
+    up = ["up", "--sandbox", str(titles), "--sandbox-port", str(port), "--sandbox-activity", str(_USUAL)]
     kept = False
     # Whoever ends the demonstration in another way than by Ctrl-C wants it cleared away as well.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -153,45 +170,103 @@ def _add_collection(vendor: str) -> str:
 
 
 def _import(name: str, vendor: str) -> Import:
-    # The Celery app can only be imported once the broker is known.
-    from accession.cli.watch import watch
-    from accession.tasks.purchases import start_imports
-
-    with catalogue() as session:
-        collection_id = find_collection(session, name).id
     before, started = _requests(vendor), time.monotonic()
-    task_ids = start_imports([collection_id], force_reimport=True)
-    if not watch({collection_id: name}, task_ids):
-        raise typer.Exit(1)
+    _run(name, {Workflow.PURCHASES: name}, force_reimport=True)
     return Import(time.monotonic() - started, _requests(vendor) - before)
 
 
-def _summary(name: str, vendor: str, first: Import, second: Import, mark: WriteMark) -> bool:
-    """Print what came of it; returns whether it is what the vendor sold, and the second wrote nothing."""
+def _run_all_workflows(name: str) -> None:
+    _run(name, {workflow: f"{name}, {workflow}" for workflow in Workflow})
+
+
+def _run(name: str, workflows: Mapping[Workflow, str], *, force_reimport: bool = False) -> None:
+    """Run workflows of the collection side by side to their ends, each under the name to show for it."""
+    # The Celery app can only be imported once the broker is known.
+    from accession.cli.watch import watch
+    from accession.tasks.chain import start_chains
+    from accession.tasks.purchases import start_arguments
+    from accession.tasks.workflows import CHAINS
+
+    with catalogue() as session:
+        collection_id = find_collection(session, name).id
+    arguments = start_arguments(force_reimport=force_reimport)
+    started = {
+        workflow: start_chains(CHAINS[workflow], [collection_id], **arguments) for workflow in workflows
+    }
+    for workflow, task_ids in started.items():
+        if not watch(workflow, {collection_id: workflows[workflow]}, task_ids):
+            raise typer.Exit(1)
+
+
+def _summary(name: str, vendor: str, first: Import, second: Import, written: int) -> bool:
+    """Print what came of it; returns whether it is what the vendor has, and the second import wrote
+    nothing."""
     sold = _statistics(vendor)
     with catalogue() as session:
-        written = rows_written_since(session, mark)
-        found = count_titles(session, collection=name)
-        owned = sum(view.licenses_owned for view in title_views(session, collection=name))
-        rejected = run_views(session, collection=name, limit=1)[0].records_rejected
-        console.rule("The first rows of the catalogue")
-        print_table(title_views(session, collection=name, limit=10), TITLE_COLUMNS, when_empty="None.")
+        titles = list(title_views(session, collection=name))
+        rejected = len(reject_views(session, collection=name))
+        events = sum(
+            view.records_fetched for view in run_views(session, collection=name) if view.workflow == "events"
+        )
+    console.rule("The first rows of the catalogue")
+    print_table(titles[:10], TITLE_COLUMNS, when_empty="None.")
+    wrong = _titles_that_differ(vendor, titles)
     expected = sold["titles_bought"] - sold["unusable_records"]
+    owned, free, holds = (
+        sum(getattr(title, count) for title in titles)
+        for count in ("licenses_owned", "licenses_available", "patrons_in_hold_queue")
+    )
     console.rule("Summary")
     for what, value in (
-        ("Titles", f"{found:,} (the vendor sold {sold['titles_bought']:,}, {rejected:,} of them unusable)"),
-        ("Licences", f"{owned:,}"),
+        (
+            "Titles",
+            f"{len(titles):,} (the vendor sold {sold['titles_bought']:,}, {rejected:,} of them unusable)",
+        ),
+        ("Copies", f"{owned:,}, of which {free:,} are free; {holds:,} holds"),
         ("Rejected records", f"{rejected:,} (see: accession rejects list)"),
         ("Requests made", f"{first.requests:,}, and {second.requests:,} the second time"),
         ("Seconds", f"{first.seconds:.1f}, and {second.seconds:.1f} the second time"),
         ("Rows written by the second import", f"{written:,}"),
+        ("What happened at the vendor", _told(sold["activity"]["events"])),
+        ("Circulation events read", f"{events:,} (the first run looks back ten minutes)"),
+        ("Titles counted as the vendor does", f"{len(titles) - len(wrong):,} of {len(titles):,}"),
     ):
         console.print(f"{what:>34}  [bold]{value}[/bold]", highlight=False)
-    if found != expected:
-        console.print(f"Expected {expected:,} titles and found {found:,}.", style="red")
+    if len(titles) != expected:
+        console.print(f"Expected {expected:,} titles and found {len(titles):,}.", style="red")
     if written:
         console.print("The second import should have written nothing.", style="red")
-    return found == expected and written == 0
+    if wrong:
+        console.print(f"The vendor counts otherwise: {', '.join(wrong[:10])}.", style="red", markup=False)
+    return len(titles) == expected and not written and not wrong
+
+
+def _told(happened: Mapping[str, int]) -> str:
+    words = {
+        "CHECKOUT": "loans",
+        "CHECKIN": "returns",
+        "HOLD": "holds",
+        "PURCHASE": "sales",
+        "REMOVED": "removals",
+    }
+    return ", ".join(f"{happened[name]:,} {word}" for name, word in words.items())
+
+
+def _titles_that_differ(vendor: str, titles: Iterable[TitleView]) -> list[str]:
+    """The ids of titles whose copies, available copies or holds are not those that the vendor has now."""
+    has = {title["id"]: title for title in httpx.get(f"{vendor}/sandbox/titles", trust_env=False).json()}
+
+    def agrees(view: TitleView) -> bool:
+        title = has[view.identifier]
+        # What is not listed cannot be borrowed, whatever the vendor once sold of it.
+        there = (title["copies"], title["available"], title["holds"]) if title["listed"] else (0, 0, 0)
+        return there == (view.licenses_owned, view.licenses_available, view.patrons_in_hold_queue)
+
+    return [view.identifier for view in titles if not agrees(view)]
+
+
+def _set_activity(vendor: str, events_an_hour: int) -> None:
+    httpx.post(f"{vendor}/sandbox/activity/{events_an_hour}", trust_env=False).raise_for_status()
 
 
 def _say_how_to_go_on() -> None:

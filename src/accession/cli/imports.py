@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from accession.catalog.collections import collections_in_use, find_collection
+from accession.catalog.ledger import Workflow
 from accession.cli.attach import catalogue, require_broker
 from accession.cli.output import NO_COLLECTIONS, console, counted
 
@@ -35,31 +36,52 @@ def chosen_collections(collection: str | None, import_all: bool) -> dict[int, st
         return {found.id: found.name}
 
 
+Wait = Annotated[bool, typer.Option("--wait", help="Show the progress, and exit with 1 when a run fails.")]
+
+
 @app.command()
 def purchases(
     collection: OneCollection = None,
     import_all: ImportAll = False,
     force_reimport: ForceReimport = False,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Show the progress, and exit with 1 when a run fails.")
-    ] = False,
+    wait: Wait = False,
 ) -> None:
     """Import purchase records, from where each collection is complete up to now."""
+    _start(Workflow.PURCHASES, collection, import_all, wait=wait, force_reimport=force_reimport)
+
+
+@app.command()
+def events(collection: OneCollection = None, import_all: ImportAll = False, wait: Wait = False) -> None:
+    """Import circulation events, from where each collection is complete up to five minutes ago."""
+    _start(Workflow.EVENTS, collection, import_all, wait=wait)
+
+
+@app.command()
+def circulation(collection: OneCollection = None, import_all: ImportAll = False, wait: Wait = False) -> None:
+    """Ask the vendor about every title: its copies, its holds, and whether it is still there."""
+    _start(Workflow.CIRCULATION, collection, import_all, wait=wait)
+
+
+def _start(
+    workflow: Workflow, collection: str | None, import_all: bool, *, wait: bool, force_reimport: bool = False
+) -> None:
     chosen = chosen_collections(collection, import_all)
     # The Celery app can only be imported once the broker is known.
     from accession.cli.watch import watch
-    from accession.tasks.purchases import start_imports
+    from accession.tasks.chain import start_chains
+    from accession.tasks.purchases import start_arguments
+    from accession.tasks.workflows import CHAINS
 
     if not chosen:
         console.print(NO_COLLECTIONS)
         return
-    task_ids = start_imports(chosen, force_reimport=force_reimport)
+    task_ids = start_chains(CHAINS[workflow], chosen, **start_arguments(force_reimport=force_reimport))
     if not wait:
         console.print(f"Queued {counted(len(task_ids), 'import')}. See: accession status")
         return
     try:
         # A reimport that was refused has not been done, whatever the run at work does.
-        succeeded = watch(chosen, task_ids, join=not force_reimport)
+        succeeded = watch(workflow, chosen, task_ids, join=not force_reimport)
     except KeyboardInterrupt:
         console.print("\nThe import goes on without you. See: accession status")
         raise typer.Exit(130) from None

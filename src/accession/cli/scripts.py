@@ -1,30 +1,65 @@
-"""`bibliotheca_purchase_record_import`: queues the import and returns, as a cron line wants it."""
+"""The console scripts: each queues a workflow and returns, as a cron line wants it."""
 
 import typer
 
+from accession.catalog.ledger import Workflow
 from accession.cli.imports import ForceReimport, ImportAll, OneCollection, chosen_collections
 from accession.cli.main import run_app
 
-_app = typer.Typer(add_completion=False)
+_purchases = typer.Typer(add_completion=False)
+_events = typer.Typer(add_completion=False)
+_circulation = typer.Typer(add_completion=False)
 
 
-@_app.command()
+@_purchases.command()
 def _purchase_record_import(
     collection: OneCollection = None,
     import_all: ImportAll = False,
     force_reimport: ForceReimport = False,
 ) -> None:
     """Queue the import of purchase records for one collection, or for all, and return at once."""
+    _queue(Workflow.PURCHASES, collection, import_all, force_reimport=force_reimport)
+
+
+@_events.command()
+def _event_import(collection: OneCollection = None, import_all: ImportAll = False) -> None:
+    """Queue the import of circulation events for one collection, or for all, and return at once."""
+    _queue(Workflow.EVENTS, collection, import_all)
+
+
+@_circulation.command()
+def _circulation_update(collection: OneCollection = None, import_all: ImportAll = False) -> None:
+    """Queue the circulation update of one collection, or of all, and return at once."""
+    _queue(Workflow.CIRCULATION, collection, import_all)
+
+
+def _queue(
+    workflow: Workflow, collection: str | None, import_all: bool, *, force_reimport: bool = False
+) -> None:
     chosen = chosen_collections(collection, import_all)
-    from accession.tasks.purchases import import_purchase_records_for_all_collections, start_imports
+    # The Celery app can only be imported once the broker is known.
+    from accession.tasks.chain import start_chains
+    from accession.tasks.purchases import start_arguments
+    from accession.tasks.workflows import CHAINS, FAN_OUTS
 
     if import_all:
-        import_purchase_records_for_all_collections.delay(force_reimport=force_reimport)
+        FAN_OUTS[workflow].delay(**({"force_reimport": True} if force_reimport else {}))
     else:
-        start_imports(chosen, force_reimport=force_reimport)
-    typer.echo(f"Queued the import for {'all collections' if import_all else collection}.")
+        start_chains(CHAINS[workflow], chosen, **start_arguments(force_reimport=force_reimport))
+    what = "update" if workflow is Workflow.CIRCULATION else "import"
+    typer.echo(f"Queued the {what} for {'all collections' if import_all else collection}.")
 
 
 def purchase_record_import() -> None:
-    """The console script."""
-    run_app(_app)
+    """The console script `bibliotheca_purchase_record_import`."""
+    run_app(_purchases)
+
+
+def event_import() -> None:
+    """The console script `bibliotheca_import`."""
+    run_app(_events)
+
+
+def circulation_update() -> None:
+    """The console script `bibliotheca_circulation_update`."""
+    run_app(_circulation)

@@ -31,6 +31,9 @@ def up(
         ),
     ] = None,
     sandbox_port: Annotated[int, typer.Option(min=1, max=65535, help="The sandbox's port.")] = DEFAULT_PORT,
+    sandbox_activity: Annotated[
+        int, typer.Option(min=0, help="Events an hour in the sandbox: sales, loans, returns, holds.")
+    ] = 0,
 ) -> None:
     """Run everything: servers, worker and schedule.
 
@@ -45,7 +48,7 @@ def up(
         return
     children = worker_and_beat(settings)
     if sandbox is not None:
-        children = (*children, _sandbox_child(sandbox, sandbox_port))
+        children = (*children, _sandbox_child(sandbox, sandbox_port, sandbox_activity))
     supervisor = Supervisor(
         settings,
         children,
@@ -57,8 +60,15 @@ def up(
     supervisor.run()
 
 
-def _sandbox_child(titles: int, port: int) -> ChildSpec:
-    command = ("-m", "accession", "sandbox", "serve", "--titles", str(titles), "--port", str(port))
+def _sandbox_child(titles: int, port: int, activity: int) -> ChildSpec:
+    options = {"--titles": titles, "--port": port, "--activity": activity}
+    command = (
+        "-m",
+        "accession",
+        "sandbox",
+        "serve",
+        *(str(part) for item in options.items() for part in item),
+    )
     return ChildSpec("sandbox", (sys.executable, *command), 5)
 
 

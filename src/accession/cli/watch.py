@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from celery.result import AsyncResult
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
@@ -11,42 +11,46 @@ from rich.text import Text
 from sqlalchemy.orm import Session
 
 from accession.catalog.ledger import Workflow, find_run, is_active, latest_run
-from accession.catalog.models import Run, RunState
+from accession.catalog.models import RunState
+from accession.catalog.progress import progress_of
 from accession.catalog.queries import count_pending_applies
 from accession.cli.output import counted, error_console, harmless
-from accession.clock import utc_now
 from accession.database import transaction
 from accession.tasks.app import app
 from accession.tasks.chain import Outcome
 
 _POLL_SECONDS = 0.25
 _NOBODY_AFTER_SECONDS = 20
+_RECORDS = {Workflow.PURCHASES: "records", Workflow.EVENTS: "events", Workflow.CIRCULATION: "titles"}
 
 
 @dataclass(frozen=True)
 class Chain:
     """A chain as it was last seen. `succeeded` is None while it is on its way."""
 
+    workflow: Workflow
     collection_id: int
     name: str
     task_id: str
     asked_at: float = field(default_factory=time.monotonic)
     succeeded: bool | None = None
     share: float = 0.0
-    day: str = ""
+    reached: str = ""
     records: int = 0
     remark: str = ""
 
 
-def watch(names: Mapping[int, str], task_ids: Mapping[int, str], *, join: bool = False) -> bool:
-    """Show a progress bar for each collection until its run has ended and all it found is applied;
-    returns whether every run succeeded.
+def watch(
+    workflow: Workflow, names: Mapping[int, str], task_ids: Mapping[int, str], *, join: bool = False
+) -> bool:
+    """Show a progress bar for each collection until its run of the workflow has ended and all it found is
+    applied; returns whether every run succeeded.
 
     Where another run is at work already, `join` shows that one in its place; otherwise the collection
     counts as failed, since what was asked for has not been done.
     """
-    chains = [Chain(key, names[key], task_id) for key, task_id in task_ids.items()]
-    with _progress() as progress:
+    chains = [Chain(workflow, key, names[key], task_id) for key, task_id in task_ids.items()]
+    with _progress(_RECORDS[workflow]) as progress:
         bars = {chain.collection_id: _add_bar(progress, chain) for chain in chains}
         while any(chain.succeeded is None for chain in chains):
             with transaction() as session:
@@ -67,7 +71,14 @@ def _look(session: Session, chain: Chain, join: bool) -> Chain:
     run = find_run(session, chain.task_id)
     if run is None:
         return _look_at_message(session, chain, join)
-    seen = replace(chain, records=run.records_fetched, day=_day(run), share=_share(run), remark="")
+    progress = progress_of(session, run)
+    seen = replace(
+        chain,
+        records=run.records_fetched,
+        reached=_shown(chain.workflow, progress.reached),
+        share=progress.share,
+        remark="",
+    )
     if is_active(run):
         return replace(seen, remark=run.state if run.state == RunState.RETRYING else "")
     if run.state != RunState.SUCCEEDED:
@@ -84,7 +95,7 @@ def _look_at_message(session: Session, chain: Chain, join: bool) -> Chain:
         late = time.monotonic() - chain.asked_at > _NOBODY_AFTER_SECONDS
         remark = "no worker has taken it yet: is `accession up` running?" if late else "waiting for a worker"
         return replace(chain, remark=remark)
-    other = latest_run(session, chain.collection_id, Workflow.PURCHASES)
+    other = latest_run(session, chain.collection_id, chain.workflow)
     if result.result == Outcome.REFUSED and not join:
         remark = "another import is at work; start this one again when that has ended"
         return replace(chain, succeeded=False, remark=remark)
@@ -95,18 +106,10 @@ def _look_at_message(session: Session, chain: Chain, join: bool) -> Chain:
     return replace(chain, succeeded=False, remark=f"the import did not start: {result.result}")
 
 
-def _day(run: Run) -> str:
-    return str(run.cursor["current_day"] or "")[:10]
-
-
-def _share(run: Run) -> float:
-    """How much of the time to cover is covered; the rate of titles differs from year to year."""
-    if run.state == RunState.SUCCEEDED:
-        return 1.0
-    if run.since is None or not run.cursor["current_day"]:
-        return 0.0
-    reached = datetime.fromisoformat(run.cursor["current_day"])
-    return min(1.0, (reached - run.since) / max(utc_now() - run.since, timedelta(seconds=1)))
+def _shown(workflow: Workflow, reached: datetime | None) -> str:
+    if reached is None:
+        return ""
+    return f"{reached:%Y-%m-%d}" if workflow is Workflow.PURCHASES else f"{reached:%Y-%m-%d %H:%M}"
 
 
 class _Rate(ProgressColumn):
@@ -119,12 +122,12 @@ class _Rate(ProgressColumn):
         return Text(f"{task.fields['records'] / task.elapsed:,.0f}/s")
 
 
-def _progress() -> Progress:
+def _progress(records: str) -> Progress:
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        TextColumn("{task.fields[day]}"),
-        TextColumn("{task.fields[records]:,} records"),
+        TextColumn("{task.fields[reached]}"),
+        TextColumn(f"{{task.fields[records]:,}} {records}"),
         _Rate(),
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[remark]}"),
@@ -133,14 +136,14 @@ def _progress() -> Progress:
 
 
 def _add_bar(progress: Progress, chain: Chain) -> TaskID:
-    return progress.add_task(harmless(chain.name), total=1.0, day="", records=0, remark=chain.remark)
+    return progress.add_task(harmless(chain.name), total=1.0, reached="", records=0, remark=chain.remark)
 
 
 def _show(progress: Progress, bar: TaskID, chain: Chain) -> None:
     progress.update(
         bar,
         completed=chain.share,
-        day=chain.day,
+        reached=chain.reached,
         records=chain.records,
         remark="" if chain.succeeded is False else harmless(chain.remark),
     )
