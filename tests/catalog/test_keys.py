@@ -110,7 +110,7 @@ def test_a_key_file_that_is_gone_is_told_as_such(session: Session, home: Path) -
         account_key_of(collection)
 
 
-@pytest.mark.parametrize("broken", [b"", b"too short", b"\xff" * 44])
+@pytest.mark.parametrize("broken", [b"too short", b"\xff" * 44, b"A" * 44, b"A" * 43 + b"=\nhalf"])
 def test_a_broken_key_file_is_told_as_such(home: Path, broken: bytes) -> None:
     home.mkdir()
     (home / KEY_FILE).write_bytes(broken)
@@ -118,6 +118,15 @@ def test_a_broken_key_file_is_told_as_such(home: Path, broken: bytes) -> None:
     with pytest.raises(UserError, match="is not 32 bytes in URL-safe base64") as error:
         encrypt_account_key(SecretStr("abc"))
     assert str(home / KEY_FILE) in str(error.value)
+
+
+@pytest.mark.parametrize("empty", [b"", b"\n \n"])
+def test_an_empty_key_file_is_told_as_such(home: Path, empty: bytes) -> None:
+    home.mkdir()
+    (home / KEY_FILE).write_bytes(empty)
+
+    with pytest.raises(UserError, match=f"There is no key in {home / KEY_FILE}: put the right one back"):
+        encrypt_account_key(SecretStr("abc"))
 
 
 def test_a_home_that_cannot_hold_a_key_file_is_told_as_such(home: Path) -> None:
@@ -134,6 +143,35 @@ def test_a_key_of_the_environment_leaves_the_home_alone(session: Session, home: 
 
     assert account_key_of(collection).get_secret_value() == ACCOUNT_KEY
     assert not home.exists()
+
+
+def test_an_empty_key_of_the_environment_is_told_as_such(home: Path) -> None:
+    use_key_of_environment(" , ")
+
+    with pytest.raises(UserError, match="There is no key in ACCESSION_SECRET_KEY"):
+        encrypt_account_key(SecretStr("abc"))
+
+
+@pytest.mark.parametrize("between", [",", " ", ", ", "\n"])
+def test_of_several_keys_of_the_environment_the_first_encrypts_and_any_decrypts(
+    session: Session, home: Path, between: str
+) -> None:
+    new, old = (Fernet.generate_key().decode() for _ in range(2))
+    use_key_of_environment(old)
+    collection = make_collection(session, "Alder Library")
+
+    use_key_of_environment(f"{new}{between}{old}")
+
+    assert account_key_of(collection).get_secret_value() == ACCOUNT_KEY
+    assert Fernet(new).decrypt(encrypt_account_key(SecretStr("abc"))) == b"abc"
+
+
+def test_another_key_of_the_environment_is_told_as_such(session: Session, home: Path) -> None:
+    collection = make_collection(session, "Alder Library")
+    use_key_of_environment(Fernet.generate_key().decode())
+
+    with pytest.raises(UserError, match="than that of ACCESSION_SECRET_KEY: set the right one, and start"):
+        account_key_of(collection)
 
 
 def test_a_broken_key_of_the_environment_is_named_and_not_shown(home: Path) -> None:

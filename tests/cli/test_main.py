@@ -49,6 +49,8 @@ def test_every_command_of_the_plan_is_there() -> None:
         "collections add",
         "collections list",
         "collections test",
+        "collections set-key",
+        "collections rotate-key",
         "collections remove",
         "import purchases",
         "import events",

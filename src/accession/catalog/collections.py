@@ -1,4 +1,4 @@
-"""Collections by name: adding, finding, and marking for deletion."""
+"""Collections by name: adding, finding, giving a new account key, and marking for deletion."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from accession.catalog.keys import account_key_of, encrypt_account_key
+from accession.catalog.keys import account_key_of, encrypt_account_key, hold_off_rotations
 from accession.catalog.models import Collection
 from accession.clock import utc_now
 from accession.errors import UserError
@@ -49,6 +49,7 @@ def add_collection(
     Raises `UserError` when the name is in use, and when the key at hand is not the one that the other
     collections' account keys were encrypted with.
     """
+    hold_off_rotations(session)
     for other in collections_in_use(session)[:1]:
         account_key_of(other)
     row = {
@@ -67,6 +68,17 @@ def add_collection(
             f'or remove it with `accession collections remove "{name}"`.'
         )
     return added
+
+
+def set_account_key(session: Session, collection: Collection, account_key: SecretStr) -> None:
+    """Afterwards requests for the collection are signed with this account key, from a chain's next page on.
+
+    Raises `UserError` when the key at hand is not the one that its account key was encrypted with: the
+    workers have another.
+    """
+    hold_off_rotations(session)
+    account_key_of(collection)
+    collection.account_key_encrypted = encrypt_account_key(account_key)
 
 
 def mark_for_deletion(collection: Collection) -> None:

@@ -9,10 +9,16 @@ import typer
 from pydantic import SecretStr
 
 from accession.bibliotheca.client import Account
-from accession.catalog.collections import add_collection, find_collection, mark_for_deletion
+from accession.catalog.collections import (
+    add_collection,
+    find_collection,
+    mark_for_deletion,
+    set_account_key,
+)
+from accession.catalog.keys import KeyRotation, Reencrypted, account_key_of, key_rotation
 from accession.catalog.queries import collection_views
 from accession.cli.attach import attached_servers, catalogue
-from accession.cli.output import NO_COLLECTIONS, AsJson, console, print_listing
+from accession.cli.output import NO_COLLECTIONS, AsJson, console, counted, print_listing
 from accession.clock import utc_now
 from accession.errors import UserError
 from accession.imports.vendor import api_for
@@ -23,6 +29,8 @@ app = typer.Typer(no_args_is_help=True, help="The library's accounts with the ve
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The collection's name.")]
 
+KeyFile = Annotated[Path | None, typer.Option(help="A file that holds the account key and nothing else.")]
+
 
 @app.command()
 def add(
@@ -32,9 +40,7 @@ def add(
     base_url: Annotated[
         str, typer.Option(help="Where the vendor's API is; https, or http on this machine.")
     ] = "https://partner.yourcloudlibrary.com",
-    account_key_file: Annotated[
-        Path | None, typer.Option(help="A file that holds the account key and nothing else.")
-    ] = None,
+    account_key_file: KeyFile = None,
 ) -> None:
     """Add a collection.
 
@@ -112,6 +118,61 @@ def test(name: Name) -> None:
     console.print(
         f'The vendor answers for "{name}": the account is right, with {bought} in the last day.', markup=False
     )
+
+
+@app.command()
+def set_key(name: Name, account_key_file: KeyFile = None) -> None:
+    """Give a collection the new account key that the vendor has issued for it.
+
+    The account key comes from --account-key-file, else from the environment variable
+    ACCESSION_ACCOUNT_KEY, else a prompt asks for it. It is stored encrypted, and used from the next
+    request on. (The key that encrypts it is another thing: see rotate-key.)
+    """
+    # Before a person is asked for the key in vain.
+    with catalogue() as session:
+        account_key_of(find_collection(session, name))
+    key = _account_key(account_key_file)
+    with catalogue() as session:
+        set_account_key(session, find_collection(session, name), key)
+    console.print(f'"{name}" has a new account key. Next: accession collections test "{name}"', markup=False)
+
+
+@app.command()
+def rotate_key() -> None:
+    """Change the key with which all account keys are encrypted on this side.
+
+    A new key takes the place of the one in secret.key. Workers may go on meanwhile. When it was
+    interrupted, run it again. What the vendor has issued stays as it is: a collection's account key is
+    changed with set-key.
+
+    With ACCESSION_SECRET_KEY the key is yours to change: put a new one and a comma before the old one
+    wherever Accession runs, start the workers again, run this command, and then take the old one out.
+    """
+    with key_rotation() as rotation, catalogue() as session:
+        reencrypted = rotation.reencrypt(session)
+    for line in _rotated(rotation, reencrypted):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _rotated(rotation: KeyRotation, reencrypted: Reencrypted) -> list[str]:
+    what = counted(reencrypted.done, "account key")
+    verb = "is" if reencrypted.done == 1 else "are"
+    if rotation.file is None:
+        lines = [
+            f"{what} {verb} encrypted with the first key of ACCESSION_SECRET_KEY.",
+            "Take the others out wherever Accession runs, and start the workers again.",
+        ]
+    else:
+        first = "The rotation that was begun is complete: " if rotation.completes_another else ""
+        lines = [
+            f"{first}{what} {verb} encrypted with the new key in {rotation.file}.",
+            "Copy that file to your backups and to other machines that run workers.",
+        ]
+    lines.append("Keep the old key for as long as you keep backups of the database made before.")
+    if reencrypted.left:
+        lost = counted(reencrypted.left, "account key")
+        lines.append(f"Left as before: {lost} of removed collections, encrypted with a key that is gone.")
+    return lines
 
 
 @app.command()
