@@ -75,7 +75,9 @@ def session(database: None) -> Iterator[Session]:
 
 @pytest.fixture
 def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Vendor]:
-    """The vendor that every request of this process reaches."""
+    """The vendor that every request of this process reaches; an answer of its script is not asked for again
+    at once."""
+    monkeypatch.setattr("accession.bibliotheca.client.ASK_AGAIN_TIMES", 0)
     vendor = Vendor()
     with vendor.client() as http:
         monkeypatch.setattr("accession.bibliotheca.client.http_client", lambda: http)

@@ -9,9 +9,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from email.utils import format_datetime
+from itertools import chain, count, repeat
 from pathlib import Path
 
 import httpx
@@ -77,11 +78,14 @@ def events_failure(api: BibliothecaAPI) -> RemoteIntegrationException:
 
 
 class Vendor:
-    """Checks every signature against the path as it came over the wire, and remembers the requests."""
+    """Checks every signature against the path as it came over the wire, and remembers the requests.
+
+    It answers with one body after the other, and for ever with the last.
+    """
 
     def __init__(self, *bodies: bytes) -> None:
         self.requests: list[httpx.Request] = []
-        self._bodies = iter(bodies)
+        self._bodies = chain(bodies, repeat(bodies[-1]) if bodies else ())
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
@@ -347,10 +351,77 @@ def test_a_blank_answer_about_items_is_the_vendors_fault() -> None:
     assert caught.value.url == "https://vendor.example/cirrus/library/rvs/items/a"
 
 
+# Asking again at once
+
+HTML = (DOCUMENTS / "maintenance.html").read_bytes()
+SPOILT = [ERROR, HTML, PAGE[:-200], b"<other/>"]
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_a_spoilt_answer_is_asked_for_again_at_once(spoilt: bytes) -> None:
+    vendor = Vendor(spoilt, spoilt, PAGE)
+
+    assert len(api_of(vendor).marc_page(START, END).records) == 3
+    assert len(vendor.requests) == 3
+
+
+@pytest.mark.parametrize("spoilt", [b"", *SPOILT])
+def test_so_is_one_about_items_blank_ones_included(spoilt: bytes) -> None:
+    assert len(api_of(Vendor(spoilt, spoilt, ITEMS)).items(["qx7k2m9"]).titles) == 3
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_so_is_one_about_events(spoilt: bytes) -> None:
+    assert len(api_of(Vendor(spoilt, EVENTS)).events(START, END).events) == 3
+
+
+def test_the_third_spoilt_answer_is_an_error() -> None:
+    vendor = Vendor(HTML, HTML, HTML, PAGE)
+
+    failure(api_of(vendor))
+
+    assert len(vendor.requests) == 3
+
+
+@pytest.mark.parametrize(("status", "asked"), [(502, 3), (503, 3), (302, 3), (429, 1), (401, 1), (404, 1)])
+def test_a_refusal_is_not_asked_for_again(status: int, asked: int) -> None:
+    """Nor is what the vendor has too many of; a fault of its own is."""
+    requests = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        return httpx.Response(status)
+
+    failure(api_of(answer))
+
+    assert len(requests) == asked
+
+
+def test_nobody_asks_again_at_once_where_the_vendor_asks_to_wait() -> None:
+    requests = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        return httpx.Response(503, headers={"Retry-After": "1"})
+
+    failure(api_of(answer))
+
+    assert len(requests) == 1
+
+
+def test_nobody_asks_again_at_once_after_a_slow_fault() -> None:
+    vendor = Vendor(HTML)
+    moments = (NOW + number * timedelta(seconds=4) for number in count())
+
+    failure(api_of(vendor, clock=lambda: next(moments)))
+
+    assert len(vendor.requests) < 3
+
+
 # Answers that are refusals
 
 
-@pytest.mark.parametrize("status", [301, 302, 307, 308, 304, 400, 401, 403, 404, 405, 410, 422])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 422])
 def test_what_asking_again_cannot_mend_is_terminal(status: int) -> None:
     error = failure(answering(status, b"no", Location="https://evil.example/"))
 
@@ -359,7 +430,7 @@ def test_what_asking_again_cannot_mend_is_terminal(status: int) -> None:
     assert error.url.startswith("https://vendor.example/cirrus/library/rvs/data/marc?startdate=2024-04-30T")
 
 
-@pytest.mark.parametrize("status", [204, 206, 408, 429, 500, 502, 503, 504, 599])
+@pytest.mark.parametrize("status", [204, 206, 301, 302, 304, 307, 308, 408, 429, 500, 502, 503, 504, 599])
 def test_what_may_pass_is_to_be_retried(status: int) -> None:
     error = failure(answering(status, b"busy"))
 
@@ -502,19 +573,22 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
 
 @contextmanager
 def vendor_that_sends(*parts: bytes) -> Iterator[Account]:
-    """The account of a vendor on this machine that reads one request, sends `parts` and hangs up."""
+    """The account of a vendor on this machine that reads each request, sends `parts` and hangs up."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(65_536)
-                for part in parts:
-                    connection.sendall(part)
+            with suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection:
+                        connection.recv(65_536)
+                        for part in parts:
+                            connection.sendall(part)
 
         thread = threading.Thread(target=serve)
         thread.start()
         yield Account("Main", "rvs", "a", KEY, f"http://127.0.0.1:{server.getsockname()[1]}")
+        server.shutdown(socket.SHUT_RDWR)
         thread.join()
 
 
@@ -595,13 +669,17 @@ class Endless(httpx.SyncByteStream):
 
 
 def test_a_body_without_end_is_given_up_at_its_bound() -> None:
-    body = Endless(b"x" * 1_000_000)
+    bodies = []
 
-    error = failure(api_of(lambda _: httpx.Response(200, stream=body)))
+    def answer(_: httpx.Request) -> httpx.Response:
+        bodies.append(Endless(b"x" * 1_000_000))
+        return httpx.Response(200, stream=bodies[-1])
+
+    error = failure(api_of(answer))
 
     assert type(error) is BadResponseException
     assert "20 MiB" in str(error)
-    assert body.taken <= LARGEST_BODY + 1_000_000
+    assert all(body.taken <= LARGEST_BODY + 1_000_000 for body in bodies)
 
 
 def test_the_bound_is_of_what_comes_out_of_the_compression() -> None:

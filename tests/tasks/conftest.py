@@ -82,7 +82,9 @@ class WatchedVendor(Vendor):
 
 @pytest.fixture
 def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[WatchedVendor]:
-    """The vendor that every request of this process reaches."""
+    """The vendor that every request of this process reaches; an answer of its script is not asked for again
+    at once."""
+    monkeypatch.setattr("accession.bibliotheca.client.ASK_AGAIN_TIMES", 0)
     vendor = WatchedVendor()
     with vendor.client() as http:
         monkeypatch.setattr("accession.bibliotheca.client.http_client", lambda: http)

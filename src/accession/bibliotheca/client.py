@@ -13,13 +13,16 @@ from functools import cache
 from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import ip_address
+from typing import TypeVar
 from urllib.parse import quote
 
 import httpx
+import structlog
 from pydantic import SecretStr
 
 from accession import __version__
 from accession.bibliotheca.errors import (
+    RETRYABLE,
     BadResponseException,
     Origin,
     RemoteInitiatedServerError,
@@ -34,6 +37,10 @@ from accession.bibliotheca.xml import error_problem, is_blank, reported_error
 from accession.clock import utc_now, whole_second
 from accession.errors import UserError
 
+log = structlog.get_logger(__name__)
+
+_Parsed = TypeVar("_Parsed", MarcPage, EventsAnswer, ItemsAnswer)
+
 PAGE_SIZE = 50
 MOST_ITEMS = 25
 # Wider windows are answered with spurious results (NYPL-Simplified/circulation, 9018dcccf).
@@ -41,6 +48,8 @@ WIDEST_EVENTS_WINDOW = timedelta(hours=72)
 CLOCK_TOLERANCE = timedelta(minutes=5)
 TIMEOUT = httpx.Timeout(60, connect=10)
 WHOLE_ANSWER_LIMIT = timedelta(seconds=120)
+ASK_AGAIN_TIMES = 2
+ASK_AGAIN_WITHIN = timedelta(seconds=10)
 LARGEST_BODY = 20 * 1024 * 1024
 # Of an answer that only says what is wrong, more is not read.
 _LARGEST_ERROR_BODY = 64 * 1024
@@ -132,7 +141,8 @@ class BibliothecaAPI:
     """What one collection can ask the vendor.
 
     Every call raises the hierarchy of `bibliotheca.errors` and nothing else of HTTP or XML: retry the
-    classes of `RETRYABLE`, stop on any other. No call retries by itself.
+    classes of `RETRYABLE` later, stop on any other. An answer that was spoilt in a way that need not come
+    again is asked for again at once, twice at most; never when the vendor asks to wait, or was slow.
     """
 
     def __init__(
@@ -153,7 +163,10 @@ class BibliothecaAPI:
                 f"An offset is 1 or more and a limit 1 to {PAGE_SIZE}, not {offset} and {limit}."
             )
         query = f"startdate={_date(start)}&enddate={_date(end)}&offset={offset}&limit={limit}"
-        answer = self._get_unless_blank_twice(f"data/marc?{query}")
+        return self._ask(lambda: self._marc_page(f"data/marc?{query}"))
+
+    def _marc_page(self, call: str) -> MarcPage:
+        answer = self._get_unless_blank_twice(call)
         if answer is None:
             return MarcPage(records=(), repaired=False, requests=2)
         return parse_marc_page(answer.body, answer.origin, answer.requests)
@@ -169,7 +182,10 @@ class BibliothecaAPI:
         if not timedelta() < _second(end) - _second(start) <= WIDEST_EVENTS_WINDOW:
             raise ValueError("A window of events is at least a second and at most 72 hours wide.")
         query = f"startdate={_date(start)}&enddate={_date(end)}"
-        answer = self._get_unless_blank_twice(f"data/cloudevents?{query}", quotable=False)
+        return self._ask(lambda: self._events(f"data/cloudevents?{query}"))
+
+    def _events(self, call: str) -> EventsAnswer:
+        answer = self._get_unless_blank_twice(call, quotable=False)
         if answer is None:
             return EventsAnswer(events=(), faults=(), requests=2)
         return parse_events(answer.body, answer.origin, answer.requests)
@@ -181,9 +197,24 @@ class BibliothecaAPI:
         """
         if not 1 <= len(ids) <= MOST_ITEMS or not all(item_id.strip() for item_id in ids):
             raise ValueError(f"Ask for 1 to {MOST_ITEMS} item ids, none of them blank.")
+        return self._ask(lambda: self._items(f"items/{','.join(_quoted(item_id) for item_id in ids)}"))
+
+    def _items(self, call: str) -> ItemsAnswer:
         as_of = self._clock()
-        answer = self._get(f"items/{','.join(_quoted(item_id) for item_id in ids)}")
+        answer = self._get(call)
         return parse_items(answer.body, as_of, answer.origin)
+
+    def _ask(self, call: Callable[[], _Parsed]) -> _Parsed:
+        """What the call returns; tried again at once where a second answer may well be a good one."""
+        hurry_until = self._clock() + ASK_AGAIN_WITHIN
+        for _ in range(ASK_AGAIN_TIMES):
+            try:
+                return call()
+            except RETRYABLE as error:
+                if _asks_to_wait(error) or self._clock() > hurry_until:
+                    raise
+                log.info("a spoilt answer is asked for again", reason=str(error))
+        return call()
 
     def _get_unless_blank_twice(self, call: str, *, quotable: bool = True) -> _Answer | None:
         """The answer to `call`; None when it is blank twice running, which is how the vendor says that
@@ -272,7 +303,7 @@ class BibliothecaAPI:
             return origin.error(RemoteInitiatedServerError, error_problem(complaint, origin), body)
         if 300 <= status < 400:
             problem = "the vendor redirects to another address, which is refused; check the base URL"
-            return origin.error(RemoteIntegrationException, problem, body)
+            return origin.error(BadResponseException, problem, body)
         retryable = status < 400 or status >= 500
         if retryable or status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS):
             return BadResponseException(
@@ -311,6 +342,11 @@ class BibliothecaAPI:
             return float(said)
         moment = _http_date(said)
         return None if moment is None else max(0.0, (moment - self._clock()).total_seconds())
+
+
+def _asks_to_wait(error: RemoteIntegrationException) -> bool:
+    too_many = error.status == HTTPStatus.TOO_MANY_REQUESTS
+    return too_many or (isinstance(error, BadResponseException) and error.retry_after is not None)
 
 
 def _translated(error: httpx.HTTPError | httpx.InvalidURL, origin: Origin) -> RemoteIntegrationException:
