@@ -15,6 +15,7 @@ from accession.clock import utc_now
 from accession.database import transaction
 from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, MAX_RETRIES, app
 from accession.tasks.lock import TITLE_LOCK_SECONDS, Held, TaskLock
+from accession.tasks.outages import outlast_outages
 
 log = structlog.get_logger(__name__)
 
@@ -37,9 +38,6 @@ def publish_applies(outbox_ids: Sequence[int]) -> None:
 _APPLY: Mapping[str, Any] = {
     "bind": True,
     "ignore_result": True,
-    "autoretry_for": (OperationalError,),
-    "retry_backoff": 5,
-    "retry_jitter": False,
     "max_retries": MAX_RETRIES,
     "default_retry_delay": LOST_CHILD_WAIT_SECONDS,
 }
@@ -49,21 +47,26 @@ _APPLY: Mapping[str, Any] = {
 def bibliographic_apply(self: Task, outbox_ids: list[int]) -> None:
     """Apply the outbox rows and delete them, in one transaction; rows that are gone are done.
 
-    Each title is locked first. Titles that another task has locked are tried again in a moment. When
-    one title spoils the transaction for all, each is queued by itself, and only that one fails again.
+    While the database or the broker is away it waits. Each title is locked first. Titles that another
+    task has locked are tried again in a moment. When one title spoils the transaction for all, each is
+    queued by itself, and only that one fails again.
     """
-    locks = _title_locks(self.request.id, outbox_ids)
+    outlast_outages(lambda _: _apply_under_locks(self, outbox_ids))
+
+
+def _apply_under_locks(task: Task, outbox_ids: Sequence[int]) -> None:
+    locks = _title_locks(task.request.id, outbox_ids)
     # This task's own lock may be left from a worker that died: the message came back with the same id.
     mine = {row_id: lock for row_id, lock in locks.items() if lock.hold() is not Held.BY_ANOTHER}
     locked = sorted(locks.keys() - mine.keys())
     try:
-        _apply(self, list(mine), left=locked)
+        _apply(task, list(mine), left=locked)
     finally:
         for lock in mine.values():
             lock.release()
     if locked:
         # A new message, so that waiting for one's turn uses up no retries.
-        self.apply_async((locked,), countdown=_LOCKED_WAIT_SECONDS)
+        task.apply_async((locked,), countdown=_LOCKED_WAIT_SECONDS)
 
 
 @app.task(**_APPLY)  # type: ignore[untyped-decorator]
@@ -73,7 +76,7 @@ def circulation_apply(self: Task, outbox_ids: list[int]) -> None:
     They touch no more than their pools, whose rows are lock enough. When one spoils the transaction for
     all, each is queued by itself. A row that has got a description meanwhile is left alone.
     """
-    _apply(self, outbox_ids, counts_only=True)
+    outlast_outages(lambda _: _apply(self, outbox_ids, counts_only=True))
 
 
 def _apply(

@@ -37,10 +37,12 @@ from accession.catalog.ledger import (
     Workflow,
     end_run,
     find_run,
+    forget_queued_run,
     is_active,
     lock_run,
     note_retry,
     open_run,
+    queue_runs,
     record_page,
 )
 from accession.catalog.models import Collection, Run, RunState
@@ -50,10 +52,11 @@ from accession.settings import get_settings
 from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, MAX_RETRIES, MAX_RETRY_AFTER_SECONDS
 from accession.tasks.apply import publish_applies
 from accession.tasks.lock import Held, TaskLock, workflow_lock
+from accession.tasks.outages import outlast_outages
 
 log = structlog.get_logger(__name__)
 
-_RETRIED = (*RETRYABLE, OperationalError, SoftTimeLimitExceeded)
+_RETRIED = (*RETRYABLE, SoftTimeLimitExceeded)
 # What a person has to put right: no bug of ours, so no traceback.
 _EXPECTED = (RemoteIntegrationException, UserError)
 
@@ -113,24 +116,31 @@ class ChainTask(Task):  # type: ignore[misc]
 # What starts chains: the task that the schedule calls.
 FAN_OUT: Mapping[str, Any] = {
     "ignore_result": True,
-    "autoretry_for": (OperationalError,),
     "max_retries": MAX_RETRIES,
-    "retry_backoff": 60,
-    "retry_jitter": False,
+    "default_retry_delay": LOST_CHILD_WAIT_SECONDS,
 }
 
 
 def start_everywhere(task: ChainTask, **arguments: Any) -> None:
     """Start the chain of every collection in use."""
-    with transaction() as session:
-        query = select(Collection.id).where(Collection.marked_for_deletion_at.is_(None))
-        collection_ids = session.scalars(query.order_by(Collection.id)).all()
-    start_chains(task, collection_ids, **arguments)
+
+    def start(_: bool) -> None:
+        with transaction() as session:
+            query = select(Collection.id).where(Collection.marked_for_deletion_at.is_(None))
+            collection_ids = session.scalars(query.order_by(Collection.id)).all()
+        start_chains(task, collection_ids, **arguments)
+
+    outlast_outages(start)
 
 
 def start_chains(task: ChainTask, collection_ids: Iterable[int], **arguments: Any) -> dict[int, str]:
-    """Queue a chain for each collection; returns the task id, and so the run, of each."""
+    """Queue a chain for each collection; returns the task id, and so the run, of each.
+
+    The ledger has them before the broker does: should that lose their messages, they are sent again.
+    """
     task_ids = {collection_id: str(uuid4()) for collection_id in collection_ids}
+    with transaction() as session:
+        queue_runs(session, task.kind.workflow, task_ids, arguments)
     for collection_id, task_id in task_ids.items():
         send_link(task, collection_id, task_id, arguments)
     return task_ids
@@ -146,12 +156,12 @@ def run_link(
 
     `arguments` are the keyword arguments this link was sent with, and its cursor. Raises Celery's
     `Ignore` when the task has replaced itself, or was delivered twice: neither has a result, which
-    would count as the whole chain's. A retryable error leaves lock and run in place while retries are
-    left; any other error ends both (`_end_failed_run`).
+    would count as the whole chain's. While the database or the broker is away it waits. A retryable
+    error leaves lock and run in place while retries are left; any other error ends both
+    (`_end_failed_run`).
     """
-    with structlog.contextvars.bound_contextvars(
-        workflow=task.kind.workflow.value, collection=collection_id, run=task.request.id
-    ):
+
+    def link(begun_before: bool) -> Outcome:
         try:
             with transaction() as session:
                 done = _do_page(task, session, collection_id, arguments, step)
@@ -162,7 +172,7 @@ def run_link(
         if isinstance(done, Outcome):
             return done
         if done is None:
-            _send_on_after_second_delivery(task, collection_id)
+            _after_second_delivery(task, collection_id, came_back=begun_before)
             raise Ignore
         publish_applies(done.outbox_ids)
         if done.next_arguments is not None:
@@ -170,6 +180,11 @@ def run_link(
         task.kind.lock(collection_id, task.request.id).release()
         log.info("the run is complete")
         return Outcome.DONE
+
+    with structlog.contextvars.bound_contextvars(
+        workflow=task.kind.workflow.value, collection=collection_id, run=task.request.id
+    ):
+        return outlast_outages(link)
 
 
 def _do_page(
@@ -207,6 +222,7 @@ def _enter(
         log.warning("the collection is deleted or marked for deletion; the chain stops")
         if run is not None and is_active(run):
             end_run(run, RunState.INTERRUPTED, "The collection is marked for deletion.")
+        forget_queued_run(session, task_id)
         lock.release()
         return Outcome.STOPPED
     if run is not None and not is_active(run):
@@ -217,6 +233,7 @@ def _enter(
     if held is Held.BY_ANOTHER:
         if run is None:
             log.warning("another run is at work for this collection", held_by=lock.taken_by())
+            forget_queued_run(session, task_id)
             return Outcome.REFUSED
         log.warning("workflow lock lost to a newer run; the chain stops", held_by=lock.taken_by())
         end_run(run, RunState.INTERRUPTED, SUPERSEDED)
@@ -240,15 +257,15 @@ def _opened_run(
     return run
 
 
-def _send_on_after_second_delivery(task: ChainTask, collection_id: int) -> None:
+def _after_second_delivery(task: ChainTask, collection_id: int, *, came_back: bool) -> None:
     """After a page that is done already.
 
-    When the message came back, or is a retry, whoever did the page may have died or failed between the
-    commit and the next link: the expected link is sent once more. Whichever copy of that comes second
-    is neither, and ends without sending anything.
+    When the message came back, or is a retry, or is begun again after an outage, whoever did the page may
+    have died or failed between the commit and the next link: the expected link is sent once more. Whichever
+    copy of that comes second is none of these, and ends without sending anything.
     """
     log.warning("this page is done already; the message was delivered twice")
-    if task.request.delivery_info.get("redelivered") or task.request.retries:
+    if came_back or task.request.delivery_info.get("redelivered") or task.request.retries:
         with transaction() as session:
             run = find_run(session, task.request.id)
             expected = dict(run.cursor) if run is not None and is_active(run) else None

@@ -1,9 +1,11 @@
-"""Going on with chains whose message is lost, or is with a worker that is no more."""
+"""Going on with work whose message is lost, or is with a worker that is no more."""
 
-import math
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
+from celery import bootsteps
+from sqlalchemy.exc import OperationalError
 
 from accession.catalog.ledger import Workflow, active_runs
 from accession.clock import utc_now
@@ -16,17 +18,40 @@ from accession.tasks.workflows import CHAINS
 
 log = structlog.get_logger(__name__)
 
+_DATABASE_WAIT_SECONDS = 2.0
+
 
 def resume_interrupted_work() -> int:
-    """Afterwards every message that a dead worker held is queued again, and so is the expected link of
+    """Afterwards every message that a worker had taken is queued again, and so is the expected link of
     every run that has not ended, and every apply. Returns the number of runs that go on.
 
-    Only for a broker that no live worker is using. A link that is queued twice that way writes once.
+    What is queued twice that way, because its worker lives, is done once.
     """
     _give_back_unacknowledged()
     sent = _send_expected_links(silent_since=None)
     publish_left_applies(every_row=True)
     return sent
+
+
+class ResumeWhenConnected(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Has a worker resume interrupted work whenever it has connected to the broker.
+
+    It may be the one that takes the place of a worker that died. Or the connection was lost: then the
+    broker may have lost its data, and the worker has forgotten the messages that waited in it for a retry.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, consumer: Any) -> None:
+        """Before the first message is taken; once the database is there, if it is away."""
+        try:
+            resume_interrupted_work()
+        except OperationalError as error:
+            log.warning("the database is away; interrupted work waits", reason=str(error).splitlines()[0])
+            consumer.timer.call_after(_DATABASE_WAIT_SECONDS, self.start, (consumer,))
+
+
+app.steps["consumer"].add(ResumeWhenConnected)
 
 
 @app.task(ignore_result=True)  # type: ignore[untyped-decorator]
@@ -55,15 +80,12 @@ def _send_expected_links(*, silent_since: datetime | None) -> int:
 
 
 def _give_back_unacknowledged() -> None:
-    """Have kombu treat the visibility timeout of every unacknowledged message as over."""
-    # Over since ever, for the clock may have been set back since a message was taken.
-    options = app.conf.broker_transport_options | {"visibility_timeout": -math.inf}
-    with app.connection_for_write(transport_options=options) as connection, connection.channel() as channel:
+    """Queue every message again that a worker has taken and not acknowledged.
+
+    kombu would do so when the visibility timeout is over, which must be longer than any wait for a retry.
+    """
+    with app.connection_for_write() as connection, connection.channel() as channel:
         for queue in app.amqp.queues.values():
             queue(channel).declare()
-        # A worker killed while it looked for timed-out messages has left this for five minutes.
-        channel.client.delete(channel.unacked_mutex_key)
-        while (left := channel.client.hlen(channel.unacked_key)) > 0:
-            channel.qos.restore_visible(num=1000, interval=1)
-            if channel.client.hlen(channel.unacked_key) >= left:
-                raise RuntimeError(f"the broker keeps {left} unacknowledged messages that cannot be restored")
+        for tag in channel.client.zrange(channel.unacked_index_key, 0, -1):
+            channel.qos.restore_by_tag(tag, channel.client)
