@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import time_machine
 from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from accession.catalog.ledger import (
@@ -125,25 +126,42 @@ def test_a_run_that_has_ended_stays_as_it_ended(session: Session, collection: Co
 
 def test_pages_add_up_and_move_the_cursor_on(session: Session, run: Run) -> None:
     with time_machine.travel(NOON + timedelta(minutes=1), tick=False):
-        page(run, {"offset": 51}, records_fetched=50, records_rejected=1, titles_new=40, titles_changed=2)
+        page(
+            run,
+            {"offset": 51},
+            records_fetched=50,
+            records_stored=49,
+            records_rejected=1,
+            titles_new=40,
+            titles_changed=2,
+        )
     record_page(
         run,
-        Counters(records_fetched=7, titles_new=6, titles_changed=1, repairs=2),
+        Counters(records_fetched=7, records_stored=7, titles_new=6, titles_changed=1, repairs=2),
         since=day(2020, 1, 1),
         next_cursor={"offset": 1},
     )
     session.commit()
 
-    assert (run.pages, run.records_fetched, run.records_rejected) == (2, 57, 1)
+    assert (run.pages, run.records_fetched, run.records_stored, run.records_rejected) == (2, 57, 56, 1)
     assert (run.titles_new, run.titles_changed, run.repairs) == (46, 3, 2)
     assert (run.state, run.cursor, run.finished_at) == ("running", {"offset": 1}, None)
     assert run.since == day(2014, 1, 1)
 
 
+def test_a_record_that_is_neither_stored_nor_rejected_is_not_taken_by_the_ledger(
+    session: Session, run: Run
+) -> None:
+    page(run, {"offset": 51}, records_fetched=50, records_stored=48, records_rejected=1)
+
+    with pytest.raises(IntegrityError, match="records_kept"):
+        session.commit()
+
+
 def test_the_last_page_ends_the_run(session: Session, run: Run) -> None:
     later = NOON + timedelta(hours=1)
     with time_machine.travel(later, tick=False):
-        page(run, None, records_fetched=3)
+        page(run, None, records_fetched=3, records_stored=3)
     session.commit()
 
     assert (run.state, run.error, run.records_fetched) == ("succeeded", None, 3)

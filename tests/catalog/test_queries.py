@@ -102,7 +102,7 @@ def test_a_run_at_work_shows_where_it_is_and_what_it_has_done(
 ) -> None:
     with time_machine.travel(NOON, tick=False):
         run = start(session, collection)
-        record_page(run, Counters(50, 2, 47, 1), since=day(2016, 5, 1), next_cursor=CURSOR)
+        record_page(run, Counters(50, 48, 2, 47, 1), since=day(2016, 5, 1), next_cursor=CURSOR)
     timestamp(session, collection, PURCHASES).finish = day(2016, 5, 1)
     put_in_outbox(session, [(make_pool(session, collection, name), title_data(name)) for name in ("a", "b")])
     session.commit()
@@ -118,6 +118,7 @@ def test_a_run_at_work_shows_where_it_is_and_what_it_has_done(
         cursor={"current_day": "2016-05-01T00:00:00+00:00", "offset": 51},
         pages=1,
         records_fetched=50,
+        records_stored=48,
         records_rejected=2,
         titles_new=47,
         titles_changed=1,
@@ -209,7 +210,7 @@ def test_runs_come_newest_first(session: Session, collection: Collection) -> Non
 def test_a_run_is_shown_with_all_its_figures(session: Session, collection: Collection) -> None:
     with time_machine.travel(NOON, tick=False):
         run = start(session, collection)
-        record_page(run, Counters(50, 2, 47, 1, repairs=3), since=day(2016, 5, 1), next_cursor=CURSOR)
+        record_page(run, Counters(50, 48, 2, 47, 1, repairs=3), since=day(2016, 5, 1), next_cursor=CURSOR)
         (view,) = run_views(session)
 
     assert view == RunView(
@@ -220,6 +221,7 @@ def test_a_run_is_shown_with_all_its_figures(session: Session, collection: Colle
         cursor={"current_day": "2016-05-01T00:00:00+00:00", "offset": 51},
         pages=1,
         records_fetched=50,
+        records_stored=48,
         records_rejected=2,
         titles_new=47,
         titles_changed=1,

@@ -28,8 +28,8 @@ from tests.cli.conftest import PATIENCE_SECONDS, environment
 from tests.making import NOON, SOURCE, day, make_collection, make_pool, title_data
 
 STATUS_FIELDS = (
-    "collection workflow state checkpoint cursor pages records_fetched records_rejected titles_new"
-    " titles_changed applies_pending started_at finished_at error"
+    "collection workflow state checkpoint cursor pages records_fetched records_stored records_rejected"
+    " titles_new titles_changed applies_pending started_at finished_at error"
 )
 TITLE_FIELDS = (
     "identifier title subtitle authors narrators medium format language publisher published isbns subjects"
@@ -37,8 +37,8 @@ TITLE_FIELDS = (
     " patrons_in_hold_queue status purchased_on updated_at"
 )
 RUN_FIELDS = (
-    "id collection workflow state cursor pages records_fetched records_rejected titles_new titles_changed"
-    " started_at updated_at finished_at error"
+    "id collection workflow state cursor pages records_fetched records_stored records_rejected titles_new"
+    " titles_changed started_at updated_at finished_at error"
 )
 
 
@@ -48,7 +48,7 @@ def make_run(session: Session, collection: Collection, task_id: str) -> Run:
     run = find_run(session, task_id)
     assert run is not None
     cursor = {"current_day": "2024-05-01T00:00:00+00:00", "offset": 51, "reset_timestamp": False}
-    record_page(run, Counters(2000, 3, 1990, 7), since=day(2024, 5, 1), next_cursor=cursor)
+    record_page(run, Counters(2000, 1997, 3, 1990, 7), since=day(2024, 5, 1), next_cursor=cursor)
     timestamp(session, collection, Workflow.PURCHASES).finish = day(2024, 5, 1)
     session.commit()
     return run

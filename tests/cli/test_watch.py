@@ -104,7 +104,9 @@ def test_day_records_share_retries_and_applies_are_shown(
     assert run is not None
     session.commit()
     watching = Watching(watch, collection)
-    record_page(run, Counters(1234), since=since, next_cursor={"current_day": half.isoformat(), "offset": 51})
+    record_page(
+        run, Counters(1234, 1234), since=since, next_cursor={"current_day": half.isoformat(), "offset": 51}
+    )
     session.commit()
     eventually(lambda: f"{half:%Y-%m-%d}" in terminal.getvalue())
     eventually(lambda: "1,234 records" in terminal.getvalue())

@@ -139,7 +139,7 @@ def test_titles_that_fill_their_batches_end_with_one_that_asks_nothing(
         *full, last = sweep(session, updater)
 
     assert [result.titles_asked for result in full] == [25] * (titles // 25)
-    assert last == BatchUpdateResult(0, 0, 0, None, (), 0)
+    assert last == BatchUpdateResult(0, 0, 0, 0, None, (), 0)
     assert len(vendor.requests) == titles // 25
     assert checkpoint(session, collection) == (0, NOON)
 
@@ -148,7 +148,7 @@ def test_an_empty_collection_is_done_at_once(
     session: Session, collection: Collection, vendor: Vendor, updater: BibliothecaCirculationUpdater
 ) -> None:
     with time_machine.travel(NOON, tick=False):
-        assert updater.update_batch(0) == BatchUpdateResult(0, 0, 0, None, (), 0)
+        assert updater.update_batch(0) == BatchUpdateResult(0, 0, 0, 0, None, (), 0)
 
     assert vendor.requests == []
     assert checkpoint(session, collection) == (0, NOON)
@@ -246,7 +246,7 @@ def test_nothing_is_put_in_the_outbox_when_nothing_has_changed(
 
     result = updater.update_batch(0)
 
-    assert result == BatchUpdateResult(3, 0, 0, None, (), 0)
+    assert result == BatchUpdateResult(3, 3, 0, 0, None, (), 0)
     assert (outbox(session), held(session)) == ({}, before)
 
 
@@ -261,7 +261,7 @@ def test_a_description_and_counts_differ_each_in_its_own_way(
     result = updater.update_batch(0)
 
     assert (result.titles_changed, result.titles_gone) == (3, 0)
-    assert result.counters == Counters(records_fetched=4, titles_changed=3)
+    assert result.counters == Counters(records_fetched=4, records_stored=4, titles_changed=3)
     waiting = outbox(session)
     assert tuple(waiting) == result.outbox_ids
     assert {
@@ -281,7 +281,7 @@ def test_a_description_and_counts_differ_each_in_its_own_way(
         "description": "A third title",
         "same": "Title same",
     }
-    assert sweep(session, updater) == [BatchUpdateResult(4, 0, 0, None, (), 0)]
+    assert sweep(session, updater) == [BatchUpdateResult(4, 4, 0, 0, None, (), 0)]
 
 
 def test_counts_that_events_have_moved_are_seen_though_the_vendor_says_what_it_said(

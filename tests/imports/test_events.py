@@ -33,6 +33,7 @@ from accession.catalog.models import (
     Identifier,
     IdentifierEquivalent,
     LicensePool,
+    RejectedRecord,
     Timestamp,
 )
 from accession.database import engine
@@ -561,7 +562,7 @@ def test_an_unknown_type_is_logged_and_kept_and_does_not_stop_the_slice(
     assert state(session, "abc")[:2] == (1, 1)
 
 
-def test_a_malformed_event_is_logged_and_counted_and_the_others_are_kept(
+def test_a_malformed_event_is_kept_as_rejected_and_the_others_are_imported(
     session: Session, vendor: Vendor, event_importer: BibliothecaEventImporter
 ) -> None:
     vendor.tells(NOON, "PURCHASE", "abc")
@@ -572,13 +573,63 @@ def test_a_malformed_event_is_logged_and_counted_and_the_others_are_kept(
         result = event_importer.import_time_slice(NOON, NOON + HOUR)
 
     assert (result.events_fetched, result.events_rejected, result.events_new) == (3, 2, 1)
-    assert result.counters.records_rejected == 2
-    said = [(line["event_id"], line["reason"]) for line in lines if line["event"] == "event cannot be used"]
-    assert said == [
-        ("event-2", "its ItemId is not one the vendor can be asked for: '../etc'"),
-        (None, "it has no EventId (type 'PURCHASE')"),
+    assert (result.counters.records_stored, result.counters.records_rejected) == (1, 2)
+    reasons = [
+        "Its ItemId is not one the vendor can be asked for: '../etc'.",
+        "It has no EventId (type 'PURCHASE').",
     ]
+    said = [(line["event_id"], line["reason"]) for line in lines if line["event"] == "event rejected"]
+    assert said == [("event-2", reasons[0]), (None, reasons[1])]
+    rejected = session.scalars(select(RejectedRecord)).all()
+    assert {record.reason for record in rejected} == set(reasons)
+    assert {(record.workflow, record.purchased_on) for record in rejected} == {("events", NOON.date())}
     assert kept(session) == ["event-1"]
+
+
+def test_a_rejected_event_is_kept_once_however_often_it_is_told(
+    session: Session, vendor: Vendor, event_importer: BibliothecaEventImporter
+) -> None:
+    vendor.tells(NOON, "PURCHASE", "../etc")
+
+    for _ in range(2):
+        event_importer.import_time_slice(NOON, NOON + HOUR)
+
+    assert len(session.scalars(select(RejectedRecord)).all()) == 1
+
+
+def test_a_rejected_event_that_has_become_usable_is_imported_and_resolved(
+    session: Session, vendor: Vendor, event_importer: BibliothecaEventImporter
+) -> None:
+    vendor.tells(NOON, "PURCHASE", "../etc")
+    event_importer.import_time_slice(NOON, NOON + HOUR)
+    rejected = session.scalars(select(RejectedRecord)).one()
+    assert event_importer.retry_rejected(rejected) is None
+    assert rejected.resolved_at is None
+
+    rejected.reason = "A reason of before."
+    assert event_importer.retry_rejected(rejected) is None
+    assert rejected.reason.startswith("Its ItemId")
+
+    rejected.raw_xml = rejected.raw_xml.replace("../etc", "abc")
+    assert event_importer.retry_rejected(rejected) == ()
+    assert rejected.resolved_at is not None
+    assert kept(session) == ["event-1"]
+    assert state(session, "abc")[:2] == (1, 1)
+
+
+def test_one_that_has_been_told_rightly_meanwhile_counts_once(
+    session: Session, vendor: Vendor, event_importer: BibliothecaEventImporter
+) -> None:
+    vendor.tells(NOON, "PURCHASE", "abc", EventId="e-9")
+    vendor.tells(NOON, "PURCHASE", "../etc", EventId="e-9")
+    event_importer.import_time_slice(NOON, NOON + HOUR)
+    rejected = session.scalars(select(RejectedRecord)).one()
+    rejected.raw_xml = rejected.raw_xml.replace("../etc", "abc")
+
+    assert event_importer.retry_rejected(rejected) == ()
+
+    assert rejected.resolved_at is not None
+    assert (kept(session), state(session, "abc")[:2]) == (["e-9"], (1, 1))
 
 
 def test_a_blank_answer_that_comes_twice_means_that_nothing_happened(
@@ -632,7 +683,7 @@ FAILURES: list[tuple[httpx.Response | Exception, type[RemoteIntegrationException
     (httpx.Response(429, text=SAID), BadResponseException),
     (
         httpx.Response(302, headers={"Location": f"https://vendor.example/{PATRON}"}),
-        RemoteIntegrationException,
+        BadResponseException,
     ),
     (httpx.Response(400, text=SAID), RemoteIntegrationException),
     (httpx.Response(403, text=SAID), RemoteIntegrationException),
@@ -755,7 +806,7 @@ def test_nobody_learns_which_patron_it_was(
     assert count(session, CirculationEvent) == len(EVERY_KIND)
     for heard in ("HTTP Request: GET", "INSERT INTO circulation_events"):
         assert any(heard in line for line in libraries)
-    assert {line["event"] for line in ours} == {"event cannot be used", "event of an unknown type"}
+    assert {line["event"] for line in ours} == {"event rejected", "event of an unknown type"}
     assert naming_patrons([*stored(session), *libraries, *ours, *told]) == []
 
 
@@ -808,6 +859,7 @@ def test_nor_does_anybody_from_a_connection_that_breaks(
         logged_as_in_use(log_level="debug", log_format=log_format),
     ):
         monkeypatch.setattr("accession.bibliotheca.client.http_client", lambda: http)
+        monkeypatch.setattr("accession.bibliotheca.client.ASK_AGAIN_TIMES", 0)
         importer = BibliothecaEventImporter(session, collection, api_for(collection))
         assert importer.import_time_slice(NOON, NOON + 5 * MINUTE).events_new == 1
         for _ in broken:

@@ -233,7 +233,7 @@ def test_a_partial_page_ends_its_window(
     result = importer.import_day(MAY_1, LATER)
 
     assert counts(result) == (49, 0, 49, 0)
-    assert result.counters == Counters(49, 0, 49, 0)
+    assert result.counters == Counters(49, 49, 0, 49, 0)
     assert result.next_offset is None
     assert checkpoint(session, collection) == MAY_2
 

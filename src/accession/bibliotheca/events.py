@@ -4,7 +4,7 @@ The elements that say which patron it was about are not read, wherever they stan
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
 
@@ -18,6 +18,7 @@ from accession.bibliotheca.xml import local_name, read
 from accession.catalog.data import EventData, EventType
 
 _UNKNOWN_ORIGIN = Origin(quotable=False)
+_BATCH, _EVENT = "LibraryEventBatch", "CloudLibraryEvent"
 _START, _END = "EventStartDateTimeInUTC", "EventEndDateTimeInUTC"
 _PUBLISHED = "EventPublishDateTimeInUTC"
 _READ = ("EventId", "EventType", _START, _END, _PUBLISHED, "ItemId", "ISBN")
@@ -30,10 +31,14 @@ _MOMENT = re.compile(
 
 @dataclass(frozen=True)
 class EventFault:
-    """An event that could not be used. `event_id` is None when not even that could be read."""
+    """An event that could not be used. `event_id` is None when not even that could be read.
+
+    `raw_xml` is a document of its own with as much of the event as is ever read.
+    """
 
     event_id: str | None
     reason: str
+    raw_xml: str
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,8 @@ def parse_events(body: bytes, origin: Origin = _UNKNOWN_ORIGIN, requests: int = 
     One malformed event is a fault and does not touch the others; an unknown type is kept as it is. Raises
     what `xml.read` raises.
     """
-    document = read(body, "LibraryEventBatch", origin)
-    found = [_event(element) for element in document.root.iter("{*}CloudLibraryEvent")]
+    document = read(body, _BATCH, origin)
+    found = [_event(element) for element in document.root.iter(f"{{*}}{_EVENT}")]
     return EventsAnswer(
         events=tuple(event for event in found if isinstance(event, EventData)),
         faults=tuple(fault for fault in found if isinstance(fault, EventFault)),
@@ -71,42 +76,50 @@ def parse_events(body: bytes, origin: Origin = _UNKNOWN_ORIGIN, requests: int = 
 
 
 def _event(element: etree._Element) -> EventData | EventFault:
-    texts = _texts(element)
+    elements = _elements_to_read(element)
+    texts = _texts(elements)
     event_id = texts.get("EventId", "")
     event_type = texts.get("EventType", "").upper()
     item_id = texts.get("ItemId", "")
     moment = _happened_at(texts, event_type)
     if not event_id:
-        return EventFault(None, f"it has no EventId (type {excerpt_of(event_type)!r})")
-    if not event_type:
-        return EventFault(excerpt_of(event_id), "it has no EventType")
-    if moment is None:
-        return EventFault(excerpt_of(event_id), "it does not say when it happened")
-    if not is_item_id(item_id):
-        return EventFault(
-            excerpt_of(event_id),
-            f"its ItemId is not one the vendor can be asked for: {excerpt_of(item_id)!r}",
+        fault = f"It has no EventId (type {excerpt_of(event_type)!r})."
+    elif not event_type:
+        fault = "It has no EventType."
+    elif moment is None:
+        fault = "It does not say when it happened."
+    elif not is_item_id(item_id):
+        fault = f"Its ItemId is not one the vendor can be asked for: {excerpt_of(item_id)!r}."
+    else:
+        isbn = isbn13(texts.get("ISBN", ""))
+        return EventData(
+            event_id=event_id, event_type=event_type, identifier=item_id, occurred_at=moment, isbn=isbn
         )
-    return EventData(
-        event_id=event_id,
-        event_type=event_type,
-        identifier=item_id,
-        occurred_at=moment,
-        isbn=isbn13(texts.get("ISBN", "")),
-    )
+    return EventFault(excerpt_of(event_id) or None, fault, _batch_of(elements))
 
 
-def _texts(element: etree._Element) -> Mapping[str, str]:
-    """The elements that are read, by local name; of several with one name the first that says something.
+def _elements_to_read(element: etree._Element) -> Sequence[etree._Element]:
+    """One that holds elements is not read: what is in those could be a patron's id."""
+    return [child for child in element if local_name(child) in _READ and not len(child)]
 
-    One that holds elements says nothing: what is in those could be a patron's id.
-    """
+
+def _texts(elements: Sequence[etree._Element]) -> Mapping[str, str]:
+    """What the elements say, by local name; of several with one name the first that says something."""
     texts: dict[str, str] = {}
-    for child in element:
+    for child in elements:
         name = local_name(child)
-        if name in _READ and not len(child) and not texts.get(name):
+        if not texts.get(name):
             texts[name] = plain(child.text or "")
     return texts
+
+
+def _batch_of(elements: Sequence[etree._Element]) -> str:
+    """A batch of one event of which no more is left than these elements' texts."""
+    batch = etree.Element(_BATCH)
+    event = etree.SubElement(etree.SubElement(batch, "Events"), _EVENT)
+    for child in elements:
+        etree.SubElement(event, local_name(child)).text = child.text
+    return etree.tostring(batch, encoding="unicode")
 
 
 def _happened_at(texts: Mapping[str, str], event_type: str) -> datetime | None:

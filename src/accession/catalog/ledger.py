@@ -11,7 +11,15 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from accession.catalog.models import ACTIVE_STATES, Collection, Run, RunState, SweptBatch, Timestamp
+from accession.catalog.models import (
+    ACTIVE_STATES,
+    BEGUN_STATES,
+    Collection,
+    Run,
+    RunState,
+    SweptBatch,
+    Timestamp,
+)
 from accession.clock import utc_now
 
 SERVICE_TYPE = "task"
@@ -47,10 +55,12 @@ class Counters:
     """What one page, or a run of pages, has met: records of the vendor, titles of the collection.
 
     A record is a purchase record, an event, or a title that was asked about; a page is a page of
-    purchase records, a slice, or a batch.
+    purchase records, a slice, or a batch. Each record fetched is either stored, which it may have been
+    before, or rejected: the ledger takes no others.
     """
 
     records_fetched: int = 0
+    records_stored: int = 0
     records_rejected: int = 0
     titles_new: int = 0
     titles_changed: int = 0
@@ -116,17 +126,35 @@ def latest_run(session: Session, collection_id: int, workflow: Workflow) -> Run 
 
 
 def lock_run(session: Session, task_id: str) -> Run | None:
-    """The run of the chain, locked until the transaction ends, as it is now."""
-    query = select(Run).filter_by(task_id=task_id).with_for_update()
+    """The run of the chain, once it has begun, locked until the transaction ends, as it is now."""
+    query = select(Run).filter_by(task_id=task_id).where(Run.state != RunState.QUEUED).with_for_update()
     return session.scalars(query.execution_options(populate_existing=True)).one_or_none()
+
+
+def queue_runs(
+    session: Session, workflow: Workflow, task_ids: Mapping[int, str], arguments: Mapping[str, Any]
+) -> None:
+    """Note that a chain with these arguments is to begin for each collection, before its message is sent:
+    a broker can lose that."""
+    rows = [
+        _new_run(collection_id, workflow, task_id, arguments, RunState.QUEUED)
+        for collection_id, task_id in task_ids.items()
+    ]
+    if rows:
+        session.execute(insert(Run).values(rows))
+
+
+def forget_queued_run(session: Session, task_id: str) -> None:
+    """A chain that may not begin leaves nothing in the ledger."""
+    session.execute(delete(Run).where(Run.task_id == task_id, Run.state == RunState.QUEUED))
 
 
 def open_run(
     session: Session, collection_id: int, workflow: Workflow, task_id: str, cursor: Mapping[str, Any]
 ) -> None:
-    """Start a chain's row; a first message delivered twice starts one.
+    """Begin a chain's row, queued or not; a first message delivered twice begins one.
 
-    Any other run of the same work that still counts as active has lost its lock: it is marked
+    Any other run of the same work that still counts as begun has lost its lock: it is marked
     interrupted, so that it stops should a message of it still turn up.
     """
     now = utc_now()
@@ -135,7 +163,7 @@ def open_run(
         .where(
             Run.collection_id == collection_id,
             Run.workflow == workflow.value,
-            Run.state.in_(ACTIVE_STATES),
+            Run.state.in_(BEGUN_STATES),
             Run.task_id != task_id,
         )
         .values(
@@ -145,16 +173,29 @@ def open_run(
             error=SUPERSEDED,
         )
     )
-    row = {
+    row = _new_run(collection_id, workflow, task_id, cursor, RunState.RUNNING)
+    statement = insert(Run).values(row)
+    begun = {name: statement.excluded[name] for name in ("state", "cursor", "started_at", "updated_at")}
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["task_id"], set_=begun, where=Run.state == RunState.QUEUED
+        )
+    )
+
+
+def _new_run(
+    collection_id: int, workflow: Workflow, task_id: str, cursor: Mapping[str, Any], state: RunState
+) -> dict[str, Any]:
+    now = utc_now()
+    return {
         "collection_id": collection_id,
         "workflow": workflow.value,
         "task_id": task_id,
-        "state": RunState.RUNNING.value,
+        "state": state.value,
         "cursor": dict(cursor),
         "started_at": now,
         "updated_at": now,
     }
-    session.execute(insert(Run).values(row).on_conflict_do_nothing(index_elements=["task_id"]))
 
 
 def record_page(
@@ -163,6 +204,7 @@ def record_page(
     """Count a step and move the cursor on; without a next cursor the run has succeeded."""
     run.pages += counters.pages
     run.records_fetched += counters.records_fetched
+    run.records_stored += counters.records_stored
     run.records_rejected += counters.records_rejected
     run.titles_new += counters.titles_new
     run.titles_changed += counters.titles_changed

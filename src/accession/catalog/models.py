@@ -9,6 +9,7 @@ from typing import Any, ClassVar, cast
 
 from sqlalchemy import (
     BigInteger,
+    CheckConstraint,
     DateTime,
     ForeignKey,
     Index,
@@ -395,7 +396,8 @@ class Link(Base):
 
 
 class RejectedRecord(Base):
-    """A purchase record that could not be used, as the vendor sent it, and why.
+    """A purchase record that could not be used, as the vendor sent it, and why; or, of another workflow, an
+    event, of which nothing is kept that says who the patron was.
 
     `purchased_on` is the day (UTC) of the window it came in, so that a later try can store it as if it
     had passed at once.
@@ -406,6 +408,7 @@ class RejectedRecord(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    workflow: Mapped[str]
     purchased_on: Mapped[date]
     reason: Mapped[str]
     raw_xml: Mapped[str]
@@ -417,6 +420,8 @@ class RejectedRecord(Base):
 class RunState(StrEnum):
     """How a run stands."""
 
+    QUEUED = "queued"
+    """It was asked for, and no worker has begun it yet."""
     RUNNING = "running"
     RETRYING = "retrying"
     """A page met a vendor fault and will be tried again."""
@@ -426,7 +431,8 @@ class RunState(StrEnum):
     """It stopped before its end and will not go on: superseded, or its collection is leaving."""
 
 
-ACTIVE_STATES = (RunState.RUNNING, RunState.RETRYING)
+BEGUN_STATES = (RunState.RUNNING, RunState.RETRYING)
+ACTIVE_STATES = (RunState.QUEUED, *BEGUN_STATES)
 
 
 class Run(Base):
@@ -439,7 +445,13 @@ class Run(Base):
     __tablename__ = "runs"
     __table_args__ = (
         Index("ix_runs_collection_id_workflow_id", "collection_id", "workflow", "id"),
-        Index("ix_runs_active", "collection_id", postgresql_where=text("state IN ('running', 'retrying')")),
+        Index(
+            "ix_runs_active",
+            "collection_id",
+            postgresql_where=text("state IN ('queued', 'running', 'retrying')"),
+        ),
+        # Nothing that the vendor has told is dropped.
+        CheckConstraint("records_fetched = records_stored + records_rejected", name="records_kept"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -451,6 +463,7 @@ class Run(Base):
     since: Mapped[datetime | None]
     pages: Mapped[int] = mapped_column(default=0)
     records_fetched: Mapped[int] = mapped_column(default=0)
+    records_stored: Mapped[int] = mapped_column(default=0)
     records_rejected: Mapped[int] = mapped_column(default=0)
     titles_new: Mapped[int] = mapped_column(default=0)
     titles_changed: Mapped[int] = mapped_column(default=0)

@@ -17,6 +17,7 @@ from accession.catalog.data import LinkRel, Role
 from accession.catalog.ledger import LEASE, SERVICE_TYPE, Workflow
 from accession.catalog.models import (
     ACTIVE_STATES,
+    BEGUN_STATES,
     ApplyOutbox,
     Base,
     Classification,
@@ -71,6 +72,7 @@ class StatusView:
     cursor: Mapping[str, Any] | None = None
     pages: int = 0
     records_fetched: int = 0
+    records_stored: int = 0
     records_rejected: int = 0
     titles_new: int = 0
     titles_changed: int = 0
@@ -91,6 +93,7 @@ class RunView:
     cursor: Mapping[str, Any] | None
     pages: int
     records_fetched: int
+    records_stored: int
     records_rejected: int
     titles_new: int
     titles_changed: int
@@ -133,10 +136,11 @@ class TitleView:
 
 @dataclass(frozen=True)
 class RejectView:
-    """A purchase record that could not be used."""
+    """A purchase record, or an event, that could not be used."""
 
     id: int
     collection: str
+    workflow: str
     purchased_on: date
     reason: str
     created_at: datetime
@@ -155,7 +159,9 @@ def collection_views(session: Session) -> list[CollectionView]:
 
 def status_views(session: Session) -> list[StatusView]:
     """Every workflow of every collection in use."""
-    latest = select(func.max(Run.id)).group_by(Run.collection_id, Run.workflow)
+    # One that waits to begin does not hide the one at work, for which it may be refused.
+    at_work = func.max(Run.id).filter(Run.state.in_(BEGUN_STATES))
+    latest = select(func.coalesce(at_work, func.max(Run.id))).group_by(Run.collection_id, Run.workflow)
     query = select(Run).where(Run.id.in_(latest))
     runs = {(run.collection_id, run.workflow): run for run in session.scalars(query)}
     checkpoints = {
@@ -204,7 +210,7 @@ def run_views(session: Session, *, collection: str | None = None, limit: int | N
 
 def _run_view(run: Run, collection: str) -> RunView:
     active = run.state in ACTIVE_STATES
-    silent = active and run.updated_at < utc_now() - LEASE
+    silent = run.state in BEGUN_STATES and run.updated_at < utc_now() - LEASE
     return RunView(
         id=run.id,
         collection=collection,
@@ -213,6 +219,7 @@ def _run_view(run: Run, collection: str) -> RunView:
         cursor={name: run.cursor.get(name) for name in _CURSOR[run.workflow]} if active else None,
         pages=run.pages,
         records_fetched=run.records_fetched,
+        records_stored=run.records_stored,
         records_rejected=run.records_rejected,
         titles_new=run.titles_new,
         titles_changed=run.titles_changed,
@@ -235,7 +242,7 @@ def reject_views(
     if not with_resolved:
         query = query.where(RejectedRecord.resolved_at.is_(None))
     return [
-        RejectView(r.id, name, r.purchased_on, r.reason, r.created_at, r.resolved_at)
+        RejectView(r.id, name, r.workflow, r.purchased_on, r.reason, r.created_at, r.resolved_at)
         for r, name in session.execute(query.order_by(RejectedRecord.id))
     ]
 

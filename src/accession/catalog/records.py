@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from accession.catalog.ledger import Workflow
 from accession.catalog.models import Collection, LicensePool, PurchaseRecord, RejectedRecord
 from accession.clock import utc_now
 
@@ -26,7 +27,7 @@ class StoredRecord:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A purchase record that cannot be used, and why."""
+    """A record of the vendor's that cannot be used, and why."""
 
     reason: str
     raw_xml: str
@@ -65,12 +66,19 @@ def store_purchase_records(session: Session, records: Sequence[StoredRecord]) ->
 
 
 def keep_rejected(
-    session: Session, collection: Collection, purchased_on: date, rejections: Sequence[Rejection]
+    session: Session,
+    collection: Collection,
+    purchased_on: date,
+    rejections: Sequence[Rejection],
+    workflow: Workflow = Workflow.PURCHASES,
 ) -> None:
-    """Afterwards each rejection of the day is kept once, however often the vendor sends it."""
+    """Afterwards each rejection of the day (UTC) is kept once, however often the vendor sends it."""
+    if not rejections:
+        return
     rows = {
         rejection.content_hash: {
             "collection_id": collection.id,
+            "workflow": workflow.value,
             "purchased_on": purchased_on,
             "reason": rejection.reason,
             "raw_xml": rejection.raw_xml,

@@ -1,12 +1,13 @@
 """`accession status`, `runs`, `titles` and `rejects`: what the ledger and the catalogue hold."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
 from accession.catalog.collections import find_collection
+from accession.catalog.ledger import Workflow
 from accession.catalog.models import Collection, RejectedRecord
 from accession.catalog.queries import (
     TitleView,
@@ -30,6 +31,7 @@ from accession.cli.output import (
 )
 from accession.errors import UserError
 from accession.imports.circulation import BibliothecaCirculationUpdater
+from accession.imports.events import BibliothecaEventImporter
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter
 from accession.imports.vendor import api_for
 
@@ -197,7 +199,7 @@ def list_rejects(
     every: Annotated[bool, typer.Option("--all", help="Also those that are resolved.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the purchase records that could not be used."""
+    """List the purchase records and events that could not be used."""
     with catalogue() as session:
         if collection is not None:
             find_collection(session, collection)
@@ -206,7 +208,8 @@ def list_rejects(
             [
                 ("Record", lambda r: r.id),
                 ("Collection", lambda r: r.collection),
-                ("Bought", lambda r: r.purchased_on),
+                ("Workflow", lambda r: r.workflow),
+                ("Window of", lambda r: r.purchased_on),
                 ("Reason", lambda r: r.reason),
                 ("Kept", lambda r: r.created_at),
                 ("Resolved", lambda r: r.resolved_at),
@@ -215,6 +218,11 @@ def list_rejects(
             when_empty=NO_REJECTS,
         )
 
+
+_IMPORTERS: Mapping[Workflow, type[BibliothecaPurchaseRecordImporter | BibliothecaEventImporter]] = {
+    Workflow.PURCHASES: BibliothecaPurchaseRecordImporter,
+    Workflow.EVENTS: BibliothecaEventImporter,
+}
 
 RecordId = Annotated[int, typer.Argument(metavar="RECORD", help="The record's number in `rejects list`.")]
 
@@ -258,7 +266,7 @@ def _retry(record: int) -> bool:
     with catalogue() as session:
         rejected = session.get_one(RejectedRecord, record, with_for_update=True)
         collection = session.get_one(Collection, rejected.collection_id)
-        importer = BibliothecaPurchaseRecordImporter(session, collection, api_for(collection))
+        importer = _IMPORTERS[Workflow(rejected.workflow)](session, collection, api_for(collection))
         outbox_ids = importer.retry_rejected(rejected)
     if outbox_ids is not None:
         publish_applies(outbox_ids)

@@ -8,11 +8,12 @@ import typer
 from rich.text import Text
 
 from accession.catalog import schema
+from accession.catalog.ledger import active_runs
 from accession.cli.attach import attach, attached_servers
 from accession.cli.checks import run_checks
 from accession.cli.output import console, counted, harmless, print_json
 from accession.cli.sandbox import DEFAULT_PORT
-from accession.database import engine
+from accession.database import engine, transaction
 from accession.errors import UserError
 from accession.local.embedded import port_is_free
 from accession.local.home import prepare_home
@@ -73,7 +74,7 @@ def _sandbox_child(titles: int, port: int, activity: int) -> ChildSpec:
 
 
 def _prepare(port: int | None) -> None:
-    """Before any child starts: the schema, and the work that a crash has interrupted.
+    """Before any child starts: the schema, and a word on the work that a crash has interrupted.
 
     Raises `UserError` when the port is taken that the sandbox is to have.
     """
@@ -83,11 +84,11 @@ def _prepare(port: int | None) -> None:
     attach()
     schema.upgrade(engine())
     if broker_is_ours:
-        # Only now is it sure that no worker uses the broker.
-        from accession.tasks.recovery import resume_interrupted_work
-
-        if runs := resume_interrupted_work():
-            console.print(f"Going on with {counted(runs, 'interrupted run')}.")
+        with transaction() as session:
+            interrupted = len(active_runs(session))
+        if interrupted:
+            # The worker sees to it when it connects to the broker.
+            console.print(f"Going on with {counted(interrupted, 'interrupted run')}.")
 
 
 def down(

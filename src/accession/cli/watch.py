@@ -69,7 +69,7 @@ def _look(session: Session, chain: Chain, join: bool) -> Chain:
     if chain.succeeded is not None:
         return chain
     run = find_run(session, chain.task_id)
-    if run is None:
+    if run is None or run.state == RunState.QUEUED:
         return _look_at_message(session, chain, join)
     progress = progress_of(session, run)
     seen = replace(

@@ -26,13 +26,15 @@ log = structlog.get_logger(__name__)
 class BatchUpdateResult:
     """What one batch was, and what comes next.
 
-    Of `titles_asked` those that differ from what is stored are `titles_changed`, among them `titles_gone`,
+    Of `titles_asked` the vendor's answer says what is so of `titles_told`, and of the others nothing that
+    can be used. Those that differ from what is stored are `titles_changed`, among them `titles_gone`,
     which the vendor no longer has. `next_offset` is the id of the batch's last identifier, None when the
     sweep is done. `outbox_ids` name what has to be applied once the batch is committed. `repairs` counts
     documents that were well-formed only after a repair.
     """
 
     titles_asked: int
+    titles_told: int
     titles_changed: int
     titles_gone: int
     next_offset: int | None
@@ -43,7 +45,11 @@ class BatchUpdateResult:
     def counters(self) -> Counters:
         """The batch's share of the run's counters."""
         return Counters(
-            records_fetched=self.titles_asked, titles_changed=self.titles_changed, repairs=self.repairs
+            records_fetched=self.titles_asked,
+            records_stored=self.titles_told,
+            records_rejected=self.titles_asked - self.titles_told,
+            titles_changed=self.titles_changed,
+            repairs=self.repairs,
         )
 
 
@@ -154,6 +160,7 @@ class BibliothecaCirculationUpdater:
         )
         return BatchUpdateResult(
             titles_asked=len(pools),
+            titles_told=len(said),
             titles_changed=len(needed),
             titles_gone=len(gone),
             next_offset=next_offset,

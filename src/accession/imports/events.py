@@ -1,20 +1,23 @@
 """A slice of what happened to a collection's copies, into events and the counts of pools."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from sqlalchemy.orm import Session
 
 from accession.bibliotheca.client import BibliothecaAPI
-from accession.bibliotheca.events import EventsAnswer
+from accession.bibliotheca.events import EventFault, EventsAnswer, parse_events
 from accession.bibliotheca.items import DATA_SOURCE
 from accession.catalog.apply import needs_apply, put_in_outbox
 from accession.catalog.circulation import new_events, record_events
 from accession.catalog.data import EventData, EventType, IdentifierType
 from accession.catalog.ledger import Counters, Workflow, timestamp
-from accession.catalog.models import Collection, IdentifierEquivalent, LicensePool
+from accession.catalog.models import Collection, IdentifierEquivalent, LicensePool, RejectedRecord
+from accession.catalog.records import Rejection, keep_rejected
+from accession.clock import utc_now
 from accession.imports.titles import look_up
 
 log = structlog.get_logger(__name__)
@@ -37,12 +40,14 @@ class SliceImportResult:
     """What one slice was, and what comes next.
 
     `slice_start` and `slice_end` are its bounds (UTC, half-open). Of `events_fetched` those that could
-    not be used are `events_rejected`, and those told for the first time `events_new`. `next_slice_size`
+    not be used are `events_rejected`, and the others `events_stored`; those told for the first time are
+    `events_new`. `next_slice_size`
     is how wide the next slice may be. `outbox_ids` name what has to be applied once the slice is
     committed. `repairs` counts documents that were well-formed only after a repair.
     """
 
     events_fetched: int
+    events_stored: int
     events_rejected: int
     events_new: int
     titles_new: int
@@ -58,6 +63,7 @@ class SliceImportResult:
         """The slice's share of the run's counters."""
         return Counters(
             records_fetched=self.events_fetched,
+            records_stored=self.events_stored,
             records_rejected=self.events_rejected,
             titles_new=self.titles_new,
             titles_changed=self.titles_changed,
@@ -106,8 +112,7 @@ class BibliothecaEventImporter:
         Vendor errors (`accession.bibliotheca.errors`) leave nothing written.
         """
         slice_end, answer = self._ask(start, min(start + slice_size, cutoff))
-        for fault in answer.faults:
-            log.error("event cannot be used", event_id=fault.event_id, reason=fault.reason)
+        self._keep_rejected(start, answer.faults)
         events = new_events(self._session, self._collection, answer.events)
         stored = self._store(events)
         checkpoint = timestamp(self._session, self._collection, Workflow.EVENTS)
@@ -115,6 +120,7 @@ class BibliothecaEventImporter:
             checkpoint.finish = max(slice_end, checkpoint.finish or slice_end)
         return SliceImportResult(
             events_fetched=answer.fetched,
+            events_stored=len(answer.events),
             events_rejected=len(answer.faults),
             events_new=len(events),
             titles_new=stored.titles_new,
@@ -125,6 +131,31 @@ class BibliothecaEventImporter:
             outbox_ids=stored.outbox_ids,
             repairs=answer.repaired + stored.repairs,
         )
+
+    def retry_rejected(self, rejected: RejectedRecord) -> tuple[int, ...] | None:
+        """Run a rejected event through the import again.
+
+        Returns the outbox ids of what has to be applied, and the event is resolved; or None, and it has
+        the reason of now.
+        """
+        answer = parse_events(rejected.raw_xml.encode())
+        for fault in answer.faults:
+            if rejected.reason != fault.reason:
+                rejected.reason = fault.reason
+            return None
+        stored = self._store(new_events(self._session, self._collection, answer.events))
+        rejected.resolved_at = utc_now()
+        return stored.outbox_ids
+
+    def _keep_rejected(self, start: datetime, faults: Sequence[EventFault]) -> None:
+        for fault in faults:
+            log.error("event rejected", event_id=fault.event_id, reason=fault.reason)
+        rejections = [
+            Rejection(fault.reason, fault.raw_xml, hashlib.sha256(fault.raw_xml.encode()).hexdigest())
+            for fault in faults
+        ]
+        day = start.astimezone(UTC).date()
+        keep_rejected(self._session, self._collection, day, rejections, Workflow.EVENTS)
 
     def _ask(self, start: datetime, end: datetime) -> tuple[datetime, EventsAnswer]:
         answer = self._api.events(start, end)

@@ -41,6 +41,7 @@ class DayImportResult:
     """
 
     records_fetched: int
+    records_stored: int
     records_rejected: int
     titles_new: int
     titles_changed: int
@@ -56,6 +57,7 @@ class DayImportResult:
         """The page's share of the run's counters."""
         return Counters(
             records_fetched=self.records_fetched,
+            records_stored=self.records_stored,
             records_rejected=self.records_rejected,
             titles_new=self.titles_new,
             titles_changed=self.titles_changed,
@@ -65,6 +67,7 @@ class DayImportResult:
 
 @dataclass(frozen=True)
 class _Stored:
+    records: int
     new: int
     changed: int
     rejected: int
@@ -128,6 +131,7 @@ class BibliothecaPurchaseRecordImporter:
         timestamp(self._session, self._collection, Workflow.PURCHASES).finish = finish
         return DayImportResult(
             records_fetched=len(records),
+            records_stored=stored.records,
             records_rejected=stored.rejected,
             titles_new=stored.new,
             titles_changed=stored.changed,
@@ -157,7 +161,7 @@ class BibliothecaPurchaseRecordImporter:
 
     def _store(self, records: Sequence[MarcRecord], day: date) -> _Stored:
         if not records:
-            return _Stored(new=0, changed=0, rejected=0, outbox_ids=(), repairs=0)
+            return _Stored(records=0, new=0, changed=0, rejected=0, outbox_ids=(), repairs=0)
         usable: list[tuple[str, MarcRecord]] = []
         rejections: list[Rejection] = []
         for record in records:
@@ -187,6 +191,7 @@ class BibliothecaPurchaseRecordImporter:
         to_apply = needs_apply(self._session, found)
         new = {pool.id for pool, is_new in pools.values() if is_new}
         return _Stored(
+            records=len(usable),
             new=len(new),
             changed=sum(pool.id not in new for pool, _ in to_apply),
             rejected=len(rejections),
