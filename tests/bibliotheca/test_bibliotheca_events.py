@@ -64,6 +64,10 @@ def fault_with(**elements: str) -> EventFault:
     return answer.faults[0]
 
 
+def told(fault: EventFault) -> tuple[str | None, str]:
+    return fault.event_id, fault.reason
+
+
 # Events
 
 
@@ -97,7 +101,7 @@ def test_events_come_out_in_the_order_of_the_document_whichever_elements_the_ven
 def test_one_malformed_event_is_reported_and_does_not_lose_the_others() -> None:
     answer = parse_events(BATCH)
 
-    assert answer.faults == (EventFault("e-0003", "it does not say when it happened"),)
+    assert [told(fault) for fault in answer.faults] == [("e-0003", "It does not say when it happened.")]
     assert (len(answer.events), answer.fetched) == (3, 4)
 
 
@@ -232,7 +236,7 @@ def test_the_end_stands_in_for_a_start_that_cannot_be_read(said: str) -> None:
 def test_an_event_without_a_readable_moment_is_a_fault(said: str) -> None:
     fault = fault_with(EventStartDateTimeInUTC=said, EventEndDateTimeInUTC=said)
 
-    assert fault == EventFault("e-1", "it does not say when it happened")
+    assert told(fault) == ("e-1", "It does not say when it happened.")
 
 
 MORNING, NOON, EVENING = "2024-11-10T05:07:56", "2024-11-10T12:00:00", "2024-11-10T19:30:00"
@@ -301,25 +305,43 @@ def test_a_fraction_of_any_length_is_read_to_the_microsecond(
 
 
 def test_an_event_without_an_id_is_a_fault_that_tells_its_type() -> None:
-    assert fault_with(EventId=" ") == EventFault(None, "it has no EventId (type 'CHECKOUT')")
+    assert told(fault_with(EventId=" ")) == (None, "It has no EventId (type 'CHECKOUT').")
 
 
 def test_an_event_without_a_type_is_a_fault() -> None:
-    assert fault_with(EventType="") == EventFault("e-1", "it has no EventType")
+    assert told(fault_with(EventType="")) == ("e-1", "It has no EventType.")
 
 
 @pytest.mark.parametrize("item_id", ["", "a/b", "a,b", "a b", "..", "é", "x" * 33])
 def test_an_event_of_an_item_that_cannot_be_asked_for_is_a_fault(item_id: str) -> None:
-    assert fault_with(ItemId=item_id) == EventFault(
-        "e-1", f"its ItemId is not one the vendor can be asked for: {item_id!r}"
+    reason = f"Its ItemId is not one the vendor can be asked for: {item_id!r}."
+    assert told(fault_with(ItemId=item_id)) == ("e-1", reason)
+
+
+def test_what_is_kept_of_a_fault_is_a_batch_of_its_own_without_the_patron() -> None:
+    fault = fault_with(EventStartDateTimeInUTC="soon", EventEndDateTimeInUTC="", ISBN="a & b")
+
+    assert PATRON not in fault.raw_xml
+    assert PATRONS_CARD not in fault.raw_xml
+    assert parse_events(fault.raw_xml.encode()).faults == (fault,)
+    mended = fault.raw_xml.replace("soon", COMPLETE["EventStartDateTimeInUTC"])
+    (event,) = parse_events(mended.encode()).events
+    assert event == EVENT.model_copy(update={"isbn": None})
+
+
+def test_nor_with_what_stands_within_an_element_that_is_read() -> None:
+    answer = parse_events(
+        batch_of(f"<CloudLibraryEvent><ItemId><PatronId>{PATRON}</PatronId></ItemId></CloudLibraryEvent>")
     )
+
+    assert PATRON not in answer.faults[0].raw_xml
 
 
 def test_an_event_that_says_nothing_at_all_is_a_fault() -> None:
     answer = parse_events(batch_of("<CloudLibraryEvent/>", element_of(COMPLETE)))
 
     assert answer.events == (EVENT,)
-    assert answer.faults == (EventFault(None, "it has no EventId (type '')"),)
+    assert [told(fault) for fault in answer.faults] == [(None, "It has no EventId (type '').")]
 
 
 def test_what_a_fault_tells_is_short_and_cannot_drive_a_terminal() -> None:

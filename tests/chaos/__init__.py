@@ -1,0 +1,1 @@
+"""What the world does to Accession, and how it takes it."""
