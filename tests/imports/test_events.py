@@ -22,7 +22,7 @@ from accession.bibliotheca.errors import (
     RemoteIntegrationException,
     RequestTimedOut,
 )
-from accession.catalog.apply import apply_outbox
+from accession.catalog.apply import apply_outbox, apply_titles
 from accession.catalog.ledger import Workflow, timestamp
 from accession.catalog.models import (
     ApplyOutbox,
@@ -42,7 +42,7 @@ from accession.imports.events import SLICE_SIZE, BibliothecaEventImporter, Slice
 from accession.imports.vendor import api_for
 from tests.imports.conftest import everything_logged, logged, logged_as_in_use, rows_written
 from tests.imports.stock import hold
-from tests.making import NOON, Job, make_collection, make_pool
+from tests.making import NOON, Job, make_collection, make_pool, title_data
 from tests.vendor import (
     PATRON,
     PATRONS_CARD,
@@ -484,16 +484,29 @@ def test_a_title_first_seen_in_an_event_gets_its_pool_its_isbn_and_its_descripti
     assert session.execute(query).all() == [("9788308068298", "Bibliotheca")], "the description's own ISBN"
 
 
-def test_a_title_that_is_held_already_gets_no_isbn_from_an_event(
+def test_a_title_that_is_described_gets_no_isbn_from_an_event(
     session: Session, collection: Collection, vendor: Vendor, event_importer: BibliothecaEventImporter
 ) -> None:
     """Its description says which it has."""
-    make_pool(session, collection, "abc")
+    pool = make_pool(session, collection, "abc")
+    apply_titles(session, {pool.id: title_data("abc", isbns=())})
     vendor.tells(NOON, "PURCHASE", "abc")
 
     assert event_importer.import_time_slice(NOON, NOON + HOUR).titles_new == 0
 
     assert count(session, IdentifierEquivalent) == 0
+
+
+def test_whether_a_title_is_first_met_in_a_purchase_or_in_an_event_its_isbn_is_the_same(
+    session: Session, collection: Collection, vendor: Vendor, event_importer: BibliothecaEventImporter
+) -> None:
+    """The vendor has no metadata for it: all that is known is what its events tell."""
+    make_pool(session, collection, "abc")
+    vendor.tells(NOON, "PURCHASE", "abc")
+
+    event_importer.import_time_slice(NOON, NOON + HOUR)
+
+    assert count(session, IdentifierEquivalent) == 1
 
 
 def test_the_titles_of_a_slice_are_looked_up_together(

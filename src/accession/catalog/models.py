@@ -132,9 +132,15 @@ class IdentifierEquivalent(Base):
 
     @classmethod
     def add_first(cls, session: Session, data_source: str, isbns: Mapping[int, str]) -> None:
-        """Note the ISBN of each identifier (by id) of which `data_source` has named none yet."""
+        """Note the ISBN of each identifier (by id) of which `data_source` has named none yet, and that it has
+        not described: a description names those that there are."""
         named = select(cls.identifier_id).where(cls.data_source == data_source, cls.identifier_id.in_(isbns))
-        missing = sorted(isbns.keys() - set(session.scalars(named)))
+        described = select(Edition.identifier_id).where(
+            Edition.data_source == data_source,
+            Edition.identifier_id.in_(isbns),
+            Edition.content_hash.is_not(None),
+        )
+        missing = sorted(isbns.keys() - set(session.scalars(named.union(described))))
         if not missing:
             return
         ids = Identifier.ids(session, IdentifierType.ISBN, [isbns[row_id] for row_id in missing])

@@ -195,7 +195,7 @@ class BibliothecaEventImporter:
         IdentifierEquivalent.add_first(
             self._session,
             DATA_SOURCE,
-            {pools[i].identifier_id: isbn for i, isbn in isbns.items() if pools[i].id in new},
+            {pools[item_id].identifier_id: isbn for item_id, isbn in isbns.items()},
         )
         return _Stored(
             titles_new=len(new),
