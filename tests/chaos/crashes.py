@@ -248,11 +248,11 @@ class Import:
     def check_end(self, expected: Fingerprint) -> None:
         """Raise `BrokenPromise` unless all is as after an import that nothing befell."""
         with self._installation.session() as session:
+            check_runs(session, self._sandbox)
             collection = find_collection(session, NAME)
             if told := difference(expected, fingerprint(session, collection)):
                 raise BrokenPromise("the catalogue differs:\n" + "\n".join(told[:40]))
             check_checkpoints(session, collection, self._sandbox)
-            check_runs(session, self._sandbox)
         check_locks(self._installation)
 
     def _seen(self) -> Seen:
@@ -351,7 +351,8 @@ def run(seed: int, sandbox: RunningSandbox, expected: Fingerprint, pages: int = 
             story.tell("all workflows have ended")
             work.check_end(expected)
         except AssertionError as broken:
-            told = "\n".join([str(broken), "", *story.lines, "", installation.log("worker")])
+            logs = installation.keep_logs()
+            told = "\n".join([str(broken), "", *story.lines, "", f"The logs are kept in {logs}."])
             raise BrokenPromise(f"seed {seed}: {told}") from broken
     return story
 

@@ -49,13 +49,14 @@ class Installation:
 
     def __init__(self, home: Path, variables: Mapping[str, str]) -> None:
         self.home = home
+        self._terminal = home / "terminal.log"
         self._environment = {**os.environ, **variables, HOME_VARIABLE: str(home), "TMPDIR": str(home)}
         self._up: subprocess.Popen[bytes] | None = None
         self._engine: Engine | None = None
 
     def up(self) -> None:
         """Afterwards `accession up` runs, with all its parts."""
-        with (self.home / "terminal.log").open("a") as log:
+        with self._terminal.open("a") as log:
             self._up = subprocess.Popen(
                 [sys.executable, "-m", "accession", "up"],
                 env=self._environment,
@@ -64,12 +65,12 @@ class Installation:
                 stderr=log,
             )
         if not wait_until(self._ready, PATIENCE_SECONDS):
-            raise AssertionError(f"`accession up` is not ready: {self.log('terminal')}")
+            raise AssertionError(f"`accession up` is not ready: {self._last_words()}")
 
     def _ready(self) -> bool:
         assert self._up is not None
         if self._up.poll() is not None:
-            raise AssertionError(f"`accession up` has ended: {self.log('terminal')}")
+            raise AssertionError(f"`accession up` has ended: {self._last_words()}")
         said = announcement(self.home)
         return said is not None and said.ready and said.owner.pid == self._up.pid
 
@@ -111,7 +112,7 @@ class Installation:
             self.up()
         gone = [process.pid for process in struck]
         if not wait_until(lambda: self._whole(gone), PATIENCE_SECONDS):
-            raise AssertionError(f"after {blow} the parts are not all back: {self.log('terminal')}")
+            raise AssertionError(f"after {blow} the parts are not all back: {self._last_words()}")
 
     def _struck_by(self, blow: Blow, dice: Random) -> list[psutil.Process]:
         match blow:
@@ -161,11 +162,15 @@ class Installation:
                     found.append(process)
         return found
 
-    def log(self, name: str) -> str:
-        """The end of what is out of the ordinary in a log: `terminal`, `worker`, `beat`, `postgres`."""
-        path = self.home / "terminal.log" if name == "terminal" else self.home / "logs" / f"{name}.log"
-        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-        return "\n".join([line for line in lines if "[info" not in line][-60:])
+    def _last_words(self) -> str:
+        return "\n".join(self._terminal.read_text(errors="replace").splitlines()[-20:])
+
+    def keep_logs(self) -> Path:
+        """A folder of its own with all logs, which outlasts the installation."""
+        kept = Path(tempfile.mkdtemp(prefix="accession-chaos-logs-"))
+        shutil.copytree(self.home / "logs", kept, dirs_exist_ok=True)
+        shutil.copy(self._terminal, kept)
+        return kept
 
     def end(self) -> None:
         """Afterwards nothing of it runs and nothing of it is left."""

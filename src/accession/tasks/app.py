@@ -62,7 +62,9 @@ def _configuration(settings: Settings) -> dict[str, Any]:
             # kombu looks for timed-out messages only every hundredth time otherwise.
             "unacked_restore_throttle": 1,
         },
-        "task_publish_retry_policy": {"max_retries": 20, "interval_step": 0.5, "interval_max": 2},
+        # Whoever publishes outlasts an outage itself: kombu's own retries can use a channel that they have
+        # closed, and fail with an AttributeError.
+        "task_publish_retry": False,
         "beat_schedule": {
             "import-purchase-records": {
                 "task": "accession.tasks.purchases.import_purchase_records_for_all_collections",

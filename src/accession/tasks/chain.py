@@ -49,7 +49,7 @@ from accession.catalog.models import Collection, Run, RunState
 from accession.database import transaction
 from accession.errors import UserError
 from accession.settings import get_settings
-from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, MAX_RETRIES, MAX_RETRY_AFTER_SECONDS
+from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, MAX_RETRIES, MAX_RETRY_AFTER_SECONDS, app
 from accession.tasks.apply import publish_applies
 from accession.tasks.lock import Held, TaskLock, workflow_lock
 from accession.tasks.outages import outlast_outages
@@ -110,6 +110,8 @@ class ChainTask(Task):  # type: ignore[misc]
         """Try again after the back-off, doubled for each retry, or after what the vendor asked for."""
         wait = get_settings().retry_backoff_seconds * 2**self.request.retries
         asked_for = min(getattr(exc, "retry_after", None) or 0, MAX_RETRY_AFTER_SECONDS)
+        # Celery throws a task away whose retry it cannot publish.
+        outlast_outages(lambda _: app.backend.client.ping())
         return super().retry(*args, exc=exc, countdown=max(wait, asked_for), **options)
 
 
