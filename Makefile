@@ -6,9 +6,10 @@ READY := .venv/.ready
 LOCK := uv pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header
 JOBS ?= auto
 T ?= tests
+RUNS ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench install lock docs clean
+.PHONY: help demo test chaos lint format bench install lock docs clean
 
 help: ## Show these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -20,6 +21,9 @@ test: $(READY) ## Run all tests in parallel; T=tests/imports chooses some
 	$(BIN)/coverage erase
 	$(BIN)/pytest -n $(JOBS) --cov --cov-report= $(T)
 	$(BIN)/coverage report --skip-covered --skip-empty
+
+chaos: $(READY) ## Kill parts of a running import at random, RUNS times (100); SEED=N repeats one
+	@$(BIN)/python -m tests.chaos.crashes --runs $(RUNS) $(if $(SEED),--seed $(SEED))
 
 lint: $(READY) ## Check style, types and the layers of the house
 	$(BIN)/ruff format --check .

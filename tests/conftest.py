@@ -61,6 +61,11 @@ def servers(_no_settings_of_the_machine: None) -> Iterator[ServerUrls]:
 @pytest.fixture
 def database(servers: ServerUrls) -> None:
     """The servers with nothing in the database."""
+    empty_database()
+
+
+def empty_database() -> None:
+    """Afterwards no table holds a row, and ids begin at 1 again."""
     with transaction() as session:
         tables = ", ".join(Base.metadata.tables)
         session.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))

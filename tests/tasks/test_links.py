@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from accession.catalog.ledger import end_run, lock_run
-from accession.catalog.models import Collection, PurchaseRecord, Run, RunState
+from accession.catalog.models import Collection, LicensePool, PurchaseRecord, Run, RunState
 from accession.clock import utc_now
 from accession.database import engine, transaction
 from accession.settings import get_settings, use_settings
@@ -97,6 +97,27 @@ def test_two_deliveries_of_one_page_at_once_have_one_effect(
     assert len(vendor.marc_requests()) == 1
     assert [line["event"] for line in lines].count(ALREADY_DONE) == 1
     assert len(broker.messages()) == 1
+
+
+@pytest.mark.parametrize("redelivered", [False, True])
+def test_a_page_that_is_delivered_again_an_hour_later_has_no_further_effect(
+    redelivered: bool, collection: Collection, vendor: WatchedVendor, chains: Chains, broker: Broker
+) -> None:
+    """In between the chain has gone on; all that may follow is one more copy of the link that is next."""
+    vendor.sells(day(2014, 1, 1, 9), *(f"t{number}" for number in range(10)))
+    message = first_message(chains, broker, collection)
+    with today_is(TODAY):
+        broker.deliver(message)
+        broker.deliver_next()
+    (before,) = runs()
+    asked, waiting = len(vendor.requests), len(broker.messages())
+    with today_is(TODAY + timedelta(hours=1)):
+        assert isinstance(broker.deliver(message, redelivered=redelivered), Ignore)
+    (run,) = runs()
+    assert (run.pages, run.cursor, run.records_fetched) == (before.pages, before.cursor, 10)
+    assert (len(vendor.requests), len(broker.messages())) == (asked, waiting + redelivered)
+    assert (number_of(PurchaseRecord), number_of(LicensePool)) == (10, 10)
+    assert all(link.kwargs == run.cursor for link in broker.messages())
 
 
 class Died(BaseException):

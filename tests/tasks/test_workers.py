@@ -32,7 +32,16 @@ from accession.sandbox.catalogue import build_catalogue
 from accession.sandbox.faults import Faults
 from accession.sandbox.server import RunningSandbox, Sandbox, running_sandbox
 from accession.settings import get_settings
-from tests.tasks.conftest import Broker, Chains, eventually, number_of, runs, set_checkpoint
+from tests.making import side_by_side
+from tests.tasks.conftest import (
+    Broker,
+    Chains,
+    applied_titles,
+    eventually,
+    number_of,
+    runs,
+    set_checkpoint,
+)
 
 DAYS = 24
 TITLES = 120
@@ -41,24 +50,36 @@ PATIENCE_SECONDS = 60
 
 @contextmanager
 def library(
-    session: Session, name: str, *, seed: int, latency_ms: int = 0, faults: Faults | None = None
+    session: Session,
+    name: str,
+    *,
+    seed: int,
+    titles: int = TITLES,
+    days: int = DAYS,
+    latency_ms: int = 0,
+    faults: Faults | None = None,
 ) -> Iterator[tuple[Collection, RunningSandbox]]:
-    """A collection of 120 titles bought within 24 days, of which nothing is imported yet, and its vendor."""
+    """A collection of titles bought in the last days, of which nothing is imported yet, and its vendor."""
     until = utc_now().replace(microsecond=0)
-    since = until - timedelta(days=DAYS)
-    sandbox = Sandbox(build_catalogue(TITLES, since, until, seed=seed), faults=faults, latency_ms=latency_ms)
-    with running_sandbox(sandbox) as running:
-        collection = add_collection(
-            session,
-            name=name,
-            library_id=running.account.library_id,
-            account_id=running.account.account_id,
-            account_key=SecretStr(running.account.account_key),
-            base_url=running.base_url,
-        )
-        session.commit()
-        set_checkpoint(collection.id, since)
-        yield collection, running
+    sold = build_catalogue(titles, until - timedelta(days=days), until, seed=seed)
+    with running_sandbox(Sandbox(sold, faults=faults, latency_ms=latency_ms)) as running:
+        yield customer(session, name, running, days=days), running
+
+
+def customer(session: Session, name: str, running: RunningSandbox, *, days: int) -> Collection:
+    """A committed collection that buys from the vendor, and of which nothing is imported yet."""
+    collection = add_collection(
+        session,
+        name=name,
+        library_id=running.account.library_id,
+        account_id=running.account.account_id,
+        account_key=SecretStr(running.account.account_key),
+        base_url=running.base_url,
+    )
+    session.commit()
+    # One day more: the vendor may have begun to sell seconds before.
+    set_checkpoint(collection.id, utc_now() - timedelta(days=days + 1))
+    return collection
 
 
 @dataclass
@@ -185,6 +206,46 @@ def test_two_workers_import_two_collections_side_by_side(
             assert run.pages == running.statistics()["requests"]["marc"]
             assert_imported(collection, running, task_id)
     assert broker.locks() == {}
+
+
+def test_twenty_starts_at_once_on_four_workers_are_one_chain(
+    session: Session, crew: Crew, chains: Chains, broker: Broker
+) -> None:
+    crew.at_work(4)
+    with library(session, "Alder Library", seed=1, latency_ms=10) as alder:
+        task_ids: list[str] = []
+        side_by_side(*[lambda: task_ids.append(chains.start(alder[0]))] * 20)
+        begun = eventually(lambda: [run for run in runs() if run.state != "queued"], "one has begun")
+        run = chains.ended(begun[0].task_id)
+        broker.settle()
+        assert run.pages == alder[1].statistics()["requests"]["marc"], "each page was asked for once"
+        assert_imported(*alder, run.task_id)
+    outcomes = sorted(str(broker.result(task_id)) for task_id in task_ids)
+    assert outcomes == ["done", *["refused"] * 19]
+    assert broker.locks() == {}
+
+
+def test_fifty_collections_at_once_on_two_workers_all_complete_and_none_starves(
+    session: Session, crew: Crew, chains: Chains, broker: Broker
+) -> None:
+    """They own the same titles: each has pools of its own, and they share the editions."""
+    crew.at_work(2)
+    with library(session, "Library 0", seed=1, titles=12, days=5) as (first, running):
+        collections = [first]
+        collections += [customer(session, f"Library {number}", running, days=5) for number in range(1, 50)]
+        for task_id in [chains.start(collection) for collection in collections]:
+            chains.ended(task_id)
+        broker.settle()
+        told = running.statistics()
+    ended = runs()
+    assert [run.state for run in ended] == ["succeeded"] * 50
+    assert {run.records_fetched for run in ended} == {12}
+    assert number_of(LicensePool) == 50 * told["usable_titles"]
+    assert number_of(Edition) == told["usable_titles"] == len(applied_titles())
+    assert number_of(ApplyOutbox) == 0
+    assert max(run.started_at for run in ended) < min(run.finished_at for run in ended if run.finished_at), (
+        "the last had begun before the first was through"
+    )
 
 
 def test_killed_worker_children_are_followed_by_others_that_go_on(
