@@ -1,17 +1,23 @@
 """What the app promises: queues, schedule, time limits."""
 
+import os
+import signal
 from datetime import datetime, timedelta
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 from celery import Celery
 from celery.beat import Scheduler
 from pydantic import SecretStr
+from redis import Redis
 
 from accession.errors import UserError
+from accession.local.home import prepare_home
+from accession.local.valkey import EmbeddedValkey
 from accession.settings import Settings
-from tests.making import day
-from tests.tasks.conftest import today_is
+from tests.making import Job, day
+from tests.tasks.conftest import eventually, today_is
 
 
 def test_every_task_of_the_schedule_exists_and_so_does_its_queue(app: Celery) -> None:
@@ -50,6 +56,29 @@ def test_workflows_begin_by_the_clock_where_the_library_is(
     with today_is(now):
         wait = schedule.remaining_estimate(now.astimezone(ZoneInfo("Europe/Berlin")))
     assert abs(now + wait - datetime.fromisoformat(due)) < timedelta(seconds=5)
+
+
+def test_what_is_due_while_the_broker_is_away_is_sent_when_it_is_back(app: Celery, tmp_path: Path) -> None:
+    prepare_home(tmp_path)
+    broker = EmbeddedValkey(tmp_path, durable=False)
+    broker.start()
+    try:
+        with Celery("schedule", broker=broker.url, set_as_current=False) as schedule:
+            schedule.conf.update(task_ignore_result=True, task_publish_retry=False)
+            schedule.conf.beat_schedule = app.conf.beat_schedule
+            scheduler = Scheduler(app=schedule)
+            entry = scheduler.schedule["import-purchase-records"]
+            scheduler.apply_entry(entry, producer=scheduler.producer)
+            assert broker.pid is not None
+            os.kill(broker.pid, signal.SIGKILL)
+            eventually(lambda: not broker.alive(), "the broker is away")
+            tick = Job(lambda: scheduler.apply_entry(entry, producer=scheduler.producer))
+            broker.ensure_running()
+            tick.finish()
+            with Redis.from_url(broker.url) as client:
+                assert client.llen("celery") == 2
+    finally:
+        broker.stop()
 
 
 def test_no_message_is_given_to_a_second_worker_while_the_first_may_still_wait_or_work(app: Celery) -> None:

@@ -1,5 +1,6 @@
 """The Celery app: queues, promises, schedule. Importing this module needs a broker to be configured."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from celery import Celery
@@ -21,6 +22,29 @@ MAX_RETRY_AFTER_SECONDS = 900
 LOST_CHILD_WAIT_SECONDS = 2
 SOFT_TIME_LIMIT_SECONDS = 900
 TIME_LIMIT_SECONDS = 960
+
+
+_SCHEDULE: Mapping[str, dict[str, Any]] = {
+    "import-purchase-records": {
+        "task": "accession.tasks.purchases.import_purchase_records_for_all_collections",
+        "schedule": crontab(hour=4, minute=0),
+    },
+    "import-events": {
+        "task": "accession.tasks.events.import_all_collections",
+        "schedule": crontab(minute=0),
+    },
+    "update-circulation": {
+        "task": "accession.tasks.circulation.circulation_update_all_collections",
+        "schedule": crontab(hour=5, minute=0),
+    },
+    "publish-left-applies": {"task": "accession.tasks.apply.publish_left_applies", "schedule": 300.0},
+    "resume-silent-runs": {"task": "accession.tasks.recovery.resume_silent_runs", "schedule": 300.0},
+}
+# Beat forgets what it cannot send. While the broker is away it waits instead.
+_OUTLASTING: Mapping[str, Any] = {
+    "retry": True,
+    "retry_policy": {"max_retries": None, "interval_start": 0.2, "interval_step": 0.5, "interval_max": 2},
+}
 
 
 def longest_wait_seconds(settings: Settings) -> float:
@@ -65,28 +89,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         # Whoever publishes outlasts an outage itself: kombu's own retries can use a channel that they have
         # closed, and fail with an AttributeError.
         "task_publish_retry": False,
-        "beat_schedule": {
-            "import-purchase-records": {
-                "task": "accession.tasks.purchases.import_purchase_records_for_all_collections",
-                "schedule": crontab(hour=4, minute=0),
-            },
-            "import-events": {
-                "task": "accession.tasks.events.import_all_collections",
-                "schedule": crontab(minute=0),
-            },
-            "update-circulation": {
-                "task": "accession.tasks.circulation.circulation_update_all_collections",
-                "schedule": crontab(hour=5, minute=0),
-            },
-            "publish-left-applies": {
-                "task": "accession.tasks.apply.publish_left_applies",
-                "schedule": 300.0,
-            },
-            "resume-silent-runs": {
-                "task": "accession.tasks.recovery.resume_silent_runs",
-                "schedule": 300.0,
-            },
-        },
+        "beat_schedule": {name: entry | {"options": _OUTLASTING} for name, entry in _SCHEDULE.items()},
     }
 
 
