@@ -1,6 +1,7 @@
 """The documentation says what the program does."""
 
 import importlib.util
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -34,3 +35,13 @@ def test_every_dependency_has_its_line() -> None:
         lines = (ROOT / "requirements" / name).read_text(encoding="utf-8").split("\n")
         wanted = [line for line in lines if line and not line.startswith(("#", "-r"))]
         assert [package for package in wanted if package not in text] == []
+
+
+def test_every_promise_names_tests_that_there_are() -> None:
+    text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    rows = [row for row in text.splitlines() if row.startswith("| ") and "---" not in row]
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
+    assert len(named) >= len(rows) - 10
+    for path, test in named:
+        source = (ROOT / path).read_text(encoding="utf-8")
+        assert not test or f"def {test}(" in source, f"there is no {path}::{test}"

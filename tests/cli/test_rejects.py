@@ -5,14 +5,21 @@ from redis import Redis
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from accession.catalog.models import ApplyOutbox, Collection, PurchaseRecord, RejectedRecord
+from accession.catalog.ledger import Workflow
+from accession.catalog.models import (
+    ApplyOutbox,
+    CirculationEvent,
+    Collection,
+    PurchaseRecord,
+    RejectedRecord,
+)
 from accession.catalog.records import Rejection, keep_rejected
 from accession.local.servers import ServerUrls
 from tests.cli.conftest import Run, settings
 from tests.making import NOON
-from tests.vendor import NAMESPACE, Vendor, item, marc
+from tests.vendor import NAMESPACE, Vendor, event, event_batch, item, marc
 
-FIELDS = {"id", "collection", "purchased_on", "reason", "created_at", "resolved_at"}
+FIELDS = {"id", "collection", "workflow", "purchased_on", "reason", "created_at", "resolved_at"}
 NO_ID = "It has no title identifier (001)."
 
 
@@ -21,10 +28,16 @@ def raw(*item_ids: str) -> str:
     return marc(*item_ids).replace("<marc:record>", f'<marc:record xmlns:marc="{NAMESPACE}">')
 
 
-def reject(session: Session, collection: Collection, raw_xml: str, reason: str = NO_ID) -> RejectedRecord:
+def reject(
+    session: Session,
+    collection: Collection,
+    raw_xml: str,
+    reason: str = NO_ID,
+    workflow: Workflow = Workflow.PURCHASES,
+) -> RejectedRecord:
     """A committed rejected record of 1 May 2024."""
     rejection = Rejection(reason, raw_xml, content_hash=str(hash(raw_xml)))
-    keep_rejected(session, collection, NOON.date(), [rejection])
+    keep_rejected(session, collection, NOON.date(), [rejection], workflow)
     session.commit()
     return session.scalars(select(RejectedRecord).order_by(RejectedRecord.id.desc())).first()  # type: ignore[return-value]
 
@@ -101,6 +114,23 @@ def test_records_that_still_cannot_pass_stay_with_the_reason_of_now(
     reasons = [row["reason"] for row in run("rejects", "list", "--json").json]
     assert reasons == ["It has 2 title identifiers (001): one, two.", NO_ID]
     assert broker.llen("apply") == 0
+
+
+def test_an_event_that_can_pass_now_is_counted_and_resolved(
+    run: Run, session: Session, collection: Collection, vendor: Vendor, broker: Redis
+) -> None:
+    vendor.items["abc"] = item("abc", owned=1, available=1)
+    told = event_batch([event("event-1", "PURCHASE", "abc", NOON)])
+    reject(session, collection, told, "It has no EventType.", Workflow.EVENTS)
+    assert run("rejects", "list", "--json").json[0]["workflow"] == "events"
+
+    assert run("rejects", "retry").out == "Of 1 record 1 passed. See: accession rejects list --all\n"
+
+    (kept,) = session.scalars(select(CirculationEvent)).all()
+    assert (kept.event_id, kept.event_type, kept.occurred_at) == ("event-1", "PURCHASE", NOON)
+    assert [row["identifier"] for row in run("titles", "list", "--json").json] == ["abc"]
+    assert broker.llen("apply") == 1
+    assert run("rejects", "list", "--json").json == []
 
 
 def test_a_retry_needs_the_broker_before_it_stores_anything(
