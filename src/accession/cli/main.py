@@ -45,8 +45,13 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+# They run on, and their log tells how it goes; other commands answer, and log only what goes wrong.
+_RUN_ON = ("up", "worker", "beat", "sandbox", "demo")
+
+
 @app.callback()
 def _options(
+    context: typer.Context,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error, and log everything.")
     ] = False,
@@ -57,7 +62,10 @@ def _options(
     settings = get_settings()
     if settings.home.exists() and not settings.home.is_dir():
         raise UserError(f"The home {settings.home} is not a folder: set ACCESSION_HOME to one.")
-    set_up_logging(settings.model_copy(update={"log_level": "debug"}) if debug else settings)
+    level = "debug" if debug else settings.log_level
+    if level == "info" and context.invoked_subcommand not in _RUN_ON:
+        level = "warning"
+    set_up_logging(settings.model_copy(update={"log_level": level}))
 
 
 def main() -> None:
