@@ -66,6 +66,13 @@ class Settings(Home):
     worker_concurrency: int = Field(
         default=2, ge=1, le=64, description="Tasks that one worker of `accession up` runs side by side."
     )
+    vendor_timeout_seconds: float = Field(
+        default=60,
+        ge=1,
+        le=300,
+        description="How long the vendor may be silent before a request has timed out; "
+        "a whole answer may take twice as long.",
+    )
     retry_backoff_seconds: float = Field(
         default=60,
         ge=0,

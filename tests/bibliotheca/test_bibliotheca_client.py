@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from email.utils import format_datetime
-from itertools import chain, count, repeat
+from itertools import chain, count, cycle, pairwise, repeat
 from pathlib import Path
 
 import httpx
@@ -607,6 +607,8 @@ GZIPPED = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n"
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzzz\r\n",
         GZIPPED + f"Content-Length: {len(PAGE)}\r\n\r\n".encode() + PAGE,
         GZIPPED + b"\r\n" + gzip.compress(PAGE)[:-400],
+        GZIPPED + b"\r\n" + gzip.compress(PAGE, mtime=0)[:10],
+        GZIPPED + b"\r\n" + gzip.compress(b"", mtime=0)[:-1],
         GZIPPED.replace(b"gzip", b"gzip, gzip") + b"\r\n" + gzip.compress(gzip.compress(PAGE)),
     ],
 )
@@ -626,6 +628,59 @@ def test_a_connection_that_drops_or_lies_is_to_be_retried(sent: bytes) -> None:
 def test_a_page_comes_over_a_real_connection_plain_or_compressed(sent: bytes) -> None:
     with vendor_that_sends(sent) as account:
         assert len(BibliothecaAPI(account).marc_page(START, END).records) == 3
+
+
+@pytest.mark.usefixtures("pool")
+@pytest.mark.parametrize(
+    "blank", [b"\r\n", b"\r\n" + gzip.compress(b"", mtime=0), b"\r\n" + gzip.compress(b" \n", mtime=0)]
+)
+def test_a_blank_page_can_be_compressed_too(blank: bytes) -> None:
+    with vendor_that_sends(GZIPPED + blank) as account:
+        assert BibliothecaAPI(account).marc_page(START, END).records == ()
+
+
+def test_a_blank_body_and_then_gzip_that_ends_before_a_byte_is_out_of_it_is_a_fault_and_not_no_records() -> (
+    None
+):
+    cut = httpx.Response(
+        200, stream=httpx.ByteStream(gzip.compress(PAGE)[:10]), headers={"Content-Encoding": "gzip"}
+    )
+    answers = cycle([httpx.Response(200), cut])
+
+    assert isinstance(failure(api_of(lambda _: next(answers))), RETRYABLE)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(1, 3000), max_size=8),
+    st.sampled_from(["gzip", "x-gzip", " GZIP "]),
+    st.integers(0, 9),
+)
+def test_a_compressed_page_is_the_same_in_whatever_pieces_it_comes(
+    cuts: list[int], name: str, level: int
+) -> None:
+    packed = gzip.compress(PAGE + b" " * 200_000, level)
+    pieces = [packed[start:end] for start, end in pairwise([0, *sorted(cuts), len(packed)])]
+
+    class InPieces(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            yield from pieces
+
+    page = api_of(
+        lambda _: httpx.Response(200, stream=InPieces(), headers={"Content-Encoding": name})
+    ).marc_page(START, END)
+
+    assert len(page.records) == 3
+
+
+@pytest.mark.usefixtures("pool")
+def test_a_silent_vendor_is_given_up_after_the_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        account = Account("Main", "rvs", "a", KEY, f"http://127.0.0.1:{server.getsockname()[1]}")
+        error = failure(BibliothecaAPI(account, timeout_seconds=0.05))
+
+    assert type(error) is RequestTimedOut
+    assert "the vendor did not answer in time" in str(error)
 
 
 @pytest.mark.usefixtures("pool")
@@ -702,18 +757,19 @@ def test_a_refusal_with_a_body_without_end_is_still_that_refusal() -> None:
     assert body.taken < 100_000
 
 
-def test_an_answer_that_drips_without_end_is_given_up() -> None:
+@pytest.mark.parametrize(("timeout_seconds", "limit"), [(60, 120), (30, 60)])
+def test_an_answer_that_drips_without_end_is_given_up_after_twice_the_timeout(
+    timeout_seconds: int, limit: int
+) -> None:
     body = Endless(b"x")
     seconds = iter(range(0, 100_000, 10))
+    http = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, stream=body)))
+    clock = lambda: NOW + timedelta(seconds=next(seconds))  # noqa: E731
 
-    error = failure(
-        api_of(
-            lambda _: httpx.Response(200, stream=body), clock=lambda: NOW + timedelta(seconds=next(seconds))
-        )
-    )
+    error = failure(BibliothecaAPI(ACCOUNT, http, clock, timeout_seconds=timeout_seconds))
 
     assert type(error) is RequestTimedOut
-    assert "120 seconds" in str(error)
+    assert f"{limit} seconds" in str(error)
     assert body.taken < 20
 
 
@@ -860,6 +916,7 @@ def test_no_failure_in_mid_body_names_a_patron(kind: type[httpx.RequestError]) -
         b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n" + EVENTS,
         GZIPPED + b"\r\n" + EVENTS,
         GZIPPED + b"\r\n" + gzip.compress(EVENTS)[:-100],
+        GZIPPED + b"\r\n" + gzip.compress(EVENTS, mtime=0)[:10],
     ],
 )
 def test_no_connection_that_drops_or_lies_names_a_patron(sent: bytes) -> None:

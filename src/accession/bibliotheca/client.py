@@ -4,7 +4,8 @@ import base64
 import hmac
 import os
 import re
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from functools import cache
 from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import ip_address
-from typing import TypeVar
+from typing import TypeVar, cast
 from urllib.parse import quote
 
 import httpx
@@ -46,13 +47,16 @@ MOST_ITEMS = 25
 # Wider windows are answered with spurious results (NYPL-Simplified/circulation, 9018dcccf).
 WIDEST_EVENTS_WINDOW = timedelta(hours=72)
 CLOCK_TOLERANCE = timedelta(minutes=5)
-TIMEOUT = httpx.Timeout(60, connect=10)
-WHOLE_ANSWER_LIMIT = timedelta(seconds=120)
+TIMEOUT_SECONDS = 60.0
+_CONNECT_TIMEOUT_SECONDS = 10.0
 ASK_AGAIN_TIMES = 2
 ASK_AGAIN_WITHIN = timedelta(seconds=10)
 LARGEST_BODY = 20 * 1024 * 1024
 # Of an answer that only says what is wrong, more is not read.
 _LARGEST_ERROR_BODY = 64 * 1024
+# A kilobyte on the wire can be a megabyte.
+_UNPACKED_AT_ONCE = 64 * 1024
+_GZIP = zlib.MAX_WBITS | 16
 
 
 @dataclass(frozen=True)
@@ -112,12 +116,16 @@ def http_client() -> httpx.Client:
     a proxy to this machine, and keeps no cookies: one account's must not travel with another's request.
     """
     return httpx.Client(
-        timeout=TIMEOUT,
+        timeout=_timeout(TIMEOUT_SECONDS),
         follow_redirects=False,
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         headers={"User-Agent": f"accession/{__version__}"},
         mounts={f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")},
     )
+
+
+def _timeout(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(seconds, connect=min(seconds, _CONNECT_TIMEOUT_SECONDS))
 
 
 # A connection shared with the parent after a fork would mix up their answers.
@@ -143,14 +151,22 @@ class BibliothecaAPI:
     Every call raises the hierarchy of `bibliotheca.errors` and nothing else of HTTP or XML: retry the
     classes of `RETRYABLE` later, stop on any other. An answer that was spoilt in a way that need not come
     again is asked for again at once, twice at most; never when the vendor asks to wait, or was slow.
+
+    The vendor may be silent for `timeout_seconds`, and take twice as long for a whole answer.
     """
 
     def __init__(
-        self, account: Account, http: httpx.Client | None = None, clock: Callable[[], datetime] = utc_now
+        self,
+        account: Account,
+        http: httpx.Client | None = None,
+        clock: Callable[[], datetime] = utc_now,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         self._account = account
         self._http = http_client() if http is None else http
         self._clock = clock
+        self._timeout_seconds = timeout_seconds
 
     def marc_page(self, start: datetime, end: datetime, offset: int = 1, limit: int = PAGE_SIZE) -> MarcPage:
         """At most `limit` (1 to 50) purchase records of `[start, end)`, from the 1-based `offset` on.
@@ -234,7 +250,7 @@ class BibliothecaAPI:
         path = f"/cirrus/library/{_quoted(account.library_id)}/{call}"
         url = account.base_url.rstrip("/") + path
         origin = Origin(account.collection, url, quotable=quotable)
-        deadline = self._clock() + WHOLE_ANSWER_LIMIT
+        deadline = self._clock() + self._whole_answer_limit
         try:
             request = self._signed_request(url)
             with closing(
@@ -249,7 +265,7 @@ class BibliothecaAPI:
         return _Answer(body, origin)
 
     def _signed_request(self, url: str) -> httpx.Request:
-        request = self._http.build_request("GET", url, timeout=TIMEOUT)
+        request = self._http.build_request("GET", url, timeout=_timeout(self._timeout_seconds))
         moment = format_datetime(self._clock().astimezone(UTC), usegmt=True)
         # Signed is what httpx sends, whatever it made of the URL.
         signed = signature(self._account.account_key, moment, request.method, request.url.raw_path.decode())
@@ -264,17 +280,16 @@ class BibliothecaAPI:
         )
         return request
 
+    @property
+    def _whole_answer_limit(self) -> timedelta:
+        return timedelta(seconds=2 * self._timeout_seconds)
+
     def _body(self, response: httpx.Response, origin: Origin, deadline: datetime) -> bytes:
-        """The decompressed body, bounded in size and in time."""
-        # A few bytes compressed twice can be terabytes in a single step.
-        if "," in response.headers.get("Content-Encoding", ""):
-            raise origin.error(
-                BadResponseException, "the vendor sent an answer that is compressed more than once"
-            )
+        """The decompressed body, bounded in size and in time; of a refusal its beginning."""
         succeeded = response.status_code == HTTPStatus.OK
         largest = LARGEST_BODY if succeeded else _LARGEST_ERROR_BODY
         body = bytearray()
-        for chunk in response.iter_bytes():
+        for chunk in _unpacked(response, origin):
             body += chunk
             if len(body) > largest:
                 if not succeeded:
@@ -284,7 +299,7 @@ class BibliothecaAPI:
                     BadResponseException, f"the vendor's answer is larger than {size}", bytes(body)
                 )
             if self._clock() > deadline:
-                seconds = f"{WHOLE_ANSWER_LIMIT.total_seconds():.0f} seconds"
+                seconds = f"{self._whole_answer_limit.total_seconds():.0f} seconds"
                 raise origin.error(
                     RequestTimedOut, f"the vendor's answer took longer than {seconds}", bytes(body)
                 )
@@ -342,6 +357,36 @@ class BibliothecaAPI:
             return float(said)
         moment = _http_date(said)
         return None if moment is None else max(0.0, (moment - self._clock()).total_seconds())
+
+
+def _unpacked(response: httpx.Response, origin: Origin) -> Iterator[bytes]:
+    """The body piece by piece, none of them large, decompressed where the answer says that it is gzip.
+
+    Raises `BadResponseException` where it is not, or ends early. httpx unpacks as well, but all that comes
+    at once, however much that is, and takes the early end for the end: a blank body, if it is early enough.
+    """
+    packed = cast(Iterable[bytes], response.stream)
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if "," in encoding:
+        raise origin.error(
+            BadResponseException, "the vendor sent an answer that is compressed more than once"
+        )
+    if encoding not in ("gzip", "x-gzip"):
+        yield from packed
+        return
+    unzip, begun = zlib.decompressobj(_GZIP), False
+    for piece in packed:
+        begun = begun or bool(piece)
+        try:
+            yield b"" if unzip.eof else unzip.decompress(piece, _UNPACKED_AT_ONCE)
+            while unzip.unconsumed_tail:
+                yield unzip.decompress(unzip.unconsumed_tail, _UNPACKED_AT_ONCE)
+        except zlib.error as error:
+            problem = "the vendor's answer is damaged: it is not the gzip that it says it is"
+            raise origin.error(BadResponseException, problem) from origin.cause(error)
+    yield unzip.flush()
+    if begun and not unzip.eof:
+        raise origin.error(BadResponseException, "the vendor's answer is damaged: its gzip ends early")
 
 
 def _asks_to_wait(error: RemoteIntegrationException) -> bool:

@@ -19,8 +19,9 @@ _XML_ENTITIES = frozenset({"amp", "lt", "gt", "quot", "apos"})
 _REFERENCE = re.compile(
     rb"&(?:#(?P<decimal>\d{1,9});|#[xX](?P<hex>[0-9A-Fa-f]{1,8});|(?P<name>[A-Za-z]\w*);)?"
 )
-# U+FFFE and U+FFFF stand here in UTF-8.
-_ILLEGAL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|\xef\xbf[\xbe\xbf]")
+_CONTROLS = bytes(code for code in range(0x20) if code not in b"\t\n\r")
+# U+FFFE and U+FFFF in UTF-8.
+_NO_CHARACTERS = (b"\xef\xbf\xbe", b"\xef\xbf\xbf")
 _BEFORE_THE_DOCUMENT = b"\xef\xbb\xbf \t\r\n"
 
 
@@ -100,7 +101,10 @@ def repair(body: bytes) -> bytes:
     `&supl;`) and bare ampersands become text, control characters and references to them go, and so does
     what stands before the document. It works on bytes: all it touches is ASCII.
     """
-    return _REFERENCE.sub(_repaired_reference, _ILLEGAL.sub(b"", body.lstrip(_BEFORE_THE_DOCUMENT)))
+    legal = body.lstrip(_BEFORE_THE_DOCUMENT).translate(None, _CONTROLS)
+    for no_character in _NO_CHARACTERS:
+        legal = legal.replace(no_character, b"")
+    return _REFERENCE.sub(_repaired_reference, legal)
 
 
 def _repaired_reference(match: re.Match[bytes]) -> bytes:

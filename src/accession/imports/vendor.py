@@ -3,6 +3,7 @@
 from accession.bibliotheca.client import Account, BibliothecaAPI
 from accession.catalog.keys import account_key_of
 from accession.catalog.models import Collection
+from accession.settings import get_settings
 
 
 def api_for(collection: Collection) -> BibliothecaAPI:
@@ -17,4 +18,4 @@ def api_for(collection: Collection) -> BibliothecaAPI:
         account_key=account_key_of(collection),
         base_url=collection.base_url,
     )
-    return BibliothecaAPI(account)
+    return BibliothecaAPI(account, timeout_seconds=get_settings().vendor_timeout_seconds)
