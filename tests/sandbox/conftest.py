@@ -45,7 +45,21 @@ class Caller:
         account_id: str | None = None,
         at: datetime | None = None,
         library_id: str | None = None,
+        timeout_seconds: float = 10,
     ) -> httpx.Response:
+        request = self.request(path, key=key, account_id=account_id, at=at, library_id=library_id)
+        request.extensions["timeout"] = httpx.Timeout(timeout_seconds).as_dict()
+        return self.http.send(request)
+
+    def request(
+        self,
+        path: str,
+        *,
+        key: str | None = None,
+        account_id: str | None = None,
+        at: datetime | None = None,
+        library_id: str | None = None,
+    ) -> httpx.Request:
         account = self.running.account
         target = f"/cirrus/library/{library_id or account.library_id}/{path}"
         date = format_datetime(at or self.running.sandbox.clock(), usegmt=True)
@@ -55,7 +69,7 @@ class Caller:
             "3mcl-Authorization": f"3MCLAUTH {account_id or account.account_id}:{signed}",
             "3mcl-Version": "2.0",
         }
-        return self.http.get(f"{self.running.base_url}{target}", headers=headers)
+        return self.http.build_request("GET", f"{self.running.base_url}{target}", headers=headers)
 
     def records(self, query: str) -> list[etree._Element]:
         return self.documents(f"data/marc?{query}").findall(f"{MARC}record")

@@ -1,9 +1,11 @@
 """The stand-in vendor over real HTTP."""
 
+import socket
 import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from itertools import pairwise
@@ -16,6 +18,7 @@ from lxml import etree
 from accession.clock import utc_now
 from accession.errors import UserError
 from accession.sandbox.catalogue import Catalogue, Purchase
+from accession.sandbox.faults import Faults
 from accession.sandbox.server import (
     SANDBOX_ACCOUNT_KEY,
     Sandbox,
@@ -24,7 +27,8 @@ from accession.sandbox.server import (
     serve,
     signature,
 )
-from tests.sandbox.conftest import MARC, SINCE, UNTIL, Caller, item_ids, subfields
+from tests.local.machine import eventually
+from tests.sandbox.conftest import MARC, SINCE, UNTIL, Caller, Clock, item_ids, subfields
 
 ALL = f"startdate={SINCE:%Y-%m-%d}&enddate={UNTIL:%Y-%m-%dT%H:%M:%S}"
 
@@ -76,6 +80,16 @@ def test_a_wrong_signature_or_clock_is_refused_without_a_word(vendor: Caller, wr
     answer = vendor.get(f"data/marc?{ALL}", **wrong)  # type: ignore[arg-type]
     assert (answer.status_code, answer.content) == (401, b"")
     assert abs(parsedate_to_datetime(answer.headers["Date"]) - utc_now()) < timedelta(seconds=30)
+
+
+def test_answers_are_dated_by_the_clock_that_signatures_are_checked_against(
+    catalogue: Catalogue, http: httpx.Client
+) -> None:
+    with running_sandbox(Sandbox(catalogue, clock=Clock(UNTIL))) as running:
+        caller = Caller(running, http)
+        answers = [caller.get("items/a"), caller.get("items/a", key="wrong"), caller.get("no/such/call")]
+    assert [answer.status_code for answer in answers] == [200, 401, 404]
+    assert {answer.headers["Date"] for answer in answers} == {"Thu, 01 Jan 2026 00:00:00 GMT"}
 
 
 @pytest.mark.parametrize("minutes", [-4, 4])
@@ -240,6 +254,19 @@ def test_gateway_and_load_faults_have_their_statuses(moody: Caller) -> None:
         assert (answer.status_code, answer.headers.get("Retry-After")) == (status, retry_after)
 
 
+def test_how_long_to_wait_is_a_setting(catalogue: Catalogue, http: httpx.Client) -> None:
+    faults = Faults.parse("unavailable=1")
+    with running_sandbox(Sandbox(catalogue, faults=faults, retry_after_seconds=0)) as running:
+        assert Caller(running, http).get("items/a").headers["Retry-After"] == "0"
+
+
+def test_error_documents_come_with_status_500_too(moody: Caller) -> None:
+    moody.misbehave("error-document-500=1")
+    answer = moody.get("items/a")
+    assert answer.status_code == 500
+    assert etree.fromstring(answer.content).findtext("Message") in ("Unknown error", "Authentication failed")
+
+
 def test_error_documents_say_both_things_that_the_vendor_says(moody: Caller) -> None:
     moody.misbehave("error-document=1")
     answers = [moody.documents("items/a") for _ in range(2)]
@@ -253,10 +280,22 @@ def test_a_web_page_comes_with_status_200(moody: Caller) -> None:
     assert answer.text.startswith("<html>")
 
 
-def test_a_blank_answer_never_comes_twice_running_for_one_url(moody: Caller) -> None:
+def test_a_blank_answer_never_comes_twice_running_for_one_url_whoever_asks_in_between(
+    catalogue: Catalogue, http: httpx.Client
+) -> None:
+    clock = Clock(UNTIL)
+    with running_sandbox(Sandbox(catalogue, faults=Faults.parse("blank=1"), clock=clock)) as running:
+        caller = Caller(running, http)
+        lengths = [len(caller.get(f"data/marc?{ALL}").content) for _ in range(4)]
+        assert [length > 0 for length in lengths] == [False, True, True, True]
+        clock.moment += timedelta(minutes=10)
+        assert caller.get(f"data/marc?{ALL}").content == b""
+        assert caller.get(f"data/marc?{ALL}").content != b""
+
+
+def test_items_can_be_blank_every_time_for_there_it_means_nothing(moody: Caller) -> None:
     moody.misbehave("blank=1")
-    lengths = [len(moody.get(f"data/marc?{ALL}").content) for _ in range(4)]
-    assert [length > 0 for length in lengths] == [False, True, False, True]
+    assert [moody.get("items/a").content for _ in range(3)] == [b"", b"", b""]
 
 
 def test_a_window_without_records_can_be_blank_every_time(moody: Caller) -> None:
@@ -279,6 +318,85 @@ def test_a_dropped_connection_ends_in_mid_body(moody: Caller) -> None:
     moody.misbehave("drop=1")
     with pytest.raises(httpx.RemoteProtocolError, match="closed connection"):
         moody.get(f"data/marc?{ALL}")
+
+
+def test_a_length_can_promise_more_than_comes(moody: Caller) -> None:
+    whole = moody.get("items/a").content
+    moody.misbehave("long-length=1")
+    with pytest.raises(httpx.RemoteProtocolError, match=rf"received {len(whole)} bytes, expected"):
+        moody.get("items/a")
+
+
+def test_a_length_can_promise_half_of_what_comes(moody: Caller) -> None:
+    whole = moody.get("items/a").content
+    moody.misbehave("short-length=1")
+    half = moody.get("items/a").content
+    assert whole.startswith(half)
+    assert len(half) == len(whole) // 2
+    request = moody.request("items/a")
+    lines = [f"GET {request.url.raw_path.decode()} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in request.headers.items()]
+    with socket.create_connection((request.url.host, request.url.port or 0), timeout=10) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        received = b""
+        while not received.endswith(whole[-len(half) :]):
+            received += connection.recv(65_536)
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert f"content-length: {len(half)}".encode() in head.lower()
+    assert body == whole
+
+
+def test_what_is_said_to_be_gzip_can_be_none(moody: Caller) -> None:
+    moody.misbehave("gzip-plain=1")
+    with pytest.raises(httpx.DecodingError):
+        moody.get("items/a")
+
+
+def test_gzip_can_end_before_a_byte_is_out_of_it(moody: Caller) -> None:
+    moody.misbehave("gzip-cut=1")
+    answer = moody.get(f"data/marc?{ALL}")
+    assert int(answer.headers["Content-Length"]) > 0
+    assert answer.content == b""
+
+
+def test_nothing_comes_until_the_client_gives_up(moody: Caller) -> None:
+    moody.misbehave("silent=1")
+    with pytest.raises(httpx.ReadTimeout):
+        moody.get("items/a", timeout_seconds=0.1)
+    moody.misbehave("")
+    assert moody.get("items/a").status_code == 200
+
+
+@pytest.mark.parametrize("fault", ["silent", "drip"])
+def test_who_waits_for_the_end_of_an_answer_without_one_does_not_keep_the_sandbox_open(
+    catalogue: Catalogue, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with httpx.Client() as client, ThreadPoolExecutor(1) as threads:
+        with running_sandbox(Sandbox(catalogue, faults=Faults.parse(f"{fault}=1"))) as running:
+            waiting = threads.submit(Caller(running, client).get, "items/a")
+            eventually(lambda: running.statistics()["faults"], 10)
+        assert waiting.exception(10) or waiting.result().status_code == 500
+    assert "Exception" not in caplog.text
+
+
+@pytest.mark.parametrize(("fault", "enough"), [("drip", 100), ("endless", 25_000_000)])
+def test_an_answer_can_go_on_without_end(moody: Caller, fault: str, enough: int) -> None:
+    whole = moody.get("items/a").content
+    moody.misbehave(f"{fault}=1")
+    taken = bytearray()
+    with closing(moody.http.send(moody.request("items/a"), stream=True)) as answer:
+        for piece in answer.iter_bytes():
+            taken += piece
+            if len(taken) > enough:
+                break
+    assert taken.rstrip() == whole
+
+
+def test_a_page_can_be_larger_than_anybody_would_read(moody: Caller) -> None:
+    moody.misbehave("oversized=1")
+    answer = moody.get(f"data/marc?{ALL}")
+    assert int(answer.headers["Content-Length"]) == len(answer.content) > 20 * 1024 * 1024
+    assert len(etree.fromstring(answer.content.rstrip())) == 50
 
 
 def test_a_redirect_leads_elsewhere(moody: Caller) -> None:

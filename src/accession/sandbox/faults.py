@@ -1,10 +1,13 @@
 """How the stand-in vendor misbehaves on request, and what that looks like on the wire."""
 
-from collections.abc import Mapping
+import asyncio
+import gzip
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from accession.errors import UserError
@@ -17,19 +20,26 @@ class Fault(StrEnum):
 
     # Instead of the answer; at most one of them strikes a request.
     BAD_GATEWAY = "bad-gateway"  # 502 with a proxy's page
-    UNAVAILABLE = "unavailable"  # 503, Retry-After 1
-    TOO_MANY = "too-many"  # 429, Retry-After 1
+    UNAVAILABLE = "unavailable"  # 503, Retry-After as the sandbox's `retry_after_seconds`
+    TOO_MANY = "too-many"  # 429, Retry-After likewise
     ERROR_500 = "error-500"  # 500, "The server has encountered an error"
     ERROR_DOCUMENT = (
         "error-document"  # 200 with an Error, "Unknown error" and "Authentication failed" in turn
     )
+    ERROR_DOCUMENT_500 = "error-document-500"  # 500 with the same
     HTML = "html"  # 200 with a web page
-    BLANK = (
-        "blank"  # 200 without a body, but never twice running for one URL, which would mean "nothing here"
-    )
+    BLANK = "blank"  # 200 without a body; where that can mean "nothing here", once in ten minutes for a URL
     TRUNCATED = "truncated"  # 200 whose XML ends early, with a fitting Content-Length
     DROP = "drop"  # the connection is closed in mid-body
+    LONG_LENGTH = "long-length"  # a Content-Length of more than comes before the connection is closed
+    SHORT_LENGTH = "short-length"  # a Content-Length of half of what comes
+    GZIP_PLAIN = "gzip-plain"  # said to be gzip, which it is not
+    GZIP_CUT = "gzip-cut"  # gzip that ends within its first bytes, with a fitting Content-Length
     REDIRECT = "redirect"  # 302 to another path
+    SILENT = "silent"  # nothing, until the client hangs up
+    DRIP = "drip"  # the answer, and then blanks without end, fifty a second
+    ENDLESS = "endless"  # the answer, and then blanks without end, as fast as the client takes them
+    OVERSIZED = "oversized"  # the answer, and then 21 MiB of blanks, with a fitting Content-Length
     # In the answer: any of them may strike together, each where it applies.
     SLOW = "slow"  # later by the sandbox's `slow_ms`
     ENTITIES = "entities"  # data/marc: undefined HTML entities in 520
@@ -45,7 +55,15 @@ class Fault(StrEnum):
     REPEAT_EVENTS = "repeat-events"  # data/cloudevents: the first ten events stand there once more
 
 
-_BREAKING = tuple(Fault)[: tuple(Fault).index(Fault.SLOW)]
+BREAKING = tuple(Fault)[: tuple(Fault).index(Fault.SLOW)]
+"""The faults that come instead of the answer."""
+
+WRITE = "accession.sandbox.write"
+"""The key in a request's scope under which the server offers to send bytes that are not HTTP."""
+
+_GZIP = {"Content-Encoding": "gzip"}
+_GZIP_HEADER_SIZE = 10
+_OVERSIZE = 21 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -66,9 +84,9 @@ class Faults:
         shares = dict(_parse_part(part) for part in parts)
         if len(shares) < len(parts):
             raise UserError(f'The faults "{spec}" name one fault twice: give each a single share.')
-        if sum(shares.get(fault, 0) for fault in _BREAKING) > 1 + 1e-9:
+        if sum(shares.get(fault, 0) for fault in BREAKING) > 1 + 1e-9:
             raise UserError(
-                f'The faults "{spec}" sum up to more than 1: lower the shares of {", ".join(_BREAKING)}.'
+                f'The faults "{spec}" sum up to more than 1: lower the shares of {", ".join(BREAKING)}.'
             )
         return cls(shares, seed)
 
@@ -77,35 +95,39 @@ class Faults:
         dice = seeded(f"faults {self.seed} {number}")
         drawn = dice.random()
         struck = set()
-        for fault in _BREAKING:
+        for fault in BREAKING:
             share = self.shares.get(fault, 0)
             if 0 <= drawn < share:
                 struck.add(fault)
             drawn -= share
         struck |= {
-            fault for fault in Fault if fault not in _BREAKING and dice.random() < self.shares.get(fault, 0)
+            fault for fault in Fault if fault not in BREAKING and dice.random() < self.shares.get(fault, 0)
         }
         return frozenset(struck)
 
 
 def breaking(struck: frozenset[Fault]) -> Fault | None:
     """The one of them that replaces the answer."""
-    return next((fault for fault in _BREAKING if fault in struck), None)
+    return next((fault for fault in BREAKING if fault in struck), None)
 
 
-def broken_answer(fault: Fault, body: bytes, number: int) -> Response:
+def broken_answer(fault: Fault, body: bytes, number: int, retry_after_seconds: int = 1) -> Response:
     """What the client gets instead of an answer with this body. `number` is the request's."""
+    wait = {"Retry-After": str(retry_after_seconds)}
+    complaint = error_document(("Unknown error", "Authentication failed")[number % 2])
     match fault:
         case Fault.BAD_GATEWAY:
             return Response(_page("502 Bad Gateway"), 502, media_type="text/html")
         case Fault.UNAVAILABLE:
-            return Response(_page("503 Service Unavailable"), 503, {"Retry-After": "1"}, "text/html")
+            return Response(_page("503 Service Unavailable"), 503, wait, "text/html")
         case Fault.TOO_MANY:
-            return Response(_page("429 Too Many Requests"), 429, {"Retry-After": "1"}, "text/html")
+            return Response(_page("429 Too Many Requests"), 429, wait, "text/html")
         case Fault.ERROR_500:
             return Response("The server has encountered an error", 500, media_type="text/plain")
         case Fault.ERROR_DOCUMENT:
-            return Xml(error_document(("Unknown error", "Authentication failed")[number % 2]))
+            return Xml(complaint)
+        case Fault.ERROR_DOCUMENT_500:
+            return Xml(complaint, 500)
         case Fault.HTML:
             return Response(_page("cloudLibrary is undergoing maintenance"), media_type="text/html")
         case Fault.BLANK:
@@ -113,9 +135,25 @@ def broken_answer(fault: Fault, body: bytes, number: int) -> Response:
         case Fault.TRUNCATED:
             return Xml(body[: len(body) * 2 // 3])
         case Fault.DROP:
-            return _Dropped(body)
+            return _Dropped(body[: len(body) // 2], promised=len(body))
+        case Fault.LONG_LENGTH:
+            return _Dropped(body, promised=len(body) + 1000)
+        case Fault.SHORT_LENGTH:
+            return _Overrun(body)
+        case Fault.GZIP_PLAIN:
+            return Xml(body, headers=_GZIP)
+        case Fault.GZIP_CUT:
+            return Xml(gzip.compress(body)[:_GZIP_HEADER_SIZE], headers=_GZIP)
         case Fault.REDIRECT:
             return RedirectResponse("/maintenance", 302)
+        case Fault.SILENT:
+            return _Silent()
+        case Fault.DRIP:
+            return _Unending(_and_blanks(body, 1, pause_seconds=0.02), media_type=Xml.media_type)
+        case Fault.ENDLESS:
+            return _Unending(_and_blanks(body, 64 * 1024), media_type=Xml.media_type)
+        case Fault.OVERSIZED:
+            return Xml(body + b" " * _OVERSIZE)
         case _:
             raise ValueError(f"{fault} does not replace an answer")
 
@@ -127,12 +165,51 @@ class Xml(Response):
 
 
 class _Dropped(Xml):
-    """Promises the whole body, sends half of it, and has the server close the connection."""
+    """Promises more than it sends, and has the server close the connection."""
+
+    def __init__(self, body: bytes, *, promised: int) -> None:
+        super().__init__(body, headers={"Content-Length": str(promised)})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        half = bytes(self.body[: len(self.body) // 2])
-        await send({"type": "http.response.body", "body": half, "more_body": True})
+        await send({"type": "http.response.body", "body": bytes(self.body), "more_body": True})
+
+
+class _Overrun(Xml):
+    """Promises half of the body, and sends all of it; the connection stays open."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = bytes(self.body)
+        half = len(body) // 2
+        await Xml(body[:half])(scope, receive, send)
+        # No server would send it as HTTP.
+        scope[WRITE](body[half:])
+
+
+class _Silent(Response):
+    """Never begins."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Cancelled is who still waits when the sandbox closes.
+        with suppress(asyncio.CancelledError):
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+
+class _Unending(StreamingResponse):
+    """Never ends, before the client hangs up."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(asyncio.CancelledError):
+            await super().__call__(scope, receive, send)
+
+
+async def _and_blanks(body: bytes, at_once: int, *, pause_seconds: float = 0) -> AsyncIterator[bytes]:
+    yield body
+    while True:
+        # Also without a pause: others get their turn, and hear of it when the client hangs up.
+        await asyncio.sleep(pause_seconds)
+        yield b" " * at_once
 
 
 def _page(heading: str) -> str:

@@ -13,7 +13,8 @@ wrong library id is 404. Events come in the order of their moments; of more than
 is the same for the same request) the later ones are left out; without a `startdate` they are those of the
 24 hours before the end; a window of more than 72 hours is 400 with an `Error` document, where the real
 vendor gives spurious results. A further copy of a title is no new purchase record, and a title without a
-copy is left out of `items`.
+copy is left out of `items`. Answers carry the `Date` of the clock that signatures are checked against. The
+faults that say `Retry-After` say it in seconds (a setting), though no source has seen the header.
 """
 
 import asyncio
@@ -28,22 +29,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from email.utils import format_datetime, parsedate_to_datetime
 from itertools import count
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from accession.clock import utc_now
 from accession.errors import UserError
 from accession.sandbox.activity import Activity
 from accession.sandbox.catalogue import Catalogue, Purchase, seeded
 from accession.sandbox.documents import error_document, event_batch, item_documents, marc_collection
-from accession.sandbox.faults import Fault, Faults, Xml, breaking, broken_answer
+from accession.sandbox.faults import WRITE, Fault, Faults, Xml, breaking, broken_answer
 
 SANDBOX_ACCOUNT_KEY = "sandbox-key-that-is-no-secret"
 """The key of the default account: printed, published, and good for nothing but a sandbox."""
@@ -53,6 +58,7 @@ ITEMS_LIMIT = 25
 EVENTS_LIMIT = (100, 150)
 _WIDEST_EVENTS_WINDOW = timedelta(hours=72)
 _CLOCK_TOLERANCE = timedelta(minutes=5)
+_NOT_BLANK_AGAIN = timedelta(minutes=10)
 _SCHEME = "3MCLAUTH"
 
 Struck = frozenset[Fault]
@@ -85,6 +91,7 @@ class Sandbox:
         *,
         latency_ms: int = 0,
         slow_ms: int = 2000,
+        retry_after_seconds: int = 1,
         end_included: bool = False,
         activity: Activity | None = None,
         clock: Callable[[], datetime] = utc_now,
@@ -92,7 +99,8 @@ class Sandbox:
         """Every signed request takes `latency_ms` longer, side by side with others. Without `activity`
         nothing happens to the copies. `clock` tells the vendor's time (UTC).
 
-        A request that the fault `slow` strikes takes `slow_ms` more. With `end_included` purchases and
+        A request that the fault `slow` strikes takes `slow_ms` more; one that `unavailable` or `too-many`
+        strikes is to be asked again after `retry_after_seconds`. With `end_included` purchases and
         events of the very second of a window's end belong to the window, and to the next one too.
         """
         self.catalogue = catalogue
@@ -100,6 +108,7 @@ class Sandbox:
         self.faults = faults or Faults()
         self.latency_ms = latency_ms
         self.slow_ms = slow_ms
+        self.retry_after_seconds = retry_after_seconds
         self.end_included = end_included
         self.clock = clock
         self.activity = activity or Activity(catalogue, 0, clock())
@@ -107,7 +116,7 @@ class Sandbox:
         self.requests = Counter({"marc": 0, "record": 0, "items": 0, "cloudevents": 0, "refused": 0})
         self.struck: Counter[str] = Counter()
         self._numbers = count(1)
-        self._blanked: set[str] = set()
+        self._blanked: dict[str, datetime] = {}
 
     def statistics(self) -> dict[str, Any]:
         """What `GET /sandbox/statistics` answers.
@@ -191,21 +200,24 @@ class Sandbox:
             answer = Xml(document(request, struck))
         except _BadRequestError as error:
             return Xml(error_document(str(error)), 400)
-        fault = self._breaking(request, struck)
+        fault = self._breaking(request, endpoint, struck)
         if fault is None:
             return answer
         self.struck[fault] += 1
-        return broken_answer(fault, bytes(answer.body), number)
+        return broken_answer(fault, bytes(answer.body), number, self.retry_after_seconds)
 
-    def _breaking(self, request: Request, struck: Struck) -> Fault | None:
+    def _breaking(self, request: Request, endpoint: str, struck: Struck) -> Fault | None:
         fault = breaking(struck)
-        target = _target(request)
-        # Two blanks running are the vendor's way to say "nothing here", which would be a lie, not a fault.
-        if fault is Fault.BLANK and target not in self._blanked:
-            self._blanked.add(target)
+        if fault is not Fault.BLANK or endpoint == "items":
             return fault
-        self._blanked.discard(target)
-        return None if fault is Fault.BLANK else fault
+        # Two blanks running are the vendor's way to say "nothing here", which would be a lie, not a fault.
+        # Others may ask the same in between, so it is not enough that there was another answer since.
+        target, now = _target(request), self.clock()
+        before = self._blanked.get(target)
+        if before is not None and now - before < _NOT_BLANK_AGAIN:
+            return None
+        self._blanked[target] = now
+        return fault
 
     def _refusal(self, request: Request) -> Response | None:
         if not self._signed(request):
@@ -327,6 +339,22 @@ def _number(request: Request, name: str, default: int) -> int:
     return int(text)
 
 
+@dataclass(frozen=True)
+class _Dated:
+    """An application whose every answer is dated by the clock."""
+
+    app: ASGIApp
+    clock: Callable[[], datetime]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Date"] = format_datetime(self.clock(), usegmt=True)
+            await send(message)
+
+        await self.app(scope, receive, send_dated)
+
+
 def make_app(sandbox: Sandbox) -> Starlette:
     """The sandbox as an ASGI application."""
 
@@ -367,7 +395,8 @@ def make_app(sandbox: Sandbox) -> Starlette:
             Route("/sandbox/faults", change_faults, methods=["POST"]),
             Route("/sandbox/remove/{item_id}", remove, methods=["POST"]),
             Route("/sandbox/activity/{per_hour}", change_activity, methods=["POST"]),
-        ]
+        ],
+        middleware=[Middleware(_Dated, clock=sandbox.clock)],
     )
 
 
@@ -434,9 +463,24 @@ def _base_url(listener: socket.socket) -> str:
     return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
+class _Connection(H11Protocol):
+    """Also lets an answer send bytes that are not HTTP."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        app = self.app
+
+        async def with_write(scope: Any, receive: Any, send: Any) -> None:
+            await app(scope | {WRITE: transport.write}, receive, send)
+
+        self.app = with_write
+
+
 def _server(sandbox: Sandbox) -> uvicorn.Server:
     config = uvicorn.Config(
         make_app(sandbox),
+        http=_Connection,
+        date_header=False,
         access_log=False,
         log_level="warning",
         log_config=None,
@@ -444,10 +488,13 @@ def _server(sandbox: Sandbox) -> uvicorn.Server:
         ws="none",
         timeout_graceful_shutdown=1,
     )
-    logging.getLogger("uvicorn.error").addFilter(_not_dropped_on_purpose)
+    logging.getLogger("uvicorn.error").addFilter(_not_on_purpose)
     return uvicorn.Server(config)
 
 
-def _not_dropped_on_purpose(record: logging.LogRecord) -> bool:
-    """Lets pass all that uvicorn reports but the answers that the fault `drop` ended early."""
-    return record.getMessage() != "ASGI callable returned without completing response."
+def _not_on_purpose(record: logging.LogRecord) -> bool:
+    """Lets pass all that uvicorn reports but the answers that faults do not begin, or do not end."""
+    return record.getMessage() not in (
+        "ASGI callable returned without starting response.",
+        "ASGI callable returned without completing response.",
+    )
