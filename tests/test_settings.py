@@ -116,6 +116,8 @@ def test_variables_that_are_no_settings_are_let_be(configure: Configure) -> None
         ("worker_concurrency", "0", "greater than or equal to 1"),
         ("worker_concurrency", "many", "a valid integer"),
         ("retry_backoff_seconds", "-1", "greater than or equal to 0"),
+        ("vendor_timeout_seconds", "0.5", "greater than or equal to 1"),
+        ("vendor_timeout_seconds", "301", "less than or equal to 300"),
         ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
     ],
 )
