@@ -3,72 +3,99 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.orm import Session
 
-from accession.catalog.ledger import Workflow, timestamp
 from accession.catalog.models import (
     ApplyOutbox,
+    Base,
     CirculationEvent,
-    Collection,
+    Classification,
+    Contribution,
+    Contributor,
     Edition,
     Identifier,
+    IdentifierEquivalent,
     LicensePool,
+    Link,
     PurchaseRecord,
     RejectedRecord,
+    Subject,
+    Timestamp,
 )
-from accession.catalog.queries import title_views
 
 Fingerprint = Mapping[str, Sequence[str]]
 
-# Moments differ from one import to the next. Copies reserved are known from events alone, so they depend on
-# whether a title was first told by an event or by a purchase.
-_NOT_COMPARED = {"collection", "updated_at", "licenses_reserved"}
+# Row ids, when a row was written, and the vendor's stamps in what it sent.
+_VOLATILE = {
+    *(
+        "id",
+        "created_at",
+        "updated_at",
+        "as_of",
+        "circulation_as_of",
+        "resolved_at",
+        "published_at",
+        "finish",
+    ),
+    *("marc", "raw_xml"),
+}
+
+# Whether an event was past at a snapshot, and what of the counts is a snapshot, depends on which came first,
+# and so do copies reserved, of which events alone tell.
+_OF_THE_ORDER = {
+    *("counted", "licenses_reserved"),
+    *("snapshot_owned", "snapshot_available", "snapshot_reserved", "snapshot_holds"),
+}
 
 
-def fingerprint(session: Session, collection: Collection) -> Fingerprint:
-    """Everything that the collection's catalogue, checkpoints and rejected records say, by kind.
+def fingerprint(session: Session, *, in_order: bool = False) -> Fingerprint:
+    """Everything that catalogue, checkpoints and rejected records of the only collection say, by kind.
 
-    Equal for two imports of one vendor that ended with a whole sweep, however they came about.
+    Equal for two imports of one vendor that ended with a whole sweep, however they came about. With
+    `in_order` also what depends on the order of the workflows: they ran one after the other.
     """
-    pools = (
-        select(Identifier.identifier)
-        .join(LicensePool, LicensePool.identifier_id == Identifier.id)
-        .where(LicensePool.collection_id == collection.id)
+    left_out = _VOLATILE if in_order else _VOLATILE | _OF_THE_ORDER
+
+    def said(model: type[Base]) -> list[ColumnElement[Any]]:
+        columns = model.__table__.columns
+        return [c for c in columns if c.name not in left_out and not _is_reference(c.name)]
+
+    title = Identifier.identifier
+    pools = select(title).join(LicensePool, LicensePool.identifier_id == Identifier.id)
+    editions = select(title).join(Edition, Edition.identifier_id == Identifier.id)
+    equivalents = select(title).join(
+        IdentifierEquivalent, IdentifierEquivalent.equivalent_id == Identifier.id
     )
-    records = pools.join(PurchaseRecord, PurchaseRecord.license_pool_id == LicensePool.id)
-    events = pools.join(CirculationEvent, CirculationEvent.license_pool_id == LicensePool.id)
-    rejected = select(RejectedRecord).where(RejectedRecord.collection_id == collection.id)
-    waiting = select(ApplyOutbox.id).join(ApplyOutbox.license_pool)
-    rows: Mapping[str, Iterable[Any]] = {
-        "titles": (_title(view) for view in title_views(session, collection=collection.name)),
-        "editions": session.execute(
-            pools.join(Edition, Edition.identifier_id == Identifier.id).add_columns(
-                Edition.content_hash, Edition.subtitle, Edition.on_sale
-            )
-        ),
-        "purchase records": session.execute(
-            records.add_columns(
-                PurchaseRecord.purchased_on, PurchaseRecord.content_hash, func.length(PurchaseRecord.marc)
-            )
-        ),
-        "events": session.execute(
-            events.add_columns(
-                CirculationEvent.event_id, CirculationEvent.event_type, CirculationEvent.occurred_at
-            )
-        ),
-        "rejected records": (
-            (r.workflow, r.purchased_on, r.reason, r.content_hash, r.resolved_at)
-            for r in session.scalars(rejected)
-        ),
-        "sweep's counter": [timestamp(session, collection, Workflow.CIRCULATION).counter],
-        "left to apply": session.scalars(waiting.where(LicensePool.collection_id == collection.id)),
+    queries: Mapping[str, Select[Any]] = {
+        "pools": pools.add_columns(*said(LicensePool)),
+        "purchase records": pools.join(PurchaseRecord).add_columns(*said(PurchaseRecord)),
+        "events": pools.join(CirculationEvent).add_columns(*said(CirculationEvent)),
+        "editions": editions.add_columns(*said(Edition)),
+        "contributions": editions.join(Contribution)
+        .join(Contributor)
+        .add_columns(*said(Contribution), *said(Contributor)),
+        "classifications": editions.join(Classification)
+        .join(Subject)
+        .add_columns(*said(Classification), *said(Subject)),
+        "links": editions.join(Link).add_columns(*said(Link)),
+        "equivalents": equivalents.add_columns(*said(IdentifierEquivalent)),
+        "identifiers": select(*said(Identifier)),
+        "rejected records": select(*said(RejectedRecord), RejectedRecord.resolved_at.is_(None)),
+        "checkpoints": select(*said(Timestamp), Timestamp.finish.is_(None)),
+        "left to apply": select(*said(ApplyOutbox)),
     }
-    return {name: sorted(map(_line, found)) for name, found in rows.items()}
+    return {
+        name: sorted(json.dumps(tuple(row), default=str) for row in session.execute(query))
+        for name, query in queries.items()
+    }
+
+
+def _is_reference(name: str) -> bool:
+    return name.endswith("_id") and name != "event_id"
 
 
 def difference(expected: Fingerprint, found: Fingerprint) -> list[str]:
@@ -83,14 +110,6 @@ def difference(expected: Fingerprint, found: Fingerprint) -> list[str]:
 def digest(found: Fingerprint) -> str:
     """The fingerprint as twelve characters."""
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _title(view: Any) -> dict[str, Any]:
-    return {name: value for name, value in asdict(view).items() if name not in _NOT_COMPARED}
-
-
-def _line(row: Any) -> str:
-    return json.dumps(tuple(row) if isinstance(row, Row) else row, default=str)
 
 
 def _without(lines: Sequence[str], others: Sequence[str]) -> list[str]:

@@ -2,37 +2,23 @@
 the next one completes."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any
 
 import pytest
 from pydantic import SecretStr
 from redis import Redis
-from sqlalchemy import ColumnElement, Select, select, text
+from sqlalchemy import select
 
 from accession.catalog.collections import add_collection
 from accession.catalog.ledger import Workflow
 from accession.catalog.models import (
-    ApplyOutbox,
-    Base,
-    CirculationEvent,
-    Classification,
     Collection,
-    Contribution,
-    Contributor,
-    Edition,
     Identifier,
-    IdentifierEquivalent,
     LicensePool,
-    Link,
-    PurchaseRecord,
-    RejectedRecord,
-    Subject,
-    Timestamp,
 )
 from accession.clock import utc_now
 from accession.database import transaction
@@ -42,6 +28,8 @@ from accession.sandbox.catalogue import Catalogue, build_catalogue
 from accession.sandbox.faults import BREAKING, Fault, Faults
 from accession.sandbox.server import RunningSandbox, Sandbox, running_sandbox
 from accession.settings import get_settings, use_settings
+from tests.chaos.fingerprint import Fingerprint, fingerprint
+from tests.conftest import empty_database
 from tests.making import day
 from tests.tasks.conftest import Broker, Chains, checkpoint, counter, running_worker, set_checkpoint, today_is
 from tests.tasks.conftest import runs as ledger
@@ -97,9 +85,9 @@ def vendor(
 
 def customer(vendor: RunningSandbox, stock: Stock, *, account_key: str | None = None) -> Collection:
     """The only collection there is, of which nothing is imported yet."""
+    empty_database()
     with transaction() as session:
         session.expire_on_commit = False
-        session.execute(text(f"TRUNCATE {', '.join(Base.metadata.tables)} RESTART IDENTITY CASCADE"))
         collection = add_collection(
             session,
             name="Alder Library",
@@ -154,6 +142,9 @@ def complete(chains: Chains, stock: Stock, collection: Collection, workflow: Wor
     for _ in range(runs):
         run = chains.imported(collection, workflow)
         if run.state == "succeeded":
+            complete_up_to = checkpoint(collection.id, workflow)
+            assert complete_up_to is not None
+            assert complete_up_to >= NOW - timedelta(minutes=5)
             return
         assert (run.error or "").startswith('Collection "Alder Library": the ')
         assert_nothing_is_left_behind(chains, stock, collection)
@@ -162,54 +153,10 @@ def complete(chains: Chains, stock: Stock, collection: Collection, workflow: Wor
 
 # What came of it
 
-Fingerprint = dict[str, list[tuple[Any, ...]]]
-
-# Row ids, when a row was written, and the vendor's stamps in what it sent.
-_VOLATILE = frozenset({"id", "created_at", "updated_at", "as_of", "circulation_as_of", "marc", "raw_xml"})
-
-
-def _said(model: type[Base]) -> list[ColumnElement[Any]]:
-    columns = model.__table__.columns
-    return [c for c in columns if c.name not in _VOLATILE and not c.name.endswith("_id")]
-
-
-def _queries() -> Mapping[str, Select[Any]]:
-    title = Identifier.identifier
-    pools = select(title).join(LicensePool, LicensePool.identifier_id == Identifier.id)
-    editions = select(title).join(Edition, Edition.identifier_id == Identifier.id)
-    return {
-        "pools": pools.add_columns(*_said(LicensePool)),
-        "purchase records": pools.join(PurchaseRecord).add_columns(*_said(PurchaseRecord)),
-        "events": pools.join(CirculationEvent).add_columns(
-            CirculationEvent.event_id, *_said(CirculationEvent)
-        ),
-        "editions": editions.add_columns(*_said(Edition)),
-        "contributions": editions.join(Contribution)
-        .join(Contributor)
-        .add_columns(*_said(Contribution), *_said(Contributor)),
-        "classifications": editions.join(Classification)
-        .join(Subject)
-        .add_columns(*_said(Classification), *_said(Subject)),
-        "links": editions.join(Link).add_columns(*_said(Link)),
-        "equivalents": select(title, *_said(IdentifierEquivalent)).join(
-            IdentifierEquivalent, IdentifierEquivalent.equivalent_id == Identifier.id
-        ),
-        "identifiers": select(*_said(Identifier)),
-        "rejected records": select(*_said(RejectedRecord)),
-        "outbox": select(*_said(ApplyOutbox)),
-        "checkpoints": select(
-            Timestamp.service, Timestamp.counter, Timestamp.finish >= NOW - timedelta(minutes=5)
-        ),
-    }
-
 
 def _fingerprint() -> Fingerprint:
-    """All that is known of the collection, by table."""
     with transaction() as session:
-        return {
-            name: sorted((tuple(row) for row in session.execute(query)), key=repr)
-            for name, query in _queries().items()
-        }
+        return fingerprint(session, in_order=True)
 
 
 @dataclass(frozen=True)
@@ -225,7 +172,7 @@ def reference(chains: Chains, stock: Stock) -> Reference:
         collection = customer(running, stock)
         import_everything(chains, running, stock, collection)
         told = running.statistics()
-        fingerprint = _fingerprint()
+        found = _fingerprint()
         assert _counts() == {
             title["id"]: (title["copies"], title["available"], title["holds"])
             if title["listed"]
@@ -233,11 +180,11 @@ def reference(chains: Chains, stock: Stock) -> Reference:
             for title in running.sandbox.titles()
             if title["usable"]
         }
-    assert len(fingerprint["purchase records"]) == told["usable_titles"]
-    assert len(fingerprint["rejected records"]) == told["unusable_records"]
-    assert len(fingerprint["events"]) == sum(told["activity"]["events"].values())
-    assert fingerprint["outbox"] == []
-    return Reference(stock, fingerprint)
+    assert len(found["purchase records"]) == told["usable_titles"]
+    assert len(found["rejected records"]) == told["unusable_records"]
+    assert len(found["events"]) == sum(told["activity"]["events"].values())
+    assert not found["left to apply"]
+    return Reference(stock, found)
 
 
 def _counts() -> dict[str, tuple[int, int, int]]:

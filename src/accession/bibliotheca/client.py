@@ -229,7 +229,7 @@ class BibliothecaAPI:
             except RETRYABLE as error:
                 if _asks_to_wait(error) or self._clock() > hurry_until:
                     raise
-                log.debug("a spoilt answer is asked for again", reason=str(error))
+                log.info("a spoilt answer is asked for again", reason=str(error))
         return call()
 
     def _get_unless_blank_twice(self, call: str, *, quotable: bool = True) -> _Answer | None:
