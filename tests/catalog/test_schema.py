@@ -3,19 +3,21 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, func, inspect, select, text
+from sqlalchemy import Engine, MetaData, Table, func, inspect, select, text
 from sqlalchemy.orm import Session
 
 from accession.catalog import schema
 from accession.catalog.apply import apply_outbox, put_in_outbox
 from accession.catalog.circulation import record_events
 from accession.catalog.counts import Counts
-from accession.catalog.ledger import Workflow, note_swept, open_run, timestamp
-from accession.catalog.models import Base, Edition, LicensePool
+from accession.catalog.ledger import Workflow, note_swept, open_run, queue_runs, timestamp
+from accession.catalog.models import ACTIVE_STATES, Base, Collection, Edition, LicensePool
+from accession.catalog.records import Rejection, StoredRecord, keep_rejected, store_purchase_records
 from accession.errors import UserError
 from tests.making import (
     NOON,
@@ -23,6 +25,7 @@ from tests.making import (
     event_data,
     make_collection,
     make_pool,
+    scratch_database,
     title_data,
     wait_for_blocked,
 )
@@ -42,6 +45,8 @@ def put_something_everywhere(engine: Engine) -> None:
         put_in_outbox(session, [(pool, title_data("abc", title="Later"))])
         record_events(session, collection, {"abc": pool}, [event_data("1", "CHECKOUT", "abc", at=NOON)])
         note_swept(session, collection, after_id=0, last_id=None, told=[pool.identifier_id], at=NOON)
+        store_purchase_records(session, [StoredRecord(pool, NOON.date(), b"marc", "hash")])
+        keep_rejected(session, collection, NOON.date(), [Rejection("It has no id.", "<record/>", "hash")])
         timestamp(session, collection, Workflow.PURCHASES)
         open_run(session, collection.id, Workflow.PURCHASES, "task", {"offset": 1})
         session.commit()
@@ -64,6 +69,38 @@ def test_migrations_make_exactly_what_the_models_say(scratch: Engine) -> None:
             connection, opts={"compare_type": True, "compare_server_default": True}
         )
         assert compare_metadata(context, Base.metadata) == []
+
+
+def spelled_out(engine: Engine) -> dict[str, list[Any]]:
+    """Every constraint, index and column as PostgreSQL itself writes them, conditions included."""
+    statements = {
+        "constraints": "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid)"
+        " FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND conrelid != 0",
+        "indexes": "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+        "columns": "SELECT table_name, column_name, data_type, is_nullable, column_default"
+        " FROM information_schema.columns WHERE table_schema = 'public'",
+    }
+    with engine.connect() as connection:
+        return {
+            what: sorted(
+                map(str, (row for row in connection.execute(text(query)) if "alembic" not in row[0]))
+            )
+            for what, query in statements.items()
+        }
+
+
+def test_conditions_of_constraints_and_indexes_are_those_of_the_models_too(scratch: Engine) -> None:
+    schema.upgrade(scratch)
+    with scratch_database() as other:
+        Base.metadata.create_all(other)
+        of_models = spelled_out(other)
+
+    of_migrations = spelled_out(scratch)
+
+    assert of_migrations == of_models
+    assert any("ck_runs_records_kept" in line for line in of_migrations["constraints"])
+    (active,) = (line for line in of_migrations["indexes"] if "ix_runs_active" in line)
+    assert all(f"'{state}'::text" in active for state in ACTIVE_STATES)
 
 
 def test_an_upgrade_of_a_current_database_changes_nothing(scratch: Engine) -> None:
@@ -107,6 +144,94 @@ def test_counts_from_before_there_were_events_are_the_last_snapshot(scratch: Eng
     with Session(scratch) as session:
         pool = session.scalars(select(LicensePool)).one()
         assert pool.counts == pool.snapshot == Counts(5, 2, 1, 3)
+
+
+RUNS = (
+    "INSERT INTO runs (collection_id, workflow, task_id, state, cursor, pages, records_fetched,"
+    " records_rejected, titles_new, titles_changed, repairs, started_at, updated_at)"
+    " SELECT id, :workflow, :task_id, :state, '{\"offset\": 51}', 3, :fetched, :rejected, 7, 5, 1,"
+    " '2024-05-01', '2024-05-02' FROM collections"
+)
+REJECTED = (
+    "INSERT INTO rejected_records (collection_id, purchased_on, reason, raw_xml, content_hash, created_at)"
+    " SELECT id, '2024-05-01', 'It has no title identifier (001).', '<record/>', :hash, '2024-05-02'"
+    " FROM collections"
+)
+
+
+def rows_of(engine: Engine, name: str) -> list[dict[str, Any]]:
+    """Every row of a table as it is now, whichever columns it has."""
+    table = Table(name, MetaData(), autoload_with=engine)
+    with engine.connect() as connection:
+        rows = connection.execute(select(table).order_by(*table.primary_key)).mappings()
+        return [dict(row) for row in rows]
+
+
+def without(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name != column} for row in rows]
+
+
+def test_runs_and_rejected_records_from_before_each_record_was_accounted_for_are_kept(
+    scratch: Engine,
+) -> None:
+    schema.upgrade(scratch)
+    schema.downgrade(scratch, "0002")
+    with Session(scratch) as session:
+        make_collection(session, "Alder Library")
+    with scratch.begin() as connection:
+        columns = ("workflow", "state", "task_id", "fetched", "rejected")
+        runs_before = [
+            ("purchases", "succeeded", "task-1", 60, 3),
+            ("purchases", "failed", "task-2", 5, 5),
+            ("events", "running", "task-3", 94, 0),
+            ("circulation", "retrying", "task-4", 0, 0),
+        ]
+        connection.execute(text(RUNS), [dict(zip(columns, run, strict=True)) for run in runs_before])
+        connection.execute(text(REJECTED), [{"hash": "one"}, {"hash": "two"}])
+    runs, rejected = rows_of(scratch, "runs"), rows_of(scratch, "rejected_records")
+
+    schema.upgrade(scratch)
+
+    upgraded = rows_of(scratch, "runs")
+    assert [run["records_stored"] for run in upgraded] == [57, 0, 94, 0]
+    assert without(upgraded, "records_stored") == runs
+    kept = rows_of(scratch, "rejected_records")
+    assert [record["workflow"] for record in kept] == ["purchases", "purchases"]
+    assert without(kept, "workflow") == rejected
+
+    schema.downgrade(scratch, "0002")
+
+    assert (rows_of(scratch, "runs"), rows_of(scratch, "rejected_records")) == (runs, rejected)
+
+
+def test_a_downgrade_loses_queued_runs_and_rejected_events_and_nothing_else(scratch: Engine) -> None:
+    schema.upgrade(scratch)
+    put_something_everywhere(scratch)
+    with Session(scratch) as session:
+        collection = session.scalars(select(Collection)).one()
+        open_run(session, collection.id, Workflow.EVENTS, "begun", {"start": None})
+        queue_runs(session, Workflow.CIRCULATION, {collection.id: "queued"}, {})
+        rejection = Rejection("Its moment cannot be read.", "<CloudLibraryEvent/>", "another hash")
+        keep_rejected(session, collection, NOON.date(), [rejection], workflow=Workflow.EVENTS)
+        session.commit()
+    everything = {table: rows_of(scratch, table) for table in Base.metadata.tables}
+
+    schema.downgrade(scratch, "0002")
+    left = {table: rows_of(scratch, table) for table in Base.metadata.tables}
+    schema.upgrade(scratch)
+    again = {table: rows_of(scratch, table) for table in Base.metadata.tables}
+
+    assert all(everything.values())
+    kept = {
+        "runs": [run for run in everything["runs"] if run["state"] != "queued"],
+        "rejected_records": [r for r in everything["rejected_records"] if r["workflow"] == "purchases"],
+    }
+    assert (len(kept["runs"]), len(kept["rejected_records"])) == (2, 1)
+    assert again == everything | kept
+    assert left == everything | {
+        "runs": without(kept["runs"], "records_stored"),
+        "rejected_records": without(kept["rejected_records"], "workflow"),
+    }
 
 
 def test_two_programs_that_upgrade_at_once_take_turns(scratch: Engine) -> None:
