@@ -9,9 +9,11 @@ from typing import Any
 from uuid import uuid4
 
 from pydantic import SecretStr
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, Engine, MetaData, Table, event, select, text
 from sqlalchemy.orm import Session
 
+from accession.catalog.apply import apply_outbox, put_in_outbox
+from accession.catalog.circulation import record_events
 from accession.catalog.collections import add_collection
 from accession.catalog.data import (
     BibliographicData,
@@ -28,7 +30,9 @@ from accession.catalog.data import (
     SubjectScheme,
     TitleData,
 )
+from accession.catalog.ledger import Workflow, note_swept, open_run, timestamp
 from accession.catalog.models import Collection, LicensePool
+from accession.catalog.records import Rejection, StoredRecord, keep_rejected, store_purchase_records
 from accession.database import engine, make_engine
 
 SOURCE = "Bibliotheca"
@@ -62,6 +66,22 @@ def make_pool(session: Session, collection: Collection, identifier: str) -> Lice
     )
     session.commit()
     return pool
+
+
+def put_something_everywhere(engine: Engine) -> None:
+    """A collection with a row in every table; committed."""
+    with Session(engine) as session:
+        collection = make_collection(session, "Alder Library")
+        pool = make_pool(session, collection, "abc")
+        apply_outbox(session, put_in_outbox(session, [(pool, title_data("abc"))]))
+        put_in_outbox(session, [(pool, title_data("abc", title="Later"))])
+        record_events(session, collection, {"abc": pool}, [event_data("1", "CHECKOUT", "abc", at=NOON)])
+        note_swept(session, collection, after_id=0, last_id=None, told=[pool.identifier_id], at=NOON)
+        store_purchase_records(session, [StoredRecord(pool, NOON.date(), b"marc", "hash")])
+        keep_rejected(session, collection, NOON.date(), [Rejection("It has no id.", "<record/>", "hash")])
+        timestamp(session, collection, Workflow.PURCHASES)
+        open_run(session, collection.id, Workflow.PURCHASES, "task", {"offset": 1})
+        session.commit()
 
 
 def person(sort_name: str, role: Role = Role.AUTHOR) -> ContributorData:
@@ -175,11 +195,12 @@ def wait_for_blocked(connection: Connection, count: int) -> None:
 
 
 @contextmanager
-def scratch_database() -> Iterator[Engine]:
-    """An engine on a database of its own, without a table, on this process's server."""
+def scratch_database(template: str = "template1") -> Iterator[Engine]:
+    """An engine on a database of its own, without a table or with those of the template, on this process's
+    server."""
     name = f"scratch_{uuid4().hex}"
     with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as admin:
-        admin.execute(text(f"CREATE DATABASE {name}"))
+        admin.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
         scratch = make_engine(engine().url.set(database=name).render_as_string(hide_password=False))
         try:
             yield scratch
@@ -201,3 +222,11 @@ def statements_of(connections: Engine) -> Iterator[list[str]]:
         yield sent
     finally:
         event.remove(connections, "before_cursor_execute", note)
+
+
+def rows_of(engine: Engine, name: str) -> list[dict[str, Any]]:
+    """Every row of a table as it is now, whichever columns it has."""
+    table = Table(name, MetaData(), autoload_with=engine)
+    with engine.connect() as connection:
+        rows = connection.execute(select(table).order_by(*table.primary_key)).mappings()
+        return [dict(row) for row in rows]

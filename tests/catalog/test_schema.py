@@ -8,25 +8,22 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, MetaData, Table, func, inspect, select, text
+from sqlalchemy import Engine, func, inspect, select, text
 from sqlalchemy.orm import Session
 
 from accession.catalog import schema
-from accession.catalog.apply import apply_outbox, put_in_outbox
-from accession.catalog.circulation import record_events
 from accession.catalog.counts import Counts
-from accession.catalog.ledger import Workflow, note_swept, open_run, queue_runs, timestamp
+from accession.catalog.ledger import Workflow, open_run, queue_runs
 from accession.catalog.models import ACTIVE_STATES, Base, Collection, Edition, LicensePool
-from accession.catalog.records import Rejection, StoredRecord, keep_rejected, store_purchase_records
+from accession.catalog.records import Rejection, keep_rejected
 from accession.errors import UserError
 from tests.making import (
     NOON,
     PATIENCE,
-    event_data,
     make_collection,
-    make_pool,
+    put_something_everywhere,
+    rows_of,
     scratch_database,
-    title_data,
     wait_for_blocked,
 )
 
@@ -35,21 +32,6 @@ TAKING_TURNS = 20140101
 
 def tables(engine: Engine) -> set[str]:
     return set(inspect(engine).get_table_names())
-
-
-def put_something_everywhere(engine: Engine) -> None:
-    with Session(engine) as session:
-        collection = make_collection(session, "Alder Library")
-        pool = make_pool(session, collection, "abc")
-        apply_outbox(session, put_in_outbox(session, [(pool, title_data("abc"))]))
-        put_in_outbox(session, [(pool, title_data("abc", title="Later"))])
-        record_events(session, collection, {"abc": pool}, [event_data("1", "CHECKOUT", "abc", at=NOON)])
-        note_swept(session, collection, after_id=0, last_id=None, told=[pool.identifier_id], at=NOON)
-        store_purchase_records(session, [StoredRecord(pool, NOON.date(), b"marc", "hash")])
-        keep_rejected(session, collection, NOON.date(), [Rejection("It has no id.", "<record/>", "hash")])
-        timestamp(session, collection, Workflow.PURCHASES)
-        open_run(session, collection.id, Workflow.PURCHASES, "task", {"offset": 1})
-        session.commit()
 
 
 def test_an_empty_database_has_no_schema_and_is_not_newer(scratch: Engine) -> None:
@@ -157,14 +139,6 @@ REJECTED = (
     " SELECT id, '2024-05-01', 'It has no title identifier (001).', '<record/>', :hash, '2024-05-02'"
     " FROM collections"
 )
-
-
-def rows_of(engine: Engine, name: str) -> list[dict[str, Any]]:
-    """Every row of a table as it is now, whichever columns it has."""
-    table = Table(name, MetaData(), autoload_with=engine)
-    with engine.connect() as connection:
-        rows = connection.execute(select(table).order_by(*table.primary_key)).mappings()
-        return [dict(row) for row in rows]
 
 
 def without(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:

@@ -44,6 +44,8 @@ def test_every_command_of_the_plan_is_there() -> None:
         "status",
         "env",
         "doctor",
+        "backup",
+        "restore",
         "worker",
         "beat",
         "collections add",

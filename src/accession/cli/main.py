@@ -8,7 +8,7 @@ from sqlalchemy.exc import OperationalError as DatabaseError
 
 from accession import __version__
 from accession.bibliotheca.errors import RemoteIntegrationException
-from accession.cli import catalogue, collections, imports, sandbox, servers
+from accession.cli import backups, catalogue, collections, imports, sandbox, servers
 from accession.cli.attach import first_line, silent_broker
 from accession.cli.demo import demo
 from accession.cli.output import error_console, harmless
@@ -32,6 +32,8 @@ app.add_typer(catalogue.titles, name="titles")
 app.add_typer(catalogue.rejects, name="rejects")
 app.add_typer(catalogue.runs, name="runs")
 app.add_typer(servers.db, name="db")
+app.command()(backups.backup)
+app.command("restore")(backups.restore_backup)
 app.command()(servers.env)
 app.command()(servers.doctor)
 app.command()(servers.worker)

@@ -10,6 +10,7 @@ from sqlalchemy.exc import OperationalError
 from accession.catalog.ledger import Workflow, active_runs
 from accession.clock import utc_now
 from accession.database import transaction
+from accession.errors import UserError
 from accession.settings import get_settings
 from accession.tasks.app import app, longest_wait_seconds
 from accession.tasks.apply import publish_left_applies
@@ -19,6 +20,7 @@ from accession.tasks.workflows import CHAINS
 log = structlog.get_logger(__name__)
 
 _DATABASE_WAIT_SECONDS = 2.0
+_WORKER_ANSWERS_WITHIN_SECONDS = 1.0
 
 
 def resume_interrupted_work() -> int:
@@ -89,3 +91,29 @@ def _give_back_unacknowledged() -> None:
             queue(channel).declare()
         for tag in channel.client.zrange(channel.unacked_index_key, 0, -1):
             channel.qos.restore_by_tag(tag, channel.client)
+
+
+def refuse_workers() -> None:
+    """Raise `UserError` when a worker answers."""
+    if answers := app.control.ping(timeout=_WORKER_ANSWERS_WITHIN_SECONDS):
+        names = ", ".join(sorted(name for answer in answers for name in answer))
+        raise UserError(f"Workers are running ({names}): stop every one first; nothing was changed.")
+
+
+def forget_queued_work() -> None:
+    """Afterwards no message waits, none comes back from a worker that is no more, and no workflow is locked.
+
+    For when the ledger becomes another: a message of a run that this one does not know would begin it
+    where the message says, and set the checkpoint beyond what is stored. Runs of the new ledger go on when
+    a worker connects. Raises `UserError` when a worker answers, which might hold such a message.
+    """
+    refuse_workers()
+    with app.connection_for_write() as connection, connection.channel() as channel:
+        for queue in app.amqp.queues.values():
+            bound = queue(channel)
+            bound.declare()
+            bound.purge()
+        channel.client.delete(channel.unacked_key, channel.unacked_index_key)
+        for chain in CHAINS.values():
+            for lock in channel.client.scan_iter(f"{chain.kind.lock_key}:*"):
+                channel.client.delete(lock)
