@@ -94,7 +94,7 @@ def no_patience(monkeypatch: pytest.MonkeyPatch, broker: Redis) -> None:
 def findings(run: Run) -> dict[str, tuple[bool, str]]:
     answer = run("doctor", "--json")
     found = {check["what"]: (check["ok"], check["finding"]) for check in answer.json}
-    assert all(set(check) == {"what", "ok", "finding"} for check in answer.json)
+    assert all(set(check) == {"what", "ok", "finding", "repaired"} for check in answer.json)
     assert answer.code == (0 if all(ok for ok, _ in found.values()) else 1)
     return found
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from accession.bibliotheca.errors import RemoteIntegrationException
 from accession.catalog.collections import collections_in_use
 from accession.catalog.keys import KEY_FILE, account_key_of
 from accession.catalog.queries import status_views
@@ -23,15 +24,16 @@ _TIMES_ASKED = 4
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """One thing that was looked at. `ok` is how it is now, after a repair, which `repaired` describes."""
 
     what: str
     ok: bool
     finding: str
+    repaired: str | None = None
 
 
-def run_checks() -> list[Check]:
-    """Every check, in the order in which a fault of one explains faults of the next."""
+def part_checks() -> list[Check]:
+    """Home, key and servers, in the order in which a fault of one explains faults of the next."""
     settings = attach()
     checks = [Check("home", settings.home.is_dir(), _home())]
     checks += [
@@ -48,17 +50,27 @@ def run_checks() -> list[Check]:
         ("account keys", _account_keys),
     ]
     checks += [_check(what, look) for what, look in named]
-    return checks + list(_runs())
+    return checks
 
 
 def _check(what: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(what, True, look())
+    except foreseen() as error:
+        return Check(what, False, in_words(error))
+
+
+def foreseen() -> tuple[type[Exception], ...]:
+    """What a check meets in a part that is down, set wrong, or the vendor's."""
     from kombu.exceptions import OperationalError as BrokerError
     from redis import RedisError
 
-    try:
-        return Check(what, True, look())
-    except (UserError, SQLAlchemyError, RedisError, BrokerError) as error:
-        return Check(what, False, str(error).strip().splitlines()[0])
+    return UserError, RemoteIntegrationException, SQLAlchemyError, RedisError, BrokerError
+
+
+def in_words(error: BaseException) -> str:
+    """What to tell a person of it."""
+    return str(error).strip().splitlines()[0]
 
 
 def _home() -> str:
@@ -111,7 +123,8 @@ def _account_keys() -> str:
     return f"all {len(collections)} can be decrypted"
 
 
-def _runs() -> Iterator[Check]:
+def run_checks() -> Iterator[Check]:
+    """How the latest run of each workflow of each collection stands; nothing without a database."""
     try:
         with transaction() as session:
             views = status_views(session)

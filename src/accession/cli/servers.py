@@ -10,7 +10,8 @@ from rich.text import Text
 from accession.catalog import schema
 from accession.catalog.ledger import active_runs
 from accession.cli.attach import attach, attached_servers
-from accession.cli.checks import run_checks
+from accession.cli.care import care_checks
+from accession.cli.checks import Check, part_checks, run_checks
 from accession.cli.output import console, counted, harmless, print_json
 from accession.cli.sandbox import DEFAULT_PORT
 from accession.database import engine, transaction
@@ -168,15 +169,27 @@ def check() -> None:
 
 
 def doctor(
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Repair what can be repaired safely, and say what was done.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check home, key, servers, schema, workers and runs; exits with 1 when something is wrong."""
-    checks = run_checks()
+    """Check home, key, servers, schema, workers, locks, checkpoints, metadata and runs.
+
+    Exits with 1 when something is wrong and is not repaired.
+    """
+    checks = [*part_checks(), *care_checks(fix=fix), *run_checks()]
     if as_json:
         print_json(checks)
     else:
         for found in checks:
-            mark = "[green]ok  [/green]" if found.ok else "[red]BAD [/red]"
-            console.print(mark, Text(harmless(f"{found.what}: {found.finding}")), soft_wrap=True)
+            _print_check(found)
     if not all(found.ok for found in checks):
         raise typer.Exit(1)
+
+
+def _print_check(found: Check) -> None:
+    mark, repaired = "[green]ok  [/green]" if found.ok else "[red]BAD [/red]", ""
+    if found.repaired is not None:
+        mark, repaired = "[yellow]DONE[/yellow]", f"; {found.repaired}"
+    console.print(mark, Text(harmless(f"{found.what}: {found.finding}{repaired}")), soft_wrap=True)

@@ -58,6 +58,11 @@ class TaskLock:
         """Give the lock back; whether it was this holder's. Another holder keeps it."""
         return bool(app.backend.client.eval(_RELEASE, 1, self.name, self.holder))
 
+    def untouched_seconds(self) -> float:
+        """How long ago the lock was last taken or extended; no end of it for one that never expires."""
+        left: int = app.backend.client.pttl(self.name)
+        return float("inf") if left < 0 else self.seconds - left / 1000
+
     def taken_by(self) -> str | None:
         """Who has the lock."""
         holder: bytes | None = app.backend.client.get(self.name)

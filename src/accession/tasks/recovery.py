@@ -1,13 +1,16 @@
 """Going on with work whose message is lost, or is with a worker that is no more."""
 
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 from celery import bootsteps
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
-from accession.catalog.ledger import Workflow, active_runs
+from accession.catalog.ledger import Workflow, active_runs, find_run, is_active
+from accession.catalog.models import Run
 from accession.clock import utc_now
 from accession.database import transaction
 from accession.errors import UserError
@@ -30,7 +33,7 @@ def resume_interrupted_work() -> int:
     What is queued twice that way, because its worker lives, is done once.
     """
     _give_back_unacknowledged()
-    sent = _send_expected_links(silent_since=None)
+    sent = _send_expected_links(active_runs)
     publish_left_applies(every_row=True)
     return sent
 
@@ -64,14 +67,27 @@ def resume_silent_runs() -> int:
     A broker can lose a message, with its data or in the moment in which a worker that dies takes it.
     Should the message still be somewhere, the link writes once all the same.
     """
-    return _send_expected_links(
-        silent_since=utc_now() - timedelta(seconds=longest_wait_seconds(get_settings()))
-    )
+    return _send_expected_links(lambda session: active_runs(session, silent_since=silent_since()))
 
 
-def _send_expected_links(*, silent_since: datetime | None) -> int:
+def send_expected_link(task_id: str) -> bool:
+    """Send the expected link of one run; whether it had not ended."""
+
+    def one(session: Session) -> Sequence[Run]:
+        run = find_run(session, task_id)
+        return [run] if run is not None and is_active(run) else []
+
+    return bool(_send_expected_links(one))
+
+
+def silent_since() -> datetime:
+    """A run that has not moved since then has been silent for longer than any page or retry may take."""
+    return utc_now() - timedelta(seconds=longest_wait_seconds(get_settings()))
+
+
+def _send_expected_links(find: Callable[[Session], Sequence[Run]]) -> int:
     with transaction() as session:
-        runs = active_runs(session, silent_since=silent_since)
+        runs = find(session)
         waiting = [(run.workflow, run.collection_id, run.task_id, run.cursor) for run in runs]
         for run in runs:
             run.updated_at = utc_now()
