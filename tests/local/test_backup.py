@@ -163,6 +163,11 @@ def test_a_place_for_no_backup_is_refused(live: Engine, tmp_path: Path, place: s
     assert Path("/dev/null").is_char_device()
 
 
+def processes() -> list[psutil.Process]:
+    """Every process, with its arguments."""
+    return [process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"]]
+
+
 def test_a_backup_under_way_shows_nobody_the_password_and_is_ended_by_a_kill(
     live: Engine, tmp_path: Path
 ) -> None:
@@ -180,11 +185,11 @@ def test_a_backup_under_way_shows_nobody_the_password_and_is_ended_by_a_kill(
             failed.set()
 
         job = Job(give_up)
-        dump = eventually(lambda: [p for p in psutil.process_iter() if p.name() == "pg_dump"])[-1]
+        dump = eventually(lambda: [p for p in processes() if str(tmp_path) in " ".join(p.info["cmdline"])])
         drafts = list(tmp_path.iterdir())
         assert [draft.stat().st_mode & 0o777 for draft in drafts] == [0o600]
-        assert not any(password in word for p in psutil.process_iter() for word in p.cmdline())
-        dump.kill()
+        assert not any(password in word for process in processes() for word in process.info["cmdline"])
+        dump[-1].kill()
         job.finish()
     assert failed.is_set()
     assert list(tmp_path.iterdir()) == []

@@ -32,6 +32,7 @@ from accession.local.servers import EmbeddedServers, ServerUrls
 from accession.local.supervisor import worker_and_beat
 from accession.settings import ENV_PREFIX, Settings
 
+# A server sees only after a moment that a client has left.
 _LEAVING_SECONDS = 1.0
 
 _OUR_TABLES = ("alembic_version", "license_pools", "apply_outbox")
@@ -196,8 +197,8 @@ class _Swap:
 
     def begin(self, admin: psycopg.Connection) -> None:
         """Make the database to fill, sorted as the live one is; one restore at a time."""
-        lock = admin.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [self.ready])
-        if lock.fetchone() != (True,):
+        lock = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
+        if not wait_until(lambda: admin.execute(lock, [self.ready]).fetchone() == (True,), _LEAVING_SECONDS):
             raise UserError("Another restore of this database is under way: wait for its end.")
         self._refuse_others(admin)
         self.clean(admin)
@@ -232,7 +233,6 @@ class _Swap:
             others[:] = [name for (name,) in admin.execute(query, [self.live])]
             return not others
 
-        # A server sees only after a moment that a client has left.
         if not wait_until(alone, _LEAVING_SECONDS):
             raise UserError(
                 f'Others are connected to the database "{self.live}" ({", ".join(others)}): '
