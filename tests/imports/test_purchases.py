@@ -255,6 +255,19 @@ def test_a_full_page_leaves_the_checkpoint_at_the_windows_start(
     assert pools(session) == names(60)
 
 
+def test_the_checkpoint_moves_forward_and_over_no_gap(
+    session: Session, collection: Collection, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+) -> None:
+    """A message can name a day beyond what is complete, when its run is of a ledger that is no more."""
+    importer.import_day(MAY_1, LATER)
+
+    importer.import_day(day(2024, 5, 20), LATER)
+    assert checkpoint(session, collection) == MAY_2, "nobody has asked for the days between"
+
+    importer.import_day(day(2024, 4, 1), LATER)
+    assert checkpoint(session, collection) == MAY_2, "what is complete stays so"
+
+
 def test_a_window_of_exactly_a_page_is_done_after_an_empty_one(
     session: Session, collection: Collection, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:

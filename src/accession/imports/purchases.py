@@ -103,7 +103,8 @@ class BibliothecaPurchaseRecordImporter:
         previous_page: str | None = None,
     ) -> DayImportResult:
         """Import one page of the window that starts at `current_day` and ends with its UTC day or at
-        `cutoff`, whichever is first, and stamp the checkpoint.
+        `cutoff`, whichever is first, and stamp the checkpoint. That only moves forward, and never over a span
+        that nobody has asked for.
 
         The window never reaches into a second day, so that each title keeps the exact day of its
         purchase, which the vendor's records do not carry. The checkpoint becomes the window's end when
@@ -127,8 +128,7 @@ class BibliothecaPurchaseRecordImporter:
         records = () if repeated else page.records
         full = len(records) >= PAGE_SIZE
         stored = self._store(records, current_day.astimezone(UTC).date())
-        finish = current_day if full else day_end
-        timestamp(self._session, self._collection, Workflow.PURCHASES).finish = finish
+        self._complete_up_to(current_day if full else day_end, since=current_day)
         return DayImportResult(
             records_fetched=len(records),
             records_stored=stored.records,
@@ -142,6 +142,11 @@ class BibliothecaPurchaseRecordImporter:
             page_fingerprint=fingerprint,
             repairs=page.repaired + stored.repairs,
         )
+
+    def _complete_up_to(self, moment: datetime, *, since: datetime) -> None:
+        checkpoint = timestamp(self._session, self._collection, Workflow.PURCHASES)
+        if checkpoint.finish is None or since <= checkpoint.finish:
+            checkpoint.finish = max(moment, checkpoint.finish or moment)
 
     def retry_rejected(self, rejected: RejectedRecord) -> tuple[int, ...] | None:
         """Run a rejected record through the import again, under the day it came in.
