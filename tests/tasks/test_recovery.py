@@ -1,9 +1,12 @@
 """Going on after everything was killed: nothing waits for a time-out, nothing is lost, nothing is doubled."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
+from sqlalchemy.orm import Session
 
+from accession.catalog.collections import mark_for_deletion
+from accession.catalog.ledger import Workflow
 from accession.catalog.models import ApplyOutbox, Collection, PurchaseRecord
 from tests.making import day
 from tests.tasks.conftest import (
@@ -147,3 +150,66 @@ def test_a_run_that_is_silent_for_too_long_goes_on(
         assert [resume_silent_runs(), resume_silent_runs()] == [1, 0]
         assert publish_left() == 50
         assert_all_went_well(chains, broker, interrupted, vendor)
+
+
+# What the schedule should have begun
+
+
+def start_missed() -> int:
+    from accession.tasks.recovery import start_missed_runs
+
+    started: int = start_missed_runs()
+    return started
+
+
+FOUR = day(2014, 1, 4, 4)
+
+
+@pytest.fixture
+def up_to_date(collection: Collection, chains: Chains, broker: Broker) -> None:
+    """All workflows have run in the night of the third."""
+    with running_worker(broker.app), today_is(day(2014, 1, 3, 5, 30)):
+        for workflow in Workflow:
+            chains.imported(collection, workflow)
+
+
+def queued() -> list[str]:
+    return [run.workflow for run in runs() if run.state == "queued"]
+
+
+@pytest.mark.parametrize(
+    ("now", "missed"),
+    [
+        (day(2014, 1, 3, 6, 5), []),
+        (day(2014, 1, 3, 6, 15), ["events"]),
+        (FOUR + timedelta(minutes=5), ["events"]),
+        (FOUR + timedelta(minutes=15), ["purchases", "events"]),
+        (FOUR + timedelta(minutes=75), ["purchases", "events", "circulation"]),
+    ],
+)
+def test_a_run_whose_start_the_broker_has_lost_is_started_a_little_later(
+    now: datetime, missed: list[str], up_to_date: None
+) -> None:
+    with today_is(now):
+        assert [start_missed(), start_missed()] == [len(missed), 0]
+    assert queued() == missed
+
+
+def test_a_collection_that_was_just_added_waits_for_its_first_turn(
+    collection: Collection, session: Session, broker: Broker
+) -> None:
+    collection.created_at = FOUR + timedelta(minutes=1)
+    session.commit()
+    with today_is(FOUR + timedelta(minutes=30)):
+        assert start_missed() == 0
+    with today_is(FOUR + timedelta(days=1, minutes=30)):
+        assert start_missed() == 3
+
+
+def test_a_collection_that_is_marked_for_deletion_has_missed_nothing(
+    up_to_date: None, collection: Collection, session: Session
+) -> None:
+    mark_for_deletion(collection)
+    session.commit()
+    with today_is(FOUR + timedelta(days=2)):
+        assert start_missed() == 0

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -123,6 +123,19 @@ def latest_run(session: Session, collection_id: int, workflow: Workflow) -> Run 
     """The collection's newest run of a workflow."""
     query = select(Run).filter_by(collection_id=collection_id, workflow=workflow.value)
     return session.scalars(query.order_by(Run.id.desc()).limit(1)).one_or_none()
+
+
+def last_started(session: Session, workflow: Workflow) -> dict[int, datetime]:
+    """When each collection in use was last to begin a run of the workflow; when it was added, where it never
+    was."""
+    query = (
+        select(Collection.id, func.coalesce(func.max(Run.started_at), Collection.created_at))
+        .outerjoin(Run, (Run.collection_id == Collection.id) & (Run.workflow == workflow.value))
+        .where(Collection.marked_for_deletion_at.is_(None))
+        .group_by(Collection.id)
+        .order_by(Collection.id)
+    )
+    return dict(session.execute(query).all())
 
 
 def lock_run(session: Session, task_id: str) -> Run | None:

@@ -24,27 +24,30 @@ SOFT_TIME_LIMIT_SECONDS = 900
 TIME_LIMIT_SECONDS = 960
 
 
-_SCHEDULE: Mapping[str, dict[str, Any]] = {
-    "import-purchase-records": {
-        "task": "accession.tasks.purchases.import_purchase_records_for_all_collections",
-        "schedule": crontab(hour=4, minute=0),
-    },
-    "import-events": {
-        "task": "accession.tasks.events.import_all_collections",
-        "schedule": crontab(minute=0),
-    },
-    "update-circulation": {
-        "task": "accession.tasks.circulation.circulation_update_all_collections",
-        "schedule": crontab(hour=5, minute=0),
-    },
-    "publish-left-applies": {"task": "accession.tasks.apply.publish_left_applies", "schedule": 300.0},
-    "resume-silent-runs": {"task": "accession.tasks.recovery.resume_silent_runs", "schedule": 300.0},
-}
 # Beat forgets what it cannot send. While the broker is away it waits instead.
 _OUTLASTING: Mapping[str, Any] = {
     "retry": True,
     "retry_policy": {"max_retries": None, "interval_start": 0.2, "interval_step": 0.5, "interval_max": 2},
 }
+
+
+def _schedule() -> dict[str, Any]:
+    every_five_minutes = 300.0
+    starts = {
+        "import-purchase-records": (
+            "purchases.import_purchase_records_for_all_collections",
+            crontab(hour=4, minute=0),
+        ),
+        "import-events": ("events.import_all_collections", crontab(minute=0)),
+        "update-circulation": ("circulation.circulation_update_all_collections", crontab(hour=5, minute=0)),
+        "publish-left-applies": ("apply.publish_left_applies", every_five_minutes),
+        "resume-silent-runs": ("recovery.resume_silent_runs", every_five_minutes),
+        "start-missed-runs": ("recovery.start_missed_runs", every_five_minutes),
+    }
+    return {
+        name: {"task": f"accession.tasks.{task}", "schedule": schedule, "options": _OUTLASTING}
+        for name, (task, schedule) in starts.items()
+    }
 
 
 def longest_wait_seconds(settings: Settings) -> float:
@@ -89,7 +92,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         # Whoever publishes outlasts an outage itself: kombu's own retries can use a channel that they have
         # closed, and fail with an AttributeError.
         "task_publish_retry": False,
-        "beat_schedule": {name: entry | {"options": _OUTLASTING} for name, entry in _SCHEDULE.items()},
+        "beat_schedule": _schedule(),
     }
 
 

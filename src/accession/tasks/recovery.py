@@ -9,7 +9,7 @@ from celery import bootsteps
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from accession.catalog.ledger import Workflow, active_runs, find_run, is_active
+from accession.catalog.ledger import Workflow, active_runs, find_run, is_active, last_started
 from accession.catalog.models import Run
 from accession.clock import utc_now
 from accession.database import transaction
@@ -17,13 +17,15 @@ from accession.errors import UserError
 from accession.settings import get_settings
 from accession.tasks.app import app, longest_wait_seconds
 from accession.tasks.apply import publish_left_applies
-from accession.tasks.chain import send_link
-from accession.tasks.workflows import CHAINS
+from accession.tasks.chain import send_link, start_chains
+from accession.tasks.workflows import CHAINS, FAN_OUTS
 
 log = structlog.get_logger(__name__)
 
 _DATABASE_WAIT_SECONDS = 2.0
 _WORKER_ANSWERS_WITHIN_SECONDS = 1.0
+# The message that starts all chains may wait its turn behind others.
+_MISSED_AFTER = timedelta(minutes=10)
 
 
 def resume_interrupted_work() -> int:
@@ -68,6 +70,34 @@ def resume_silent_runs() -> int:
     Should the message still be somewhere, the link writes once all the same.
     """
     return _send_expected_links(lambda session: active_runs(session, silent_since=silent_since()))
+
+
+@app.task(ignore_result=True)  # type: ignore[untyped-decorator]
+def start_missed_runs() -> int:
+    """Start every run that the schedule should have begun and that has not begun for a while; returns how
+    many.
+
+    The message that starts all chains can be lost as any other, and no ledger knows of it.
+    """
+    return sum(_start_missed(workflow) for workflow in Workflow)
+
+
+def _start_missed(workflow: Workflow) -> int:
+    (schedule,) = (
+        entry["schedule"]
+        for entry in app.conf.beat_schedule.values()
+        if entry["task"] == FAN_OUTS[workflow].name
+    )
+    with transaction() as session:
+        last = last_started(session, workflow)
+    missed = [
+        collection_id
+        for collection_id, moment in last.items()
+        if schedule.remaining_estimate(moment) < -_MISSED_AFTER
+    ]
+    if missed:
+        log.warning("runs that were missed are started", workflow=workflow.value, collections=missed)
+    return len(start_chains(CHAINS[workflow], missed))
 
 
 def send_expected_link(task_id: str) -> bool:
