@@ -69,10 +69,20 @@ class Run(Protocol):
 
 @contextmanager
 def logging_left_alone() -> Iterator[None]:
-    """Afterwards logging is as it was: a command sets it up for its own standard error."""
+    """Afterwards logging is as it was: a command sets it up for its own standard error.
+
+    No logger keeps its first set-up: another test may have to hear it.
+    """
     root, structure = logging.getLogger(), structlog.get_config()
     handlers, level = root.handlers[:], root.level
-    yield
+    configure = structlog.configure
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            structlog,
+            "configure",
+            lambda **options: configure(**options | {"cache_logger_on_first_use": False}),
+        )
+        yield
     root.handlers[:], root.level = handlers, level
     structlog.configure(**structure)
 
