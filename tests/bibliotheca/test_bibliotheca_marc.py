@@ -173,6 +173,26 @@ def test_what_marc_has_no_place_for_is_a_fault_with_a_reason(inner: str, fault: 
         record.as_marc21()
 
 
+@pytest.mark.parametrize(
+    "inner",
+    [
+        '<datafield tag="{}"/>',
+        '<datafield tag="245" ind1="{}"/>',
+        '<datafield tag="245" ind2="{}"/>',
+        '<datafield tag="245"><subfield code="{}"/></datafield>',
+    ],
+)
+def test_a_fault_says_no_more_than_a_sentence_of_what_it_is_about(inner: str) -> None:
+    endless = "\N{RIGHT-TO-LEFT OVERRIDE}\N{CONTROL SEQUENCE INTRODUCER}31m" + "x" * 20_000
+    page = f'<collection {NAMESPACE}><record>{inner.format(endless)}</record></collection>'
+
+    fault = parse_marc_page(page.encode()).records[-1].fault
+
+    assert fault is not None
+    assert len(fault) < 500
+    assert fault.isprintable()
+
+
 @pytest.mark.parametrize("raw_xml", ["", "<record>", "not xml", "<a/>"])
 def test_kept_text_that_is_no_record_is_a_record_with_a_fault(raw_xml: str) -> None:
     record = marc_record_from_xml(raw_xml)
@@ -275,6 +295,17 @@ def test_the_way_an_element_with_a_fault_is_written_is_no_change() -> None:
 
     assert (one.record, two.record) == (None, None)
     assert one.content_hash() == two.content_hash()
+
+
+def test_a_record_in_a_namespace_that_is_no_address_has_a_hash_of_its_own() -> None:
+    """Canonical XML of the first version refuses a relative one."""
+    hashes = {
+        marc_record_from_xml(f'<record xmlns="{name}">{inner}</record>').content_hash()
+        for name in ("relative", "#")
+        for inner in ("", field("001", "abc"))
+    }
+
+    assert len(hashes) == 4
 
 
 def test_text_that_is_no_xml_has_a_hash_of_its_own() -> None:

@@ -53,6 +53,15 @@ def test_known_faults_are_repaired_and_nothing_readable_is_lost(body: bytes, tex
     assert parse(body).repaired
 
 
+@pytest.mark.parametrize("warned_of", ['xmlns="relative"', 'xml:space="wide"'])
+@pytest.mark.parametrize("inner", ["<marc:record/>", '<record x:tag="1"/>'])
+def test_a_prefix_that_nobody_declared_is_no_document_whatever_else_is_odd(inner: str, warned_of: str) -> None:
+    """libxml2's last complaint decides, and a warning after the error would let it pass: what stands under
+    another name than its own would then be overlooked."""
+    with pytest.raises(BadResponseException, match="prefix"):
+        parse(f"<collection>{inner}<last {warned_of}/></collection>".encode())
+
+
 @settings(deadline=None)
 @given(st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cn"]), max_size=60))
 def test_the_repair_leaves_a_sound_document_saying_the_same(text: str) -> None:

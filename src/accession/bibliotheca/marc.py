@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lxml import etree
 from pymarc import Field, Indicators, Record, Subfield
 
-from accession.bibliotheca.errors import UNKNOWN_ORIGIN, BadResponseException, Origin
+from accession.bibliotheca.errors import UNKNOWN_ORIGIN, BadResponseException, Origin, excerpt_of
 from accession.bibliotheca.xml import local_name, parse, read
 
 MARC_NAMESPACE = "http://www.loc.gov/MARC21/slim"
@@ -146,7 +146,7 @@ def _marc_record(element: etree._Element) -> MarcRecord:
 
 def _record(element: etree._Element) -> Record:
     if element.tag != _RECORD:
-        raise _UnrepresentableError(f"the element {element.tag!r} is not a MARCXML record")
+        raise _UnrepresentableError(f"the element {excerpt_of(str(element.tag))!r} is not a MARCXML record")
     fields = list(_fields(element))
     if not fields:
         raise _UnrepresentableError("the record has no fields")
@@ -172,18 +172,21 @@ def _data_field(element: etree._Element) -> Field:
     tag = _tag(element, control=False)
     indicators = Indicators(element.get("ind1") or " ", element.get("ind2") or " ")
     if indicators.first not in _INDICATORS or indicators.second not in _INDICATORS:
-        raise _UnrepresentableError(f"{tuple(indicators)!r} are not the indicators of field {tag}")
+        shown = tuple(excerpt_of(indicator) or " " for indicator in indicators)
+        raise _UnrepresentableError(f"{shown!r} are not the indicators of field {tag}")
     subfields = [Subfield(part.get("code", ""), _text(part)) for part in element if part.tag == _SUBFIELD]
     for subfield in subfields:
         if subfield.code not in _SUBFIELD_CODES:
-            raise _UnrepresentableError(f"{subfield.code!r} is not the code of a subfield, in field {tag}")
+            raise _UnrepresentableError(
+                f"{excerpt_of(subfield.code)!r} is not the code of a subfield, in field {tag}"
+            )
     return Field(tag, indicators, subfields)
 
 
 def _tag(element: etree._Element, *, control: bool) -> str:
     tag = element.get("tag", "")
     if not (len(tag) == 3 and tag.isascii() and tag.isalnum()):
-        raise _UnrepresentableError(f"{tag!r} is not the tag of a field")
+        raise _UnrepresentableError(f"{excerpt_of(tag)!r} is not the tag of a field")
     # Control fields are 00X; pymarc goes by the tag alone, and would drop the data of any other.
     if (tag[:2] == "00" and tag[2].isdigit()) != control:
         raise _UnrepresentableError(f"a {local_name(element)} cannot have the tag {tag}")
@@ -213,7 +216,7 @@ def _without_stamps(raw_xml: str) -> bytes:
             field.text = None
         elif field.get("tag") == "008":
             field.text = (field.text or "")[6:]
-    return etree.tostring(root, method="c14n")
+    return etree.tostring(root, method="c14n2")
 
 
 def _content(field: Field) -> list[object]:
