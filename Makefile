@@ -7,9 +7,10 @@ LOCK := uv pip compile --quiet --python-version 3.11 --universal --generate-hash
 JOBS ?= auto
 T ?= tests
 RUNS ?= 100
+N ?= 50000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint format bench install lock docs clean
+.PHONY: help demo test chaos fuzz lint format bench install lock docs clean
 
 help: ## Show these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -24,6 +25,9 @@ test: $(READY) ## Run all tests in parallel; T=tests/imports chooses some
 
 chaos: $(READY) ## Kill parts of a running import at random, RUNS times (100); SEED=N repeats one
 	@$(BIN)/python -m tests.chaos.crashes --runs $(RUNS) $(if $(SEED),--seed $(SEED))
+
+fuzz: $(READY) ## Read N spoilt documents (50000); SEED=N has those of an earlier run again
+	@$(BIN)/python -m tests.chaos.fuzzing --inputs $(N) $(if $(SEED),--seed $(SEED))
 
 lint: $(READY) ## Check style, types and the layers of the house
 	$(BIN)/ruff format --check .

@@ -184,7 +184,7 @@ def test_what_marc_has_no_place_for_is_a_fault_with_a_reason(inner: str, fault: 
 )
 def test_a_fault_says_no_more_than_a_sentence_of_what_it_is_about(inner: str) -> None:
     endless = "\N{RIGHT-TO-LEFT OVERRIDE}\N{CONTROL SEQUENCE INTRODUCER}31m" + "x" * 20_000
-    page = f'<collection {NAMESPACE}><record>{inner.format(endless)}</record></collection>'
+    page = f"<collection {NAMESPACE}><record>{inner.format(endless)}</record></collection>"
 
     fault = parse_marc_page(page.encode()).records[-1].fault
 

@@ -55,7 +55,9 @@ def test_known_faults_are_repaired_and_nothing_readable_is_lost(body: bytes, tex
 
 @pytest.mark.parametrize("warned_of", ['xmlns="relative"', 'xml:space="wide"'])
 @pytest.mark.parametrize("inner", ["<marc:record/>", '<record x:tag="1"/>'])
-def test_a_prefix_that_nobody_declared_is_no_document_whatever_else_is_odd(inner: str, warned_of: str) -> None:
+def test_a_prefix_that_nobody_declared_is_no_document_whatever_else_is_odd(
+    inner: str, warned_of: str
+) -> None:
     """libxml2's last complaint decides, and a warning after the error would let it pass: what stands under
     another name than its own would then be overlooked."""
     with pytest.raises(BadResponseException, match="prefix"):

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from random import Random, SystemRandom
 from types import FunctionType, ModuleType
@@ -412,7 +413,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended. `broken` says what went wrong with input `number`, None when nothing did."""
+    """How a run ended: by target, how many inputs there were and how many of them were read.
+
+    `broken` says what went wrong with input `number`, None when nothing did.
+    """
 
     inputs: Mapping[str, int] = field(default_factory=dict)
     read: Mapping[str, int] = field(default_factory=dict)
@@ -423,15 +427,20 @@ class Result:
     number: int | None = None
 
 
-def run(known: Sequence[Target], seed: int, numbers: range, limits: Limits) -> Result:
+Inputs = Callable[[int], tuple[Target, bytes]]
+"""The input of each number."""
+
+
+def run(inputs: Inputs, numbers: range, limits: Limits, warm_up: Sequence[Target] = ()) -> Result:
     """Run these inputs in a process of its own, up to the first that breaks the promise.
 
-    A reader that takes its whole process down, or never returns, is found as well.
+    A reader that takes its whole process down, or never returns, is found as well. What the documents of
+    `warm_up` need does not count as memory.
     """
     context = multiprocessing.get_context("fork")
     at_work = context.Value("q", numbers.start)
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_run_all, args=(known, seed, numbers, limits, at_work, sender))
+    child = context.Process(target=_run_all, args=(inputs, numbers, limits, warm_up, at_work, sender))
     child.start()
     sender.close()
     seen, since = numbers.start, time.monotonic()
@@ -452,22 +461,22 @@ def run(known: Sequence[Target], seed: int, numbers: range, limits: Limits) -> R
 
 
 def _run_all(
-    known: Sequence[Target], seed: int, numbers: range, limits: Limits, at_work: Any, sender: Any
+    inputs: Inputs, numbers: range, limits: Limits, warm_up: Sequence[Target], at_work: Any, sender: Any
 ) -> None:
-    for target in known:
+    for target in warm_up:
         for body in target.documents:
             read_or_refused(target, body)
     before = _peak_mib()
-    inputs, read = Counter[str](), Counter[str]()
+    seen, read = Counter[str](), Counter[str]()
     slowest = (0.0, numbers.start)
 
     def result(broken: str | None = None, number: int | None = None) -> Result:
         growth = _peak_mib() - before
-        return Result(inputs, read, 1000 * slowest[0], slowest[1], growth, broken, number)
+        return Result(seen, read, 1000 * slowest[0], slowest[1], growth, broken, number)
 
     for number in numbers:
         at_work.value = number
-        target, body = input_of(known, seed, number)
+        target, body = inputs(number)
         started = time.process_time()
         try:
             read[target.name] += read_or_refused(target, body)
@@ -475,7 +484,7 @@ def _run_all(
             sender.send(result(traceback.format_exc(), number))
             return
         took = time.process_time() - started
-        inputs[target.name] += 1
+        seen[target.name] += 1
         slowest = max(slowest, (took, number))
         if took > limits.seconds:
             sender.send(result(f"it took {took:.1f} s of the processor", number))
@@ -494,7 +503,7 @@ def long_run(known: Sequence[Target], seed: int, numbers: range, limits: Limits,
     """Run the inputs and say how it went; the exit code."""
     out.write(f"seed {seed}, {len(numbers):,} inputs\n")
     out.flush()
-    result = run(known, seed, numbers, limits)
+    result = run(partial(input_of, known, seed), numbers, limits, known)
     for name, count in result.inputs.items():
         out.write(f"{name:>22}: {count:,} inputs, {result.read[name]:,} read, the others refused\n")
     out.write(f"slowest: input {result.slowest_number} in {result.slowest_ms:.0f} ms of the processor\n")

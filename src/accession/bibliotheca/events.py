@@ -11,7 +11,7 @@ from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from lxml import etree
 
 from accession.bibliotheca.codes import isbn13
-from accession.bibliotheca.errors import Origin, excerpt_of
+from accession.bibliotheca.errors import BadResponseException, Origin, excerpt_of
 from accession.bibliotheca.items import is_item_id
 from accession.bibliotheca.text import plain
 from accession.bibliotheca.xml import local_name, read
@@ -21,6 +21,8 @@ _UNKNOWN_ORIGIN = Origin(quotable=False)
 _BATCH, _EVENT = "LibraryEventBatch", "CloudLibraryEvent"
 _START, _END = "EventStartDateTimeInUTC", "EventEndDateTimeInUTC"
 _PUBLISHED = "EventPublishDateTimeInUTC"
+# The vendor tells 150 at most.
+_MOST_EVENTS = 2_000
 _READ = ("EventId", "EventType", _START, _END, _PUBLISHED, "ItemId", "ISBN")
 _MOMENT = re.compile(
     r"(?P<second>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d{1,12}))?"
@@ -63,10 +65,13 @@ def parse_events(body: bytes, origin: Origin = _UNKNOWN_ORIGIN, requests: int = 
     """The events in the batch `body`, which took so many `requests`.
 
     One malformed event is a fault and does not touch the others; an unknown type is kept as it is. Raises
-    what `xml.read` raises.
+    what `xml.read` raises, and `BadResponseException` for more events than the vendor ever tells.
     """
     document = read(body, _BATCH, origin)
-    found = [_event(element) for element in document.root.iter(f"{{*}}{_EVENT}")]
+    elements = list(document.root.iter(f"{{*}}{_EVENT}"))
+    if len(elements) > _MOST_EVENTS:
+        raise origin.error(BadResponseException, f"the vendor told {len(elements):,} events at once", body)
+    found = [_event(element) for element in elements]
     return EventsAnswer(
         events=tuple(event for event in found if isinstance(event, EventData)),
         faults=tuple(fault for fault in found if isinstance(fault, EventFault)),

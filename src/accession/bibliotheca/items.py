@@ -36,6 +36,9 @@ _REMARK = re.compile(r"\s+\([^()]*\)$")
 _DELETED_COMMA = re.compile(r"(?<=\S) {2,}(?=\S)")
 _FORMATS = {"epub": Format.EPUB, "epub3": Format.EPUB3, "pdf": Format.PDF, "mp3": Format.MP3}
 _LARGEST_COUNT = 2_147_483_647
+# Far beyond what a title has; what comes after is not read.
+_LONGEST_TEXT = 50_000
+_MOST_NAMES = 200
 
 _T = TypeVar("_T")
 
@@ -89,7 +92,7 @@ def parse_items(body: bytes, as_of: datetime, origin: Origin = UNKNOWN_ORIGIN) -
         try:
             title = _title(texts, as_of)
         except _UnusableItemError as fault:
-            faults.append(ItemFault(plain(texts.get("ItemId", "")) or None, str(fault)))
+            faults.append(ItemFault(excerpt_of(plain(texts.get("ItemId", ""))) or None, str(fault)))
         else:
             titles[title.identifier] = title
     return ItemsAnswer(tuple(titles.values()), tuple(faults), repaired=document.repaired)
@@ -100,11 +103,12 @@ class _UnusableItemError(Exception):
 
 
 def _texts(item: etree._Element) -> dict[str, str]:
-    """The item's elements by local name, of several with one name the first that says something."""
+    """The item's elements by local name, of several with one name the first that says something, each as
+    far as it is read."""
     texts: dict[str, str] = {}
     for element in item:
         if not texts.get(name := local_name(element), "").strip():
-            texts[name] = _text(element, keep_tags=name == "Description")
+            texts[name] = _text(element, keep_tags=name == "Description")[:_LONGEST_TEXT]
     return texts
 
 
@@ -237,4 +241,4 @@ def _is_web_address(text: str) -> bool:
 
 
 def _unique(values: Iterable[_T]) -> tuple[_T, ...]:
-    return tuple(dict.fromkeys(values))
+    return tuple(dict.fromkeys(values))[:_MOST_NAMES]
