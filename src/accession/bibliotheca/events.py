@@ -13,7 +13,7 @@ from lxml import etree
 from accession.bibliotheca.codes import isbn13
 from accession.bibliotheca.errors import BadResponseException, Origin, excerpt_of
 from accession.bibliotheca.items import is_item_id
-from accession.bibliotheca.text import plain
+from accession.bibliotheca.text import LONGEST_TEXT, plain
 from accession.bibliotheca.xml import local_name, read
 from accession.catalog.data import EventData, EventType
 
@@ -109,12 +109,13 @@ def _elements_to_read(element: etree._Element) -> Sequence[etree._Element]:
 
 
 def _texts(elements: Sequence[etree._Element]) -> Mapping[str, str]:
-    """What the elements say, by local name; of several with one name the first that says something."""
+    """What the elements say, by local name; of several with one name the first that says something, each
+    as far as it is read."""
     texts: dict[str, str] = {}
     for child in elements:
         name = local_name(child)
         if not texts.get(name):
-            texts[name] = plain(child.text or "")
+            texts[name] = plain((child.text or "")[:LONGEST_TEXT])
     return texts
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from accession.bibliotheca.codes import isbn13, iso_date, language_code
 from accession.bibliotheca.errors import UNKNOWN_ORIGIN, Origin, RemoteInitiatedServerError, excerpt_of
-from accession.bibliotheca.text import plain, plain_paragraphs, unescaped
+from accession.bibliotheca.text import LONGEST_TEXT, plain, plain_paragraphs, unescaped
 from accession.bibliotheca.xml import is_blank, local_name, read
 from accession.catalog.data import (
     BibliographicData,
@@ -36,8 +36,6 @@ _REMARK = re.compile(r"\s+\([^()]*\)$")
 _DELETED_COMMA = re.compile(r"(?<=\S) {2,}(?=\S)")
 _FORMATS = {"epub": Format.EPUB, "epub3": Format.EPUB3, "pdf": Format.PDF, "mp3": Format.MP3}
 _LARGEST_COUNT = 2_147_483_647
-# Far beyond what a title has; what comes after is not read.
-_LONGEST_TEXT = 50_000
 _MOST_NAMES = 200
 
 _T = TypeVar("_T")
@@ -108,7 +106,7 @@ def _texts(item: etree._Element) -> dict[str, str]:
     texts: dict[str, str] = {}
     for element in item:
         if not texts.get(name := local_name(element), "").strip():
-            texts[name] = _text(element, keep_tags=name == "Description")[:_LONGEST_TEXT]
+            texts[name] = _text(element, keep_tags=name == "Description")[:LONGEST_TEXT]
     return texts
 
 

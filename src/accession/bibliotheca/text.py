@@ -3,6 +3,9 @@
 import html
 import re
 
+# Far beyond what a title has; what comes after is not read.
+LONGEST_TEXT = 50_000
+
 # Only with its semicolon: `html.unescape` alone would make "®ion" of the "&region" in a web address.
 _REFERENCE = re.compile(r"&(?:#\d{1,9}|#[xX][0-9A-Fa-f]{1,8}|[A-Za-z]\w*);")
 _ANY_TAG = re.compile(r"</?[A-Za-z]")
