@@ -166,3 +166,53 @@ def test_a_traceback_tells_nothing_of_what_the_variables_held(
         said = "\n".join(lines(capsys))
         assert "ValueError" in said
         assert "patron-4711" not in said
+
+
+HOSTILE = (
+    "\x1b[2J\x9b31m\x1b]52;c;aGk=\x07\u202egnp.exe \ud800\r\n2024-05-01T00:00:00Z [error    ] all is lost"
+    "\u2028\x85\x0b[red]x[/red] \x00"
+)
+
+
+class Strange:
+    def __repr__(self) -> str:
+        return HOSTILE
+
+
+def say_it_all(log: Any) -> None:
+    """One call each of what is logged of the vendor's words, ours and the libraries'."""
+    log.warning(f"said {HOSTILE}", reason=HOSTILE, many=[HOSTILE], strange=Strange())
+    with structlog.contextvars.bound_contextvars(title=HOSTILE):
+        logging.getLogger("some.library").warning("said %s", HOSTILE, extra={"more": HOSTILE})
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_what_the_vendor_says_is_one_harmless_line(
+    set_up: SetUp, capsys: pytest.CaptureFixture[str], log_format: str
+) -> None:
+    say_it_all(set_up(log_format=log_format))
+
+    first, second, *others = capsys.readouterr().err.removesuffix("\n").split("\n")
+    assert others == []
+    for line in (first, second):
+        assert line.isprintable()
+        assert "all is lost" in line
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_what_an_exception_quotes_is_harmless_and_begins_no_line(
+    set_up: SetUp, capsys: pytest.CaptureFixture[str], log_format: str
+) -> None:
+    log = set_up(log_format=log_format)
+    for said in (log, logging.getLogger("some.library")):
+        try:
+            raise ValueError(HOSTILE) from KeyError(HOSTILE)
+        except ValueError:
+            said.exception("it failed")
+
+    printed = capsys.readouterr().err.removesuffix("\n").split("\n")
+    assert all(line.isprintable() for line in printed)
+    starts = [line for line in printed if line and not line.startswith("    ")]
+    assert len(starts) == 2
+    assert all("it failed" in line for line in starts)
+    assert "ValueError" in "\n".join(printed)

@@ -2,10 +2,14 @@
 
 import logging
 import sys
-from typing import Any
+from io import StringIO
+from textwrap import indent
+from typing import Any, TextIO
 
 import structlog
+from structlog.typing import EventDict, ExcInfo
 
+from accession.harmless import harmless, harmless_lines
 from accession.settings import Settings
 
 # These say at INFO what our own lines say better, and httpcore prints signed headers at DEBUG.
@@ -33,11 +37,12 @@ def set_up_logging(settings: Settings) -> None:
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if settings.log_format == "json"
-        # Its usual tracebacks show local variables, among them the vendor's answers.
         else structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            colors=sys.stderr.isatty(), exception_formatter=_harmless_traceback
         )
     )
+    # JSON escapes what cannot be printed.
+    prepared = [] if settings.log_format == "json" else [_harmless_values]
     if settings.log_format == "json":
         shared.append(structlog.processors.format_exc_info)
     structlog.configure(
@@ -53,7 +58,7 @@ def set_up_logging(settings: Settings) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *prepared, renderer],
         )
     )
     root = logging.getLogger()
@@ -61,3 +66,20 @@ def set_up_logging(settings: Settings) -> None:
     root.setLevel(settings.log_level.upper())
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def _harmless_values(_logger: object, _method: str, line: EventDict) -> EventDict:
+    """One call is one line, whatever the vendor put into it."""
+    for name, value in line.items():
+        shown = value if isinstance(value, str) else repr(value)
+        if name != "exc_info" and not shown.isprintable():
+            line[name] = harmless(shown)
+    return line
+
+
+def _harmless_traceback(out: TextIO, exc_info: ExcInfo) -> None:
+    """Below the line, indented, so that nothing in it passes for a line; local variables, among them the
+    vendor's answers, are not shown."""
+    text = StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    out.write("\n" + indent(harmless_lines(text.getvalue().strip()), "    "))

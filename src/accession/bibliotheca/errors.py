@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TypeVar
 
+from accession.harmless import harmless
+
 EXCERPT_LENGTH = 200
 
 
@@ -116,7 +118,4 @@ def excerpt_of(body: bytes | str) -> str:
     """
     start = body[: 20 * EXCERPT_LENGTH]
     text = start.decode("utf-8", "replace") if isinstance(start, bytes) else start
-    printable = (
-        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split())
-    )
-    return "".join(printable)[:EXCERPT_LENGTH]
+    return harmless(" ".join(text.split()), "\N{REPLACEMENT CHARACTER}")[:EXCERPT_LENGTH]

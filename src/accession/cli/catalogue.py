@@ -25,11 +25,11 @@ from accession.cli.output import (
     cell,
     console,
     counted,
-    harmless,
     print_json,
     print_listing,
 )
 from accession.errors import UserError
+from accession.harmless import harmless, harmless_lines
 from accession.imports.circulation import BibliothecaCirculationUpdater
 from accession.imports.events import BibliothecaEventImporter
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter
@@ -236,7 +236,7 @@ def show_reject(record: RecordId) -> None:
             raise UserError(f"There is no rejected record {record}: see `accession rejects list --all`.")
         console.print(Text(harmless(rejected.reason), style="bold"))
         console.print("In the window of", cell(rejected.purchased_on))
-        typer.echo("\n".join(harmless(line) for line in rejected.raw_xml.splitlines()))
+        typer.echo(harmless_lines(rejected.raw_xml))
 
 
 @rejects.command("retry")

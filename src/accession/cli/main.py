@@ -1,6 +1,8 @@
 """`accession`: puts the commands together, and turns errors into one sentence."""
 
 import sys
+import traceback
+from types import TracebackType
 from typing import Annotated
 
 import typer
@@ -11,8 +13,9 @@ from accession.bibliotheca.errors import RemoteIntegrationException
 from accession.cli import backups, catalogue, collections, imports, sandbox, servers
 from accession.cli.attach import first_line, silent_broker
 from accession.cli.demo import demo
-from accession.cli.output import error_console, harmless
+from accession.cli.output import error_console
 from accession.errors import UserError
+from accession.harmless import harmless, harmless_lines
 from accession.logging import set_up_logging
 from accession.settings import get_settings
 
@@ -83,11 +86,18 @@ def run_app(command: typer.Typer) -> None:
     except Exception as error:
         sentence = _sentence(error)
         if sentence is None:
+            sys.excepthook = _print_traceback
             raise
         if "--debug" in sys.argv:
-            error_console.print_exception()
+            _print_traceback(type(error), error, error.__traceback__)
         error_console.print(harmless(sentence), style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code if isinstance(error, UserError) else 1)
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None, /) -> None:
+    """As Python does, but what an error quotes cannot command the terminal. No variables are told."""
+    said = "".join(traceback.format_exception(kind, error, trace))
+    sys.stderr.write(harmless_lines(said) + "\n")
 
 
 def _sentence(error: Exception) -> str | None:

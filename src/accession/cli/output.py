@@ -1,7 +1,7 @@
 """How the commands print: tables for people, JSON for programs, one sentence for errors."""
 
+import json
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
 from typing import Annotated, Any, TypeVar
@@ -11,6 +11,8 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from accession.harmless import harmless
 
 Row = TypeVar("Row")
 
@@ -26,11 +28,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with the field
 InCollection = Annotated[
     str | None, typer.Option("--collection", metavar="NAME", help="Only of this collection.")
 ]
-
-
-def harmless(value: str) -> str:
-    """`value` without characters that a terminal would act on; vendors' text is not to be trusted."""
-    return "".join(" " if unicodedata.category(c) in ("Cc", "Cf") else c for c in value)
 
 
 def counted(number: int, thing: str) -> str:
@@ -55,7 +52,15 @@ def cell(value: Any) -> Text:
 
 def print_json(value: Any) -> None:
     """Print dataclasses, or lists of them, as JSON; times are ISO 8601 in UTC."""
-    sys.stdout.write(TypeAdapter(Any).dump_json(value, indent=2).decode() + "\n")
+    lines = TypeAdapter(Any).dump_json(value, indent=2).decode().split("\n")
+    sys.stdout.write("\n".join(map(_escaped, lines)) + "\n")
+
+
+def _escaped(line: str) -> str:
+    """A line of JSON in which what cannot be printed is escaped: a terminal may be what reads it."""
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in line)
 
 
 def print_json_list(values: Iterable[Any]) -> None:
@@ -63,7 +68,7 @@ def print_json_list(values: Iterable[Any]) -> None:
     adapter = TypeAdapter(Any)
     separator = "["
     for value in values:
-        sys.stdout.write(f"{separator}\n{adapter.dump_json(value).decode()}")
+        sys.stdout.write(f"{separator}\n{_escaped(adapter.dump_json(value).decode())}")
         separator = ","
     sys.stdout.write("[]\n" if separator == "[" else "\n]\n")
 

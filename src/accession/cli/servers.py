@@ -12,10 +12,11 @@ from accession.catalog.ledger import active_runs
 from accession.cli.attach import attach, attached_servers
 from accession.cli.care import care_checks
 from accession.cli.checks import Check, part_checks, run_checks
-from accession.cli.output import console, counted, harmless, print_json
+from accession.cli.output import console, counted, print_json
 from accession.cli.sandbox import DEFAULT_PORT
 from accession.database import engine, transaction
 from accession.errors import UserError
+from accession.harmless import harmless
 from accession.local.embedded import port_is_free
 from accession.local.home import prepare_home
 from accession.local.supervisor import ChildSpec, Supervisor, detach, stop_running, worker_and_beat

@@ -14,8 +14,9 @@ from accession.catalog.ledger import Workflow, find_run, is_active, latest_run
 from accession.catalog.models import RunState
 from accession.catalog.progress import progress_of
 from accession.catalog.queries import count_pending_applies
-from accession.cli.output import counted, error_console, harmless
+from accession.cli.output import counted, error_console
 from accession.database import transaction
+from accession.harmless import harmless
 from accession.tasks.app import app
 from accession.tasks.chain import Outcome
 
@@ -130,7 +131,7 @@ def _progress(records: str) -> Progress:
         TextColumn(f"{{task.fields[records]:,}} {records}"),
         _Rate(),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[remark]}"),
+        TextColumn("{task.fields[remark]}", markup=False),
         console=error_console,
     )
 

@@ -9,6 +9,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from accession.bibliotheca.client import PAGE_SIZE, BibliothecaAPI
+from accession.bibliotheca.errors import excerpt_of
 from accession.bibliotheca.items import DATA_SOURCE, is_item_id
 from accession.bibliotheca.marc import MarcRecord, marc_record_from_xml
 from accession.catalog.apply import needs_apply, put_in_outbox
@@ -216,9 +217,9 @@ def _why_unusable(record: MarcRecord) -> str | None:
     if not ids:
         return "It has no title identifier (001)."
     if len(ids) > 1:
-        return f"It has {len(ids)} title identifiers (001): {', '.join(ids)[:200]}."
+        return f"It has {len(ids)} title identifiers (001): {excerpt_of(', '.join(ids))}."
     if not is_item_id(ids[0]):
-        return f"Its title identifier (001) is not one the vendor can be asked for: {ids[0][:100]!r}."
+        return f"Its title identifier (001) is not one the vendor can be asked for: {excerpt_of(ids[0])!r}."
     return None
 
 
