@@ -48,8 +48,10 @@ def open_folder() -> Iterator[Path]:
     """A temporary folder that every user may pass through, unlike pytest's own."""
     folder = Path(tempfile.mkdtemp(prefix="accession-test-"))
     folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 def run_as_nobody(program: str, *arguments: str) -> str:

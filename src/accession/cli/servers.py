@@ -140,6 +140,7 @@ def beat() -> None:
     prepare_home(settings.home)
     from accession.tasks.app import app
 
+    os.umask(0o077)
     schedule = settings.home / "beat-schedule"
     app.start(["beat", f"--schedule={schedule}", f"--loglevel={settings.log_level}", "--pidfile="])
 

@@ -140,6 +140,8 @@ class OwnedProcess:
                 env={**environment, HOME_VARIABLE: str(home)},
                 cwd=folder or home,
                 start_new_session=True,
+                # Valkey and the schedule make files as anybody would.
+                umask=0o077,
             )
         if started := ProcessId.of(self.pid):
             started.write(self._record)

@@ -1,0 +1,5 @@
+"""What these tests start from."""
+
+from tests.cli.conftest import run, tasks
+
+__all__ = ["run", "tasks"]
