@@ -2,20 +2,25 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import time_machine
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accession.catalog import keys
+from accession.catalog.collections import mark_for_deletion
 from accession.catalog.keys import account_key_of
 from accession.catalog.models import Collection
 from accession.sandbox.server import RunningSandbox
-from tests.cli.conftest import Answer, Run, customer, environment, process, serving
-from tests.making import make_collection, make_pool
+from accession.settings import get_settings
+from tests.cli.conftest import Answer, Run, customer, environment, process, serving, settings
+from tests.making import ACCOUNT_KEY, make_collection, make_pool
 
 KEY = "s3cret-of-alder"
 FIELDS = {"name", "library_id", "account_id", "base_url", "titles", "created_at"}
@@ -248,3 +253,177 @@ def test_a_collection_whose_key_file_is_gone_says_so(
     assert (
         f"The key file {home / 'secret.key'} cannot be read" in run("collections", "test", "Alder").sentence
     )
+
+
+# A new account key
+
+
+def set_key(run: Run, name: str, *more: str, typed: str = "") -> Answer:
+    return run("collections", "set-key", name, *more, typed=typed)
+
+
+NEW_KEY = "n3w-secret-of-alder"
+
+
+@pytest.mark.parametrize("source", ["file", "environment", "prompt"])
+def test_a_collection_gets_the_new_account_key_that_the_vendor_issued(
+    run: Run,
+    session: Session,
+    collection: Collection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+) -> None:
+    more: tuple[str, ...] = ()
+    if source == "file":
+        (tmp_path / "key").write_text(f"{NEW_KEY}\n")
+        more = ("--account-key-file", str(tmp_path / "key"))
+    elif source == "environment":
+        monkeypatch.setenv("ACCESSION_ACCOUNT_KEY", NEW_KEY)
+    answer = set_key(run, "Alder Library", *more, typed=f"{NEW_KEY}\n" if source == "prompt" else "")
+
+    assert answer.code == 0
+    assert answer.out.splitlines()[-1] == (
+        '"Alder Library" has a new account key. Next: accession collections test "Alder Library"'
+    )
+    assert NEW_KEY not in answer.out + answer.err
+    session.expire_all()
+    assert key_of(session, "Alder Library") == NEW_KEY
+
+
+def test_the_new_account_key_is_the_one_that_the_next_request_is_signed_with(
+    run: Run, session: Session, sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customer(session, sandbox)
+    sandbox.sandbox.account = type(sandbox.account)(account_key=NEW_KEY)
+    assert "refused the credentials" in run("collections", "test", "Alder Library").sentence
+    monkeypatch.setenv("ACCESSION_ACCOUNT_KEY", NEW_KEY)
+    assert set_key(run, "Alder Library").code == 0
+    assert run("collections", "test", "Alder Library").code == 0
+
+
+def test_an_account_key_for_nobody_is_not_asked_for(run: Run, database: None) -> None:
+    assert set_key(run, "Alder", typed=f"{NEW_KEY}\n").sentence == 'No collection found named "Alder".'
+
+
+@pytest.mark.parametrize("typed", ["", "\n", "  \n"])
+def test_whoever_types_no_new_account_key_keeps_the_old_one(
+    run: Run, session: Session, collection: Collection, typed: str
+) -> None:
+    before = key_of(session, "Alder Library")
+    assert set_key(run, "Alder Library", typed=typed).code == 1
+    session.expire_all()
+    assert key_of(session, "Alder Library") == before
+
+
+# A new encryption key
+
+
+def rotate_key(run: Run) -> Answer:
+    return run("collections", "rotate-key")
+
+
+def keys_in(home: Path) -> list[str]:
+    return (home / "secret.key").read_text().split()
+
+
+def only_decrypted_with(session: Session, key: str) -> set[str]:
+    session.expire_all()
+    encrypted = session.scalars(select(Collection.account_key_encrypted))
+    return {Fernet(key).decrypt(each).decode() for each in encrypted}
+
+
+ROTATED = """\
+{what} encrypted with the new key in {file}.
+Copy that file to your backups and to other machines that run workers.
+Keep the old key for as long as you keep backups of the database made before.
+"""
+
+
+@pytest.mark.parametrize(
+    ("names", "what"), [(["Alder"], "1 account key is"), (["Alder", "Birch"], "2 account keys are")]
+)
+def test_a_new_key_takes_the_place_of_the_one_in_the_home(
+    run: Run, home: Path, session: Session, names: list[str], what: str
+) -> None:
+    for name in names:
+        make_collection(session, name)
+    (old,) = keys_in(home)
+
+    answer = rotate_key(run)
+
+    assert answer == Answer(0, ROTATED.format(what=what, file=home / "secret.key"), "")
+    (new,) = keys_in(home)
+    assert new != old
+    assert new not in answer.out
+    assert only_decrypted_with(session, new) == {ACCOUNT_KEY}
+
+
+def test_a_rotation_that_was_interrupted_is_completed(run: Run, home: Path, session: Session) -> None:
+    make_collection(session, "Alder")
+    (old,) = keys_in(home)
+    new = Fernet.generate_key().decode()
+    (home / "secret.key").write_text(f"{new}\n{old}\n")
+
+    answer = rotate_key(run)
+
+    what = "The rotation that was begun is complete: 1 account key is"
+    assert answer == Answer(0, ROTATED.format(what=what, file=home / "secret.key"), "")
+    assert keys_in(home) == [new]
+    assert only_decrypted_with(session, new) == {ACCOUNT_KEY}
+
+
+def test_of_a_removed_collection_a_key_that_is_lost_is_told(run: Run, home: Path, session: Session) -> None:
+    make_collection(session, "Alder")
+    lost = make_collection(session, "Birch")
+    lost.account_key_encrypted = Fernet(Fernet.generate_key()).encrypt(b"x")
+    mark_for_deletion(lost)
+    session.commit()
+
+    answer = rotate_key(run)
+
+    assert answer.code == 0
+    assert answer.out.splitlines()[-1] == (
+        "Left as before: 1 account key of removed collections, encrypted with a key that is gone."
+    )
+
+
+def test_with_a_key_of_the_environment_the_operator_is_told_how_to_change_it(
+    run: Run, home: Path, session: Session
+) -> None:
+    old = Fernet.generate_key().decode()
+    with environment_key(old):
+        make_collection(session, "Alder")
+        sentence = rotate_key(run).sentence
+    assert sentence.startswith(
+        "The key comes from ACCESSION_SECRET_KEY, which only you can change: make a new"
+    )
+    assert old not in sentence
+    assert only_decrypted_with(session, old) == {ACCOUNT_KEY}
+
+
+def test_with_two_keys_of_the_environment_the_first_takes_over(
+    run: Run, home: Path, session: Session
+) -> None:
+    new, old = (Fernet.generate_key().decode() for _ in range(2))
+    with environment_key(old):
+        make_collection(session, "Alder")
+    with environment_key(f"{new},{old}"):
+        answer = rotate_key(run)
+    assert answer == Answer(
+        0,
+        "1 account key is encrypted with the first key of ACCESSION_SECRET_KEY.\n"
+        "Take the others out wherever Accession runs, and start the workers again.\n"
+        "Keep the old key for as long as you keep backups of the database made before.\n",
+        "",
+    )
+    assert not home.exists()
+    assert only_decrypted_with(session, new) == {ACCOUNT_KEY}
+
+
+@contextmanager
+def environment_key(key: str) -> Iterator[None]:
+    """For a while the keys are those of the environment."""
+    urls = get_settings().model_dump(include={"home", "database_url", "redis_url"})
+    with settings(**urls, secret_key=SecretStr(key)):
+        yield
