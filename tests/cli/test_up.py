@@ -239,6 +239,7 @@ def test_up_on_a_database_newer_than_the_program_starts_nothing(
 
 
 def test_the_schedule_runs_by_hand_in_a_home_that_was_never_used(home: Path, servers: ServerUrls) -> None:
+    """And what it writes there is its owner's alone, also where new files are everybody's."""
     os.rmdir(home)
     urls = {"ACCESSION_DATABASE_URL": servers.database_url, "ACCESSION_REDIS_URL": servers.redis_url}
     with subprocess.Popen(
@@ -248,9 +249,11 @@ def test_the_schedule_runs_by_hand_in_a_home_that_was_never_used(home: Path, ser
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        umask=0,
     ) as beat:
         assert beat.stdout is not None
         lines = iter(beat.stdout.readline, "")
         assert any("beat: Starting..." in line for line in lines)
-        eventually(lambda: list(home.glob("beat-schedule*")))
+        written = eventually(lambda: list(home.glob("beat-schedule*")))
+        assert {path.stat().st_mode & 0o777 for path in written} == {0o600}
         beat.kill()
