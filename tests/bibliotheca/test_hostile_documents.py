@@ -99,6 +99,10 @@ REFUSED = {
     "a pair of surrogates as bytes": Hostile(text=b"a\xed\xa0\xbd\xed\xb8\x80"),
     "bytes that are no UTF-8": Hostile(text=b"a\xff\xfe\xc0\x80"),
     "a prefix that nobody declared": Hostile(more=b"<x:y/>"),
+    "elements that only UTF-7 shows": Hostile(
+        b"<?xml version='1.0'\n encoding = 'Utf-7' ?>",
+        more=b"+ADw-x/+AD4-" * 200_000,
+    ),
 }
 READ = {
     "many attributes": Hostile(attributes=b" ".join(b'a%x=""' % n for n in range(100_000))),
