@@ -8,6 +8,8 @@ import that breaks a promise, with exit code 1, and `--seed N --runs 1` has the 
 
 import argparse
 import logging
+import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -370,6 +372,7 @@ def own_servers() -> Iterator[Session]:
             yield session
         engine().dispose()
     remove_home_data(home)
+    shutil.rmtree(home)
 
 
 def main(arguments: Sequence[str], out: TextIO) -> int:
@@ -379,6 +382,8 @@ def main(arguments: Sequence[str], out: TextIO) -> int:
     parser.add_argument("--seed", type=int, help="Of the first of them; the next ones follow.")
     chosen = parser.parse_args(arguments)
     first = SystemRandom().randrange(2**32) if chosen.seed is None else chosen.seed
+    # Nothing is to be left running that only this process knows of.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     # What goes wrong in an import stands in its installation's logs.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     slowest = 0.0
