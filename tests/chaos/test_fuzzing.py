@@ -18,7 +18,7 @@ from tests.chaos import fuzzing
 from tests.chaos.fuzzing import Limits, Target, input_of, long_run, main, read_or_refused, spoilt, targets
 
 KNOWN = targets()
-QUICK = Limits(seconds=0.3, mebibytes=50, silent_seconds=0.5)
+LIMITS = Limits(seconds=0.3, mebibytes=50)
 
 
 @pytest.mark.parametrize("target", KNOWN, ids=lambda target: target.name)
@@ -85,7 +85,8 @@ def test_the_long_run_finds_what_breaks_the_promise_and_says_how_to_see_it_again
     known = (SOUND, Target("broken", lambda body: breaks(body) if b"needle" in body else None, (b"hay",)))
     monkeypatch.setattr(fuzzing, "spoilt", lambda rng, body: body + b"needle" * (rng.random() < 0.1))
     monkeypatch.setattr(fuzzing, "targets", lambda: known)
-    monkeypatch.setattr(fuzzing, "Limits", lambda: QUICK)
+    limits = replace(LIMITS, silent_seconds=2) if breaks is hangs else LIMITS
+    monkeypatch.setattr(fuzzing, "Limits", lambda: limits)
 
     told = StringIO()
     assert main(["--inputs", "100", "--seed", "7"], told) == 1
