@@ -183,7 +183,7 @@ def test_with_a_sandbox_vendor_beside_it_and_a_port_that_is_taken(home: Path) ->
 
 
 def test_after_everything_was_killed_in_mid_import_the_next_up_goes_on_at_once(home: Path) -> None:
-    with serving(30, latency_ms=150) as sandbox:
+    with serving(30, latency_ms=500) as sandbox:
         with foreground(home) as up:
             said(up)
             with database_of(home) as session:
