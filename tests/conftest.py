@@ -22,8 +22,10 @@ from accession.settings import Settings, use_settings
 from tests.making import make_collection
 from tests.vendor import Vendor
 
-# A shell starts its background jobs with Ctrl-C ignored, and children inherit that; ours are to mind it.
+# A shell starts its background jobs with Ctrl-C ignored, and nohup with the end of the terminal, and children
+# inherit that; ours are to mind both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
