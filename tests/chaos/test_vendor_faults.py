@@ -31,7 +31,16 @@ from accession.settings import get_settings, use_settings
 from tests.chaos.fingerprint import Fingerprint, fingerprint
 from tests.conftest import empty_database
 from tests.making import day
-from tests.tasks.conftest import Broker, Chains, checkpoint, counter, running_worker, set_checkpoint, today_is
+from tests.tasks.conftest import (
+    Broker,
+    Chains,
+    checkpoint,
+    counter,
+    forget_everything,
+    running_worker,
+    set_checkpoint,
+    today_is,
+)
 from tests.tasks.conftest import runs as ledger
 
 # Celery stores results with a call that redis-py would rather not see.
@@ -120,9 +129,9 @@ def chains(servers: ServerUrls) -> Iterator[Chains]:
     """A worker of this process, at nine in the morning."""
     from accession.tasks.app import app
 
+    forget_everything(app, servers)
     with Redis.from_url(servers.redis_url) as client, today_is(NOW), running_worker(app):
         broker = Broker(client, app)
-        broker.clear()
         yield Chains(broker, PATIENCE_SECONDS)
         broker.clear()
 

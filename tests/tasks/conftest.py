@@ -42,6 +42,7 @@ from accession.catalog.models import (
 )
 from accession.database import transaction
 from accession.local.servers import ServerUrls
+from tests.conftest import empty_database
 from tests.making import make_pool, title_data
 from tests.vendor import Vendor, item
 
@@ -371,6 +372,13 @@ def logged() -> Iterator[list[EventDict]]:
         yield capture.entries
 
 
+def forget_everything(app: Celery, servers: ServerUrls) -> None:
+    """Empty database and broker: a worker that starts goes on with whatever it finds there."""
+    empty_database()
+    with Redis.from_url(servers.redis_url) as client:
+        Broker(client, app).clear()
+
+
 @contextmanager
 def running_worker(app: Celery) -> Iterator[None]:
     """A worker in a thread of this process, which takes one message at a time from both queues."""
@@ -389,7 +397,8 @@ def running_worker(app: Celery) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def _module_worker(app: Celery) -> Iterator[None]:
+def _module_worker(app: Celery, servers: ServerUrls) -> Iterator[None]:
+    forget_everything(app, servers)
     with running_worker(app):
         yield
 

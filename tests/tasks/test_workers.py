@@ -38,6 +38,7 @@ from tests.tasks.conftest import (
     Chains,
     applied_titles,
     eventually,
+    forget_everything,
     number_of,
     runs,
     set_checkpoint,
@@ -129,6 +130,9 @@ class Crew:
 
 @pytest.fixture(scope="module")
 def _crew(servers: ServerUrls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
+    from accession.tasks.app import app
+
+    forget_everything(app, servers)
     crew = Crew(servers, tmp_path_factory.mktemp("workers") / "log")
     crew.at_work(2)
     yield crew
