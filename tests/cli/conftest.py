@@ -118,12 +118,17 @@ def tasks(servers: ServerUrls) -> Iterator[None]:
 
 @pytest.fixture
 def broker(servers: ServerUrls) -> Iterator[Redis]:
-    """The broker without messages, locks and results; workers declare their queues only once."""
+    """The broker without messages, locks and results."""
     with Redis.from_url(servers.redis_url) as client:
-        for key in client.scan_iter(count=1000):
-            if not key.startswith(b"_kombu.binding"):
-                client.delete(key)
+        empty_broker(client)
         yield client
+
+
+def empty_broker(client: Redis) -> None:
+    """Throw messages, locks and results away; not the bindings: workers declare their queues only once."""
+    for key in client.scan_iter(count=1000):
+        if not key.startswith(b"_kombu.binding"):
+            client.delete(key)
 
 
 @contextmanager

@@ -15,12 +15,17 @@ from accession.clock import utc_now
 from accession.local.servers import ServerUrls
 from accession.sandbox.server import RunningSandbox
 from accession.settings import get_settings
-from tests.cli.conftest import Answer, Run, complete_up_to, customer, running_worker, serving
+from tests.cli.conftest import Answer, Run, complete_up_to, customer, empty_broker, running_worker, serving
+from tests.conftest import empty_database
 from tests.local.machine import eventually
 
 
 @pytest.fixture(scope="module")
 def worker(servers: ServerUrls, tasks: None) -> Iterator[None]:
+    # It would go on with whatever it finds.
+    empty_database()
+    with Redis.from_url(servers.redis_url) as client:
+        empty_broker(client)
     with running_worker(servers, get_settings().home):
         yield
 
