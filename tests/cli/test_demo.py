@@ -76,7 +76,7 @@ def test_the_demo_imports_everything_twice_and_leaves_nothing_behind(folder: Pat
     assert re.match(r"[\d,]+ loans, [\d,]+ returns, ", summary["What happened at the vendor"])
     assert summary["Titles counted as the vendor does"] == f"{found} of {found}"
     assert summary["Rows written by the second import"] == "0"
-    first, second = re.findall(r"[\d,]+", summary["Requests made"])
+    first, second = re.findall(r"[\d,]+", summary["Pages asked for"])
     assert first.strip(",") == second
     table = done.stdout.split(" The first rows of the catalogue ")[1].split(" Summary ")[0].splitlines()
     assert table[1].split()[:3] == ["Id", "Title", "Authors"]
