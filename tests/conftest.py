@@ -73,6 +73,13 @@ def empty_database() -> None:
         session.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
 
 
+def empty_broker(client: Redis) -> None:
+    """Throw messages, locks and results away; not the bindings: workers declare their queues only once."""
+    for key in client.scan_iter(count=1000):
+        if not key.startswith(b"_kombu.binding"):
+            client.delete(key)
+
+
 @pytest.fixture
 def session(database: None) -> Iterator[Session]:
     """A session on the emptied database; the test commits what others shall see."""

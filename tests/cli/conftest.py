@@ -32,6 +32,7 @@ from accession.sandbox.activity import Activity
 from accession.sandbox.catalogue import build_catalogue
 from accession.sandbox.server import RunningSandbox, Sandbox, running_sandbox
 from accession.settings import Settings, get_settings, use_settings
+from tests.conftest import empty_broker
 from tests.local.machine import eventually
 
 PATIENCE_SECONDS = 60
@@ -122,13 +123,6 @@ def broker(servers: ServerUrls) -> Iterator[Redis]:
     with Redis.from_url(servers.redis_url) as client:
         empty_broker(client)
         yield client
-
-
-def empty_broker(client: Redis) -> None:
-    """Throw messages, locks and results away; not the bindings: workers declare their queues only once."""
-    for key in client.scan_iter(count=1000):
-        if not key.startswith(b"_kombu.binding"):
-            client.delete(key)
 
 
 @contextmanager

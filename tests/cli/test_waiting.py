@@ -15,8 +15,8 @@ from accession.clock import utc_now
 from accession.local.servers import ServerUrls
 from accession.sandbox.server import RunningSandbox
 from accession.settings import get_settings
-from tests.cli.conftest import Answer, Run, complete_up_to, customer, empty_broker, running_worker, serving
-from tests.conftest import empty_database
+from tests.cli.conftest import Answer, Run, complete_up_to, customer, running_worker, serving
+from tests.conftest import empty_broker, empty_database
 from tests.local.machine import eventually
 
 

@@ -42,7 +42,7 @@ from accession.catalog.models import (
 )
 from accession.database import transaction
 from accession.local.servers import ServerUrls
-from tests.conftest import empty_database
+from tests.conftest import empty_broker, empty_database
 from tests.making import make_pool, title_data
 from tests.vendor import Vendor, item
 
@@ -139,10 +139,8 @@ class Broker:
     app: Celery
 
     def clear(self) -> None:
-        """Throw messages, locks and results away; not the bindings, which a worker declares only once."""
-        for key in self.redis.scan_iter(count=1000):
-            if not key.startswith(b"_kombu.binding"):
-                self.redis.delete(key)
+        """Throw messages, locks and results away."""
+        empty_broker(self.redis)
 
     def raw_messages(self, queue: str = "default") -> list[bytes]:
         return cast(list[bytes], self.redis.lrange(queue, 0, -1))[::-1]
@@ -376,7 +374,7 @@ def forget_everything(app: Celery, servers: ServerUrls) -> None:
     """Empty database and broker: a worker that starts goes on with whatever it finds there."""
     empty_database()
     with Redis.from_url(servers.redis_url) as client:
-        Broker(client, app).clear()
+        empty_broker(client)
 
 
 @contextmanager
