@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 import pytest
+from redis import Redis
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
@@ -25,6 +26,7 @@ from tests.chaos.crashes import (
     NAME,
     BrokenPromise,
     check_checkpoints,
+    check_locks,
     check_runs,
     import_in_peace,
     library,
@@ -163,3 +165,11 @@ def test_runs_that_have_not_all_succeeded_or_not_met_every_record_once_are_told(
     with pytest.raises(BrokenPromise, match="not all succeeded"):
         check_runs(imported, small_vendor)
     assert imported.query(LicensePool).count() > 0
+
+
+def test_a_lock_that_is_left_is_told(servers: ServerUrls, queues: Redis) -> None:
+    check_locks(servers.redis_url, within_seconds=0)
+    queues.set("CirculationUpdateWorkflow:1", "a run that has ended")
+
+    with pytest.raises(BrokenPromise, match="CirculationUpdateWorkflow:1"):
+        check_locks(servers.redis_url, within_seconds=0)
