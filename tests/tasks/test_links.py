@@ -1,6 +1,7 @@
 """Single links, delivered by hand: twice, late, out of turn, and after every kind of death in between."""
 
 import threading
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ from billiard.exceptions import SoftTimeLimitExceeded, WorkerLostError
 from celery.exceptions import Ignore, Retry
 from celery.signals import task_failure
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from accession.catalog.ledger import end_run, lock_run
@@ -23,10 +25,12 @@ from tests.tasks.conftest import (
     Chains,
     Message,
     WatchedVendor,
+    applied_titles,
     checkpoint,
     eventually,
     logged,
     number_of,
+    rows_left,
     runs,
     set_checkpoint,
     today_is,
@@ -168,6 +172,78 @@ def test_so_does_the_retry_of_a_page_whose_worker_child_was_lost(
 ) -> None:
     """Celery counts a lost child as a retry, which is a new message and not marked as delivered again."""
     broker.deliver(delivered_again(page_committed_and_nothing_sent, retries=retries))
+    assert [message.kwargs for message in broker.messages()] == [runs()[0].cursor]
+
+
+@pytest.fixture
+def page_committed_and_nothing_published(
+    collection: Collection,
+    vendor: WatchedVendor,
+    chains: Chains,
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Message:
+    """The message of a page that is stored, but whose worker died before it published what it had found."""
+    from accession.tasks import chain
+
+    def die(*_: Any) -> None:
+        raise Died
+
+    vendor.sells(day(2014, 1, 1, 9), "t1")
+    message = first_message(chains, broker, collection)
+    with today_is(TODAY), monkeypatch.context() as patch:
+        patch.setattr(chain, "publish_applies", die)
+        with pytest.raises(Died):
+            broker.deliver(message)
+    assert (runs()[0].pages, rows_left(), broker.messages("apply")) == (1, [1], [])
+    return message
+
+
+@pytest.mark.parametrize("comes_back", [{"redelivered": True}, {"retries": 1}])
+def test_a_message_that_comes_back_publishes_what_its_page_had_found(
+    comes_back: dict[str, Any], page_committed_and_nothing_published: Message, broker: Broker
+) -> None:
+    message = delivered_again(page_committed_and_nothing_published, retries=comes_back.get("retries", 0))
+    broker.deliver(message, redelivered=comes_back.get("redelivered", False))
+    broker.deliver_next("apply")
+    assert (rows_left(), applied_titles()) == ([], {"t1"})
+
+
+def test_so_does_that_of_the_last_page(
+    page_committed_and_nothing_published: Message, collection: Collection, broker: Broker
+) -> None:
+    with transaction() as session:
+        run = lock_run(session, page_committed_and_nothing_published.id)
+        assert run is not None
+        end_run(run, RunState.SUCCEEDED)
+    broker.deliver(page_committed_and_nothing_published, redelivered=True)
+    broker.deliver_next("apply")
+    assert (rows_left(), applied_titles(), broker.locks()) == ([], {"t1"}, {})
+
+
+def test_a_database_that_goes_away_just_after_the_commit_keeps_no_title_waiting(
+    collection: Collection,
+    vendor: WatchedVendor,
+    chains: Chains,
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from accession.tasks import apply, chain, outages
+
+    went_away = iter([True])
+
+    def publish_applies(outbox_ids: Sequence[int]) -> None:
+        if next(went_away, False):
+            raise OperationalError("SELECT", {}, Exception("the server is gone"))
+        apply.publish_applies(outbox_ids)
+
+    monkeypatch.setattr(chain, "publish_applies", publish_applies)
+    monkeypatch.setattr(outages, "_WAITS_SECONDS", (0.0,))
+    vendor.sells(day(2014, 1, 1, 9), "t1")
+    with today_is(TODAY):
+        broker.deliver(first_message(chains, broker, collection))
+    broker.deliver_next("apply")
+    assert (rows_left(), applied_titles()) == ([], {"t1"})
     assert [message.kwargs for message in broker.messages()] == [runs()[0].cursor]
 
 

@@ -35,6 +35,15 @@ def publish_applies(outbox_ids: Sequence[int]) -> None:
             task.delay(row_ids[start : start + TITLES_PER_MESSAGE])
 
 
+def publish_applies_of(collection_id: int) -> None:
+    """Queue the apply of all that one collection's outbox holds; what is under way as well is done once."""
+    query = select(ApplyOutbox.id).join(ApplyOutbox.license_pool)
+    query = query.where(LicensePool.collection_id == collection_id).order_by(ApplyOutbox.id)
+    with transaction() as session:
+        outbox_ids = session.scalars(query).all()
+    publish_applies(outbox_ids)
+
+
 _APPLY: Mapping[str, Any] = {
     "bind": True,
     "ignore_result": True,

@@ -50,7 +50,7 @@ from accession.database import transaction
 from accession.errors import UserError
 from accession.settings import get_settings
 from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, MAX_RETRIES, MAX_RETRY_AFTER_SECONDS, app
-from accession.tasks.apply import publish_applies
+from accession.tasks.apply import publish_applies, publish_applies_of
 from accession.tasks.lock import Held, TaskLock, workflow_lock
 from accession.tasks.outages import outlast_outages
 
@@ -199,10 +199,11 @@ def _do_page(
     """Run the step and move the ledger on; an outcome when the chain must stop before it, None for a
     message delivered twice."""
     entered = _enter(task, session, collection_id, arguments)
-    if isinstance(entered, Outcome):
+    if entered is None or isinstance(entered, Outcome):
         return entered
     run, collection = entered
     if run.cursor != arguments:
+        log.warning("this page is done already; the message was delivered twice")
         return None
     done = step(session, collection)
     record_page(run, done.counters, since=done.since, next_cursor=done.next_arguments)
@@ -211,8 +212,9 @@ def _do_page(
 
 def _enter(
     task: ChainTask, session: Session, collection_id: int, arguments: Mapping[str, Any]
-) -> tuple[Run, Collection] | Outcome:
-    """Make sure that the run, the collection and the lock are this chain's; else say why to stop.
+) -> tuple[Run, Collection] | Outcome | None:
+    """Make sure that the run, the collection and the lock are this chain's; else say why to stop, None for a
+    run that has ended.
 
     The run's row stays locked until the transaction ends.
     """
@@ -228,9 +230,9 @@ def _enter(
         lock.release()
         return Outcome.STOPPED
     if run is not None and not is_active(run):
-        log.warning("a message of a run that has ended; nothing to do", state=run.state)
+        log.warning("a message of a run that has ended", state=run.state)
         lock.release()
-        raise Ignore
+        return None
     held = lock.hold()
     if held is Held.BY_ANOTHER:
         if run is None:
@@ -263,11 +265,12 @@ def _after_second_delivery(task: ChainTask, collection_id: int, *, came_back: bo
     """After a page that is done already.
 
     When the message came back, or is a retry, or is begun again after an outage, whoever did the page may
-    have died or failed between the commit and the next link: the expected link is sent once more. Whichever
-    copy of that comes second is none of these, and ends without sending anything.
+    have died or failed since its commit: what there is to apply is published again, which does no harm where
+    it is under way, and the expected link is sent once more. Whichever copy of that comes second is none of
+    these, and ends without sending anything.
     """
-    log.warning("this page is done already; the message was delivered twice")
     if came_back or task.request.delivery_info.get("redelivered") or task.request.retries:
+        publish_applies_of(collection_id)
         with transaction() as session:
             run = find_run(session, task.request.id)
             expected = dict(run.cursor) if run is not None and is_active(run) else None
