@@ -30,9 +30,22 @@ from accession.catalog.data import (
     SubjectScheme,
     TitleData,
 )
-from accession.catalog.ledger import Workflow, note_swept, open_run, timestamp
+from accession.catalog.ledger import (
+    Workflow,
+    find_run,
+    note_looked_up,
+    note_swept,
+    open_run,
+    timestamp,
+)
 from accession.catalog.models import Collection, LicensePool
-from accession.catalog.records import Rejection, StoredRecord, keep_rejected, store_purchase_records
+from accession.catalog.records import (
+    PurchaseDate,
+    Rejection,
+    StoredRecord,
+    keep_rejected,
+    store_purchase_records,
+)
 from accession.database import engine, make_engine
 
 SOURCE = "Bibliotheca"
@@ -77,10 +90,13 @@ def put_something_everywhere(engine: Engine) -> None:
         put_in_outbox(session, [(pool, title_data("abc", title="Later"))])
         record_events(session, collection, {"abc": pool}, [event_data("1", "CHECKOUT", "abc", at=NOON)])
         note_swept(session, collection, after_id=0, last_id=None, told=[pool.identifier_id], at=NOON)
-        store_purchase_records(session, [StoredRecord(pool, NOON.date(), b"marc", "hash")])
-        keep_rejected(session, collection, NOON.date(), [Rejection("It has no id.", "<record/>", "hash")])
+        store_purchase_records(session, PurchaseDate(NOON.date()), [StoredRecord(pool, b"marc", "hash")])
+        keep_rejected(
+            session, collection, PurchaseDate(NOON.date()), [Rejection("It has no id.", "<record/>", "hash")]
+        )
         timestamp(session, collection, Workflow.PURCHASES)
         open_run(session, collection.id, Workflow.PURCHASES, "task", {"offset": 1})
+        note_looked_up(session, find_run(session, "task"), ["abc"])
         session.commit()
 
 

@@ -73,6 +73,30 @@ class Settings(Home):
         description="How long the vendor may be silent before a request has timed out; "
         "a whole answer may take twice as long.",
     )
+    vendor_max_concurrency: int = Field(
+        default=4,
+        ge=1,
+        le=32,
+        description="Requests that the vendor may have at once for one collection, of all workers together.",
+    )
+    vendor_max_requests_per_second: float | None = Field(
+        default=None,
+        gt=0,
+        le=1000,
+        description="Requests a second that the vendor may get for one collection, of all workers together. "
+        "Unset: as many as it answers.",
+    )
+    lookup_concurrency: int = Field(
+        default=2,
+        ge=1,
+        le=32,
+        description="Requests for the metadata of one page's titles, 25 titles each, that are made at once.",
+    )
+    purchase_window: Literal["day", "month"] = Field(
+        default="day",
+        description="How much of the past one question for purchases covers. `month` needs a quarter of the "
+        "requests, but of what was bought in a month that is over, no more than the month is then known.",
+    )
     retry_backoff_seconds: float = Field(
         default=60,
         ge=0,

@@ -38,7 +38,13 @@ from accession.catalog.queries import (
     title_views,
     write_mark,
 )
-from accession.catalog.records import Rejection, StoredRecord, keep_rejected, store_purchase_records
+from accession.catalog.records import (
+    PurchaseDate,
+    Rejection,
+    StoredRecord,
+    keep_rejected,
+    store_purchase_records,
+)
 from tests.making import NOON, day, make_collection, make_pool, person, subject, title_data
 
 PURCHASES = Workflow.PURCHASES
@@ -270,10 +276,9 @@ def test_the_cursor_shows_where_a_run_of_its_workflow_is_and_no_more(
 
 def test_a_title_is_shown_with_all_that_is_known_of_it(session: Session, collection: Collection) -> None:
     pool = make_pool(session, collection, "solaris")
-    store_purchase_records(
-        session,
-        [StoredRecord(pool, date(2016, 5, n), b"marc", "hash") for n in (7, 3, 5)],
-    )
+    for n in (7, 3, 5):
+        bought = PurchaseDate(date(2016, 5, n))
+        store_purchase_records(session, bought, [StoredRecord(pool, b"marc", "hash")])
     with time_machine.travel(NOON, tick=False):
         apply_titles(
             session,
@@ -423,7 +428,9 @@ def test_runs_and_rejected_records_of_a_collection_marked_for_deletion_are_not_s
     """Its account may be gone, and its name may be another's by now."""
     for owner, task_id in ((make_collection(session, "Birch Library"), "b"), (collection, "a")):
         open_run(session, owner.id, PURCHASES, task_id, CURSOR)
-        keep_rejected(session, owner, date(2016, 5, 1), [Rejection(task_id, "<record/>", task_id)])
+        keep_rejected(
+            session, owner, PurchaseDate(date(2016, 5, 1)), [Rejection(task_id, "<record/>", task_id)]
+        )
         mark_for_deletion(owner)
         session.commit()
         assert (run_views(session), reject_views(session)) == ([], [])
@@ -437,9 +444,13 @@ def test_rejected_records_come_oldest_first_and_resolved_ones_on_request(
 ) -> None:
     other = make_collection(session, "Birch Library")
     with time_machine.travel(NOON, tick=False):
-        keep_rejected(session, collection, date(2016, 5, 1), [Rejection("one", "<record/>", "1")])
-        keep_rejected(session, other, date(2014, 1, 1), [Rejection("two", "<record/>", "2")])
-        keep_rejected(session, collection, date(2015, 1, 1), [Rejection("three", "<record/>", "3")])
+        keep_rejected(
+            session, collection, PurchaseDate(date(2016, 5, 1)), [Rejection("one", "<record/>", "1")]
+        )
+        keep_rejected(session, other, PurchaseDate(date(2014, 1, 1)), [Rejection("two", "<record/>", "2")])
+        keep_rejected(
+            session, collection, PurchaseDate(date(2015, 1, 1)), [Rejection("three", "<record/>", "3")]
+        )
     session.execute(text("UPDATE rejected_records SET resolved_at = created_at WHERE reason = 'one'"))
 
     assert [view.reason for view in reject_views(session)] == ["two", "three"]

@@ -7,11 +7,17 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accession.catalog.models import Collection, LicensePool, PurchaseRecord, RejectedRecord
-from accession.catalog.records import Rejection, StoredRecord, keep_rejected, store_purchase_records
+from accession.catalog.records import (
+    PurchaseDate,
+    Rejection,
+    StoredRecord,
+    keep_rejected,
+    store_purchase_records,
+)
 from accession.database import engine
 from tests.making import make_collection, make_pool, statements_of
 
-FIRST, SECOND = date(2014, 3, 1), date(2016, 5, 2)
+FIRST, SECOND = PurchaseDate(date(2014, 3, 1)), PurchaseDate(date(2016, 5, 2))
 
 
 @pytest.fixture
@@ -19,26 +25,27 @@ def pool(session: Session, collection: Collection) -> LicensePool:
     return make_pool(session, collection, "abc")
 
 
-def stored(session: Session) -> list[tuple[date, bytes]]:
-    query = select(PurchaseRecord.purchased_on, PurchaseRecord.marc).order_by(PurchaseRecord.purchased_on)
-    return list(session.execute(query))
+def stored(session: Session) -> list[tuple[PurchaseDate, bytes]]:
+    rows = session.scalars(select(PurchaseRecord).order_by(PurchaseRecord.purchased_on))
+    return [(PurchaseDate(row.purchased_on, row.month_only), row.marc) for row in rows]
 
 
-def record(pool: LicensePool, day: date, says: str) -> StoredRecord:
-    return StoredRecord(pool, day, f"marc of {says}".encode(), f"hash of {says}")
+def record(pool: LicensePool, says: str) -> StoredRecord:
+    return StoredRecord(pool, f"marc of {says}".encode(), f"hash of {says}")
 
 
 def test_a_title_bought_on_two_days_has_two_records(session: Session, pool: LicensePool) -> None:
-    store_purchase_records(session, [record(pool, SECOND, "b"), record(pool, FIRST, "a")])
+    store_purchase_records(session, SECOND, [record(pool, "b")])
+    store_purchase_records(session, FIRST, [record(pool, "a")])
 
     assert stored(session) == [(FIRST, b"marc of a"), (SECOND, b"marc of b")]
 
 
 def test_a_record_that_says_the_same_is_not_written(session: Session, pool: LicensePool) -> None:
-    store_purchase_records(session, [record(pool, FIRST, "a")])
+    store_purchase_records(session, FIRST, [record(pool, "a")])
 
     with statements_of(engine()) as sent:
-        store_purchase_records(session, [StoredRecord(pool, FIRST, b"new stamps", "hash of a")])
+        store_purchase_records(session, FIRST, [StoredRecord(pool, b"new stamps", "hash of a")])
 
     assert [statement[:6] for statement in sent] == ["SELECT"]
     assert stored(session) == [(FIRST, b"marc of a")]
@@ -47,14 +54,14 @@ def test_a_record_that_says_the_same_is_not_written(session: Session, pool: Lice
 def test_a_record_that_says_something_else_takes_the_place_of_the_days_other(
     session: Session, pool: LicensePool
 ) -> None:
-    store_purchase_records(session, [record(pool, FIRST, "a")])
-    store_purchase_records(session, [record(pool, FIRST, "b"), record(pool, FIRST, "c")])
+    store_purchase_records(session, FIRST, [record(pool, "a")])
+    store_purchase_records(session, FIRST, [record(pool, "b"), record(pool, "c")])
 
     assert stored(session) == [(FIRST, b"marc of c")]
 
 
 def test_no_records_are_no_rows(session: Session, collection: Collection) -> None:
-    store_purchase_records(session, [])
+    store_purchase_records(session, FIRST, [])
     keep_rejected(session, collection, FIRST, [])
 
     assert stored(session) == []
@@ -71,7 +78,7 @@ def test_a_rejection_is_kept_once_a_day_and_collection(session: Session, collect
         keep_rejected(session, other, FIRST, [rejection])
 
     kept = session.scalars(select(RejectedRecord).order_by(RejectedRecord.id)).all()
-    assert [(each.collection_id, each.purchased_on) for each in kept] == [
+    assert [(each.collection_id, PurchaseDate(each.purchased_on, each.month_only)) for each in kept] == [
         (collection.id, FIRST),
         (collection.id, SECOND),
         (other.id, FIRST),
@@ -79,3 +86,75 @@ def test_a_rejection_is_kept_once_a_day_and_collection(session: Session, collect
     assert {(each.reason, each.raw_xml, each.resolved_at) for each in kept} == {
         ("It has no title identifier (001).", "<record/>", None)
     }
+
+
+# Months
+
+
+MARCH = PurchaseDate(date(2014, 3, 1), month_only=True)
+MARCH_9, MARCH_20 = PurchaseDate(date(2014, 3, 9)), PurchaseDate(date(2014, 3, 20))
+
+
+def test_a_purchase_of_which_the_month_is_known_gets_its_day_once_that_is_told(
+    session: Session, pool: LicensePool
+) -> None:
+    store_purchase_records(session, MARCH, [record(pool, "a")])
+    assert stored(session) == [(MARCH, b"marc of a")]
+
+    store_purchase_records(session, MARCH_9, [record(pool, "a")])
+    assert stored(session) == [(MARCH_9, b"marc of a")]
+
+    store_purchase_records(session, MARCH_20, [record(pool, "a")])
+    assert stored(session) == [(MARCH_9, b"marc of a"), (MARCH_20, b"marc of a")]
+
+
+@pytest.mark.parametrize("days", [[FIRST], [MARCH_9], [MARCH_20, MARCH_9]])
+def test_a_month_adds_nothing_to_the_days_that_are_known_of_it(
+    session: Session, pool: LicensePool, days: list[PurchaseDate]
+) -> None:
+    for day in days:
+        store_purchase_records(session, day, [record(pool, "a")])
+    before = stored(session)
+
+    with statements_of(engine()) as sent:
+        store_purchase_records(session, MARCH, [record(pool, "a")])
+
+    assert [statement[:6] for statement in sent] == ["SELECT"]
+    assert stored(session) == before
+
+
+def test_what_a_month_tells_anew_of_a_purchase_is_stored_under_its_day(
+    session: Session, pool: LicensePool
+) -> None:
+    store_purchase_records(session, MARCH_9, [record(pool, "a")])
+    store_purchase_records(session, MARCH, [record(pool, "b")])
+
+    assert stored(session) == [(MARCH_9, b"marc of b")]
+
+
+def test_the_first_of_a_month_may_be_a_day_or_a_month(session: Session, pool: LicensePool) -> None:
+    store_purchase_records(session, MARCH, [record(pool, "a")])
+    store_purchase_records(session, FIRST, [record(pool, "a")])
+
+    assert stored(session) == [(FIRST, b"marc of a")]
+
+
+def test_months_do_not_mingle(session: Session, pool: LicensePool) -> None:
+    april = PurchaseDate(date(2014, 4, 1), month_only=True)
+    last_of_march = PurchaseDate(date(2014, 3, 31))
+
+    for bought in (last_of_march, april, MARCH, last_of_march, april):
+        store_purchase_records(session, bought, [record(pool, "a")])
+
+    assert stored(session) == [(last_of_march, b"marc of a"), (april, b"marc of a")]
+
+
+@pytest.mark.parametrize("told", [(MARCH, MARCH_9, MARCH), (MARCH_9, MARCH, MARCH_9)])
+def test_a_rejection_is_kept_once_whether_its_day_is_known_or_its_month(
+    session: Session, collection: Collection, told: tuple[PurchaseDate, ...]
+) -> None:
+    for bought in told:
+        keep_rejected(session, collection, bought, [Rejection("It has no id.", "<record/>", "hash")])
+
+    (kept,) = session.scalars(select(RejectedRecord)).all()
+    assert PurchaseDate(kept.purchased_on, kept.month_only) == told[0]

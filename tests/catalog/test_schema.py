@@ -15,7 +15,7 @@ from accession.catalog import schema
 from accession.catalog.counts import Counts
 from accession.catalog.ledger import Workflow, open_run, queue_runs
 from accession.catalog.models import ACTIVE_STATES, Base, Collection, Edition, LicensePool
-from accession.catalog.records import Rejection, keep_rejected
+from accession.catalog.records import PurchaseDate, Rejection, keep_rejected
 from accession.errors import UserError
 from tests.making import (
     NOON,
@@ -141,8 +141,12 @@ REJECTED = (
 )
 
 
-def without(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
-    return [{name: value for name, value in row.items() if name != column} for row in rows]
+def without(rows: list[dict[str, Any]], *columns: str) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name not in columns} for row in rows]
+
+
+def everything_of(engine: Engine) -> dict[str, list[dict[str, Any]]]:
+    return {table: rows_of(engine, table) for table in tables(engine) - {"alembic_version"}}
 
 
 def test_runs_and_rejected_records_from_before_each_record_was_accounted_for_are_kept(
@@ -171,7 +175,7 @@ def test_runs_and_rejected_records_from_before_each_record_was_accounted_for_are
     assert without(upgraded, "records_stored") == runs
     kept = rows_of(scratch, "rejected_records")
     assert [record["workflow"] for record in kept] == ["purchases", "purchases"]
-    assert without(kept, "workflow") == rejected
+    assert without(kept, "workflow", "month_only") == rejected
 
     schema.downgrade(scratch, "0002")
 
@@ -186,14 +190,16 @@ def test_a_downgrade_loses_queued_runs_and_rejected_events_and_nothing_else(scra
         open_run(session, collection.id, Workflow.EVENTS, "begun", {"start": None})
         queue_runs(session, Workflow.CIRCULATION, {collection.id: "queued"}, {})
         rejection = Rejection("Its moment cannot be read.", "<CloudLibraryEvent/>", "another hash")
-        keep_rejected(session, collection, NOON.date(), [rejection], workflow=Workflow.EVENTS)
+        keep_rejected(session, collection, PurchaseDate(NOON.date()), [rejection], workflow=Workflow.EVENTS)
         session.commit()
-    everything = {table: rows_of(scratch, table) for table in Base.metadata.tables}
+    schema.downgrade(scratch, "0003")
+    everything = everything_of(scratch)
 
     schema.downgrade(scratch, "0002")
-    left = {table: rows_of(scratch, table) for table in Base.metadata.tables}
+    left = everything_of(scratch)
     schema.upgrade(scratch)
-    again = {table: rows_of(scratch, table) for table in Base.metadata.tables}
+    schema.downgrade(scratch, "0003")
+    again = everything_of(scratch)
 
     assert all(everything.values())
     kept = {
@@ -206,6 +212,27 @@ def test_a_downgrade_loses_queued_runs_and_rejected_events_and_nothing_else(scra
         "runs": without(kept["runs"], "records_stored"),
         "rejected_records": without(kept["rejected_records"], "workflow"),
     }
+
+
+def test_without_the_months_a_purchase_of_one_was_on_its_first(scratch: Engine) -> None:
+    schema.upgrade(scratch)
+    put_something_everywhere(scratch)
+    with scratch.begin() as connection:
+        connection.execute(text("UPDATE purchase_records SET purchased_on = '2024-05-01', month_only = true"))
+    everything = everything_of(scratch)
+
+    schema.downgrade(scratch, "0003")
+    left = everything_of(scratch)
+    schema.upgrade(scratch)
+    again = everything_of(scratch)
+
+    assert all(everything.values())
+    dated = {
+        name: without(everything[name], "month_only") for name in ("purchase_records", "rejected_records")
+    }
+    assert left == {name: rows for name, rows in everything.items() if name != "looked_up_titles"} | dated
+    purchases = [row | {"month_only": False} for row in everything["purchase_records"]]
+    assert again == everything | {"purchase_records": purchases, "looked_up_titles": []}
 
 
 def test_two_programs_that_upgrade_at_once_take_turns(scratch: Engine) -> None:

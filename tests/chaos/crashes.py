@@ -50,6 +50,7 @@ from accession.imports.circulation import BibliothecaCirculationUpdater
 from accession.imports.events import OVERLAP, BibliothecaEventImporter
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter
 from accession.imports.vendor import api_for
+from accession.imports.windows import Place
 from accession.local.postgres import remove_home_data
 from accession.local.servers import EmbeddedServers, announcement
 from accession.sandbox.activity import Activity
@@ -122,11 +123,11 @@ def import_in_peace(session: Session, sandbox: RunningSandbox) -> Collection:
     now = whole_second(utc_now())
 
     purchases = BibliothecaPurchaseRecordImporter(session, collection, api)
-    day, offset = purchases.get_start(), 1
-    while day < now:
-        page = purchases.import_day(day, now, offset)
+    place = Place(purchases.get_start())
+    while place.current_day < now:
+        page = purchases.import_page(place, now)
         apply_outbox(session, page.outbox_ids)
-        day, offset = (page.day_start, page.next_offset) if page.next_offset else (page.day_end, 1)
+        place = page.next
 
     events = BibliothecaEventImporter(session, collection, api)
     start, cutoff = events.get_start(now - OVERLAP), now - OVERLAP

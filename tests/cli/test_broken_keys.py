@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from accession.catalog import keys
 from accession.catalog.models import Collection
-from accession.catalog.records import Rejection, keep_rejected
+from accession.catalog.records import PurchaseDate, Rejection, keep_rejected
 from accession.local.servers import ServerUrls
 from tests.catalog.test_key_rotation import BROKEN
 from tests.cli.conftest import Run, running_worker
@@ -36,7 +36,9 @@ def alder(home: Path, session: Session) -> Collection:
     """A collection with a title and a rejected record, whose account key the home's key decrypts."""
     collection = make_collection(session, "Alder")
     make_pool(session, collection, "abc")
-    keep_rejected(session, collection, NOON.date(), [Rejection("It has no id.", "<a/>", "hash")])
+    keep_rejected(
+        session, collection, PurchaseDate(NOON.date()), [Rejection("It has no id.", "<a/>", "hash")]
+    )
     session.commit()
     return collection
 

@@ -15,7 +15,13 @@ from accession.catalog.data import SubjectData, SubjectScheme
 from accession.catalog.ledger import Workflow, end_run, find_run, note_retry, open_run
 from accession.catalog.models import Collection, RunState
 from accession.catalog.models import Run as LedgerRun
-from accession.catalog.records import Rejection, StoredRecord, keep_rejected, store_purchase_records
+from accession.catalog.records import (
+    PurchaseDate,
+    Rejection,
+    StoredRecord,
+    keep_rejected,
+    store_purchase_records,
+)
 from accession.cli import output
 from accession.local.servers import ServerUrls
 from tests.cli.conftest import Answer, Run, environment
@@ -35,7 +41,7 @@ def evil(session: Session) -> Collection:
     """A collection in which everything that can be said by others is hostile."""
     collection = make_collection(session, NAME)
     pool = make_pool(session, collection, "evil")
-    store_purchase_records(session, [StoredRecord(pool, NOON.date(), b"marc", "hash")])
+    store_purchase_records(session, PurchaseDate(NOON.date()), [StoredRecord(pool, b"marc", "hash")])
     title = title_data(
         "evil",
         title=EVIL,
@@ -46,7 +52,9 @@ def evil(session: Session) -> Collection:
         subjects=(SubjectData(scheme=SubjectScheme.LABEL, name=EVIL),),
     )
     apply_outbox(session, put_in_outbox(session, [(pool, title)]))
-    keep_rejected(session, collection, NOON.date(), [Rejection(EVIL, f"<a>\n{EVIL}</a>", "hash")])
+    keep_rejected(
+        session, collection, PurchaseDate(NOON.date()), [Rejection(EVIL, f"<a>\n{EVIL}</a>", "hash")]
+    )
     failed(session, collection, Workflow.PURCHASES)
     note_retry(begun(session, collection, Workflow.EVENTS), EVIL)
     session.commit()

@@ -13,7 +13,7 @@ from accession.catalog.models import (
     PurchaseRecord,
     RejectedRecord,
 )
-from accession.catalog.records import Rejection, keep_rejected
+from accession.catalog.records import PurchaseDate, Rejection, keep_rejected
 from accession.local.servers import ServerUrls
 from tests.cli.conftest import Run, settings
 from tests.making import NOON
@@ -37,7 +37,7 @@ def reject(
 ) -> RejectedRecord:
     """A committed rejected record of 1 May 2024."""
     rejection = Rejection(reason, raw_xml, content_hash=str(hash(raw_xml)))
-    keep_rejected(session, collection, NOON.date(), [rejection], workflow)
+    keep_rejected(session, collection, PurchaseDate(NOON.date()), [rejection], workflow)
     session.commit()
     return session.scalars(select(RejectedRecord).order_by(RejectedRecord.id.desc())).first()  # type: ignore[return-value]
 

@@ -15,6 +15,7 @@ from accession.catalog.models import CirculationEvent, Collection, LicensePool, 
 from accession.catalog.queries import TitleView, title_views
 from accession.imports.events import BibliothecaEventImporter
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter
+from accession.imports.windows import Place
 from tests.making import day
 from tests.vendor import Vendor, event, item, marc, marc_page
 
@@ -56,7 +57,7 @@ def test_a_title_is_stored_as_it_says(
     vendor.sold[1] = (NINE, marc("evil", title=said))
     vendor.items["evil"] = item("evil", title=said, Authors=said.replace(";", ""), Publisher=said)
 
-    result = importer.import_day(MAY_1, LATER)
+    result = importer.import_page(Place(MAY_1), LATER)
     session.commit()
     apply_outbox(session, result.outbox_ids)
     session.commit()
@@ -79,7 +80,7 @@ def test_of_what_no_database_can_hold_the_rest_is_stored(
     vendor.sold[1] = (NINE, marc("evil", title="@").replace("@", said))
     vendor.items["evil"] = item("evil", title="@", Genre="@", Authors="@").replace("@", said)
 
-    result = importer.import_day(MAY_1, LATER)
+    result = importer.import_page(Place(MAY_1), LATER)
     apply_outbox(session, result.outbox_ids)
     session.commit()
 
@@ -118,7 +119,7 @@ def test_a_record_without_measure_is_stored_beside_the_others(
     vendor.sells(NINE, "good1", "evil", "good2")
     vendor.sold[1] = (NINE, make())
 
-    result = importer.import_day(MAY_1, LATER)
+    result = importer.import_page(Place(MAY_1), LATER)
     session.commit()
 
     assert (result.records_fetched, result.records_stored, result.records_rejected) == (3, 3, 0)
@@ -143,7 +144,7 @@ def test_a_record_that_cannot_be_used_is_kept_whole_and_its_reason_is_a_harmless
     vendor.sells(NINE, "good1", "evil", "good2")
     vendor.sold[1] = (NINE, record_with(ODD[odd].replace("@", escape(said))))
 
-    result = importer.import_day(MAY_1, LATER)
+    result = importer.import_page(Place(MAY_1), LATER)
     session.commit()
 
     assert (result.records_fetched, result.records_stored, result.records_rejected) == (3, 2, 1)
@@ -174,12 +175,12 @@ def test_a_page_that_is_refused_leaves_the_checkpoint_where_it_was(
     vendor.answers.append(httpx.Response(200, text=page.replace("@", marc_page([marc("good")]))))
 
     with pytest.raises(BadResponseException) as refused:
-        importer.import_day(MAY_1, LATER)
+        importer.import_page(Place(MAY_1), LATER)
     session.rollback()
 
     assert str(refused.value).isprintable()
     assert timestamp(session, collection, Workflow.PURCHASES).finish is None
-    assert importer.import_day(MAY_1, LATER).records_stored == 1
+    assert importer.import_page(Place(MAY_1), LATER).records_stored == 1
 
 
 # Events

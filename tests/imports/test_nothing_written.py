@@ -1,6 +1,6 @@
 """Unchanged writes nothing: the database's own count of rows written is the witness."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import time_machine
 from sqlalchemy import Engine, func, select
@@ -10,6 +10,7 @@ from accession.catalog.apply import apply_outbox
 from accession.catalog.models import Collection, LicensePool
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter
 from accession.imports.vendor import api_for
+from accession.imports.windows import Place
 from tests.imports.conftest import rows_written
 from tests.making import NOON, day, make_collection
 from tests.vendor import Vendor, item, marc
@@ -20,18 +21,14 @@ FIRST, END = day(2024, 5, 1), day(2024, 5, 6)
 def import_all(session: Session, collection: Collection) -> int:
     """Every page from the first day to the last, with its apply; returns how many records there were."""
     importer = BibliothecaPurchaseRecordImporter(session, collection, api_for(collection))
-    moment: datetime = FIRST
-    offset, previous, fetched = 1, None, 0
-    while moment < END:
-        page = importer.import_day(moment, END, offset, previous)
+    place, fetched = Place(FIRST), 0
+    while place.current_day < END:
+        page = importer.import_page(place, END)
         session.commit()
         apply_outbox(session, page.outbox_ids)
         session.commit()
         fetched += page.records_fetched
-        if page.next_offset is None:
-            moment, offset, previous = page.day_end, 1, None
-        else:
-            offset, previous = page.next_offset, page.page_fingerprint
+        place = page.next
     return fetched
 
 

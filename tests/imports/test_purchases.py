@@ -35,9 +35,10 @@ from accession.errors import UserError
 from accession.imports.purchases import (
     DEFAULT_PURCHASE_RECORD_START_TIME,
     BibliothecaPurchaseRecordImporter,
-    DayImportResult,
+    PageImportResult,
 )
 from accession.imports.vendor import api_for
+from accession.imports.windows import Place
 from tests.imports.stock import outbox, warnings
 from tests.making import NOON, day, make_pool
 from tests.vendor import Vendor, error_document, item, marc, marc_page
@@ -64,7 +65,7 @@ def records(session: Session) -> list[tuple[str, date]]:
     return list(session.execute(query.order_by(Identifier.identifier, PurchaseRecord.purchased_on)))
 
 
-def counts(result: DayImportResult) -> tuple[int, int, int, int]:
+def counts(result: PageImportResult) -> tuple[int, int, int, int]:
     return (
         result.records_fetched,
         result.records_rejected,
@@ -77,7 +78,7 @@ def names(count: int, prefix: str = "t") -> list[str]:
     return [f"{prefix}{n:03}" for n in range(count)]
 
 
-def apply(session: Session, result: DayImportResult) -> None:
+def apply(session: Session, result: PageImportResult) -> None:
     apply_outbox(session, result.outbox_ids)
     session.commit()
 
@@ -94,7 +95,7 @@ def test_a_collection_never_imported_starts_with_the_vendors_first_year(
 def test_a_collection_goes_on_where_it_is_complete(
     session: Session, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
-    importer.import_day(MAY_1, LATER)
+    importer.import_page(Place(MAY_1), LATER)
     session.commit()
 
     assert importer.get_start() == MAY_2
@@ -103,7 +104,7 @@ def test_a_collection_goes_on_where_it_is_complete(
 def test_a_forced_reimport_forgets_how_far_it_was(
     session: Session, collection: Collection, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
-    importer.import_day(MAY_1, LATER)
+    importer.import_page(Place(MAY_1), LATER)
 
     importer.clear_checkpoint()
 
@@ -136,9 +137,9 @@ def test_a_window_ends_with_its_day_or_at_the_cutoff(
     cutoff: datetime,
     end: datetime,
 ) -> None:
-    result = importer.import_day(start, cutoff)
+    result = importer.import_page(Place(start), cutoff)
 
-    assert (result.day_start, result.day_end) == (start, end)
+    assert (result.window.start, result.window.end) == (start, end)
     assert checkpoint(session, collection) == end
     assert vendor.marc_requests() == [
         {
@@ -157,9 +158,9 @@ def test_a_day_is_a_day_in_utc_in_whatever_zone_its_start_is_told(
     vendor.sells(day(2024, 5, 1, 23), "abc")
     start = datetime(2024, 5, 2, 0, 30, tzinfo=timezone(timedelta(hours=2)))
 
-    result = importer.import_day(start, LATER)
+    result = importer.import_page(Place(start), LATER)
 
-    assert result.day_end == MAY_2
+    assert result.window.end == MAY_2
     assert vendor.marc_requests()[0]["startdate"] == "2024-05-01T22:30:00"
     assert records(session) == [("abc", date(2024, 5, 1))]
 
@@ -168,7 +169,7 @@ def test_a_moment_without_a_zone_is_refused_before_anything_is_asked(
     session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
     with pytest.raises(ValueError, match="carry a time zone"):
-        importer.import_day(datetime(2024, 5, 1), LATER)  # noqa: DTZ001
+        importer.import_page(Place(datetime(2024, 5, 1)), LATER)  # noqa: DTZ001
 
     assert vendor.requests == []
     assert session.scalars(select(Timestamp)).all() == []
@@ -182,7 +183,7 @@ def test_windows_that_follow_each_other_meet_and_do_not_overlap(
     vendor.sells(MAY_2, "next-midnight")
     moment = day(2024, 5, 1)
     while moment < MAY_3:
-        moment = importer.import_day(moment, MAY_3).day_end
+        moment = importer.import_page(Place(moment), MAY_3).window.end
 
     assert records(session) == [
         ("at-midnight", date(2024, 5, 1)),
@@ -197,10 +198,10 @@ def test_windows_that_follow_each_other_meet_and_do_not_overlap(
 def test_an_empty_window_is_done(
     session: Session, collection: Collection, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
-    result = importer.import_day(MAY_1, LATER)
+    result = importer.import_page(Place(MAY_1), LATER)
 
     assert counts(result) == (0, 0, 0, 0)
-    assert (result.next_offset, result.outbox_ids) == (None, ())
+    assert (result.next, result.outbox_ids) == (Place(MAY_2, empty=1), ())
     assert checkpoint(session, collection) == MAY_2
 
 
@@ -209,9 +210,9 @@ def test_a_blank_answer_is_believed_when_it_comes_twice(
 ) -> None:
     vendor.answers.extend([httpx.Response(200), httpx.Response(200, text=" \n")])
 
-    result = importer.import_day(MAY_1, LATER)
+    result = importer.import_page(Place(MAY_1), LATER)
 
-    assert (result.records_fetched, result.next_offset) == (0, None)
+    assert (result.records_fetched, result.next) == (0, Place(MAY_2, empty=1))
     assert len(vendor.marc_requests()) == 2
     assert checkpoint(session, collection) == MAY_2
 
@@ -222,7 +223,7 @@ def test_a_blank_answer_that_came_once_is_a_slip(
     vendor.sells(MAY_1, "abc")
     vendor.answers.append(httpx.Response(200))
 
-    assert importer.import_day(MAY_1, LATER).titles_new == 1
+    assert importer.import_page(Place(MAY_1), LATER).titles_new == 1
 
 
 def test_a_partial_page_ends_its_window(
@@ -230,11 +231,11 @@ def test_a_partial_page_ends_its_window(
 ) -> None:
     vendor.sells(MAY_1, *names(49))
 
-    result = importer.import_day(MAY_1, LATER)
+    result = importer.import_page(Place(MAY_1), LATER)
 
     assert counts(result) == (49, 0, 49, 0)
     assert result.counters == Counters(49, 49, 0, 49, 0)
-    assert result.next_offset is None
+    assert result.next == Place(MAY_2)
     assert checkpoint(session, collection) == MAY_2
 
 
@@ -244,12 +245,12 @@ def test_a_full_page_leaves_the_checkpoint_at_the_windows_start(
     vendor.sells(day(2024, 5, 1, 10), *names(60))
     start = day(2024, 5, 1, 9)
 
-    first = importer.import_day(start, LATER)
-    assert (first.records_fetched, first.next_offset) == (50, 51)
+    first = importer.import_page(Place(start), LATER)
+    assert (first.records_fetched, first.next.current_day, first.next.offset) == (50, start, 51)
     assert checkpoint(session, collection) == start
 
-    second = importer.import_day(start, LATER, 51, first.page_fingerprint)
-    assert (second.records_fetched, second.next_offset) == (10, None)
+    second = importer.import_page(first.next, LATER)
+    assert (second.records_fetched, second.next) == (10, Place(MAY_2))
     assert checkpoint(session, collection) == MAY_2
     assert [request["offset"] for request in vendor.marc_requests()] == ["1", "51"]
     assert pools(session) == names(60)
@@ -259,12 +260,12 @@ def test_the_checkpoint_moves_forward_and_over_no_gap(
     session: Session, collection: Collection, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
     """A message can name a day beyond what is complete, when its run is of a ledger that is no more."""
-    importer.import_day(MAY_1, LATER)
+    importer.import_page(Place(MAY_1), LATER)
 
-    importer.import_day(day(2024, 5, 20), LATER)
+    importer.import_page(Place(day(2024, 5, 20)), LATER)
     assert checkpoint(session, collection) == MAY_2, "nobody has asked for the days between"
 
-    importer.import_day(day(2024, 4, 1), LATER)
+    importer.import_page(Place(day(2024, 4, 1)), LATER)
     assert checkpoint(session, collection) == MAY_2, "what is complete stays so"
 
 
@@ -273,10 +274,10 @@ def test_a_window_of_exactly_a_page_is_done_after_an_empty_one(
 ) -> None:
     vendor.sells(MAY_1, *names(50))
 
-    first = importer.import_day(MAY_1, LATER)
-    second = importer.import_day(MAY_1, LATER, 51, first.page_fingerprint)
+    first = importer.import_page(Place(MAY_1), LATER)
+    second = importer.import_page(first.next, LATER)
 
-    assert (first.next_offset, second.next_offset) == (51, None)
+    assert (first.next.offset, second.next) == (51, Place(MAY_2))
     assert checkpoint(session, collection) == MAY_2
 
 
@@ -284,14 +285,14 @@ def test_a_page_that_repeats_the_one_before_ends_the_window_with_a_warning(
     session: Session, collection: Collection, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
     vendor.sells(MAY_1, *names(50))
-    first = importer.import_day(MAY_1, LATER)
+    first = importer.import_page(Place(MAY_1), LATER)
     vendor.repeats_pages = True
 
     with capture_logs() as logs:
-        second = importer.import_day(MAY_1, LATER, 51, first.page_fingerprint)
+        second = importer.import_page(first.next, LATER)
 
     assert counts(second) == (0, 0, 0, 0)
-    assert (second.next_offset, second.outbox_ids) == (None, ())
+    assert (second.next, second.outbox_ids) == (Place(MAY_2), ())
     assert checkpoint(session, collection) == MAY_2
     assert warnings(logs) == ["the vendor repeats a page at a higher offset; the window ends here"]
 
@@ -299,10 +300,10 @@ def test_a_page_that_repeats_the_one_before_ends_the_window_with_a_warning(
 def test_the_first_page_of_a_window_is_never_a_repetition(
     session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
-    vendor.sells(MAY_1, "abc")
-    fingerprint = importer.import_day(MAY_1, LATER).page_fingerprint
+    vendor.sells(MAY_1, *names(50))
+    importer.import_page(Place(MAY_1), LATER)
 
-    assert importer.import_day(MAY_1, LATER, 1, fingerprint).records_fetched == 1
+    assert importer.import_page(Place(MAY_1), LATER).records_fetched == 50
 
 
 def test_pages_of_records_without_identifiers_are_told_apart_by_what_they_say(
@@ -310,8 +311,8 @@ def test_pages_of_records_without_identifiers_are_told_apart_by_what_they_say(
 ) -> None:
     vendor.sold = [(MAY_1, marc(title=f"Title {n}")) for n in range(100)]
 
-    first = importer.import_day(MAY_1, LATER)
-    second = importer.import_day(MAY_1, LATER, 51, first.page_fingerprint)
+    first = importer.import_page(Place(MAY_1), LATER)
+    second = importer.import_page(first.next, LATER)
 
     assert (first.records_rejected, second.records_rejected) == (50, 50)
     assert len(session.scalars(select(RejectedRecord)).all()) == 100
@@ -322,11 +323,11 @@ def test_a_full_page_of_unusable_records_that_is_repeated_ends_the_window_too(
 ) -> None:
     """The vendor stamps its records anew in each answer."""
     vendor.sold = [(MAY_1, marc(title=f"Title {n}")) for n in range(50)]
-    first = importer.import_day(MAY_1, LATER)
+    first = importer.import_page(Place(MAY_1), LATER)
     vendor.sold = [(MAY_1, marc(title=f"Title {n}")) for n in range(50)]
     vendor.repeats_pages = True
 
-    assert importer.import_day(MAY_1, LATER, 51, first.page_fingerprint).next_offset is None
+    assert importer.import_page(first.next, LATER).next == Place(MAY_2)
 
 
 # Titles
@@ -337,7 +338,7 @@ def test_a_purchase_record_becomes_a_pool_with_its_record_and_its_metadata_in_th
 ) -> None:
     vendor.sells(MAY_1, "abc")
 
-    result = importer.import_day(MAY_1, LATER)
+    result = importer.import_page(Place(MAY_1), LATER)
     session.commit()
 
     assert counts(result) == (1, 0, 1, 0)
@@ -364,7 +365,7 @@ def test_every_title_of_a_page_is_looked_up_25_at_a_time_whether_new_or_not(
     vendor.sells(MAY_1, *names(50))
     make_pool(session, collection, "t007")
 
-    result = importer.import_day(MAY_1, LATER)
+    result = importer.import_page(Place(MAY_1), LATER)
 
     assert vendor.item_requests() == [names(50)[:25], names(50)[25:]]
     assert (result.titles_new, result.titles_changed) == (49, 1)
@@ -376,7 +377,7 @@ def test_a_window_without_usable_records_looks_nothing_up(
 ) -> None:
     vendor.sold = [(MAY_1, marc())]
 
-    importer.import_day(MAY_1, LATER)
+    importer.import_page(Place(MAY_1), LATER)
 
     assert vendor.item_requests() == []
 
@@ -385,12 +386,12 @@ def test_only_what_needs_apply_is_in_the_outbox(
     session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
     vendor.sells(MAY_1, "same", "described-anew", "counted-anew")
-    apply(session, importer.import_day(MAY_1, LATER))
+    apply(session, importer.import_page(Place(MAY_1), LATER))
     vendor.sells(MAY_1, "new")
     vendor.items["described-anew"] = item("described-anew", title="Another title")
     vendor.items["counted-anew"] = item("counted-anew", title="Title counted-anew", available=0, holds=3)
 
-    result = importer.import_day(MAY_1, LATER)
+    result = importer.import_page(Place(MAY_1), LATER)
 
     assert counts(result) == (4, 0, 1, 2)
     waiting = outbox(session)
@@ -406,7 +407,7 @@ def test_a_title_that_the_vendor_does_not_return_gets_its_pool_and_a_warning(
     del vendor.items["gone"]
 
     with capture_logs() as logs:
-        result = importer.import_day(MAY_1, LATER)
+        result = importer.import_page(Place(MAY_1), LATER)
 
     assert counts(result) == (2, 0, 2, 0)
     assert pools(session) == ["abc", "gone"]
@@ -421,10 +422,10 @@ def test_a_known_title_that_the_vendor_does_not_return_keeps_what_is_known_of_it
     session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
     vendor.sells(MAY_1, "abc")
-    apply(session, importer.import_day(MAY_1, LATER))
+    apply(session, importer.import_page(Place(MAY_1), LATER))
     vendor.items.clear()
 
-    assert importer.import_day(MAY_1, LATER).outbox_ids == ()
+    assert importer.import_page(Place(MAY_1), LATER).outbox_ids == ()
 
     (view,) = title_views(session)
     assert (view.title, view.licenses_owned, view.status) == ("Title abc", 1, "active")
@@ -437,7 +438,7 @@ def test_a_malformed_item_is_reported_once_and_the_others_are_taken(
     vendor.items["bad"] = item("bad", TotalCopies="many")
 
     with capture_logs() as logs:
-        result = importer.import_day(MAY_1, LATER)
+        result = importer.import_page(Place(MAY_1), LATER)
 
     assert [name for name, _ in outbox(session).values()] == ["abc"]
     assert (result.titles_new, pools(session)) == (2, ["abc", "bad"])
@@ -452,7 +453,7 @@ def test_metadata_nobody_asked_for_is_left_alone(
     vendor.sells(MAY_1, "abc")
     vendor.items["abc"] += item("other")
 
-    importer.import_day(MAY_1, LATER)
+    importer.import_page(Place(MAY_1), LATER)
 
     assert [name for name, _ in outbox(session).values()] == ["abc"]
     assert pools(session) == ["abc"]
@@ -463,7 +464,7 @@ def test_a_title_twice_on_a_page_is_one_title(
 ) -> None:
     vendor.sells(MAY_1, "abc", "abc")
 
-    result = importer.import_day(MAY_1, LATER)
+    result = importer.import_page(Place(MAY_1), LATER)
 
     assert counts(result) == (2, 0, 1, 0)
     assert (pools(session), vendor.item_requests()) == (["abc"], [["abc"]])
@@ -476,9 +477,9 @@ def test_a_title_bought_again_keeps_both_records_and_the_day_of_the_first(
 ) -> None:
     vendor.sells(MAY_1, "abc")
     vendor.sells(day(2024, 5, 2, 9), "abc")
-    apply(session, importer.import_day(MAY_2, LATER))
+    apply(session, importer.import_page(Place(MAY_2), LATER))
 
-    again = importer.import_day(MAY_1, LATER)
+    again = importer.import_page(Place(MAY_1), LATER)
 
     assert counts(again) == (1, 0, 0, 0)
     assert records(session) == [("abc", date(2024, 5, 1)), ("abc", date(2024, 5, 2))]
@@ -492,7 +493,7 @@ def test_an_identifier_with_white_space_around_it_is_the_identifier_within(
     vendor.sold = [(MAY_1, marc(" abc ", " "))]
     vendor.items["abc"] = item("abc")
 
-    assert counts(importer.import_day(MAY_1, LATER)) == (1, 0, 1, 0)
+    assert counts(importer.import_page(Place(MAY_1), LATER)) == (1, 0, 1, 0)
     assert pools(session) == ["abc"]
 
 
@@ -503,11 +504,11 @@ def test_documents_that_had_to_be_repaired_are_counted(
     vendor.sold[0] = (MAY_1, marc("t000", title="TITLE").replace("TITLE", "&ldquo;Solaris&rdquo;"))
     vendor.items["t030"] = item("t030", title="TITLE").replace("TITLE", "Salt &supl; Pepper")
 
-    result = importer.import_day(MAY_1, LATER)
+    result = importer.import_page(Place(MAY_1), LATER)
 
     assert (result.repairs, result.counters.repairs) == (2, 2)
     assert counts(result) == (50, 0, 50, 0)
-    assert importer.import_day(MAY_2, LATER).repairs == 0
+    assert importer.import_page(Place(MAY_2), LATER).repairs == 0
 
 
 # When it goes wrong
@@ -536,7 +537,7 @@ def test_a_vendor_fault_leaves_nothing_written(
     vendor.answers.extend(answers)
 
     with pytest.raises(error) as raised:
-        importer.import_day(MAY_1, LATER)
+        importer.import_page(Place(MAY_1), LATER)
 
     assert raised.type is error
     # Committed on purpose: there is nothing to roll back.
@@ -561,11 +562,11 @@ def test_a_fault_at_the_second_lookup_loses_the_first_too(
     )
 
     with pytest.raises(RequestTimedOut):
-        importer.import_day(MAY_1, LATER)
+        importer.import_page(Place(MAY_1), LATER)
     session.commit()
 
     assert pools(session) == []
-    assert counts(importer.import_day(MAY_1, LATER)) == (50, 0, 50, 0)
+    assert counts(importer.import_page(Place(MAY_1), LATER)) == (50, 0, 50, 0)
 
 
 def test_a_crash_before_the_commit_leaves_nothing_of_the_page(
@@ -573,7 +574,7 @@ def test_a_crash_before_the_commit_leaves_nothing_of_the_page(
 ) -> None:
     vendor.sells(MAY_1, *names(3))
     vendor.sold.append((MAY_1, marc()))
-    importer.import_day(MAY_1, LATER)
+    importer.import_page(Place(MAY_1), LATER)
     session.flush()
     session.rollback()
 
@@ -581,7 +582,7 @@ def test_a_crash_before_the_commit_leaves_nothing_of_the_page(
         rows = session.execute(select(table)).all()
         assert len(rows) == (1 if name == "collections" else 0)
 
-    result = importer.import_day(MAY_1, LATER)
+    result = importer.import_page(Place(MAY_1), LATER)
     session.commit()
     assert counts(result) == (4, 1, 3, 0)
     assert checkpoint(session, collection) == MAY_2
@@ -595,21 +596,20 @@ def test_the_checkpoint_never_passes_a_record_that_is_neither_stored_nor_rejecte
     for moment, sold in ((MAY_1, 120), (day(2024, 5, 2, 23, 59), 50), (day(2024, 5, 4, 11), 3)):
         vendor.sells(moment, *names(sold, f"d{moment.day}-"))
         vendor.sold.append((moment, marc(title=f"Without an identifier {moment}")))
-    moment, offset, previous = MAY_1, 1, None
-    while moment < end:
+    place = Place(MAY_1)
+    while place.current_day < end:
         vendor.answers.append(httpx.Response(502))
         with pytest.raises(BadResponseException):
-            importer.import_day(moment, end, offset, previous)
+            importer.import_page(place, end)
         session.rollback()
-        page = importer.import_day(moment, end, offset, previous)
+        page = importer.import_page(place, end)
         session.commit()
 
         reached = importer.get_start()
         passed = sum(sold_at < reached for sold_at, _ in vendor.sold)
         kept = len(records(session)) + len(session.scalars(select(RejectedRecord)).all())
         assert passed <= kept
-        moment = page.day_start if page.next_offset else page.day_end
-        offset, previous = page.next_offset or 1, page.page_fingerprint
+        place = page.next
 
     assert (kept, reached) == (176, end)
 
@@ -620,10 +620,10 @@ def test_a_page_processed_again_leaves_the_same_rows(
     vendor.sells(MAY_1, *names(3))
     vendor.sold.append((MAY_1, marc()))
 
-    first = importer.import_day(MAY_1, LATER)
+    first = importer.import_page(Place(MAY_1), LATER)
     session.commit()
     before = (pools(session), records(session), len(session.scalars(select(RejectedRecord)).all()))
-    second = importer.import_day(MAY_1, LATER)
+    second = importer.import_page(Place(MAY_1), LATER)
     session.commit()
 
     assert first.outbox_ids == second.outbox_ids
@@ -657,4 +657,4 @@ def test_noon_is_in_the_window_of_its_day(
 ) -> None:
     vendor.sells(NOON, "abc")
 
-    assert importer.import_day(MAY_1, LATER).titles_new == 1
+    assert importer.import_page(Place(MAY_1), LATER).titles_new == 1

@@ -15,6 +15,7 @@ from accession.catalog.ledger import Workflow, timestamp
 from accession.catalog.models import Collection, LicensePool, RejectedRecord
 from accession.catalog.queries import title_views
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter
+from accession.imports.windows import Place
 from tests.making import NOON, day
 from tests.vendor import Vendor, marc
 
@@ -56,7 +57,7 @@ def test_a_record_that_cannot_be_used_is_kept_and_logged_and_the_page_goes_on(
     vendor.sells(day(2024, 5, 1, 9), "good2")
 
     with capture_logs() as logs:
-        result = importer.import_day(MAY_1, LATER)
+        result = importer.import_page(Place(MAY_1), LATER)
     session.commit()
 
     assert (result.records_fetched, result.records_rejected, result.titles_new) == (3, 1, 2)
@@ -81,7 +82,7 @@ def test_a_record_sent_again_under_new_stamps_is_kept_once(
     for _ in range(3):
         sent.add(record := make())
         vendor.sold = [(MAY_1, record), (MAY_1, record)]
-        assert importer.import_day(MAY_1, LATER).records_rejected == 2
+        assert importer.import_page(Place(MAY_1), LATER).records_rejected == 2
         session.commit()
 
     assert len(sent) == 3
@@ -98,7 +99,7 @@ def test_records_that_say_different_things_are_kept_apart(
         (MAY_1, broken("abc", "Two")),
     ]
 
-    importer.import_day(MAY_1, LATER)
+    importer.import_page(Place(MAY_1), LATER)
 
     assert len(rejected(session)) == 4
 
@@ -107,7 +108,7 @@ def test_a_record_that_is_still_unusable_stays_with_the_reason_of_now(
     session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
     vendor.sold = [(MAY_1, marc())]
-    importer.import_day(MAY_1, LATER)
+    importer.import_page(Place(MAY_1), LATER)
     (kept,) = rejected(session)
     kept.reason = "what an older version said"
     session.commit()
@@ -143,8 +144,8 @@ def test_a_record_that_is_usable_now_passes_under_the_day_it_came_in(
 ) -> None:
     vendor.sells(MAY_1, "abc")
     vendor.sold = [(MAY_1, broken("abc"))]
-    importer.import_day(MAY_1, LATER)
-    importer.import_day(day(2024, 5, 2), LATER)
+    importer.import_page(Place(MAY_1), LATER)
+    importer.import_page(Place(day(2024, 5, 2)), LATER)
     session.commit()
     (kept,) = rejected(session)
     kept.raw_xml = kept.raw_xml.replace('tag=""', 'tag="245"')
@@ -165,7 +166,7 @@ def test_a_record_that_passes_with_nothing_to_apply_is_resolved_all_the_same(
     session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
     vendor.sold = [(MAY_1, broken("abc"))]
-    importer.import_day(MAY_1, LATER)
+    importer.import_page(Place(MAY_1), LATER)
     (kept,) = rejected(session)
     kept.raw_xml = kept.raw_xml.replace('tag=""', 'tag="245"')
 
@@ -177,7 +178,7 @@ def test_a_vendor_fault_leaves_the_record_as_it_was(
     session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
     vendor.sold = [(MAY_1, broken("abc"))]
-    importer.import_day(MAY_1, LATER)
+    importer.import_page(Place(MAY_1), LATER)
     (kept,) = rejected(session)
     kept.raw_xml = kept.raw_xml.replace('tag=""', 'tag="245"')
     session.commit()

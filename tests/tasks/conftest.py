@@ -42,6 +42,7 @@ from accession.catalog.models import (
 )
 from accession.database import transaction
 from accession.local.servers import ServerUrls
+from accession.settings import get_settings
 from tests.conftest import empty_broker, empty_database
 from tests.making import make_pool, title_data
 from tests.vendor import Vendor, item
@@ -84,8 +85,9 @@ class WatchedVendor(Vendor):
 @pytest.fixture
 def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[WatchedVendor]:
     """The vendor that every request of this process reaches; an answer of its script is not asked for again
-    at once."""
+    at once, and is for the page whose turn it is."""
     monkeypatch.setattr("accession.bibliotheca.client.ASK_AGAIN_TIMES", 0)
+    monkeypatch.setattr(get_settings(), "vendor_max_concurrency", 1)
     vendor = WatchedVendor()
     with vendor.client() as http:
         monkeypatch.setattr("accession.bibliotheca.client.http_client", lambda: http)

@@ -6,7 +6,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
@@ -40,7 +40,7 @@ from accession.errors import UserError
 
 log = structlog.get_logger(__name__)
 
-_Parsed = TypeVar("_Parsed", MarcPage, EventsAnswer, ItemsAnswer)
+_Answered = TypeVar("_Answered")
 
 PAGE_SIZE = 50
 MOST_ITEMS = 25
@@ -152,7 +152,9 @@ class BibliothecaAPI:
     classes of `RETRYABLE` later, stop on any other. An answer that was spoilt in a way that need not come
     again is asked for again at once, twice at most; never when the vendor asks to wait, or was slow.
 
-    The vendor may be silent for `timeout_seconds`, and take twice as long for a whole answer.
+    The vendor may be silent for `timeout_seconds`, and take twice as long for a whole answer. Each request
+    is made within the context of a `turn`, so that the vendor is not asked for more at once than it likes.
+    One `BibliothecaAPI` may be asked by several threads at once.
     """
 
     def __init__(
@@ -162,11 +164,13 @@ class BibliothecaAPI:
         clock: Callable[[], datetime] = utc_now,
         *,
         timeout_seconds: float = TIMEOUT_SECONDS,
+        turn: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self._account = account
         self._http = http_client() if http is None else http
         self._clock = clock
         self._timeout_seconds = timeout_seconds
+        self._turn = turn
 
     def marc_page(self, start: datetime, end: datetime, offset: int = 1, limit: int = PAGE_SIZE) -> MarcPage:
         """At most `limit` (1 to 50) purchase records of `[start, end)`, from the 1-based `offset` on.
@@ -174,18 +178,26 @@ class BibliothecaAPI:
         Both moments carry a time zone and are asked for in whole seconds. The vendor says "nothing here"
         with a blank body, which is believed when it comes twice. `ValueError` for arguments out of range.
         """
-        if offset < 1 or not 1 <= limit <= PAGE_SIZE:
-            raise ValueError(
-                f"An offset is 1 or more and a limit 1 to {PAGE_SIZE}, not {offset} and {limit}."
-            )
-        query = f"startdate={_date(start)}&enddate={_date(end)}&offset={offset}&limit={limit}"
-        return self._ask(lambda: self._marc_page(f"data/marc?{query}"))
+        call = _marc_call(start, end, offset, limit)
+        return self._ask(lambda: self._marc_page(call))
 
     def _marc_page(self, call: str) -> MarcPage:
         answer = self._get_unless_blank_twice(call)
         if answer is None:
             return MarcPage(records=(), repaired=False, requests=2)
         return parse_marc_page(answer.body, answer.origin, answer.requests)
+
+    def marc_body(self, start: datetime, end: datetime, offset: int = 1) -> bytes:
+        """What the vendor answers to `marc_page` with these arguments, for `read_marc_page`; empty when it
+        says that nothing is there."""
+        call = _marc_call(start, end, offset, PAGE_SIZE)
+        answer = self._ask(lambda: self._get_unless_blank_twice(call))
+        return b"" if answer is None else answer.body
+
+    @staticmethod
+    def read_marc_page(body: bytes) -> MarcPage:
+        """The page that an answer of `marc_body` holds; raises what its reading by `marc_page` would."""
+        return parse_marc_page(body) if body else MarcPage(records=(), repaired=False, requests=2)
 
     def events(self, start: datetime, end: datetime) -> EventsAnswer:
         """The circulation events of `[start, end)`, 72 hours at most, as far as the vendor tells them: it
@@ -220,7 +232,7 @@ class BibliothecaAPI:
         answer = self._get(call)
         return parse_items(answer.body, as_of, answer.origin)
 
-    def _ask(self, call: Callable[[], _Parsed]) -> _Parsed:
+    def _ask(self, call: Callable[[], _Answered]) -> _Answered:
         """What the call returns; tried again at once where a second answer may well be a good one."""
         hurry_until = self._clock() + ASK_AGAIN_WITHIN
         for _ in range(ASK_AGAIN_TIMES):
@@ -250,14 +262,15 @@ class BibliothecaAPI:
         path = f"/cirrus/library/{_quoted(account.library_id)}/{call}"
         url = account.base_url.rstrip("/") + path
         origin = Origin(account.collection, url, quotable=quotable)
-        deadline = self._clock() + self._whole_answer_limit
         try:
-            request = self._signed_request(url)
-            with closing(
-                self._http.send(request, stream=True, auth=None, follow_redirects=False)
-            ) as response:
-                origin = replace(origin, status=response.status_code)
-                body = self._body(response, origin, deadline)
+            with self._turn():
+                deadline = self._clock() + self._whole_answer_limit
+                request = self._signed_request(url)
+                with closing(
+                    self._http.send(request, stream=True, auth=None, follow_redirects=False)
+                ) as response:
+                    origin = replace(origin, status=response.status_code)
+                    body = self._body(response, origin, deadline)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _translated(error, origin) from origin.cause(error)
         if response.status_code != HTTPStatus.OK:
@@ -407,6 +420,12 @@ def _translated(error: httpx.HTTPError | httpx.InvalidURL, origin: Origin) -> Re
             return origin.error(BadResponseException, f"the vendor's answer is damaged: {detail}")
         case _:
             return origin.error(RemoteIntegrationException, f"the vendor cannot be asked this way: {detail}")
+
+
+def _marc_call(start: datetime, end: datetime, offset: int, limit: int) -> str:
+    if offset < 1 or not 1 <= limit <= PAGE_SIZE:
+        raise ValueError(f"An offset is 1 or more and a limit 1 to {PAGE_SIZE}, not {offset} and {limit}.")
+    return f"data/marc?startdate={_date(start)}&enddate={_date(end)}&offset={offset}&limit={limit}"
 
 
 def _second(moment: datetime) -> datetime:

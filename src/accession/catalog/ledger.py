@@ -7,14 +7,15 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, object_session
 
 from accession.catalog.models import (
     ACTIVE_STATES,
     BEGUN_STATES,
     Collection,
+    LookedUpTitle,
     Run,
     RunState,
     SweptBatch,
@@ -114,6 +115,24 @@ def last_swept(session: Session, collection: Collection, identifier_ids: Group[i
     return found
 
 
+def not_looked_up(session: Session, run: Run | None, identifiers: Sequence[str]) -> list[str]:
+    """Those of the identifiers that the run has not looked up yet; all of them, where there is no run."""
+    if run is None or not identifiers:
+        return list(identifiers)
+    query = select(LookedUpTitle.identifier).where(
+        LookedUpTitle.run_id == run.id, LookedUpTitle.identifier.in_(identifiers)
+    )
+    known = set(session.scalars(query))
+    return [identifier for identifier in identifiers if identifier not in known]
+
+
+def note_looked_up(session: Session, run: Run | None, identifiers: Sequence[str]) -> None:
+    """Note that the run has looked up the identifiers, which it had not before."""
+    if run is not None and identifiers:
+        rows = [{"run_id": run.id, "identifier": identifier} for identifier in identifiers]
+        session.execute(insert(LookedUpTitle), rows)
+
+
 def find_run(session: Session, task_id: str) -> Run | None:
     """The run of the chain with this task id."""
     return session.scalars(select(Run).filter_by(task_id=task_id)).one_or_none()
@@ -170,22 +189,14 @@ def open_run(
     Any other run of the same work that still counts as begun has lost its lock: it is marked
     interrupted, so that it stops should a message of it still turn up.
     """
-    now = utc_now()
-    session.execute(
-        update(Run)
-        .where(
-            Run.collection_id == collection_id,
-            Run.workflow == workflow.value,
-            Run.state.in_(BEGUN_STATES),
-            Run.task_id != task_id,
-        )
-        .values(
-            state=RunState.INTERRUPTED,
-            finished_at=now,
-            updated_at=now,
-            error=SUPERSEDED,
-        )
+    others = select(Run).where(
+        Run.collection_id == collection_id,
+        Run.workflow == workflow.value,
+        Run.state.in_(BEGUN_STATES),
+        Run.task_id != task_id,
     )
+    for other in session.scalars(others.with_for_update()):
+        end_run(other, RunState.INTERRUPTED, SUPERSEDED)
     row = _new_run(collection_id, workflow, task_id, cursor, RunState.RUNNING)
     statement = insert(Run).values(row)
     begun = {name: statement.excluded[name] for name in ("state", "cursor", "started_at", "updated_at")}
@@ -239,6 +250,8 @@ def note_retry(run: Run, reason: str) -> None:
 
 def end_run(run: Run, state: RunState, error: str | None = None) -> None:
     """Close the row: nothing of this chain will write any more."""
+    if (session := object_session(run)) is not None:
+        session.execute(delete(LookedUpTitle).where(LookedUpTitle.run_id == run.id))
     run.state, run.error = state.value, error
     run.finished_at = run.updated_at = utc_now()
 

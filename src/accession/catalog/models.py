@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     select,
     text,
 )
@@ -265,8 +266,9 @@ class LicensePool(Base):
 class PurchaseRecord(Base):
     """One MARC record saying that the collection bought a title, under the day of the purchase (UTC).
 
-    `marc` is the vendor's record as binary MARC 21. `content_hash` leaves out what the vendor stamps
-    anew in each answer, and so tells whether the record has changed.
+    Where `month_only`, no more is known than the month, and the day is its first. `marc` is the vendor's
+    record as binary MARC 21. `content_hash` leaves out what the vendor stamps anew in each answer, and so
+    tells whether the record has changed.
     """
 
     __tablename__ = "purchase_records"
@@ -275,6 +277,7 @@ class PurchaseRecord(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     license_pool_id: Mapped[int] = mapped_column(ForeignKey("license_pools.id", ondelete="CASCADE"))
     purchased_on: Mapped[date]
+    month_only: Mapped[bool] = mapped_column(server_default=false())
     marc: Mapped[bytes]
     content_hash: Mapped[str]
 
@@ -406,8 +409,8 @@ class RejectedRecord(Base):
     """A purchase record that could not be used, as the vendor sent it, and why; or, of another workflow, an
     event, of which nothing is kept that says who the patron was.
 
-    `purchased_on` is the day (UTC) of the window it came in, so that a later try can store it as if it
-    had passed at once.
+    `purchased_on` and `month_only` are what the window it came in tells of its purchase, so that a later try
+    can store it as if it had passed at once.
     """
 
     __tablename__ = "rejected_records"
@@ -417,6 +420,7 @@ class RejectedRecord(Base):
     collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
     workflow: Mapped[str]
     purchased_on: Mapped[date]
+    month_only: Mapped[bool] = mapped_column(server_default=false())
     reason: Mapped[str]
     raw_xml: Mapped[str]
     content_hash: Mapped[str]
@@ -479,6 +483,16 @@ class Run(Base):
     updated_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
     error: Mapped[str | None]
+
+
+class LookedUpTitle(Base):
+    """That a run has looked up a title, by the vendor's id, so that it need not do so twice. The rows go with
+    the end of the run."""
+
+    __tablename__ = "looked_up_titles"
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    identifier: Mapped[str] = mapped_column(primary_key=True)
 
 
 class SweptBatch(Base):

@@ -1,11 +1,13 @@
 """Purchase records as the vendor sent them: stored where they can be used, kept as rejected where not."""
 
-from collections.abc import Sequence
+from calendar import monthrange
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -15,12 +17,25 @@ from accession.clock import utc_now
 
 
 @dataclass(frozen=True)
+class PurchaseDate:
+    """The day (UTC) of a purchase; where `month_only`, the first of its month: no more is known."""
+
+    day: date
+    month_only: bool = False
+
+    @property
+    def days(self) -> tuple[date, date]:
+        """The first day that it may have been, and the last."""
+        last = monthrange(self.day.year, self.day.month)[1]
+        return self.day, self.day.replace(day=last) if self.month_only else self.day
+
+
+@dataclass(frozen=True)
 class StoredRecord:
-    """A purchase record for a pool: the day of the purchase (UTC), the record as binary MARC 21, and a
-    hash that is the same for every copy of the record that says the same."""
+    """A purchase record for a pool: the record as binary MARC 21, and a hash that is the same for every copy
+    of the record that says the same."""
 
     pool: LicensePool
-    purchased_on: date
     marc: bytes
     content_hash: str
 
@@ -34,52 +49,69 @@ class Rejection:
     content_hash: str
 
 
-def store_purchase_records(session: Session, records: Sequence[StoredRecord]) -> None:
-    """Afterwards each pool has its record under its day; a record that says the same is not written."""
-    latest = {(record.pool.id, record.purchased_on): record for record in records}
-    key = (PurchaseRecord.license_pool_id, PurchaseRecord.purchased_on)
-    query = select(*key, PurchaseRecord.content_hash).where(
-        PurchaseRecord.license_pool_id.in_({pool_id for pool_id, _ in latest})
-    )
-    stored = {(pool_id, day): known for pool_id, day, known in session.execute(query)}
-    rows: list[dict[str, Any]] = [
-        {
-            "license_pool_id": pool_id,
-            "purchased_on": day,
-            "marc": record.marc,
-            "content_hash": record.content_hash,
-        }
-        for (pool_id, day), record in sorted(latest.items(), key=lambda item: item[0])
-        if stored.get((pool_id, day)) != record.content_hash
-    ]
-    if rows:
-        statement = insert(PurchaseRecord).values(rows)
-        session.execute(
-            statement.on_conflict_do_update(
-                index_elements=["license_pool_id", "purchased_on"],
-                set_={
-                    "marc": statement.excluded.marc,
-                    "content_hash": statement.excluded.content_hash,
-                },
-            )
-        )
+def store_purchase_records(session: Session, bought: PurchaseDate, records: Sequence[StoredRecord]) -> None:
+    """Afterwards each pool has its record under its date; a record that says the same is not written.
+
+    A purchase in a month and one on a day of that month are the same: the day is kept, whichever is told
+    first.
+    """
+    latest = {record.pool.id: record for record in records}
+    known = _of_the_same_purchase(session, bought, latest)
+    new: list[dict[str, Any]] = []
+    changed: list[dict[str, Any]] = []
+    for pool_id, record in sorted(latest.items()):
+        row = {"marc": record.marc, "content_hash": record.content_hash}
+        if not (same := known.get(pool_id)):
+            new.append({"license_pool_id": pool_id, **_dated(bought), **row})
+            continue
+        first = same[0]
+        date_of_it = bought if first.month_only else PurchaseDate(first.purchased_on)
+        told_before = record.content_hash in {each.content_hash for each in same}
+        if not told_before or first.month_only != date_of_it.month_only:
+            changed.append({"id": first.id, **_dated(date_of_it), **row})
+    if changed:
+        session.execute(update(PurchaseRecord), changed)
+    if new:
+        session.execute(insert(PurchaseRecord).values(new))
+
+
+def _dated(bought: PurchaseDate) -> dict[str, Any]:
+    return {"purchased_on": bought.day, "month_only": bought.month_only}
+
+
+def _of_the_same_purchase(
+    session: Session, bought: PurchaseDate, pool_ids: Iterable[int]
+) -> Mapping[int, Sequence[Any]]:
+    """The records of the pools that may be of the purchase, in the order of their days."""
+    row = PurchaseRecord
+    query = select(row.id, row.license_pool_id, row.purchased_on, row.month_only, row.content_hash)
+    query = query.where(row.license_pool_id.in_(pool_ids), _may_be(row, bought))
+    known = defaultdict(list)
+    for found in session.execute(query.order_by(row.purchased_on)):
+        known[found.license_pool_id].append(found)
+    return known
+
+
+def _may_be(row: type[PurchaseRecord] | type[RejectedRecord], bought: PurchaseDate) -> ColumnElement[bool]:
+    in_month = row.purchased_on == bought.day.replace(day=1)
+    return row.purchased_on.between(*bought.days) | (row.month_only & in_month)
 
 
 def keep_rejected(
     session: Session,
     collection: Collection,
-    purchased_on: date,
+    bought: PurchaseDate,
     rejections: Sequence[Rejection],
     workflow: Workflow = Workflow.PURCHASES,
 ) -> None:
-    """Afterwards each rejection of the day (UTC) is kept once, however often the vendor sends it."""
+    """Afterwards each rejection of the date is kept once, however often the vendor sends it."""
     if not rejections:
         return
     rows = {
         rejection.content_hash: {
             "collection_id": collection.id,
             "workflow": workflow.value,
-            "purchased_on": purchased_on,
+            **_dated(bought),
             "reason": rejection.reason,
             "raw_xml": rejection.raw_xml,
             "content_hash": rejection.content_hash,
@@ -87,8 +119,8 @@ def keep_rejected(
         }
         for rejection in rejections
     }
-    query = select(RejectedRecord.content_hash).filter_by(
-        collection_id=collection.id, purchased_on=purchased_on
+    query = select(RejectedRecord.content_hash).where(
+        RejectedRecord.collection_id == collection.id, _may_be(RejectedRecord, bought)
     )
     known = set(session.scalars(query.where(RejectedRecord.content_hash.in_(rows))))
     if new := [row for content_hash, row in sorted(rows.items()) if content_hash not in known]:

@@ -14,9 +14,9 @@ from accession.bibliotheca.items import DATA_SOURCE
 from accession.catalog.apply import needs_apply, put_in_outbox
 from accession.catalog.circulation import new_events, record_events
 from accession.catalog.data import EventData, EventType, IdentifierType
-from accession.catalog.ledger import Counters, Workflow, timestamp
-from accession.catalog.models import Collection, IdentifierEquivalent, LicensePool, RejectedRecord
-from accession.catalog.records import Rejection, keep_rejected
+from accession.catalog.ledger import Counters, Workflow, not_looked_up, note_looked_up, timestamp
+from accession.catalog.models import Collection, IdentifierEquivalent, LicensePool, RejectedRecord, Run
+from accession.catalog.records import PurchaseDate, Rejection, keep_rejected
 from accession.clock import utc_now
 from accession.imports.titles import look_up
 
@@ -82,13 +82,17 @@ class _Stored:
 class BibliothecaEventImporter:
     """Imports what happened to one collection's copies, a slice of time at a time.
 
-    Everything is written to the given session, which the caller commits: the slice is one transaction.
+    Everything is written to the given session, which the caller commits: the slice is one transaction. Of
+    titles that have been looked up in the same `run` nothing is asked again.
     """
 
-    def __init__(self, session: Session, collection: Collection, api: BibliothecaAPI) -> None:
+    def __init__(
+        self, session: Session, collection: Collection, api: BibliothecaAPI, run: Run | None = None
+    ) -> None:
         self._session = session
         self._collection = collection
         self._api = api
+        self._run = run
 
     def get_start(self, cutoff: datetime) -> datetime:
         """Where the next run begins: `OVERLAP` before the point up to which events are complete, or
@@ -154,7 +158,7 @@ class BibliothecaEventImporter:
             Rejection(fault.reason, fault.raw_xml, hashlib.sha256(fault.raw_xml.encode()).hexdigest())
             for fault in faults
         ]
-        day = start.astimezone(UTC).date()
+        day = PurchaseDate(start.astimezone(UTC).date())
         keep_rejected(self._session, self._collection, day, rejections, Workflow.EVENTS)
 
     def _ask(self, start: datetime, end: datetime) -> tuple[datetime, EventsAnswer]:
@@ -179,7 +183,9 @@ class BibliothecaEventImporter:
             if event.event_type not in _KNOWN_TYPES:
                 log.warning("event of an unknown type", event_id=event.event_id, type=event.event_type)
         ids = list(dict.fromkeys(event.identifier for event in events))
-        looked_up = look_up(self._api, ids)
+        new_ids = not_looked_up(self._session, self._run, ids)
+        looked_up = look_up(self._api, new_ids)
+        note_looked_up(self._session, self._run, new_ids)
         for missing in looked_up.missing:
             log.warning("the vendor has no metadata for a title that it tells events of", title=missing)
         found = LicensePool.for_foreign_ids(

@@ -3,7 +3,8 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime
+from itertools import islice
 
 import structlog
 from sqlalchemy.orm import Session
@@ -14,16 +15,20 @@ from accession.bibliotheca.items import DATA_SOURCE, is_item_id
 from accession.bibliotheca.marc import MarcRecord, marc_record_from_xml
 from accession.catalog.apply import needs_apply, put_in_outbox
 from accession.catalog.data import IdentifierType
-from accession.catalog.ledger import Counters, Workflow, timestamp
-from accession.catalog.models import Collection, LicensePool, RejectedRecord
+from accession.catalog.ledger import Counters, Workflow, not_looked_up, note_looked_up, timestamp
+from accession.catalog.models import Collection, LicensePool, RejectedRecord, Run
 from accession.catalog.records import (
+    PurchaseDate,
     Rejection,
     StoredRecord,
     keep_rejected,
     store_purchase_records,
 )
 from accession.clock import utc_now
-from accession.imports.titles import look_up
+from accession.imports.ahead import Asked, ReadingAhead, Shelf
+from accession.imports.titles import LookUp, look_up, requests_for
+from accession.imports.windows import Place, Width, Window
+from accession.settings import get_settings
 
 log = structlog.get_logger(__name__)
 
@@ -32,26 +37,23 @@ DEFAULT_PURCHASE_RECORD_START_TIME = datetime(2014, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class DayImportResult:
+class PageImportResult:
     """What one page was, and what comes next.
 
-    `day_start` and `day_end` are the window's bounds (UTC, half-open). `next_offset` (1-based) is None
-    when the window is done. `outbox_ids` name what has to be applied once the page is committed.
-    `page_fingerprint` tells a page apart from the one before. `repairs` counts documents that were
-    well-formed only after a repair.
+    `window` is what was asked for, and `next` where the import stands behind the page. `outbox_ids` name
+    what has to be applied once the page is committed. `repairs` counts documents that were well-formed only
+    after a repair.
     """
 
-    records_fetched: int
-    records_stored: int
-    records_rejected: int
-    titles_new: int
-    titles_changed: int
-    day_start: datetime
-    day_end: datetime
-    next_offset: int | None
-    outbox_ids: tuple[int, ...]
-    page_fingerprint: str
-    repairs: int
+    window: Window
+    next: Place
+    records_fetched: int = 0
+    records_stored: int = 0
+    records_rejected: int = 0
+    titles_new: int = 0
+    titles_changed: int = 0
+    outbox_ids: tuple[int, ...] = ()
+    repairs: int = 0
 
     @property
     def counters(self) -> Counters:
@@ -67,25 +69,46 @@ class DayImportResult:
 
 
 @dataclass(frozen=True)
+class _Sorted:
+    """The records of a page: those with one usable id, each with it, and the others."""
+
+    usable: Sequence[tuple[str, MarcRecord]]
+    rejections: Sequence[Rejection]
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The titles of the page, each once."""
+        return list(dict.fromkeys(item_id for item_id, _ in self.usable))
+
+
+@dataclass(frozen=True)
 class _Stored:
-    records: int
     new: int
     changed: int
-    rejected: int
     outbox_ids: tuple[int, ...]
-    repairs: int
 
 
 class BibliothecaPurchaseRecordImporter:
     """Imports purchase records of one collection, a page at a time.
 
-    Everything is written to the given session, which the caller commits: the page is one transaction.
+    Everything is written to the given session, which the caller commits: the page is one transaction. Of
+    titles that have been looked up in the same `run` nothing is asked again; on a `shelf` the vendor's
+    answers lie for pages whose turn is yet to come.
     """
 
-    def __init__(self, session: Session, collection: Collection, api: BibliothecaAPI) -> None:
+    def __init__(
+        self,
+        session: Session,
+        collection: Collection,
+        api: BibliothecaAPI,
+        run: Run | None = None,
+        shelf: Shelf | None = None,
+    ) -> None:
         self._session = session
         self._collection = collection
         self._api = api
+        self._run = run
+        self._shelf = shelf or Shelf()
 
     def get_start(self) -> datetime:
         """Up to where the collection's purchases are complete; 2014-01-01 before the first run."""
@@ -96,53 +119,63 @@ class BibliothecaPurchaseRecordImporter:
         """Forget how far the collection was complete: a forced reimport begins."""
         timestamp(self._session, self._collection, Workflow.PURCHASES).finish = None
 
-    def import_day(
-        self,
-        current_day: datetime,
-        cutoff: datetime,
-        offset: int = 1,
-        previous_page: str | None = None,
-    ) -> DayImportResult:
-        """Import one page of the window that starts at `current_day` and ends with its UTC day or at
-        `cutoff`, whichever is first, and stamp the checkpoint. That only moves forward, and never over a span
-        that nobody has asked for.
+    def import_page(self, place: Place, now: datetime, width: Width = Width.DAY) -> PageImportResult:
+        """Import the page at `place`, of a window that ends at `now` (UTC) at the latest, and stamp the
+        checkpoint. That only moves forward, and never over a span that nobody has asked for.
 
-        The window never reaches into a second day, so that each title keeps the exact day of its
-        purchase, which the vendor's records do not carry. The checkpoint becomes the window's end when
-        this was its last page, else its start.
+        The checkpoint becomes the window's end when this was its last page, else its start. Of a leap
+        nothing is stored: the checkpoint is moved over it when it is empty.
 
-        `offset` is 1-based. `previous_page` is the fingerprint of the page before in this window: a
-        vendor that answers a higher offset with the same records would otherwise be asked for ever.
+        A vendor that answers a higher offset with the records of the page before would otherwise be asked
+        for ever: there the window ends.
 
         Vendor errors (`accession.bibliotheca.errors`) leave nothing written.
         """
-        day_end = min(_end_of_day(current_day), cutoff)
-        page = self._api.marc_page(current_day, day_end, offset, PAGE_SIZE)
-        fingerprint = _fingerprint(page.records)
-        repeated = offset > 1 and bool(page.records) and fingerprint == previous_page
-        if repeated:
-            log.warning(
-                "the vendor repeats a page at a higher offset; the window ends here",
-                day=current_day.isoformat(),
-                offset=offset,
-            )
-        records = () if repeated else page.records
-        full = len(records) >= PAGE_SIZE
-        stored = self._store(records, current_day.astimezone(UTC).date())
-        self._complete_up_to(current_day if full else day_end, since=current_day)
-        return DayImportResult(
+        window = place.window(now, width)
+        if window.leap:
+            return self._leap(place, window)
+        at_once = get_settings().vendor_max_concurrency
+        with ReadingAhead(self._api, self._shelf, at_once) as ahead:
+            behind = [Asked(window) for window in islice(place.windows_ahead(now, width), at_once)]
+            page = ahead.page(Asked(window, place.offset), behind)
+            fingerprint = _fingerprint(page.records)
+            repeated = bool(page.records) and fingerprint == place.previous_page
+            if repeated:
+                log.warning(
+                    "the vendor repeats a page at a higher offset; the window ends here",
+                    day=window.start.isoformat(),
+                    offset=place.offset,
+                )
+            records = () if repeated else page.records
+            full = len(records) >= PAGE_SIZE
+            if full:
+                behind = [Asked(window, place.offset + PAGE_SIZE), *behind]
+            sorted_page = _sorted(records, window.start)
+            looked_up = self._look_up(sorted_page.ids, ahead, behind)
+            bought = PurchaseDate(window.start.astimezone(UTC).date(), month_only=window.is_month)
+            stored = self._store(sorted_page, looked_up, bought)
+            self._complete_up_to(window.start if full else window.end, since=window.start)
+        return PageImportResult(
+            window=window,
+            next=place.after_page(
+                window, fingerprint, full=full, sold=bool(page.records) or place.offset > 1
+            ),
             records_fetched=len(records),
-            records_stored=stored.records,
-            records_rejected=stored.rejected,
+            records_stored=len(sorted_page.usable),
+            records_rejected=len(sorted_page.rejections),
             titles_new=stored.new,
             titles_changed=stored.changed,
-            day_start=current_day,
-            day_end=day_end,
-            next_offset=offset + PAGE_SIZE if full else None,
             outbox_ids=stored.outbox_ids,
-            page_fingerprint=fingerprint,
-            repairs=page.repaired + stored.repairs,
+            repairs=page.repaired + looked_up.repairs,
         )
+
+    def _leap(self, place: Place, window: Window) -> PageImportResult:
+        # The usual limit, although one record would tell: what the vendor makes of others nobody knows.
+        page = self._api.marc_page(window.start, window.end, limit=PAGE_SIZE)
+        sold = bool(page.records)
+        if not sold:
+            self._complete_up_to(window.end, since=window.start)
+        return PageImportResult(window, place.after_leap(window, sold=sold), repairs=int(page.repaired))
 
     def _complete_up_to(self, moment: datetime, *, since: datetime) -> None:
         checkpoint = timestamp(self._session, self._collection, Workflow.PURCHASES)
@@ -161,53 +194,64 @@ class BibliothecaPurchaseRecordImporter:
             if rejected.reason != reason:
                 rejected.reason = reason
             return None
-        stored = self._store([record], rejected.purchased_on)
+        page = _Sorted([(record.item_ids[0], record)], [])
+        looked_up = look_up(self._api, page.ids)
+        stored = self._store(page, looked_up, PurchaseDate(rejected.purchased_on, rejected.month_only))
         rejected.resolved_at = utc_now()
         return stored.outbox_ids
 
-    def _store(self, records: Sequence[MarcRecord], day: date) -> _Stored:
-        if not records:
-            return _Stored(records=0, new=0, changed=0, rejected=0, outbox_ids=(), repairs=0)
-        usable: list[tuple[str, MarcRecord]] = []
-        rejections: list[Rejection] = []
-        for record in records:
-            reason = _why_unusable(record)
-            if reason is None:
-                usable.append((record.item_ids[0], record))
-            else:
-                log.error("purchase record rejected", reason=reason, day=day.isoformat())
-                rejections.append(Rejection(reason, record.raw_xml, record.content_hash()))
-        ids = list(dict.fromkeys(item_id for item_id, _ in usable))
-        looked_up = look_up(self._api, ids)
+    def _look_up(self, ids: Sequence[str], ahead: ReadingAhead, behind: Iterable[Asked]) -> LookUp:
+        """What the vendor says of the titles, those left out that this run has asked about before; while
+        it is asked, so it is for pages behind."""
+        new = not_looked_up(self._session, self._run, ids)
+        if new:
+            ahead.ask_beside(requests_for(len(new)), behind)
+        looked_up = look_up(self._api, new)
         for missing in looked_up.missing:
             log.warning("the vendor has no metadata for a title it has sold", title=missing)
+        note_looked_up(self._session, self._run, new)
+        return looked_up
 
-        keep_rejected(self._session, self._collection, day, rejections)
+    def _store(self, page: _Sorted, looked_up: LookUp, bought: PurchaseDate) -> _Stored:
+        keep_rejected(self._session, self._collection, bought, page.rejections)
+        if not page.usable:
+            return _Stored(new=0, changed=0, outbox_ids=())
         pools = LicensePool.for_foreign_ids(
-            self._session, DATA_SOURCE, IdentifierType.BIBLIOTHECA, ids, collection=self._collection
+            self._session,
+            DATA_SOURCE,
+            IdentifierType.BIBLIOTHECA,
+            page.ids,
+            collection=self._collection,
         )
         store_purchase_records(
             self._session,
+            bought,
             [
-                StoredRecord(pools[item_id][0], day, record.as_marc21(), record.content_hash())
-                for item_id, record in usable
+                StoredRecord(pools[item_id][0], record.as_marc21(), record.content_hash())
+                for item_id, record in page.usable
             ],
         )
         found = [(pools[item_id][0], title) for item_id, title in looked_up.titles.items()]
         to_apply = needs_apply(self._session, found)
         new = {pool.id for pool, is_new in pools.values() if is_new}
         return _Stored(
-            records=len(usable),
             new=len(new),
             changed=sum(pool.id not in new for pool, _ in to_apply),
-            rejected=len(rejections),
             outbox_ids=tuple(put_in_outbox(self._session, to_apply)),
-            repairs=looked_up.repairs,
         )
 
 
-def _end_of_day(moment: datetime) -> datetime:
-    return datetime.combine(moment.astimezone(UTC).date() + timedelta(days=1), time(), UTC)
+def _sorted(records: Sequence[MarcRecord], start: datetime) -> _Sorted:
+    usable: list[tuple[str, MarcRecord]] = []
+    rejections: list[Rejection] = []
+    for record in records:
+        reason = _why_unusable(record)
+        if reason is None:
+            usable.append((record.item_ids[0], record))
+        else:
+            log.error("purchase record rejected", reason=reason, day=start.date().isoformat())
+            rejections.append(Rejection(reason, record.raw_xml, record.content_hash()))
+    return _Sorted(usable, rejections)
 
 
 def _why_unusable(record: MarcRecord) -> str | None:

@@ -1,13 +1,18 @@
 """From a collection's row to the vendor's API."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
 from accession.bibliotheca.client import Account, BibliothecaAPI
 from accession.catalog.keys import account_key_of
 from accession.catalog.models import Collection
 from accession.settings import get_settings
 
 
-def api_for(collection: Collection) -> BibliothecaAPI:
-    """The vendor as this collection may ask it.
+def api_for(
+    collection: Collection, turn: Callable[[], AbstractContextManager[object]] = nullcontext
+) -> BibliothecaAPI:
+    """The vendor as this collection may ask it, each request in its `turn`.
 
     Raises `UserError` when the account key cannot be decrypted or the base URL is not to be used.
     """
@@ -18,4 +23,4 @@ def api_for(collection: Collection) -> BibliothecaAPI:
         account_key=account_key_of(collection),
         base_url=collection.base_url,
     )
-    return BibliothecaAPI(account, timeout_seconds=get_settings().vendor_timeout_seconds)
+    return BibliothecaAPI(account, timeout_seconds=get_settings().vendor_timeout_seconds, turn=turn)

@@ -152,7 +152,7 @@ def run_link(
     task: ChainTask,
     collection_id: int,
     arguments: Mapping[str, Any],
-    step: Callable[[Session, Collection], Step],
+    step: Callable[[Session, Collection, Run], Step],
 ) -> Outcome:
     """Run one link of a chain: `step` in its transaction, with everything around it.
 
@@ -194,7 +194,7 @@ def _do_page(
     session: Session,
     collection_id: int,
     arguments: Mapping[str, Any],
-    step: Callable[[Session, Collection], Step],
+    step: Callable[[Session, Collection, Run], Step],
 ) -> Step | Outcome | None:
     """Run the step and move the ledger on; an outcome when the chain must stop before it, None for a
     message delivered twice."""
@@ -202,10 +202,11 @@ def _do_page(
     if entered is None or isinstance(entered, Outcome):
         return entered
     run, collection = entered
-    if run.cursor != arguments:
+    # A run that began before a release lacks the arguments that this one has added.
+    if {**arguments, **run.cursor} != arguments:
         log.warning("this page is done already; the message was delivered twice")
         return None
-    done = step(session, collection)
+    done = step(session, collection, run)
     record_page(run, done.counters, since=done.since, next_cursor=done.next_arguments)
     return done
 

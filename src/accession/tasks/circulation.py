@@ -4,11 +4,12 @@ import structlog
 from sqlalchemy.orm import Session
 
 from accession.catalog.ledger import Workflow
-from accession.catalog.models import Collection
+from accession.catalog.models import Collection, Run
 from accession.imports.circulation import BibliothecaCirculationUpdater
 from accession.imports.vendor import api_for
 from accession.tasks.app import app
 from accession.tasks.chain import FAN_OUT, ChainKind, ChainTask, Outcome, Step, run_link, start_everywhere
+from accession.tasks.vendor import vendor_turn
 
 log = structlog.get_logger(__name__)
 
@@ -31,8 +32,9 @@ def circulation_update_collection(
     where to go on.
     """
 
-    def step(session: Session, collection: Collection) -> Step:
-        updater = BibliothecaCirculationUpdater(session, collection, api_for(collection))
+    def step(session: Session, collection: Collection, run: Run) -> Step:
+        api = api_for(collection, vendor_turn(collection_id, self.request.id))
+        updater = BibliothecaCirculationUpdater(session, collection, api)
         begin = updater.get_offset() if offset is None else offset
         result = updater.update_batch(begin)
         log.info(

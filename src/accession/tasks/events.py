@@ -6,12 +6,13 @@ import structlog
 from sqlalchemy.orm import Session
 
 from accession.catalog.ledger import Counters, Workflow
-from accession.catalog.models import Collection
+from accession.catalog.models import Collection, Run
 from accession.clock import moment_of, utc_now, whole_second
 from accession.imports.events import OVERLAP, SLICE_SIZE, BibliothecaEventImporter
 from accession.imports.vendor import api_for
 from accession.tasks.app import app
 from accession.tasks.chain import FAN_OUT, ChainKind, ChainTask, Outcome, Step, run_link, start_everywhere
+from accession.tasks.vendor import vendor_turn
 
 log = structlog.get_logger(__name__)
 
@@ -35,8 +36,9 @@ def import_collection(
     how wide this slice may be.
     """
 
-    def step(session: Session, collection: Collection) -> Step:
-        importer = BibliothecaEventImporter(session, collection, api_for(collection))
+    def step(session: Session, collection: Collection, run: Run) -> Step:
+        api = api_for(collection, vendor_turn(collection_id, self.request.id))
+        importer = BibliothecaEventImporter(session, collection, api, run)
         cutoff = whole_second(utc_now()) - OVERLAP
         begin = whole_second(moment_of(start)) if start else importer.get_start(cutoff)
         if begin >= cutoff:

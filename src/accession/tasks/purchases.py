@@ -1,4 +1,4 @@
-"""The purchases' chain: a page of a day's purchase records is one link."""
+"""The purchases' chain: a page of purchase records is one link."""
 
 from datetime import datetime
 from typing import Any
@@ -7,16 +7,18 @@ import structlog
 from sqlalchemy.orm import Session
 
 from accession.catalog.ledger import Counters, Workflow
-from accession.catalog.models import Collection
+from accession.catalog.models import Collection, Run
 from accession.clock import moment_of, utc_now, whole_second
 from accession.imports.purchases import (
     DEFAULT_PURCHASE_RECORD_START_TIME,
     BibliothecaPurchaseRecordImporter,
-    DayImportResult,
 )
 from accession.imports.vendor import api_for
+from accession.imports.windows import Place, Width
+from accession.settings import get_settings
 from accession.tasks.app import app
 from accession.tasks.chain import FAN_OUT, ChainKind, ChainTask, Outcome, Step, run_link, start_everywhere
+from accession.tasks.vendor import AnswersAhead, vendor_turn
 
 log = structlog.get_logger(__name__)
 
@@ -46,14 +48,14 @@ def import_purchase_records_by_collection(
     reset_timestamp: bool = False,
     previous_page: str | None = None,
     window_end: str | None = None,
+    empty: int = 0,
+    sold_before: str | None = None,
 ) -> Outcome:
     """Import one page, then replace itself with the next until the present is reached.
 
-    `current_day` (ISO 8601) is used as it is; without it the checkpoint says where to start. `offset`
-    is 1-based. `reset_timestamp` clears the checkpoint with the first page: a forced reimport.
-    `previous_page` is the fingerprint of the page before in the same window, and `window_end` the end
-    that this window began with: were it moved on from page to page, a purchase made meanwhile could
-    shift the others to offsets that have been read already.
+    `current_day` (ISO 8601) is used as it is; without it the checkpoint says where to start.
+    `reset_timestamp` clears the checkpoint with the first page: a forced reimport. The others are where
+    the import stands between two pages: see `accession.imports.windows.Place`.
     """
     arguments = {
         "current_day": current_day,
@@ -61,10 +63,14 @@ def import_purchase_records_by_collection(
         "reset_timestamp": reset_timestamp,
         "previous_page": previous_page,
         "window_end": window_end,
+        "empty": empty,
+        "sold_before": sold_before,
     }
 
-    def step(session: Session, collection: Collection) -> Step:
-        importer = BibliothecaPurchaseRecordImporter(session, collection, api_for(collection))
+    def step(session: Session, collection: Collection, run: Run) -> Step:
+        api = api_for(collection, vendor_turn(collection_id, self.request.id))
+        shelf = AnswersAhead(self.request.id)
+        importer = BibliothecaPurchaseRecordImporter(session, collection, api, run, shelf)
         now = whole_second(utc_now())
         if reset_timestamp:
             importer.clear_checkpoint()
@@ -72,30 +78,32 @@ def import_purchase_records_by_collection(
         if start >= now:
             log.info("already up to date", finish=start.isoformat())
             return Step(Counters(pages=0), since=start)
-        cutoff = moment_of(window_end) if window_end else now
-        page = importer.import_day(start, cutoff, offset, previous_page)
+        place = Place(start, offset, previous_page, _moment(window_end), empty, _moment(sold_before))
+        page = importer.import_page(place, now, Width(get_settings().purchase_window))
         log.info(
             "page imported",
-            day=page.day_start.date().isoformat(),
+            day=page.window.start.date().isoformat(),
+            until=page.window.end.date().isoformat(),
             offset=offset,
             records=page.records_fetched,
             rejected=page.records_rejected,
             new=page.titles_new,
         )
-        return Step(page.counters, start, _next_arguments(page, now), page.outbox_ids)
+        return Step(page.counters, start, _next_arguments(page.next, now), page.outbox_ids)
 
     return run_link(self, collection_id, arguments, step)
 
 
-def _next_arguments(page: DayImportResult, now: datetime) -> dict[str, Any] | None:
-    """The next page of the window, or the next window; nothing once the present is reached."""
-    window_goes_on = page.next_offset is not None
-    if not window_goes_on and page.day_end >= now:
+def _next_arguments(place: Place, now: datetime) -> dict[str, Any] | None:
+    """The arguments of the link that imports the page at `place`; none once the present is reached."""
+    if place.window_end is None and place.current_day >= now:
         return None
-    return {
-        "current_day": (page.day_start if window_goes_on else page.day_end).isoformat(),
-        "offset": page.next_offset or 1,
-        "reset_timestamp": False,
-        "previous_page": page.page_fingerprint if window_goes_on else None,
-        "window_end": page.day_end.isoformat() if window_goes_on else None,
+    said = {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in vars(place).items()
     }
+    return {"reset_timestamp": False, **said}
+
+
+def _moment(text: str | None) -> datetime | None:
+    return moment_of(text) if text else None
