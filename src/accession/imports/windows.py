@@ -106,15 +106,16 @@ class Place:
     def windows_ahead(self, now: datetime, width: Width = Width.DAY) -> Iterator[Window]:
         """The windows that will be asked for after the present one, whatever is sold in it and in them.
 
-        None is cut off by `now`: by the time it is its turn, more of it would be past.
+        None is cut off by `now`: by the time it is its turn, more of it would be past. Nor is any more than
+        seven away, before which something may be sold, and the next leap then be another.
         """
         place, window = self, self.window(now, width)
-        while not window.leap:
+        for _ in range(QUIET_DAYS):
+            if window.leap:
+                return
             place = place._behind(window, sold=False)
             window = place.window(now, width)
-            if window.end >= now:
-                return
-            if not window.leap:
+            if not window.leap and window.end < now:
                 yield window
 
 
