@@ -150,9 +150,11 @@ def test_a_page_of_a_chain_whose_broker_lost_its_answers_asks_itself(
     collection: Collection, vendor: WatchedVendor, chains: Chains, broker: Broker
 ) -> None:
     set_checkpoint(collection.id, day(2024, 5, 1))
-    vendor.sells(day(2024, 5, 2, 9), "abc")
+    vendor.sells(day(2024, 5, 3, 9), "abc")
     with today_is(TODAY):
         chains.start(collection)
+        broker.deliver_next()
+        assert len(vendor.requests) == 1, "the first page finds out whether the vendor lets us in"
         broker.deliver_next()
         kept = list(broker.redis.scan_iter("vendor:ahead:*"))
         assert 0 < max(map(broker.redis.pttl, kept)) <= 60_000

@@ -319,7 +319,7 @@ def test_faults_are_retried_and_no_account_key_or_signature_is_logged(
         assert sum(alder[1].statistics()["faults"].values()) > 0
         assert chains.imported(alder[0]).state == "succeeded"
     log = crew.log.read_text()
-    assert "the page will be tried again" in log
+    assert "a spoilt answer is asked for again" in log
     assert "the run is complete" in log
     assert alder[1].account.account_key not in log
     assert "3MCLAUTH" not in log

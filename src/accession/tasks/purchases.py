@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from accession.catalog.ledger import Counters, Workflow
 from accession.catalog.models import Collection, Run
 from accession.clock import moment_of, utc_now, whole_second
+from accession.imports.ahead import Shelf
 from accession.imports.purchases import (
     DEFAULT_PURCHASE_RECORD_START_TIME,
     BibliothecaPurchaseRecordImporter,
@@ -69,7 +70,8 @@ def import_purchase_records_by_collection(
 
     def step(session: Session, collection: Collection, run: Run) -> Step:
         api = api_for(collection, vendor_turn(collection_id, self.request.id))
-        shelf = AnswersAhead(self.request.id)
+        # A vendor that refuses this account is asked once, not four times at once.
+        shelf = AnswersAhead(self.request.id) if run.pages else Shelf()
         importer = BibliothecaPurchaseRecordImporter(session, collection, api, run, shelf)
         now = whole_second(utc_now())
         if reset_timestamp:
