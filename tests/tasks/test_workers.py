@@ -1,12 +1,14 @@
 """Real worker processes on real HTTP: what holds when they share the work, are killed, and are stopped."""
 
 import os
+import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -323,3 +325,33 @@ def test_faults_are_retried_and_no_account_key_or_signature_is_logged(
     assert "the run is complete" in log
     assert alder[1].account.account_key not in log
     assert "3MCLAUTH" not in log
+
+
+def test_a_worker_whose_children_cannot_be_understood_ends_at_once(broker: Broker, crew: Crew) -> None:
+    workers = crew.at_work(1)
+    worker = workers[-1]
+    eventually(lambda: len(broker.app.control.ping(timeout=0.5)) == len(workers), "it is at work")
+    child = worker.children()[0]
+    Path(f"/proc/{child.pid}/fd/{pipe_to(worker, child)}").write_bytes(
+        struct.pack("!i", 4) + b"\x01\x01\x01\x01"
+    )
+
+    assert worker.wait(timeout=20) == 1
+    assert "the worker is broken and ends" in crew.log.read_text()
+
+
+def pipe_to(parent: psutil.Process, child: psutil.Process) -> str:
+    """The child's descriptor of the pipe by which it tells its parent what it has done."""
+
+    def pipes(process: psutil.Process, mode: int) -> dict[str, str]:
+        found: dict[str, Any] = {}
+        for link in Path(f"/proc/{process.pid}/fd").iterdir():
+            target = os.readlink(link)
+            flags = Path(f"/proc/{process.pid}/fdinfo/{link.name}").read_text().split("flags:")[1].split()[0]
+            if target.startswith("pipe:") and int(flags, 8) & os.O_ACCMODE == mode:
+                found[target] = link.name
+        return found
+
+    only_read = pipes(parent, os.O_RDONLY).keys() - pipes(parent, os.O_WRONLY).keys()
+    (number,) = (number for pipe, number in pipes(child, os.O_WRONLY).items() if pipe in only_read)
+    return number

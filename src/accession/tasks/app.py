@@ -80,6 +80,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         # Counts a lost child as a retry; without it a task that kills its child comes back for ever.
         "task_retry_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,
+        "worker_pool": "accession.tasks.pool:TaskPool",
         "task_soft_time_limit": SOFT_TIME_LIMIT_SECONDS,
         "task_time_limit": TIME_LIMIT_SECONDS,
         "broker_connection_retry_on_startup": True,
