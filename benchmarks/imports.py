@@ -163,8 +163,9 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def resident(pid: int, which: Literal["VmHWM", "VmRSS"]) -> int:
-    """A process's resident memory in MiB: at its highest (`VmHWM`), or now (`VmRSS`)."""
+def resident(pid: int, which: Literal["VmHWM", "VmRSS", "RssAnon"]) -> int:
+    """A process's resident memory in MiB: at its highest (`VmHWM`), now (`VmRSS`), or now and no file's or
+    other process's (`RssAnon`)."""
     status = Path(f"/proc/{pid}/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith(which))
     return int(line.split()[1]) // 1024

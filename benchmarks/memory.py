@@ -50,8 +50,8 @@ class Point:
 class Memory:
     """The peaks of one import, and how the worker came to its own.
 
-    Of children and backends it is the largest. A backend's counts what it has touched of the 128 MiB of
-    buffers that all share.
+    Of children and backends it is the largest. `postgres_backend` counts what the backend has touched of the
+    128 MiB of buffers that all share; `backend_private` is what it has for itself, at the end.
     """
 
     titles: int
@@ -62,6 +62,7 @@ class Memory:
     worker_child: int
     valkey: int
     postgres_backend: int
+    backend_private: int
     curve: tuple[Point, ...]
 
 
@@ -88,6 +89,7 @@ def measure(walk: Walk) -> Memory:
             worker_child=max(resident(child, "VmHWM") for child in children(worker)),
             valkey=resident(part(home, "valkey"), "VmHWM"),
             postgres_backend=max(resident(backend, "VmHWM") for backend in backends()),
+            backend_private=max(resident(backend, "RssAnon") for backend in backends()),
             curve=tuple(points[:: len(points) // _POINTS + 1]),
         )
 
