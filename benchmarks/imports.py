@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 from pydantic import SecretStr
@@ -29,10 +29,10 @@ LATENCY_MS = 20
 
 
 @contextmanager
-def vendor(since: str) -> Iterator[str]:
+def vendor(since: str, *, titles: int = BOUGHT, latency_ms: int = LATENCY_MS) -> Iterator[str]:
     """A sandbox vendor in a process of its own; yields its base URL."""
     command = [sys.executable, "-m", "accession", "sandbox", "serve", "--port", "0", "--from", since]
-    command += ["--titles", str(BOUGHT), "--latency-ms", str(LATENCY_MS)]
+    command += ["--titles", str(titles), "--latency-ms", str(latency_ms)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         try:
             first_line = process.stdout.readline() if process.stdout else ""
@@ -147,17 +147,27 @@ def add_collection(base_url: str, began: Any) -> int:
 
 def worker_peaks(home: Path) -> tuple[int, list[int]]:
     """The highest memory (MiB) of the worker's parent, and of each of its children."""
+    parent = part(home, "worker")
+    return resident(parent, "VmHWM"), [resident(child, "VmHWM") for child in children(parent)]
+
+
+def part(home: Path, name: str) -> int:
+    """The process of a part of the installation that runs."""
     from accession.local.supervisor import parts
 
-    parent = next(part.pid for part in parts(home) if part.name == "worker")
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return peak(parent), [peak(child) for child in children]
+    return next(part.pid for part in parts(home) if part.name == name and part.pid is not None)
 
 
-def peak(pid: object) -> int:
-    """A process's peak resident memory in MiB."""
+def children(pid: int) -> list[int]:
+    """The child processes of a process."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def resident(pid: int, which: Literal["VmHWM", "VmRSS", "RssAnon"]) -> int:
+    """A process's resident memory in MiB: at its highest (`VmHWM`), now (`VmRSS`), or now and no file's or
+    other process's (`RssAnon`)."""
     status = Path(f"/proc/{pid}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    line = next(line for line in status.splitlines() if line.startswith(which))
     return int(line.split()[1]) // 1024
 
 

@@ -1,0 +1,168 @@
+"""The memory of worker, Valkey and PostgreSQL while libraries of several sizes are imported, each into a
+fresh installation, from a vendor without latency: does it grow with the titles, or with the links of a chain?
+
+    python -m benchmarks.memory [TITLES ...]
+
+imports so many titles (2,000 and 10,000, unless told otherwise) bought within a year, and then 2,000 bought
+since 2014, thousands of days with next to nothing in them. Prints a table, and as the last line the same
+figures as JSON. All memory is in MiB.
+"""
+
+import argparse
+import json
+import multiprocessing
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from benchmarks.imports import accession, add_collection, children, part, resident, run, vendor
+
+TITLES = (2_000, 10_000)
+A_YEAR = timedelta(days=365)
+LONG_WALK = datetime.now(UTC) - datetime(2014, 1, 1, tzinfo=UTC)
+_LOOK_SECONDS = 1.0
+_POINTS = 10
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What is imported: so many titles, bought within so many days until now."""
+
+    titles: int
+    days: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """The worker's memory after so many links of the chain; of the children, the largest."""
+
+    links: int
+    parent: int
+    child: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The peaks of one import, and how the worker came to its own.
+
+    Of children and backends it is the largest. `postgres_backend` counts what the backend has touched of the
+    128 MiB of buffers that all share; `backend_private` is what it has for itself, at the end.
+    """
+
+    titles: int
+    days: int
+    links: int
+    seconds: float
+    worker_parent: int
+    worker_child: int
+    valkey: int
+    postgres_backend: int
+    backend_private: int
+    curve: tuple[Point, ...]
+
+
+def measure(walk: Walk) -> Memory:
+    """One import into a fresh installation, in a process that has seen no other."""
+    from accession.clock import utc_now, whole_second
+
+    began = whole_second(utc_now()) - timedelta(days=walk.days)
+    home = Path(tempfile.mkdtemp(prefix="accession-bench-"))
+    sold = vendor(f"{began:%Y-%m-%d}", titles=walk.titles, latency_ms=0)
+    with sold as base_url, accession(home):
+        from accession.catalog.ledger import Workflow
+
+        collection_id = add_collection(base_url, began)
+        worker = part(home, "worker")
+        with watched(worker) as points:
+            took = run(Workflow.PURCHASES, collection_id, base_url)
+        return Memory(
+            titles=walk.titles,
+            days=walk.days,
+            links=links(),
+            seconds=round(took.seconds, 1),
+            worker_parent=resident(worker, "VmHWM"),
+            worker_child=max(resident(child, "VmHWM") for child in children(worker)),
+            valkey=resident(part(home, "valkey"), "VmHWM"),
+            postgres_backend=max(resident(backend, "VmHWM") for backend in backends()),
+            backend_private=max(resident(backend, "RssAnon") for backend in backends()),
+            curve=tuple(points[:: len(points) // _POINTS + 1]),
+        )
+
+
+@contextmanager
+def watched(worker: int) -> Iterator[list[Point]]:
+    """The worker's memory second by second, until the block ends."""
+    points: list[Point] = []
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(_LOOK_SECONDS):
+            # A worker that has only just been started has no children yet.
+            child = max((resident(child, "VmRSS") for child in children(worker)), default=0)
+            points.append(Point(links(), resident(worker, "VmRSS"), child))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield points
+    finally:
+        over.set()
+        thread.join()
+
+
+def links() -> int:
+    """How many links the chain has had."""
+    from sqlalchemy import func, select
+
+    from accession.catalog.models import Run
+    from accession.database import transaction
+
+    with transaction() as session:
+        return session.scalar(select(func.sum(Run.pages))) or 0
+
+
+def backends() -> list[int]:
+    """PostgreSQL's processes that serve worker, schedule and us."""
+    from sqlalchemy import text
+
+    from accession.database import transaction
+
+    with transaction() as session:
+        return list(
+            session.scalars(text("SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'"))
+        )
+
+
+def measure_all(titles: list[int]) -> list[Memory]:
+    """Imports of so many titles within a year, and then the long walk; each in a process of its own."""
+    walks = [*(Walk(number, A_YEAR.days) for number in titles), Walk(TITLES[0], LONG_WALK.days)]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as one_by_one:
+        return list(one_by_one.map(measure, walks))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("titles", type=int, nargs="*", default=list(TITLES))
+    measured = [asdict(memory) for memory in measure_all(parser.parse_args().titles)]
+    names = [name for name in measured[0] if name != "curve"]
+    print("  ".join(f"{name.replace('_', ' '):>16}" for name in names))
+    for memory in measured:
+        print("  ".join(f"{memory[name]:>16,}" for name in names))
+    for memory in measured:
+        print(f"\n{memory['titles']:,} titles in {memory['days']:,} days\n   links  parent   child")
+        for point in memory["curve"]:
+            print(f"{point['links']:>8,}{point['parent']:>8}{point['child']:>8}")
+    print(json.dumps(measured))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""What a link leaves in its worker's memory when it is over: nothing."""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from billiard.einfo import ExceptionInfo
+from celery.exceptions import Ignore
+
+from accession.catalog.models import Collection
+from tests.making import day
+from tests.tasks.conftest import Chains, WatchedVendor, today_is
+
+DAYS = 20
+
+
+@contextmanager
+def garbage_left_lying() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def ends_of_links() -> int:
+    """How many of the exceptions with which links end are in memory, and of Celery's copies of them."""
+    return sum(type(thing) in (Ignore, ExceptionInfo) for thing in gc.get_objects())
+
+
+@pytest.mark.usefixtures("worker")
+def test_links_leave_nothing_to_the_garbage_collector(
+    collection: Collection, vendor: WatchedVendor, chains: Chains
+) -> None:
+    for number in range(1, DAYS + 1):
+        vendor.sells(day(2014, 1, number, 9), f"t{number}")
+    with today_is(day(2014, 1, DAYS, 10)), garbage_left_lying():
+        before = ends_of_links()
+        run = chains.imported(collection)
+        assert ends_of_links() == before
+    assert (run.state, run.pages) == ("succeeded", DAYS)
