@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -336,22 +335,25 @@ def test_a_worker_whose_children_cannot_be_understood_ends_at_once(broker: Broke
         struct.pack("!i", 4) + b"\x01\x01\x01\x01"
     )
 
+    crew.workers.remove(worker)
     assert worker.wait(timeout=20) == 1
+    eventually(lambda: not child.is_running(), "its children have ended, too")
     assert "the worker is broken and ends" in crew.log.read_text()
 
 
 def pipe_to(parent: psutil.Process, child: psutil.Process) -> str:
     """The child's descriptor of the pipe by which it tells its parent what it has done."""
 
-    def pipes(process: psutil.Process, mode: int) -> dict[str, str]:
-        found: dict[str, Any] = {}
+    def pipes(process: psutil.Process, flag: int) -> dict[str, str]:
+        found: dict[str, str] = {}
         for link in Path(f"/proc/{process.pid}/fd").iterdir():
-            target = os.readlink(link)
             flags = Path(f"/proc/{process.pid}/fdinfo/{link.name}").read_text().split("flags:")[1].split()[0]
-            if target.startswith("pipe:") and int(flags, 8) & os.O_ACCMODE == mode:
-                found[target] = link.name
+            if (
+                os.readlink(link).startswith("pipe:")
+                and int(flags, 8) & (os.O_ACCMODE | os.O_NONBLOCK) == flag
+            ):
+                found[os.readlink(link)] = link.name
         return found
 
-    only_read = pipes(parent, os.O_RDONLY).keys() - pipes(parent, os.O_WRONLY).keys()
-    (number,) = (number for pipe, number in pipes(child, os.O_WRONLY).items() if pipe in only_read)
-    return number
+    listened_to = pipes(parent, os.O_RDONLY | os.O_NONBLOCK)
+    return next(number for pipe, number in pipes(child, os.O_WRONLY).items() if pipe in listened_to)

@@ -5,7 +5,7 @@ from typing import Any
 
 from celery import Celery
 from celery.schedules import crontab
-from celery.signals import setup_logging, task_postrun, worker_process_init
+from celery.signals import setup_logging, worker_process_init
 from kombu import Queue
 
 from accession.database import forget_connections
@@ -114,13 +114,3 @@ def _log_as_we_do(**_: Any) -> None:
 @worker_process_init.connect  # type: ignore[untyped-decorator]
 def _leave_the_parents_connections(**_: Any) -> None:
     forget_connections()
-
-
-@task_postrun.connect  # type: ignore[untyped-decorator]
-def _let_go_of_the_traceback(retval: object, **_: Any) -> None:
-    """Each link but the last ends with an exception. Celery's frame holds it, and its traceback holds the
-    frame: with Celery's copy of that traceback half a megabyte, left to the garbage collector. That comes
-    rarely, for most of it is numbers in tuples, which it does not count.
-    """
-    if isinstance(retval, BaseException):
-        retval.__traceback__ = None

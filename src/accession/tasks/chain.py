@@ -24,7 +24,6 @@ from uuid import uuid4
 import structlog
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Task
-from celery.exceptions import Ignore
 from celery.signals import task_failure
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
@@ -153,17 +152,17 @@ def run_link(
     collection_id: int,
     arguments: Mapping[str, Any],
     step: Callable[[Session, Collection, Run], Step],
-) -> Outcome:
+) -> Outcome | None:
     """Run one link of a chain: `step` in its transaction, with everything around it.
 
-    `arguments` are the keyword arguments this link was sent with, and its cursor. Raises Celery's
-    `Ignore` when the task has replaced itself, or was delivered twice: neither has a result, which
+    `arguments` are the keyword arguments this link was sent with, and its cursor. Returns None when another
+    link follows under the same task id, or the message was delivered twice: neither stores a result, which
     would count as the whole chain's. While the database or the broker is away it waits. A retryable
     error leaves lock and run in place while retries are left; any other error ends both
     (`_end_failed_run`).
     """
 
-    def link(begun_before: bool) -> Outcome:
+    def link(begun_before: bool) -> Outcome | None:
         try:
             with transaction() as session:
                 done = _do_page(task, session, collection_id, arguments, step)
@@ -175,10 +174,13 @@ def run_link(
             return done
         if done is None:
             _after_second_delivery(task, collection_id, came_back=begun_before)
-            raise Ignore
+            _store_no_result(task)
+            return None
         publish_applies(done.outbox_ids)
         if done.next_arguments is not None:
-            raise task.replace(task.s(collection_id, **done.next_arguments))
+            send_link(task, collection_id, task.request.id, done.next_arguments)
+            _store_no_result(task)
+            return None
         task.kind.lock(collection_id, task.request.id).release()
         log.info("the run is complete")
         return Outcome.DONE
@@ -187,6 +189,11 @@ def run_link(
         workflow=task.kind.workflow.value, collection=collection_id, run=task.request.id
     ):
         return outlast_outages(link)
+
+
+def _store_no_result(task: ChainTask) -> None:
+    # Celery's `replace` does the like by an exception, of which the worker's parent gets 60 KB each time.
+    task.request.ignore_result = True
 
 
 def _do_page(
@@ -245,20 +252,21 @@ def _enter(
         return Outcome.STOPPED
     if held is Held.NEWLY and run is not None:
         log.warning("workflow lock expired between invocations")
-    return run or _opened_run(task, session, collection, arguments), collection
+    run = run or _opened_run(task, session, collection, arguments)
+    return None if run is None else (run, collection)
 
 
 def _opened_run(
     task: ChainTask, session: Session, collection: Collection, arguments: Mapping[str, Any]
-) -> Run:
-    """A new run, committed by itself, so that the ledger also knows of one whose first page fails."""
+) -> Run | None:
+    """A new run, committed by itself, so that the ledger also knows of one whose first page fails; None when
+    another delivery of this first message has done it all meanwhile, or the collection is gone."""
     with transaction() as own:
         open_run(own, collection.id, task.kind.workflow, task.request.id, arguments)
     run = lock_run(session, task.request.id)
     if run is None or not is_active(run):
-        # Another delivery of this first message has done it all meanwhile, or the collection is gone.
         task.kind.lock(collection.id, task.request.id).release()
-        raise Ignore
+        return None
     return run
 
 

@@ -25,7 +25,7 @@ def circulation_update_all_collections() -> None:
 @app.task(bind=True, base=ChainTask, kind=CIRCULATION)  # type: ignore[untyped-decorator]
 def circulation_update_collection(
     self: ChainTask, collection_id: int, *, offset: int | None = None
-) -> Outcome:
+) -> Outcome | None:
     """Ask about one batch of titles, then replace itself with the next until all have been asked about.
 
     `offset` is the id of an identifier, after which the batch begins; without it the checkpoint says

@@ -51,7 +51,7 @@ def import_purchase_records_by_collection(
     window_end: str | None = None,
     empty: int = 0,
     sold_before: str | None = None,
-) -> Outcome:
+) -> Outcome | None:
     """Import one page, then replace itself with the next until the present is reached.
 
     `current_day` (ISO 8601) is used as it is; without it the checkpoint says where to start.
