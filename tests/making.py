@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, MetaData, Table, event, select, text
 from sqlalchemy.orm import Session
 
+from accession.catalog import schema
 from accession.catalog.apply import apply_outbox, put_in_outbox
 from accession.catalog.circulation import record_events
 from accession.catalog.collections import add_collection
@@ -51,6 +53,9 @@ from accession.database import engine, make_engine
 SOURCE = "Bibliotheca"
 ACCOUNT_KEY = "alder-account-key"
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
+NEWEST_SCHEMA = max(
+    path.name[:4] for path in (Path(schema.__file__).parent / "migrations" / "versions").glob("0*.py")
+)
 
 
 def day(year: int, month: int, number: int, hour: int = 0, minute: int = 0) -> datetime:

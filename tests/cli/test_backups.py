@@ -14,7 +14,7 @@ from accession.local.servers import ServerUrls
 from tests.cli.conftest import Run, customer, running_worker, serving, settings
 from tests.cli.test_up import at, database_of, imported_once, new_home
 from tests.local.machine import eventually
-from tests.making import put_something_everywhere, rows_of, scratch_database
+from tests.making import NEWEST_SCHEMA, put_something_everywhere, rows_of, scratch_database
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_restore_says_from_which_schema_it_migrated_and_that_the_key_is_anothe
         answer = run("restore", str(tmp_path / "file"), "--yes")
 
     assert answer.code == 0, answer
-    assert ", migrated from schema 0002 to 0003.\n" in answer.out
+    assert f", migrated from schema 0002 to {NEWEST_SCHEMA}.\n" in answer.out
     assert "secret.key cannot be read" in answer.out
     assert schema.schema_state(own_servers).current
 

@@ -14,7 +14,7 @@ from accession.catalog.models import Collection, RunState
 from accession.cli import checks
 from accession.local.servers import ServerUrls
 from tests.cli.conftest import Run, read_anew, settings
-from tests.making import make_collection, scratch_database
+from tests.making import NEWEST_SCHEMA, make_collection, scratch_database
 
 
 @pytest.fixture
@@ -62,14 +62,14 @@ def test_running_servers_of_the_home_are_found_and_a_url_that_is_set_wins(
 
 
 def test_an_empty_database_is_migrated(run: Run, scratch: Engine) -> None:
-    missing = "The database has schema none, this program wants 0003: run `accession db upgrade`."
+    missing = f"The database has schema none, this program wants {NEWEST_SCHEMA}: run `accession db upgrade`."
     assert run("db", "check").sentence == missing
     older = "The database has an older schema than this program: run `accession db upgrade`."
     assert run("status").sentence == older
-    assert run("db", "upgrade").out == "The database is migrated from schema none to 0003.\n"
+    assert run("db", "upgrade").out == f"The database is migrated from schema none to {NEWEST_SCHEMA}.\n"
     assert "license_pools" in inspect(scratch).get_table_names()
-    assert run("db", "check").out == "The database has schema 0003, as it should.\n"
-    assert run("db", "upgrade").out == "The database has schema 0003 already.\n"
+    assert run("db", "check").out == f"The database has schema {NEWEST_SCHEMA}, as it should.\n"
+    assert run("db", "upgrade").out == f"The database has schema {NEWEST_SCHEMA} already.\n"
     assert run("status").code == 0
 
 
@@ -110,7 +110,7 @@ def test_the_doctor_misses_a_worker(run: Run, collection: Collection, no_patienc
     assert any(line.startswith("ok   broker: valkey 9") for line in lines)
     found = findings(run)
     assert found["process postgres"][0]
-    assert found["schema"] == (True, "0003")
+    assert found["schema"] == (True, NEWEST_SCHEMA)
     assert found["account keys"] == (True, "all 1 can be decrypted")
     assert found["purchases of Alder Library"] == (True, "never")
 
@@ -196,7 +196,7 @@ def test_the_doctor_of_servers_that_do_not_answer(run: Run, tmp_path: Path) -> N
 def test_the_doctor_of_a_database_that_is_newer_or_older(
     run: Run, scratch: Engine, no_patience: None
 ) -> None:
-    assert findings(run)["schema"] == (False, "none instead of 0003: run `accession db upgrade`")
+    assert findings(run)["schema"] == (False, f"none instead of {NEWEST_SCHEMA}: run `accession db upgrade`")
     make_newer(scratch)
     ok, finding = findings(run)["schema"]
     assert not ok

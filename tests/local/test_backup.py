@@ -25,7 +25,14 @@ from accession.errors import UserError
 from accession.local.backup import back_up, find_backup, restore
 from accession.local.servers import ServerUrls
 from tests.local.machine import eventually
-from tests.making import Job, make_collection, put_something_everywhere, rows_of, scratch_database
+from tests.making import (
+    NEWEST_SCHEMA,
+    Job,
+    make_collection,
+    put_something_everywhere,
+    rows_of,
+    scratch_database,
+)
 
 Contents = dict[str, list[dict[str, Any]]]
 
@@ -299,7 +306,9 @@ def test_a_folder_and_a_backup_of_something_else_are_refused(servers: ServerUrls
         find_backup(tmp_path)
     with scratch_database() as other:
         with other.begin() as connection:
-            connection.execute(text("CREATE TABLE alembic_version AS SELECT '0003' AS version_num"))
+            connection.execute(
+                text(f"CREATE TABLE alembic_version AS SELECT '{NEWEST_SCHEMA}' AS version_num")
+            )
         back_up(url_of(other), tmp_path / "other")
     with pytest.raises(UserError, match=r"no backup of Accession \(it holds something else\): name one"):
         find_backup(tmp_path / "other")
