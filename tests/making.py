@@ -77,7 +77,7 @@ def put_something_everywhere(engine: Engine) -> None:
         put_in_outbox(session, [(pool, title_data("abc", title="Later"))])
         record_events(session, collection, {"abc": pool}, [event_data("1", "CHECKOUT", "abc", at=NOON)])
         note_swept(session, collection, after_id=0, last_id=None, told=[pool.identifier_id], at=NOON)
-        store_purchase_records(session, [StoredRecord(pool, NOON.date(), b"marc", "hash")])
+        store_purchase_records(session, [StoredRecord(pool, NOON.date(), lambda: b"marc", "hash")])
         keep_rejected(session, collection, NOON.date(), [Rejection("It has no id.", "<record/>", "hash")])
         timestamp(session, collection, Workflow.PURCHASES)
         open_run(session, collection.id, Workflow.PURCHASES, "task", {"offset": 1})

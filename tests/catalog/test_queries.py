@@ -272,7 +272,7 @@ def test_a_title_is_shown_with_all_that_is_known_of_it(session: Session, collect
     pool = make_pool(session, collection, "solaris")
     store_purchase_records(
         session,
-        [StoredRecord(pool, date(2016, 5, n), b"marc", "hash") for n in (7, 3, 5)],
+        [StoredRecord(pool, date(2016, 5, n), lambda: b"marc", "hash") for n in (7, 3, 5)],
     )
     with time_machine.travel(NOON, tick=False):
         apply_titles(

@@ -25,7 +25,7 @@ def stored(session: Session) -> list[tuple[date, bytes]]:
 
 
 def record(pool: LicensePool, day: date, says: str) -> StoredRecord:
-    return StoredRecord(pool, day, f"marc of {says}".encode(), f"hash of {says}")
+    return StoredRecord(pool, day, f"marc of {says}".encode, f"hash of {says}")
 
 
 def test_a_title_bought_on_two_days_has_two_records(session: Session, pool: LicensePool) -> None:
@@ -34,11 +34,14 @@ def test_a_title_bought_on_two_days_has_two_records(session: Session, pool: Lice
     assert stored(session) == [(FIRST, b"marc of a"), (SECOND, b"marc of b")]
 
 
-def test_a_record_that_says_the_same_is_not_written(session: Session, pool: LicensePool) -> None:
+def test_a_record_that_says_the_same_is_neither_written_nor_made(session: Session, pool: LicensePool) -> None:
+    def made() -> bytes:
+        raise AssertionError("binary MARC of a record that is not written")
+
     store_purchase_records(session, [record(pool, FIRST, "a")])
 
     with statements_of(engine()) as sent:
-        store_purchase_records(session, [StoredRecord(pool, FIRST, b"new stamps", "hash of a")])
+        store_purchase_records(session, [StoredRecord(pool, FIRST, made, "hash of a")])
 
     assert [statement[:6] for statement in sent] == ["SELECT"]
     assert stored(session) == [(FIRST, b"marc of a")]

@@ -35,7 +35,7 @@ def evil(session: Session) -> Collection:
     """A collection in which everything that can be said by others is hostile."""
     collection = make_collection(session, NAME)
     pool = make_pool(session, collection, "evil")
-    store_purchase_records(session, [StoredRecord(pool, NOON.date(), b"marc", "hash")])
+    store_purchase_records(session, [StoredRecord(pool, NOON.date(), lambda: b"marc", "hash")])
     title = title_data(
         "evil",
         title=EVIL,

@@ -1,6 +1,6 @@
 """Purchase records as the vendor sent them: stored where they can be used, kept as rejected where not."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -16,12 +16,13 @@ from accession.clock import utc_now
 
 @dataclass(frozen=True)
 class StoredRecord:
-    """A purchase record for a pool: the day of the purchase (UTC), the record as binary MARC 21, and a
-    hash that is the same for every copy of the record that says the same."""
+    """A purchase record for a pool: the day of the purchase (UTC), what makes the record as binary MARC 21,
+    and a hash that is the same for every copy of the record that says the same. `marc` is called only for
+    a record that is written."""
 
     pool: LicensePool
     purchased_on: date
-    marc: bytes
+    marc: Callable[[], bytes]
     content_hash: str
 
 
@@ -46,7 +47,7 @@ def store_purchase_records(session: Session, records: Sequence[StoredRecord]) ->
         {
             "license_pool_id": pool_id,
             "purchased_on": day,
-            "marc": record.marc,
+            "marc": record.marc(),
             "content_hash": record.content_hash,
         }
         for (pool_id, day), record in sorted(latest.items(), key=lambda item: item[0])

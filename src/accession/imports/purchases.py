@@ -189,7 +189,7 @@ class BibliothecaPurchaseRecordImporter:
         store_purchase_records(
             self._session,
             [
-                StoredRecord(pools[item_id][0], day, record.as_marc21(), record.content_hash())
+                StoredRecord(pools[item_id][0], day, record.as_marc21, record.content_hash())
                 for item_id, record in usable
             ],
         )
