@@ -213,10 +213,14 @@ def _data_field(element: etree._Element) -> DataField:
     tag, first, second = _heading(
         element.get("tag", ""), element.get("ind1") or " ", element.get("ind2") or " "
     )
-    subfields = [(part.get("code", ""), _text(part)) for part in element[:] if part.tag == _SUBFIELD]
-    for code, _ in subfields:
+    subfields: list[tuple[str, str]] = []
+    for part in element[:]:
+        if part.tag != _SUBFIELD:
+            continue
+        code = part.get("code", "")
         if code not in _SUBFIELD_CODES:
             raise _UnrepresentableError(f"{excerpt_of(code)!r} is not the code of a subfield, in field {tag}")
+        subfields.append((code, _text(part)))
     return tag, first, second, *subfields
 
 
