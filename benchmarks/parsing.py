@@ -127,6 +127,16 @@ def with_lxml_for_ids(body: bytes) -> Sequence[Any]:
     return [record.findtext(path) for record in read(body, "collection").root]
 
 
+def fields_of(record: Any) -> list[Any]:
+    """What a hash is made of, out of an mrrc record."""
+    return [
+        (field.tag, field.data)
+        if field.is_control_field()
+        else (field.tag, *field.indicators, *((part.code, part.value) for part in field.subfields()))
+        for field in record.fields()
+    ]
+
+
 def record_costs(pages: Sequence[bytes], mrrc: ModuleType | None) -> Iterator[Cost]:
     """What a page costs, by the product's steps and by other readers."""
 
@@ -149,10 +159,15 @@ def record_costs(pages: Sequence[bytes], mrrc: ModuleType | None) -> Iterator[Co
     yield cost(f"pymarc {version('pymarc')}", "records", pymarcs)
     if mrrc is None:
         yield cost("mrrc", "records", None)
-    else:
-        xml_to_records: Callable[[str], Any] = mrrc.xml_to_records
-        (mrrcs,) = best(pages, lambda page: xml_to_records(page.decode()))
-        yield cost(f"mrrc {version('mrrc')}", "records", mrrcs)
+        return
+    xml_to_records: Callable[[str], Any] = mrrc.xml_to_records
+    mrrcs, read_out = best(
+        pages,
+        lambda page: xml_to_records(page.decode()),
+        lambda page: [fields_of(record) for record in xml_to_records(page.decode())],
+    )
+    yield cost(f"mrrc {version('mrrc')}", "records", mrrcs)
+    yield cost(f"mrrc {version('mrrc')}", "records, fields read", read_out)
 
 
 def item_costs(documents: Sequence[bytes]) -> Iterator[Cost]:
