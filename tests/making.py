@@ -95,7 +95,9 @@ def put_something_everywhere(engine: Engine) -> None:
         put_in_outbox(session, [(pool, title_data("abc", title="Later"))])
         record_events(session, collection, {"abc": pool}, [event_data("1", "CHECKOUT", "abc", at=NOON)])
         note_swept(session, collection, after_id=0, last_id=None, told=[pool.identifier_id], at=NOON)
-        store_purchase_records(session, PurchaseDate(NOON.date()), [StoredRecord(pool, b"marc", "hash")])
+        store_purchase_records(
+            session, PurchaseDate(NOON.date()), [StoredRecord(pool, lambda: b"marc", "hash")]
+        )
         keep_rejected(
             session, collection, PurchaseDate(NOON.date()), [Rejection("It has no id.", "<record/>", "hash")]
         )

@@ -100,6 +100,17 @@ def test_a_book_comes_out_clean_in_every_field() -> None:
     assert title.as_of == NOW
 
 
+def test_a_hash_is_what_it_was_in_earlier_versions() -> None:
+    """With any other, an upgrade would apply every title once more."""
+    titles = parse_items((DOCUMENTS / "items.xml").read_bytes(), NOW).titles
+
+    assert [title.bibliographic.content_hash()[:18] for title in titles] == [
+        "1:01d89f45d7961492",
+        "1:6a163547eaf71442",
+        "1:d1501359bb43b574",
+    ]
+
+
 def test_an_audiobook_has_narrators_and_a_duration() -> None:
     title = parse_items((DOCUMENTS / "items.xml").read_bytes(), NOW).titles[1]
     book = title.bibliographic

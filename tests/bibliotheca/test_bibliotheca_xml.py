@@ -64,6 +64,15 @@ def test_a_prefix_that_nobody_declared_is_no_document_whatever_else_is_odd(
         parse(f"<collection>{inner}<last {warned_of}/></collection>".encode())
 
 
+def test_an_error_is_one_among_any_number_of_warnings() -> None:
+    warnings = '<a xmlns="relative"/>' * 500
+
+    with pytest.raises(BadResponseException, match="prefix"):
+        parse(f"<collection>{warnings}<marc:record/>{warnings}</collection>".encode())
+    with pytest.raises(BadResponseException, match="not a valid URI"):
+        parse(f'<collection><record xmlns="http://["/>{warnings}</collection>'.encode())
+
+
 @settings(deadline=None)
 @given(st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cn"]), max_size=60))
 def test_the_repair_leaves_a_sound_document_saying_the_same(text: str) -> None:

@@ -758,7 +758,9 @@ def test_a_page_that_meets_an_apply_of_the_same_title_waits_for_it(
     def page() -> None:
         with transaction() as mine:
             here = mine.get_one(LicensePool, pool_id)
-            store_purchase_records(mine, PurchaseDate(NOON.date()), [StoredRecord(here, b"marc", "hash")])
+            store_purchase_records(
+                mine, PurchaseDate(NOON.date()), [StoredRecord(here, lambda: b"marc", "hash")]
+            )
             put_in_outbox(mine, [(here, title_data("solaris", title="Two", licenses_owned=2))])
 
     def apply_row() -> None:

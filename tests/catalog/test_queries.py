@@ -278,7 +278,7 @@ def test_a_title_is_shown_with_all_that_is_known_of_it(session: Session, collect
     pool = make_pool(session, collection, "solaris")
     for n in (7, 3, 5):
         bought = PurchaseDate(date(2016, 5, n))
-        store_purchase_records(session, bought, [StoredRecord(pool, b"marc", "hash")])
+        store_purchase_records(session, bought, [StoredRecord(pool, lambda: b"marc", "hash")])
     with time_machine.travel(NOON, tick=False):
         apply_titles(
             session,

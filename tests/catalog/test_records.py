@@ -31,7 +31,7 @@ def stored(session: Session) -> list[tuple[PurchaseDate, bytes]]:
 
 
 def record(pool: LicensePool, says: str) -> StoredRecord:
-    return StoredRecord(pool, f"marc of {says}".encode(), f"hash of {says}")
+    return StoredRecord(pool, f"marc of {says}".encode, f"hash of {says}")
 
 
 def test_a_title_bought_on_two_days_has_two_records(session: Session, pool: LicensePool) -> None:
@@ -41,11 +41,14 @@ def test_a_title_bought_on_two_days_has_two_records(session: Session, pool: Lice
     assert stored(session) == [(FIRST, b"marc of a"), (SECOND, b"marc of b")]
 
 
-def test_a_record_that_says_the_same_is_not_written(session: Session, pool: LicensePool) -> None:
+def test_a_record_that_says_the_same_is_neither_written_nor_made(session: Session, pool: LicensePool) -> None:
+    def made() -> bytes:
+        raise AssertionError("binary MARC of a record that is not written")
+
     store_purchase_records(session, FIRST, [record(pool, "a")])
 
     with statements_of(engine()) as sent:
-        store_purchase_records(session, FIRST, [StoredRecord(pool, b"new stamps", "hash of a")])
+        store_purchase_records(session, FIRST, [StoredRecord(pool, made, "hash of a")])
 
     assert [statement[:6] for statement in sent] == ["SELECT"]
     assert stored(session) == [(FIRST, b"marc of a")]

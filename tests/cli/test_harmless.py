@@ -41,7 +41,7 @@ def evil(session: Session) -> Collection:
     """A collection in which everything that can be said by others is hostile."""
     collection = make_collection(session, NAME)
     pool = make_pool(session, collection, "evil")
-    store_purchase_records(session, PurchaseDate(NOON.date()), [StoredRecord(pool, b"marc", "hash")])
+    store_purchase_records(session, PurchaseDate(NOON.date()), [StoredRecord(pool, lambda: b"marc", "hash")])
     title = title_data(
         "evil",
         title=EVIL,

@@ -57,7 +57,7 @@ def make_run(session: Session, collection: Collection, task_id: str) -> Run:
 def hold(session: Session, collection: Collection, identifier: str, **changes: Any) -> None:
     """The collection bought the title on 1 May 2024, and it is described."""
     pool = make_pool(session, collection, identifier)
-    store_purchase_records(session, PurchaseDate(NOON.date()), [StoredRecord(pool, b"marc", "hash")])
+    store_purchase_records(session, PurchaseDate(NOON.date()), [StoredRecord(pool, lambda: b"marc", "hash")])
     apply_outbox(session, put_in_outbox(session, [(pool, title_data(identifier, **changes))]))
     session.commit()
 

@@ -111,7 +111,9 @@ def _texts(item: etree._Element) -> dict[str, str]:
 
 
 def _text(element: etree._Element, keep_tags: bool) -> str:
-    if keep_tags and len(element):
+    if not len(element):
+        return element.text or ""
+    if keep_tags:
         # HTML that nobody escaped; `plain_paragraphs` reads it.
         return (element.text or "") + "".join(etree.tostring(child, encoding="unicode") for child in element)
     return "".join(element.itertext())

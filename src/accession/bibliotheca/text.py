@@ -26,7 +26,7 @@ def unescaped(text: str) -> str:
 
 
 def _unescaped_once(text: str) -> str:
-    return _REFERENCE.sub(lambda match: html.unescape(match[0]), text)
+    return _REFERENCE.sub(lambda match: html.unescape(match[0]), text) if "&" in text else text
 
 
 def plain(text: str) -> str:

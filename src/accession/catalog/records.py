@@ -2,7 +2,7 @@
 
 from calendar import monthrange
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -32,11 +32,11 @@ class PurchaseDate:
 
 @dataclass(frozen=True)
 class StoredRecord:
-    """A purchase record for a pool: the record as binary MARC 21, and a hash that is the same for every copy
-    of the record that says the same."""
+    """A purchase record for a pool: what makes the record as binary MARC 21, called only where it is written,
+    and a hash that is the same for every copy of the record that says the same."""
 
     pool: LicensePool
-    marc: bytes
+    marc: Callable[[], bytes]
     content_hash: str
 
 
@@ -60,19 +60,22 @@ def store_purchase_records(session: Session, bought: PurchaseDate, records: Sequ
     new: list[dict[str, Any]] = []
     changed: list[dict[str, Any]] = []
     for pool_id, record in sorted(latest.items()):
-        row = {"marc": record.marc, "content_hash": record.content_hash}
         if not (same := known.get(pool_id)):
-            new.append({"license_pool_id": pool_id, **_dated(bought), **row})
+            new.append({"license_pool_id": pool_id, **_dated(bought), **_said(record)})
             continue
         first = same[0]
         date_of_it = bought if first.month_only else PurchaseDate(first.purchased_on)
         told_before = record.content_hash in {each.content_hash for each in same}
         if not told_before or first.month_only != date_of_it.month_only:
-            changed.append({"id": first.id, **_dated(date_of_it), **row})
+            changed.append({"id": first.id, **_dated(date_of_it), **_said(record)})
     if changed:
         session.execute(update(PurchaseRecord), changed)
     if new:
         session.execute(insert(PurchaseRecord).values(new))
+
+
+def _said(record: StoredRecord) -> dict[str, Any]:
+    return {"marc": record.marc(), "content_hash": record.content_hash}
 
 
 def _dated(bought: PurchaseDate) -> dict[str, Any]:

@@ -227,7 +227,7 @@ class BibliothecaPurchaseRecordImporter:
             self._session,
             bought,
             [
-                StoredRecord(pools[item_id][0], record.as_marc21(), record.content_hash())
+                StoredRecord(pools[item_id][0], record.as_marc21, record.content_hash())
                 for item_id, record in page.usable
             ],
         )
