@@ -90,10 +90,11 @@ class AnswersAhead(Shelf):
 
     def missing(self, names: Sequence[str]) -> Sequence[str]:
         """Those of the names under which no answer lies."""
-        if not names:
-            return names
-        there = self._client.mget([self._key(name) for name in names])
-        return [name for name, answer in zip(names, there, strict=True) if answer is None]
+        with self._client.pipeline(transaction=False) as asked:
+            for name in names:
+                asked.exists(self._key(name))
+            there = asked.execute()
+        return [name for name, is_there in zip(names, there, strict=True) if not is_there]
 
     def _key(self, name: str) -> str:
         return f"vendor:ahead:{self._task_id}:{name}"
