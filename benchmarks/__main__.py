@@ -1,7 +1,8 @@
 """All measurements, one after another: `python -m benchmarks [--full] [PART ...]`.
 
 Prints each table as it is done, and last all figures as one line of JSON. Those of a complete run are written
-to `docs/performance/figures.json`, and their curves beside it as SVG.
+to `docs/performance/figures.json` with their curves beside it as SVG, and into the tables of
+`docs/performance.md`.
 """
 
 import argparse
@@ -21,8 +22,10 @@ import psutil
 
 from benchmarks.chart import svg
 from benchmarks.curves import curves
+from benchmarks.report import filled
 
 FOLDER = Path(__file__).parents[1] / "docs" / "performance"
+PAGE = FOLDER.with_suffix(".md")
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ PARTS = tuple(
         Part("memory", quick=("500", "2000"), full=("2000", "10000", "50000")),
         Part("parsing"),
         Part("applying"),
-        Part("million", quick=("100000",), full=("1000000",)),
+        Part("million", quick=("--titles", "100000")),
     )
     if part.is_there
 )
@@ -87,11 +90,12 @@ def machine() -> Mapping[str, Any]:
 
 
 def write(figures: Mapping[str, Any]) -> None:
-    """Keep the figures and their curves with the documentation."""
+    """Keep the figures with the documentation, as JSON, as curves and in its tables."""
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     for name, chart in curves(figures).items():
         (FOLDER / f"{name}.svg").write_text(svg(chart))
+    PAGE.write_text(filled(PAGE.read_text(), figures))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -30,6 +30,7 @@ from benchmarks.stage import (
     SPAWN,
     Sold,
     add_library,
+    await_workers,
     one_by_one,
     print_json,
     run,
@@ -245,6 +246,7 @@ def measure(latency_ms: int) -> list[Figures]:
         worker("default", home) as links,
         worker("apply", home) as applies,
     ):
+        await_workers(2)
         for kind, base_url in zip(measured, asked.base_urls, strict=True):
             collection_id = add_library(base_url, kind.sold.since, kind.name)
             run(Workflow.PURCHASES, [collection_id], asked)

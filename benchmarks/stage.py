@@ -35,6 +35,7 @@ from accession.settings import ENV_PREFIX
 SPAWN = multiprocessing.get_context("spawn")
 _UNTIL = datetime(2024, 5, 1, tzinfo=UTC)
 _LOOK_SECONDS = 0.05
+_PING_SECONDS, _PATIENCE = 0.5, 200
 
 _Told = TypeVar("_Told")
 _Setup = TypeVar("_Setup")
@@ -140,7 +141,8 @@ def new_home(**settings: object) -> Iterator[Path]:
 
 @contextmanager
 def installation(**settings: object) -> Iterator[Path]:
-    """Everything of `accession up` with these settings, and this process attached to it; yields its home."""
+    """Everything of `accession up` with these settings, its worker at work, and this process attached to it;
+    yields its home."""
     from accession.cli.attach import attach
     from accession.local.supervisor import detach, stop_running
 
@@ -148,9 +150,23 @@ def installation(**settings: object) -> Iterator[Path]:
         try:
             detach([sys.executable, "-m", "accession", "up"], home)
             attach()
+            await_workers(1)
             yield home
         finally:
             stop_running(home, 60)
+
+
+def await_workers(number: int) -> None:
+    """Afterwards so many workers take messages: their start is no part of a measurement.
+
+    Raises SystemExit when they do not within a minute or two.
+    """
+    from accession.tasks.app import app
+
+    for _ in range(_PATIENCE):
+        if len(app.control.ping(timeout=_PING_SECONDS, limit=number)) >= number:
+            return
+    raise SystemExit("The workers of the measurement have not begun.")
 
 
 @contextmanager
