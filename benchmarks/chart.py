@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from html import escape
 
 _WIDTH, _HEIGHT = 640, 360
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 40, 60
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 64, 60
+_KEY_Y, _KEY, _LETTER = 42, 24, 7.2
 _STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #333 } .title { font-weight: 600; font-size: 15px }
 .grid { stroke: #ddd } .line { fill: none; stroke-width: 2.5 }
+.point { stroke-width: 7; stroke-linecap: round }
 .c0 { stroke: #0b62c4 } .c1 { stroke: #c4550b } .c2 { stroke: #2c8a3d } .c3 { stroke: #8a3d8a }
 @media (prefers-color-scheme: dark) {
 text { fill: #ddd } .grid { stroke: #444 }
@@ -62,12 +64,15 @@ def svg(chart: Chart) -> str:
         parts.append(
             f'<text x="{x_at(x):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{x:,.10g}</text>'
         )
+    key_x: float = _LEFT
     for number, line in enumerate(chart.lines):
         path = "L".join(f"{x_at(x):.1f} {y_at(y):.1f}" for x, y in line.points)
-        key = _TOP + 4 + 18 * number
+        points = "".join(f"M{x_at(x):.1f} {y_at(y):.1f}h0" for x, y in line.points)
         parts.append(f'<path class="line c{number}" d="M{path}"/>')
-        parts.append(f'<path class="line c{number}" d="M{_LEFT + 12} {key}h24"/>')
-        parts.append(f'<text x="{_LEFT + 44}" y="{key + 4}">{escape(line.name)}</text>')
+        parts.append(f'<path class="point c{number}" d="{points}"/>')
+        parts.append(f'<path class="line c{number}" d="M{key_x:.1f} {_KEY_Y}h{_KEY}"/>')
+        parts.append(f'<text x="{key_x + _KEY + 6:.1f}" y="{_KEY_Y + 4}">{escape(line.name)}</text>')
+        key_x += _KEY + 24 + _LETTER * len(line.name)
     return "\n".join((*parts, "</svg>\n"))
 
 

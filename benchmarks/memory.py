@@ -10,7 +10,7 @@ last line the same figures as JSON. All memory is in MiB.
 
 import argparse
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -131,9 +131,9 @@ def backends() -> list[int]:
         )
 
 
-def measure_all(titles: list[int]) -> list[Memory]:
-    """Imports of so many titles within a year, and then the long walk; each in a process of its own."""
-    sold = [*(Sold(number, A_YEAR) for number in titles), Sold(titles[0], LONG_WALK)]
+def measure_all(titles: Sequence[int], walk: int) -> list[Memory]:
+    """Imports of so many titles within a year, and then of the first as many within `walk` days."""
+    sold = [*(Sold(number, A_YEAR) for number in titles), Sold(titles[0], walk)]
     return one_by_one(measure, sold)
 
 
@@ -143,7 +143,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("titles", type=int, nargs="*", default=list(TITLES))
-    measured = measure_all(parser.parse_args().titles)
+    parser.add_argument("--walk", type=int, default=LONG_WALK, help="Days of the long walk.")
+    told = parser.parse_args()
+    measured = measure_all(told.titles, told.walk)
     show(measured)
     for memory in measured:
         print(f"\n{memory.titles:,} titles in {memory.days:,} days\n   links  parent   child")
