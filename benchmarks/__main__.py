@@ -2,7 +2,7 @@
 
 Prints each table as it is done, and last all figures as one line of JSON. Those of a complete run are written
 to `docs/performance/figures.json` with their curves beside it as SVG, and into the tables of
-`docs/performance.md`.
+`docs/performance.md` and the README.
 """
 
 import argparse
@@ -24,8 +24,9 @@ from benchmarks.chart import svg
 from benchmarks.curves import curves
 from benchmarks.report import filled
 
-FOLDER = Path(__file__).parents[1] / "docs" / "performance"
-PAGE = FOLDER.with_suffix(".md")
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs" / "performance"
+PAGES = (ROOT / "docs" / "performance.md", ROOT / "README.md")
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def write(figures: Mapping[str, Any]) -> None:
     (FOLDER / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     for name, chart in curves(figures).items():
         (FOLDER / f"{name}.svg").write_text(svg(chart))
-    PAGE.write_text(filled(PAGE.read_text(), figures))
+    for page in PAGES:
+        page.write_text(filled(page.read_text(), figures))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

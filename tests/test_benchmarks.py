@@ -3,18 +3,21 @@
 import json
 from pathlib import Path
 
+import pytest
 from lxml import etree
 
 from benchmarks.chart import Chart, Line, svg
 from benchmarks.curves import curves
 from benchmarks.report import filled
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 FIGURES = json.loads((DOCS / "performance" / "figures.json").read_text(encoding="utf-8"))
 
 
-def test_the_tables_of_the_performance_page_are_the_figures() -> None:
-    page = (DOCS / "performance.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["docs/performance.md", "README.md"])
+def test_the_tables_of_a_page_are_the_figures(name: str) -> None:
+    page = (ROOT / name).read_text(encoding="utf-8")
     assert filled(page, FIGURES) == page
 
 
