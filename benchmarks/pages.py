@@ -95,28 +95,22 @@ class Figures:
     total: float
 
 
-@dataclass(frozen=True)
-class Span:
-    """From one moment to another, in seconds, something was waited for or done."""
-
-    what: str
-    start: float
-    end: float
+# From one moment to another, in seconds, something was waited for or done.
+Span = tuple[str, float, float]
 
 
 @dataclass(frozen=True)
 class Noted:
     """A task as it was done: how many records or titles it had (-1 for what is no page), from when to when,
-    and the seconds that were not its own."""
+    and what was not its own."""
 
     size: int
     start: float
     end: float
-    seconds: dict[str, float]
+    spans: Sequence[Span]
 
 
 _spans: list[Span] = []
-_records: list[int] = []
 
 
 def timed(owner: Any, name: str, what: str) -> None:
@@ -129,7 +123,7 @@ def timed(owner: Any, name: str, what: str) -> None:
         try:
             return call(*args, **options)
         finally:
-            _spans.append(Span(what, start, time.monotonic()))
+            _spans.append((what, start, time.monotonic()))
 
     setattr(owner, name, noting)
 
@@ -156,13 +150,13 @@ def time_everything() -> None:
     timed(Task, "apply_async", CELERY)
 
 
-def shares(spans: Sequence[Span], start: float, end: float) -> dict[str, float]:
-    """How many seconds between `start` and `end` each counts for, no moment twice: where several are under
-    way at once, as in threads, it is the one of the highest rank."""
+def shares(noted: Noted) -> dict[str, float]:
+    """How many seconds of a task each counts for, no moment twice: where several are under way at once, as in
+    threads, it is the one of the highest rank."""
     found: dict[str, float] = defaultdict(float)
-    edges = sorted({start, end, *(min(max(edge, start), end) for s in spans for edge in (s.start, s.end))})
-    for left, right in pairwise(edges):
-        under_way = {span.what for span in spans if span.start <= left and right <= span.end}
+    moments = sorted({noted.start, noted.end, *(moment for _, *both in noted.spans for moment in both)})
+    for left, right in pairwise(moments):
+        under_way = {what for what, start, end in noted.spans if start <= left and right <= end}
         if first := next((what for what in _BY_RANK if what in under_way), None):
             found[first] += right - left
     return found
@@ -179,8 +173,7 @@ def note(task: Any, notes: Path, size: Callable[[Sequence[Any]], int]) -> None:
         try:
             return do(*args, **arguments)
         finally:
-            end = time.monotonic()
-            noted = Noted(size(args), start, end, shares(_spans, start, end))
+            noted = Noted(size(args), start, time.monotonic(), _spans)
             with notes.open("a") as lines:
                 lines.write(json.dumps(vars(noted)) + "\n")
 
@@ -262,7 +255,7 @@ def measure(latency_ms: int) -> list[Figures]:
 def of_pages(latency_ms: int, name: str, records: int, links: Sequence[Noted]) -> Figures:
     """The figures of a chain's pages with so many records, each up to the start of the next link."""
     told = [
-        (link.seconds, link.end - link.start, after.start - link.start)
+        (shares(link), link.end - link.start, after.start - link.start)
         for link, after in list(pairwise(links))[_FIRST:-_LAST]
         if link.size == records
     ]
@@ -272,7 +265,7 @@ def of_pages(latency_ms: int, name: str, records: int, links: Sequence[Noted]) -
 def of_applies(latency_ms: int, name: str, applies: Sequence[Noted]) -> Figures:
     """The figures of applies, each from its start to its end."""
     lengths = [each.end - each.start for each in applies]
-    told = [(each.seconds, length, length) for each, length in zip(applies, lengths, strict=True)]
+    told = [(shares(each), length, length) for each, length in zip(applies, lengths, strict=True)]
     return _figures(latency_ms, name, told)
 
 
