@@ -2,8 +2,8 @@
 importer does it (`benchmarks/plain.py`), and as Accession does it, with and without what saves requests and
 waiting.
 
-All import the same 200 titles of 300 days from the same vendor, each into an installation of its own. Prints a
-table, and as the last line the same figures as JSON. Run it with `python -m benchmarks.first_import`.
+All import the same 200 titles of 300 days from the same vendor, each into an installation of its own. Prints
+a table, and as the last line the same figures as JSON. Run it with `python -m benchmarks.first_import`.
 """
 
 import time
