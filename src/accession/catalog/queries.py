@@ -6,10 +6,10 @@ The field names of these views are the field names of `--json`: documented in do
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Row, Table, Text, cast, func, literal_column, select
+from sqlalchemy import BigInteger, ColumnElement, Row, Table, Text, case, cast, func, literal_column, select
 from sqlalchemy.orm import Session
 
 from accession.catalog.collections import collections_in_use
@@ -36,9 +36,11 @@ from accession.catalog.models import (
     Subject,
     Timestamp,
 )
+from accession.catalog.records import PurchaseDate
 from accession.clock import utc_now
 
 NEVER = "never"
+_DAY_OR_MONTH = case((PurchaseRecord.month_only, "YYYY-MM"), else_="YYYY-MM-DD")
 _BATCH = 1000
 
 # What of a link's arguments says where the run is; the rest is between one link and the next.
@@ -106,7 +108,8 @@ class RunView:
 
 @dataclass(frozen=True)
 class TitleView:
-    """A collection's title with all that is known of it; names are in reading order."""
+    """A collection's title with all that is known of it; names are in reading order. `purchased_on` is the
+    first day of a purchase (UTC, ISO 8601), or its month where no more is known."""
 
     collection: str
     identifier: str
@@ -130,7 +133,7 @@ class TitleView:
     licenses_reserved: int
     patrons_in_hold_queue: int
     status: str
-    purchased_on: date | None
+    purchased_on: str | None
     updated_at: datetime
 
 
@@ -141,7 +144,7 @@ class RejectView:
     id: int
     collection: str
     workflow: str
-    purchased_on: date
+    purchased_on: str
     reason: str
     created_at: datetime
     resolved_at: datetime | None
@@ -242,7 +245,15 @@ def reject_views(
     if not with_resolved:
         query = query.where(RejectedRecord.resolved_at.is_(None))
     return [
-        RejectView(r.id, name, r.workflow, r.purchased_on, r.reason, r.created_at, r.resolved_at)
+        RejectView(
+            r.id,
+            name,
+            r.workflow,
+            str(PurchaseDate(r.purchased_on, r.month_only)),
+            r.reason,
+            r.created_at,
+            r.resolved_at,
+        )
         for r, name in session.execute(query.order_by(RejectedRecord.id))
     ]
 
@@ -286,8 +297,10 @@ def _in_use(collection: str | None) -> list[ColumnElement[bool]]:
 
 def _title_rows(collection: str | None, identifiers: Sequence[str] | None, after: int) -> Any:
     first_day = (
-        select(func.min(PurchaseRecord.purchased_on))
+        select(func.to_char(PurchaseRecord.purchased_on, _DAY_OR_MONTH))
         .where(PurchaseRecord.license_pool_id == LicensePool.id)
+        .order_by(PurchaseRecord.purchased_on)
+        .limit(1)
         .scalar_subquery()
     )
     query = (

@@ -23,6 +23,10 @@ class PurchaseDate:
     day: date
     month_only: bool = False
 
+    def __str__(self) -> str:
+        """`2019-03-17`, or `2019-03`."""
+        return f"{self.day:%Y-%m}" if self.month_only else self.day.isoformat()
+
     @property
     def days(self) -> tuple[date, date]:
         """The first day that it may have been, and the last."""
