@@ -6,6 +6,7 @@ CPU time is that of this process and of its connection's PostgreSQL server proce
 cheapest counts, as the machine may have other things to do.
 """
 
+import gc
 import json
 import shutil
 import tempfile
@@ -190,6 +191,9 @@ def one_round(sold: Sequence[Page]) -> list[Figures]:
             base_url="http://127.0.0.1:9",
         )
     first, again = ([told(page, as_of) for page in sold] for as_of in (NOW, NOW + timedelta(days=1)))
+    # A worker has no catalogue in its memory for the garbage collector to look through.
+    gc.collect()
+    gc.freeze()
     messages: list[list[int]] = []
     return [
         measured("find new titles", lambda titles: messages.append(find(titles)), first),
