@@ -162,6 +162,7 @@ def apply_outbox(session: Session, outbox_ids: Sequence[int], *, counts_only: bo
     pools = lock_pools(session, session.scalars(select(ApplyOutbox.license_pool_id).where(wanted)))
     data = cast(ApplyOutbox.data, Text).label("data")
     query = select(ApplyOutbox.id, ApplyOutbox.license_pool_id, data).where(wanted)
+    query = query.where(one_of(ApplyOutbox.license_pool_id, [pool.id for pool in pools]))
     rows = session.execute(query.order_by(ApplyOutbox.license_pool_id).with_for_update()).all()
     if not rows:
         return Applied(0, 0)
