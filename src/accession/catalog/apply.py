@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, DateTime, and_, cast, delete, select, true
+from sqlalchemy import ColumnElement, DateTime, Text, and_, cast, delete, select, true
 from sqlalchemy.orm import Session
 
 from accession.catalog.circulation import apply_snapshots, is_news, lock_pools
@@ -160,11 +160,13 @@ def apply_outbox(session: Session, outbox_ids: Sequence[int], *, counts_only: bo
     """
     wanted = and_(one_of(ApplyOutbox.id, outbox_ids), ~_is_described() if counts_only else true())
     pools = lock_pools(session, session.scalars(select(ApplyOutbox.license_pool_id).where(wanted)))
-    query = select(ApplyOutbox.id, ApplyOutbox.license_pool_id, ApplyOutbox.data).where(wanted)
+    data = cast(ApplyOutbox.data, Text).label("data")
+    query = select(ApplyOutbox.id, ApplyOutbox.license_pool_id, data).where(wanted)
+    query = query.where(one_of(ApplyOutbox.license_pool_id, [pool.id for pool in pools]))
     rows = session.execute(query.order_by(ApplyOutbox.license_pool_id).with_for_update()).all()
     if not rows:
         return Applied(0, 0)
-    titles = {row.license_pool_id: ApplyData.model_validate(row.data) for row in rows}
+    titles = {row.license_pool_id: ApplyData.model_validate_json(row.data) for row in rows}
     applied = _apply_to_locked(session, [pool for pool in pools if pool.id in titles], titles)
     session.execute(delete(table_of(ApplyOutbox)).where(one_of(ApplyOutbox.id, [row.id for row in rows])))
     return applied
