@@ -21,6 +21,7 @@ from accession.catalog.ledger import (
     find_run,
     note_retry,
     open_run,
+    queue_runs,
     record_page,
     timestamp,
 )
@@ -183,6 +184,20 @@ def test_status_is_of_the_latest_run_of_each_collection_in_use_by_name(
         ("Aa Library", "never", None),
         ("Alder Library", "running", None),
     ]
+
+
+def test_a_run_that_waits_to_begin_is_shown_unless_another_is_at_work(
+    session: Session, collection: Collection
+) -> None:
+    end_run(start(session, collection, "ended"), RunState.FAILED)
+    queue_runs(session, PURCHASES, {collection.id: "waits"}, CURSOR)
+    assert purchases_of(status_views(session))[0].state == "queued"
+
+    start(session, collection, "at work")
+    queue_runs(session, PURCHASES, {collection.id: "waits, too"}, CURSOR)
+
+    assert purchases_of(status_views(session))[0].state == "running"
+    assert [view.state for view in run_views(session)] == ["queued", "running", "queued", "failed"]
 
 
 def test_pending_applies_are_each_collections_own(session: Session, collection: Collection) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -23,6 +23,8 @@ from accession.catalog.models import CirculationEvent, Collection, LicensePool, 
 from accession.catalog.rows import one_of, update_of
 from accession.clock import utc_now
 
+# Of a pool without a snapshot every event counts.
+_EVER = text("'-infinity'")
 _OF_COPIES_OWNED = (EventType.PURCHASE, EventType.REMOVED)
 
 
@@ -165,10 +167,7 @@ def _events_since_snapshot(
         select(CirculationEvent)
         .join(LicensePool, CirculationEvent.license_pool_id == LicensePool.id)
         .where(one_of(LicensePool.id, [pool.id for pool in pools]), CirculationEvent.counted)
-        .where(
-            LicensePool.circulation_as_of.is_(None)
-            | (CirculationEvent.occurred_at >= LicensePool.circulation_as_of)
-        )
+        .where(CirculationEvent.occurred_at >= func.coalesce(LicensePool.circulation_as_of, _EVER))
         .order_by(CirculationEvent.occurred_at, CirculationEvent.event_id)
     )
     events = defaultdict(list)

@@ -177,7 +177,10 @@ class LicensePool(Base):
     """
 
     __tablename__ = "license_pools"
-    __table_args__ = (UniqueConstraint("collection_id", "data_source", "identifier_id"),)
+    __table_args__ = (
+        UniqueConstraint("collection_id", "data_source", "identifier_id"),
+        Index("ix_license_pools_collection_id_id", "collection_id", "id"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
@@ -460,6 +463,7 @@ class Run(Base):
     __tablename__ = "runs"
     __table_args__ = (
         Index("ix_runs_collection_id_workflow_id", "collection_id", "workflow", "id"),
+        Index("ix_runs_collection_id_id", "collection_id", "id"),
         Index(
             "ix_runs_active",
             "collection_id",
