@@ -10,7 +10,7 @@ RUNS ?= 100
 N ?= 50000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos fuzz lint format bench install lock docs clean
+.PHONY: help demo test chaos fuzz lint format bench bench-full install lock docs clean
 
 help: ## Show these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -39,8 +39,11 @@ format: $(READY) ## Bring the code into the house style
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## Measure the purchase import and the sweep against the sandbox
-	@$(BIN)/python -m benchmarks.imports
+bench: $(READY) ## Measure speed and memory in under 10 minutes; PARTS="spans scale" chooses some
+	@$(BIN)/python -m benchmarks $(PARTS)
+
+bench-full: $(READY) ## Measure all of it, 50,000 titles, 200 libraries and a million titles too
+	@$(BIN)/python -m benchmarks --full $(PARTS)
 
 docs: $(READY) ## Write the generated pages of the documentation
 	$(BIN)/python docs/generate.py

@@ -3,38 +3,38 @@ fresh installation, from a vendor without latency: does it grow with the titles,
 
     python -m benchmarks.memory [TITLES ...]
 
-imports so many titles (2,000 and 10,000, unless told otherwise) bought within a year, and then 2,000 bought
-since 2014, thousands of days with next to nothing in them. Prints a table, and as the last line the same
-figures as JSON. All memory is in MiB.
+imports so many titles (2,000 and 10,000, unless told otherwise) bought within a year, and then as many as the
+first of them bought since 2014, thousands of days with next to nothing in them. Prints a table, and as the
+last line the same figures as JSON. All memory is in MiB.
 """
 
 import argparse
-import json
-import multiprocessing
-import tempfile
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from benchmarks.imports import accession, add_collection, children, part, resident, run, vendor
+from accession.catalog.ledger import Workflow
+from benchmarks.stage import (
+    Sold,
+    add_library,
+    children,
+    installation,
+    one_by_one,
+    part,
+    print_json,
+    resident,
+    run,
+    show,
+    vendors,
+)
 
 TITLES = (2_000, 10_000)
-A_YEAR = timedelta(days=365)
-LONG_WALK = datetime.now(UTC) - datetime(2014, 1, 1, tzinfo=UTC)
+A_YEAR = 365
+LONG_WALK = (datetime.now(UTC) - datetime(2014, 1, 1, tzinfo=UTC)).days
 _LOOK_SECONDS = 1.0
 _POINTS = 10
-
-
-@dataclass(frozen=True)
-class Walk:
-    """What is imported: so many titles, bought within so many days until now."""
-
-    titles: int
-    days: int
 
 
 @dataclass(frozen=True)
@@ -66,23 +66,16 @@ class Memory:
     curve: tuple[Point, ...]
 
 
-def measure(walk: Walk) -> Memory:
+def measure(sold: Sold) -> Memory:
     """One import into a fresh installation, in a process that has seen no other."""
-    from accession.clock import utc_now, whole_second
-
-    began = whole_second(utc_now()) - timedelta(days=walk.days)
-    home = Path(tempfile.mkdtemp(prefix="accession-bench-"))
-    sold = vendor(f"{began:%Y-%m-%d}", titles=walk.titles, latency_ms=0)
-    with sold as base_url, accession(home):
-        from accession.catalog.ledger import Workflow
-
-        collection_id = add_collection(base_url, began)
+    with vendors([sold]) as asked, installation() as home:
+        collection_id = add_library(asked.base_urls[0], sold.since)
         worker = part(home, "worker")
         with watched(worker) as points:
-            took = run(Workflow.PURCHASES, collection_id, base_url)
+            took = run(Workflow.PURCHASES, [collection_id], asked)
         return Memory(
-            titles=walk.titles,
-            days=walk.days,
+            titles=sold.titles,
+            days=sold.days,
             links=links(),
             seconds=round(took.seconds, 1),
             worker_parent=resident(worker, "VmHWM"),
@@ -138,12 +131,10 @@ def backends() -> list[int]:
         )
 
 
-def measure_all(titles: list[int]) -> list[Memory]:
-    """Imports of so many titles within a year, and then the long walk; each in a process of its own."""
-    walks = [*(Walk(number, A_YEAR.days) for number in titles), Walk(TITLES[0], LONG_WALK.days)]
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as one_by_one:
-        return list(one_by_one.map(measure, walks))
+def measure_all(titles: Sequence[int], walk: int) -> list[Memory]:
+    """Imports of so many titles within a year, and then of the first as many within `walk` days."""
+    sold = [*(Sold(number, A_YEAR) for number in titles), Sold(titles[0], walk)]
+    return one_by_one(measure, sold)
 
 
 def main() -> None:
@@ -152,16 +143,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("titles", type=int, nargs="*", default=list(TITLES))
-    measured = [asdict(memory) for memory in measure_all(parser.parse_args().titles)]
-    names = [name for name in measured[0] if name != "curve"]
-    print("  ".join(f"{name.replace('_', ' '):>16}" for name in names))
+    parser.add_argument("--walk", type=int, default=LONG_WALK, help="Days of the long walk.")
+    told = parser.parse_args()
+    measured = measure_all(told.titles, told.walk)
+    show(measured)
     for memory in measured:
-        print("  ".join(f"{memory[name]:>16,}" for name in names))
-    for memory in measured:
-        print(f"\n{memory['titles']:,} titles in {memory['days']:,} days\n   links  parent   child")
-        for point in memory["curve"]:
-            print(f"{point['links']:>8,}{point['parent']:>8}{point['child']:>8}")
-    print(json.dumps(measured))
+        print(f"\n{memory.titles:,} titles in {memory.days:,} days\n   links  parent   child")
+        for point in memory.curve:
+            print(f"{point.links:>8,}{point.parent:>8}{point.child:>8}")
+    print_json(measured)
 
 
 if __name__ == "__main__":

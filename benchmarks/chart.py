@@ -1,0 +1,92 @@
+"""A small line chart as SVG, readable on light and on dark pages, without a script."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+_WIDTH, _HEIGHT = 640, 360
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 64, 60
+_KEY_Y, _KEY, _LETTER = 42, 24, 7.2
+_STYLE = """
+text { font: 13px system-ui, sans-serif; fill: #333 } .title { font-weight: 600; font-size: 15px }
+.grid { stroke: #ddd } .line { fill: none; stroke-width: 2.5 }
+.point { stroke-width: 7; stroke-linecap: round }
+.c0 { stroke: #0b62c4 } .c1 { stroke: #c4550b } .c2 { stroke: #2c8a3d } .c3 { stroke: #8a3d8a }
+@media (prefers-color-scheme: dark) {
+text { fill: #ddd } .grid { stroke: #444 }
+.c0 { stroke: #6cb2ff } .c1 { stroke: #ffa566 } .c2 { stroke: #7fd68f } .c3 { stroke: #dd99dd }
+}
+"""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line: its name, and its points from left to right."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What is drawn. The y axis begins at zero; with `log_x` each step to the right multiplies."""
+
+    title: str
+    x_label: str
+    y_label: str
+    lines: Sequence[Line]
+    log_x: bool = False
+
+
+def svg(chart: Chart) -> str:
+    """The chart as a document of its own."""
+    xs = sorted({x for line in chart.lines for x, _ in line.points})
+    y_ticks = ticks(max(y for line in chart.lines for _, y in line.points))
+    # What was measured is marked, where that leaves room.
+    x_ticks = xs if len(xs) <= 6 else ticks(xs[-1])
+    low, high = (xs[0], xs[-1]) if chart.log_x else (0.0, max(x_ticks))
+    x_at = scale(low, high, _LEFT, _WIDTH - _RIGHT, log=chart.log_x)
+    y_at = scale(0, y_ticks[-1], _HEIGHT - _BOTTOM, _TOP)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">',
+        f"<title>{escape(chart.title)}</title><style>{_STYLE}</style>",
+        f'<text class="title" x="{_LEFT}" y="20">{escape(chart.title)}</text>',
+        f'<text x="{(_LEFT + _WIDTH) // 2}" y="{_HEIGHT - 20}" text-anchor="middle">'
+        f"{escape(chart.x_label)}</text>",
+        f'<text transform="translate(16 {(_TOP + _HEIGHT - _BOTTOM) // 2}) rotate(-90)" text-anchor="middle">'
+        f"{escape(chart.y_label)}</text>",
+    ]
+    for y in y_ticks:
+        parts.append(f'<path class="grid" d="M{_LEFT} {y_at(y):.1f}H{_WIDTH - _RIGHT}"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y_at(y) + 4:.1f}" text-anchor="end">{y:,g}</text>')
+    for x in x_ticks:
+        parts.append(
+            f'<text x="{x_at(x):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{x:,.10g}</text>'
+        )
+    key_x: float = _LEFT
+    for number, line in enumerate(chart.lines):
+        path = "L".join(f"{x_at(x):.1f} {y_at(y):.1f}" for x, y in line.points)
+        points = "".join(f"M{x_at(x):.1f} {y_at(y):.1f}h0" for x, y in line.points)
+        parts.append(f'<path class="line c{number}" d="M{path}"/>')
+        parts.append(f'<path class="point c{number}" d="{points}"/>')
+        parts.append(f'<path class="line c{number}" d="M{key_x:.1f} {_KEY_Y}h{_KEY}"/>')
+        parts.append(f'<text x="{key_x + _KEY + 6:.1f}" y="{_KEY_Y + 4}">{escape(line.name)}</text>')
+        key_x += _KEY + 24 + _LETTER * len(line.name)
+    return "\n".join((*parts, "</svg>\n"))
+
+
+def scale(
+    low: float, high: float, start: float, end: float, *, log: bool = False
+) -> Callable[[float], float]:
+    """From a value between `low` and `high` to its place between `start` and `end`."""
+    turn: Callable[[float], float] = math.log if log else float
+    span = turn(high) - turn(low) or 1.0
+    return lambda value: start + (turn(value) - turn(low)) / span * (end - start)
+
+
+def ticks(highest: float) -> list[float]:
+    """Four to ten round numbers from zero to the first that is not below `highest`."""
+    power = 10.0 ** math.floor(math.log10(highest or 1))
+    step = next(power * part for part in (0.2, 0.25, 0.5, 1, 2) if highest / (power * part) <= 7)
+    return [step * number for number in range(math.ceil(highest / step - 1e-9) + 1)]
