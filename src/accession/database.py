@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
-from sqlalchemy import Engine, create_engine, make_url
+from psycopg import Connection
+from psycopg.types.array import ListBinaryDumper
+from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.orm import Session
 
 from accession.errors import UserError
@@ -30,7 +33,7 @@ def engine() -> Engine:
 
 def make_engine(url: str) -> Engine:
     """An engine on `url`, with the psycopg 3 driver whichever driver the URL names, in UTC."""
-    return create_engine(
+    made = create_engine(
         make_url(url).set(drivername="postgresql+psycopg"),
         pool_pre_ping=True,
         pool_size=2,
@@ -38,6 +41,13 @@ def make_engine(url: str) -> Engine:
         hide_parameters=True,
         connect_args={"options": "-c timezone=UTC", "application_name": "accession", "connect_timeout": 10},
     )
+    event.listen(made, "connect", _send_arrays_in_binary)
+    return made
+
+
+def _send_arrays_in_binary(connection: Connection[Any], _: object) -> None:
+    # Psycopg would rather send them as text, in which it has to escape every quotation mark of each element.
+    connection.adapters.register_dumper(list, ListBinaryDumper)
 
 
 @contextmanager

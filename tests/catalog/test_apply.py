@@ -131,12 +131,14 @@ def pool(session: Session, collection: Collection) -> LicensePool:
 
 def test_a_page_is_compared_in_one_query(session: Session, collection: Collection) -> None:
     names = [f"t{n}" for n in range(50)]
-    pools = LicensePool.for_foreign_ids(
-        session, "Bibliotheca", IdentifierType.BIBLIOTHECA, names, collection=collection
-    )
-    titles = [(pools[name][0], title_data(name)) for name in names]
-    apply_titles(session, {pool.id: title for pool, title in titles[:25]})
-    session.flush()
+
+    def pools() -> dict[str, tuple[LicensePool, bool]]:
+        return LicensePool.for_foreign_ids(
+            session, "Bibliotheca", IdentifierType.BIBLIOTHECA, names, collection=collection
+        )
+
+    apply(session, *((pools()[name][0], title_data(name)) for name in names[:25]))
+    titles = [(pools()[name][0], title_data(name)) for name in names]
 
     with statements_of(engine()) as sent:
         found = needs_apply(session, titles)
@@ -563,6 +565,53 @@ def test_an_apply_run_again_writes_nothing(session: Session, pool: LicensePool) 
     assert apply(session, (pool, title_data("solaris", as_of=NOON + HOUR))) == Applied(0, 0)
 
     assert versions(session) == before
+
+
+def with_its_own(number: int, **changes: Any) -> TitleData:
+    """A title that shares nothing with others."""
+    return title_data(
+        f"t{number}",
+        contributors=(person(f"Author {number}, A"), person(f"Reader {number}, R", Role.NARRATOR)),
+        subjects=(subject(f"FICTION / {number}"), subject(f"HISTORY / {number}")),
+        isbns=(f"97883080{number:05}", f"97801560{number:05}"),
+        links=(LinkData(rel=LinkRel.COVER, href=f"https://images.example/{number}"),),
+        **changes,
+    )
+
+
+def test_many_titles_take_as_many_statements_as_a_few(session: Session, collection: Collection) -> None:
+    def statements(numbers: Sequence[int], **changes: Any) -> tuple[Applied, int, int]:
+        """What an apply has written, and in how many statements, of which so many write."""
+        titles = [with_its_own(n, **changes) for n in numbers]
+        pools = [make_pool(session, collection, title.identifier) for title in titles]
+        outbox_ids = put_in_outbox(session, list(zip(pools, titles, strict=True)))
+        session.commit()
+        with statements_of(engine()) as sent:
+            applied = apply_outbox(session, outbox_ids)
+            session.commit()
+        return applied, len(sent), sum(each.startswith(("INSERT", "UPDATE", "DELETE")) for each in sent)
+
+    few, many = range(5), range(10, 60)
+    # Editions, contributors, subjects, ISBNs, what joins them, links, and pools; and the outbox's row.
+    assert statements(few) == (Applied(5, 5), 22, 10)
+    assert statements(many) == (Applied(50, 50), 22, 10)
+    changed: dict[str, Any] = {"title": "Another", "licenses_owned": 9, "as_of": NOON + HOUR}
+    assert statements(few, **changed) == (Applied(5, 5), 16, 3)
+    assert statements(many, **changed) == (Applied(50, 50), 16, 3)
+    assert statements(few, **changed) == (Applied(0, 0), 6, 1)
+    assert statements(many, **changed) == (Applied(0, 0), 6, 1)
+
+
+def test_an_edition_that_is_as_it_should_be_is_not_waited_for(session: Session, pool: LicensePool) -> None:
+    apply(session, (pool, title_data("solaris")))
+    pool_id = pool.id
+    session.commit()
+
+    with transaction() as holder:
+        holder.execute(select(Edition).with_for_update())
+        apply_at_once([(pool_id, title_data("solaris", as_of=NOON + HOUR, licenses_owned=9))])
+
+    assert counts_of(session, pool)[0] == 9
 
 
 def test_counts_alone_leave_the_edition_as_it_is(session: Session, pool: LicensePool) -> None:

@@ -1,5 +1,6 @@
 """The run ledger and the checkpoints."""
 
+import random
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from accession.catalog.collections import mark_for_deletion
 from accession.catalog.ledger import (
     Counters,
     Workflow,
@@ -16,6 +18,7 @@ from accession.catalog.ledger import (
     end_run,
     find_run,
     is_active,
+    last_started,
     last_swept,
     latest_run,
     lock_run,
@@ -239,18 +242,58 @@ def test_a_batch_leaves_the_next_one_and_those_of_other_collections(
     assert last_swept(session, other, range(1, 5)) == dict.fromkeys(range(1, 5), NOON)
 
 
-@pytest.mark.parametrize("later_first", [False, True])
-def test_of_two_sweeps_of_a_title_the_latest_counts(
-    session: Session, collection: Collection, later_first: bool
+@pytest.mark.parametrize("seed", range(5))
+def test_of_all_sweeps_of_a_title_the_latest_counts(
+    session: Session, collection: Collection, seed: int
 ) -> None:
-    """Between two sweeps the titles have come to lie in other batches."""
-    later = NOON + timedelta(days=1)
-    batches = [(2, 9, NOON, [5, 6]), (0, 2, later, [5]), (9, 12, later, [6])]
-    for after_id, last_id, at, told in reversed(batches) if later_first else batches:
-        note_swept(session, collection, after_id=after_id, last_id=last_id, told=told, at=at)
+    """Between two sweeps titles are added, and come to lie in other batches; of some there is no answer."""
+    dice = random.Random(seed)
+    held, told_at = set[int](), dict[int, dict[int, datetime]]()
+    for days in range(6):
+        held |= set(dice.sample(range(1, 40), 8))
+        at, after_id = NOON + timedelta(days=days), 0
+        last_id: int | None = 0
+        while last_id is not None:
+            batch = sorted(title for title in held if title > after_id)[:5]
+            last_id = batch[-1] if len(batch) == 5 else None
+            told = [title for title in batch if dice.random() < 0.8]
+            note_swept(session, collection, after_id=after_id, last_id=last_id, told=told, at=at)
+            over = [begun for begun in told_at if after_id <= begun and (last_id is None or begun < last_id)]
+            for begun in over:
+                del told_at[begun]
+            told_at[after_id] = dict.fromkeys(told, at)
 
-    assert last_swept(session, collection, [5, 6, 7]) == {5: later, 6: later}
+            known = sorted((at, title) for batch in told_at.values() for title, at in batch.items())
+            assert last_swept(session, collection, range(45)) == {title: at for at, title in known}
+            after_id = last_id or 0
+
+
+def test_nothing_is_known_of_no_title(session: Session, collection: Collection) -> None:
+    note_swept(session, collection, after_id=0, last_id=None, told=[1], at=NOON)
+
     assert last_swept(session, collection, []) == {}
+
+
+@pytest.mark.parametrize("workflow", Workflow)
+def test_a_workflow_was_last_started_with_its_newest_run_or_else_when_the_collection_was_added(
+    session: Session, collection: Collection, workflow: Workflow
+) -> None:
+    other, gone = (make_collection(session, name) for name in ("Birch Library", "Gone Library"))
+    mark_for_deletion(gone)
+    begun = {
+        (collection, workflow): [NOON, NOON + timedelta(hours=1)],
+        (other, next(each for each in Workflow if each is not workflow)): [NOON],
+        (gone, workflow): [NOON],
+    }
+    for (owner, kind), moments in begun.items():
+        for moment in moments:
+            with time_machine.travel(moment, tick=False):
+                open_run(session, owner.id, kind, f"{owner.name} {kind} {moment}", CURSOR)
+
+    assert last_started(session, workflow) == {
+        collection.id: NOON + timedelta(hours=1),
+        other.id: other.created_at,
+    }
 
 
 def test_a_locked_run_is_as_it_is_now_and_nobody_elses(session: Session, run: Run) -> None:

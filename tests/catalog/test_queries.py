@@ -21,6 +21,7 @@ from accession.catalog.ledger import (
     find_run,
     note_retry,
     open_run,
+    queue_runs,
     record_page,
     timestamp,
 )
@@ -185,6 +186,20 @@ def test_status_is_of_the_latest_run_of_each_collection_in_use_by_name(
     ]
 
 
+def test_a_run_that_waits_to_begin_is_shown_unless_another_is_at_work(
+    session: Session, collection: Collection
+) -> None:
+    end_run(start(session, collection, "ended"), RunState.FAILED)
+    queue_runs(session, PURCHASES, {collection.id: "waits"}, CURSOR)
+    assert purchases_of(status_views(session))[0].state == "queued"
+
+    start(session, collection, "at work")
+    queue_runs(session, PURCHASES, {collection.id: "waits, too"}, CURSOR)
+
+    assert purchases_of(status_views(session))[0].state == "running"
+    assert [view.state for view in run_views(session)] == ["queued", "running", "queued", "failed"]
+
+
 def test_pending_applies_are_each_collections_own(session: Session, collection: Collection) -> None:
     other = make_collection(session, "Birch Library")
     put_in_outbox(session, [(make_pool(session, collection, name), title_data(name)) for name in ("a", "b")])
@@ -337,7 +352,7 @@ def test_a_title_is_shown_with_all_that_is_known_of_it(session: Session, collect
             licenses_reserved=0,
             patrons_in_hold_queue=2,
             status="active",
-            purchased_on=date(2016, 5, 3),
+            purchased_on="2016-05-03",
             updated_at=NOON,
         )
     ]
@@ -457,7 +472,7 @@ def test_rejected_records_come_oldest_first_and_resolved_ones_on_request(
     assert [view.reason for view in reject_views(session, with_resolved=True)] == ["one", "two", "three"]
     assert [view.reason for view in reject_views(session, collection="Alder Library")] == ["three"]
     (first, *_) = reject_views(session, with_resolved=True)
-    assert (first.collection, first.purchased_on) == ("Alder Library", date(2016, 5, 1))
+    assert (first.collection, first.purchased_on) == ("Alder Library", "2016-05-01")
     assert first.created_at == first.resolved_at == NOON
 
 

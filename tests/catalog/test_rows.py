@@ -9,10 +9,18 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from accession.catalog.apply import apply_titles
-from accession.catalog.models import Classification, Collection, Contributor, Edition, Subject, table_of
-from accession.catalog.rows import natural_key_ids, replace_rows
+from accession.catalog.models import (
+    Classification,
+    Collection,
+    Contributor,
+    Edition,
+    Identifier,
+    Subject,
+    table_of,
+)
+from accession.catalog.rows import insert_of, natural_key_ids, replace_rows, update_of
 from accession.database import engine, transaction
-from tests.making import PATIENCE, make_pool, side_by_side, statements_of, title_data
+from tests.making import NOON, PATIENCE, make_pool, side_by_side, statements_of, title_data
 
 CONTRIBUTORS = table_of(Contributor)
 KEY = ("sort_name", "display_name")
@@ -70,6 +78,46 @@ def test_two_transactions_that_add_the_same_keys_in_opposite_order_agree(session
 
     assert found[0] == found[1]
     assert session.scalar(select(func.count()).select_from(Contributor)) == 200
+
+
+texts = st.one_of(st.none(), names, st.sampled_from(['"', "\\", "{a,b}", "NULL", "null", " "]))
+numbers = st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1))
+described = st.lists(st.tuples(texts, numbers), min_size=1, max_size=12)
+
+
+@on_one_database
+@given(first=described, second=described)
+def test_rows_are_added_and_changed_as_they_are_given(
+    session: Session,
+    first: list[tuple[str | None, int | None]],
+    second: list[tuple[str | None, int | None]],
+) -> None:
+    table = table_of(Edition)
+    identifier_ids = natural_key_ids(
+        session, table_of(Identifier), ("type", "identifier"), [("ISBN", f"{n}") for n in range(len(first))]
+    )
+    rows = [
+        {"data_source": "x", "identifier_id": row_id, "created_at": NOON, "updated_at": NOON}
+        | {"title": title, "duration_ms": number}
+        for row_id, (title, number) in zip(sorted(identifier_ids.values()), first, strict=True)
+    ]
+    row_ids = session.scalars(insert_of(table, rows).returning(table.c.id)).all()
+    stored = select(table.c.title, table.c.duration_ms).order_by(table.c.id)
+    assert [tuple(row) for row in session.execute(stored)] == first
+
+    changes = list(zip(row_ids, second, strict=False))
+    changed = [{"id": row_id, "title": title, "duration_ms": n} for row_id, (title, n) in changes]
+    session.execute(update_of(table, changed))
+    assert [tuple(row) for row in session.execute(stored)] == [*second[: len(first)], *first[len(second) :]]
+    session.rollback()
+
+
+def test_the_text_of_a_statement_is_the_same_for_any_number_of_rows(session: Session) -> None:
+    with statements_of(engine()) as sent:
+        for count in (1, 7, 50):
+            natural_key_ids(session, CONTRIBUTORS, KEY, [(f"Name {count} {n}", "x") for n in range(count)])
+
+    assert (len(sent), len(set(sent))) == (6, 2)
 
 
 contents = st.dictionaries(

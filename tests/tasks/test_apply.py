@@ -1,12 +1,14 @@
 """A worker applies what was found, whatever is locked and whatever is spoilt."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from accession.catalog.models import ApplyOutbox, Collection, LicensePool
 from accession.database import transaction
-from tests.making import make_collection
+from tests.making import make_collection, title_data
 from tests.tasks.conftest import Broker, applied_titles, eventually, found, publish, rows_left
 
 pytestmark = pytest.mark.usefixtures("worker", "quick")
@@ -19,9 +21,10 @@ def lock_of(session: Session, row_id: int) -> str:
     return name
 
 
-def spoil(row_id: int) -> None:
+def spoil(row_id: int, data: dict[str, Any] | None = None) -> None:
     with transaction() as session:
-        session.execute(update(ApplyOutbox).where(ApplyOutbox.id == row_id).values(data={"no": "title"}))
+        spoilt = data or {"no": "title"}
+        session.execute(update(ApplyOutbox).where(ApplyOutbox.id == row_id).values(data=spoilt))
 
 
 @pytest.fixture
@@ -115,3 +118,19 @@ def test_a_locked_title_is_not_forgotten_when_the_only_free_one_is_poisonous(
     broker.redis.delete(lock)
     broker.settle()
     assert (applied_titles(), rows_left()) == ({"t2"}, [poison])
+
+
+TOO_LONG = title_data("t25", duration_ms=2**63).model_dump(mode="json", exclude_none=True)
+
+
+@pytest.mark.parametrize("spoilt", [{"no": "title"}, TOO_LONG], ids=["no title", "more than fits its column"])
+def test_of_a_page_with_one_poisonous_title_all_the_others_are_applied(
+    session: Session, collection: Collection, broker: Broker, spoilt: dict[str, Any]
+) -> None:
+    names = [f"t{number}" for number in range(50)]
+    row_ids = found(session, collection, *names)
+    spoil(row_ids[25], spoilt)
+    publish(row_ids)
+    broker.settle()
+    assert applied_titles() == {*names} - {"t25"}
+    assert (rows_left(), broker.locks()) == ([row_ids[25]], {})

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from accession.catalog.ledger import end_run, lock_run
+from accession.catalog.ledger import Workflow, end_run, lock_run, open_run
 from accession.catalog.models import Collection, LicensePool, PurchaseRecord, Run, RunState
 from accession.clock import utc_now
 from accession.database import engine, transaction
@@ -291,6 +291,22 @@ def test_a_page_that_was_delivered_twice_stores_no_result_for_the_chain(
     """Celery would take it for the chain's, and a child lost later for one that had finished its task."""
     broker.deliver(page_committed_and_nothing_sent, redelivered=True)
     assert broker.result(page_committed_and_nothing_sent.id) is None
+
+
+def test_a_run_that_began_before_an_upgrade_goes_on_after_it(
+    collection: Collection, vendor: WatchedVendor, chains: Chains, broker: Broker
+) -> None:
+    """Its cursor and its message lack the arguments that are new."""
+    cursor = {"current_day": "2014-01-02T00:00:00+00:00", "offset": 1, "reset_timestamp": False}
+    vendor.sells(day(2014, 1, 2, 9), "t1")
+    with transaction() as session:
+        open_run(session, collection.id, Workflow.PURCHASES, "begun-before", cursor)
+    chains.send(collection, "begun-before", **cursor)
+    with today_is(TODAY):
+        broker.deliver_next()
+    (run,) = runs()
+    assert (run.pages, run.records_stored) == (1, 1)
+    assert run.cursor["current_day"] == "2014-01-03T00:00:00+00:00"
 
 
 @pytest.mark.parametrize("state", [RunState.SUCCEEDED, RunState.FAILED, RunState.INTERRUPTED])

@@ -27,6 +27,24 @@ def test_a_lock_has_one_holder_who_alone_extends_and_releases_it(broker: Broker)
     assert broker.locks() == {"Work:1": "theirs"}
 
 
+def test_of_several_locks_each_is_held_and_released_as_one_alone_would_be(broker: Broker) -> None:
+    from accession.tasks.lock import Held, TaskLock, hold_each, release_each
+
+    TaskLock("Work:1", "mine", 5).hold()
+    TaskLock("Work:2", "theirs", 60).hold()
+    names = ["Work:1", "Work:2", "Work:3"]
+    assert hold_each(names, "mine", 60) == {
+        "Work:1": Held.STILL,
+        "Work:2": Held.BY_ANOTHER,
+        "Work:3": Held.NEWLY,
+    }
+    assert broker.locks() == {"Work:1": "mine", "Work:2": "theirs", "Work:3": "mine"}
+    assert all(50_000 < broker.redis.pttl(name) <= 60_000 for name in names)
+    assert release_each(names, "mine") == 2
+    assert broker.locks() == {"Work:2": "theirs"}
+    assert (hold_each([], "mine", 60), release_each([], "mine")) == ({}, 0)
+
+
 def test_a_lock_expires_and_extending_it_begins_its_time_anew(broker: Broker) -> None:
     from accession.tasks.lock import TaskLock, workflow_lock
 

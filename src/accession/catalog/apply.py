@@ -2,17 +2,17 @@
 
 A title's edition row is the lock for everything that describes it: it is locked before its
 contributors, subjects, identifiers and links are compared and replaced, so two workers on one title
-take turns. Whoever needs several kinds of lock takes those of pools first, then of outbox rows in the
-order of their pools, then of editions in the order of their ids, so that nobody deadlocks.
+take turns. One that is as it should be is not locked, and one just added is locked by that. Whoever needs
+several kinds of lock takes those of pools first, then of outbox rows in the order of their pools, then adds
+editions in the order of their keys, then locks others in the order of their ids, so that nobody deadlocks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, DateTime, and_, cast, select, true, tuple_, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, DateTime, Text, and_, cast, delete, select, true
 from sqlalchemy.orm import Session
 
 from accession.catalog.circulation import apply_snapshots, is_news, lock_pools
@@ -30,7 +30,7 @@ from accession.catalog.models import (
     Subject,
     table_of,
 )
-from accession.catalog.rows import natural_key_ids, replace_rows
+from accession.catalog.rows import among, insert_of, natural_key_ids, one_of, replace_rows, update_of
 from accession.clock import utc_now
 
 _COPIED = (
@@ -48,6 +48,9 @@ _COPIED = (
     "as_of",
 )
 
+# A source, and the id of the identifier that it describes.
+_Key = tuple[str, int]
+
 
 @dataclass(frozen=True)
 class Applied:
@@ -55,6 +58,24 @@ class Applied:
 
     editions: int
     pools: int
+
+
+class _Description:
+    """What a source says of a title, with its hash, which costs too much to be computed twice."""
+
+    def __init__(self, data: BibliographicData) -> None:
+        self.data = data
+        self.content_hash = data.content_hash()
+
+    def is_news_to(self, edition: Any) -> bool:
+        """Whether it differs from an edition by the `content_hash`, and is not older by the `as_of`."""
+        older = edition.as_of is not None and self.data.as_of < edition.as_of
+        return not older and self.content_hash != edition.content_hash
+
+    def columns(self, now: datetime) -> dict[str, Any]:
+        """What an edition's row says once it is described by this."""
+        copied = {name: getattr(self.data, name) for name in _COPIED}
+        return {**copied, "content_hash": self.content_hash, "updated_at": now}
 
 
 def needs_apply(
@@ -74,13 +95,13 @@ def needs_apply(
             & (Edition.data_source == LicensePool.data_source),
         )
         .outerjoin(ApplyOutbox, ApplyOutbox.license_pool_id == LicensePool.id)
-        .where(LicensePool.id.in_([pool.id for pool, _ in titles]))
+        .where(one_of(LicensePool.id, [pool.id for pool, _ in titles]))
     )
     stored = {row.id: row for row in session.execute(query)}
     needed: list[tuple[LicensePool, ApplyData]] = []
     for pool, title in titles:
         known, described = stored[pool.id], title.bibliographic
-        differs = described is not None and _news(described, known.content_hash, known.as_of)
+        differs = described is not None and _Description(described).is_news_to(known)
         if differs or known.pending is not None:
             needed.append((pool, title))
         elif is_news(pool, title.circulation):
@@ -108,7 +129,7 @@ def put_in_outbox(session: Session, titles: Sequence[tuple[LicensePool, ApplyDat
         }
         for pool_id, title in sorted(latest.items())
     ]
-    statement = insert(ApplyOutbox).values(rows)
+    statement = insert_of(table_of(ApplyOutbox), rows)
     statement = statement.on_conflict_do_update(
         index_elements=["license_pool_id"],
         set_={
@@ -126,7 +147,7 @@ def _as_of(data: Any) -> ColumnElement[datetime]:
 
 def outbox_kinds(session: Session, outbox_ids: Sequence[int]) -> tuple[list[int], list[int]]:
     """The rows that there still are: those with a description, and those with counts alone."""
-    query = select(ApplyOutbox.id, _is_described()).where(ApplyOutbox.id.in_(outbox_ids))
+    query = select(ApplyOutbox.id, _is_described()).where(one_of(ApplyOutbox.id, outbox_ids))
     rows = session.execute(query.order_by(ApplyOutbox.id)).all()
     described = [row_id for row_id, is_described in rows if is_described]
     return described, [row_id for row_id, is_described in rows if not is_described]
@@ -137,13 +158,17 @@ def apply_outbox(session: Session, outbox_ids: Sequence[int], *, counts_only: bo
 
     With `counts_only` rows that have got a description meanwhile are left for the message about it.
     """
-    wanted = and_(ApplyOutbox.id.in_(outbox_ids), ~_is_described() if counts_only else true())
-    lock_pools(session, session.scalars(select(ApplyOutbox.license_pool_id).where(wanted)))
-    query = select(ApplyOutbox).where(wanted).order_by(ApplyOutbox.license_pool_id)
-    rows = session.scalars(query.with_for_update()).all()
-    applied = apply_titles(session, {row.license_pool_id: ApplyData.model_validate(row.data) for row in rows})
-    for row in rows:
-        session.delete(row)
+    wanted = and_(one_of(ApplyOutbox.id, outbox_ids), ~_is_described() if counts_only else true())
+    pools = lock_pools(session, session.scalars(select(ApplyOutbox.license_pool_id).where(wanted)))
+    data = cast(ApplyOutbox.data, Text).label("data")
+    query = select(ApplyOutbox.id, ApplyOutbox.license_pool_id, data).where(wanted)
+    query = query.where(one_of(ApplyOutbox.license_pool_id, [pool.id for pool in pools]))
+    rows = session.execute(query.order_by(ApplyOutbox.license_pool_id).with_for_update()).all()
+    if not rows:
+        return Applied(0, 0)
+    titles = {row.license_pool_id: ApplyData.model_validate_json(row.data) for row in rows}
+    applied = _apply_to_locked(session, [pool for pool in pools if pool.id in titles], titles)
+    session.execute(delete(table_of(ApplyOutbox)).where(one_of(ApplyOutbox.id, [row.id for row in rows])))
     return applied
 
 
@@ -161,69 +186,79 @@ def apply_titles(session: Session, titles: Mapping[int, ApplyData]) -> Applied:
     """
     if not titles:
         return Applied(0, 0)
-    pools = lock_pools(session, titles)
+    return _apply_to_locked(session, lock_pools(session, titles), titles)
+
+
+def _apply_to_locked(
+    session: Session, pools: Sequence[LicensePool], titles: Mapping[int, ApplyData]
+) -> Applied:
     words = [
         (pool.identifier_id, data) for pool in pools if (data := titles[pool.id].bibliographic) is not None
     ]
     words.sort(key=lambda word: word[1].as_of)
-    editions = _apply_descriptions(
-        session, {(data.data_source, identifier_id): data for identifier_id, data in words}
-    )
+    youngest = {(data.data_source, identifier_id): data for identifier_id, data in words}
+    editions = _apply_descriptions(session, {key: _Description(data) for key, data in youngest.items()})
     written = apply_snapshots(session, pools, {key: title.circulation for key, title in titles.items()})
     return Applied(editions, written)
 
 
-def _news(data: BibliographicData, content_hash: str | None, as_of: datetime | None) -> bool:
-    older = as_of is not None and data.as_of < as_of
-    return not older and data.content_hash() != content_hash
-
-
-def _apply_descriptions(session: Session, described: Mapping[tuple[str, int], BibliographicData]) -> int:
+def _apply_descriptions(session: Session, described: Mapping[_Key, _Description]) -> int:
     if not described:
         return 0
-    now = utc_now()
-    editions = _locked_editions(session, described, now)
-    changed = {
-        edition.id: described[edition.data_source, edition.identifier_id]
-        for edition in editions
-        if _news(described[edition.data_source, edition.identifier_id], edition.content_hash, edition.as_of)
-    }
-    if not changed:
-        return 0
-    _replace_contributions(session, changed)
-    _replace_classifications(session, changed)
-    _replace_links(session, changed)
-    _replace_equivalents(
-        session, {(e.identifier_id, e.data_source): changed[e.id] for e in editions if e.id in changed}
-    )
-    session.execute(
-        update(Edition),
-        [
-            {"id": edition_id, "content_hash": data.content_hash(), "updated_at": now}
-            | {name: getattr(data, name) for name in _COPIED}
-            for edition_id, data in changed.items()
-        ],
-    )
-    return len(changed)
+    known, now = _editions(session, described), utc_now()
+    news = {key: each for key, each in described.items() if key not in known or each.is_news_to(known[key])}
+    added = _add_editions(session, {key: each for key, each in news.items() if key not in known}, now)
+    # Somebody else may have added some of them meanwhile.
+    changed = _change_editions(session, {key: each for key, each in news.items() if key not in added}, now)
+    written = added | changed
+    if written:
+        by_edition = {edition_id: described[key].data for key, edition_id in written.items()}
+        _replace_contributions(session, by_edition)
+        _replace_classifications(session, by_edition)
+        _replace_links(session, by_edition)
+        _replace_equivalents(session, {key: described[key].data for key in written})
+    return len(written)
 
 
-def _locked_editions(
-    session: Session, described: Mapping[tuple[str, int], BibliographicData], now: datetime
-) -> Sequence[Any]:
+def _editions(session: Session, keys: Collection[_Key], *, lock: bool = False) -> dict[_Key, Any]:
+    """Those of the editions that there are."""
     query = select(
         Edition.id, Edition.data_source, Edition.identifier_id, Edition.content_hash, Edition.as_of
     )
-    query = query.where(Edition.identifier_id.in_({identifier_id for _, identifier_id in described}))
-    stored = {(row.data_source, row.identifier_id) for row in session.execute(query)}
-    missing = sorted(described.keys() - stored)
-    if missing:
-        rows = [
-            {"data_source": source, "identifier_id": identifier_id, "created_at": now, "updated_at": now}
-            for source, identifier_id in missing
-        ]
-        session.execute(insert(Edition).values(rows).on_conflict_do_nothing())
-    locked = session.execute(query.order_by(Edition.id).with_for_update(key_share=True)).all()
-    return [row for row in locked if (row.data_source, row.identifier_id) in described]
+    # The sources make it a question to the index, which has them first.
+    query = query.where(one_of(Edition.data_source, {source for source, _ in keys}))
+    query = query.where(one_of(Edition.identifier_id, {identifier_id for _, identifier_id in keys}))
+    if lock:
+        query = query.order_by(Edition.id).with_for_update(key_share=True)
+    found = {(row.data_source, row.identifier_id): row for row in session.execute(query)}
+    return {key: row for key, row in found.items() if key in keys}
+
+
+def _add_editions(session: Session, described: Mapping[_Key, _Description], now: datetime) -> dict[_Key, int]:
+    """Add editions, which are locked with that, in the order of their keys; the ids of those added."""
+    if not described:
+        return {}
+    rows = [
+        {"data_source": source, "identifier_id": identifier_id, "created_at": now, **description.columns(now)}
+        for (source, identifier_id), description in sorted(described.items())
+    ]
+    added = insert_of(table_of(Edition), rows).on_conflict_do_nothing()
+    ids = session.execute(added.returning(Edition.id, Edition.data_source, Edition.identifier_id))
+    return {(source, identifier_id): row_id for row_id, source, identifier_id in ids}
+
+
+def _change_editions(
+    session: Session, described: Mapping[_Key, _Description], now: datetime
+) -> dict[_Key, int]:
+    """Lock editions, and change those to which it is still news; the ids of those changed."""
+    if not described:
+        return {}
+    locked = _editions(session, described, lock=True)
+    changed = {key: row.id for key, row in locked.items() if described[key].is_news_to(row)}
+    if changed:
+        rows = [{"id": row_id, **described[key].columns(now)} for key, row_id in changed.items()]
+        session.execute(update_of(table_of(Edition), rows))
+    return changed
 
 
 def _replace_contributions(session: Session, changed: Mapping[int, BibliographicData]) -> None:
@@ -242,7 +277,7 @@ def _replace_contributions(session: Session, changed: Mapping[int, Bibliographic
                     "position": position,
                 },
             )
-    replace_rows(session, table_of(Contribution), Contribution.edition_id.in_(changed), rows.values())
+    replace_rows(session, table_of(Contribution), one_of(Contribution.edition_id, changed), rows.values())
 
 
 def _replace_classifications(session: Session, changed: Mapping[int, BibliographicData]) -> None:
@@ -256,7 +291,7 @@ def _replace_classifications(session: Session, changed: Mapping[int, Bibliograph
                 (edition_id, subject_id),
                 {"edition_id": edition_id, "subject_id": subject_id, "position": position},
             )
-    replace_rows(session, table_of(Classification), Classification.edition_id.in_(changed), rows.values())
+    replace_rows(session, table_of(Classification), one_of(Classification.edition_id, changed), rows.values())
 
 
 def _replace_links(session: Session, changed: Mapping[int, BibliographicData]) -> None:
@@ -265,14 +300,14 @@ def _replace_links(session: Session, changed: Mapping[int, BibliographicData]) -
         for edition_id, data in changed.items()
         for link in data.links
     ]
-    replace_rows(session, table_of(Link), Link.edition_id.in_(changed), rows)
+    replace_rows(session, table_of(Link), one_of(Link.edition_id, changed), rows)
 
 
-def _replace_equivalents(session: Session, changed: Mapping[tuple[int, str], BibliographicData]) -> None:
+def _replace_equivalents(session: Session, changed: Mapping[_Key, BibliographicData]) -> None:
     isbns = {isbn for data in changed.values() for isbn in data.isbns}
     ids = Identifier.ids(session, IdentifierType.ISBN, isbns)
     rows: dict[tuple[int, int, str], dict[str, Any]] = {}
-    for (identifier_id, data_source), data in changed.items():
+    for (data_source, identifier_id), data in changed.items():
         for position, isbn in enumerate(data.isbns):
             equivalent_id = ids[IdentifierType.ISBN.value, isbn]
             rows.setdefault(
@@ -284,5 +319,6 @@ def _replace_equivalents(session: Session, changed: Mapping[tuple[int, str], Bib
                     "position": position,
                 },
             )
-    mine = tuple_(IdentifierEquivalent.identifier_id, IdentifierEquivalent.data_source).in_(changed)
-    replace_rows(session, table_of(IdentifierEquivalent), mine, rows.values())
+    owners = [{"identifier_id": row_id, "data_source": source} for source, row_id in changed]
+    table = table_of(IdentifierEquivalent)
+    replace_rows(session, table, among(table, owners), rows.values())

@@ -1,5 +1,6 @@
 """Finding what has gone wrong without an error: checkpoints in the future, titles without metadata."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -95,8 +96,8 @@ def is_at_work(session: Session, collection_id: int, workflow: Workflow) -> bool
     return session.scalar(query.where(Run.state.in_(ACTIVE_STATES)).limit(1)) is not None
 
 
-def undescribed(session: Session, collection: Collection) -> Undescribed:
-    """The titles of the collection without metadata, in the order of their first import."""
+def undescribed(session: Session, collections: Sequence[Collection]) -> dict[str, Undescribed]:
+    """The titles of each collection, by its name, without metadata, in the order of their first import."""
     described = select(Edition.id).where(
         Edition.identifier_id == LicensePool.identifier_id,
         Edition.data_source == LicensePool.data_source,
@@ -104,15 +105,22 @@ def undescribed(session: Session, collection: Collection) -> Undescribed:
     )
     pending = select(ApplyOutbox.id).where(ApplyOutbox.license_pool_id == LicensePool.id)
     query = (
-        select(Identifier.identifier, LicensePool.status)
+        select(LicensePool.collection_id, Identifier.identifier, LicensePool.status)
         .join(LicensePool.identifier)
-        .where(LicensePool.collection_id == collection.id, ~described.exists(), ~pending.exists())
+        .where(LicensePool.collection_id.in_([collection.id for collection in collections]))
+        .where(~described.exists(), ~pending.exists())
         .order_by(LicensePool.id)
     )
-    rows: Sequence[tuple[str, str]] = [(name, status) for name, status in session.execute(query)]
     # Where the vendor's answer leaves out a title, its copies become zero, and its status this.
-    gone = tuple(name for name, status in rows if status == PoolStatus.EXHAUSTED)
-    return Undescribed(tuple(name for name, status in rows if status != PoolStatus.EXHAUSTED), gone)
+    found: defaultdict[tuple[int, bool], list[str]] = defaultdict(list)
+    for collection_id, name, status in session.execute(query):
+        found[collection_id, status == PoolStatus.EXHAUSTED].append(name)
+    return {
+        collection.name: Undescribed(
+            open=tuple(found[collection.id, False]), gone=tuple(found[collection.id, True])
+        )
+        for collection in collections
+    }
 
 
 def count_published_before(session: Session, moment: datetime) -> int:

@@ -10,17 +10,21 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from accession.catalog.counts import Counts, counted_on
 from accession.catalog.data import CirculationData, EventData, EventType
 from accession.catalog.ledger import last_swept
-from accession.catalog.models import CirculationEvent, Collection, LicensePool, PoolStatus
+from accession.catalog.models import CirculationEvent, Collection, LicensePool, PoolStatus, table_of
+from accession.catalog.rows import one_of, update_of
 from accession.clock import utc_now
 
+# Of a pool without a snapshot every event counts.
+_EVER = text("'-infinity'")
 _OF_COPIES_OWNED = (EventType.PURCHASE, EventType.REMOVED)
 
 
@@ -29,7 +33,7 @@ def lock_pools(session: Session, pool_ids: Iterable[int]) -> Sequence[LicensePoo
 
     A page that adds a purchase record to one of them goes on.
     """
-    query = select(LicensePool).where(LicensePool.id.in_(set(pool_ids))).order_by(LicensePool.id)
+    query = select(LicensePool).where(one_of(LicensePool.id, set(pool_ids))).order_by(LicensePool.id)
     query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
     return session.scalars(query).all()
 
@@ -49,10 +53,10 @@ def apply_snapshots(
     many were written.
 
     A snapshot older than the pool's last is not applied, and one that says what was known of its moment
-    is not written.
+    is not written. The session reads pools that were written anew when they are used again.
     """
-    events = _events_since_snapshot(session, pools)
-    written = 0
+    events, now = _events_since_snapshot(session, pools), utc_now()
+    rows: list[dict[str, Any]] = []
     for pool in pools:
         data = said[pool.id]
         if pool.circulation_as_of is not None and data.as_of < pool.circulation_as_of:
@@ -66,11 +70,26 @@ def apply_snapshots(
         # What newer events hide today may come out when an event of the time between is told late.
         if (snapshot, counts, status) == (known, pool.counts, pool.status):
             continue
-        pool.snapshot, pool.circulation_as_of = snapshot, data.as_of
-        pool.counts, pool.status = counts, status
-        pool.updated_at = utc_now()
-        written += 1
-    return written
+        rows.append(
+            {
+                "id": pool.id,
+                "licenses_owned": counts.owned,
+                "licenses_available": counts.available,
+                "licenses_reserved": counts.reserved,
+                "patrons_in_hold_queue": counts.holds,
+                "status": status,
+                "circulation_as_of": data.as_of,
+                "snapshot_owned": snapshot.owned,
+                "snapshot_available": snapshot.available,
+                "snapshot_reserved": snapshot.reserved,
+                "snapshot_holds": snapshot.holds,
+                "updated_at": now,
+            }
+        )
+        session.expire(pool)
+    if rows:
+        session.execute(update_of(table_of(LicensePool), rows))
+    return len(rows)
 
 
 def new_events(session: Session, collection: Collection, events: Iterable[EventData]) -> list[EventData]:
@@ -147,11 +166,8 @@ def _events_since_snapshot(
     query = (
         select(CirculationEvent)
         .join(LicensePool, CirculationEvent.license_pool_id == LicensePool.id)
-        .where(LicensePool.id.in_([pool.id for pool in pools]), CirculationEvent.counted)
-        .where(
-            LicensePool.circulation_as_of.is_(None)
-            | (CirculationEvent.occurred_at >= LicensePool.circulation_as_of)
-        )
+        .where(one_of(LicensePool.id, [pool.id for pool in pools]), CirculationEvent.counted)
+        .where(CirculationEvent.occurred_at >= func.coalesce(LicensePool.circulation_as_of, _EVER))
         .order_by(CirculationEvent.occurred_at, CirculationEvent.event_id)
     )
     events = defaultdict(list)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import ARRAY, Integer, any_, delete, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, object_session
 
@@ -105,14 +105,18 @@ def note_swept(
 
 def last_swept(session: Session, collection: Collection, identifier_ids: Group[int]) -> dict[int, datetime]:
     """When each of the identifiers was last told in a sweep, where it ever was."""
-    wanted = list(identifier_ids)
-    query = select(SweptBatch.identifier_ids, SweptBatch.swept_at).where(
-        SweptBatch.collection_id == collection.id, SweptBatch.identifier_ids.overlap(wanted)
+    wanted = func.unnest(literal(list(identifier_ids), ARRAY(Integer))).table_valued("id", name="wanted")
+    wanted = wanted.render_derived()
+    # Whatever began in a batch has given way to it, so none that began before can be newer.
+    batch = (
+        select(SweptBatch.identifier_ids, SweptBatch.swept_at)
+        .where(SweptBatch.collection_id == collection.id, SweptBatch.after_id < wanted.c.id)
+        .order_by(SweptBatch.after_id.desc())
+        .limit(1)
+        .lateral("batch")
     )
-    found: dict[int, datetime] = {}
-    for told, at in session.execute(query.order_by(SweptBatch.swept_at)):
-        found |= dict.fromkeys(set(told) & set(wanted), at)
-    return found
+    told = wanted.c.id == any_(batch.c.identifier_ids)
+    return dict(session.execute(select(wanted.c.id, batch.c.swept_at).join(batch, told)).all())
 
 
 def not_looked_up(session: Session, run: Run | None, identifiers: Sequence[str]) -> list[str]:
@@ -145,13 +149,13 @@ def latest_run(session: Session, collection_id: int, workflow: Workflow) -> Run 
 
 
 def last_started(session: Session, workflow: Workflow) -> dict[int, datetime]:
-    """When each collection in use was last to begin a run of the workflow; when it was added, where it never
-    was."""
+    """When the newest run of the workflow was to begin, of each collection in use; when it was added, where
+    there was none."""
+    moment = select(Run.started_at).where(Run.collection_id == Collection.id, Run.workflow == workflow.value)
+    newest = moment.order_by(Run.id.desc()).limit(1).scalar_subquery()
     query = (
-        select(Collection.id, func.coalesce(func.max(Run.started_at), Collection.created_at))
-        .outerjoin(Run, (Run.collection_id == Collection.id) & (Run.workflow == workflow.value))
+        select(Collection.id, func.coalesce(newest, Collection.created_at))
         .where(Collection.marked_for_deletion_at.is_(None))
-        .group_by(Collection.id)
         .order_by(Collection.id)
     )
     return dict(session.execute(query).all())

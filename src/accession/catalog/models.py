@@ -23,12 +23,12 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, composite, mapped_column, relationship
 
 from accession.catalog.counts import Counts
 from accession.catalog.data import IdentifierType
-from accession.catalog.rows import natural_key_ids
+from accession.catalog.rows import insert_of, natural_key_ids, one_of
 from accession.clock import utc_now
 
 
@@ -155,7 +155,7 @@ class IdentifierEquivalent(Base):
             }
             for row_id in missing
         ]
-        session.execute(insert(cls).values(rows).on_conflict_do_nothing())
+        session.execute(insert_of(table_of(cls), rows).on_conflict_do_nothing())
 
 
 class PoolStatus(StrEnum):
@@ -177,7 +177,10 @@ class LicensePool(Base):
     """
 
     __tablename__ = "license_pools"
-    __table_args__ = (UniqueConstraint("collection_id", "data_source", "identifier_id"),)
+    __table_args__ = (
+        UniqueConstraint("collection_id", "data_source", "identifier_id"),
+        Index("ix_license_pools_collection_id_id", "collection_id", "id"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
@@ -241,26 +244,30 @@ class LicensePool(Base):
             for (_, name), row_id in Identifier.ids(session, identifier_type, identifiers).items()
         }
         mine = (cls.collection_id == collection.id) & (cls.data_source == data_source)
-        query = select(cls).where(mine, cls.identifier_id.in_(wanted))
-        known = {pool.identifier_id for pool in session.scalars(query)}
-        now = utc_now()
-        rows = [
-            {
-                "collection_id": collection.id,
-                "data_source": data_source,
-                "identifier_id": identifier_id,
-                "created_at": now,
-                "updated_at": now,
-            }
-            for identifier_id in sorted(wanted.keys() - known)
-        ]
+
+        def stored(identifier_ids: Iterable[int]) -> dict[int, LicensePool]:
+            query = select(cls).where(mine, one_of(cls.identifier_id, identifier_ids))
+            return {pool.identifier_id: pool for pool in session.scalars(query)}
+
+        pools = stored(wanted)
+        missing = sorted(wanted.keys() - pools.keys())
         added: set[int] = set()
-        if rows:
-            statement = insert(cls).on_conflict_do_nothing().returning(cls.identifier_id)
-            added = set(session.scalars(statement, rows))
-        return {
-            wanted[pool.identifier_id]: (pool, pool.identifier_id in added) for pool in session.scalars(query)
-        }
+        if missing:
+            now = utc_now()
+            rows = [
+                {
+                    "collection_id": collection.id,
+                    "data_source": data_source,
+                    "identifier_id": identifier_id,
+                    "created_at": now,
+                    "updated_at": now,
+                }
+                for identifier_id in missing
+            ]
+            statement = insert_of(table_of(cls), rows).on_conflict_do_nothing()
+            added = set(session.scalars(statement.returning(cls.identifier_id)))
+            pools |= stored(missing)
+        return {wanted[row_id]: (pool, row_id in added) for row_id, pool in pools.items()}
 
 
 class PurchaseRecord(Base):
@@ -456,6 +463,7 @@ class Run(Base):
     __tablename__ = "runs"
     __table_args__ = (
         Index("ix_runs_collection_id_workflow_id", "collection_id", "workflow", "id"),
+        Index("ix_runs_collection_id_id", "collection_id", "id"),
         Index(
             "ix_runs_active",
             "collection_id",

@@ -12,7 +12,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from accession.catalog.ledger import Workflow
-from accession.catalog.models import Collection, LicensePool, PurchaseRecord, RejectedRecord
+from accession.catalog.models import Collection, LicensePool, PurchaseRecord, RejectedRecord, table_of
+from accession.catalog.rows import insert_of, one_of
 from accession.clock import utc_now
 
 
@@ -22,6 +23,10 @@ class PurchaseDate:
 
     day: date
     month_only: bool = False
+
+    def __str__(self) -> str:
+        """`2019-03-17`, or `2019-03`."""
+        return f"{self.day:%Y-%m}" if self.month_only else self.day.isoformat()
 
     @property
     def days(self) -> tuple[date, date]:
@@ -71,7 +76,7 @@ def store_purchase_records(session: Session, bought: PurchaseDate, records: Sequ
     if changed:
         session.execute(update(PurchaseRecord), changed)
     if new:
-        session.execute(insert(PurchaseRecord).values(new))
+        session.execute(insert_of(table_of(PurchaseRecord), new))
 
 
 def _said(record: StoredRecord) -> dict[str, Any]:
@@ -88,7 +93,7 @@ def _of_the_same_purchase(
     """The records of the pools that may be of the purchase, in the order of their days."""
     row = PurchaseRecord
     query = select(row.id, row.license_pool_id, row.purchased_on, row.month_only, row.content_hash)
-    query = query.where(row.license_pool_id.in_(pool_ids), _may_be(row, bought))
+    query = query.where(one_of(row.license_pool_id, pool_ids), _may_be(row, bought))
     known = defaultdict(list)
     for found in session.execute(query.order_by(row.purchased_on)):
         known[found.license_pool_id].append(found)

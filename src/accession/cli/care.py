@@ -147,9 +147,7 @@ def _set_back(found: FutureCheckpoint) -> str:
 
 def _undescribed() -> Iterator[_Wrong | Check]:
     with transaction() as session:
-        found = {
-            collection.name: undescribed(session, collection) for collection in collections_in_use(session)
-        }
+        found = undescribed(session, collections_in_use(session))
     for name, titles in found.items():
         what = f"metadata of {name}"
         if titles.open:
@@ -172,7 +170,7 @@ def _ask(collection: str, titles: Sequence[str]) -> str:
             updater = BibliothecaCirculationUpdater(session, found, api_for(found))
             updater.refresh(titles[start : start + MOST_ITEMS])
     with transaction() as session:
-        now = undescribed(session, find_collection(session, collection))
+        now = undescribed(session, [find_collection(session, collection)])[collection]
     if left := [title for title in titles if title in now.open]:
         raise UserError(f"what the vendor says of {_listed(left)} cannot be used; the next sweep asks again")
     gone = [title for title in titles if title in now.gone]

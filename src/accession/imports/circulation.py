@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import structlog
 from sqlalchemy import select
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import Session, selectinload
 
 from accession.bibliotheca.client import MOST_ITEMS, BibliothecaAPI
 from accession.bibliotheca.errors import RemoteIntegrationException
@@ -120,7 +120,7 @@ class BibliothecaCirculationUpdater:
             .where(LicensePool.collection_id == self._collection.id, LicensePool.data_source == DATA_SOURCE)
             .where(LicensePool.identifier_id > offset)
             .order_by(LicensePool.identifier_id)
-            .options(joinedload(LicensePool.identifier))
+            .options(selectinload(LicensePool.identifier))
         )
         return self._session.scalars(query.limit(MOST_ITEMS)).all()
 
@@ -131,7 +131,7 @@ class BibliothecaCirculationUpdater:
             .where(LicensePool.collection_id == self._collection.id, LicensePool.data_source == DATA_SOURCE)
             .where(Identifier.type == IdentifierType.BIBLIOTHECA, Identifier.identifier.in_(identifiers))
             .order_by(LicensePool.identifier_id)
-            .options(joinedload(LicensePool.identifier))
+            .options(selectinload(LicensePool.identifier))
         )
         pools = self._session.scalars(query).all()
         held = {pool.identifier.identifier for pool in pools}

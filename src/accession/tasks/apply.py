@@ -11,10 +11,11 @@ from sqlalchemy.exc import OperationalError
 
 from accession.catalog.apply import apply_outbox, outbox_kinds
 from accession.catalog.models import ApplyOutbox, LicensePool
+from accession.catalog.rows import one_of
 from accession.clock import utc_now
 from accession.database import transaction
 from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, MAX_RETRIES, app
-from accession.tasks.lock import TITLE_LOCK_SECONDS, Held, TaskLock
+from accession.tasks.lock import TITLE_LOCK_SECONDS, Held, hold_each, release_each
 from accession.tasks.outages import outlast_outages
 
 log = structlog.get_logger(__name__)
@@ -64,15 +65,15 @@ def bibliographic_apply(self: Task, outbox_ids: list[int]) -> None:
 
 
 def _apply_under_locks(task: Task, outbox_ids: Sequence[int]) -> None:
-    locks = _title_locks(task.request.id, outbox_ids)
+    locks, holder = _title_locks(outbox_ids), task.request.id
     # This task's own lock may be left from a worker that died: the message came back with the same id.
-    mine = {row_id: lock for row_id, lock in locks.items() if lock.hold() is not Held.BY_ANOTHER}
-    locked = sorted(locks.keys() - mine.keys())
+    held = hold_each(sorted(set(locks.values())), holder, TITLE_LOCK_SECONDS)
+    mine = [name for name, how in held.items() if how is not Held.BY_ANOTHER]
+    locked = [row_id for row_id, name in locks.items() if name not in mine]
     try:
-        _apply(task, list(mine), left=locked)
+        _apply(task, [row_id for row_id, name in locks.items() if name in mine], left=locked)
     finally:
-        for lock in mine.values():
-            lock.release()
+        release_each(mine, holder)
     if locked:
         # A new message, so that waiting for one's turn uses up no retries.
         task.apply_async((locked,), countdown=_LOCKED_WAIT_SECONDS)
@@ -107,15 +108,12 @@ def _apply(
     log.info("titles applied", editions=applied.editions, pools=applied.pools)
 
 
-def _title_locks(holder: str, outbox_ids: Sequence[int]) -> dict[int, TaskLock]:
-    """Outbox row to the lock of its title, which all collections that own the title share."""
+def _title_locks(outbox_ids: Sequence[int]) -> dict[int, str]:
+    """Outbox row to the name of the lock of its title, which all collections that own the title share."""
     query = select(ApplyOutbox.id, LicensePool.identifier_id).join(ApplyOutbox.license_pool)
     with transaction() as session:
-        rows = session.execute(query.where(ApplyOutbox.id.in_(outbox_ids)).order_by(ApplyOutbox.id))
-        return {
-            row_id: TaskLock(f"BibliographicApply:{identifier_id}", holder, TITLE_LOCK_SECONDS)
-            for row_id, identifier_id in rows
-        }
+        rows = session.execute(query.where(one_of(ApplyOutbox.id, outbox_ids)).order_by(ApplyOutbox.id))
+        return {row_id: f"BibliographicApply:{identifier_id}" for row_id, identifier_id in rows}
 
 
 @app.task(ignore_result=True)  # type: ignore[untyped-decorator]

@@ -5,6 +5,7 @@ link of the chain finds the lock its own. (redis-py's `Lock` knows its token onl
 took it, and forgets it on release.)
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -15,13 +16,26 @@ from accession.tasks.app import app
 TITLE_LOCK_SECONDS = 5 * 60
 
 _HOLD = """
-local holder = redis.call('get', KEYS[1])
-if holder and holder ~= ARGV[1] then return 'by another' end
-redis.call('set', KEYS[1], ARGV[1], 'px', ARGV[2])
-return holder and 'still' or 'newly'
+local answers = {}
+for number, name in ipairs(KEYS) do
+    local holder = redis.call('get', name)
+    if holder and holder ~= ARGV[1] then
+        answers[number] = 'by another'
+    else
+        redis.call('set', name, ARGV[1], 'px', ARGV[2])
+        answers[number] = holder and 'still' or 'newly'
+    end
+end
+return answers
 """
 _EXTEND = "return redis.call('get', KEYS[1]) == ARGV[1] and redis.call('pexpire', KEYS[1], ARGV[2]) or 0"
-_RELEASE = "return redis.call('get', KEYS[1]) == ARGV[1] and redis.call('del', KEYS[1]) or 0"
+_RELEASE = """
+local released = 0
+for _, name in ipairs(KEYS) do
+    if redis.call('get', name) == ARGV[1] then released = released + redis.call('del', name) end
+end
+return released
+"""
 
 
 class Held(StrEnum):
@@ -47,8 +61,7 @@ class TaskLock:
 
         In one step: of two deliveries of one message the second must find the lock its own.
         """
-        answer: bytes = app.backend.client.eval(_HOLD, 1, self.name, self.holder, self.seconds * 1000)
-        return Held(answer.decode())
+        return hold_each([self.name], self.holder, self.seconds)[self.name]
 
     def extend(self) -> bool:
         """Let the lock expire `seconds` from now; whether it is this holder's."""
@@ -56,7 +69,7 @@ class TaskLock:
 
     def release(self) -> bool:
         """Give the lock back; whether it was this holder's. Another holder keeps it."""
-        return bool(app.backend.client.eval(_RELEASE, 1, self.name, self.holder))
+        return bool(release_each([self.name], self.holder))
 
     def untouched_seconds(self) -> float:
         """How long ago the lock was last taken or extended; no end of it for one that never expires."""
@@ -67,6 +80,19 @@ class TaskLock:
         """Who has the lock."""
         holder: bytes | None = app.backend.client.get(self.name)
         return None if holder is None else holder.decode()
+
+
+def hold_each(names: Sequence[str], holder: str, seconds: int) -> dict[str, Held]:
+    """Take or extend each of these locks as `TaskLock.hold` does, in one step and one request; those that
+    others have are left to them."""
+    answers = app.backend.client.eval(_HOLD, len(names), *names, holder, seconds * 1000)
+    return {name: Held(answer.decode()) for name, answer in zip(names, answers, strict=True)}
+
+
+def release_each(names: Sequence[str], holder: str) -> int:
+    """Give back those of these locks that are the holder's, in one request; how many there were."""
+    released: int = app.backend.client.eval(_RELEASE, len(names), *names, holder)
+    return released
 
 
 def workflow_lock(key: str, collection_id: int, task_id: str) -> TaskLock:
