@@ -42,7 +42,7 @@ format: $(READY) ## Bring the code into the house style
 bench: $(READY) ## Measure speed and memory in under 10 minutes; PARTS="spans scale" chooses some
 	@$(BIN)/python -m benchmarks $(PARTS)
 
-bench-full: $(READY) ## Measure all of it, 50,000 titles, 200 libraries and a million titles too
+bench-full: $(READY) ## Measure without that bound: 50,000 titles, 200 libraries, a million titles
 	@$(BIN)/python -m benchmarks --full $(PARTS)
 
 docs: $(READY) ## Write the generated pages of the documentation

@@ -45,7 +45,7 @@ PARTS = (
     Part("scale"),
     Part("growth", full=("--full",)),
     Part("imports"),
-    Part("memory", quick=("500", "2000", "--walk", "1800"), full=("2000", "10000", "50000")),
+    Part("memory", quick=("500", "2000", "--walk", "1200"), full=("2000", "10000", "50000")),
     Part("parsing"),
     Part("applying"),
     Part("million", quick=("--titles", "100000")),

@@ -108,8 +108,10 @@ def vendors(sold: Sequence[Sold]) -> Iterator[Vendors]:
     try:
         yield Vendors(ours.recv(), process.pid or 0)
     finally:
-        ours.close()
+        # To stop them in good order, one after another, takes a while.
+        process.terminate()
         process.join()
+        ours.close()
 
 
 def _serve(sold: Sequence[Sold], pipe: Connection) -> None:
@@ -117,7 +119,7 @@ def _serve(sold: Sequence[Sold], pipe: Connection) -> None:
         sandboxes = [Sandbox(Catalogue(each.purchases()), latency_ms=each.latency_ms) for each in sold]
         running = [stack.enter_context(running_sandbox(sandbox)) for sandbox in sandboxes]
         pipe.send(tuple(each.base_url for each in running))
-        # Until the other end is closed, however that comes about.
+        # Until the measurement ends, however it does.
         with suppress(EOFError):
             pipe.recv()
 
