@@ -1,7 +1,7 @@
 """Single links, delivered by hand: twice, late, out of turn, and after every kind of death in between."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -129,26 +129,43 @@ class Died(BaseException):
 
 
 @pytest.fixture
-def page_committed_and_nothing_sent(
+def dies_at(
     collection: Collection,
     vendor: WatchedVendor,
     chains: Chains,
     broker: Broker,
     monkeypatch: pytest.MonkeyPatch,
-) -> Message:
-    """The message of a page that is stored, but whose worker died before it sent the next link."""
+) -> Callable[[str], Message]:
+    """The message of a page that is stored, but whose worker died when it was to call this."""
     from accession.tasks import chain
 
     def die(*_: Any) -> None:
         raise Died
 
-    vendor.sells(day(2014, 1, 1, 9), "t1")
-    message = first_message(chains, broker, collection)
-    with today_is(TODAY), monkeypatch.context() as patch:
-        patch.setattr(chain, "send_link", die)
-        with pytest.raises(Died):
-            broker.deliver(message)
-    assert (runs()[0].pages, broker.messages()) == (1, [])
+    def at(call: str) -> Message:
+        vendor.sells(day(2014, 1, 1, 9), "t1")
+        message = first_message(chains, broker, collection)
+        with today_is(TODAY), monkeypatch.context() as patch:
+            patch.setattr(chain, call, die)
+            with pytest.raises(Died):
+                broker.deliver(message)
+        assert (runs()[0].pages, broker.messages()) == (1, [])
+        return message
+
+    return at
+
+
+@pytest.fixture
+def page_committed_and_nothing_sent(dies_at: Callable[[str], Message]) -> Message:
+    """The message of a page that is stored, but whose worker died before it sent the next link."""
+    return dies_at("send_link")
+
+
+@pytest.fixture
+def page_committed_and_nothing_published(dies_at: Callable[[str], Message], broker: Broker) -> Message:
+    """The message of a page that is stored, but whose worker died before it published what it had found."""
+    message = dies_at("publish_applies")
+    assert (rows_left(), broker.messages("apply")) == ([1], [])
     return message
 
 
@@ -173,30 +190,6 @@ def test_so_does_the_retry_of_a_page_whose_worker_child_was_lost(
     """Celery counts a lost child as a retry, which is a new message and not marked as delivered again."""
     broker.deliver(delivered_again(page_committed_and_nothing_sent, retries=retries))
     assert [message.kwargs for message in broker.messages()] == [runs()[0].cursor]
-
-
-@pytest.fixture
-def page_committed_and_nothing_published(
-    collection: Collection,
-    vendor: WatchedVendor,
-    chains: Chains,
-    broker: Broker,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Message:
-    """The message of a page that is stored, but whose worker died before it published what it had found."""
-    from accession.tasks import chain
-
-    def die(*_: Any) -> None:
-        raise Died
-
-    vendor.sells(day(2014, 1, 1, 9), "t1")
-    message = first_message(chains, broker, collection)
-    with today_is(TODAY), monkeypatch.context() as patch:
-        patch.setattr(chain, "publish_applies", die)
-        with pytest.raises(Died):
-            broker.deliver(message)
-    assert (runs()[0].pages, rows_left(), broker.messages("apply")) == (1, [1], [])
-    return message
 
 
 @pytest.mark.parametrize("comes_back", [{"redelivered": True}, {"retries": 1}])
