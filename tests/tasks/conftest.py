@@ -94,6 +94,12 @@ def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[WatchedVendor]:
         yield vendor
 
 
+@pytest.fixture
+def four_at_once(vendor: WatchedVendor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages are read ahead, as they are unless a test needs its script to be followed in order."""
+    monkeypatch.setattr(get_settings(), "vendor_max_concurrency", 4)
+
+
 @pytest.fixture(scope="session")
 def app(servers: ServerUrls) -> Celery:
     """The app on the servers of this test process."""

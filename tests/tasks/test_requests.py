@@ -6,7 +6,6 @@ import httpx
 import pytest
 
 from accession.catalog.models import Collection, LookedUpTitle
-from accession.settings import get_settings
 from tests.making import day
 from tests.tasks.conftest import Broker, Chains, WatchedVendor, number_of, set_checkpoint, today_is
 from tests.vendor import item
@@ -14,11 +13,6 @@ from tests.vendor import item
 pytestmark = pytest.mark.usefixtures("worker")
 
 TODAY = day(2024, 5, 20, 10)
-
-
-@pytest.fixture
-def four_at_once(vendor: WatchedVendor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(get_settings(), "vendor_max_concurrency", 4)
 
 
 @pytest.mark.usefixtures("four_at_once")

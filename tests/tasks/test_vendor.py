@@ -140,11 +140,6 @@ def test_between_two_requests_there_is_as_much_time_as_there_must_be(
 # Links
 
 
-@pytest.fixture
-def four_at_once(vendor: WatchedVendor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(get_settings(), "vendor_max_concurrency", 4)
-
-
 @pytest.mark.usefixtures("four_at_once")
 def test_a_page_of_a_chain_whose_broker_lost_its_answers_asks_itself(
     collection: Collection, vendor: WatchedVendor, chains: Chains, broker: Broker

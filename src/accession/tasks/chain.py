@@ -1,4 +1,4 @@
-"""A chain: a task that replaces itself page after page, under one lock and one ledger row.
+"""A chain: a task that sends itself again page after page, under one lock and one ledger row.
 
 `run_link` is all that a workflow's task needs. Each link
 
@@ -6,7 +6,7 @@
    lock its own (`_enter`);
 2. checks that the cursor it was sent is the cursor expected, so that a message delivered twice writes
    once, and runs its step (`_do_page`); the commit takes the page and the ledger together;
-3. publishes what has to be applied, and then replaces itself, or releases the lock.
+3. publishes what has to be applied, and then sends the next link, or releases the lock.
 
 A message is acknowledged after all that. Whatever dies or fails in between, the message comes back, as
 the same or as a retry: before the commit it does its page; after it, it finds the cursor moved on, and

@@ -26,7 +26,7 @@ def circulation_update_all_collections() -> None:
 def circulation_update_collection(
     self: ChainTask, collection_id: int, *, offset: int | None = None
 ) -> Outcome | None:
-    """Ask about one batch of titles, then replace itself with the next until all have been asked about.
+    """Ask about one batch of titles, then send the next link until all have been asked about.
 
     `offset` is the id of an identifier, after which the batch begins; without it the checkpoint says
     where to go on.

@@ -30,7 +30,7 @@ def import_all_collections() -> None:
 def import_collection(
     self: ChainTask, collection_id: int, *, start: str | None = None, slice_seconds: int = _SLICE_SECONDS
 ) -> Outcome | None:
-    """Import one slice of events, then replace itself with the next until five minutes ago is reached.
+    """Import one slice of events, then send the next link until five minutes ago is reached.
 
     `start` (ISO 8601) is used as it is; without it the checkpoint says where to start. `slice_seconds` is
     how wide this slice may be.

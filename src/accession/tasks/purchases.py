@@ -52,7 +52,7 @@ def import_purchase_records_by_collection(
     empty: int = 0,
     sold_before: str | None = None,
 ) -> Outcome | None:
-    """Import one page, then replace itself with the next until the present is reached.
+    """Import one page, then send the next link until the present is reached.
 
     `current_day` (ISO 8601) is used as it is; without it the checkpoint says where to start.
     `reset_timestamp` clears the checkpoint with the first page: a forced reimport. The others are where
