@@ -2,7 +2,7 @@
 importer does it (`benchmarks/plain.py`), and as Accession does it, with and without what saves requests and
 waiting.
 
-All import the same 200 titles of 300 days from the same vendor, each into an installation of its own. Prints
+All import the same 120 titles of 180 days from the same vendor, each into an installation of its own. Prints
 a table, and as the last line the same figures as JSON. Run it with `python -m benchmarks.first_import`.
 """
 
@@ -28,7 +28,7 @@ from benchmarks.stage import (
 )
 
 # A library that buys on one day in five.
-SOLD = Sold(titles=200, days=300, latency_ms=100, seed=1)
+SOLD = Sold(titles=120, days=180, latency_ms=100, seed=1)
 PLAIN = "plain"
 
 

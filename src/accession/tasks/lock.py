@@ -1,7 +1,7 @@
 """Locks in Redis that belong to a task rather than to a process.
 
-The holder is a task id, which Celery keeps over `replace()` and retries, so every process that runs a
-link of the chain finds the lock its own. (redis-py's `Lock` knows its token only in the process that
+The holder is a task id, by which all links of a chain go and all their retries, so every process that runs
+one of them finds the lock its own. (redis-py's `Lock` knows its token only in the process that
 took it, and forgets it on release.)
 """
 
