@@ -41,6 +41,7 @@ app.command()(servers.env)
 app.command()(servers.doctor)
 app.command()(servers.worker)
 app.command()(servers.beat)
+app.command()(servers.web)
 app.add_typer(sandbox.app, name="sandbox")
 
 
@@ -51,7 +52,7 @@ def _print_version(wanted: bool) -> None:
 
 
 # They run on, and their log tells how it goes; other commands answer, and log only what goes wrong.
-_RUN_ON = ("up", "worker", "beat", "sandbox", "demo")
+_RUN_ON = ("up", "worker", "beat", "web", "sandbox", "demo")
 
 
 @app.callback()

@@ -19,8 +19,9 @@ from accession.errors import UserError
 from accession.harmless import harmless
 from accession.local.embedded import port_is_free
 from accession.local.home import prepare_home
-from accession.local.supervisor import ChildSpec, Supervisor, detach, stop_running, worker_and_beat
+from accession.local.supervisor import ChildSpec, Supervisor, detach, programs, stop_running
 from accession.settings import get_settings
+from accession.web.server import listen, serve
 
 db = typer.Typer(no_args_is_help=True, help="The database's schema.")
 
@@ -49,7 +50,9 @@ def up(
         detach(command, settings.home)
         console.print(f"Accession runs in {settings.home}; stop it with: accession down", soft_wrap=True)
         return
-    children = worker_and_beat(settings)
+    if settings.web_port:
+        listen(settings.web_host, settings.web_port).close()
+    children = programs(settings)
     if sandbox is not None:
         children = (*children, _sandbox_child(sandbox, sandbox_port, sandbox_activity))
     supervisor = Supervisor(
@@ -143,6 +146,13 @@ def beat() -> None:
     os.umask(0o077)
     schedule = settings.home / "beat-schedule"
     app.start(["beat", f"--schedule={schedule}", f"--loglevel={settings.log_level}", "--pidfile="])
+
+
+def web() -> None:
+    """Serve the dashboard and the API, as `accession up` does."""
+    attached_servers()
+    settings = get_settings()
+    serve(settings.web_host, settings.web_port)
 
 
 @db.command()

@@ -1,4 +1,4 @@
-"""Runs servers, worker and beat as one: starts them, keeps them running, stops them in good order."""
+"""Runs servers, worker, beat and web as one: starts them, keeps them running, stops them in good order."""
 
 import os
 import signal
@@ -52,13 +52,14 @@ class ChildSpec:
     the embedded servers end then, too, and nobody is left to bound a longer stop."""
 
 
-def worker_and_beat(settings: Settings) -> tuple[ChildSpec, ...]:
-    """What `accession up` runs. The worker finishes the pages at hand; beat has nothing to finish."""
+def programs(settings: Settings) -> tuple[ChildSpec, ...]:
+    """What `accession up` runs beside the servers. The worker finishes the pages at hand; the others have
+    nothing to finish."""
     accession = (sys.executable, "-m", "accession")
-    return (
-        ChildSpec("worker", (*accession, "worker"), settings.shutdown_grace_seconds),
-        ChildSpec("beat", (*accession, "beat"), 5, hurry_signal=signal.SIGTERM),
-    )
+    worker = ChildSpec("worker", (*accession, "worker"), settings.shutdown_grace_seconds)
+    beat = ChildSpec("beat", (*accession, "beat"), 5, hurry_signal=signal.SIGTERM)
+    web = ChildSpec("web", (*accession, "web"), 5, hurry_signal=signal.SIGTERM)
+    return (worker, beat, web) if settings.web_port else (worker, beat)
 
 
 class Supervisor:
