@@ -46,9 +46,11 @@ def add_collection(
 ) -> Collection:
     """Add a collection, its account key encrypted.
 
-    Raises `UserError` when the name is in use, and when the key at hand is not the one that the other
+    Raises `UserError` when the name is in use or none, and when the key at hand is not the one that the other
     collections' account keys were encrypted with.
     """
+    if not name.isprintable() or name != name.strip() or not name:
+        raise UserError(f"A collection cannot be named {name!r}: leave out blanks around it and line breaks.")
     hold_off_rotations(session)
     for other in collections_in_use(session)[:1]:
         account_key_of(other)

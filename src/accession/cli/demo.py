@@ -185,15 +185,13 @@ def _run(name: str, workflows: Mapping[Workflow, str], *, force_reimport: bool =
     """Run workflows of the collection side by side to their ends, each under the name to show for it."""
     # The Celery app can only be imported once the broker is known.
     from accession.cli.watch import watch
-    from accession.tasks.chain import start_chains
-    from accession.tasks.purchases import start_arguments
-    from accession.tasks.workflows import CHAINS
+    from accession.tasks.workflows import start_workflow
 
     with catalogue() as session:
         collection_id = find_collection(session, name).id
-    arguments = start_arguments(force_reimport=force_reimport)
     started = {
-        workflow: start_chains(CHAINS[workflow], [collection_id], **arguments) for workflow in workflows
+        workflow: start_workflow(workflow, [collection_id], force_reimport=force_reimport)
+        for workflow in workflows
     }
     for workflow, task_ids in started.items():
         if not watch(workflow, {collection_id: workflows[workflow]}, task_ids):

@@ -1,12 +1,13 @@
 """Which tasks are each workflow's: its chain for one collection, and the start of all chains."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from celery import Task
 
 from accession.catalog.ledger import Workflow
+from accession.errors import UserError
 from accession.tasks import circulation, events, purchases
-from accession.tasks.chain import ChainTask
+from accession.tasks.chain import ChainTask, start_chains
 
 CHAINS: Mapping[Workflow, ChainTask] = {
     Workflow.PURCHASES: purchases.import_purchase_records_by_collection,
@@ -19,3 +20,16 @@ FAN_OUTS: Mapping[Workflow, Task] = {
     Workflow.EVENTS: events.import_all_collections,
     Workflow.CIRCULATION: circulation.circulation_update_all_collections,
 }
+
+
+def start_workflow(
+    workflow: Workflow, collection_ids: Iterable[int], *, force_reimport: bool = False
+) -> dict[int, str]:
+    """Queue the workflow's chain for each collection; the task id, and so the run, of each.
+
+    Raises `UserError` for a reimport of anything but purchases: nothing else begins in the past.
+    """
+    if force_reimport and workflow is not Workflow.PURCHASES:
+        raise UserError(f"Only purchases can be imported again from 2014 on, not {workflow}: leave it out.")
+    arguments = purchases.start_arguments(force_reimport=force_reimport)
+    return start_chains(CHAINS[workflow], collection_ids, **arguments)
