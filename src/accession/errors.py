@@ -9,3 +9,7 @@ class UserError(Exception):
     """
 
     exit_code = 1
+
+
+class NotFound(UserError):
+    """Nothing has this name or number."""

@@ -42,6 +42,7 @@ log = structlog.get_logger(__name__)
 
 _Answered = TypeVar("_Answered")
 
+DEFAULT_BASE_URL = "https://partner.yourcloudlibrary.com"
 PAGE_SIZE = 50
 MOST_ITEMS = 25
 # Wider windows are answered with spurious results (NYPL-Simplified/circulation, 9018dcccf).

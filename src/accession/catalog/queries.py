@@ -29,6 +29,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from accession.catalog.collections import collections_in_use
 from accession.catalog.data import IdentifierType, LinkRel, Role
 from accession.catalog.ledger import LEASE, SERVICE_TYPE, Workflow
+from accession.catalog.marc import MarcField, marc_fields
 from accession.catalog.models import (
     ACTIVE_STATES,
     BEGUN_STATES,
@@ -167,6 +168,14 @@ class RejectView:
     resolved_at: datetime | None
 
 
+@dataclass(frozen=True)
+class PurchaseRecordView:
+    """A MARC record of the vendor's that says when a title was bought, as `TitleView` has it."""
+
+    purchased_on: str
+    fields: tuple[MarcField, ...]
+
+
 def collection_views(session: Session) -> list[CollectionView]:
     """Every collection in use, by name."""
     owned = select(LicensePool.collection_id, func.count()).group_by(LicensePool.collection_id)
@@ -179,18 +188,13 @@ def collection_views(session: Session) -> list[CollectionView]:
 
 def status_views(session: Session) -> list[StatusView]:
     """Every workflow of every collection in use."""
-    runs = _runs_shown(session)
-    finishes = select(Timestamp.collection_id, Timestamp.service, Timestamp.finish)
-    finishes = finishes.where(Timestamp.service_type == SERVICE_TYPE)
-    checkpoints = {(key, service): finish for key, service, finish in session.execute(finishes)}
-    waiting = select(LicensePool.collection_id, func.count()).join(ApplyOutbox.license_pool)
-    pending = dict(session.execute(waiting.group_by(LicensePool.collection_id)).all())
+    runs, finishes, pending = latest_runs(session), checkpoints(session), applies_pending(session)
     return [
         _status_view(
             collection,
             workflow,
             runs.get((collection.id, workflow.value)),
-            checkpoints.get((collection.id, workflow.service)),
+            finishes.get((collection.id, workflow.service)),
             pending.get(collection.id, 0),
         )
         for collection in collections_in_use(session)
@@ -198,7 +202,20 @@ def status_views(session: Session) -> list[StatusView]:
     ]
 
 
-def _runs_shown(session: Session) -> dict[tuple[int, str], Run]:
+def checkpoints(session: Session) -> dict[tuple[int, str], datetime | None]:
+    """Up to where each service is complete, by collection id and service."""
+    query = select(Timestamp.collection_id, Timestamp.service, Timestamp.finish)
+    rows = session.execute(query.where(Timestamp.service_type == SERVICE_TYPE))
+    return {(collection_id, service): finish for collection_id, service, finish in rows}
+
+
+def applies_pending(session: Session) -> dict[int, int]:
+    """How many titles of each collection, by its id, still have to be applied, where there are any."""
+    query = select(LicensePool.collection_id, func.count()).join(ApplyOutbox.license_pool)
+    return dict(session.execute(query.group_by(LicensePool.collection_id)).all())
+
+
+def latest_runs(session: Session) -> dict[tuple[int, str], Run]:
     """The newest run of each collection and workflow; but one that waits to begin does not hide the one at
     work, for which it may be refused."""
     every = func.unnest(literal(list(Workflow), ARRAY(Text))).table_valued("workflow", name="every")
@@ -236,14 +253,19 @@ def run_views(session: Session, *, collection: str | None = None, limit: int | N
     return [_run_view(run, name) for run, name in rows]
 
 
+def shown_state(run: Run) -> str:
+    """The run's state; one that has been silent for too long counts as interrupted."""
+    silent = run.state in BEGUN_STATES and run.updated_at < utc_now() - LEASE
+    return RunState.INTERRUPTED.value if silent else run.state
+
+
 def _run_view(run: Run, collection: str) -> RunView:
     active = run.state in ACTIVE_STATES
-    silent = run.state in BEGUN_STATES and run.updated_at < utc_now() - LEASE
     return RunView(
         id=run.id,
         collection=collection,
         workflow=run.workflow,
-        state=RunState.INTERRUPTED.value if silent else run.state,
+        state=shown_state(run),
         cursor={name: run.cursor.get(name) for name in _CURSOR[run.workflow]} if active else None,
         pages=run.pages,
         records_fetched=run.records_fetched,
@@ -409,6 +431,24 @@ def _with_details(session: Session, rows: Sequence[Row[Any]]) -> Iterator[TitleV
             purchased_on=row.purchased_on,
             updated_at=max(updated),
         )
+
+
+def purchase_record_views(session: Session, collection: str, identifier: str) -> list[PurchaseRecordView]:
+    """The purchase records of a collection's title, oldest first; none where it has no such title."""
+    query = (
+        select(PurchaseRecord)
+        .join(LicensePool, PurchaseRecord.license_pool_id == LicensePool.id)
+        .join(Identifier, LicensePool.identifier_id == Identifier.id)
+        .where(_in_use(LicensePool.collection_id, collection))
+        .where(Identifier.type.in_(IdentifierType), Identifier.identifier == identifier)
+        .order_by(PurchaseRecord.purchased_on)
+    )
+    return [
+        PurchaseRecordView(
+            str(PurchaseDate(record.purchased_on, record.month_only)), tuple(marc_fields(record.marc))
+        )
+        for record in session.scalars(query)
+    ]
 
 
 def _grouped(session: Session, query: Any) -> defaultdict[int, list[tuple[Any, ...]]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -133,3 +133,9 @@ def keep_rejected(
     known = set(session.scalars(query.where(RejectedRecord.content_hash.in_(rows))))
     if new := [row for content_hash, row in sorted(rows.items()) if content_hash not in known]:
         session.execute(insert(RejectedRecord).values(new).on_conflict_do_nothing())
+
+
+def purchases_by_day(session: Session, collection: Collection) -> dict[date, int]:
+    """How many purchase records the collection has of each day on which it has any."""
+    query = select(PurchaseRecord.purchased_on, func.count()).group_by(PurchaseRecord.purchased_on)
+    return dict(session.execute(query.where(PurchaseRecord.collection_id == collection.id)).all())

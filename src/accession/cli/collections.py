@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from pydantic import SecretStr
 
-from accession.bibliotheca.client import Account
+from accession.bibliotheca.client import DEFAULT_BASE_URL, Account
 from accession.catalog.collections import find_collection, mark_for_deletion, set_account_key
 from accession.catalog.keys import KeyRotation, Reencrypted, account_key_of, key_rotation
 from accession.catalog.queries import collection_views
@@ -32,7 +32,7 @@ def add(
     account_id: Annotated[str, typer.Option(help="The account id that signs requests.")],
     base_url: Annotated[
         str, typer.Option(help="Where the vendor's API is; https, or http on this machine.")
-    ] = "https://partner.yourcloudlibrary.com",
+    ] = DEFAULT_BASE_URL,
     account_key_file: KeyFile = None,
 ) -> None:
     """Add a collection.

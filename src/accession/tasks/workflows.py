@@ -1,12 +1,16 @@
 """Which tasks are each workflow's: its chain for one collection, and the start of all chains."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 from celery import Task
+from celery.schedules import BaseSchedule
 
 from accession.catalog.ledger import Workflow
+from accession.clock import utc_now, whole_second
 from accession.errors import UserError
 from accession.tasks import circulation, events, purchases
+from accession.tasks.app import app
 from accession.tasks.chain import ChainTask, start_chains
 
 CHAINS: Mapping[Workflow, ChainTask] = {
@@ -20,6 +24,22 @@ FAN_OUTS: Mapping[Workflow, Task] = {
     Workflow.EVENTS: events.import_all_collections,
     Workflow.CIRCULATION: circulation.circulation_update_all_collections,
 }
+
+
+def schedule_of(workflow: Workflow) -> BaseSchedule:
+    """When beat starts all chains of the workflow."""
+    (schedule,) = (
+        entry["schedule"]
+        for entry in app.conf.beat_schedule.values()
+        if entry["task"] == FAN_OUTS[workflow].name
+    )
+    return schedule
+
+
+def next_start(workflow: Workflow) -> datetime:
+    """When beat starts all chains of the workflow the next time (UTC)."""
+    now = utc_now()
+    return whole_second(now + schedule_of(workflow).remaining_estimate(now))
 
 
 def start_workflow(

@@ -1,0 +1,79 @@
+"""What the workflows have done, run by run."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from accession.catalog.collections import collections_in_use
+from accession.catalog.history import RunSample, run_retries, run_samples
+from accession.catalog.ledger import Workflow
+from accession.catalog.models import Run, RunState
+from accession.catalog.progress import progress_of
+from accession.catalog.queries import run_view, run_views
+from accession.database import transaction
+from accession.web.access import Viewer
+from accession.web.api.answers import LARGEST_ID, Id
+from accession.web.lists import Chosen, chosen, name_of
+from accession.web.pages.charts import Point
+from accession.web.pages.rendering import query_of, render
+
+router = APIRouter(prefix="/runs", include_in_schema=False)
+
+_PAGE = 50
+
+
+@router.get("")
+def list_runs(
+    request: Request,
+    _: Viewer,
+    collection: Chosen = "",
+    workflow: Annotated[Workflow | str, Query(max_length=20)] = "",
+    state: Annotated[RunState | str, Query(max_length=20)] = "",
+    before: Annotated[int | None, Query(ge=1, le=LARGEST_ID)] = None,
+) -> Response:
+    """Runs, newest first."""
+    with transaction() as session:
+        found = run_views(
+            session,
+            collection=name_of(session, chosen(collection)),
+            workflow=workflow or None,
+            state=state or None,
+            before_id=before,
+            limit=_PAGE + 1,
+        )
+        filters = query_of(collection=collection, workflow=workflow, state=state)
+        return render(
+            request,
+            "runs.html",
+            runs=found[:_PAGE],
+            collections=collections_in_use(session),
+            workflows=list(Workflow),
+            states=list(RunState),
+            filters=filters,
+            older=found[_PAGE - 1].id if len(found) > _PAGE else None,
+        )
+
+
+@router.get("/{run_id}")
+def show_run(request: Request, _: Viewer, run_id: Id) -> Response:
+    """One run."""
+    with transaction() as session:
+        view = run_view(session, run_id)
+        return render(
+            request,
+            "run.html",
+            run=view,
+            progress=progress_of(session, session.get_one(Run, run_id)),
+            retries=run_retries(session, run_id),
+            rates=list(_rates(run_samples(session, run_id))),
+        )
+
+
+def _rates(samples: Sequence[RunSample]) -> Iterator[Point]:
+    """Records a second between each two samples."""
+    for before, after in pairwise(samples):
+        seconds = (after.at - before.at).total_seconds()
+        yield Point(f"{after.at:%H:%M:%S}", (after.records_fetched - before.records_fetched) / seconds)
