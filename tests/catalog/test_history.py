@@ -1,7 +1,7 @@
-"""What has been: the course of a run."""
+"""What has been: the course of a run, and purchases over time."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import date, timedelta
 from itertools import pairwise
 
 import pytest
@@ -9,10 +9,20 @@ import time_machine
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from accession.catalog.history import RunRetry, RunSample, run_retries, run_samples
+from accession.catalog.collections import mark_for_deletion
+from accession.catalog.history import (
+    MonthCount,
+    RunRetry,
+    RunSample,
+    purchases_by_month,
+    recent_purchases,
+    run_retries,
+    run_samples,
+)
 from accession.catalog.ledger import Counters, Workflow, end_run, find_run, note_retry, open_run, record_page
 from accession.catalog.models import Collection, Retry, Run, RunState, Sample
-from tests.making import NOON
+from accession.catalog.records import PurchaseDate, StoredRecord, store_purchase_records
+from tests.making import NOON, make_collection, make_pool
 
 SECOND = timedelta(seconds=1)
 PAGE = Counters(records_fetched=50, records_stored=50)
@@ -130,3 +140,53 @@ def test_what_is_kept_of_a_run_is_its_own_and_goes_with_it(
 
     for table in (Retry, Sample):
         assert session.scalar(select(func.count()).select_from(table)) == 0
+
+
+# Purchases
+
+
+def buy(session: Session, collection: Collection, identifier: str, *days: date) -> None:
+    pool = make_pool(session, collection, identifier)
+    for day in days:
+        store_purchase_records(session, PurchaseDate(day), [StoredRecord(pool, lambda: b"marc", "hash")])
+    session.commit()
+
+
+def test_purchases_are_counted_in_every_month_since_2014(
+    session: Session, collection: Collection, clock: time_machine.Traveller
+) -> None:
+    buy(session, collection, "a", date(2014, 1, 31))
+    buy(session, collection, "b", date(2014, 3, 1), date(2014, 3, 31), date(2014, 1, 1), date(2024, 5, 1))
+    buy(session, collection, "c", date(2014, 4, 1))
+    buy(session, make_collection(session, "Birch Library"), "a", date(2014, 2, 1))
+
+    months = purchases_by_month(session, collection.id)
+
+    assert months[:5] == [
+        MonthCount(date(2014, 1, 1), purchases=2, titles=2),
+        MonthCount(date(2014, 2, 1), purchases=0, titles=2),
+        MonthCount(date(2014, 3, 1), purchases=2, titles=2),
+        MonthCount(date(2014, 4, 1), purchases=1, titles=3),
+        MonthCount(date(2014, 5, 1), purchases=0, titles=3),
+    ]
+    assert months[-1] == MonthCount(date(2024, 5, 1), purchases=1, titles=3)
+    assert len(months) == 10 * 12 + 5
+
+
+def test_where_nothing_was_bought_there_are_no_months(session: Session, collection: Collection) -> None:
+    assert purchases_by_month(session, collection.id) == []
+
+
+def test_recent_purchases_are_those_of_the_last_months_of_every_collection_in_use(
+    session: Session, collection: Collection, clock: time_machine.Traveller
+) -> None:
+    buy(session, collection, "a", date(2022, 5, 31), date(2022, 6, 1), date(2024, 5, 1))
+    buy(session, collection, "b", date(2024, 5, 31))
+    empty, gone = (make_collection(session, name) for name in ("Birch Library", "Gone Library"))
+    mark_for_deletion(gone)
+    session.commit()
+
+    recent = recent_purchases(session)
+
+    assert recent == {collection.id: (1, *[0] * 22, 2), empty.id: (0,) * 24}
+    assert recent_purchases(session, months=1) == {collection.id: (2,), empty.id: (0,)}

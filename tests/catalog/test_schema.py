@@ -238,6 +238,17 @@ def test_without_the_months_a_purchase_of_one_was_on_its_first(scratch: Engine) 
     assert again == everything | {"purchase_records": purchases, "looked_up_titles": []}
 
 
+def test_purchases_from_before_they_knew_their_collection_are_found_by_it(scratch: Engine) -> None:
+    schema.upgrade(scratch)
+    put_something_everywhere(scratch)
+    purchases = rows_of(scratch, "purchase_records")
+    schema.downgrade(scratch, "0005")
+
+    schema.upgrade(scratch)
+
+    assert rows_of(scratch, "purchase_records") == purchases
+
+
 def test_two_programs_that_upgrade_at_once_take_turns(scratch: Engine) -> None:
     program = (
         "from accession.catalog.schema import upgrade\n"

@@ -279,9 +279,20 @@ class PurchaseRecord(Base):
     """
 
     __tablename__ = "purchase_records"
-    __table_args__ = (UniqueConstraint("license_pool_id", "purchased_on"),)
+    __table_args__ = (
+        UniqueConstraint("license_pool_id", "purchased_on"),
+        # With all that purchases are counted by, so that none of a hundred thousand rows has to be read.
+        Index(
+            "ix_purchase_records_collection_id_purchased_on",
+            "collection_id",
+            "purchased_on",
+            postgresql_include=["license_pool_id"],
+        ),
+        Index("ix_purchase_records_collection_id_license_pool_id", "collection_id", "license_pool_id"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
     license_pool_id: Mapped[int] = mapped_column(ForeignKey("license_pools.id", ondelete="CASCADE"))
     purchased_on: Mapped[date]
     month_only: Mapped[bool] = mapped_column(server_default=false())
