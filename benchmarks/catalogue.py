@@ -219,10 +219,14 @@ class Catalogue:
         records = list(self._prepared_records())
         yield (
             "purchase_records",
-            "license_pool_id purchased_on marc content_hash",
+            "collection_id license_pool_id purchased_on marc content_hash",
             (
-                (n, day_of(n), records[n % len(records)].replace(_PLACE, item_id(title).encode()), hash_of(n))
-                for n, title in enumerate(self._held, 1)
+                (
+                    *(owner, n, day_of(n)),
+                    records[n % len(records)].replace(_PLACE, item_id(title).encode()),
+                    hash_of(n),
+                )
+                for n, (owner, title) in enumerate(zip(self._owners, self._held, strict=True), 1)
             ),
         )
         yield (

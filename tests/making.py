@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import time_machine
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, MetaData, Table, event, select, text
 from sqlalchemy.orm import Session
@@ -33,11 +34,14 @@ from accession.catalog.data import (
     TitleData,
 )
 from accession.catalog.ledger import (
+    Counters,
     Workflow,
     find_run,
     note_looked_up,
+    note_retry,
     note_swept,
     open_run,
+    record_page,
     timestamp,
 )
 from accession.catalog.models import Collection, LicensePool
@@ -102,8 +106,13 @@ def put_something_everywhere(engine: Engine) -> None:
             session, collection, PurchaseDate(NOON.date()), [Rejection("It has no id.", "<record/>", "hash")]
         )
         timestamp(session, collection, Workflow.PURCHASES)
-        open_run(session, collection.id, Workflow.PURCHASES, "task", {"offset": 1})
-        note_looked_up(session, find_run(session, "task"), ["abc"])
+        with time_machine.travel(NOON, tick=False):
+            open_run(session, collection.id, Workflow.PURCHASES, "task", {"offset": 1})
+        run = find_run(session, "task")
+        assert run is not None
+        note_looked_up(session, run, ["abc"])
+        record_page(run, Counters(), since=None, next_cursor={"offset": 51})
+        note_retry(run, "The vendor is away.", retry=1)
         session.commit()
 
 

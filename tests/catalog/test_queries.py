@@ -137,7 +137,7 @@ def test_a_run_at_work_shows_where_it_is_and_what_it_has_done(
 
 
 def test_a_run_that_meets_a_fault_is_retrying(session: Session, collection: Collection) -> None:
-    note_retry(start(session, collection), "the vendor did not answer")
+    note_retry(start(session, collection), "the vendor did not answer", retry=1)
 
     view, *_ = status_views(session)
 

@@ -169,6 +169,7 @@ def test_runs_and_rejected_records_from_before_each_record_was_accounted_for_are
     runs, rejected = rows_of(scratch, "runs"), rows_of(scratch, "rejected_records")
 
     schema.upgrade(scratch)
+    schema.downgrade(scratch, "0005")
 
     upgraded = rows_of(scratch, "runs")
     assert [run["records_stored"] for run in upgraded] == [57, 0, 94, 0]
@@ -219,11 +220,13 @@ def test_without_the_months_a_purchase_of_one_was_on_its_first(scratch: Engine) 
     put_something_everywhere(scratch)
     with scratch.begin() as connection:
         connection.execute(text("UPDATE purchase_records SET purchased_on = '2024-05-01', month_only = true"))
+    schema.downgrade(scratch, "0005")
     everything = everything_of(scratch)
 
     schema.downgrade(scratch, "0003")
     left = everything_of(scratch)
     schema.upgrade(scratch)
+    schema.downgrade(scratch, "0005")
     again = everything_of(scratch)
 
     assert all(everything.values())
@@ -233,6 +236,17 @@ def test_without_the_months_a_purchase_of_one_was_on_its_first(scratch: Engine) 
     assert left == {name: rows for name, rows in everything.items() if name != "looked_up_titles"} | dated
     purchases = [row | {"month_only": False} for row in everything["purchase_records"]]
     assert again == everything | {"purchase_records": purchases, "looked_up_titles": []}
+
+
+def test_purchases_from_before_they_knew_their_collection_are_found_by_it(scratch: Engine) -> None:
+    schema.upgrade(scratch)
+    put_something_everywhere(scratch)
+    purchases = rows_of(scratch, "purchase_records")
+    schema.downgrade(scratch, "0005")
+
+    schema.upgrade(scratch)
+
+    assert rows_of(scratch, "purchase_records") == purchases
 
 
 def test_two_programs_that_upgrade_at_once_take_turns(scratch: Engine) -> None:

@@ -27,6 +27,8 @@ from tests.vendor import Vendor
 CATALOGUE = Base.metadata.tables.keys() - {
     "collections",
     "looked_up_titles",
+    "run_retries",
+    "run_samples",
     "runs",
     "swept_batches",
     "timestamps",

@@ -16,8 +16,10 @@ from accession.catalog.models import (
     BEGUN_STATES,
     Collection,
     LookedUpTitle,
+    Retry,
     Run,
     RunState,
+    Sample,
     SweptBatch,
     Timestamp,
 )
@@ -29,6 +31,10 @@ SUPERSEDED = "Its lock had expired, and a newer run took over."
 
 # How long a chain may be silent: its lock expires then, and its run counts as interrupted.
 LEASE = timedelta(hours=2)
+
+# A run is sampled at most so often, and ever less often: one of a minute and one of a day both draw a curve.
+_SHORTEST_STEP = timedelta(seconds=1)
+_STEPS_SO_FAR = 100
 
 
 class Workflow(StrEnum):
@@ -245,11 +251,28 @@ def record_page(
         run.state = RunState.RUNNING.value
         run.cursor = dict(next_cursor)
         run.updated_at = utc_now()
+        if _is_sample_due(run, run.updated_at):
+            _take_sample(run, run.updated_at)
 
 
-def note_retry(run: Run, reason: str) -> None:
-    """Show that the page at hand met a fault and will be tried again."""
+def _is_sample_due(run: Run, now: datetime) -> bool:
+    step = max(_SHORTEST_STEP, (now - run.started_at) / _STEPS_SO_FAR)
+    return now - (run.sampled_at or run.started_at) >= step
+
+
+def _take_sample(run: Run, at: datetime) -> None:
+    if (session := object_session(run)) is not None:
+        taken = {"pages": run.pages, "records_fetched": run.records_fetched}
+        statement = insert(Sample).values(run_id=run.id, at=at, **taken)
+        session.execute(statement.on_conflict_do_update(index_elements=["run_id", "at"], set_=taken))
+        run.sampled_at = at
+
+
+def note_retry(run: Run, reason: str, *, retry: int) -> None:
+    """Show that the page at hand met a fault and will be tried again, for the `retry`th time (from 1)."""
     run.state, run.error, run.updated_at = RunState.RETRYING.value, reason, utc_now()
+    if (session := object_session(run)) is not None:
+        session.add(Retry(run_id=run.id, at=run.updated_at, retry=retry, reason=reason))
 
 
 def end_run(run: Run, state: RunState, error: str | None = None) -> None:
@@ -258,6 +281,8 @@ def end_run(run: Run, state: RunState, error: str | None = None) -> None:
         session.execute(delete(LookedUpTitle).where(LookedUpTitle.run_id == run.id))
     run.state, run.error = state.value, error
     run.finished_at = run.updated_at = utc_now()
+    if run.sampled_at is not None:
+        _take_sample(run, run.finished_at)
 
 
 def is_active(run: Run) -> bool:

@@ -279,9 +279,20 @@ class PurchaseRecord(Base):
     """
 
     __tablename__ = "purchase_records"
-    __table_args__ = (UniqueConstraint("license_pool_id", "purchased_on"),)
+    __table_args__ = (
+        UniqueConstraint("license_pool_id", "purchased_on"),
+        # With all that purchases are counted by, so that none of a hundred thousand rows has to be read.
+        Index(
+            "ix_purchase_records_collection_id_purchased_on",
+            "collection_id",
+            "purchased_on",
+            postgresql_include=["license_pool_id"],
+        ),
+        Index("ix_purchase_records_collection_id_license_pool_id", "collection_id", "license_pool_id"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
     license_pool_id: Mapped[int] = mapped_column(ForeignKey("license_pools.id", ondelete="CASCADE"))
     purchased_on: Mapped[date]
     month_only: Mapped[bool] = mapped_column(server_default=false())
@@ -489,8 +500,34 @@ class Run(Base):
     repairs: Mapped[int] = mapped_column(default=0)
     started_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    sampled_at: Mapped[datetime | None]
+    """When the last of its samples was taken."""
     finished_at: Mapped[datetime | None]
     error: Mapped[str | None]
+
+
+class Retry(Base):
+    """That a page of a run met a fault and was to be tried again, for the nth time (from 1), and why."""
+
+    __tablename__ = "run_retries"
+    __table_args__ = (Index("ix_run_retries_run_id_id", "run_id", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    at: Mapped[datetime]
+    retry: Mapped[int]
+    reason: Mapped[str]
+
+
+class Sample(Base):
+    """What a run had done at a moment."""
+
+    __tablename__ = "run_samples"
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    pages: Mapped[int]
+    records_fetched: Mapped[int]
 
 
 class LookedUpTitle(Base):

@@ -493,5 +493,13 @@ def _count(session: Session, table: Table, *where: ColumnElement[bool]) -> int:
 
 
 # What the library holds; ledger, checkpoints and accounts are written by every run.
-_KEPT_BY_RUNS = ("collections", "looked_up_titles", "runs", "swept_batches", "timestamps")
+_KEPT_BY_RUNS = (
+    "collections",
+    "looked_up_titles",
+    "run_retries",
+    "run_samples",
+    "runs",
+    "swept_batches",
+    "timestamps",
+)
 _CATALOGUE_TABLES = [table for name, table in Base.metadata.tables.items() if name not in _KEPT_BY_RUNS]

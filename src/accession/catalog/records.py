@@ -66,7 +66,8 @@ def store_purchase_records(session: Session, bought: PurchaseDate, records: Sequ
     changed: list[dict[str, Any]] = []
     for pool_id, record in sorted(latest.items()):
         if not (same := known.get(pool_id)):
-            new.append({"license_pool_id": pool_id, **_dated(bought), **_said(record)})
+            owner = {"collection_id": record.pool.collection_id, "license_pool_id": pool_id}
+            new.append({**owner, **_dated(bought), **_said(record)})
             continue
         first = same[0]
         date_of_it = bought if first.month_only else PurchaseDate(first.purchased_on)

@@ -299,7 +299,7 @@ def _note_retry(task: ChainTask, collection_id: int, error: BaseException) -> No
     with suppress(OperationalError), transaction() as session:
         run = lock_run(session, task.request.id)
         if run is not None and is_active(run):
-            note_retry(run, _reason(error))
+            note_retry(run, _reason(error), retry=task.request.retries + 1)
 
 
 def _reason(error: BaseException) -> str:

@@ -1,0 +1,80 @@
+"""What an operator sees of the past: the retries of a run, and how it went on."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+_BY_DAY = "ix_purchase_records_collection_id_purchased_on"
+_BY_TITLE = "ix_purchase_records_collection_id_license_pool_id"
+
+
+def upgrade() -> None:
+    """Make the change."""
+    _keep_the_course_of_runs()
+    _find_purchases_by_their_collection()
+
+
+def downgrade() -> None:
+    """Undo it."""
+    op.drop_index(_BY_TITLE, "purchase_records")
+    op.drop_index(_BY_DAY, "purchase_records")
+    op.drop_column("purchase_records", "collection_id")
+    op.drop_table("run_samples")
+    op.drop_table("run_retries")
+    op.drop_column("runs", "sampled_at")
+
+
+def _keep_the_course_of_runs() -> None:
+    op.add_column("runs", sa.Column("sampled_at", sa.DateTime(timezone=True), nullable=True))
+    op.create_table(
+        "run_retries",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("run_id", sa.Integer(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("retry", sa.Integer(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["run_id"], ["runs.id"], name=op.f("fk_run_retries_run_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_run_retries")),
+    )
+    op.create_index("ix_run_retries_run_id_id", "run_retries", ["run_id", "id"])
+    op.create_table(
+        "run_samples",
+        sa.Column("run_id", sa.Integer(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("pages", sa.Integer(), nullable=False),
+        sa.Column("records_fetched", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["run_id"], ["runs.id"], name=op.f("fk_run_samples_run_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("run_id", "at", name=op.f("pk_run_samples")),
+    )
+
+
+def _find_purchases_by_their_collection() -> None:
+    op.add_column("purchase_records", sa.Column("collection_id", sa.Integer(), nullable=True))
+    op.execute(
+        "UPDATE purchase_records SET collection_id = license_pools.collection_id"
+        " FROM license_pools WHERE license_pools.id = purchase_records.license_pool_id"
+    )
+    op.alter_column("purchase_records", "collection_id", nullable=False)
+    op.create_foreign_key(
+        op.f("fk_purchase_records_collection_id"),
+        "purchase_records",
+        "collections",
+        ["collection_id"],
+        ["id"],
+        ondelete="CASCADE",
+    )
+    op.create_index(
+        _BY_DAY,
+        "purchase_records",
+        ["collection_id", "purchased_on"],
+        postgresql_include=["license_pool_id"],
+    )
+    op.create_index(_BY_TITLE, "purchase_records", ["collection_id", "license_pool_id"])
