@@ -13,3 +13,7 @@ class UserError(Exception):
 
 class NotFound(UserError):
     """Nothing has this name or number."""
+
+
+class Unusable(UserError):
+    """What was given cannot be used."""

@@ -36,7 +36,7 @@ from accession.bibliotheca.items import ItemsAnswer, parse_items
 from accession.bibliotheca.marc import MarcPage, parse_marc_page
 from accession.bibliotheca.xml import error_problem, is_blank, reported_error
 from accession.clock import utc_now, whole_second
-from accession.errors import UserError
+from accession.errors import Unusable
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +64,7 @@ _GZIP = zlib.MAX_WBITS | 16
 class Account:
     """One library's account with the vendor: what a collection needs to be asked for.
 
-    Raises `UserError` naming the collection when something of it cannot be used. `base_url` is https, or
+    Raises `Unusable` naming the collection when something of it cannot be used. `base_url` is https, or
     plain http on this machine alone, with no path.
     """
 
@@ -76,17 +76,17 @@ class Account:
 
     def __post_init__(self) -> None:
         if not self.library_id.strip() or not self.account_key.get_secret_value():
-            raise UserError(
+            raise Unusable(
                 f'Collection "{self.collection}" lacks its library id or account key: '
                 "set both as the vendor gave them."
             )
         if not re.fullmatch(r"[!-~]+", self.account_id):
-            raise UserError(
+            raise Unusable(
                 f'The account id of collection "{self.collection}" cannot be used: '
                 "give it as the vendor wrote it, in plain letters and digits without spaces."
             )
         if not _is_safe_base(self.base_url):
-            raise UserError(
+            raise Unusable(
                 f'The base URL of collection "{self.collection}" cannot be used: give it as https://host, '
                 "without user name, path or query (plain http:// only for this machine itself)."
             )

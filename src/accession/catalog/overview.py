@@ -11,7 +11,15 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from accession.catalog.collections import collections_in_use
 from accession.catalog.history import recent_purchases
 from accession.catalog.ledger import Workflow
-from accession.catalog.models import BEGUN_STATES, Collection, LicensePool, RejectedRecord, Run, RunState
+from accession.catalog.models import (
+    ACTIVE_STATES,
+    BEGUN_STATES,
+    Collection,
+    LicensePool,
+    RejectedRecord,
+    Run,
+    RunState,
+)
 from accession.catalog.progress import Progress, progress_of_each
 from accession.catalog.queries import NEVER, applies_pending, checkpoints, latest_runs, shown_state
 from accession.clock import utc_now
@@ -30,6 +38,7 @@ class Standing(StrEnum):
     TROUBLE = "trouble"
     """A run has failed or was interrupted, or none has succeeded for longer than the schedule allows."""
     WORKING = "working"
+    """A run is at work, or waits for a worker."""
     NEW = "new"
     """It was added a while ago at most, and nothing has succeeded yet."""
     WELL = "well"
@@ -165,7 +174,7 @@ def _last_successes(session: Session) -> dict[tuple[int, str], datetime]:
 def _standing(workflow: Workflow, state: str, success: datetime | None, added: datetime) -> Standing:
     if state in (RunState.FAILED, RunState.INTERRUPTED):
         return Standing.TROUBLE
-    if state in BEGUN_STATES:
+    if state in ACTIVE_STATES:
         return Standing.WORKING
     if utc_now() - (success or added) > _LATE_AFTER[workflow]:
         return Standing.TROUBLE

@@ -20,7 +20,7 @@ from accession.harmless import harmless
 from accession.local.embedded import port_is_free
 from accession.local.home import prepare_home
 from accession.local.supervisor import ChildSpec, Supervisor, detach, programs, stop_running
-from accession.settings import get_settings
+from accession.settings import Settings, get_settings
 from accession.web.server import listen, serve
 
 db = typer.Typer(no_args_is_help=True, help="The database's schema.")
@@ -48,7 +48,11 @@ def up(
     if detached:
         command = [sys.executable, "-m", "accession", *(a for a in sys.argv[1:] if a != "--detach")]
         detach(command, settings.home)
-        console.print(f"Accession runs in {settings.home}; stop it with: accession down", soft_wrap=True)
+        console.print(
+            f"Accession runs in {settings.home}; stop it with: accession down{_dashboard(settings)}",
+            soft_wrap=True,
+            highlight=False,
+        )
         return
     if settings.web_port:
         listen(settings.web_host, settings.web_port).close()
@@ -60,10 +64,20 @@ def up(
         children,
         prepare=lambda _: _prepare(None if sandbox is None else sandbox_port),
         on_ready=lambda _: console.print(
-            f"Accession runs in {settings.home}; Ctrl-C stops it.", soft_wrap=True
+            f"Accession runs in {settings.home}; Ctrl-C stops it.{_dashboard(settings)}",
+            soft_wrap=True,
+            highlight=False,
         ),
     )
     supervisor.run()
+
+
+def _dashboard(settings: Settings) -> str:
+    """A line that says where the dashboard is; nothing where there is none."""
+    if not settings.web_port:
+        return ""
+    host = f"[{settings.web_host}]" if ":" in settings.web_host else settings.web_host
+    return f"\nThe dashboard is at http://{host}:{settings.web_port}"
 
 
 def _sandbox_child(titles: int, port: int, activity: int) -> ChildSpec:

@@ -15,6 +15,7 @@ import structlog
 from pydantic import SecretStr
 
 from accession.errors import UserError
+from accession.local.embedded import answers
 from accession.local.home import home_owner, owned_home, prepare_home
 from accession.local.processes import (
     HOME_VARIABLE,
@@ -35,6 +36,8 @@ _LOOK_SECONDS = 0.1
 _FIRST_WAIT_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 30.0
 _HURRY_SECONDS = 5.0
+# One that cannot be used by then is seen to by starting it again when it ends, and told by its log.
+_READY_SECONDS = 30.0
 _DETACH_SECONDS = 300.0
 
 
@@ -50,6 +53,8 @@ class ChildSpec:
     hurry_signal: signal.Signals = signal.SIGQUIT
     """Ends it without finishing the work at hand. It is also sent when the supervisor is killed:
     the embedded servers end then, too, and nobody is left to bound a longer stop."""
+    is_ready: Callable[[], bool] = lambda: True
+    """Whether it can be used, once it runs."""
 
 
 def programs(settings: Settings) -> tuple[ChildSpec, ...]:
@@ -58,7 +63,13 @@ def programs(settings: Settings) -> tuple[ChildSpec, ...]:
     accession = (sys.executable, "-m", "accession")
     worker = ChildSpec("worker", (*accession, "worker"), settings.shutdown_grace_seconds)
     beat = ChildSpec("beat", (*accession, "beat"), 5, hurry_signal=signal.SIGTERM)
-    web = ChildSpec("web", (*accession, "web"), 5, hurry_signal=signal.SIGTERM)
+    web = ChildSpec(
+        "web",
+        (*accession, "web"),
+        5,
+        hurry_signal=signal.SIGTERM,
+        is_ready=lambda: answers(settings.web_host, settings.web_port),
+    )
     return (worker, beat, web) if settings.web_port else (worker, beat)
 
 
@@ -117,6 +128,10 @@ class Supervisor:
         try:
             for spec in self._specs:
                 children.append(_Child(self._home, spec, environment))
+            wait_until(
+                lambda: bool(self._stop_requests) or all(spec.is_ready() for spec in self._specs),
+                _READY_SECONDS,
+            )
             announce(self._home, urls, ready=True)
             self._on_ready(urls)
             self._keep_running(children)

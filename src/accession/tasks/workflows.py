@@ -1,14 +1,14 @@
 """Which tasks are each workflow's: its chain for one collection, and the start of all chains."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from celery import Task
 from celery.schedules import BaseSchedule
 
 from accession.catalog.ledger import Workflow
 from accession.clock import utc_now, whole_second
-from accession.errors import UserError
+from accession.errors import Unusable
 from accession.tasks import circulation, events, purchases
 from accession.tasks.app import app
 from accession.tasks.chain import ChainTask, start_chains
@@ -39,7 +39,8 @@ def schedule_of(workflow: Workflow) -> BaseSchedule:
 def next_start(workflow: Workflow) -> datetime:
     """When beat starts all chains of the workflow the next time (UTC)."""
     now = utc_now()
-    return whole_second(now + schedule_of(workflow).remaining_estimate(now))
+    # Some microseconds have gone by until the schedule looks at its own clock.
+    return whole_second(now + schedule_of(workflow).remaining_estimate(now) + timedelta(seconds=0.5))
 
 
 def start_workflow(
@@ -47,9 +48,9 @@ def start_workflow(
 ) -> dict[int, str]:
     """Queue the workflow's chain for each collection; the task id, and so the run, of each.
 
-    Raises `UserError` for a reimport of anything but purchases: nothing else begins in the past.
+    Raises `Unusable` for a reimport of anything but purchases: nothing else begins in the past.
     """
     if force_reimport and workflow is not Workflow.PURCHASES:
-        raise UserError(f"Only purchases can be imported again from 2014 on, not {workflow}: leave it out.")
+        raise Unusable(f"Only purchases can be imported again from 2014 on, not {workflow}: leave it out.")
     arguments = purchases.start_arguments(force_reimport=force_reimport)
     return start_chains(CHAINS[workflow], collection_ids, **arguments)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Request
 
 
 @dataclass(frozen=True)
@@ -12,10 +12,12 @@ class Principal:
 
     name: str
     role: str
+    by: str = "local"
 
 
-def viewer() -> Principal:
-    return Principal("local", "operator")
+def viewer(request: Request) -> Principal:
+    request.state.principal = Principal("local", "operator")
+    return request.state.principal
 
 
 Viewer = Annotated[Principal, Depends(viewer)]

@@ -58,4 +58,5 @@ async def _answer_error(request: Request, error: Exception) -> Response:
         # uvicorn logs it once it has risen.
         told = HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong in Accession: its log says what.", None
     status, detail, _ = told
-    return render(request, "error.html", status=status, title=HTTPStatus(status).phrase, detail=detail)
+    title = HTTPStatus(status).phrase
+    return render(request, "error.html", status=status, number=int(status), title=title, detail=detail)

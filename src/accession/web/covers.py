@@ -42,6 +42,7 @@ _KINDS = {
     b"RIFF": "image/webp",
 }
 _KEPT = {"Cache-Control": "private, max-age=86400"}
+_KEPT_A_WHILE = {"Cache-Control": "private, max-age=300"}
 _LINE, _MOST_LINES = 14, 6
 
 # Until when nothing is asked of a host that could not be reached, by monotonic time.
@@ -55,7 +56,9 @@ def cover(_: Viewer, identifier: TitleId) -> Response:
     picture = _picture(href) if href else None
     if picture is not None:
         return Response(picture, media_type=_kind(picture), headers=_KEPT)
-    return Response(_drawn(identifier, title or identifier), media_type="image/svg+xml")
+    return Response(
+        _drawn(identifier, title or identifier), media_type="image/svg+xml", headers=_KEPT_A_WHILE
+    )
 
 
 def _known(identifier: str) -> tuple[str | None, str | None]:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from accession.bibliotheca.errors import RemoteIntegrationException
-from accession.errors import NotFound, UserError
+from accession.errors import NotFound, Unusable, UserError
 from accession.harmless import harmless
 
 MEDIA_TYPE = "application/problem+json"
@@ -42,6 +42,8 @@ def as_problem(error: Exception) -> tuple[int, str, Mapping[str, str] | None] | 
     match error:
         case NotFound():
             return HTTPStatus.NOT_FOUND, str(error), None
+        case Unusable():
+            return HTTPStatus.UNPROCESSABLE_ENTITY, str(error), None
         case UserError():
             return HTTPStatus.CONFLICT, str(error), None
         case RemoteIntegrationException():

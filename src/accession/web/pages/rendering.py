@@ -17,11 +17,17 @@ from accession.harmless import harmless
 from accession.web.pages.charts import bars, line, sparkline
 
 _MESSAGE_COOKIE = "accession_message"
+_SLOW = 10
 _MINUTE, _HOUR, _DAY = 60, 60 * 60, 24 * 60 * 60
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}"
+
+
+def _rate(per_second: float) -> str:
+    """As "0.4/s", "12/s"."""
+    return f"{per_second:.1f}/s" if per_second < _SLOW else f"{per_second:,.0f}/s"
 
 
 def _duration(seconds: float | None) -> str:
@@ -60,6 +66,7 @@ _environment = Environment(
 )
 _environment.filters |= {
     "number": _number,
+    "rate": _rate,
     "duration": _duration,
     "moment": _moment,
     "shown": _shown,

@@ -27,33 +27,40 @@ function offerThemes(button) {
 function keepUpToDate() {
   const live = (page) => page.querySelectorAll("[data-live][id]");
   const shown = new Map([...live(document)].map((part) => [part.id, part.innerHTML]));
+  let timer;
 
   async function refresh() {
+    clearTimeout(timer);
     try {
-      const answer = document.hidden ? null : await fetch(location.href, { headers: { "X-Refresh": "1" } });
-      if (answer?.ok && !answer.redirected) {
-        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-        for (const part of live(page)) {
-          const old = document.getElementById(part.id);
-          if (old && shown.get(part.id) !== part.innerHTML && !old.contains(document.activeElement)) {
-            shown.set(part.id, part.innerHTML);
-            old.replaceChildren(...part.childNodes);
-            showLocalTimes(old);
-          }
-        }
-        document.body.dataset.refresh = page.body.dataset.refresh ?? "";
+      const answer = await fetch(location.href);
+      if (answer.ok && !answer.redirected) {
+        take(new DOMParser().parseFromString(await answer.text(), "text/html"));
       }
     } finally {
-      next();
+      wait();
     }
   }
 
-  function next() {
-    const seconds = Number(document.body.dataset.refresh);
-    if (seconds) setTimeout(refresh, seconds * 1000);
+  function take(page) {
+    for (const part of live(page)) {
+      const old = document.getElementById(part.id);
+      if (old && shown.get(part.id) !== part.innerHTML && !old.contains(document.activeElement)) {
+        shown.set(part.id, part.innerHTML);
+        old.replaceChildren(...part.childNodes);
+        showLocalTimes(old);
+      }
+    }
+    document.body.dataset.refresh = page.body.dataset.refresh ?? "";
   }
 
-  next();
+  function wait() {
+    const seconds = Number(document.body.dataset.refresh);
+    if (seconds && !document.hidden) timer = setTimeout(refresh, seconds * 1000);
+  }
+
+  // A page that nobody looks at waits until somebody does.
+  document.addEventListener("visibilitychange", () => document.hidden || refresh());
+  wait();
 }
 
 showLocalTimes(document);
