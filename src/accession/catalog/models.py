@@ -423,6 +423,34 @@ class Link(Base):
     href: Mapped[str] = mapped_column(primary_key=True)
 
 
+class TitleChange(Base):
+    """That an edition, or the counts or status of a pool, changed: by field what was so before and what is so
+    since (`catalog.changes`)."""
+
+    __tablename__ = "title_changes"
+    __table_args__ = (
+        Index(
+            "ix_title_changes_edition_id_changed_at",
+            "edition_id",
+            "changed_at",
+            postgresql_where=text("edition_id IS NOT NULL"),
+        ),
+        Index(
+            "ix_title_changes_license_pool_id_changed_at",
+            "license_pool_id",
+            "changed_at",
+            postgresql_where=text("license_pool_id IS NOT NULL"),
+        ),
+        CheckConstraint("num_nonnulls(edition_id, license_pool_id) = 1", name="of_one"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    edition_id: Mapped[int | None] = mapped_column(ForeignKey("editions.id", ondelete="CASCADE"))
+    license_pool_id: Mapped[int | None] = mapped_column(ForeignKey("license_pools.id", ondelete="CASCADE"))
+    changed_at: Mapped[datetime]
+    changes: Mapped[dict[str, Any]]
+
+
 class RejectedRecord(Base):
     """A purchase record that could not be used, as the vendor sent it, and why; or, of another workflow, an
     event, of which nothing is kept that says who the patron was.

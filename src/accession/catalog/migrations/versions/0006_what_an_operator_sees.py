@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0006"
 down_revision = "0005"
@@ -16,10 +17,12 @@ def upgrade() -> None:
     """Make the change."""
     _keep_the_course_of_runs()
     _find_purchases_by_their_collection()
+    _keep_the_changes_of_titles()
 
 
 def downgrade() -> None:
     """Undo it."""
+    op.drop_table("title_changes")
     op.drop_index(_BY_TITLE, "purchase_records")
     op.drop_index(_BY_DAY, "purchase_records")
     op.drop_column("purchase_records", "collection_id")
@@ -78,3 +81,34 @@ def _find_purchases_by_their_collection() -> None:
         postgresql_include=["license_pool_id"],
     )
     op.create_index(_BY_TITLE, "purchase_records", ["collection_id", "license_pool_id"])
+
+
+def _keep_the_changes_of_titles() -> None:
+    op.create_table(
+        "title_changes",
+        sa.Column("id", sa.BigInteger(), nullable=False),
+        sa.Column("edition_id", sa.Integer(), nullable=True),
+        sa.Column("license_pool_id", sa.Integer(), nullable=True),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("changes", postgresql.JSONB(), nullable=False),
+        sa.CheckConstraint(
+            "num_nonnulls(edition_id, license_pool_id) = 1", name=op.f("ck_title_changes_of_one")
+        ),
+        sa.ForeignKeyConstraint(
+            ["edition_id"], ["editions.id"], name=op.f("fk_title_changes_edition_id"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["license_pool_id"],
+            ["license_pools.id"],
+            name=op.f("fk_title_changes_license_pool_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_title_changes")),
+    )
+    for owner in ("edition_id", "license_pool_id"):
+        op.create_index(
+            f"ix_title_changes_{owner}_changed_at",
+            "title_changes",
+            [owner, "changed_at"],
+            postgresql_where=sa.text(f"{owner} IS NOT NULL"),
+        )
