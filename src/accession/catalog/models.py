@@ -472,6 +472,8 @@ class RejectedRecord(Base):
     content_hash: Mapped[str]
     created_at: Mapped[datetime]
     resolved_at: Mapped[datetime | None]
+    note: Mapped[str | None]
+    """What whoever resolved it by hand had to say."""
 
 
 class RunState(StrEnum):
@@ -503,6 +505,7 @@ class Run(Base):
     __table_args__ = (
         Index("ix_runs_collection_id_workflow_id", "collection_id", "workflow", "id"),
         Index("ix_runs_collection_id_id", "collection_id", "id"),
+        Index("ix_runs_state_id", "state", "id"),
         Index(
             "ix_runs_active",
             "collection_id",

@@ -14,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Row,
+    Select,
     Table,
     Text,
     case,
@@ -52,6 +53,7 @@ from accession.catalog.models import (
 )
 from accession.catalog.records import PurchaseDate
 from accession.clock import utc_now
+from accession.errors import UserError
 
 NEVER = "never"
 _DAY_OR_MONTH = case((PurchaseRecord.month_only, "YYYY-MM"), else_="YYYY-MM-DD")
@@ -165,6 +167,7 @@ class RejectView:
     reason: str
     created_at: datetime
     resolved_at: datetime | None
+    note: str | None
 
 
 def collection_views(session: Session) -> list[CollectionView]:
@@ -228,12 +231,49 @@ def _status_view(
     return replace(unrun, **{name: getattr(view, name) for name in _OF_THE_RUN})
 
 
-def run_views(session: Session, *, collection: str | None = None, limit: int | None = None) -> list[RunView]:
-    """The runs of collections in use, newest first."""
-    query = select(Run, Collection.name).join(Collection, Run.collection_id == Collection.id)
-    query = query.where(_in_use(Run.collection_id, collection))
+def run_views(
+    session: Session,
+    *,
+    collection: str | None = None,
+    workflow: str | None = None,
+    state: str | None = None,
+    before_id: int | None = None,
+    limit: int | None = None,
+) -> list[RunView]:
+    """The runs of collections in use, newest first; those before the run `before_id`, where that is given."""
+    query = _runs().where(_in_use(Run.collection_id, collection))
+    if workflow is not None:
+        query = query.where(Run.workflow == workflow)
+    if state is not None:
+        query = query.where(_is_shown_as(state))
+    if before_id is not None:
+        query = query.where(Run.id < before_id)
     rows = session.execute(query.order_by(Run.id.desc()).limit(limit))
     return [_run_view(run, name) for run, name in rows]
+
+
+def run_view(session: Session, run_id: int) -> RunView:
+    """One run; raises `UserError` when there is none of that number in a collection in use."""
+    query = _runs().where(_in_use(Run.collection_id, None), Run.id == run_id)
+    found = session.execute(query).one_or_none()
+    if found is None:
+        raise UserError(f"There is no run {run_id}: see `accession runs list`.")
+    run, name = found
+    return _run_view(run, name)
+
+
+def _runs() -> Select[Run, str]:
+    return select(Run, Collection.name).join(Collection, Run.collection_id == Collection.id)
+
+
+def _is_shown_as(state: str) -> ColumnElement[bool]:
+    """That a run has the state that its view shows."""
+    silent = Run.updated_at < utc_now() - LEASE
+    if state in BEGUN_STATES:
+        return (Run.state == state) & ~silent
+    if state == RunState.INTERRUPTED:
+        return (Run.state == state) | Run.state.in_(BEGUN_STATES) & silent
+    return Run.state == state
 
 
 def _run_view(run: Run, collection: str) -> RunView:
@@ -260,7 +300,12 @@ def _run_view(run: Run, collection: str) -> RunView:
 
 
 def reject_views(
-    session: Session, *, collection: str | None = None, with_resolved: bool = False
+    session: Session,
+    *,
+    collection: str | None = None,
+    with_resolved: bool = False,
+    limit: int | None = None,
+    offset: int = 0,
 ) -> list[RejectView]:
     """The rejected records of collections in use, oldest first; resolved ones only on request."""
     query = select(RejectedRecord, Collection.name).join(
@@ -278,8 +323,9 @@ def reject_views(
             r.reason,
             r.created_at,
             r.resolved_at,
+            r.note,
         )
-        for r, name in session.execute(query.order_by(RejectedRecord.id))
+        for r, name in session.execute(query.order_by(RejectedRecord.id).limit(limit).offset(offset))
     ]
 
 

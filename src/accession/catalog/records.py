@@ -11,10 +11,12 @@ from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from accession.catalog.data import storable
 from accession.catalog.ledger import Workflow
 from accession.catalog.models import Collection, LicensePool, PurchaseRecord, RejectedRecord, table_of
 from accession.catalog.rows import insert_of, one_of
 from accession.clock import utc_now
+from accession.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -134,3 +136,19 @@ def keep_rejected(
     known = set(session.scalars(query.where(RejectedRecord.content_hash.in_(rows))))
     if new := [row for content_hash, row in sorted(rows.items()) if content_hash not in known]:
         session.execute(insert(RejectedRecord).values(new).on_conflict_do_nothing())
+
+
+def resolve_rejected(session: Session, record_id: int, note: str) -> None:
+    """Afterwards the rejected record counts as resolved, with the note; a retry leaves it alone.
+
+    Raises `UserError` when there is no such record, or it is resolved already.
+    """
+    rejected = session.get(RejectedRecord, record_id, with_for_update=True)
+    if rejected is None or rejected.resolved_at is not None:
+        wrong = (
+            "There is no rejected record {}"
+            if rejected is None
+            else "The rejected record {} is resolved already"
+        )
+        raise UserError(f"{wrong.format(record_id)}: see `accession rejects list --all`.")
+    rejected.resolved_at, rejected.note = utc_now(), storable(note)

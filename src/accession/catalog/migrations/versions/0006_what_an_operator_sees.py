@@ -9,6 +9,7 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
+_BY_STATE = "ix_runs_state_id"
 _BY_DAY = "ix_purchase_records_collection_id_purchased_on"
 _BY_TITLE = "ix_purchase_records_collection_id_license_pool_id"
 
@@ -18,10 +19,12 @@ def upgrade() -> None:
     _keep_the_course_of_runs()
     _find_purchases_by_their_collection()
     _keep_the_changes_of_titles()
+    op.add_column("rejected_records", sa.Column("note", sa.Text(), nullable=True))
 
 
 def downgrade() -> None:
     """Undo it."""
+    op.drop_column("rejected_records", "note")
     op.drop_table("title_changes")
     op.drop_index(_BY_TITLE, "purchase_records")
     op.drop_index(_BY_DAY, "purchase_records")
@@ -29,9 +32,11 @@ def downgrade() -> None:
     op.drop_table("run_samples")
     op.drop_table("run_retries")
     op.drop_column("runs", "sampled_at")
+    op.drop_index(_BY_STATE, "runs")
 
 
 def _keep_the_course_of_runs() -> None:
+    op.create_index(_BY_STATE, "runs", ["state", "id"])
     op.add_column("runs", sa.Column("sampled_at", sa.DateTime(timezone=True), nullable=True))
     op.create_table(
         "run_retries",
