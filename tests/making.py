@@ -95,7 +95,8 @@ def put_something_everywhere(engine: Engine) -> None:
     with Session(engine) as session:
         collection = make_collection(session, "Alder Library")
         pool = make_pool(session, collection, "abc")
-        apply_outbox(session, put_in_outbox(session, [(pool, title_data("abc"))]))
+        for title in ("Earlier", "Title abc"):
+            apply_outbox(session, put_in_outbox(session, [(pool, title_data("abc", title=title))]))
         put_in_outbox(session, [(pool, title_data("abc", title="Later"))])
         record_events(session, collection, {"abc": pool}, [event_data("1", "CHECKOUT", "abc", at=NOON)])
         note_swept(session, collection, after_id=0, last_id=None, told=[pool.identifier_id], at=NOON)

@@ -1,16 +1,21 @@
-"""What has been: the course of a run, and purchases over time."""
+"""What has been: the course of a run, purchases over time, and what happened to a title."""
 
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import time_machine
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from accession.catalog.apply import apply_titles
+from accession.catalog.circulation import record_events
 from accession.catalog.collections import mark_for_deletion
+from accession.catalog.data import ApplyData, Format, LinkData, LinkRel, Role
 from accession.catalog.history import (
+    HistoryEntry,
     MonthCount,
     RunRetry,
     RunSample,
@@ -18,13 +23,26 @@ from accession.catalog.history import (
     recent_purchases,
     run_retries,
     run_samples,
+    title_history,
 )
 from accession.catalog.ledger import Counters, Workflow, end_run, find_run, note_retry, open_run, record_page
-from accession.catalog.models import Collection, Retry, Run, RunState, Sample
+from accession.catalog.models import Collection, LicensePool, Retry, Run, RunState, Sample, TitleChange
 from accession.catalog.records import PurchaseDate, StoredRecord, store_purchase_records
-from tests.making import NOON, make_collection, make_pool
+from accession.errors import UserError
+from tests.making import (
+    NOON,
+    counts_data,
+    day,
+    event_data,
+    make_collection,
+    make_pool,
+    person,
+    subject,
+    title_data,
+)
 
 SECOND = timedelta(seconds=1)
+HOUR = timedelta(hours=1)
 PAGE = Counters(records_fetched=50, records_stored=50)
 
 
@@ -147,8 +165,8 @@ def test_what_is_kept_of_a_run_is_its_own_and_goes_with_it(
 
 def buy(session: Session, collection: Collection, identifier: str, *days: date) -> None:
     pool = make_pool(session, collection, identifier)
-    for day in days:
-        store_purchase_records(session, PurchaseDate(day), [StoredRecord(pool, lambda: b"marc", "hash")])
+    for bought in days:
+        store_purchase_records(session, PurchaseDate(bought), [StoredRecord(pool, lambda: b"marc", "hash")])
     session.commit()
 
 
@@ -190,3 +208,160 @@ def test_recent_purchases_are_those_of_the_last_months_of_every_collection_in_us
 
     assert recent == {collection.id: (1, *[0] * 22, 2), empty.id: (0,) * 24}
     assert recent_purchases(session, months=1) == {collection.id: (2,), empty.id: (0,)}
+
+
+# Titles
+
+
+@pytest.fixture
+def pool(session: Session, collection: Collection) -> LicensePool:
+    return make_pool(session, collection, "solaris")
+
+
+def say(session: Session, pool: LicensePool, at: datetime, **said: Any) -> None:
+    with time_machine.travel(at, tick=False):
+        apply_titles(session, {pool.id: title_data("solaris", as_of=at, **said)})
+        session.commit()
+
+
+def history(session: Session, **arguments: Any) -> list[HistoryEntry]:
+    return title_history(session, "Alder Library", "solaris", **arguments)
+
+
+def test_a_title_that_is_new_or_as_it_was_has_no_history(session: Session, pool: LicensePool) -> None:
+    for hours in range(3):
+        say(session, pool, NOON + hours * HOUR)
+
+    assert history(session) == []
+
+
+def test_every_field_that_changes_is_kept_with_what_it_was(session: Session, pool: LicensePool) -> None:
+    say(session, pool, NOON)
+    say(
+        session,
+        pool,
+        NOON + HOUR,
+        title="Solaris",
+        contributors=(
+            person("Lem, Stanisław"),
+            person("Kandel, Michael"),
+            person("Reader, Ron", Role.NARRATOR),
+        ),
+        subjects=(subject("FICTION / Classics"),),
+        isbns=("9780156027601", "9788308068298"),
+        links=(LinkData(rel=LinkRel.COVER, href="https://images.example/2"),),
+        page_count=204,
+        format=Format.PDF,
+    )
+
+    (entry,) = history(session)
+
+    assert (entry.at, entry.kind) == (NOON + HOUR, "changed")
+    assert dict(entry.changes) == {
+        "title": ("Title solaris", "Solaris"),
+        "page_count": (None, 204),
+        "format": ("epub", "pdf"),
+        "authors": (["Stanisław Lem"], ["Stanisław Lem", "Michael Kandel"]),
+        "narrators": (["Rita Reader"], ["Ron Reader"]),
+        "subjects": (["FICTION / Science Fiction"], ["FICTION / Classics"]),
+        "isbns": (["9788308068298"], ["9780156027601", "9788308068298"]),
+        "cover_url": ("https://images.example/1", "https://images.example/2"),
+    }
+    assert entry.text == ("Changed: title, authors, narrators, format, ISBNs, subjects, page count, cover")
+
+
+def test_what_a_title_does_not_show_is_no_change_of_it(session: Session, pool: LicensePool) -> None:
+    say(session, pool, NOON)
+    cover = LinkData(rel=LinkRel.COVER, href="https://images.example/1")
+    say(
+        session,
+        pool,
+        NOON + HOUR,
+        links=(cover, LinkData(rel=LinkRel.THUMBNAIL, href="https://images.example/small")),
+    )
+
+    assert history(session) == []
+
+
+def test_the_first_counts_are_no_change_and_later_ones_are(session: Session, pool: LicensePool) -> None:
+    words = [counts_data(2, 1, 0, as_of=NOON), counts_data(2, 0, 3, as_of=NOON + HOUR)]
+    words.append(counts_data(0, 0, 3, as_of=NOON + 2 * HOUR))
+    for word in words:
+        with time_machine.travel(word.as_of, tick=False):
+            apply_titles(session, {pool.id: ApplyData(circulation=word)})
+            session.commit()
+
+    assert history(session) == [
+        HistoryEntry(
+            NOON + 2 * HOUR,
+            "availability",
+            "Owned 2 → 0, status active → exhausted",
+            {"licenses_owned": (2, 0), "status": ("active", "exhausted")},
+        ),
+        HistoryEntry(
+            NOON + HOUR,
+            "availability",
+            "Available 1 → 0, waiting 0 → 3",
+            {"licenses_available": (1, 0), "patrons_in_hold_queue": (0, 3)},
+        ),
+    ]
+
+
+def test_purchases_changes_and_events_are_told_together_newest_first(
+    session: Session, collection: Collection, pool: LicensePool
+) -> None:
+    say(session, pool, NOON)
+    say(session, pool, NOON + 3 * HOUR, title="Solaris", licenses_owned=9)
+    kinds = ("CHECKOUT", "CHECKIN", "HOLD", "RESERVED", "PURCHASE", "REMOVED", "MOVED")
+    events = [event_data(kind, kind, at=NOON + (4 + n) * HOUR) for n, kind in enumerate(kinds)]
+    record_events(session, collection, {"solaris": pool}, events)
+    for bought in (PurchaseDate(date(2024, 5, 1)), PurchaseDate(date(2016, 3, 1), month_only=True)):
+        store_purchase_records(session, bought, [StoredRecord(pool, lambda: b"marc", "hash")])
+    session.commit()
+
+    told = [(entry.at, entry.kind, entry.text) for entry in history(session)]
+
+    assert told == [
+        (NOON + 10 * HOUR, "event", "Told by the vendor: MOVED"),
+        (NOON + 9 * HOUR, "event", "Copy removed"),
+        (NOON + 8 * HOUR, "event", "Copy added"),
+        (NOON + 7 * HOUR, "event", "Copy set aside for who waited"),
+        (NOON + 6 * HOUR, "event", "Hold placed"),
+        (NOON + 5 * HOUR, "event", "Returned"),
+        (NOON + 4 * HOUR, "event", "Lent"),
+        (NOON + 3 * HOUR, "changed", "Changed: title"),
+        (NOON + 3 * HOUR, "availability", "Owned 2 → 9"),
+        (day(2024, 5, 1), "purchased", "Bought"),
+        (day(2016, 3, 1), "purchased", "Bought in 2016-03"),
+    ]
+    for limit in range(len(told)):
+        assert [(entry.at, entry.kind, entry.text) for entry in history(session, limit=limit)] == told[:limit]
+
+
+def test_a_description_has_one_history_and_each_collections_counts_their_own(
+    session: Session, pool: LicensePool
+) -> None:
+    other = make_pool(session, make_collection(session, "Birch Library"), "solaris")
+    say(session, pool, NOON)
+    say(session, other, NOON)
+    say(session, pool, NOON + HOUR, title="Solaris", licenses_owned=9)
+
+    assert [entry.kind for entry in history(session)] == ["changed", "availability"]
+    assert [entry.kind for entry in title_history(session, "Birch Library", "solaris")] == ["changed"]
+
+
+def test_a_history_goes_with_its_title(session: Session, pool: LicensePool) -> None:
+    say(session, pool, NOON)
+    say(session, pool, NOON + HOUR, licenses_owned=9)
+
+    session.execute(delete(LicensePool))
+
+    assert session.scalar(select(func.count()).select_from(TitleChange)) == 0
+
+
+def test_of_an_unknown_title_or_collection_there_is_no_history(session: Session, pool: LicensePool) -> None:
+    other = make_collection(session, "Birch Library")
+    with pytest.raises(UserError, match=r'"Birch Library" holds no title with id "solaris": see `accession'):
+        title_history(session, other.name, "solaris")
+    with pytest.raises(UserError, match='No collection found named "Nobody"'):
+        title_history(session, "Nobody", "solaris")

@@ -86,11 +86,13 @@ _LONGEST_NAME = 300
 _LONGEST_ADDRESS = 2000
 
 
-def _storable(value: object) -> object:
+def storable(text: str) -> str:
     """Text as PostgreSQL can hold it: without NUL, and without lone surrogates, which UTF-8 cannot say."""
-    if not isinstance(value, str):
-        return value
-    return value.replace("\0", "").encode("utf-8", "ignore").decode("utf-8").strip()
+    return text.replace("\0", "").encode("utf-8", "ignore").decode("utf-8").strip()
+
+
+def _storable(value: object) -> object:
+    return storable(value) if isinstance(value, str) else value
 
 
 def _cut(name: str) -> str:

@@ -423,6 +423,34 @@ class Link(Base):
     href: Mapped[str] = mapped_column(primary_key=True)
 
 
+class TitleChange(Base):
+    """That an edition, or the counts or status of a pool, changed: by field what was so before and what is so
+    since (`catalog.changes`)."""
+
+    __tablename__ = "title_changes"
+    __table_args__ = (
+        Index(
+            "ix_title_changes_edition_id_changed_at",
+            "edition_id",
+            "changed_at",
+            postgresql_where=text("edition_id IS NOT NULL"),
+        ),
+        Index(
+            "ix_title_changes_license_pool_id_changed_at",
+            "license_pool_id",
+            "changed_at",
+            postgresql_where=text("license_pool_id IS NOT NULL"),
+        ),
+        CheckConstraint("num_nonnulls(edition_id, license_pool_id) = 1", name="of_one"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    edition_id: Mapped[int | None] = mapped_column(ForeignKey("editions.id", ondelete="CASCADE"))
+    license_pool_id: Mapped[int | None] = mapped_column(ForeignKey("license_pools.id", ondelete="CASCADE"))
+    changed_at: Mapped[datetime]
+    changes: Mapped[dict[str, Any]]
+
+
 class RejectedRecord(Base):
     """A purchase record that could not be used, as the vendor sent it, and why; or, of another workflow, an
     event, of which nothing is kept that says who the patron was.
@@ -444,6 +472,8 @@ class RejectedRecord(Base):
     content_hash: Mapped[str]
     created_at: Mapped[datetime]
     resolved_at: Mapped[datetime | None]
+    note: Mapped[str | None]
+    """What whoever resolved it by hand had to say."""
 
 
 class RunState(StrEnum):
@@ -475,6 +505,7 @@ class Run(Base):
     __table_args__ = (
         Index("ix_runs_collection_id_workflow_id", "collection_id", "workflow", "id"),
         Index("ix_runs_collection_id_id", "collection_id", "id"),
+        Index("ix_runs_state_id", "state", "id"),
         Index(
             "ix_runs_active",
             "collection_id",

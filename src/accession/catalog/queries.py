@@ -14,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Row,
+    Select,
     Table,
     Text,
     case,
@@ -53,6 +54,7 @@ from accession.catalog.models import (
 )
 from accession.catalog.records import PurchaseDate
 from accession.clock import utc_now
+from accession.errors import NotFound
 
 NEVER = "never"
 _DAY_OR_MONTH = case((PurchaseRecord.month_only, "YYYY-MM"), else_="YYYY-MM-DD")
@@ -166,6 +168,7 @@ class RejectView:
     reason: str
     created_at: datetime
     resolved_at: datetime | None
+    note: str | None
 
 
 @dataclass(frozen=True)
@@ -245,10 +248,23 @@ def _status_view(
     return replace(unrun, **{name: getattr(view, name) for name in _OF_THE_RUN})
 
 
-def run_views(session: Session, *, collection: str | None = None, limit: int | None = None) -> list[RunView]:
-    """The runs of collections in use, newest first."""
-    query = select(Run, Collection.name).join(Collection, Run.collection_id == Collection.id)
-    query = query.where(_in_use(Run.collection_id, collection))
+def run_views(
+    session: Session,
+    *,
+    collection: str | None = None,
+    workflow: str | None = None,
+    state: str | None = None,
+    before_id: int | None = None,
+    limit: int | None = None,
+) -> list[RunView]:
+    """The runs of collections in use, newest first; those before the run `before_id`, where that is given."""
+    query = _runs().where(_in_use(Run.collection_id, collection))
+    if workflow is not None:
+        query = query.where(Run.workflow == workflow)
+    if state is not None:
+        query = query.where(_is_shown_as(state))
+    if before_id is not None:
+        query = query.where(Run.id < before_id)
     rows = session.execute(query.order_by(Run.id.desc()).limit(limit))
     return [_run_view(run, name) for run, name in rows]
 
@@ -257,6 +273,30 @@ def shown_state(run: Run) -> str:
     """The run's state; one that has been silent for too long counts as interrupted."""
     silent = run.state in BEGUN_STATES and run.updated_at < utc_now() - LEASE
     return RunState.INTERRUPTED.value if silent else run.state
+
+
+def run_view(session: Session, run_id: int) -> RunView:
+    """One run; raises `NotFound` when there is none of that number in a collection in use."""
+    query = _runs().where(_in_use(Run.collection_id, None), Run.id == run_id)
+    found = session.execute(query).one_or_none()
+    if found is None:
+        raise NotFound(f"There is no run {run_id}: see `accession runs list`.")
+    run, name = found
+    return _run_view(run, name)
+
+
+def _runs() -> Select[Run, str]:
+    return select(Run, Collection.name).join(Collection, Run.collection_id == Collection.id)
+
+
+def _is_shown_as(state: str) -> ColumnElement[bool]:
+    """That a run has the state that its view shows."""
+    silent = Run.updated_at < utc_now() - LEASE
+    if state in BEGUN_STATES:
+        return (Run.state == state) & ~silent
+    if state == RunState.INTERRUPTED:
+        return (Run.state == state) | Run.state.in_(BEGUN_STATES) & silent
+    return Run.state == state
 
 
 def _run_view(run: Run, collection: str) -> RunView:
@@ -282,27 +322,51 @@ def _run_view(run: Run, collection: str) -> RunView:
 
 
 def reject_views(
-    session: Session, *, collection: str | None = None, with_resolved: bool = False
+    session: Session,
+    *,
+    collection: str | None = None,
+    with_resolved: bool = False,
+    limit: int | None = None,
+    offset: int = 0,
 ) -> list[RejectView]:
     """The rejected records of collections in use, oldest first; resolved ones only on request."""
-    query = select(RejectedRecord, Collection.name).join(
-        Collection, RejectedRecord.collection_id == Collection.id
-    )
-    query = query.where(_in_use(RejectedRecord.collection_id, collection))
+    query = _rejects().where(_in_use(RejectedRecord.collection_id, collection))
     if not with_resolved:
         query = query.where(RejectedRecord.resolved_at.is_(None))
-    return [
-        RejectView(
-            r.id,
-            name,
-            r.workflow,
-            str(PurchaseDate(r.purchased_on, r.month_only)),
-            r.reason,
-            r.created_at,
-            r.resolved_at,
-        )
-        for r, name in session.execute(query.order_by(RejectedRecord.id))
-    ]
+    rows = session.execute(query.order_by(RejectedRecord.id).limit(limit).offset(offset))
+    return [_reject_view(rejected, name) for rejected, name in rows]
+
+
+def reject_view(session: Session, record_id: int) -> tuple[RejectView, str]:
+    """One rejected record, resolved or not, and what the vendor sent.
+
+    Raises `NotFound` when there is none of that number in a collection in use.
+    """
+    query = _rejects().where(_in_use(RejectedRecord.collection_id, None), RejectedRecord.id == record_id)
+    found = session.execute(query).one_or_none()
+    if found is None:
+        raise NotFound(f"There is no rejected record {record_id}: see `accession rejects list --all`.")
+    rejected, name = found
+    return _reject_view(rejected, name), rejected.raw_xml
+
+
+def _rejects() -> Select[RejectedRecord, str]:
+    return select(RejectedRecord, Collection.name).join(
+        Collection, RejectedRecord.collection_id == Collection.id
+    )
+
+
+def _reject_view(rejected: RejectedRecord, collection: str) -> RejectView:
+    return RejectView(
+        rejected.id,
+        collection,
+        rejected.workflow,
+        str(PurchaseDate(rejected.purchased_on, rejected.month_only)),
+        rejected.reason,
+        rejected.created_at,
+        rejected.resolved_at,
+        rejected.note,
+    )
 
 
 def count_pending_applies(session: Session, collection_id: int) -> int:

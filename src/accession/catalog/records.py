@@ -11,10 +11,12 @@ from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from accession.catalog.data import storable
 from accession.catalog.ledger import Workflow
 from accession.catalog.models import Collection, LicensePool, PurchaseRecord, RejectedRecord, table_of
 from accession.catalog.rows import insert_of, one_of
 from accession.clock import utc_now
+from accession.errors import NotFound, UserError
 
 
 @dataclass(frozen=True)
@@ -140,3 +142,18 @@ def purchases_by_day(session: Session, collection: Collection) -> dict[date, int
     """How many purchase records the collection has of each day on which it has any."""
     query = select(PurchaseRecord.purchased_on, func.count()).group_by(PurchaseRecord.purchased_on)
     return dict(session.execute(query.where(PurchaseRecord.collection_id == collection.id)).all())
+
+
+def resolve_rejected(session: Session, record_id: int, note: str) -> None:
+    """Afterwards the rejected record counts as resolved, with the note; a retry leaves it alone.
+
+    Raises `NotFound` when there is no such record, and `UserError` when it is resolved already.
+    """
+    rejected = session.get(RejectedRecord, record_id, with_for_update=True)
+    if rejected is None:
+        raise NotFound(f"There is no rejected record {record_id}: see `accession rejects list --all`.")
+    if rejected.resolved_at is not None:
+        raise UserError(
+            f"The rejected record {record_id} is resolved already: see `accession rejects list --all`."
+        )
+    rejected.resolved_at, rejected.note = utc_now(), storable(note)

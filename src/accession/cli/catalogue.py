@@ -16,6 +16,7 @@ from accession.catalog.queries import (
     status_views,
     title_views,
 )
+from accession.catalog.records import resolve_rejected
 from accession.cli.attach import catalogue, require_broker
 from accession.cli.output import (
     NO_COLLECTIONS,
@@ -210,6 +211,7 @@ def list_rejects(
                 ("Reason", lambda r: r.reason),
                 ("Kept", lambda r: r.created_at),
                 ("Resolved", lambda r: r.resolved_at),
+                ("Note", lambda r: r.note),
             ],
             as_json=as_json,
             when_empty=NO_REJECTS,
@@ -253,3 +255,14 @@ def retry_rejects(
 
     passed = sum(map(retry_rejected, chosen))
     console.print(f"Of {counted(len(chosen), 'record')} {passed:,} passed. See: accession rejects list --all")
+
+
+@rejects.command("resolve")
+def resolve_reject(
+    record: RecordId,
+    note: Annotated[str, typer.Option("--note", metavar="TEXT", help="Why nothing is left to do about it.")],
+) -> None:
+    """Resolve a rejected record by hand, with a note; it is not tried again."""
+    with catalogue() as session:
+        resolve_rejected(session, record, note)
+    console.print(f"Record {record} is resolved. See: accession rejects list --all")
