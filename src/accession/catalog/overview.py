@@ -96,7 +96,10 @@ def copies_of(session: Session, collection_id: int) -> Copies:
         LicensePool.patrons_in_hold_queue,
     )
     sums = select(*(func.coalesce(func.sum(count), 0) for count in counts))
-    return Copies(*session.execute(sums.where(LicensePool.collection_id == collection_id)).one())
+    owned, available, reserved, holds = session.execute(
+        sums.where(LicensePool.collection_id == collection_id)
+    ).one()
+    return Copies(owned, available, reserved, holds)
 
 
 def collection_overviews(session: Session, collection_id: int | None = None) -> list[CollectionOverview]:

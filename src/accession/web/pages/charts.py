@@ -94,7 +94,7 @@ def _axes(points: Sequence[Point], top: float) -> Markup:
 def _top(points: Sequence[Point]) -> float:
     """The highest value, rounded up to one that is easily read."""
     highest = max([point.value for point in points] + [1])
-    digits = 10 ** (len(str(int(highest))) - 1)
+    digits = float(10 ** (len(str(int(highest))) - 1))
     return next(digits * step for step in (1, 2, 4, 6, 8, 10) if digits * step >= highest)
 
 
