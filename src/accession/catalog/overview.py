@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import ARRAY, ColumnElement, Text, func, literal, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
@@ -96,10 +97,8 @@ def copies_of(session: Session, collection_id: int) -> Copies:
         LicensePool.patrons_in_hold_queue,
     )
     sums = select(*(func.coalesce(func.sum(count), 0) for count in counts))
-    owned, available, reserved, holds = session.execute(
-        sums.where(LicensePool.collection_id == collection_id)
-    ).one()
-    return Copies(owned, available, reserved, holds)
+    row: Any = session.execute(sums.where(LicensePool.collection_id == collection_id)).one()
+    return Copies(*row)
 
 
 def collection_overviews(session: Session, collection_id: int | None = None) -> list[CollectionOverview]:
