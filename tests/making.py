@@ -48,10 +48,13 @@ from accession.catalog.records import (
     keep_rejected,
     store_purchase_records,
 )
+from accession.catalog.users import Role as UserRole
+from accession.catalog.users import add_token, add_user
 from accession.database import engine, make_engine
 
 SOURCE = "Bibliotheca"
 ACCOUNT_KEY = "alder-account-key"
+PASSWORD = "correct horse battery"
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 NEWEST_SCHEMA = max(
     path.name[:4] for path in (Path(schema.__file__).parent / "migrations" / "versions").glob("0*.py")
@@ -104,6 +107,8 @@ def put_something_everywhere(engine: Engine) -> None:
         timestamp(session, collection, Workflow.PURCHASES)
         open_run(session, collection.id, Workflow.PURCHASES, "task", {"offset": 1})
         note_looked_up(session, find_run(session, "task"), ["abc"])
+        add_user(session, "ann", SecretStr(PASSWORD), UserRole.OPERATOR)
+        add_token(session, "script", UserRole.VIEWER)
         session.commit()
 
 

@@ -25,11 +25,13 @@ from tests.making import scratch_database
 from tests.vendor import Vendor
 
 CATALOGUE = Base.metadata.tables.keys() - {
+    "api_tokens",
     "collections",
     "looked_up_titles",
     "runs",
     "swept_batches",
     "timestamps",
+    "users",
 }
 
 
