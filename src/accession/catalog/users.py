@@ -16,11 +16,11 @@ from typing import Any
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 from pydantic import SecretStr
-from sqlalchemy import delete, exists, literal_column, or_, select, update
+from sqlalchemy import delete, exists, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from accession.catalog.models import ApiToken, Base, User
+from accession.catalog.models import ApiToken, Base, User, table_of
 from accession.clock import utc_now
 from accession.errors import UserError
 
@@ -30,9 +30,10 @@ TOKEN_PREFIX = "acc_"  # noqa: S105
 # A token's use is written down so often, and not with each of its requests.
 TOKEN_USE_NOTED = timedelta(minutes=1)
 
-_hasher = PasswordHasher(time_cost=3, memory_cost=64 * 1024, parallelism=4)
+_TIME, _MEMORY_KIB, _LANES = 3, 64 * 1024, 4
+_hasher = PasswordHasher(_TIME, _MEMORY_KIB, _LANES)
 # The hash of no password. A name that nobody has is looked at for as long as one that somebody has.
-_NOBODYS_HASH = f"$argon2id$v=19$m={_hasher.memory_cost},t={_hasher.time_cost},p={_hasher.parallelism}${'A' * 22}${'A' * 43}"
+_NOBODYS_HASH = f"$argon2id$v=19$m={_MEMORY_KIB},t={_TIME},p={_LANES}${'A' * 22}${'A' * 43}"
 
 
 class Role(StrEnum):
@@ -201,7 +202,8 @@ def add_token(session: Session, name: str, role: Role) -> SecretStr:
 
 
 def revoke_token(session: Session, name: str) -> None:
-    """Afterwards the token opens nothing, and its name is free. Raises `UserError` when none in use has it."""
+    """Afterwards the token opens nothing, and its name is free. Raises `UserError` for one that is not in
+    use."""
     in_use = update(ApiToken).where(ApiToken.name == name, ApiToken.revoked_at.is_(None))
     revoked = session.execute(in_use.values(revoked_at=utc_now()).returning(ApiToken.id)).all()
     if not revoked:
@@ -227,5 +229,5 @@ def _hash_of(token: str) -> str:
 
 
 def _inserted(session: Session, model: type[Base], row: dict[str, Any]) -> bool:
-    statement = insert(model).values(row).on_conflict_do_nothing().returning(literal_column("true"))
-    return bool(session.execute(statement).all())
+    statement = insert(model).values(row).on_conflict_do_nothing()
+    return bool(session.execute(statement.returning(table_of(model).c.id)).all())

@@ -3,10 +3,10 @@
 Three ways lead in. On a loopback address, while there is no user, whoever is on this machine may do
 everything (`LOCAL`). Else a person logs in and has a session, and a program shows a token.
 
-A change (any method but GET, HEAD and OPTIONS) must come from a page of ours, or with a token. That is told by
-what browsers say of themselves and no page can make them unsay: `Sec-Fetch-Site`, or else `Origin`, or else
-`Referer`. A change with none of these is refused, so a browser that sends none can change nothing, and
-there is no form that has to carry a secret of its own, or can forget to.
+A change (any method but GET, HEAD and OPTIONS) must come from a page of ours, or with a token. Browsers
+themselves tell where it comes from, and no page can make them tell otherwise: by `Sec-Fetch-Site`, or else
+`Origin`, or else `Referer`. A change with none of these is refused, so a browser that sends none can change
+nothing, and there is no form that has to carry a secret of its own, or can forget to.
 """
 
 from dataclasses import dataclass
@@ -53,12 +53,14 @@ class Principal:
 
 LOCAL = Principal("local", Role.OPERATOR, "local")
 
+_CHALLENGE = {"WWW-Authenticate": "Bearer"}
+
 
 def viewer(request: Request) -> Principal:
     """Whoever makes the request, for a route that shows something."""
     principal: Principal | None = request.state.principal
     if principal is None:
-        raise Refused(401, "Log in to see this.")
+        raise Refused(401, "This needs a login or a token.", _CHALLENGE)
     return principal
 
 
@@ -151,8 +153,8 @@ class AccessMiddleware:
             )
             raise Refused(
                 403,
-                "This change does not come from a page of this dashboard: make it there, or show an API token "
-                "(`accession tokens add`).",
+                "This change does not come from a page of this dashboard: make it there, or with a token "
+                "of `accession tokens add`.",
             )
         if path in _OPEN or path.startswith(_OPEN_FOLDER):
             return _Entrance(None)
@@ -172,9 +174,6 @@ class AccessMiddleware:
                 _refuse_strangers(request)
                 return _Entrance(LOCAL)
             return _of_session(session, request)
-
-
-_CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
 def _of_token(session: Session, token: SecretStr) -> Principal:
