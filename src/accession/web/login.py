@@ -1,5 +1,6 @@
 """The way in and the way out: a page with a name and a password, and the end of a session."""
 
+import math
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -49,7 +50,7 @@ async def log_in(request: Request) -> Response:
         return answer
     if begun == 0:
         return _page(request, 401, next=next_path, name=name, error=WRONG)
-    error = f"There were too many failed logins: try again in {begun // 60 + 1} minutes."
+    error = f"There were too many failed logins: try again in {math.ceil(begun / 60)} min."
     headers = {"Retry-After": str(begun)}
     return _page(request, 429, headers, next=next_path, name=name, error=error)
 
