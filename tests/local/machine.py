@@ -1,4 +1,4 @@
-"""What the tests of this folder share: homes, patience, ports, programs of other processes and other users."""
+"""What the tests of this folder share: homes, patience, ports, programs of others."""
 
 import os
 import pwd

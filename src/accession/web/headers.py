@@ -19,6 +19,8 @@ _HEADERS = {
 _NOT_KEPT = "no-store"
 _KEPT_FOR_A_DAY = "public, max-age=86400"
 _TLS_FOR_A_YEAR = "max-age=31536000"
+# The server closes the connection on which an error rose.
+_FAILED = Refused(500, "This failed, and the log says why.", {"Connection": "close"})
 
 
 class SecurityHeaders:
@@ -46,8 +48,7 @@ class SecurityHeaders:
         except Exception:
             if not has_begun:
                 # Else Starlette would, outside of every middleware.
-                answer = refusal(Request(scope), Refused(500, "This failed, and the log says why."))
-                await answer(scope, receive, send_with_headers)
+                await refusal(Request(scope), _FAILED)(scope, receive, send_with_headers)
             raise
 
 
