@@ -59,6 +59,8 @@ def served(servers: ServerUrls, session: Session, ann: str, redis: Redis, tmp_pa
             client.cookies.clear()
             for shown in (token, WRONG_TOKEN):
                 answers.append(client.get("/nowhere", headers={"Authorization": f"Bearer {shown}"}))
+            by_tls = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"}
+            answers.append(client.get("/login", headers=by_tls))
         arguments = Path(f"/proc/{web.pid}/cmdline").read_text()
         web.terminate()
         log, _ = web.communicate()
@@ -75,7 +77,7 @@ def served(servers: ServerUrls, session: Session, ann: str, redis: Redis, tmp_pa
 def test_neither_log_nor_process_list_nor_database_nor_broker_tells_one(
     served: Served, session: Session, redis: Redis
 ) -> None:
-    assert [answer.status_code for answer in served.answers] == [401, 401, 303, 303, 500, 404, 401]
+    assert [answer.status_code for answer in served.answers] == [401, 401, 303, 303, 500, 404, 401, 200]
     for said in ("a login has failed", "a user has logged in", "Traceback", "'king' is not a valid Role"):
         assert said in served.log, served.log
     session.rollback()
@@ -95,3 +97,8 @@ def test_what_is_served_has_its_headers_and_not_the_servers_name(served: Served)
     for answer in served.answers:
         assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
         assert "server" not in answer.headers
+
+
+def test_a_proxy_on_this_machine_is_believed_that_it_was_asked_by_tls(served: Served) -> None:
+    told = [answer.headers.get("strict-transport-security") for answer in served.answers]
+    assert told == [None] * 7 + ["max-age=31536000"]
