@@ -94,12 +94,12 @@ def _answer_refused(request: Request, error: Exception) -> Response:
 
 
 def _answer_away(request: Request, error: Exception) -> Response:
-    log.warning("a request met a server that is away", reason=type(error).__name__)
     return refusal(request, _servers_away(error))
 
 
 def _servers_away(error: Exception) -> Refused:
     part = "broker" if isinstance(error, RedisError) else "database"
+    log.warning("a request met a server that is away", part=part)
     return Refused(503, f"The {part} does not answer: see `accession doctor`.", {"Retry-After": "10"})
 
 
