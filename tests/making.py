@@ -52,10 +52,13 @@ from accession.catalog.records import (
     keep_rejected,
     store_purchase_records,
 )
+from accession.catalog.users import Role as UserRole
+from accession.catalog.users import add_token, add_user
 from accession.database import engine, make_engine
 
 SOURCE = "Bibliotheca"
 ACCOUNT_KEY = "alder-account-key"
+PASSWORD = "correct horse battery"
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 NEWEST_SCHEMA = max(
     path.name[:4] for path in (Path(schema.__file__).parent / "migrations" / "versions").glob("0*.py")
@@ -114,6 +117,8 @@ def put_something_everywhere(engine: Engine) -> None:
         note_looked_up(session, run, ["abc"])
         record_page(run, Counters(), since=None, next_cursor={"offset": 51})
         note_retry(run, "The vendor is away.", retry=1)
+        add_user(session, "ann", SecretStr(PASSWORD), UserRole.OPERATOR)
+        add_token(session, "script", UserRole.VIEWER)
         session.commit()
 
 

@@ -25,6 +25,7 @@ from tests.making import scratch_database
 from tests.vendor import Vendor
 
 CATALOGUE = Base.metadata.tables.keys() - {
+    "api_tokens",
     "collections",
     "looked_up_titles",
     "run_retries",
@@ -32,6 +33,7 @@ CATALOGUE = Base.metadata.tables.keys() - {
     "runs",
     "swept_batches",
     "timestamps",
+    "users",
 }
 
 

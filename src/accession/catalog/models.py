@@ -587,3 +587,39 @@ class SweptBatch(Base):
     after_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     identifier_ids: Mapped[list[int]]
     swept_at: Mapped[datetime]
+
+
+class User(Base):
+    """Someone who may log in to the dashboard. A session is begun with the `session_key` of its time, and
+    ends when that is renewed."""
+
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    password_hash: Mapped[str]
+    role: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    session_key: Mapped[str]
+
+
+class ApiToken(Base):
+    """What a program shows to use the API, as a hash; kept when it is revoked."""
+
+    __tablename__ = "api_tokens"
+    __table_args__ = (
+        Index(
+            "uq_api_tokens_name_in_use",
+            "name",
+            unique=True,
+            postgresql_where=text("revoked_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    token_hash: Mapped[str] = mapped_column(unique=True)
+    role: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]

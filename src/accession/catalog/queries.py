@@ -556,8 +556,9 @@ def _count(session: Session, table: Table, *where: ColumnElement[bool]) -> int:
     return session.scalar(select(func.count()).select_from(table).where(*where)) or 0
 
 
-# What the library holds; ledger, checkpoints and accounts are written by every run.
-_KEPT_BY_RUNS = (
+# Ledger, checkpoints and accounts, and who may use all this; the others say what the library holds.
+_BESIDE_THE_CATALOGUE = (
+    "api_tokens",
     "collections",
     "looked_up_titles",
     "run_retries",
@@ -565,5 +566,8 @@ _KEPT_BY_RUNS = (
     "runs",
     "swept_batches",
     "timestamps",
+    "users",
 )
-_CATALOGUE_TABLES = [table for name, table in Base.metadata.tables.items() if name not in _KEPT_BY_RUNS]
+_CATALOGUE_TABLES = [
+    table for name, table in Base.metadata.tables.items() if name not in _BESIDE_THE_CATALOGUE
+]

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from accession.catalog import schema
 from accession.catalog.ledger import active_runs
-from accession.cli.attach import attach, attached_servers
+from accession.cli.attach import attach, attached_servers, catalogue
 from accession.cli.care import care_checks
 from accession.cli.checks import Check, part_checks, run_checks
 from accession.cli.output import console, counted, print_json
@@ -21,6 +21,7 @@ from accession.local.embedded import port_is_free
 from accession.local.home import prepare_home
 from accession.local.supervisor import ChildSpec, Supervisor, detach, programs, stop_running
 from accession.settings import Settings, get_settings
+from accession.web.loopback import refuse_open_house
 from accession.web.server import listen, serve
 
 db = typer.Typer(no_args_is_help=True, help="The database's schema.")
@@ -95,13 +96,18 @@ def _sandbox_child(titles: int, port: int, activity: int) -> ChildSpec:
 def _prepare(port: int | None) -> None:
     """Before any child starts: the schema, and a word on the work that a crash has interrupted.
 
-    Raises `UserError` when the port is taken that the sandbox is to have.
+    Raises `UserError` when the port is taken that the sandbox is to have, and when the dashboard would be
+    open to other machines.
     """
     if port is not None and not port_is_free(port):
         raise UserError(f"The sandbox vendor's port {port} is taken: choose another with --sandbox-port.")
-    broker_is_ours = get_settings().redis_url is None
+    settings = get_settings()
+    broker_is_ours = settings.redis_url is None
     attach()
     schema.upgrade(engine())
+    if settings.web_port:
+        with transaction() as session:
+            refuse_open_house(session, settings.web_host)
     if broker_is_ours:
         with transaction() as session:
             interrupted = len(active_runs(session))
@@ -164,8 +170,9 @@ def beat() -> None:
 
 def web() -> None:
     """Serve the dashboard and the API, as `accession up` does."""
-    attached_servers()
     settings = get_settings()
+    with catalogue() as session:
+        refuse_open_house(session, settings.web_host)
     serve(settings.web_host, settings.web_port)
 
 

@@ -1,10 +1,9 @@
-"""What goes wrong, told as RFC 9457 has it: `application/problem+json`."""
+"""What goes wrong, as whoever asked is told: a status and a sentence, for programs as RFC 9457 has it."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from kombu.exceptions import OperationalError as BrokerError
@@ -19,6 +18,8 @@ from accession.harmless import harmless
 
 MEDIA_TYPE = "application/problem+json"
 
+_LATER = {"Retry-After": "10"}
+
 
 class Problem(BaseModel):
     """Why a request was not done."""
@@ -29,34 +30,54 @@ class Problem(BaseModel):
     detail: str = Field(description="What happened, to what, and what to do next.")
 
 
-def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """An answer that tells of a problem."""
-    told = Problem(title=HTTPStatus(status).phrase, status=status, detail=harmless(detail))
-    return JSONResponse(
-        told.model_dump(), status, headers=dict(headers) if headers else None, media_type=MEDIA_TYPE
-    )
+class Refused(Exception):
+    """A request that is not granted."""
+
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        """`detail` is the sentence that says why, and what to do."""
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = dict(headers or {})
 
 
-def as_problem(error: Exception) -> tuple[int, str, Mapping[str, str] | None] | None:
-    """The status, the sentence and the headers that tell of an error; None for one that is a bug of ours."""
+BUG = Refused(500, "Something went wrong in Accession: its log says what.", {"Connection": "close"})
+"""What is told of an error that nobody foresaw. The server closes the connection on which one rose."""
+
+FORESEEN: tuple[type[Exception], ...] = (
+    Refused,
+    UserError,
+    RemoteIntegrationException,
+    OperationalError,
+    RedisError,
+    BrokerError,
+    RequestValidationError,
+    HTTPException,
+)
+
+
+def refused_by(error: Exception) -> Refused:
+    """What to tell of an error; `BUG` of one that is none of `FORESEEN`."""
     match error:
+        case Refused():
+            return error
         case NotFound():
-            return HTTPStatus.NOT_FOUND, str(error), None
+            return Refused(404, str(error))
         case Unusable():
-            return HTTPStatus.UNPROCESSABLE_ENTITY, str(error), None
+            return Refused(422, str(error))
         case UserError():
-            return HTTPStatus.CONFLICT, str(error), None
+            return Refused(409, str(error))
         case RemoteIntegrationException():
-            return HTTPStatus.BAD_GATEWAY, str(error), None
+            return Refused(502, str(error))
         case OperationalError():
-            return HTTPStatus.SERVICE_UNAVAILABLE, "The database does not answer: see that it runs.", None
+            return Refused(503, "The database does not answer: see `accession doctor`.", _LATER)
         case RedisError() | BrokerError():
-            return HTTPStatus.SERVICE_UNAVAILABLE, "The broker does not answer: see that it runs.", None
+            return Refused(503, "The broker does not answer: see `accession doctor`.", _LATER)
         case RequestValidationError():
-            return HTTPStatus.UNPROCESSABLE_ENTITY, _first_fault(error), None
+            return Refused(422, _first_fault(error))
         case HTTPException():
-            return error.status_code, error.detail, error.headers
-    return None
+            return Refused(error.status_code, error.detail, error.headers)
+    return BUG
 
 
 def _first_fault(error: RequestValidationError) -> str:
@@ -65,14 +86,9 @@ def _first_fault(error: RequestValidationError) -> str:
     return f"{place} cannot be used: {fault['msg'].removeprefix('Value error, ')}."
 
 
-async def answer_problem(_: Request, error: Exception) -> JSONResponse:
-    """The answer to a request for data that ended with an error."""
-    told = as_problem(error)
-    if told is None:
-        # The server logs it once it has risen.
-        told = (
-            HTTPStatus.INTERNAL_SERVER_ERROR,
-            "Something went wrong in Accession: its log says what.",
-            None,
-        )
-    return problem(*told)
+def problem(refused: Refused) -> JSONResponse:
+    """The answer for a program."""
+    told = Problem(
+        title=HTTPStatus(refused.status).phrase, status=refused.status, detail=harmless(refused.detail)
+    )
+    return JSONResponse(told.model_dump(), refused.status, refused.headers, media_type=MEDIA_TYPE)

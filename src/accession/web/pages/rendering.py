@@ -1,6 +1,5 @@
-"""From what is shown to HTML: templates, the words that they use, and answers that a browser keeps."""
+"""From what is shown to HTML: templates, and the words that they use."""
 
-import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 from http import HTTPStatus
@@ -76,7 +75,7 @@ _environment.globals |= {"bars": bars, "line": line, "sparkline": sparkline, "ve
 
 
 def render(request: Request, template: str, *, status: int = HTTPStatus.OK, **shown: Any) -> Response:
-    """The page, or that the browser has it already; a message that was left for it is shown once."""
+    """The page; a message that was left for it is shown once."""
     message = request.cookies.get(_MESSAGE_COOKIE)
     html = _environment.get_template(template).render(
         request=request,
@@ -84,10 +83,7 @@ def render(request: Request, template: str, *, status: int = HTTPStatus.OK, **sh
         message=unquote(message) if message else None,
         **shown,
     )
-    etag = f'"{hashlib.sha256(html.encode()).hexdigest()[:32]}"'
-    if status == HTTPStatus.OK and request.headers.get("if-none-match") == etag:
-        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": etag})
-    answer = HTMLResponse(html, status, headers={"ETag": etag})
+    answer = HTMLResponse(html, status)
     if message:
         answer.delete_cookie(_MESSAGE_COOKIE, samesite="lax", httponly=True)
     return answer
