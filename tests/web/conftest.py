@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from pydantic import SecretStr
 from redis import Redis
 from sqlalchemy.orm import Session
@@ -119,6 +119,7 @@ def with_something_to_use(app: FastAPI) -> FastAPI:
     broken: Callable[[], None] = _break
     for path in ("/broken", "/api/v1/broken"):
         app.add_api_route(path, broken, methods=["GET"])
+    app.add_api_route("/picture", _picture, methods=["GET"])
     app.add_api_route("/healthz", _is_alive, methods=["GET"])
     app.add_api_route("/static/app.css", _is_alive, methods=["GET"])
     return app
@@ -134,6 +135,10 @@ def _change(principal: Operator) -> dict[str, str]:
 
 def _break() -> None:
     raise RuntimeError("a bug")
+
+
+def _picture(_: Viewer) -> Response:
+    return Response(b"", headers={"Cache-Control": "private, max-age=60"})
 
 
 def _is_alive() -> str:

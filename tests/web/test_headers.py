@@ -59,6 +59,10 @@ def test_pictures_styles_and_scripts_may_be_kept_for_a_day(browser: Browser) -> 
     assert told(browser, "GET", "/static/app.css", 200) == ALWAYS | {"cache-control": "public, max-age=86400"}
 
 
+def test_a_route_may_say_itself_how_long_its_answer_is_kept(browser: Browser) -> None:
+    assert told(browser, "GET", "/picture", 200) == ALWAYS | {"cache-control": "private, max-age=60"}
+
+
 @pytest.mark.parametrize(
     ("url", "said"), [("https://accession.example", "max-age=31536000"), ("http://accession.example", None)]
 )

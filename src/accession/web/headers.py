@@ -55,6 +55,7 @@ def _add_headers(scope: Scope, message: Message) -> None:
     headers = MutableHeaders(scope=message)
     headers.update(_HEADERS)
     is_asset = scope["path"].startswith("/static/") and message["status"] < 400
+    # A route may choose for itself, as one of pictures does.
     headers.setdefault("Cache-Control", _KEPT_FOR_A_DAY if is_asset else _NOT_KEPT)
     if scope["scheme"] == "https":
         headers["Strict-Transport-Security"] = _TLS_FOR_A_YEAR
