@@ -15,7 +15,6 @@ from sqlalchemy.orm import Session
 from accession.catalog.users import Role, add_token, add_user
 from accession.settings import get_settings, use_settings
 from accession.web.access import Operator, Viewer
-from accession.web.app import create_app
 from tests.making import PASSWORD
 
 HERE = "http://127.0.0.1:8642"
@@ -67,6 +66,9 @@ def browser_on(database: None, redis: Redis) -> Iterator[Open]:
     before = get_settings()
 
     def open_(*, host: str = "127.0.0.1", **options: Any) -> Browser:
+        # It imports the Celery app, which can only be imported once the broker is known.
+        from accession.web.app import create_app
+
         use_settings(before.model_copy(update={"web_host": host}))
         return Browser(with_something_to_use(create_app()), **options)
 
@@ -114,14 +116,14 @@ def make_token(session: Session, name: str = "script", role: Role = Role.OPERATO
 def with_something_to_use(app: FastAPI) -> FastAPI:
     """The app with a page and an API that say who asks, one deed of each, and a bug."""
     for path in ("/who", "/api/v1/who"):
-        app.add_api_route(path, _show, methods=["GET"])
-        app.add_api_route(path, _change, methods=["POST", "PUT", "PATCH", "DELETE"])
+        app.add_api_route(path, _show, methods=["GET"], include_in_schema=False)
+        app.add_api_route(path, _change, methods=["POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
     broken: Callable[[], None] = _break
     for path in ("/broken", "/api/v1/broken"):
-        app.add_api_route(path, broken, methods=["GET"])
-    app.add_api_route("/picture", _picture, methods=["GET"])
-    app.add_api_route("/healthz", _is_alive, methods=["GET"])
-    app.add_api_route("/static/app.css", _is_alive, methods=["GET"])
+        app.add_api_route(path, broken, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/picture", _picture, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/healthz", _is_alive, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/static/app.css", _is_alive, methods=["GET"], include_in_schema=False)
     return app
 
 

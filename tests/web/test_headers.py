@@ -74,7 +74,7 @@ def test_behind_tls_the_browser_is_told_to_stay_there(
 
 
 def test_a_bug_is_told_in_the_form_that_whoever_asks_can_read(browser: Browser, session: Session) -> None:
-    sentence = "This failed, and the log says why."
+    sentence = "Something went wrong in Accession: its log says what."
     page = browser.get("/broken")
     assert page.headers["content-type"].startswith("text/html")
     assert sentence in page.text

@@ -11,6 +11,8 @@ from accession.web.problems import MEDIA_TYPE, Problem
 Item = TypeVar("Item")
 
 LARGEST_ID = 2**31 - 1
+# The database stores and finds text without it.
+NO_NUL = r"^[^\x00]*$"
 
 Limit = Annotated[int, Query(ge=1, le=200, description="At most this many.")]
 Id = Annotated[int, Path(ge=1, le=LARGEST_ID)]

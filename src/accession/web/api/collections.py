@@ -18,11 +18,11 @@ from accession.database import transaction
 from accession.imports.vendor import account_of, add_account, change_account, try_account
 from accession.tasks.workflows import start_workflow
 from accession.web.access import Operator, Viewer
-from accession.web.api.answers import Id, Started, problems, started
+from accession.web.api.answers import NO_NUL, Id, Started, problems, started
 
 router = APIRouter(prefix="/collections", tags=["collections"])
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=NO_NUL)]
 Key = Annotated[SecretStr, Field(min_length=1, max_length=500, description="Stored encrypted, never shown.")]
 
 

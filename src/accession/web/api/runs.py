@@ -14,7 +14,7 @@ from accession.catalog.queries import RunView, StatusView, run_view, run_views, 
 from accession.database import transaction
 from accession.tasks.workflows import start_workflow
 from accession.web.access import Operator, Viewer
-from accession.web.api.answers import CollectionId, Id, Limit, Page, Started, problems, started
+from accession.web.api.answers import LARGEST_ID, CollectionId, Id, Limit, Page, Started, problems, started
 from accession.web.api.collections import NewImport
 from accession.web.lists import name_of
 
@@ -43,7 +43,9 @@ def list_runs(
     collection: CollectionId = None,
     workflow: Workflow | None = None,
     state: RunState | None = None,
-    cursor: Annotated[int | None, Query(ge=1, description="`next` of the page before.")] = None,
+    cursor: Annotated[
+        int | None, Query(ge=1, le=LARGEST_ID, description="`next` of the page before.")
+    ] = None,
     limit: Limit = 50,
 ) -> Page[RunView]:
     """Runs, newest first."""

@@ -13,12 +13,14 @@ from accession.catalog.search import TitleFilter, find_titles
 from accession.database import transaction
 from accession.errors import NotFound
 from accession.web.access import Viewer
-from accession.web.api.answers import CollectionId, Id, Limit, Page, problems
+from accession.web.api.answers import NO_NUL, CollectionId, Id, Limit, Page, problems
 from accession.web.lists import name_of
 
 router = APIRouter(prefix="/titles", tags=["titles"])
 
-Identifier = Annotated[str, Path(min_length=1, max_length=100, description="The vendor's id of the title.")]
+Identifier = Annotated[
+    str, Path(min_length=1, max_length=100, pattern=NO_NUL, description="The vendor's id of the title.")
+]
 Availability = Literal["available", "waiting", "gone"]
 
 
@@ -33,18 +35,25 @@ class FoundTitles(Page[TitleView]):
 def search_titles(
     _: Viewer,
     text: Annotated[
-        str, Query(max_length=200, description="Words of title or author, an ISBN, or the vendor's id.")
+        str,
+        Query(
+            max_length=200,
+            pattern=NO_NUL,
+            description="Words of title or author, an ISBN, or the vendor's id.",
+        ),
     ] = "",
     collection: CollectionId = None,
-    format: Annotated[str | None, Query(max_length=50)] = None,  # noqa: A002 - the word of the catalogue
-    language: Annotated[str | None, Query(max_length=50)] = None,
+    format: Annotated[str | None, Query(max_length=50, pattern=NO_NUL)] = None,  # noqa: A002 - the word of the catalogue
+    language: Annotated[str | None, Query(max_length=50, pattern=NO_NUL)] = None,
     availability: Annotated[
         Availability | None,
         Query(description="A copy is free; none is free; or the collection has none any more."),
     ] = None,
     purchased_from: date | None = None,
     purchased_until: date | None = None,
-    cursor: Annotated[str | None, Query(max_length=200, description="`next` of the page before.")] = None,
+    cursor: Annotated[
+        str | None, Query(max_length=200, pattern=NO_NUL, description="`next` of the page before.")
+    ] = None,
     limit: Limit = 50,
 ) -> FoundTitles:
     """Titles that match, best match first; without a text in the order of their first import."""

@@ -13,14 +13,14 @@ from accession.catalog.search import TitleFilter, find_titles, title_facets
 from accession.database import transaction
 from accession.errors import NotFound
 from accession.web.access import Viewer
-from accession.web.api.answers import Id
+from accession.web.api.answers import NO_NUL, Id
 from accession.web.api.titles import Availability, Identifier
 from accession.web.lists import Chosen, chosen, name_of
 from accession.web.pages.rendering import query_of, render
 
 router = APIRouter(prefix="/titles", include_in_schema=False)
 
-Word = Annotated[str, Query(max_length=200)]
+Word = Annotated[str, Query(max_length=200, pattern=NO_NUL)]
 Day = Annotated[date | str, Query(max_length=10)]
 
 
