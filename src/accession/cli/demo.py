@@ -107,7 +107,8 @@ def _running(titles: int, *, keep: bool) -> Iterator[str]:
     home = get_settings().home if _servers_are_given() else Path(tempfile.mkdtemp(prefix="accession-demo-"))
     os.environ["ACCESSION_HOME"] = str(home)
     use_settings(None)
-    port = free_port()
+    port, web_port = free_port(), free_port()
+    os.environ["ACCESSION_WEB_PORT"] = str(web_port)
     console.print(f"Starting Accession in {home} ...", soft_wrap=True, highlight=False)
     up = ["up", "--sandbox", str(titles), "--sandbox-port", str(port), "--sandbox-activity", str(_USUAL)]
     kept = False
@@ -116,6 +117,7 @@ def _running(titles: int, *, keep: bool) -> Iterator[str]:
     try:
         detach([sys.executable, "-m", "accession", *up], home)
         attach()
+        console.print(f"Watch it in a browser: http://127.0.0.1:{web_port}", soft_wrap=True, highlight=False)
         vendor = f"http://127.0.0.1:{port}"
         _wait_for(vendor)
         yield vendor

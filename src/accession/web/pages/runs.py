@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
@@ -30,8 +30,8 @@ def list_runs(
     request: Request,
     _: Viewer,
     collection: Chosen = "",
-    workflow: Annotated[Workflow | str, Query(max_length=20)] = "",
-    state: Annotated[RunState | str, Query(max_length=20)] = "",
+    workflow: Annotated[Workflow | Literal[""], Query()] = "",
+    state: Annotated[RunState | Literal[""], Query()] = "",
     before: Annotated[int | None, Query(ge=1, le=LARGEST_ID)] = None,
 ) -> Response:
     """Runs, newest first."""

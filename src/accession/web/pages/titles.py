@@ -1,7 +1,7 @@
 """The catalogue: searched, and title by title."""
 
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
@@ -21,7 +21,7 @@ from accession.web.pages.rendering import query_of, render
 router = APIRouter(prefix="/titles", include_in_schema=False)
 
 Word = Annotated[str, Query(max_length=200, pattern=NO_NUL)]
-Day = Annotated[date | str, Query(max_length=10)]
+Day = Annotated[date | Literal[""], Query()]
 
 
 @router.get("")
@@ -32,7 +32,7 @@ def search(
     collection: Chosen = "",
     format: Word = "",  # noqa: A002 - the word of the catalogue
     language: Word = "",
-    availability: Annotated[Availability | str, Query(max_length=20)] = "",
+    availability: Annotated[Availability | Literal[""], Query()] = "",
     purchased_from: Day = "",
     purchased_until: Day = "",
     cursor: Word = "",
@@ -55,8 +55,8 @@ def search(
             format=format or None,
             language=language or None,
             availability=availability or None,
-            purchased_from=_day(purchased_from),
-            purchased_until=_day(purchased_until),
+            purchased_from=purchased_from or None,
+            purchased_until=purchased_until or None,
         )
         in_use = collections_in_use(session)
         return render(
@@ -68,10 +68,6 @@ def search(
             ids={found.name: found.id for found in in_use},
             filters=said,
         )
-
-
-def _day(said: date | str) -> date | None:
-    return said if isinstance(said, date) else None
 
 
 @router.get("/{identifier}/collections/{collection_id}")
