@@ -3,16 +3,18 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from accession.bibliotheca.client import Account, BibliothecaAPI
+from accession.bibliotheca.client import Account, BibliothecaAPI, CountRequest, count_nothing
 from accession.catalog.keys import account_key_of
 from accession.catalog.models import Collection
 from accession.settings import get_settings
 
 
 def api_for(
-    collection: Collection, turn: Callable[[], AbstractContextManager[object]] = nullcontext
+    collection: Collection,
+    turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+    count: CountRequest = count_nothing,
 ) -> BibliothecaAPI:
-    """The vendor as this collection may ask it, each request in its `turn`.
+    """The vendor as this collection may ask it, each request in its `turn`, and counted.
 
     Raises `UserError` when the account key cannot be decrypted or the base URL is not to be used.
     """
@@ -23,4 +25,5 @@ def api_for(
         account_key=account_key_of(collection),
         base_url=collection.base_url,
     )
-    return BibliothecaAPI(account, timeout_seconds=get_settings().vendor_timeout_seconds, turn=turn)
+    timeout_seconds = get_settings().vendor_timeout_seconds
+    return BibliothecaAPI(account, timeout_seconds=timeout_seconds, turn=turn, count=count)
