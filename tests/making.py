@@ -33,6 +33,7 @@ from accession.catalog.data import (
     TitleData,
 )
 from accession.catalog.ledger import (
+    Counters,
     Workflow,
     find_run,
     note_looked_up,
@@ -40,7 +41,7 @@ from accession.catalog.ledger import (
     open_run,
     timestamp,
 )
-from accession.catalog.models import Collection, LicensePool
+from accession.catalog.models import Collection, LicensePool, RunTotals
 from accession.catalog.records import (
     PurchaseDate,
     Rejection,
@@ -104,6 +105,9 @@ def put_something_everywhere(engine: Engine) -> None:
         timestamp(session, collection, Workflow.PURCHASES)
         open_run(session, collection.id, Workflow.PURCHASES, "task", {"offset": 1})
         note_looked_up(session, find_run(session, "task"), ["abc"])
+        session.add(
+            RunTotals(workflow=Workflow.PURCHASES, **vars(Counters(records_fetched=1, records_stored=1)))
+        )
         session.commit()
 
 

@@ -27,6 +27,7 @@ from tests.vendor import Vendor
 CATALOGUE = Base.metadata.tables.keys() - {
     "collections",
     "looked_up_titles",
+    "run_totals",
     "runs",
     "swept_batches",
     "timestamps",

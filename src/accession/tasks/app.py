@@ -94,13 +94,17 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         # closed, and fail with an AttributeError.
         "task_publish_retry": False,
         "beat_schedule": _schedule(),
+        "beat_scheduler": "accession.tasks.beat:Scheduler",
+        # Each look at the schedule is a sign of life.
+        "beat_max_loop_interval": 10,
     }
 
 
 app = Celery(
     "accession",
     include=[
-        f"accession.tasks.{name}" for name in ("purchases", "events", "circulation", "apply", "recovery")
+        f"accession.tasks.{name}"
+        for name in ("purchases", "events", "circulation", "apply", "recovery", "heartbeats")
     ],
 )
 app.conf.update(_configuration(get_settings()))
