@@ -47,6 +47,13 @@ class Heartbeats:
         """Whether what is due may not be sent."""
         return self.beat_silent_seconds is None or self.beat_silent_seconds > BEAT_OVERDUE_SECONDS
 
+    @property
+    def beat_in_words(self) -> str:
+        """What to tell a person of beat."""
+        if self.beat_silent_seconds is None:
+            return "it has never looked at its schedule"
+        return f"it looked at its schedule {self.beat_silent_seconds} seconds ago"
+
 
 def read_heartbeats() -> Heartbeats:
     """Who is there. Raises `RedisError` when the broker does not answer."""
