@@ -193,7 +193,7 @@ def test_beat_is_overdue_when_it_has_not_looked_for_a_minute(
 
 
 def test_a_look_at_the_schedule_is_a_sign_of_life(broker: Broker, tmp_path: Path) -> None:
-    from accession.tasks.beat import Scheduler
+    from accession.tasks.alive import Scheduler
     from accession.tasks.heartbeats import read_heartbeats
 
     scheduler = Scheduler(app=broker.app, schedule_filename=str(tmp_path / "schedule"))

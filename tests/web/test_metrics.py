@@ -275,6 +275,17 @@ def test_a_database_that_takes_too_long_is_not_waited_for(
     assert value(scrape(client), "source_up", source="database") == 1
 
 
+def test_a_scrape_that_hangs_does_not_keep_others_waiting_for_long(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from accession.web import metrics
+
+    monkeypatch.setattr(metrics, "_TURN_SECONDS", 0.01)
+    with metrics._ONE_AT_A_TIME:
+        assert client.get("/metrics").status_code == 503
+    assert client.get("/metrics").status_code == 200
+
+
 def fill(session: Session, number: int) -> None:
     """So many collections, each with checkpoints, runs and rejected records."""
     collection = make_collection(session, "Library 0")

@@ -7,14 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
-from celery import bootsteps
 from redis.exceptions import RedisError
 
-from accession.tasks.app import app
 from accession.tasks.broker import quick_broker
 
+HEARTBEAT_SECONDS = 10
 BEAT_OVERDUE_SECONDS = 60
-_EVERY_SECONDS = 10
 _GONE_AFTER_SECONDS = 30
 
 _WORKERS = "heartbeats:workers"
@@ -77,28 +75,3 @@ def note_tick() -> None:
     """Beat has looked at its schedule; a broker that is away misses it."""
     with suppress(RedisError):
         quick_broker().eval(_NOTE_TICK, 1, _BEAT)
-
-
-class BeatsWhileConnected(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Has a worker give a sign of life every ten seconds while it takes messages."""
-
-    requires = ("celery.worker.consumer.tasks:Tasks",)
-
-    def __init__(self, consumer: Any, **options: Any) -> None:
-        super().__init__(consumer, **options)
-        self._repeated: Any = None
-
-    def start(self, consumer: Any) -> None:
-        """Once it is connected to the broker, at first or again."""
-        note_worker(consumer.hostname)
-        self._repeated = consumer.timer.call_repeatedly(_EVERY_SECONDS, note_worker, (consumer.hostname,))
-
-    def stop(self, consumer: Any) -> None:
-        """When it ends, or has lost the broker."""
-        if self._repeated is not None:
-            self._repeated.cancel()
-            self._repeated = None
-            forget_worker(consumer.hostname)
-
-
-app.steps["consumer"].add(BeatsWhileConnected)

@@ -1,5 +1,6 @@
 """Whether the process is alive, and whether the installation is ready: for probes, and open to everybody."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from accession.catalog.schema import refuse_newer, schema_state
 from accession.database import engine
 from accession.errors import UserError
 from accession.tasks.broker import quick_broker
+from accession.tasks.heartbeats import read_heartbeats
 
 log = structlog.get_logger(__name__)
 
@@ -98,9 +100,6 @@ def _broker() -> str:
 
 
 def _worker() -> str:
-    # Importing the tasks needs a broker to be configured.
-    from accession.tasks.heartbeats import read_heartbeats
-
     workers = read_heartbeats().workers
     if not workers:
         raise UserError("none was there in the last half minute: start one with `accession worker`")
@@ -108,8 +107,6 @@ def _worker() -> str:
 
 
 def _beat() -> str:
-    from accession.tasks.heartbeats import read_heartbeats
-
     found = read_heartbeats()
     if found.beat_is_overdue:
         raise UserError(f"{found.beat_in_words}: start it with `accession beat`")
@@ -131,9 +128,10 @@ async def alive() -> dict[str, str]:
 
 
 @router.get("/readyz")
-def ready(response: Response) -> dict[str, Any]:
+async def ready(response: Response) -> dict[str, Any]:
     """Whether all parts are there, with status 503 when one is not; each check with what it has found."""
-    findings = READINESS.findings()
+    # Not in the threads of the other routes, which may all be waiting for the server that hangs.
+    findings = await asyncio.to_thread(READINESS.findings)
     is_ready = all(found.ok for found in findings.values())
     response.status_code = 200 if is_ready else 503
     response.headers["Cache-Control"] = "no-store"

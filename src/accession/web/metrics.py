@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from platform import python_version
-from typing import TYPE_CHECKING
+from threading import Lock
 
 import structlog
 from fastapi import APIRouter, Request, Response
@@ -23,13 +23,14 @@ from accession.catalog.ledger import run_totals
 from accession.catalog.queries import StatusView, runs_at_work, status_views, unresolved_rejects
 from accession.clock import utc_now
 from accession.database import transaction
-
-if TYPE_CHECKING:
-    from accession.tasks.metrics import Latency
+from accession.tasks.heartbeats import read_heartbeats
+from accession.tasks.metrics import LATENCY_BUCKETS, Latency, queue_depths, read_counts
 
 log = structlog.get_logger(__name__)
 
 _DATABASE_MILLISECONDS = 5000
+_TURN_SECONDS = 5.0
+_ONE_AT_A_TIME = Lock()
 
 # Counter of the ledger to what it counts.
 _TOTALS = {
@@ -49,11 +50,17 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/metrics")
 def metrics(request: Request) -> Response:
-    """Every figure, in the text format or in OpenMetrics, whichever the client prefers."""
-    registry = CollectorRegistry()
-    registry.register(Figures())
-    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-    return Response(encode(registry), headers={"Content-Type": content_type})
+    """Every figure, in the text format or in OpenMetrics, whichever the client prefers; status 503 while
+    another scrape hangs: it costs one thread, however many come after it."""
+    if not _ONE_AT_A_TIME.acquire(timeout=_TURN_SECONDS):
+        return Response("Another scrape is under way.", 503)
+    try:
+        registry = CollectorRegistry()
+        registry.register(Figures())
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return Response(encode(registry), headers={"Content-Type": content_type})
+    finally:
+        _ONE_AT_A_TIME.release()
 
 
 class Figures(Collector):
@@ -122,10 +129,8 @@ def _of_each_workflow(views: Sequence[StatusView]) -> Iterator[Metric]:
 
 
 def _of_the_broker() -> list[Metric]:
-    # Importing the tasks needs a broker to be configured.
+    # Importing the app needs a broker to be configured.
     from accession.tasks.app import APPLY_QUEUE, DEFAULT_QUEUE
-    from accession.tasks.heartbeats import read_heartbeats
-    from accession.tasks.metrics import queue_depths, read_counts
 
     counts, here = read_counts(), read_heartbeats()
     depths = [
@@ -146,9 +151,7 @@ def _of_the_broker() -> list[Metric]:
     ]
 
 
-def _seconds_of_requests(latency: Mapping[Endpoint, "Latency"]) -> Metric:
-    from accession.tasks.metrics import LATENCY_BUCKETS
-
+def _seconds_of_requests(latency: Mapping[Endpoint, Latency]) -> Metric:
     family = HistogramMetricFamily(
         "accession_vendor_request_seconds",
         "Seconds that requests to the vendor took, without the wait for their turn",
