@@ -44,7 +44,7 @@ from accession.catalog.ledger import (
     record_page,
     timestamp,
 )
-from accession.catalog.models import Collection, LicensePool
+from accession.catalog.models import Collection, LicensePool, RunTotals
 from accession.catalog.records import (
     PurchaseDate,
     Rejection,
@@ -119,6 +119,9 @@ def put_something_everywhere(engine: Engine) -> None:
         note_retry(run, "The vendor is away.", retry=1)
         add_user(session, "ann", SecretStr(PASSWORD), UserRole.OPERATOR)
         add_token(session, "script", UserRole.VIEWER)
+        session.add(
+            RunTotals(workflow=Workflow.PURCHASES, **vars(Counters(records_fetched=1, records_stored=1)))
+        )
         session.commit()
 
 

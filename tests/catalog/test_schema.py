@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 
 from accession.catalog import schema
 from accession.catalog.counts import Counts
-from accession.catalog.ledger import Workflow, open_run, queue_runs
-from accession.catalog.models import ACTIVE_STATES, Base, Collection, Edition, LicensePool
+from accession.catalog.ledger import Counters, Workflow, open_run, queue_runs, run_totals
+from accession.catalog.models import ACTIVE_STATES, Base, Collection, Edition, LicensePool, RunTotals
 from accession.catalog.records import PurchaseDate, Rejection, keep_rejected
 from accession.errors import UserError
 from tests.making import (
@@ -248,6 +248,47 @@ def test_purchases_from_before_they_knew_their_collection_are_found_by_it(scratc
     schema.upgrade(scratch)
 
     assert rows_of(scratch, "purchase_records") == purchases
+
+
+def test_the_totals_begin_with_what_ended_runs_have_counted(scratch: Engine) -> None:
+    schema.upgrade(scratch)
+    schema.downgrade(scratch, "0003")
+    with Session(scratch) as session:
+        make_collection(session, "Alder Library")
+    with scratch.begin() as connection:
+        of_a_run = RUNS.replace("records_rejected", "records_stored, records_rejected").replace(
+            ":rejected", ":stored, :rejected"
+        )
+        runs = [
+            ("purchases", "succeeded", 60, 3),
+            ("purchases", "failed", 5, 5),
+            ("purchases", "running", 7, 0),
+            ("events", "interrupted", 94, 0),
+        ]
+        for number, (workflow, state, fetched, rejected) in enumerate(runs):
+            row = {"workflow": workflow, "state": state, "fetched": fetched, "rejected": rejected}
+            stored = {"task_id": f"task-{number}", "stored": fetched - rejected}
+            connection.execute(text(of_a_run), row | stored)
+
+    schema.upgrade(scratch)
+
+    with Session(scratch) as session:
+        ended = {row.workflow: row for row in session.scalars(select(RunTotals))}
+        assert {name: (row.pages, row.records_fetched) for name, row in ended.items()} == {
+            "purchases": (6, 65),
+            "events": (3, 94),
+        }
+        totals = run_totals(session)
+    assert totals[Workflow.PURCHASES] == Counters(
+        records_fetched=72,
+        records_stored=64,
+        records_rejected=8,
+        titles_new=21,
+        titles_changed=15,
+        repairs=3,
+        pages=9,
+    )
+    assert totals[Workflow.CIRCULATION] == Counters(pages=0)
 
 
 def test_two_programs_that_upgrade_at_once_take_turns(scratch: Engine) -> None:

@@ -30,6 +30,7 @@ CATALOGUE = Base.metadata.tables.keys() - {
     "looked_up_titles",
     "run_retries",
     "run_samples",
+    "run_totals",
     "runs",
     "swept_batches",
     "timestamps",

@@ -460,7 +460,12 @@ class RejectedRecord(Base):
     """
 
     __tablename__ = "rejected_records"
-    __table_args__ = (UniqueConstraint("collection_id", "purchased_on", "content_hash"),)
+    __table_args__ = (
+        UniqueConstraint("collection_id", "purchased_on", "content_hash"),
+        Index(
+            "ix_rejected_records_unresolved", "collection_id", postgresql_where=text("resolved_at IS NULL")
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
@@ -559,6 +564,21 @@ class Sample(Base):
     at: Mapped[datetime] = mapped_column(primary_key=True)
     pages: Mapped[int]
     records_fetched: Mapped[int]
+
+
+class RunTotals(Base):
+    """What all runs of a workflow that have ended have counted: it stays when their rows go."""
+
+    __tablename__ = "run_totals"
+
+    workflow: Mapped[str] = mapped_column(primary_key=True)
+    pages: Mapped[int] = mapped_column(BigInteger)
+    records_fetched: Mapped[int] = mapped_column(BigInteger)
+    records_stored: Mapped[int] = mapped_column(BigInteger)
+    records_rejected: Mapped[int] = mapped_column(BigInteger)
+    titles_new: Mapped[int] = mapped_column(BigInteger)
+    titles_changed: Mapped[int] = mapped_column(BigInteger)
+    repairs: Mapped[int] = mapped_column(BigInteger)
 
 
 class LookedUpTitle(Base):

@@ -369,6 +369,21 @@ def _reject_view(rejected: RejectedRecord, collection: str) -> RejectView:
     )
 
 
+def unresolved_rejects(session: Session) -> dict[str, int]:
+    """How many rejected records of each collection in use nobody has resolved."""
+    unresolved = RejectedRecord.resolved_at.is_(None) & (RejectedRecord.collection_id == Collection.id)
+    number = select(func.count()).where(unresolved).scalar_subquery()
+    query = select(Collection.name, number).where(Collection.marked_for_deletion_at.is_(None))
+    return dict(session.execute(query).all())
+
+
+def runs_at_work(session: Session) -> dict[Workflow, int]:
+    """How many runs of each workflow have begun and not ended."""
+    query = select(Run.workflow, func.count()).where(Run.state.in_(BEGUN_STATES)).group_by(Run.workflow)
+    found = dict(session.execute(query).all())
+    return {workflow: found.get(workflow.value, 0) for workflow in Workflow}
+
+
 def count_pending_applies(session: Session, collection_id: int) -> int:
     """How many of the collection's titles still have to be applied."""
     query = select(func.count()).select_from(ApplyOutbox).join(ApplyOutbox.license_pool)
@@ -563,6 +578,7 @@ _BESIDE_THE_CATALOGUE = (
     "looked_up_titles",
     "run_retries",
     "run_samples",
+    "run_totals",
     "runs",
     "swept_batches",
     "timestamps",

@@ -207,7 +207,7 @@ def doctor(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check home, key, servers, schema, workers, locks, checkpoints, metadata and runs.
+    """Check home, key, servers, schema, workers, beat, locks, checkpoints, metadata and runs.
 
     Exits with 1 when something is wrong and is not repaired.
     """

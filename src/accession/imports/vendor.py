@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
-from accession.bibliotheca.client import Account, BibliothecaAPI
+from accession.bibliotheca.client import Account, BibliothecaAPI, CountRequest, count_nothing
 from accession.catalog.collections import add_collection, set_account_key
 from accession.catalog.keys import account_key_of
 from accession.catalog.models import Collection
@@ -32,19 +32,24 @@ def account_of(collection: Collection) -> Account:
 
 
 def api_for(
-    collection: Collection, turn: Callable[[], AbstractContextManager[object]] = nullcontext
+    collection: Collection,
+    turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+    count: CountRequest = count_nothing,
 ) -> BibliothecaAPI:
-    """The vendor as this collection may ask it, each request in its `turn`.
+    """The vendor as this collection may ask it, each request in its `turn`, and counted.
 
     Raises what `account_of` raises.
     """
-    return _api(account_of(collection), turn)
+    return _api(account_of(collection), turn, count)
 
 
 def _api(
-    account: Account, turn: Callable[[], AbstractContextManager[object]] = nullcontext
+    account: Account,
+    turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+    count: CountRequest = count_nothing,
 ) -> BibliothecaAPI:
-    return BibliothecaAPI(account, timeout_seconds=get_settings().vendor_timeout_seconds, turn=turn)
+    timeout_seconds = get_settings().vendor_timeout_seconds
+    return BibliothecaAPI(account, timeout_seconds=timeout_seconds, turn=turn, count=count)
 
 
 def add_account(session: Session, account: Account) -> Collection:

@@ -5,12 +5,13 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
 from accession import __version__
-from accession.web import covers, login
+from accession.web import covers, health, login, metrics
 from accession.web.access import install_access
 from accession.web.api import router as api
 from accession.web.pages import collections, overview, rejects, runs, titles
+from accession.web.requestlog import RequestLog
 
-_PARTS = (api, login, overview, collections, runs, rejects, titles, covers)
+_PARTS = (api, login, overview, collections, runs, rejects, titles, covers, health, metrics)
 
 
 def create_app() -> FastAPI:
@@ -30,4 +31,6 @@ def create_app() -> FastAPI:
     app.mount("/static", StaticFiles(packages=[("accession.web", "static")]))
     app.add_middleware(GZipMiddleware, minimum_size=1000)
     install_access(app)
+    # The outermost: what is refused is logged, too.
+    app.add_middleware(RequestLog)
     return app
