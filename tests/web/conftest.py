@@ -122,8 +122,6 @@ def with_something_to_use(app: FastAPI) -> FastAPI:
     for path in ("/broken", "/api/v1/broken"):
         app.add_api_route(path, broken, methods=["GET"], include_in_schema=False)
     app.add_api_route("/picture", _picture, methods=["GET"], include_in_schema=False)
-    app.add_api_route("/healthz", _is_alive, methods=["GET"], include_in_schema=False)
-    app.add_api_route("/static/app.css", _is_alive, methods=["GET"], include_in_schema=False)
     return app
 
 
@@ -141,7 +139,3 @@ def _break() -> None:
 
 def _picture(_: Viewer) -> Response:
     return Response(b"", headers={"Cache-Control": "private, max-age=60"})
-
-
-def _is_alive() -> str:
-    return "alive"
