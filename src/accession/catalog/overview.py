@@ -41,7 +41,7 @@ class Standing(StrEnum):
     WORKING = "working"
     """A run is at work, or waits for a worker."""
     NEW = "new"
-    """It was added a while ago at most, and nothing has succeeded yet."""
+    """It was added not long ago, and nothing has succeeded yet."""
     WELL = "well"
 
 
@@ -185,6 +185,8 @@ def _standing(workflow: Workflow, state: str, success: datetime | None, added: d
 
 def _worst(workflows: tuple[WorkflowOverview, ...]) -> Standing:
     standings = {workflow.standing for workflow in workflows}
+    if Standing.WELL in standings:
+        standings.discard(Standing.NEW)
     return next(standing for standing in Standing if standing in standings)
 
 

@@ -29,7 +29,7 @@ def _rate(per_second: float) -> str:
     return f"{per_second:.1f}/s" if per_second < _SLOW else f"{per_second:,.0f}/s"
 
 
-def _duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
     """As "45 s", "3 min", "2 h 5 min", "4 d 2 h"."""
     if seconds is None:
         return ""
@@ -66,7 +66,7 @@ _environment = Environment(
 _environment.filters |= {
     "number": _number,
     "rate": _rate,
-    "duration": _duration,
+    "duration": duration,
     "moment": _moment,
     "shown": _shown,
     "zip": lambda first, second: list(zip(first, second, strict=True)),

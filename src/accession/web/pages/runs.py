@@ -1,6 +1,7 @@
 """What the workflows have done, run by run."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -18,7 +19,7 @@ from accession.web.access import Viewer
 from accession.web.api.answers import LARGEST_ID, Id
 from accession.web.lists import Chosen, chosen, name_of
 from accession.web.pages.charts import Point
-from accession.web.pages.rendering import query_of, render
+from accession.web.pages.rendering import duration, query_of, render
 
 router = APIRouter(prefix="/runs", include_in_schema=False)
 
@@ -68,12 +69,14 @@ def show_run(request: Request, _: Viewer, run_id: Id) -> Response:
             run=view,
             progress=progress_of(session, session.get_one(Run, run_id)),
             retries=run_retries(session, run_id),
-            rates=list(_rates(run_samples(session, run_id))),
+            rates=list(_rates(view.started_at, run_samples(session, run_id))),
         )
 
 
-def _rates(samples: Sequence[RunSample]) -> Iterator[Point]:
-    """Records a second between each two samples."""
-    for before, after in pairwise(samples):
+def _rates(started_at: datetime, samples: Sequence[RunSample]) -> Iterator[Point]:
+    """Records a second between each two samples, by how long after the start that was."""
+    for before, after in pairwise([RunSample(started_at, 0, 0), *samples]):
         seconds = (after.at - before.at).total_seconds()
-        yield Point(f"{after.at:%H:%M:%S}", (after.records_fetched - before.records_fetched) / seconds)
+        if seconds > 0:
+            records = after.records_fetched - before.records_fetched
+            yield Point(duration((after.at - started_at).total_seconds()), records / seconds)
