@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import expect
+from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
 from accession.catalog.models import RejectedRecord
 from accession.catalog.records import PurchaseDate, Rejection, keep_rejected
-from tests.making import NOON
+from accession.catalog.users import Role, add_user
+from tests.making import NOON, PASSWORD
 from tests.screens.conftest import Dashboard, Stock
 
 PAGES = [
@@ -105,3 +107,41 @@ def test_what_changes_is_shown_without_moving_what_the_eye_is_on(
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     expect(page.get_by_role("link", name="2 rejected records")).to_be_visible()
     expect(page.get_by_role("link", name="Alder Library", exact=True)).to_be_focused()
+
+
+def test_without_a_script_all_can_be_read_and_done(
+    session: Session, stock: Stock, visit: Callable[..., Dashboard], served: str
+) -> None:
+    dashboard = visit(served, java_script_enabled=False, viewport={"width": 390, "height": 844})
+    page = dashboard.open("/")
+    page.get_by_role("link", name="Rejected records", exact=True).click()
+    page.get_by_role("link", name="1", exact=True).click()
+    page.get_by_label("Note").fill("Taken back.")
+    page.get_by_role("button", name="Resolve").click()
+    expect(page.get_by_role("status")).to_have_text("The record is resolved.")
+    expect(page.locator("time").first).to_contain_text("UTC")
+
+
+def test_a_stranger_logs_in_and_a_viewer_is_offered_no_deeds(
+    session: Session, stock: Stock, visit: Callable[..., Dashboard], served: str
+) -> None:
+    add_user(session, "vic", SecretStr(PASSWORD), Role.VIEWER)
+    session.commit()
+    dashboard = visit(served)
+    page = dashboard.open("/collections/1")
+    dashboard.is_accessible()
+    page.get_by_label("Name").fill("vic")
+    page.get_by_label("Password").fill("not the password")
+    dashboard.expected = "401"
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("alert")).to_have_text("Name or password is wrong.")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Alder Library")
+    expect(page.get_by_role("button", name="Run purchases now")).to_have_count(0)
+    expect(page.get_by_role("link", name="Edit")).to_have_count(0)
+    dashboard.expected = "403"
+    dashboard.open("/collections/new")
+    expect(page.get_by_role("alert")).to_contain_text('"vic" may see everything and change nothing')
+    page.get_by_role("button", name="Log out vic").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Accession")
