@@ -64,6 +64,7 @@ def test_every_command_of_the_plan_is_there() -> None:
         "titles show",
         "rejects list",
         "rejects show",
+        "rejects resolve",
         "rejects retry",
         "runs list",
         "users add",

@@ -17,15 +17,10 @@ from accession.catalog.records import PurchaseDate, Rejection, keep_rejected
 from accession.local.servers import ServerUrls
 from tests.cli.conftest import Run, settings
 from tests.making import NOON
-from tests.vendor import NAMESPACE, Vendor, event, event_batch, item, marc
+from tests.vendor import Vendor, event, event_batch, item, raw
 
 FIELDS = {"id", "collection", "workflow", "purchased_on", "reason", "created_at", "resolved_at", "note"}
 NO_ID = "It has no title identifier (001)."
-
-
-def raw(*item_ids: str) -> str:
-    """A record as it is kept: a document of its own."""
-    return marc(*item_ids).replace("<marc:record>", f'<marc:record xmlns:marc="{NAMESPACE}">')
 
 
 def reject(

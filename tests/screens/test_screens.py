@@ -12,6 +12,7 @@ from accession.catalog.records import PurchaseDate, Rejection, keep_rejected
 from accession.catalog.users import Role, add_user
 from tests.making import NOON, PASSWORD
 from tests.screens.conftest import Dashboard, Stock
+from tests.vendor import Vendor, item, raw
 
 PAGES = [
     "/",
@@ -66,6 +67,21 @@ def test_a_rejected_record_is_shown_as_it_came_retried_and_resolved(
     expect(page.get_by_role("button", name="Retry")).to_have_count(0)
     session.expire_all()
     assert session.get_one(RejectedRecord, 1).resolved_at is not None
+
+
+def test_a_rejected_record_that_can_pass_now_is_retried_and_resolved(
+    session: Session, stock: Stock, visit: Callable[..., Dashboard], served: str, vendor: Vendor
+) -> None:
+    vendor.items["new"] = item("new", title="A title that can be used now")
+    session.get_one(RejectedRecord, 1).raw_xml = raw("new")
+    session.commit()
+    page = visit(served).open("/rejected-records/1")
+    page.get_by_role("button", name="Retry").click()
+    expect(page.get_by_role("status")).to_have_text("The record has passed and is resolved.")
+    page.get_by_role("link", name="Rejected records", exact=True).click()
+    expect(page.get_by_role("heading", name="No rejected records")).to_be_visible()
+    page.get_by_role("link", name="Catalogue").click()
+    expect(page.get_by_role("status")).to_have_text("2 titles")
 
 
 def test_times_are_in_the_viewers_zone_with_utc_on_hover(

@@ -106,8 +106,7 @@ def test_names_follow_the_conventions(client: httpx.Client) -> None:
 
 def test_a_name_of_a_collection_cannot_break_the_form(client: httpx.Client, session: Session) -> None:
     name = 'Alder "North"\\ {x="y"}\nfake_metric 1'
-    make_collection(session, "Alder").name = name
-    session.commit()
+    make_collection(session, name)
 
     samples = scrape(client)
 

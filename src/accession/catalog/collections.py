@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from accession.catalog.keys import account_key_of, encrypt_account_key, hold_off_rotations
 from accession.catalog.models import Collection
 from accession.clock import utc_now
-from accession.errors import NotFound, Unusable, UserError
+from accession.errors import NotFound, UserError
 
 
 class UnknownCollection(NotFound):
@@ -54,11 +54,9 @@ def add_collection(
 ) -> Collection:
     """Add a collection, its account key encrypted.
 
-    Raises `UserError` when the name is in use or none, and when the key at hand is not the one that the other
+    Raises `UserError` when the name is in use, and when the key at hand is not the one that the other
     collections' account keys were encrypted with.
     """
-    if not name.isprintable() or name != name.strip() or not name:
-        raise Unusable(f"A collection cannot be named {name!r}: leave out blanks around it and line breaks.")
     hold_off_rotations(session)
     for other in collections_in_use(session)[:1]:
         account_key_of(other)

@@ -14,6 +14,7 @@ from accession.catalog.collections import add_collection, set_account_key
 from accession.catalog.keys import account_key_of
 from accession.catalog.models import Collection
 from accession.clock import utc_now
+from accession.errors import Unusable
 from accession.settings import get_settings
 
 
@@ -53,10 +54,16 @@ def _api(
 
 
 def add_account(session: Session, account: Account) -> Collection:
-    """Add the collection that has this account; raises what `add_collection` raises."""
+    """Add the collection that has this account.
+
+    Raises `Unusable` when its name is none, and what `add_collection` raises.
+    """
+    name = account.collection
+    if not name.isprintable() or name != name.strip() or not name:
+        raise Unusable(f"A collection cannot be named {name!r}: leave out blanks around it and line breaks.")
     return add_collection(
         session,
-        name=account.collection,
+        name=name,
         library_id=account.library_id,
         account_id=account.account_id,
         account_key=account.account_key,
