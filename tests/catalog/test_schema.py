@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -16,6 +18,7 @@ from accession.catalog.counts import Counts
 from accession.catalog.ledger import Counters, Workflow, open_run, queue_runs, run_totals
 from accession.catalog.models import ACTIVE_STATES, Base, Collection, Edition, LicensePool, RunTotals
 from accession.catalog.records import PurchaseDate, Rejection, keep_rejected
+from accession.database import make_engine
 from accession.errors import UserError
 from tests.making import (
     NOON,
@@ -73,7 +76,10 @@ def spelled_out(engine: Engine) -> dict[str, list[Any]]:
 
 def test_conditions_of_constraints_and_indexes_are_those_of_the_models_too(scratch: Engine) -> None:
     schema.upgrade(scratch)
-    with scratch_database() as other:
+    scratch.dispose()
+    # Extensions and functions are of the migrations alone.
+    with scratch_database(str(scratch.url.database)) as other:
+        Base.metadata.drop_all(other)
         Base.metadata.create_all(other)
         of_models = spelled_out(other)
 
@@ -289,6 +295,64 @@ def test_the_totals_begin_with_what_ended_runs_have_counted(scratch: Engine) -> 
         pages=9,
     )
     assert totals[Workflow.CIRCULATION] == Counters(pages=0)
+
+
+def test_titles_from_before_there_was_a_search_are_found_by_the_same_text(scratch: Engine) -> None:
+    schema.upgrade(scratch)
+    put_something_everywhere(scratch)
+    with scratch.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO editions (data_source, identifier_id, created_at, updated_at)"
+                " SELECT 'Another', id, '2024-05-01', '2024-05-01' FROM identifiers LIMIT 1"
+            )
+        )
+    editions = rows_of(scratch, "editions")
+    assert [edition["search_text"] for edition in editions] == [
+        "Title abc Stanisław Lem Rita Reader Wydawnictwo 9788308068298 abc",
+        None,
+    ]
+    schema.downgrade(scratch, "0005")
+
+    schema.upgrade(scratch)
+
+    assert rows_of(scratch, "editions") == editions
+
+
+@pytest.fixture
+def tenant(scratch: Engine) -> Iterator[Engine]:
+    """The scratch database as a user reaches it who may make tables and nothing more."""
+    name = f"tenant_{uuid4().hex}"
+    with scratch.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {name} LOGIN PASSWORD '{name}'"))
+        connection.execute(text(f"GRANT ALL ON SCHEMA public TO {name}"))
+    url = scratch.url.set(username=name, password=name)
+    tenant = make_engine(url.render_as_string(hide_password=False))
+    yield tenant
+    tenant.dispose()
+    with scratch.begin() as connection:
+        connection.execute(text(f"DROP OWNED BY {name}"))
+        connection.execute(text(f"DROP ROLE {name}"))
+
+
+def test_extensions_that_cannot_be_had_are_said_and_nothing_is_made(scratch: Engine, tenant: Engine) -> None:
+    with pytest.raises(
+        UserError,
+        match=r"^The database cannot have the extension pg_trgm \(permission denied.*\): install .*\.$",
+    ):
+        schema.upgrade(tenant)
+
+    assert tables(scratch) == set()
+
+
+def test_extensions_that_an_administrator_has_made_will_do(scratch: Engine, tenant: Engine) -> None:
+    with scratch.begin() as connection:
+        for name in ("pg_trgm", "unaccent"):
+            connection.execute(text(f"CREATE EXTENSION {name}"))
+
+    schema.upgrade(tenant)
+
+    put_something_everywhere(tenant)
 
 
 def test_two_programs_that_upgrade_at_once_take_turns(scratch: Engine) -> None:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from lxml import etree
@@ -33,8 +33,6 @@ def pictures() -> Iterator[PictureServer]:
     server = PictureServer()
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version: ClassVar[str] = "HTTP/1.0"
-
         def do_GET(self) -> None:
             server.asked.append(self.path)
             status, body = server.answers.get(self.path, (404, b""))

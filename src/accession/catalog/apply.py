@@ -61,7 +61,12 @@ class _Description:
     def columns(self, now: datetime) -> dict[str, Any]:
         """What an edition's row says once it is described by this."""
         copied = {name: getattr(self.data, name) for name in (*COPIED, "as_of")}
-        return {**copied, "content_hash": self.content_hash, "updated_at": now}
+        return {
+            **copied,
+            "search_text": self.data.search_text(),
+            "content_hash": self.content_hash,
+            "updated_at": now,
+        }
 
 
 def needs_apply(

@@ -24,7 +24,8 @@ from accession.catalog.models import (
     Sample,
     TitleChange,
 )
-from accession.catalog.queries import TitleView
+from accession.catalog.queries import TitleView, describes
+from accession.catalog.rows import one_of
 from accession.clock import utc_now
 from accession.errors import NotFound
 
@@ -132,16 +133,13 @@ def _bought_again(session: Session, collection_id: int) -> Counter[date]:
     """How many purchase records of each month are of titles that the collection had bought before."""
     row, earlier = PurchaseRecord, aliased(PurchaseRecord)
     bought = select(row.license_pool_id).where(row.collection_id == collection_id)
-    more_than_once = bought.group_by(row.license_pool_id).having(func.count() > 1)
-    query = select(row.purchased_on).where(
-        row.license_pool_id.in_(more_than_once),
-        exists().where(
-            earlier.license_pool_id == row.license_pool_id, earlier.purchased_on < row.purchased_on
-        ),
+    more_than_once = session.scalars(bought.group_by(row.license_pool_id).having(func.count() > 1)).all()
+    before = exists().where(
+        earlier.license_pool_id == row.license_pool_id, earlier.purchased_on < row.purchased_on
     )
-    per_day = query.add_columns(func.count()).group_by(row.purchased_on)
+    query = select(row.purchased_on, func.count()).where(one_of(row.license_pool_id, more_than_once), before)
     months: Counter[date] = Counter()
-    for day, records in session.execute(per_day):
+    for day, records in session.execute(query.group_by(row.purchased_on)):
         months[day.replace(day=1)] += records
     return months
 
@@ -202,11 +200,7 @@ def _held(session: Session, collection: Collection, identifier: str) -> tuple[in
     query = (
         select(LicensePool.id, Edition.id)
         .join(Identifier, LicensePool.identifier_id == Identifier.id)
-        .outerjoin(
-            Edition,
-            (Edition.identifier_id == LicensePool.identifier_id)
-            & (Edition.data_source == LicensePool.data_source),
-        )
+        .outerjoin(Edition, describes())
         .where(LicensePool.collection_id == collection.id)
         # The index has the type first.
         .where(Identifier.type.in_(IdentifierType), Identifier.identifier == identifier)

@@ -53,6 +53,7 @@ from accession.catalog.models import (
     Timestamp,
 )
 from accession.catalog.records import PurchaseDate
+from accession.catalog.rows import one_of
 from accession.clock import utc_now
 from accession.errors import NotFound
 
@@ -258,7 +259,7 @@ def run_views(
     limit: int | None = None,
 ) -> list[RunView]:
     """The runs of collections in use, newest first; those before the run `before_id`, where that is given."""
-    query = _runs().where(_in_use(Run.collection_id, collection))
+    query = _runs().where(in_use(Run.collection_id, collection))
     if workflow is not None:
         query = query.where(Run.workflow == workflow)
     if state is not None:
@@ -277,7 +278,7 @@ def shown_state(run: Run) -> str:
 
 def run_view(session: Session, run_id: int) -> RunView:
     """One run; raises `NotFound` when there is none of that number in a collection in use."""
-    query = _runs().where(_in_use(Run.collection_id, None), Run.id == run_id)
+    query = _runs().where(in_use(Run.collection_id, None), Run.id == run_id)
     found = session.execute(query).one_or_none()
     if found is None:
         raise NotFound(f"There is no run {run_id}: see `accession runs list`.")
@@ -330,7 +331,7 @@ def reject_views(
     offset: int = 0,
 ) -> list[RejectView]:
     """The rejected records of collections in use, oldest first; resolved ones only on request."""
-    query = _rejects().where(_in_use(RejectedRecord.collection_id, collection))
+    query = _rejects().where(in_use(RejectedRecord.collection_id, collection))
     if not with_resolved:
         query = query.where(RejectedRecord.resolved_at.is_(None))
     rows = session.execute(query.order_by(RejectedRecord.id).limit(limit).offset(offset))
@@ -342,7 +343,7 @@ def reject_view(session: Session, record_id: int) -> tuple[RejectView, str]:
 
     Raises `NotFound` when there is none of that number in a collection in use.
     """
-    query = _rejects().where(_in_use(RejectedRecord.collection_id, None), RejectedRecord.id == record_id)
+    query = _rejects().where(in_use(RejectedRecord.collection_id, None), RejectedRecord.id == record_id)
     found = session.execute(query).one_or_none()
     if found is None:
         raise NotFound(f"There is no rejected record {record_id}: see `accession rejects list --all`.")
@@ -394,7 +395,7 @@ def count_titles(session: Session, *, collection: str | None = None) -> int:
     """How many titles the collection, or every collection in use, holds."""
     query = select(func.count()).select_from(LicensePool)
     if collection is not None:
-        return session.scalar(query.where(_in_use(LicensePool.collection_id, collection))) or 0
+        return session.scalar(query.where(in_use(LicensePool.collection_id, collection))) or 0
     # All less those of collections that are leaving: to ask of each whether it counts takes twice as long.
     leaving = select(Collection.id).where(Collection.marked_for_deletion_at.is_not(None))
     not_counted = query.where(LicensePool.collection_id.in_(leaving)).scalar_subquery()
@@ -412,7 +413,8 @@ def title_views(
     last_id = 0
     while limit is None or limit > 0:
         size = _BATCH if limit is None else min(limit, _BATCH)
-        rows = session.execute(_title_rows(collection, identifiers, last_id).limit(size)).all()
+        query = _title_rows(collection, identifiers).where(LicensePool.id > last_id)
+        rows = session.execute(query.order_by(LicensePool.id).limit(size)).all()
         yield from _with_details(session, rows)
         if len(rows) < size:
             return
@@ -420,16 +422,40 @@ def title_views(
         limit = None if limit is None else limit - size
 
 
-def _in_use(collection_id: InstrumentedAttribute[int], name: str | None) -> ColumnElement[bool]:
+def in_use(collection_id: InstrumentedAttribute[int], name: str | None) -> ColumnElement[bool]:
     """That a row is of the collection in use that has the name, or of any."""
-    in_use = select(Collection.id).where(Collection.marked_for_deletion_at.is_(None))
+    ids = select(Collection.id).where(Collection.marked_for_deletion_at.is_(None))
     if name is None:
-        return collection_id.in_(in_use)
+        return collection_id.in_(ids)
     # As one id, so that an index by it has the rows in the order in which they are wanted.
-    return collection_id == in_use.where(Collection.name == name).scalar_subquery()
+    return collection_id == ids.where(Collection.name == name).scalar_subquery()
 
 
-def _title_rows(collection: str | None, identifiers: Sequence[str] | None, after: int) -> Any:
+def titles_of_pools(session: Session, pool_ids: Sequence[int]) -> list[TitleView]:
+    """The titles of those of these pools that there are, in their order."""
+    if not pool_ids:
+        return []
+    rows = session.execute(_titles().where(one_of(LicensePool.id, pool_ids))).all()
+    by_pool = {row.LicensePool.id: row for row in rows}
+    return list(_with_details(session, [by_pool[pool_id] for pool_id in pool_ids if pool_id in by_pool]))
+
+
+def describes() -> ColumnElement[bool]:
+    """That the edition is the one of the pool's title."""
+    return (Edition.identifier_id == LicensePool.identifier_id) & (
+        Edition.data_source == LicensePool.data_source
+    )
+
+
+def _title_rows(collection: str | None, identifiers: Sequence[str] | None) -> Select[Any]:
+    query = _titles().where(in_use(LicensePool.collection_id, collection))
+    if identifiers is None:
+        return query
+    # The index has the type first.
+    return query.where(Identifier.type.in_(IdentifierType), Identifier.identifier.in_(identifiers))
+
+
+def _titles() -> Select[Any]:
     first_day = (
         select(func.to_char(PurchaseRecord.purchased_on, _DAY_OR_MONTH))
         .where(PurchaseRecord.license_pool_id == LicensePool.id)
@@ -437,22 +463,12 @@ def _title_rows(collection: str | None, identifiers: Sequence[str] | None, after
         .limit(1)
         .scalar_subquery()
     )
-    query = (
+    return (
         select(LicensePool, Edition, Collection.name, Identifier.identifier, first_day.label("purchased_on"))
         .join(Collection, LicensePool.collection_id == Collection.id)
         .join(Identifier, LicensePool.identifier_id == Identifier.id)
-        .outerjoin(
-            Edition,
-            (Edition.identifier_id == LicensePool.identifier_id)
-            & (Edition.data_source == LicensePool.data_source),
-        )
-        .where(LicensePool.id > after, _in_use(LicensePool.collection_id, collection))
-        .order_by(LicensePool.id)
+        .outerjoin(Edition, describes())
     )
-    if identifiers is None:
-        return query
-    # The index has the type first.
-    return query.where(Identifier.type.in_(IdentifierType), Identifier.identifier.in_(identifiers))
 
 
 def _with_details(session: Session, rows: Sequence[Row[Any]]) -> Iterator[TitleView]:
@@ -518,7 +534,7 @@ def purchase_record_views(session: Session, collection: str, identifier: str) ->
         select(PurchaseRecord)
         .join(LicensePool, PurchaseRecord.license_pool_id == LicensePool.id)
         .join(Identifier, LicensePool.identifier_id == Identifier.id)
-        .where(_in_use(LicensePool.collection_id, collection))
+        .where(in_use(LicensePool.collection_id, collection))
         .where(Identifier.type.in_(IdentifierType), Identifier.identifier == identifier)
         .order_by(PurchaseRecord.purchased_on)
     )

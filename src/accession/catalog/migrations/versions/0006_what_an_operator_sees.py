@@ -1,14 +1,18 @@
-"""What an operator sees of the past: the retries of a run, and how it went on."""
+"""What an operator sees: the course of runs, purchases over time, changes of titles, notes, search."""
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
+
+from accession.errors import UserError
 
 revision = "0006"
 down_revision = "0005"
 branch_labels = None
 depends_on = None
 
+_EXTENSIONS = ("pg_trgm", "unaccent")
+_EXHAUSTED = "ix_license_pools_exhausted"
 _BY_STATE = "ix_runs_state_id"
 _BY_DAY = "ix_purchase_records_collection_id_purchased_on"
 _BY_TITLE = "ix_purchase_records_collection_id_license_pool_id"
@@ -20,10 +24,17 @@ def upgrade() -> None:
     _find_purchases_by_their_collection()
     _keep_the_changes_of_titles()
     op.add_column("rejected_records", sa.Column("note", sa.Text(), nullable=True))
+    _find_titles_by_words()
 
 
 def downgrade() -> None:
-    """Undo it."""
+    """Undo it. The extensions stay: somebody else may use them by now."""
+    op.drop_index(_EXHAUSTED, "license_pools")
+    for name in ("search_trigrams", "search_words", "language", "format"):
+        op.drop_index(f"ix_editions_{name}", "editions")
+    op.drop_column("editions", "search_words")
+    op.drop_column("editions", "search_text")
+    op.execute("DROP FUNCTION accession_fold(text)")
     op.drop_column("rejected_records", "note")
     op.drop_table("title_changes")
     op.drop_index(_BY_TITLE, "purchase_records")
@@ -117,3 +128,71 @@ def _keep_the_changes_of_titles() -> None:
             [owner, "changed_at"],
             postgresql_where=sa.text(f"{owner} IS NOT NULL"),
         )
+
+
+def _find_titles_by_words() -> None:
+    for name in _EXTENSIONS:
+        _make_extension(name)
+    _make_fold()
+    op.add_column("editions", sa.Column("search_text", sa.Text(), nullable=True))
+    op.execute(_FILL)
+    words = sa.Computed("to_tsvector('simple'::regconfig, accession_fold(search_text))", persisted=True)
+    op.add_column("editions", sa.Column("search_words", postgresql.TSVECTOR(), words, nullable=True))
+    op.create_index("ix_editions_format", "editions", ["format"])
+    op.create_index("ix_editions_language", "editions", ["language"])
+    op.create_index("ix_editions_search_words", "editions", ["search_words"], postgresql_using="gin")
+    op.create_index(
+        "ix_editions_search_trigrams",
+        "editions",
+        [sa.text("accession_fold(search_text) gin_trgm_ops")],
+        postgresql_using="gin",
+    )
+    op.create_index(
+        _EXHAUSTED, "license_pools", ["collection_id", "id"], postgresql_where=sa.text("status = 'exhausted'")
+    )
+
+
+def _make_extension(name: str) -> None:
+    try:
+        op.execute(f"CREATE EXTENSION IF NOT EXISTS {name}")
+    except sa.exc.DBAPIError as error:
+        reason = str(error.orig).splitlines()[0]
+        raise UserError(
+            f"The database cannot have the extension {name} ({reason}): install PostgreSQL's contrib modules "
+            f"on its server, and have its administrator run CREATE EXTENSION {name} in this database."
+        ) from error
+
+
+def _make_fold() -> None:
+    """What words are compared as: `Élan-vital` is `elan vital`.
+
+    The signs are those with which full text search makes an address, a tag or a number of several words. The
+    body is parsed here and now, and finds the extensions whatever the search path of a dump or a restore is.
+    It is as immutable as the rules of unaccent, which at most a new PostgreSQL changes.
+    """
+    op.execute(
+        "CREATE FUNCTION accession_fold(said text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE"
+        " RETURN translate(lower(unaccent('unaccent', said)), '&+-./<>@', '        ')"
+    )
+
+
+_FILL = """
+UPDATE editions SET search_text = left(regexp_replace(normalize(concat_ws(
+    ' ',
+    title,
+    subtitle,
+    (
+        SELECT string_agg(display_name, ' ' ORDER BY position)
+        FROM contributions JOIN contributors ON contributors.id = contributor_id
+        WHERE edition_id = editions.id
+    ),
+    publisher,
+    (
+        SELECT string_agg(identifier, ' ' ORDER BY position)
+        FROM identifier_equivalents AS same JOIN identifiers ON identifiers.id = equivalent_id
+        WHERE same.identifier_id = editions.identifier_id AND same.data_source = editions.data_source
+    ),
+    (SELECT identifier FROM identifiers WHERE identifiers.id = editions.identifier_id)
+), NFKC), '\\s+', ' ', 'g'), 4000)
+WHERE content_hash IS NOT NULL
+"""
