@@ -15,7 +15,7 @@ from accession.catalog.models import Collection, LicensePool
 from accession.catalog.records import PurchaseDate, StoredRecord, store_purchase_records
 from accession.catalog.search import Facets, TitleFilter, find_titles, title_facets
 from accession.database import engine
-from accession.errors import Unusable
+from accession.errors import UserError
 from tests.making import make_collection, make_pool, person, title_data
 
 
@@ -197,9 +197,9 @@ def test_titles_are_chosen_by_whether_a_reader_can_have_them(
 
 
 def test_an_availability_that_there_is_not_is_said(session: Session, collection: Collection) -> None:
-    with pytest.raises(Unusable, match='known to be "lost": choose one of available, waiting, gone'):
+    with pytest.raises(UserError, match='known to be "lost": choose one of available, waiting, gone'):
         find_titles(session, TitleFilter(availability="lost"))
-    with pytest.raises(Unusable, match='No collection found named "Nobody"'):
+    with pytest.raises(UserError, match='No collection found named "Nobody"'):
         find_titles(session, TitleFilter(collection="Nobody"))
 
 
@@ -282,7 +282,7 @@ CURSORS = ["", "x", "ä", "cmFuazo", "cG9vbDo5OTk5OTk5OTk5", "cG9vbDotMQ==", "\0
 def test_a_cursor_of_something_else_is_refused(
     session: Session, collection: Collection, cursor: str, text: str
 ) -> None:
-    with pytest.raises(Unusable, match="is not one of this search: begin at its first page"):
+    with pytest.raises(UserError, match="is not one of this search: begin at its first page"):
         find_titles(session, TitleFilter(text), cursor=cursor)
 
 
@@ -290,9 +290,9 @@ def test_a_cursor_of_a_list_in_order_is_none_of_a_search(session: Session, shelf
     in_order = find_titles(session, TitleFilter(), limit=1).next
     best_first = find_titles(session, TitleFilter("tolkien"), limit=1).next
 
-    with pytest.raises(Unusable):
+    with pytest.raises(UserError):
         find_titles(session, TitleFilter("tolkien"), cursor=in_order)
-    with pytest.raises(Unusable):
+    with pytest.raises(UserError):
         find_titles(session, TitleFilter(), cursor=best_first)
 
 
@@ -309,5 +309,5 @@ def test_facets_are_what_the_titles_of_a_collection_have(session: Session, colle
     assert title_facets(session) == Facets(("epub", "pdf"), ("eng", "ger"))
     assert title_facets(session, "Alder Library") == Facets(("epub", "pdf"), ("ger",))
     assert title_facets(session, "Birch Library") == Facets((), ("eng",))
-    with pytest.raises(Unusable):
+    with pytest.raises(UserError):
         title_facets(session, "Nobody")

@@ -101,8 +101,8 @@ def find_titles(
     may be the beginning of one; else, if there are none, titles with words like these. Without a text titles
     come in the order of their import.
 
-    Raises `NotFound` for an unknown collection, and `Unusable` for an unknown availability and for a cursor of
-    something else.
+    Raises `NotFound` for an unknown collection, and `Unusable` for an unknown availability and for a cursor
+    of something else.
     """
     pools = _pools(session, wanted)
     text = storable(wanted.text)[:_LONGEST_TEXT].strip()
