@@ -20,11 +20,13 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import SecretStr
 from sqlalchemy import event, select
 from sqlalchemy.orm import Session
+from starlette.testclient import TestClient
 
 from accession.bibliotheca.client import MOST_ITEMS, PAGE_SIZE, Account, BibliothecaAPI
 from accession.bibliotheca.items import DATA_SOURCE
@@ -282,6 +284,28 @@ def _search(wanted: TitleFilter) -> Callable[[Session], object]:
     return lambda session: find_titles(session, wanted)
 
 
+def screens(made: Made) -> Iterator[Figure]:
+    """The dashboard's pages as its server answers them, and a scrape of the metrics."""
+    from accession.web.app import create_app
+
+    item_id, text = _held(made.biggest)[0], quote(_texts(made)["a work's title"])
+    paths = {
+        "overview": "/",
+        "collection": f"/collections/{made.biggest}",
+        "catalogue": "/titles",
+        "search": f"/titles?text={text}",
+        "title": f"/titles/{item_id}/collections/{made.biggest}",
+        "runs": "/runs",
+        "run": "/runs/1",
+        "rejected records": "/rejected-records",
+        "reimport": f"/collections/{made.biggest}/reimport",
+        "metrics": "/metrics",
+    }
+    with TestClient(create_app(), base_url="http://127.0.0.1:8642") as client:
+        for name, path in paths.items():
+            yield measure(f"page: {name}", lambda _, path=path: client.get(path).raise_for_status(), times=5)
+
+
 def polls(made: Made) -> Iterator[Figure]:
     """What the schedule and a progress bar ask for again and again."""
     middle = _middle(made.biggest)
@@ -415,7 +439,7 @@ def _after(collection_id: int, offset: int) -> list[str]:
 
 def measure_all(made: Made) -> Iterator[Figure]:
     """Every figure, one after the other."""
-    for group in (listings, steps, polls, checks):
+    for group in (listings, screens, steps, polls, checks):
         yield from group(made)
 
 

@@ -45,9 +45,9 @@ PATIENCE_MS = 30_000
 expect.set_options(timeout=PATIENCE_MS)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's chromium, without a window."""
+    """Debian's chromium, without a window; not for longer than its tests, whose event loop runs meanwhile."""
     if CHROMIUM is None:
         pytest.skip(
             "SCREENS ARE NOT TESTED: there is no chromium; install it with `apt-get install chromium`"

@@ -16,7 +16,7 @@ DOCUMENT = "/api/v1/openapi.json"
 
 
 def test_whatever_is_asked_is_answered_as_the_document_says(
-    browser_on: Open, session: Session, collection: Collection, vendor: Vendor
+    browser_on: Open, session: Session, collection: Collection, vendor: Vendor, ann: str
 ) -> None:
     headers = {"Authorization": f"Bearer {make_token(session)}"}
     schema = schemathesis.openapi.from_asgi(DOCUMENT, browser_on().app, headers=headers)
