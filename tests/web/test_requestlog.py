@@ -50,7 +50,8 @@ def logged(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
     def lines_of(log_format: str, path: str) -> list[str]:
         set_up_logging(Settings(log_format=log_format))
-        logging.getLogger("uvicorn").setLevel(logging.CRITICAL + 1)
+        # Another server of this process may have given it a level.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)
         monkeypatch.setattr(requestlog, "log", structlog.get_logger("accession.web.requestlog"))
         with served(app()) as client:
             client.get(path)
@@ -59,7 +60,7 @@ def logged(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     yield lines_of
     root.handlers[:], root.level = before
     root.setLevel(before[1])
-    logging.getLogger("uvicorn").setLevel(logging.NOTSET)
+    logging.getLogger("uvicorn.error").setLevel(logging.NOTSET)
     structlog.reset_defaults()
 
 
