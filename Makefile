@@ -10,7 +10,7 @@ RUNS ?= 100
 N ?= 50000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos fuzz lint format bench bench-full install lock docs clean
+.PHONY: help demo test chaos fuzz lint format bench bench-full screenshots install lock docs clean
 
 help: ## Show these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -44,6 +44,10 @@ bench: $(READY) ## Measure speed and memory in under 10 minutes; PARTS="spans sc
 
 bench-full: $(READY) ## Measure without that bound: 50,000 titles, 200 libraries, a million titles
 	@$(BIN)/python -m benchmarks --full $(PARTS)
+
+screenshots: $(READY) ## Take the pictures of the dashboard that stand in the README
+	@mkdir -p docs/screens
+	SCREENSHOTS=docs/screens $(BIN)/pytest -q -n 0 tests/screens/test_pictures.py
 
 docs: $(READY) ## Write the generated pages of the documentation
 	$(BIN)/python docs/generate.py

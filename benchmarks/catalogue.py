@@ -124,28 +124,29 @@ class Catalogue:
         for n in self._titles:
             yield identifier_of(n), IdentifierType.BIBLIOTHECA, item_id(n)
             for isbn in isbns_of(n):
-                yield isbn, IdentifierType.ISBN, f"978{spread(isbn, 10**10):010}"
+                yield isbn, IdentifierType.ISBN, isbn_of(isbn)
 
     def _descriptions(self) -> Iterator[tuple[str, str, Iterable[Row]]]:
         yield (
             "editions",
             "id data_source identifier_id title subtitle publisher published language description page_count"
-            " medium format content_hash as_of created_at updated_at",
+            " medium format search_text content_hash as_of created_at updated_at",
             self._editions(),
         )
-        people = range(1, 2 + self.titles // 3)
         yield (
             "contributors",
             "id sort_name display_name",
-            ((n, f"Family{n % 9973}, Given{n}", f"Given{n} Family{n % 9973}") for n in people),
+            ((n, f"Family{n % 9973}, Given{n}", name_of(n)) for n in self._people),
         )
         yield (
             "contributions",
             "edition_id contributor_id role position",
             (
-                (n, spread(n + place, len(people)) + 1, role, place)
+                (n, person, role, place)
                 for n in self._titles
-                for place, role in enumerate((Role.AUTHOR, Role.NARRATOR)[: 1 + (n % 3 == 0)])
+                for place, (person, role) in enumerate(
+                    zip(self._people_of(n), (Role.AUTHOR, Role.NARRATOR), strict=False)
+                )
             ),
         )
         yield (
@@ -168,15 +169,26 @@ class Catalogue:
             ),
         )
 
+    @property
+    def _people(self) -> Sequence[int]:
+        return range(1, 2 + self.titles // 3)
+
+    def _people_of(self, title: int) -> list[int]:
+        """An author, and of every third title a narrator."""
+        places = range(1 + (title % 3 == 0))
+        return [spread(title + place, len(self._people)) + 1 for place in places]
+
     def _editions(self) -> Iterator[Row]:
         known = [(p.work, str(p.published), self._summary()[:900]) for p in self._purchases]
         for n in self._titles:
             work, published, summary = known[n % len(known)]
+            title, people = f"{work.title}, {n}", map(name_of, self._people_of(n))
+            names = (title, work.subtitle, *people, work.publisher, *map(isbn_of, isbns_of(n)), item_id(n))
             yield (
                 n,
                 DATA_SOURCE,
                 identifier_of(n),
-                f"{work.title}, {n}",
+                title,
                 work.subtitle or None,
                 work.publisher,
                 published,
@@ -185,6 +197,7 @@ class Catalogue:
                 work.pages,
                 "book",
                 "epub",
+                " ".join(filter(None, names)),
                 f"1:{hash_of(n)}",
                 self._stamp,
                 self._stamp,
@@ -219,10 +232,14 @@ class Catalogue:
         records = list(self._prepared_records())
         yield (
             "purchase_records",
-            "license_pool_id purchased_on marc content_hash",
+            "collection_id license_pool_id purchased_on marc content_hash",
             (
-                (n, day_of(n), records[n % len(records)].replace(_PLACE, item_id(title).encode()), hash_of(n))
-                for n, title in enumerate(self._held, 1)
+                (
+                    *(owner, n, day_of(n)),
+                    records[n % len(records)].replace(_PLACE, item_id(title).encode()),
+                    hash_of(n),
+                )
+                for n, (owner, title) in enumerate(zip(self._owners, self._held, strict=True), 1)
             ),
         )
         yield (
@@ -340,6 +357,16 @@ def isbns_of(title: int) -> range:
     return range(first, first + 1 + (title % 3 == 0))
 
 
+def isbn_of(identifier: int) -> str:
+    """What looks like the ISBN of that row."""
+    return f"978{spread(identifier, 10**10):010}"
+
+
+def name_of(person: int) -> str:
+    """The name of a contributor."""
+    return f"Given{person} Family{person % 9973}"
+
+
 def item_id(title: int) -> str:
     """Seven letters and digits, as the vendor's, which tell nothing of the order."""
     number, letters = spread(title, 36**7), ""
@@ -430,7 +457,7 @@ def copy(connection: Connection, table: str, columns: Sequence[str], rows: Itera
     statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT {form}, FREEZE)"
     with driver.cursor() as cursor, cursor.copy(statement) as copying:
         if form == "binary":
-            copying.set_types(["int4", "date", "bytea", "text"])
+            copying.set_types(["int4", "int4", "date", "bytea", "text"])
         for row in rows:
             copying.write_row(row)
 

@@ -7,33 +7,37 @@ process, and nothing waits for the disk: what is measured is the database and ou
 
 import argparse
 import json
+import re
 import shutil
 import signal
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import SecretStr
 from sqlalchemy import event, select
 from sqlalchemy.orm import Session
+from starlette.testclient import TestClient
 
 from accession.bibliotheca.client import MOST_ITEMS, PAGE_SIZE, Account, BibliothecaAPI
 from accession.bibliotheca.items import DATA_SOURCE
-from accession.catalog import care, ledger, queries, schema
+from accession.catalog import care, history, ledger, queries, schema
 from accession.catalog.apply import apply_outbox
 from accession.catalog.collections import collections_in_use
 from accession.catalog.keys import account_key_of
 from accession.catalog.ledger import Workflow
 from accession.catalog.models import Collection, Identifier, LicensePool, Run, RunState
 from accession.catalog.progress import progress_of
+from accession.catalog.search import TitleFilter, find_titles, title_facets
 from accession.clock import utc_now
 from accession.database import engine, transaction
 from accession.imports.circulation import BibliothecaCirculationUpdater
@@ -46,7 +50,7 @@ from accession.sandbox.activity import Event, EventType
 from accession.sandbox.catalogue import Purchase, build_catalogue, seeded
 from accession.sandbox.documents import event_batch, item_documents, marc_collection
 from accession.settings import Settings, use_settings
-from benchmarks.catalogue import Made, fill
+from benchmarks.catalogue import Made, fill, isbn_of, isbns_of
 
 TITLES = 1_000_000
 TIMES = 20
@@ -223,18 +227,83 @@ def _ms(seconds: float) -> float:
 def listings(made: Made) -> Iterator[Figure]:
     """What a person asks for: status, and lists."""
     names, item_id = _names(), _held(made.biggest)[0]
+    texts = _texts(made)
     yield measure("status", queries.status_views)
     yield measure("collections", queries.collection_views)
     yield measure("a title by its id", lambda s: list(queries.title_views(s, identifiers=[item_id])))
     yield measure("rejected records", queries.reject_views)
     for which, name in (("all", None), ("biggest", names[made.biggest]), ("smallest", names[made.smallest])):
         yield from _listings_of(which, name)
+        yield from _searches(which, name, texts)
+    yield measure("purchases by month", lambda s: history.purchases_by_month(s, made.biggest))
+    yield measure("recent purchases", history.recent_purchases)
+    holder = names[made.biggest]
+    yield measure("a title's history", lambda s: history.title_history(s, holder, item_id))
 
 
 def _listings_of(which: str, name: str | None) -> Iterator[Figure]:
     yield measure(f"titles, {which}", lambda s: list(queries.title_views(s, collection=name, limit=50)))
     yield measure(f"titles counted, {which}", lambda s: queries.count_titles(s, collection=name))
     yield measure(f"runs, {which}", lambda s: queries.run_views(s, collection=name, limit=20))
+
+
+def _texts(made: Made) -> dict[str, str]:
+    """What people type who look for a title; thousands of others are of the same work."""
+    with transaction() as session:
+        name = _names()[made.biggest]
+        title = next(
+            view.title
+            for view in queries.title_views(session, collection=name)
+            if view.title and re.fullmatch(r"[A-Z][a-z]{5,} [A-Z][a-z]{5,}, [0-9]+", view.title)
+        )
+    words = title.partition(",")[0].split()
+    return {
+        "a common word": "the",
+        "a work's title": " ".join(words),
+        "a title": title,
+        "the beginning of a title": " ".join(words)[:-3],
+        "an author's name": "family4321",
+        "an ISBN": isbn_of(isbns_of(1)[0]),
+        "misspelt": " ".join(word[:3] + word[4:] for word in words),
+        "what is nowhere": "xylomqphone vwuqtz",
+    }
+
+
+def _searches(which: str, name: str | None, texts: Mapping[str, str]) -> Iterator[Figure]:
+    for what, text in texts.items():
+        yield measure(f"{what}, {which}", _search(TitleFilter(text, collection=name)))
+    for availability in ("available", "waiting", "gone"):
+        wanted = TitleFilter(collection=name, availability=availability)
+        yield measure(f"titles that are {availability}, {which}", _search(wanted))
+    recently = TitleFilter(collection=name, purchased_from=_DAY.date() - timedelta(days=365))
+    yield measure(f"titles bought in a year, {which}", _search(recently))
+    yield measure(f"facets, {which}", lambda s: title_facets(s, name))
+
+
+def _search(wanted: TitleFilter) -> Callable[[Session], object]:
+    return lambda session: find_titles(session, wanted)
+
+
+def screens(made: Made) -> Iterator[Figure]:
+    """The dashboard's pages as its server answers them, and a scrape of the metrics."""
+    from accession.web.app import create_app
+
+    item_id, text = _held(made.biggest)[0], quote(_texts(made)["a work's title"])
+    paths = {
+        "overview": "/",
+        "collection": f"/collections/{made.biggest}",
+        "catalogue": "/titles",
+        "search": f"/titles?text={text}",
+        "title": f"/titles/{item_id}/collections/{made.biggest}",
+        "runs": "/runs",
+        "run": "/runs/1",
+        "rejected records": "/rejected-records",
+        "reimport": f"/collections/{made.biggest}/reimport",
+        "metrics": "/metrics",
+    }
+    with TestClient(create_app(), base_url="http://127.0.0.1:8642") as client:
+        for name, path in paths.items():
+            yield measure(f"page: {name}", lambda _, path=path: client.get(path).raise_for_status(), times=5)
 
 
 def polls(made: Made) -> Iterator[Figure]:
@@ -370,7 +439,7 @@ def _after(collection_id: int, offset: int) -> list[str]:
 
 def measure_all(made: Made) -> Iterator[Figure]:
     """Every figure, one after the other."""
-    for group in (listings, steps, polls, checks):
+    for group in (listings, screens, steps, polls, checks):
         yield from group(made)
 
 

@@ -132,7 +132,7 @@ def new_home(**settings: object) -> Iterator[Path]:
     for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
         del os.environ[name]
     home = Path(tempfile.mkdtemp(prefix="accession-bench-"))
-    for name, value in {"home": home, **settings}.items():
+    for name, value in {"home": home, "web_port": 0, **settings}.items():
         os.environ[f"{ENV_PREFIX}{name.upper()}"] = str(value)
     try:
         yield home

@@ -44,7 +44,8 @@ environment wins. `{ENV_PREFIX}HOME` itself can only come from the environment.
 | --- | --- | --- | --- |
 {rows}
 
-Beside these, `accession collections add` reads an account key from `ACCESSION_ACCOUNT_KEY`.
+Beside these, `accession collections add` reads an account key from `ACCESSION_ACCOUNT_KEY`, and
+`accession users add` a password from `ACCESSION_PASSWORD`.
 """
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import time_machine
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, MetaData, Table, event, select, text
 from sqlalchemy.orm import Session
@@ -33,14 +34,17 @@ from accession.catalog.data import (
     TitleData,
 )
 from accession.catalog.ledger import (
+    Counters,
     Workflow,
     find_run,
     note_looked_up,
+    note_retry,
     note_swept,
     open_run,
+    record_page,
     timestamp,
 )
-from accession.catalog.models import Collection, LicensePool
+from accession.catalog.models import Collection, LicensePool, RunTotals
 from accession.catalog.records import (
     PurchaseDate,
     Rejection,
@@ -48,10 +52,13 @@ from accession.catalog.records import (
     keep_rejected,
     store_purchase_records,
 )
+from accession.catalog.users import Role as UserRole
+from accession.catalog.users import add_token, add_user
 from accession.database import engine, make_engine
 
 SOURCE = "Bibliotheca"
 ACCOUNT_KEY = "alder-account-key"
+PASSWORD = "correct horse battery"
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 NEWEST_SCHEMA = max(
     path.name[:4] for path in (Path(schema.__file__).parent / "migrations" / "versions").glob("0*.py")
@@ -91,7 +98,8 @@ def put_something_everywhere(engine: Engine) -> None:
     with Session(engine) as session:
         collection = make_collection(session, "Alder Library")
         pool = make_pool(session, collection, "abc")
-        apply_outbox(session, put_in_outbox(session, [(pool, title_data("abc"))]))
+        for title in ("Earlier", "Title abc"):
+            apply_outbox(session, put_in_outbox(session, [(pool, title_data("abc", title=title))]))
         put_in_outbox(session, [(pool, title_data("abc", title="Later"))])
         record_events(session, collection, {"abc": pool}, [event_data("1", "CHECKOUT", "abc", at=NOON)])
         note_swept(session, collection, after_id=0, last_id=None, told=[pool.identifier_id], at=NOON)
@@ -102,8 +110,18 @@ def put_something_everywhere(engine: Engine) -> None:
             session, collection, PurchaseDate(NOON.date()), [Rejection("It has no id.", "<record/>", "hash")]
         )
         timestamp(session, collection, Workflow.PURCHASES)
-        open_run(session, collection.id, Workflow.PURCHASES, "task", {"offset": 1})
-        note_looked_up(session, find_run(session, "task"), ["abc"])
+        with time_machine.travel(NOON, tick=False):
+            open_run(session, collection.id, Workflow.PURCHASES, "task", {"offset": 1})
+        run = find_run(session, "task")
+        assert run is not None
+        note_looked_up(session, run, ["abc"])
+        record_page(run, Counters(), since=None, next_cursor={"offset": 51})
+        note_retry(run, "The vendor is away.", retry=1)
+        add_user(session, "ann", SecretStr(PASSWORD), UserRole.OPERATOR)
+        add_token(session, "script", UserRole.VIEWER)
+        session.add(
+            RunTotals(workflow=Workflow.PURCHASES, **vars(Counters(records_fetched=1, records_stored=1)))
+        )
         session.commit()
 
 

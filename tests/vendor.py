@@ -37,6 +37,11 @@ def marc_page(records: Iterable[str]) -> str:
     )
 
 
+def raw(*item_ids: str) -> str:
+    """A record as it is kept: a document of its own."""
+    return marc(*item_ids).replace("<marc:record>", f'<marc:record xmlns:marc="{NAMESPACE}">')
+
+
 def item(
     item_id: str, *, title: str = "A title", owned: int = 1, available: int = 1, holds: int = 0, **more: str
 ) -> str:

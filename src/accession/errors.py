@@ -9,3 +9,11 @@ class UserError(Exception):
     """
 
     exit_code = 1
+
+
+class NotFound(UserError):
+    """Nothing has this name or number."""
+
+
+class Unusable(UserError):
+    """What was given cannot be used."""

@@ -103,6 +103,14 @@ class Settings(Home):
         le=600,
         description="Wait before a failed page is tried again; doubled for each of the four retries.",
     )
+    web_host: str = Field(
+        default="127.0.0.1",
+        description="Address at which the dashboard and the API are served. Any but a loopback address needs "
+        "a user: `accession users add`.",
+    )
+    web_port: int = Field(
+        default=8642, ge=0, le=65535, description="Port of the dashboard and the API; 0: they are not served."
+    )
     shutdown_grace_seconds: float = Field(
         default=60,
         ge=1,

@@ -59,9 +59,9 @@ def told(session: Session, collection: Collection, *events: EventData) -> set[in
 
 
 def snapshot(session: Session, pool: LicensePool, data: CirculationData) -> int:
-    written = apply_snapshots(session, lock_pools(session, [pool.id]), {pool.id: data})
+    counted = apply_snapshots(session, lock_pools(session, [pool.id]), {pool.id: data})
     session.commit()
-    return written
+    return counted.pools
 
 
 def state(session: Session, pool: LicensePool) -> tuple[int, int, int, int, str]:

@@ -155,7 +155,8 @@ def test_pages_add_up_and_move_the_cursor_on(session: Session, run: Run) -> None
 def test_a_record_that_is_neither_stored_nor_rejected_is_not_taken_by_the_ledger(
     session: Session, run: Run
 ) -> None:
-    page(run, {"offset": 51}, records_fetched=50, records_stored=48, records_rejected=1)
+    with time_machine.travel(NOON, tick=False):
+        page(run, {"offset": 51}, records_fetched=50, records_stored=48, records_rejected=1)
 
     with pytest.raises(IntegrityError, match="records_kept"):
         session.commit()
@@ -173,7 +174,7 @@ def test_the_last_page_ends_the_run(session: Session, run: Run) -> None:
 
 def test_a_retry_shows_why_until_the_page_is_done(session: Session, run: Run) -> None:
     with time_machine.travel(NOON + timedelta(minutes=5), tick=False):
-        note_retry(run, "the vendor did not answer")
+        note_retry(run, "the vendor did not answer", retry=1)
     session.commit()
     assert (run.state, run.error, run.pages) == ("retrying", "the vendor did not answer", 0)
     assert run.updated_at == NOON + timedelta(minutes=5)

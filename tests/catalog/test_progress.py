@@ -32,7 +32,8 @@ def started(session: Session, collection: Collection, workflow: Workflow) -> Run
 def test_before_its_first_page_nothing_is_done_and_at_its_end_all_is(
     session: Session, collection: Collection, workflow: Workflow
 ) -> None:
-    run = started(session, collection, workflow)
+    with time_machine.travel(NOON, tick=False):
+        run = started(session, collection, workflow)
     assert progress_of(session, run) == Progress(0.0)
 
     end_run(run, RunState.SUCCEEDED)
@@ -49,18 +50,32 @@ def test_before_its_first_page_nothing_is_done_and_at_its_end_all_is(
 def test_a_run_through_time_is_as_far_as_the_time_it_has_covered(
     session: Session, collection: Collection, workflow: Workflow, cursor: dict[str, Any]
 ) -> None:
-    run = started(session, collection, workflow)
-    record_page(run, Counters(), since=NOON - 4 * YEAR, next_cursor=cursor)
-
     with time_machine.travel(NOON, tick=False):
+        run = started(session, collection, workflow)
+        record_page(run, Counters(), since=NOON - 4 * YEAR, next_cursor=cursor)
         assert progress_of(session, run) == Progress(0.75, NOON - YEAR)
+
+
+def test_what_is_left_is_told_from_what_was_done(session: Session, collection: Collection) -> None:
+    with time_machine.travel(NOON - timedelta(seconds=30), tick=False):
+        run = started(session, collection, Workflow.EVENTS)
+    with time_machine.travel(NOON, tick=False):
+        counters = Counters(records_fetched=60, records_stored=60)
+        record_page(
+            run,
+            counters,
+            since=NOON - 4 * YEAR,
+            next_cursor={"start": (NOON - YEAR).isoformat(), "slice_seconds": 300},
+        )
+        assert progress_of(session, run) == Progress(0.75, NOON - YEAR, per_second=2.0, seconds_left=10.0)
 
 
 def test_a_sweep_is_as_far_as_the_titles_it_has_asked_about(session: Session, collection: Collection) -> None:
     pools = [make_pool(session, collection, f"title-{n}") for n in range(4)]
     make_pool(session, make_collection(session, "Birch Library"), "another")
-    run = started(session, collection, Workflow.CIRCULATION)
-    record_page(run, Counters(), since=None, next_cursor={"offset": pools[0].identifier_id})
+    with time_machine.travel(NOON, tick=False):
+        run = started(session, collection, Workflow.CIRCULATION)
+        record_page(run, Counters(), since=None, next_cursor={"offset": pools[0].identifier_id})
 
     assert progress_of(session, run) == Progress(0.25)
 

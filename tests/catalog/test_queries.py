@@ -34,6 +34,7 @@ from accession.catalog.queries import (
     count_titles,
     reject_views,
     rows_written_since,
+    run_view,
     run_views,
     status_views,
     title_views,
@@ -46,9 +47,15 @@ from accession.catalog.records import (
     keep_rejected,
     store_purchase_records,
 )
+from accession.errors import UserError
 from tests.making import NOON, day, make_collection, make_pool, person, subject, title_data
 
 PURCHASES = Workflow.PURCHASES
+BEGINNINGS: dict[Workflow, dict[str, Any]] = {
+    Workflow.PURCHASES: {"current_day": None, "offset": 1},
+    Workflow.EVENTS: {"start": None},
+    Workflow.CIRCULATION: {"offset": None},
+}
 CURSOR = {
     "current_day": "2016-05-01T00:00:00+00:00",
     "offset": 51,
@@ -137,7 +144,7 @@ def test_a_run_at_work_shows_where_it_is_and_what_it_has_done(
 
 
 def test_a_run_that_meets_a_fault_is_retrying(session: Session, collection: Collection) -> None:
-    note_retry(start(session, collection), "the vendor did not answer")
+    note_retry(start(session, collection), "the vendor did not answer", retry=1)
 
     view, *_ = status_views(session)
 
@@ -252,6 +259,59 @@ def test_a_run_is_shown_with_all_its_figures(session: Session, collection: Colle
         finished_at=None,
         error=None,
     )
+
+
+def test_runs_are_chosen_by_workflow_and_state_and_read_page_by_page(
+    session: Session, collection: Collection
+) -> None:
+    with time_machine.travel(NOON, tick=False):
+        for n, workflow in enumerate([*Workflow, *Workflow]):
+            open_run(session, collection.id, workflow, f"task-{n}", BEGINNINGS[workflow])
+    session.commit()
+    ids = [view.id for view in run_views(session)]
+
+    def found(**chosen: Any) -> list[int]:
+        with time_machine.travel(NOON + LEASE, tick=False):
+            return [view.id for view in run_views(session, **chosen)]
+
+    assert found(workflow="events") == [ids[1], ids[4]]
+    assert found(state="running") == ids[:3]
+    assert found(state="interrupted", workflow="purchases") == [ids[5]]
+    assert found(state="failed") == []
+    assert found(limit=4) == ids[:4]
+    assert found(before_id=ids[3]) == ids[4:]
+    assert found(before_id=ids[0], state="interrupted", limit=2) == ids[3:5]
+
+
+@pytest.mark.parametrize("state", [*RunState])
+def test_runs_are_found_by_the_state_that_they_are_shown_in(
+    session: Session, collection: Collection, state: RunState
+) -> None:
+    """Also those that have been silent for longer than their lease, and are shown as interrupted."""
+    for age in (0, 3):
+        for each in RunState:
+            run = start(session, make_collection(session, f"{each} {age}"), f"{each} {age}")
+            run.state, run.updated_at = each.value, run.updated_at - timedelta(hours=age)
+    session.commit()
+
+    found = run_views(session, state=state)
+
+    assert found == [view for view in run_views(session) if view.state == state]
+    assert len(found) == {"running": 1, "retrying": 1, "interrupted": 4}.get(state, 2)
+
+
+def test_one_run_is_shown_by_its_number(session: Session, collection: Collection) -> None:
+    run = start(session, collection)
+    session.commit()
+
+    assert [run_view(session, run.id)] == run_views(session)
+    with pytest.raises(UserError, match=r"^There is no run 4711: see `accession runs list`\.$"):
+        run_view(session, 4711)
+
+    mark_for_deletion(collection)
+    session.commit()
+    with pytest.raises(UserError, match="There is no run"):
+        run_view(session, run.id)
 
 
 @pytest.mark.parametrize(
@@ -471,6 +531,10 @@ def test_rejected_records_come_oldest_first_and_resolved_ones_on_request(
     assert [view.reason for view in reject_views(session)] == ["two", "three"]
     assert [view.reason for view in reject_views(session, with_resolved=True)] == ["one", "two", "three"]
     assert [view.reason for view in reject_views(session, collection="Alder Library")] == ["three"]
+    assert [view.reason for view in reject_views(session, with_resolved=True, limit=2)] == ["one", "two"]
+    assert [view.reason for view in reject_views(session, with_resolved=True, limit=2, offset=1)] == (
+        ["two", "three"]
+    )
     (first, *_) = reject_views(session, with_resolved=True)
     assert (first.collection, first.purchased_on) == ("Alder Library", "2016-05-01")
     assert first.created_at == first.resolved_at == NOON
@@ -504,7 +568,8 @@ def test_rows_that_were_added_changed_or_deleted_count_as_written(
     mark = write_mark(session)
     session.commit()
     apply_titles(session, {pool.id: title_data("abc", licenses_owned=9)})
-    assert rows_written_since(session, mark) == 1
+    # The pool, and that it changed.
+    assert rows_written_since(session, mark) == 2
     session.commit()
 
     mark = write_mark(session)

@@ -3,6 +3,7 @@
 from datetime import date
 
 import pytest
+import time_machine
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -12,10 +13,12 @@ from accession.catalog.records import (
     Rejection,
     StoredRecord,
     keep_rejected,
+    resolve_rejected,
     store_purchase_records,
 )
 from accession.database import engine
-from tests.making import make_collection, make_pool, statements_of
+from accession.errors import UserError
+from tests.making import NOON, make_collection, make_pool, statements_of
 
 FIRST, SECOND = PurchaseDate(date(2014, 3, 1)), PurchaseDate(date(2016, 5, 2))
 
@@ -89,6 +92,22 @@ def test_a_rejection_is_kept_once_a_day_and_collection(session: Session, collect
     assert {(each.reason, each.raw_xml, each.resolved_at) for each in kept} == {
         ("It has no title identifier (001).", "<record/>", None)
     }
+
+
+def test_a_rejected_record_is_resolved_once_with_its_note(session: Session, collection: Collection) -> None:
+    keep_rejected(session, collection, FIRST, [Rejection("It has no id.", "<record/>", "hash")])
+    kept = session.scalars(select(RejectedRecord)).one()
+
+    with time_machine.travel(NOON, tick=False):
+        resolve_rejected(session, kept.id, "The vendor knows\0. ")
+
+    assert (kept.resolved_at, kept.note) == (NOON, "The vendor knows.")
+    with pytest.raises(UserError, match=rf"^The rejected record {kept.id} is resolved already: see `acc"):
+        resolve_rejected(session, kept.id, "Again.")
+    with pytest.raises(
+        UserError, match=r"^There is no rejected record 4711: see `accession rejects list --all"
+    ):
+        resolve_rejected(session, 4711, "Gone.")
 
 
 # Months

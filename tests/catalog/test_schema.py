@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -13,9 +15,10 @@ from sqlalchemy.orm import Session
 
 from accession.catalog import schema
 from accession.catalog.counts import Counts
-from accession.catalog.ledger import Workflow, open_run, queue_runs
-from accession.catalog.models import ACTIVE_STATES, Base, Collection, Edition, LicensePool
+from accession.catalog.ledger import Counters, Workflow, open_run, queue_runs, run_totals
+from accession.catalog.models import ACTIVE_STATES, Base, Collection, Edition, LicensePool, RunTotals
 from accession.catalog.records import PurchaseDate, Rejection, keep_rejected
+from accession.database import make_engine
 from accession.errors import UserError
 from tests.making import (
     NOON,
@@ -73,7 +76,10 @@ def spelled_out(engine: Engine) -> dict[str, list[Any]]:
 
 def test_conditions_of_constraints_and_indexes_are_those_of_the_models_too(scratch: Engine) -> None:
     schema.upgrade(scratch)
-    with scratch_database() as other:
+    scratch.dispose()
+    # Extensions and functions are of the migrations alone.
+    with scratch_database(str(scratch.url.database)) as other:
+        Base.metadata.drop_all(other)
         Base.metadata.create_all(other)
         of_models = spelled_out(other)
 
@@ -169,6 +175,7 @@ def test_runs_and_rejected_records_from_before_each_record_was_accounted_for_are
     runs, rejected = rows_of(scratch, "runs"), rows_of(scratch, "rejected_records")
 
     schema.upgrade(scratch)
+    schema.downgrade(scratch, "0005")
 
     upgraded = rows_of(scratch, "runs")
     assert [run["records_stored"] for run in upgraded] == [57, 0, 94, 0]
@@ -219,20 +226,133 @@ def test_without_the_months_a_purchase_of_one_was_on_its_first(scratch: Engine) 
     put_something_everywhere(scratch)
     with scratch.begin() as connection:
         connection.execute(text("UPDATE purchase_records SET purchased_on = '2024-05-01', month_only = true"))
+    schema.downgrade(scratch, "0005")
     everything = everything_of(scratch)
 
     schema.downgrade(scratch, "0003")
     left = everything_of(scratch)
     schema.upgrade(scratch)
+    schema.downgrade(scratch, "0005")
     again = everything_of(scratch)
 
     assert all(everything.values())
     dated = {
         name: without(everything[name], "month_only") for name in ("purchase_records", "rejected_records")
     }
-    assert left == {name: rows for name, rows in everything.items() if name != "looked_up_titles"} | dated
+    newer = ("looked_up_titles",)
+    assert left == {name: rows for name, rows in everything.items() if name not in newer} | dated
     purchases = [row | {"month_only": False} for row in everything["purchase_records"]]
-    assert again == everything | {"purchase_records": purchases, "looked_up_titles": []}
+    assert again == everything | {"purchase_records": purchases} | {name: [] for name in newer}
+
+
+def test_purchases_from_before_they_knew_their_collection_are_found_by_it(scratch: Engine) -> None:
+    schema.upgrade(scratch)
+    put_something_everywhere(scratch)
+    purchases = rows_of(scratch, "purchase_records")
+    schema.downgrade(scratch, "0005")
+
+    schema.upgrade(scratch)
+
+    assert rows_of(scratch, "purchase_records") == purchases
+
+
+def test_the_totals_begin_with_what_ended_runs_have_counted(scratch: Engine) -> None:
+    schema.upgrade(scratch)
+    schema.downgrade(scratch, "0003")
+    with Session(scratch) as session:
+        make_collection(session, "Alder Library")
+    with scratch.begin() as connection:
+        of_a_run = RUNS.replace("records_rejected", "records_stored, records_rejected").replace(
+            ":rejected", ":stored, :rejected"
+        )
+        runs = [
+            ("purchases", "succeeded", 60, 3),
+            ("purchases", "failed", 5, 5),
+            ("purchases", "running", 7, 0),
+            ("events", "interrupted", 94, 0),
+        ]
+        for number, (workflow, state, fetched, rejected) in enumerate(runs):
+            row = {"workflow": workflow, "state": state, "fetched": fetched, "rejected": rejected}
+            stored = {"task_id": f"task-{number}", "stored": fetched - rejected}
+            connection.execute(text(of_a_run), row | stored)
+
+    schema.upgrade(scratch)
+
+    with Session(scratch) as session:
+        ended = {row.workflow: row for row in session.scalars(select(RunTotals))}
+        assert {name: (row.pages, row.records_fetched) for name, row in ended.items()} == {
+            "purchases": (6, 65),
+            "events": (3, 94),
+        }
+        totals = run_totals(session)
+    assert totals[Workflow.PURCHASES] == Counters(
+        records_fetched=72,
+        records_stored=64,
+        records_rejected=8,
+        titles_new=21,
+        titles_changed=15,
+        repairs=3,
+        pages=9,
+    )
+    assert totals[Workflow.CIRCULATION] == Counters(pages=0)
+
+
+def test_titles_from_before_there_was_a_search_are_found_by_the_same_text(scratch: Engine) -> None:
+    schema.upgrade(scratch)
+    put_something_everywhere(scratch)
+    with scratch.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO editions (data_source, identifier_id, created_at, updated_at)"
+                " SELECT 'Another', id, '2024-05-01', '2024-05-01' FROM identifiers LIMIT 1"
+            )
+        )
+    editions = rows_of(scratch, "editions")
+    assert [edition["search_text"] for edition in editions] == [
+        "Title abc Stanisław Lem Rita Reader Wydawnictwo 9788308068298 abc",
+        None,
+    ]
+    schema.downgrade(scratch, "0005")
+
+    schema.upgrade(scratch)
+
+    assert rows_of(scratch, "editions") == editions
+
+
+@pytest.fixture
+def tenant(scratch: Engine) -> Iterator[Engine]:
+    """The scratch database as a user reaches it who may make tables and nothing more."""
+    name = f"tenant_{uuid4().hex}"
+    with scratch.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {name} LOGIN PASSWORD '{name}'"))
+        connection.execute(text(f"GRANT ALL ON SCHEMA public TO {name}"))
+    url = scratch.url.set(username=name, password=name)
+    tenant = make_engine(url.render_as_string(hide_password=False))
+    yield tenant
+    tenant.dispose()
+    with scratch.begin() as connection:
+        connection.execute(text(f"DROP OWNED BY {name}"))
+        connection.execute(text(f"DROP ROLE {name}"))
+
+
+def test_extensions_that_cannot_be_had_are_said_and_nothing_is_made(scratch: Engine, tenant: Engine) -> None:
+    with pytest.raises(
+        UserError,
+        match=r"^The database cannot have the extension pg_trgm \(permission denied.*\): install .*\.$",
+    ):
+        schema.upgrade(tenant)
+
+    assert tables(scratch) == set()
+
+
+def test_extensions_that_an_administrator_has_made_will_do(scratch: Engine, tenant: Engine) -> None:
+    with scratch.begin() as connection:
+        for name in ("pg_trgm", "unaccent"):
+            connection.execute(text(f"CREATE EXTENSION {name}"))
+
+    schema.upgrade(tenant)
+
+    put_something_everywhere(tenant)
 
 
 def test_two_programs_that_upgrade_at_once_take_turns(scratch: Engine) -> None:

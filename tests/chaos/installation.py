@@ -50,7 +50,9 @@ class Installation:
     def __init__(self, home: Path, variables: Mapping[str, str]) -> None:
         self.home = home
         self._terminal = home / "terminal.log"
-        self._environment = {**os.environ, **variables, HOME_VARIABLE: str(home), "TMPDIR": str(home)}
+        # Installations side by side serve no dashboard.
+        ours = {HOME_VARIABLE: str(home), "TMPDIR": str(home), "ACCESSION_WEB_PORT": "0"}
+        self._environment = {**os.environ, **ours, **variables}
         self._up: subprocess.Popen[bytes] | None = None
         self._engine: Engine | None = None
 

@@ -31,6 +31,7 @@ from tests.cli import test_main
 from tests.cli.conftest import Answer, Run, complete_up_to, customer, settings
 from tests.cli.test_up import at, database_of, processes_of
 from tests.local.machine import open_folder
+from tests.making import PASSWORD
 
 KEY, WRONG_KEY = "right-key-9c1f77d0", "wrong-key-51b2ae46"
 ALDER, BIRCH = "Alder Library", "Birch Library"
@@ -54,6 +55,7 @@ class Lived:
         return {
             "an account key": KEY.encode(),
             "a wrong account key": WRONG_KEY.encode(),
+            "a password": PASSWORD.encode(),
             **{f"encryption key {number}": key for number, key in enumerate(keys)},
             "PostgreSQL's password": (self.home / "postgres" / "password").read_bytes(),
             "Valkey's password": (self.home / "valkey" / "password").read_bytes(),
@@ -310,10 +312,15 @@ ANSWERED: dict[str, tuple[str, ...]] = {
     "titles refresh": ("x", "--collection", BIRCH),
     "titles show": ("x",),
     "rejects show": ("1",),
+    "users add": ("ann", "--role", "viewer"),
+    "users set-password": ("ann",),
+    "users set-role": ("ann", "operator"),
+    "users remove": ("bob", "--yes"),
+    "tokens revoke": ("script",),
 }
 # They go on for ever, end what the others need, or print secrets that are meant: `env` those of the servers,
-# `sandbox serve` its own that is none.
-NOT_ASKED = {"down", "demo", "env", "worker", "beat", "sandbox serve"}
+# `tokens add` the token, `sandbox serve` its own that is none.
+NOT_ASKED = {"down", "demo", "env", "worker", "beat", "web", "tokens add", "sandbox serve"}
 COMMANDS = {name.removeprefix("accession "): found for name, found in test_main.COMMANDS.items()}
 WITH_JSON = [name for name, found in COMMANDS.items() if any("--json" in p.opts for p in found.params)]
 
@@ -335,6 +342,7 @@ def test_no_answer_of_a_command_tells_a_secret(
     run: Run, lived: Lived, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("ACCESSION_ACCOUNT_KEY", WRONG_KEY)
+    monkeypatch.setenv("ACCESSION_PASSWORD", PASSWORD)
     with settings(home=lived.home, log_level="debug"):
         for arguments in asked(name):
             answer = run(*arguments)

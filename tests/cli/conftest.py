@@ -176,8 +176,8 @@ def home(servers: ServerUrls, tmp_path: Path) -> Iterator[Path]:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """The environment of a command in a process of its own."""
-    return {**os.environ, "COLUMNS": "160", **changes}
+    """The environment of a command in a process of its own; installations side by side serve no dashboard."""
+    return {**os.environ, "COLUMNS": "160", "ACCESSION_WEB_PORT": "0", **changes}
 
 
 def command(*arguments: str, env: dict[str, str], program: str = "-m accession") -> Answer:

@@ -32,9 +32,10 @@ ALL_WELL = {
 
 
 @pytest.fixture(autouse=True)
-def _a_worker_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether one does is another check's affair, which costs seconds."""
+def _worker_and_beat_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether they do is another check's affair, which costs seconds."""
     monkeypatch.setattr(checks, "_workers", lambda: "not asked")
+    monkeypatch.setattr(checks, "_beat", lambda: "not asked")
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ class Doctor:
         """What it says of ledger, locks and catalogue, by what it looked at."""
         answer = self._run("doctor", "--json", *arguments)
         assert answer.code == code, answer
-        parts = ("home", "key file", "database", "schema", "broker", "workers", "account keys")
+        parts = ("home", "key file", "database", "schema", "broker", "workers", "beat", "account keys")
         return {
             found["what"]: found
             for found in answer.json

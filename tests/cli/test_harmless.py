@@ -56,7 +56,7 @@ def evil(session: Session) -> Collection:
         session, collection, PurchaseDate(NOON.date()), [Rejection(EVIL, f"<a>\n{EVIL}</a>", "hash")]
     )
     failed(session, collection, Workflow.PURCHASES)
-    note_retry(begun(session, collection, Workflow.EVENTS), EVIL)
+    note_retry(begun(session, collection, Workflow.EVENTS), EVIL, retry=1)
     session.commit()
     return collection
 

@@ -1,5 +1,6 @@
 """The command line as such: help for everything, one sentence for what a person can put right."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def test_every_command_of_the_plan_is_there() -> None:
         "restore",
         "worker",
         "beat",
+        "web",
         "collections add",
         "collections list",
         "collections test",
@@ -62,8 +64,17 @@ def test_every_command_of_the_plan_is_there() -> None:
         "titles show",
         "rejects list",
         "rejects show",
+        "rejects resolve",
         "rejects retry",
         "runs list",
+        "users add",
+        "users list",
+        "users set-password",
+        "users set-role",
+        "users remove",
+        "tokens add",
+        "tokens list",
+        "tokens revoke",
         "db upgrade",
         "db check",
         "sandbox serve",
@@ -79,9 +90,11 @@ def test_every_command_says_what_it_does_and_what_each_option_means(name: str) -
         assert getattr(parameter, "help", None), f"{name}: {parameter.name} has no help text"
 
 
-def test_no_option_takes_the_account_key_itself() -> None:
+def test_no_option_takes_a_secret_itself() -> None:
+    """Everybody on the machine can read it in the list of processes."""
     options = {option for found in COMMANDS.values() for p in found.params for option in p.opts}
-    assert {option for option in options if "key" in option} == {"--account-key-file"}
+    secrets = {option for option in options if re.search("key|password|token|secret", option)}
+    assert secrets == {"--account-key-file"}
 
 
 def test_help_is_printed_on_request_and_without_a_command(run: Run) -> None:
@@ -175,6 +188,7 @@ def nowhere(tmp_path: Path) -> Iterator[Path]:
         "db check",
         "worker",
         "beat",
+        "web",
     ],
 )
 def test_without_servers_every_command_says_how_to_start_them(

@@ -17,15 +17,10 @@ from accession.catalog.records import PurchaseDate, Rejection, keep_rejected
 from accession.local.servers import ServerUrls
 from tests.cli.conftest import Run, settings
 from tests.making import NOON
-from tests.vendor import NAMESPACE, Vendor, event, event_batch, item, marc
+from tests.vendor import Vendor, event, event_batch, item, raw
 
-FIELDS = {"id", "collection", "workflow", "purchased_on", "reason", "created_at", "resolved_at"}
+FIELDS = {"id", "collection", "workflow", "purchased_on", "reason", "created_at", "resolved_at", "note"}
 NO_ID = "It has no title identifier (001)."
-
-
-def raw(*item_ids: str) -> str:
-    """A record as it is kept: a document of its own."""
-    return marc(*item_ids).replace("<marc:record>", f'<marc:record xmlns:marc="{NAMESPACE}">')
 
 
 def reject(
@@ -74,9 +69,16 @@ def test_a_rejected_record_is_shown_as_the_vendor_sent_it_but_harmless(
     ]
 
 
-@pytest.mark.parametrize(("verb", "where"), [("show", "rejects list --all"), ("retry", "rejects list")])
+@pytest.mark.parametrize(
+    ("verb", "where"),
+    [
+        ("show", "rejects list --all"),
+        ("retry", "rejects list"),
+        ("resolve --note Gone", "rejects list --all"),
+    ],
+)
 def test_an_unknown_rejected_record_is_said(run: Run, database: None, verb: str, where: str) -> None:
-    sentence = run("rejects", verb, "7").sentence
+    sentence = run("rejects", *verb.split(), "7").sentence
     assert "rejected record 7" in sentence
     assert sentence.endswith(f"see `accession {where}`.")
 
@@ -148,3 +150,22 @@ def test_a_retry_that_the_vendor_refuses_keeps_the_record(
     reject(session, collection, raw("abc"))
     assert "the connection to the vendor failed" in run("rejects", "retry").sentence
     assert len(run("rejects", "list", "--json").json) == 1
+
+
+def test_a_rejected_record_is_resolved_by_hand_with_a_note(
+    run: Run, session: Session, collection: Collection
+) -> None:
+    kept, other = (reject(session, collection, raw(*ids)) for ids in ((), ("a", "b")))
+    number = str(kept.id)
+
+    done = run("rejects", "resolve", number, "--note", "The vendor has taken it back.")
+
+    assert done.out == f"Record {number} is resolved. See: accession rejects list --all\n"
+    assert [row["id"] for row in run("rejects", "list", "--json").json] == [other.id]
+    resolved, _ = run("rejects", "list", "--all", "--json").json
+    assert (resolved["id"], resolved["note"]) == (kept.id, "The vendor has taken it back.")
+    assert resolved["resolved_at"] is not None
+    assert "The vendor has taken it back." in " ".join(run("rejects", "list", "--all").out.split())
+    again = run("rejects", "resolve", number, "--note", "Again.").sentence
+    assert again == f"The rejected record {number} is resolved already: see `accession rejects list --all`."
+    assert run("rejects", "resolve", number).code == 2

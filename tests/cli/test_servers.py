@@ -104,7 +104,8 @@ def test_the_doctor_misses_a_worker(run: Run, collection: Collection, no_patienc
     assert answer.code == 1
     lines = answer.out.splitlines()
     assert [line for line in lines if line.startswith("BAD")] == [
-        "BAD  workers: none answers: start one with `accession up`, or `accession worker`"
+        "BAD  workers: none answers: start one with `accession up`, or `accession worker`",
+        "BAD  beat: it has never looked at its schedule: start it with `accession up`, or `accession beat`",
     ]
     assert any(line.startswith("ok   database: PostgreSQL 1") for line in lines)
     assert any(line.startswith("ok   broker: valkey 9") for line in lines)
@@ -176,7 +177,7 @@ def test_the_doctor_of_a_home_that_was_never_used(run: Run, tmp_path: Path) -> N
         found = findings(run)
     assert found["home"] == (False, f"{home} is not there yet; `accession up` makes it")
     assert [what for what, (ok, _) in found.items() if not ok] == [
-        *("home", "database", "schema", "broker", "workers", "account keys")
+        *("home", "database", "schema", "broker", "workers", "beat", "account keys")
     ]
     assert all("accession up" in finding for ok, finding in found.values() if not ok)
 
@@ -189,7 +190,7 @@ def test_the_doctor_of_servers_that_do_not_answer(run: Run, tmp_path: Path) -> N
     with settings(home=tmp_path, **dead):
         found = findings(run)
     bad = {what: finding for what, (ok, finding) in found.items() if not ok}
-    assert list(bad) == ["database", "schema", "broker", "workers", "account keys"]
+    assert list(bad) == ["database", "schema", "broker", "workers", "beat", "account keys"]
     assert "hidden" not in str(bad)
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -15,7 +16,17 @@ from accession.clock import utc_now
 from accession.local.servers import ServerUrls
 from accession.sandbox.server import RunningSandbox
 from accession.settings import get_settings
-from tests.cli.conftest import Answer, Run, complete_up_to, customer, running_worker, serving
+from tests.cli.conftest import (
+    PATIENCE_SECONDS,
+    Answer,
+    Run,
+    complete_up_to,
+    customer,
+    environment,
+    process,
+    running_worker,
+    serving,
+)
 from tests.conftest import empty_broker, empty_database
 from tests.local.machine import eventually
 
@@ -49,10 +60,18 @@ def alder(session: Session, sandbox: RunningSandbox) -> Collection:
     return customer(session, sandbox, "Alder [/Library]")
 
 
-def test_the_doctor_is_content(run: Run, worker: None, collection: Collection) -> None:
-    answer = run("doctor")
+def test_the_doctor_is_content(
+    run: Run, worker: None, collection: Collection, servers: ServerUrls, tmp_path: Path
+) -> None:
+    from accession.tasks.heartbeats import read_heartbeats
+
+    urls = {"ACCESSION_DATABASE_URL": servers.database_url, "ACCESSION_REDIS_URL": servers.redis_url}
+    with process("beat", env=environment(ACCESSION_HOME=str(tmp_path), **urls)):
+        eventually(lambda: not read_heartbeats().beat_is_overdue, PATIENCE_SECONDS)
+        answer = run("doctor")
     assert answer.code == 0, answer
     assert "ok   workers: 1 answering\n" in answer.out
+    assert "ok   beat: it looked at its schedule " in answer.out
     assert "BAD" not in answer.out
 
 

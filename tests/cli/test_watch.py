@@ -111,7 +111,7 @@ def test_day_records_share_retries_and_applies_are_shown(
     eventually(lambda: f"{half:%Y-%m-%d}" in terminal.getvalue())
     eventually(lambda: "1,234 records" in terminal.getvalue())
     assert 0.49 < progress_of(session, run).share < 0.51
-    note_retry(run, "The vendor is away.")
+    note_retry(run, "The vendor is away.", retry=1)
     session.commit()
     eventually(lambda: "retrying" in terminal.getvalue())
     pool = make_pool(session, collection, "abc")

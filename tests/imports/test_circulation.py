@@ -365,6 +365,7 @@ def test_a_sweep_of_two_thousand_unchanged_titles_writes_no_row_of_the_catalogue
     # In the outbox a row was added and deleted for each.
     assert {name: after[name] - before[name] for name in after if after[name] != before[name]} == {
         "license_pools": 2,
+        "title_changes": 2,
         "apply_outbox": 4,
     }
 

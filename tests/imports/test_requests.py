@@ -1,5 +1,6 @@
 """How many requests an import makes: exactly, for a small library, and at the most, for any."""
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -13,7 +14,7 @@ from accession.catalog.models import Collection, Identifier, LicensePool, Purcha
 from accession.catalog.queries import reject_views, title_views
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter
 from accession.imports.vendor import api_for
-from accession.imports.windows import Place, Width
+from accession.imports.windows import Place, Width, requests_of
 from accession.sandbox.catalogue import Catalogue, build_catalogue
 from tests.imports.stock import names
 from tests.making import day
@@ -223,3 +224,14 @@ def test_an_empty_leap_moves_the_checkpoint_to_its_end(
     assert page.next == Place(day(2014, 3, 1), empty=8)
     assert importer.get_start() == day(2014, 3, 1)
     assert len(vendor.requests) == 1 + blank
+
+
+@pytest.mark.parametrize("width", list(Width))
+@pytest.mark.parametrize("titles", [0, 200, 10_000])
+def test_what_a_reimport_costs_is_known_from_what_is_stored(titles: int, width: Width) -> None:
+    catalogue = build_catalogue(titles, FIRST, NOW)
+    sold = Counter(purchase.purchased_at.date() for purchase in catalogue.purchases)
+
+    asked = requests_for(catalogue, width)
+
+    assert requests_of(sold, FIRST, NOW, width) == asked.pages + asked.look_ups

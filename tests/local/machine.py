@@ -1,9 +1,10 @@
-"""What the tests of this folder share: homes, patience, programs of other processes and other users."""
+"""What the tests of this folder share: homes, patience, ports, programs of others."""
 
 import os
 import pwd
 import shutil
 import site
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import httpx
 import pytest
 
 import accession
@@ -32,6 +34,20 @@ def eventually(look: Callable[[], T], seconds: float = 20) -> T:
         assert time.monotonic() < deadline, "it did not come true"
         time.sleep(0.01)
     return seen
+
+
+def free_port() -> str:
+    """A port of 127.0.0.1 that nobody has, as an environment variable gives it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return str(server.getsockname()[1])
+
+
+def status_of(url: str) -> int | None:
+    """What a server there answers; None when none does."""
+    try:
+        return httpx.get(url).status_code
+    except httpx.TransportError:
+        return None
 
 
 @contextmanager

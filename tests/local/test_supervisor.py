@@ -17,7 +17,7 @@ from accession.errors import UserError
 from accession.local.home import home_owner
 from accession.local.processes import ProcessId, processes_on_record
 from accession.local.servers import announcement, running_servers
-from accession.local.supervisor import Supervisor, _Patience, detach, parts, stop_running, worker_and_beat
+from accession.local.supervisor import Supervisor, _Patience, detach, parts, programs, stop_running
 from accession.settings import Settings
 from tests.local import supervised
 from tests.local.machine import eventually, new_home
@@ -284,9 +284,14 @@ def test_without_children_and_hooks_it_only_runs_the_servers(
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_worker_is_given_time_and_beat_is_not(home: Path) -> None:
-    worker, beat = worker_and_beat(Settings(home=home, shutdown_grace_seconds=90))
+def test_a_worker_is_given_time_and_the_others_are_not(home: Path) -> None:
+    worker, beat, web = programs(Settings(home=home, shutdown_grace_seconds=90))
     assert worker.command[1:] == ("-m", "accession", "worker")
     assert (worker.grace_seconds, worker.hurry_signal) == (90, signal.SIGQUIT)
     assert beat.command[1:] == ("-m", "accession", "beat")
-    assert beat.grace_seconds < worker.grace_seconds
+    assert web.command[1:] == ("-m", "accession", "web")
+    assert max(beat.grace_seconds, web.grace_seconds) < worker.grace_seconds
+
+
+def test_without_a_port_there_is_no_web(home: Path) -> None:
+    assert [program.name for program in programs(Settings(home=home, web_port=0))] == ["worker", "beat"]

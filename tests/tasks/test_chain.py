@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from accession.catalog.history import run_retries
 from accession.catalog.models import (
     ApplyOutbox,
     Collection,
@@ -234,6 +235,10 @@ def test_a_page_that_meets_a_vendor_fault_runs_again_under_the_same_lock(
     warnings = [line for line in lines if line["log_level"] == "warning"]
     assert [line["retry"] for line in warnings] == [1]
     assert "502" in warnings[0]["reason"]
+    with transaction() as session:
+        assert [(each.retry, each.reason) for each in run_retries(session, run.id)] == [
+            (1, warnings[0]["reason"])
+        ]
 
 
 def test_a_page_whose_connection_to_the_database_is_cut_runs_again(

@@ -1,5 +1,6 @@
 """Real worker processes on real HTTP: what holds when they share the work, are killed, and are stopped."""
 
+import json
 import os
 import struct
 import sys
@@ -8,10 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psutil
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -120,6 +124,7 @@ class Crew:
             "ACCESSION_REDIS_URL": self.servers.redis_url,
             "ACCESSION_HOME": str(get_settings().home),
             "ACCESSION_RETRY_BACKOFF_SECONDS": "0",
+            "ACCESSION_LOG_FORMAT": "json",
         }
         command = "-m celery -A accession.tasks.app worker --pool prefork --concurrency 2 -Q default,apply"
         options = ("--without-mingle", "--without-gossip", f"--hostname={uuid4().hex}@%h")
@@ -324,6 +329,72 @@ def test_faults_are_retried_and_no_account_key_or_signature_is_logged(
     assert "the run is complete" in log
     assert alder[1].account.account_key not in log
     assert "3MCLAUTH" not in log
+
+
+def test_what_two_workers_count_is_what_the_vendor_was_asked_and_what_was_written(
+    session: Session, crew: Crew, chains: Chains, broker: Broker
+) -> None:
+    crew.at_work(2)
+    faults = Faults.parse("bad-gateway=0.1", seed=5)
+    with (
+        library(session, "Alder Library", seed=1, latency_ms=10, faults=faults) as alder,
+        library(session, "Birch Library", seed=2, latency_ms=10) as birch,
+    ):
+        for task_id in [chains.start(collection) for collection, _ in (alder, birch)]:
+            chains.ended(task_id)
+        told = [running.statistics() for _, running in (alder, birch)]
+    shown = exposition()
+    for endpoint in ("marc", "items"):
+        asked = sum(library["requests"][endpoint] for library in told)
+        of_it = [n for (name, labels), n in shown.items() if (name, labels[:1]) == (REQUESTS, (endpoint,))]
+        assert sum(of_it) == shown[f"{SECONDS}_count", (endpoint,)] == asked
+        assert shown[f"{SECONDS}_sum", (endpoint,)] >= 0.01 * asked
+    failed = sum(n for (name, labels), n in shown.items() if name == REQUESTS and labels[1] != "ok")
+    assert failed == sum(told[0]["faults"].values()) > 0
+    assert shown["accession_titles_applied_total", ("described",)] == len(applied_titles())
+    assert shown["accession_records_fetched_total", ("purchases",)] == 2 * TITLES
+
+
+REQUESTS, SECONDS = "accession_vendor_requests_total", "accession_vendor_request_seconds"
+
+
+def exposition() -> dict[tuple[str, tuple[str, ...]], float]:
+    """What Prometheus reads: each sample by its name and the values of its labels."""
+    from accession.web.metrics import Figures
+
+    registry = CollectorRegistry()
+    registry.register(Figures())
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(generate_latest(registry).decode())
+        for sample in family.samples
+    }
+
+
+def test_each_line_of_a_chain_says_which_collection_run_and_page_it_is_about(
+    session: Session, crew: Crew, chains: Chains, broker: Broker
+) -> None:
+    faults = Faults.parse("bad-gateway=0.2,error-document=0.1", seed=5)
+    with library(session, "Alder Library", seed=1, faults=faults) as alder:
+        crew.at_work(1)
+        before = len(logged_lines(crew.log))
+        run = chains.imported(alder[0])
+        broker.settle()
+    lines = [line for line in logged_lines(crew.log)[before:] if line["logger"].startswith("accession.")]
+    about = {"collection": alder[0].id, "workflow": "purchases", "run": run.task_id}
+    told = [line for line in lines if line["logger"] != "accession.tasks.recovery"]
+    assert all(line.items() >= about.items() and 1 <= line["page"] <= run.pages for line in told), told
+    assert {"a spoilt answer is asked for again", "the run is complete"} <= {line["event"] for line in told}
+    pages = [line["page"] for line in told if line["event"] == "page imported"]
+    assert pages == list(range(1, run.pages + 1))
+    applied = [line["page"] for line in told if line["event"] == "titles applied"]
+    assert applied
+    assert set(applied) <= set(pages)
+
+
+def logged_lines(log: Path) -> list[dict[str, Any]]:
+    """What the workers have logged; Celery greets its operator in its own way."""
+    return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
 
 
 def test_a_worker_whose_children_cannot_be_understood_ends_at_once(broker: Broker, crew: Crew) -> None:

@@ -6,14 +6,16 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
-from functools import cache
+from enum import StrEnum
+from functools import cache, partial
 from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import ip_address
+from time import perf_counter
 from typing import TypeVar, cast
 from urllib.parse import quote
 
@@ -36,12 +38,13 @@ from accession.bibliotheca.items import ItemsAnswer, parse_items
 from accession.bibliotheca.marc import MarcPage, parse_marc_page
 from accession.bibliotheca.xml import error_problem, is_blank, reported_error
 from accession.clock import utc_now, whole_second
-from accession.errors import UserError
+from accession.errors import Unusable
 
 log = structlog.get_logger(__name__)
 
 _Answered = TypeVar("_Answered")
 
+DEFAULT_BASE_URL = "https://partner.yourcloudlibrary.com"
 PAGE_SIZE = 50
 MOST_ITEMS = 25
 # Wider windows are answered with spurious results (NYPL-Simplified/circulation, 9018dcccf).
@@ -63,7 +66,7 @@ _GZIP = zlib.MAX_WBITS | 16
 class Account:
     """One library's account with the vendor: what a collection needs to be asked for.
 
-    Raises `UserError` naming the collection when something of it cannot be used. `base_url` is https, or
+    Raises `Unusable` naming the collection when something of it cannot be used. `base_url` is https, or
     plain http on this machine alone, with no path.
     """
 
@@ -75,17 +78,17 @@ class Account:
 
     def __post_init__(self) -> None:
         if not self.library_id.strip() or not self.account_key.get_secret_value():
-            raise UserError(
+            raise Unusable(
                 f'Collection "{self.collection}" lacks its library id or account key: '
                 "set both as the vendor gave them."
             )
         if not re.fullmatch(r"[!-~]+", self.account_id):
-            raise UserError(
+            raise Unusable(
                 f'The account id of collection "{self.collection}" cannot be used: '
                 "give it as the vendor wrote it, in plain letters and digits without spaces."
             )
         if not _is_safe_base(self.base_url):
-            raise UserError(
+            raise Unusable(
                 f'The base URL of collection "{self.collection}" cannot be used: give it as https://host, '
                 "without user name, path or query (plain http:// only for this machine itself)."
             )
@@ -138,11 +141,75 @@ def signature(account_key: SecretStr, moment: str, method: str, path: str) -> st
     return base64.b64encode(hmac.digest(account_key.get_secret_value().encode(), message, "sha256")).decode()
 
 
+class Endpoint(StrEnum):
+    """What the vendor can be asked, by the last word of its path."""
+
+    MARC = "marc"
+    ITEMS = "items"
+    EVENTS = "cloudevents"
+
+
+class Outcome(StrEnum):
+    """How a request ended: a word for each class of `bibliotheca.errors`, two for `RequestTimedOut`."""
+
+    OK = "ok"
+    REFUSED = "refused"
+    BAD_RESPONSE = "bad_response"
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"
+    """There was none, or it broke."""
+    SERVER_ERROR = "server_error"
+
+
+_OUTCOMES = {
+    RemoteIntegrationException: Outcome.REFUSED,
+    BadResponseException: Outcome.BAD_RESPONSE,
+    RequestTimedOut: Outcome.TIMEOUT,
+    RemoteInitiatedServerError: Outcome.SERVER_ERROR,
+}
+
+# Is told of each request how it ended, and after how many seconds.
+CountRequest = Callable[[Endpoint, Outcome, float], object]
+
+
+def count_nothing(endpoint: Endpoint, outcome: Outcome, seconds: float) -> None:
+    """A `CountRequest` for whoever does not count."""
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A question: a path below the library with its query. Errors repeat nothing of an answer that is not
+    `quotable`."""
+
+    endpoint: Endpoint
+    path: str
+    quotable: bool = True
+
+
 @dataclass(frozen=True)
 class _Answer:
     body: bytes = field(repr=False)
     origin: Origin
     requests: int = 1
+
+
+@dataclass
+class _Request:
+    """What is to be counted of a request."""
+
+    unconnected: bool = False
+    seconds: float = 0.0
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        began = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds = perf_counter() - began
+
+    def failed_as(self, error: RemoteIntegrationException) -> Outcome:
+        return Outcome.CONNECTION if self.unconnected else _OUTCOMES[type(error)]
 
 
 class BibliothecaAPI:
@@ -153,8 +220,9 @@ class BibliothecaAPI:
     again is asked for again at once, twice at most; never when the vendor asks to wait, or was slow.
 
     The vendor may be silent for `timeout_seconds`, and take twice as long for a whole answer. Each request
-    is made within the context of a `turn`, so that the vendor is not asked for more at once than it likes.
-    One `BibliothecaAPI` may be asked by several threads at once.
+    is made within the context of a `turn`, so that the vendor is not asked for more at once than it likes,
+    and is counted by one call of `count`, without the time that its turn was waited for. One
+    `BibliothecaAPI` may be asked by several threads at once.
     """
 
     def __init__(
@@ -165,12 +233,14 @@ class BibliothecaAPI:
         *,
         timeout_seconds: float = TIMEOUT_SECONDS,
         turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+        count: CountRequest = count_nothing,
     ) -> None:
         self._account = account
         self._http = http_client() if http is None else http
         self._clock = clock
         self._timeout_seconds = timeout_seconds
         self._turn = turn
+        self._count = count
 
     def marc_page(self, start: datetime, end: datetime, offset: int = 1, limit: int = PAGE_SIZE) -> MarcPage:
         """At most `limit` (1 to 50) purchase records of `[start, end)`, from the 1-based `offset` on.
@@ -181,18 +251,17 @@ class BibliothecaAPI:
         call = _marc_call(start, end, offset, limit)
         return self._ask(lambda: self._marc_page(call))
 
-    def _marc_page(self, call: str) -> MarcPage:
-        answer = self._get_unless_blank_twice(call)
-        if answer is None:
-            return MarcPage(records=(), repaired=False, requests=2)
-        return parse_marc_page(answer.body, answer.origin, answer.requests)
+    def _marc_page(self, call: _Call) -> MarcPage:
+        page = self._get_unless_blank_twice(
+            call, lambda answer: parse_marc_page(answer.body, answer.origin, answer.requests)
+        )
+        return page or MarcPage(records=(), repaired=False, requests=2)
 
     def marc_body(self, start: datetime, end: datetime, offset: int = 1) -> bytes:
         """What the vendor answers to `marc_page` with these arguments, for `read_marc_page`; empty when it
-        says that nothing is there."""
+        says that nothing is there. It counts as well answered though nobody has read it yet."""
         call = _marc_call(start, end, offset, PAGE_SIZE)
-        answer = self._ask(lambda: self._get_unless_blank_twice(call))
-        return b"" if answer is None else answer.body
+        return self._ask(lambda: self._get_unless_blank_twice(call, lambda answer: answer.body)) or b""
 
     @staticmethod
     def read_marc_page(body: bytes) -> MarcPage:
@@ -210,13 +279,14 @@ class BibliothecaAPI:
         if not timedelta() < _second(end) - _second(start) <= WIDEST_EVENTS_WINDOW:
             raise ValueError("A window of events is at least a second and at most 72 hours wide.")
         query = f"startdate={_date(start)}&enddate={_date(end)}"
-        return self._ask(lambda: self._events(f"data/cloudevents?{query}"))
+        call = _Call(Endpoint.EVENTS, f"data/cloudevents?{query}", quotable=False)
+        return self._ask(lambda: self._events(call))
 
-    def _events(self, call: str) -> EventsAnswer:
-        answer = self._get_unless_blank_twice(call, quotable=False)
-        if answer is None:
-            return EventsAnswer(events=(), faults=(), requests=2)
-        return parse_events(answer.body, answer.origin, answer.requests)
+    def _events(self, call: _Call) -> EventsAnswer:
+        told = self._get_unless_blank_twice(
+            call, lambda answer: parse_events(answer.body, answer.origin, answer.requests)
+        )
+        return told or EventsAnswer(events=(), faults=(), requests=2)
 
     def items(self, ids: Sequence[str]) -> ItemsAnswer:
         """What the vendor says of these titles (1 to 25 ids, none blank; `ValueError` otherwise).
@@ -225,12 +295,12 @@ class BibliothecaAPI:
         """
         if not 1 <= len(ids) <= MOST_ITEMS or not all(item_id.strip() for item_id in ids):
             raise ValueError(f"Ask for 1 to {MOST_ITEMS} item ids, none of them blank.")
-        return self._ask(lambda: self._items(f"items/{','.join(_quoted(item_id) for item_id in ids)}"))
+        call = _Call(Endpoint.ITEMS, f"items/{','.join(_quoted(item_id) for item_id in ids)}")
+        return self._ask(lambda: self._items(call))
 
-    def _items(self, call: str) -> ItemsAnswer:
+    def _items(self, call: _Call) -> ItemsAnswer:
         as_of = self._clock()
-        answer = self._get(call)
-        return parse_items(answer.body, as_of, answer.origin)
+        return self._get(call, lambda answer: parse_items(answer.body, as_of, answer.origin))
 
     def _ask(self, call: Callable[[], _Answered]) -> _Answered:
         """What the call returns; tried again at once where a second answer may well be a good one."""
@@ -244,34 +314,47 @@ class BibliothecaAPI:
                 log.info("a spoilt answer is asked for again", reason=str(error))
         return call()
 
-    def _get_unless_blank_twice(self, call: str, *, quotable: bool = True) -> _Answer | None:
-        """The answer to `call`; None when it is blank twice running, which is how the vendor says that
-        there is nothing."""
+    def _get_unless_blank_twice(self, call: _Call, read: Callable[[_Answer], _Answered]) -> _Answered | None:
+        """What `read` makes of the answer to `call`; None when it is blank twice running, which is how the
+        vendor says that there is nothing."""
+
+        def read_unless_blank(answer: _Answer, requests: int) -> _Answered | None:
+            return None if is_blank(answer.body) else read(replace(answer, requests=requests))
+
         for requests in (1, 2):
-            answer = self._get(call, quotable=quotable)
-            if not is_blank(answer.body):
-                return replace(answer, requests=requests)
+            found = self._get(call, partial(read_unless_blank, requests=requests))
+            if found is not None:
+                return found
         return None
 
-    def _get(self, call: str, *, quotable: bool = True) -> _Answer:
-        """The body of a 200 answer to `call`, a path below the library with its query.
-
-        Errors repeat nothing of an answer that is not `quotable`.
-        """
-        account = self._account
-        path = f"/cirrus/library/{_quoted(account.library_id)}/{call}"
-        url = account.base_url.rstrip("/") + path
-        origin = Origin(account.collection, url, quotable=quotable)
+    def _get(self, call: _Call, read: Callable[[_Answer], _Answered]) -> _Answered:
+        """What `read` makes of the answer to `call`; how that ended is counted."""
+        request = _Request()
         try:
-            with self._turn():
+            found = read(self._answer(call, request))
+        except RemoteIntegrationException as error:
+            self._count(call.endpoint, request.failed_as(error), request.seconds)
+            raise
+        self._count(call.endpoint, Outcome.OK, request.seconds)
+        return found
+
+    def _answer(self, call: _Call, request: _Request) -> _Answer:
+        """The body of a 200 answer to `call`."""
+        account = self._account
+        path = f"/cirrus/library/{_quoted(account.library_id)}/{call.path}"
+        url = account.base_url.rstrip("/") + path
+        origin = Origin(account.collection, url, quotable=call.quotable)
+        try:
+            with self._turn(), request.timed():
                 deadline = self._clock() + self._whole_answer_limit
-                request = self._signed_request(url)
+                signed = self._signed_request(url)
                 with closing(
-                    self._http.send(request, stream=True, auth=None, follow_redirects=False)
+                    self._http.send(signed, stream=True, auth=None, follow_redirects=False)
                 ) as response:
                     origin = replace(origin, status=response.status_code)
                     body = self._body(response, origin, deadline)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
+            request.unconnected = isinstance(error, _UNCONNECTED)
             raise _translated(error, origin) from origin.cause(error)
         if response.status_code != HTTPStatus.OK:
             raise self._refusal(response, body, origin)
@@ -407,6 +490,9 @@ def _asks_to_wait(error: RemoteIntegrationException) -> bool:
     return too_many or (isinstance(error, BadResponseException) and error.retry_after is not None)
 
 
+_UNCONNECTED = (httpx.NetworkError, httpx.ProxyError, httpx.RemoteProtocolError)
+
+
 def _translated(error: httpx.HTTPError | httpx.InvalidURL, origin: Origin) -> RemoteIntegrationException:
     # Without a connection the vendor has said nothing; what is wrong with an answer is told with its bytes.
     unconnected = isinstance(error, httpx.ConnectError | httpx.ProxyError)
@@ -414,7 +500,7 @@ def _translated(error: httpx.HTTPError | httpx.InvalidURL, origin: Origin) -> Re
     match error:
         case httpx.TimeoutException():
             return origin.error(RequestTimedOut, f"the vendor did not answer in time: {type(error).__name__}")
-        case httpx.NetworkError() | httpx.ProxyError() | httpx.RemoteProtocolError():
+        case _ if isinstance(error, _UNCONNECTED):
             return origin.error(RequestTimedOut, f"the connection to the vendor failed: {detail}")
         case httpx.DecodingError():
             return origin.error(BadResponseException, f"the vendor's answer is damaged: {detail}")
@@ -422,10 +508,11 @@ def _translated(error: httpx.HTTPError | httpx.InvalidURL, origin: Origin) -> Re
             return origin.error(RemoteIntegrationException, f"the vendor cannot be asked this way: {detail}")
 
 
-def _marc_call(start: datetime, end: datetime, offset: int, limit: int) -> str:
+def _marc_call(start: datetime, end: datetime, offset: int, limit: int) -> _Call:
     if offset < 1 or not 1 <= limit <= PAGE_SIZE:
         raise ValueError(f"An offset is 1 or more and a limit 1 to {PAGE_SIZE}, not {offset} and {limit}.")
-    return f"data/marc?startdate={_date(start)}&enddate={_date(end)}&offset={offset}&limit={limit}"
+    query = f"startdate={_date(start)}&enddate={_date(end)}&offset={offset}&limit={limit}"
+    return _Call(Endpoint.MARC, f"data/marc?{query}")
 
 
 def _second(moment: datetime) -> datetime:

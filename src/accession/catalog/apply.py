@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, DateTime, Text, and_, cast, delete, select, true
 from sqlalchemy.orm import Session
 
+from accession.catalog.changes import COPIED, Change, described_before, edition_changes, note_changes
 from accession.catalog.circulation import apply_snapshots, is_news, lock_pools
 from accession.catalog.data import ApplyData, BibliographicData, IdentifierType
 from accession.catalog.models import (
@@ -32,21 +33,6 @@ from accession.catalog.models import (
 )
 from accession.catalog.rows import among, insert_of, natural_key_ids, one_of, replace_rows, update_of
 from accession.clock import utc_now
-
-_COPIED = (
-    "title",
-    "subtitle",
-    "publisher",
-    "published",
-    "on_sale",
-    "language",
-    "description",
-    "page_count",
-    "duration_ms",
-    "medium",
-    "format",
-    "as_of",
-)
 
 # A source, and the id of the identifier that it describes.
 _Key = tuple[str, int]
@@ -74,8 +60,13 @@ class _Description:
 
     def columns(self, now: datetime) -> dict[str, Any]:
         """What an edition's row says once it is described by this."""
-        copied = {name: getattr(self.data, name) for name in _COPIED}
-        return {**copied, "content_hash": self.content_hash, "updated_at": now}
+        copied = {name: getattr(self.data, name) for name in (*COPIED, "as_of")}
+        return {
+            **copied,
+            "search_text": self.data.search_text(),
+            "content_hash": self.content_hash,
+            "updated_at": now,
+        }
 
 
 def needs_apply(
@@ -197,19 +188,30 @@ def _apply_to_locked(
     ]
     words.sort(key=lambda word: word[1].as_of)
     youngest = {(data.data_source, identifier_id): data for identifier_id, data in words}
-    editions = _apply_descriptions(session, {key: _Description(data) for key, data in youngest.items()})
-    written = apply_snapshots(session, pools, {key: title.circulation for key, title in titles.items()})
-    return Applied(editions, written)
+    described = _apply_descriptions(session, {key: _Description(data) for key, data in youngest.items()})
+    counted = apply_snapshots(session, pools, {key: title.circulation for key, title in titles.items()})
+    note_changes(session, [*described.changes, *counted.changes])
+    return Applied(described.editions, counted.pools)
 
 
-def _apply_descriptions(session: Session, described: Mapping[_Key, _Description]) -> int:
+@dataclass(frozen=True)
+class _Described:
+    """How many editions were written, and what of those that there were has changed."""
+
+    editions: int
+    changes: Sequence[Change] = ()
+
+
+def _apply_descriptions(session: Session, described: Mapping[_Key, _Description]) -> _Described:
     if not described:
-        return 0
+        return _Described(0)
     known, now = _editions(session, described), utc_now()
     news = {key: each for key, each in described.items() if key not in known or each.is_news_to(known[key])}
     added = _add_editions(session, {key: each for key, each in news.items() if key not in known}, now)
     # Somebody else may have added some of them meanwhile.
-    changed = _change_editions(session, {key: each for key, each in news.items() if key not in added}, now)
+    changed, changes = _change_editions(
+        session, {key: each for key, each in news.items() if key not in added}, now
+    )
     written = added | changed
     if written:
         by_edition = {edition_id: described[key].data for key, edition_id in written.items()}
@@ -217,7 +219,7 @@ def _apply_descriptions(session: Session, described: Mapping[_Key, _Description]
         _replace_classifications(session, by_edition)
         _replace_links(session, by_edition)
         _replace_equivalents(session, {key: described[key].data for key in written})
-    return len(written)
+    return _Described(len(written), changes)
 
 
 def _editions(session: Session, keys: Collection[_Key], *, lock: bool = False) -> dict[_Key, Any]:
@@ -249,16 +251,19 @@ def _add_editions(session: Session, described: Mapping[_Key, _Description], now:
 
 def _change_editions(
     session: Session, described: Mapping[_Key, _Description], now: datetime
-) -> dict[_Key, int]:
-    """Lock editions, and change those to which it is still news; the ids of those changed."""
+) -> tuple[dict[_Key, int], Sequence[Change]]:
+    """Lock editions, and change those to which it is still news; the ids of those changed, and what of
+    them."""
     if not described:
-        return {}
+        return {}, ()
     locked = _editions(session, described, lock=True)
     changed = {key: row.id for key, row in locked.items() if described[key].is_news_to(row)}
-    if changed:
-        rows = [{"id": row_id, **described[key].columns(now)} for key, row_id in changed.items()]
-        session.execute(update_of(table_of(Edition), rows))
-    return changed
+    if not changed:
+        return {}, ()
+    before = described_before(session, changed.values())
+    rows = [{"id": row_id, **described[key].columns(now)} for key, row_id in changed.items()]
+    session.execute(update_of(table_of(Edition), rows))
+    return changed, edition_changes(before, {changed[key]: described[key].data for key in changed}, now)
 
 
 def _replace_contributions(session: Session, changed: Mapping[int, BibliographicData]) -> None:

@@ -8,7 +8,7 @@ writing only.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from accession.catalog.changes import Change, pool_changes
 from accession.catalog.counts import Counts, counted_on
 from accession.catalog.data import CirculationData, EventData, EventType
 from accession.catalog.ledger import last_swept
@@ -26,6 +27,14 @@ from accession.clock import utc_now
 # Of a pool without a snapshot every event counts.
 _EVER = text("'-infinity'")
 _OF_COPIES_OWNED = (EventType.PURCHASE, EventType.REMOVED)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """How many pools a snapshot has written, and what of them has changed by it."""
+
+    pools: int
+    changes: Sequence[Change] = ()
 
 
 def lock_pools(session: Session, pool_ids: Iterable[int]) -> Sequence[LicensePool]:
@@ -48,15 +57,16 @@ def is_news(pool: LicensePool, data: CirculationData) -> bool:
 
 def apply_snapshots(
     session: Session, pools: Sequence[LicensePool], said: Mapping[int, CirculationData]
-) -> int:
-    """Make locked pools say what the vendor said of them (by pool id), with the events since; returns how
-    many were written.
+) -> Counted:
+    """Make locked pools say what the vendor said of them (by pool id), with the events since.
 
-    A snapshot older than the pool's last is not applied, and one that says what was known of its moment
-    is not written. The session reads pools that were written anew when they are used again.
+    What has changed is for the caller to note. A snapshot older than the pool's last is not applied, and
+    one that says what was known of its moment is not written. The session reads pools that were written
+    anew when they are used again.
     """
     events, now = _events_since_snapshot(session, pools), utc_now()
     rows: list[dict[str, Any]] = []
+    changes: list[Change] = []
     for pool in pools:
         data = said[pool.id]
         if pool.circulation_as_of is not None and data.as_of < pool.circulation_as_of:
@@ -86,10 +96,11 @@ def apply_snapshots(
                 "updated_at": now,
             }
         )
+        changes += pool_changes(pool, counts, status, now)
         session.expire(pool)
     if rows:
         session.execute(update_of(table_of(LicensePool), rows))
-    return len(rows)
+    return Counted(len(rows), changes)
 
 
 def new_events(session: Session, collection: Collection, events: Iterable[EventData]) -> list[EventData]:

@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 from accession.catalog.keys import account_key_of, encrypt_account_key, hold_off_rotations
 from accession.catalog.models import Collection
 from accession.clock import utc_now
-from accession.errors import UserError
+from accession.errors import NotFound, UserError
 
 
-class UnknownCollection(UserError):
+class UnknownCollection(NotFound):
     """No collection has this name."""
 
     def __init__(self, name: str) -> None:
@@ -24,6 +24,14 @@ def collections_in_use(session: Session) -> Sequence[Collection]:
     """Every collection that is not marked for deletion, by name."""
     query = select(Collection).where(Collection.marked_for_deletion_at.is_(None))
     return session.scalars(query.order_by(Collection.name)).all()
+
+
+def get_collection(session: Session, collection_id: int) -> Collection:
+    """The collection of this id; raises `NotFound`, also when it is marked for deletion."""
+    collection = session.get(Collection, collection_id)
+    if collection is None or collection.marked_for_deletion_at is not None:
+        raise NotFound(f"There is no collection with the id {collection_id}.")
+    return collection
 
 
 def find_collection(session: Session, name: str) -> Collection:

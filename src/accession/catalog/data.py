@@ -9,6 +9,7 @@ import json
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
+from unicodedata import normalize
 
 from pydantic import (
     AfterValidator,
@@ -84,13 +85,22 @@ class EventType(StrEnum):
 # A row of a B-tree index holds 2,704 bytes: what is found by its name or address stays below.
 _LONGEST_NAME = 300
 _LONGEST_ADDRESS = 2000
+# Of a title that goes on for ever, words beyond these find nothing; PostgreSQL takes no more than a megabyte.
+_LONGEST_SEARCH_TEXT = 4000
+
+
+def storable(text: str) -> str:
+    """Text as PostgreSQL can hold it: without NUL, and without lone surrogates, which UTF-8 cannot say."""
+    return text.replace("\0", "").encode("utf-8", "ignore").decode("utf-8").strip()
+
+
+def comparable(text: str) -> str:
+    """The text with one way to write each character: an accent is part of its letter, `ﬁ` is `fi`."""
+    return normalize("NFKC", text)
 
 
 def _storable(value: object) -> object:
-    """Text as PostgreSQL can hold it: without NUL, and without lone surrogates, which UTF-8 cannot say."""
-    if not isinstance(value, str):
-        return value
-    return value.replace("\0", "").encode("utf-8", "ignore").decode("utf-8").strip()
+    return storable(value) if isinstance(value, str) else value
 
 
 def _cut(name: str) -> str:
@@ -175,6 +185,13 @@ class BibliographicData(_Data):
         content = self.model_dump(mode="json", exclude={"as_of"})
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return f"{HASH_VERSION}:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+    def search_text(self) -> str:
+        """What the title is found by, in one line, `comparable`: title, subtitle, authors and narrators,
+        publisher, ISBNs and identifier."""
+        people = dict.fromkeys(each.display_name for each in self.contributors)
+        parts = (self.title, self.subtitle, *people, self.publisher, *self.isbns, self.identifier)
+        return " ".join(comparable(" ".join(filter(None, parts))).split())[:_LONGEST_SEARCH_TEXT]
 
 
 class CirculationData(_Data):

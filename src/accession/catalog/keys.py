@@ -5,6 +5,7 @@ workers run: a rotation first lets the new key stand before the old one, then en
 with it, and then drops the old one. Killed in between, it leaves keys with which all can be decrypted.
 """
 
+import base64
 import fcntl
 import os
 import re
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import SecretStr
 from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session, object_session
@@ -36,6 +39,16 @@ def _cipher() -> MultiFernet:
 
 def _cipher_of(keys: Iterable[bytes]) -> MultiFernet:
     return MultiFernet([Fernet(key) for key in keys])
+
+
+def derived_key(purpose: str) -> bytes:
+    """32 bytes for one purpose, the same wherever the key is the same; they tell nothing of the key itself.
+
+    Others as soon as the key is changed. Makes the key file on first use.
+    """
+    make_key_file_if_missing()
+    key = base64.urlsafe_b64decode(_keys_at_hand()[0])
+    return HKDF(SHA256(), 32, salt=None, info=f"accession: {purpose}".encode()).derive(key)
 
 
 def _keys_at_hand() -> list[bytes]:

@@ -2,12 +2,12 @@
 
 from collections.abc import Collection as Group
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ARRAY, Integer, any_, delete, func, literal, select
+from sqlalchemy import ARRAY, Integer, any_, delete, func, literal, select, union_all
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, object_session
 
@@ -16,8 +16,11 @@ from accession.catalog.models import (
     BEGUN_STATES,
     Collection,
     LookedUpTitle,
+    Retry,
     Run,
     RunState,
+    RunTotals,
+    Sample,
     SweptBatch,
     Timestamp,
 )
@@ -29,6 +32,10 @@ SUPERSEDED = "Its lock had expired, and a newer run took over."
 
 # How long a chain may be silent: its lock expires then, and its run counts as interrupted.
 LEASE = timedelta(hours=2)
+
+# A run is sampled at most so often, and ever less often: one of a minute and one of a day both draw a curve.
+_SHORTEST_STEP = timedelta(seconds=1)
+_STEPS_SO_FAR = 100
 
 
 class Workflow(StrEnum):
@@ -68,6 +75,9 @@ class Counters:
     repairs: int = 0
     """Documents that were well-formed XML only after a repair."""
     pages: int = 1
+
+
+_COUNTED = tuple(field.name for field in fields(Counters))
 
 
 def timestamp(session: Session, collection: Collection, workflow: Workflow) -> Timestamp:
@@ -245,19 +255,65 @@ def record_page(
         run.state = RunState.RUNNING.value
         run.cursor = dict(next_cursor)
         run.updated_at = utc_now()
+        if _is_sample_due(run, run.updated_at):
+            _take_sample(run, run.updated_at)
 
 
-def note_retry(run: Run, reason: str) -> None:
-    """Show that the page at hand met a fault and will be tried again."""
+def _is_sample_due(run: Run, now: datetime) -> bool:
+    step = max(_SHORTEST_STEP, (now - run.started_at) / _STEPS_SO_FAR)
+    return now - (run.sampled_at or run.started_at) >= step
+
+
+def _take_sample(run: Run, at: datetime) -> None:
+    if (session := object_session(run)) is not None:
+        taken = {"pages": run.pages, "records_fetched": run.records_fetched}
+        statement = insert(Sample).values(run_id=run.id, at=at, **taken)
+        session.execute(statement.on_conflict_do_update(index_elements=["run_id", "at"], set_=taken))
+        run.sampled_at = at
+
+
+def note_retry(run: Run, reason: str, *, retry: int) -> None:
+    """Show that the page at hand met a fault and will be tried again, for the `retry`th time (from 1)."""
     run.state, run.error, run.updated_at = RunState.RETRYING.value, reason, utc_now()
+    if (session := object_session(run)) is not None:
+        session.add(Retry(run_id=run.id, at=run.updated_at, retry=retry, reason=reason))
 
 
 def end_run(run: Run, state: RunState, error: str | None = None) -> None:
-    """Close the row: nothing of this chain will write any more."""
-    if (session := object_session(run)) is not None:
-        session.execute(delete(LookedUpTitle).where(LookedUpTitle.run_id == run.id))
+    """Close the row: nothing of this chain will write any more. What it has counted joins the totals."""
+    at_work, session = is_active(run), object_session(run)
     run.state, run.error = state.value, error
     run.finished_at = run.updated_at = utc_now()
+    if run.sampled_at is not None:
+        _take_sample(run, run.finished_at)
+    if session is not None:
+        session.execute(delete(LookedUpTitle).where(LookedUpTitle.run_id == run.id))
+        if at_work:
+            _add_to_totals(session, run)
+
+
+def _add_to_totals(session: Session, run: Run) -> None:
+    of_the_run = select(Run.workflow, *(getattr(Run, name) for name in _COUNTED)).where(Run.id == run.id)
+    statement = insert(RunTotals).from_select(["workflow", *_COUNTED], of_the_run)
+    added = {name: getattr(RunTotals, name) + statement.excluded[name] for name in _COUNTED}
+    session.execute(statement.on_conflict_do_update(index_elements=["workflow"], set_=added))
+
+
+def run_totals(session: Session) -> dict[Workflow, Counters]:
+    """What all runs of each workflow have counted, those at work and those whose rows are gone included.
+
+    It never becomes less, and takes as long however many runs there were.
+    """
+    ended = select(RunTotals.workflow, *(getattr(RunTotals, name) for name in _COUNTED))
+    at_work = select(Run.workflow, *(getattr(Run, name) for name in _COUNTED))
+    # In one statement: a run that ends meanwhile is in one of the two.
+    both = union_all(ended, at_work.where(Run.state.in_(ACTIVE_STATES))).subquery()
+    sums = select(both.c.workflow, *(func.sum(both.c[name]) for name in _COUNTED)).group_by(both.c.workflow)
+    found = {
+        workflow: Counters(**dict(zip(_COUNTED, map(int, counted), strict=True)))
+        for workflow, *counted in session.execute(sums)
+    }
+    return {workflow: found.get(workflow.value, Counters(pages=0)) for workflow in Workflow}
 
 
 def is_active(run: Run) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Computed,
     DateTime,
     ForeignKey,
     Index,
@@ -20,10 +21,11 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    literal_column,
     select,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, composite, mapped_column, relationship
 
 from accession.catalog.counts import Counts
@@ -180,6 +182,10 @@ class LicensePool(Base):
     __table_args__ = (
         UniqueConstraint("collection_id", "data_source", "identifier_id"),
         Index("ix_license_pools_collection_id_id", "collection_id", "id"),
+        # There are few, and a list of them should not look at all the others.
+        Index(
+            "ix_license_pools_exhausted", "collection_id", "id", postgresql_where=text("status = 'exhausted'")
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -279,9 +285,20 @@ class PurchaseRecord(Base):
     """
 
     __tablename__ = "purchase_records"
-    __table_args__ = (UniqueConstraint("license_pool_id", "purchased_on"),)
+    __table_args__ = (
+        UniqueConstraint("license_pool_id", "purchased_on"),
+        # With all that purchases are counted by, so that none of a hundred thousand rows has to be read.
+        Index(
+            "ix_purchase_records_collection_id_purchased_on",
+            "collection_id",
+            "purchased_on",
+            postgresql_include=["license_pool_id"],
+        ),
+        Index("ix_purchase_records_collection_id_license_pool_id", "collection_id", "license_pool_id"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
     license_pool_id: Mapped[int] = mapped_column(ForeignKey("license_pools.id", ondelete="CASCADE"))
     purchased_on: Mapped[date]
     month_only: Mapped[bool] = mapped_column(server_default=false())
@@ -333,11 +350,24 @@ class ApplyOutbox(Base):
 class Edition(Base):
     """The description of one title by one data source; the same for every collection that holds it.
 
-    `content_hash` is written with everything it vouches for, in one transaction.
+    `content_hash` is written with everything it vouches for, in one transaction. `search_text` is what the
+    title is found by, `search_words` its words as full text search compares them; `accession_fold`, which a
+    migration makes, takes accents and capitals away.
     """
 
     __tablename__ = "editions"
-    __table_args__ = (UniqueConstraint("data_source", "identifier_id"),)
+    __table_args__ = (
+        UniqueConstraint("data_source", "identifier_id"),
+        Index("ix_editions_format", "format"),
+        Index("ix_editions_language", "language"),
+        Index("ix_editions_search_words", "search_words", postgresql_using="gin"),
+        Index(
+            "ix_editions_search_trigrams",
+            literal_column("accession_fold(search_text)").label("folded"),
+            postgresql_using="gin",
+            postgresql_ops={"folded": "gin_trgm_ops"},
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     data_source: Mapped[str]
@@ -353,6 +383,13 @@ class Edition(Base):
     duration_ms: Mapped[int | None] = mapped_column(BigInteger)
     medium: Mapped[str | None]
     format: Mapped[str | None]
+    search_text: Mapped[str | None] = mapped_column(deferred=True)
+    # Stored: to take a title's words apart anew costs a tenth of a millisecond.
+    search_words: Mapped[str | None] = mapped_column(
+        TSVECTOR,
+        Computed("to_tsvector('simple'::regconfig, accession_fold(search_text))", persisted=True),
+        deferred=True,
+    )
     content_hash: Mapped[str | None]
     as_of: Mapped[datetime | None]
     created_at: Mapped[datetime]
@@ -412,6 +449,34 @@ class Link(Base):
     href: Mapped[str] = mapped_column(primary_key=True)
 
 
+class TitleChange(Base):
+    """That an edition, or the counts or status of a pool, changed: by field what was so before and what is so
+    since (`catalog.changes`)."""
+
+    __tablename__ = "title_changes"
+    __table_args__ = (
+        Index(
+            "ix_title_changes_edition_id_changed_at",
+            "edition_id",
+            "changed_at",
+            postgresql_where=text("edition_id IS NOT NULL"),
+        ),
+        Index(
+            "ix_title_changes_license_pool_id_changed_at",
+            "license_pool_id",
+            "changed_at",
+            postgresql_where=text("license_pool_id IS NOT NULL"),
+        ),
+        CheckConstraint("num_nonnulls(edition_id, license_pool_id) = 1", name="of_one"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    edition_id: Mapped[int | None] = mapped_column(ForeignKey("editions.id", ondelete="CASCADE"))
+    license_pool_id: Mapped[int | None] = mapped_column(ForeignKey("license_pools.id", ondelete="CASCADE"))
+    changed_at: Mapped[datetime]
+    changes: Mapped[dict[str, Any]]
+
+
 class RejectedRecord(Base):
     """A purchase record that could not be used, as the vendor sent it, and why; or, of another workflow, an
     event, of which nothing is kept that says who the patron was.
@@ -421,7 +486,12 @@ class RejectedRecord(Base):
     """
 
     __tablename__ = "rejected_records"
-    __table_args__ = (UniqueConstraint("collection_id", "purchased_on", "content_hash"),)
+    __table_args__ = (
+        UniqueConstraint("collection_id", "purchased_on", "content_hash"),
+        Index(
+            "ix_rejected_records_unresolved", "collection_id", postgresql_where=text("resolved_at IS NULL")
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
@@ -433,6 +503,8 @@ class RejectedRecord(Base):
     content_hash: Mapped[str]
     created_at: Mapped[datetime]
     resolved_at: Mapped[datetime | None]
+    note: Mapped[str | None]
+    """What whoever resolved it by hand had to say."""
 
 
 class RunState(StrEnum):
@@ -464,6 +536,7 @@ class Run(Base):
     __table_args__ = (
         Index("ix_runs_collection_id_workflow_id", "collection_id", "workflow", "id"),
         Index("ix_runs_collection_id_id", "collection_id", "id"),
+        Index("ix_runs_state_id", "state", "id"),
         Index(
             "ix_runs_active",
             "collection_id",
@@ -489,8 +562,49 @@ class Run(Base):
     repairs: Mapped[int] = mapped_column(default=0)
     started_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    sampled_at: Mapped[datetime | None]
+    """When the last of its samples was taken."""
     finished_at: Mapped[datetime | None]
     error: Mapped[str | None]
+
+
+class Retry(Base):
+    """That a page of a run met a fault and was to be tried again, for the nth time (from 1), and why."""
+
+    __tablename__ = "run_retries"
+    __table_args__ = (Index("ix_run_retries_run_id_id", "run_id", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    at: Mapped[datetime]
+    retry: Mapped[int]
+    reason: Mapped[str]
+
+
+class Sample(Base):
+    """What a run had done at a moment."""
+
+    __tablename__ = "run_samples"
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    pages: Mapped[int]
+    records_fetched: Mapped[int]
+
+
+class RunTotals(Base):
+    """What all runs of a workflow that have ended have counted: it stays when their rows go."""
+
+    __tablename__ = "run_totals"
+
+    workflow: Mapped[str] = mapped_column(primary_key=True)
+    pages: Mapped[int] = mapped_column(BigInteger)
+    records_fetched: Mapped[int] = mapped_column(BigInteger)
+    records_stored: Mapped[int] = mapped_column(BigInteger)
+    records_rejected: Mapped[int] = mapped_column(BigInteger)
+    titles_new: Mapped[int] = mapped_column(BigInteger)
+    titles_changed: Mapped[int] = mapped_column(BigInteger)
+    repairs: Mapped[int] = mapped_column(BigInteger)
 
 
 class LookedUpTitle(Base):
@@ -519,3 +633,39 @@ class SweptBatch(Base):
     after_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     identifier_ids: Mapped[list[int]]
     swept_at: Mapped[datetime]
+
+
+class User(Base):
+    """Someone who may log in to the dashboard. A session is begun with the `session_key` of its time, and
+    ends when that is renewed."""
+
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    password_hash: Mapped[str]
+    role: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    session_key: Mapped[str]
+
+
+class ApiToken(Base):
+    """What a program shows to use the API, as a hash; kept when it is revoked."""
+
+    __tablename__ = "api_tokens"
+    __table_args__ = (
+        Index(
+            "uq_api_tokens_name_in_use",
+            "name",
+            unique=True,
+            postgresql_where=text("revoked_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    token_hash: Mapped[str] = mapped_column(unique=True)
+    role: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]

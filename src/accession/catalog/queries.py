@@ -14,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Row,
+    Select,
     Table,
     Text,
     case,
@@ -29,6 +30,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from accession.catalog.collections import collections_in_use
 from accession.catalog.data import IdentifierType, LinkRel, Role
 from accession.catalog.ledger import LEASE, SERVICE_TYPE, Workflow
+from accession.catalog.marc import MarcField, marc_fields
 from accession.catalog.models import (
     ACTIVE_STATES,
     BEGUN_STATES,
@@ -51,7 +53,9 @@ from accession.catalog.models import (
     Timestamp,
 )
 from accession.catalog.records import PurchaseDate
+from accession.catalog.rows import one_of
 from accession.clock import utc_now
+from accession.errors import NotFound
 
 NEVER = "never"
 _DAY_OR_MONTH = case((PurchaseRecord.month_only, "YYYY-MM"), else_="YYYY-MM-DD")
@@ -165,6 +169,15 @@ class RejectView:
     reason: str
     created_at: datetime
     resolved_at: datetime | None
+    note: str | None
+
+
+@dataclass(frozen=True)
+class PurchaseRecordView:
+    """A MARC record of the vendor's that says when a title was bought, as `TitleView` has it."""
+
+    purchased_on: str
+    fields: tuple[MarcField, ...]
 
 
 def collection_views(session: Session) -> list[CollectionView]:
@@ -179,18 +192,13 @@ def collection_views(session: Session) -> list[CollectionView]:
 
 def status_views(session: Session) -> list[StatusView]:
     """Every workflow of every collection in use."""
-    runs = _runs_shown(session)
-    finishes = select(Timestamp.collection_id, Timestamp.service, Timestamp.finish)
-    finishes = finishes.where(Timestamp.service_type == SERVICE_TYPE)
-    checkpoints = {(key, service): finish for key, service, finish in session.execute(finishes)}
-    waiting = select(LicensePool.collection_id, func.count()).join(ApplyOutbox.license_pool)
-    pending = dict(session.execute(waiting.group_by(LicensePool.collection_id)).all())
+    runs, finishes, pending = latest_runs(session), checkpoints(session), applies_pending(session)
     return [
         _status_view(
             collection,
             workflow,
             runs.get((collection.id, workflow.value)),
-            checkpoints.get((collection.id, workflow.service)),
+            finishes.get((collection.id, workflow.service)),
             pending.get(collection.id, 0),
         )
         for collection in collections_in_use(session)
@@ -198,7 +206,20 @@ def status_views(session: Session) -> list[StatusView]:
     ]
 
 
-def _runs_shown(session: Session) -> dict[tuple[int, str], Run]:
+def checkpoints(session: Session) -> dict[tuple[int, str], datetime | None]:
+    """Up to where each service is complete, by collection id and service."""
+    query = select(Timestamp.collection_id, Timestamp.service, Timestamp.finish)
+    rows = session.execute(query.where(Timestamp.service_type == SERVICE_TYPE))
+    return {(collection_id, service): finish for collection_id, service, finish in rows}
+
+
+def applies_pending(session: Session) -> dict[int, int]:
+    """How many titles of each collection, by its id, still have to be applied, where there are any."""
+    query = select(LicensePool.collection_id, func.count()).join(ApplyOutbox.license_pool)
+    return dict(session.execute(query.group_by(LicensePool.collection_id)).all())
+
+
+def latest_runs(session: Session) -> dict[tuple[int, str], Run]:
     """The newest run of each collection and workflow; but one that waits to begin does not hide the one at
     work, for which it may be refused."""
     every = func.unnest(literal(list(Workflow), ARRAY(Text))).table_valued("workflow", name="every")
@@ -228,22 +249,64 @@ def _status_view(
     return replace(unrun, **{name: getattr(view, name) for name in _OF_THE_RUN})
 
 
-def run_views(session: Session, *, collection: str | None = None, limit: int | None = None) -> list[RunView]:
-    """The runs of collections in use, newest first."""
-    query = select(Run, Collection.name).join(Collection, Run.collection_id == Collection.id)
-    query = query.where(_in_use(Run.collection_id, collection))
+def run_views(
+    session: Session,
+    *,
+    collection: str | None = None,
+    workflow: str | None = None,
+    state: str | None = None,
+    before_id: int | None = None,
+    limit: int | None = None,
+) -> list[RunView]:
+    """The runs of collections in use, newest first; those before the run `before_id`, where that is given."""
+    query = _runs().where(in_use(Run.collection_id, collection))
+    if workflow is not None:
+        query = query.where(Run.workflow == workflow)
+    if state is not None:
+        query = query.where(_is_shown_as(state))
+    if before_id is not None:
+        query = query.where(Run.id < before_id)
     rows = session.execute(query.order_by(Run.id.desc()).limit(limit))
     return [_run_view(run, name) for run, name in rows]
 
 
+def shown_state(run: Run) -> str:
+    """The run's state; one that has been silent for too long counts as interrupted."""
+    silent = run.state in BEGUN_STATES and run.updated_at < utc_now() - LEASE
+    return RunState.INTERRUPTED.value if silent else run.state
+
+
+def run_view(session: Session, run_id: int) -> RunView:
+    """One run; raises `NotFound` when there is none of that number in a collection in use."""
+    query = _runs().where(in_use(Run.collection_id, None), Run.id == run_id)
+    found = session.execute(query).one_or_none()
+    if found is None:
+        raise NotFound(f"There is no run {run_id}: see `accession runs list`.")
+    run, name = found
+    return _run_view(run, name)
+
+
+def _runs() -> Select[Run, str]:
+    return select(Run, Collection.name).join(Collection, Run.collection_id == Collection.id)
+
+
+def _is_shown_as(state: str) -> ColumnElement[bool]:
+    """That a run has the state that its view shows."""
+    silent = Run.updated_at < utc_now() - LEASE
+    if state in BEGUN_STATES:
+        return (Run.state == state) & ~silent
+    if state == RunState.INTERRUPTED:
+        return (Run.state == state) | Run.state.in_(BEGUN_STATES) & silent
+    return Run.state == state
+
+
 def _run_view(run: Run, collection: str) -> RunView:
     active = run.state in ACTIVE_STATES
-    silent = run.state in BEGUN_STATES and run.updated_at < utc_now() - LEASE
     return RunView(
         id=run.id,
         collection=collection,
         workflow=run.workflow,
-        state=RunState.INTERRUPTED.value if silent else run.state,
+        state=shown_state(run),
         cursor={name: run.cursor.get(name) for name in _CURSOR[run.workflow]} if active else None,
         pages=run.pages,
         records_fetched=run.records_fetched,
@@ -260,27 +323,66 @@ def _run_view(run: Run, collection: str) -> RunView:
 
 
 def reject_views(
-    session: Session, *, collection: str | None = None, with_resolved: bool = False
+    session: Session,
+    *,
+    collection: str | None = None,
+    with_resolved: bool = False,
+    limit: int | None = None,
+    offset: int = 0,
 ) -> list[RejectView]:
     """The rejected records of collections in use, oldest first; resolved ones only on request."""
-    query = select(RejectedRecord, Collection.name).join(
-        Collection, RejectedRecord.collection_id == Collection.id
-    )
-    query = query.where(_in_use(RejectedRecord.collection_id, collection))
+    query = _rejects().where(in_use(RejectedRecord.collection_id, collection))
     if not with_resolved:
         query = query.where(RejectedRecord.resolved_at.is_(None))
-    return [
-        RejectView(
-            r.id,
-            name,
-            r.workflow,
-            str(PurchaseDate(r.purchased_on, r.month_only)),
-            r.reason,
-            r.created_at,
-            r.resolved_at,
-        )
-        for r, name in session.execute(query.order_by(RejectedRecord.id))
-    ]
+    rows = session.execute(query.order_by(RejectedRecord.id).limit(limit).offset(offset))
+    return [_reject_view(rejected, name) for rejected, name in rows]
+
+
+def reject_view(session: Session, record_id: int) -> tuple[RejectView, str]:
+    """One rejected record, resolved or not, and what the vendor sent.
+
+    Raises `NotFound` when there is none of that number in a collection in use.
+    """
+    query = _rejects().where(in_use(RejectedRecord.collection_id, None), RejectedRecord.id == record_id)
+    found = session.execute(query).one_or_none()
+    if found is None:
+        raise NotFound(f"There is no rejected record {record_id}: see `accession rejects list --all`.")
+    rejected, name = found
+    return _reject_view(rejected, name), rejected.raw_xml
+
+
+def _rejects() -> Select[RejectedRecord, str]:
+    return select(RejectedRecord, Collection.name).join(
+        Collection, RejectedRecord.collection_id == Collection.id
+    )
+
+
+def _reject_view(rejected: RejectedRecord, collection: str) -> RejectView:
+    return RejectView(
+        rejected.id,
+        collection,
+        rejected.workflow,
+        str(PurchaseDate(rejected.purchased_on, rejected.month_only)),
+        rejected.reason,
+        rejected.created_at,
+        rejected.resolved_at,
+        rejected.note,
+    )
+
+
+def unresolved_rejects(session: Session) -> dict[str, int]:
+    """How many rejected records of each collection in use nobody has resolved."""
+    unresolved = RejectedRecord.resolved_at.is_(None) & (RejectedRecord.collection_id == Collection.id)
+    number = select(func.count()).where(unresolved).scalar_subquery()
+    query = select(Collection.name, number).where(Collection.marked_for_deletion_at.is_(None))
+    return dict(session.execute(query).all())
+
+
+def runs_at_work(session: Session) -> dict[Workflow, int]:
+    """How many runs of each workflow have begun and not ended."""
+    query = select(Run.workflow, func.count()).where(Run.state.in_(BEGUN_STATES)).group_by(Run.workflow)
+    found = dict(session.execute(query).all())
+    return {workflow: found.get(workflow.value, 0) for workflow in Workflow}
 
 
 def count_pending_applies(session: Session, collection_id: int) -> int:
@@ -293,7 +395,7 @@ def count_titles(session: Session, *, collection: str | None = None) -> int:
     """How many titles the collection, or every collection in use, holds."""
     query = select(func.count()).select_from(LicensePool)
     if collection is not None:
-        return session.scalar(query.where(_in_use(LicensePool.collection_id, collection))) or 0
+        return session.scalar(query.where(in_use(LicensePool.collection_id, collection))) or 0
     # All less those of collections that are leaving: to ask of each whether it counts takes twice as long.
     leaving = select(Collection.id).where(Collection.marked_for_deletion_at.is_not(None))
     not_counted = query.where(LicensePool.collection_id.in_(leaving)).scalar_subquery()
@@ -311,7 +413,8 @@ def title_views(
     last_id = 0
     while limit is None or limit > 0:
         size = _BATCH if limit is None else min(limit, _BATCH)
-        rows = session.execute(_title_rows(collection, identifiers, last_id).limit(size)).all()
+        query = _title_rows(collection, identifiers).where(LicensePool.id > last_id)
+        rows = session.execute(query.order_by(LicensePool.id).limit(size)).all()
         yield from _with_details(session, rows)
         if len(rows) < size:
             return
@@ -319,16 +422,40 @@ def title_views(
         limit = None if limit is None else limit - size
 
 
-def _in_use(collection_id: InstrumentedAttribute[int], name: str | None) -> ColumnElement[bool]:
+def in_use(collection_id: InstrumentedAttribute[int], name: str | None) -> ColumnElement[bool]:
     """That a row is of the collection in use that has the name, or of any."""
-    in_use = select(Collection.id).where(Collection.marked_for_deletion_at.is_(None))
+    ids = select(Collection.id).where(Collection.marked_for_deletion_at.is_(None))
     if name is None:
-        return collection_id.in_(in_use)
+        return collection_id.in_(ids)
     # As one id, so that an index by it has the rows in the order in which they are wanted.
-    return collection_id == in_use.where(Collection.name == name).scalar_subquery()
+    return collection_id == ids.where(Collection.name == name).scalar_subquery()
 
 
-def _title_rows(collection: str | None, identifiers: Sequence[str] | None, after: int) -> Any:
+def titles_of_pools(session: Session, pool_ids: Sequence[int]) -> list[TitleView]:
+    """The titles of those of these pools that there are, in their order."""
+    if not pool_ids:
+        return []
+    rows = session.execute(_titles().where(one_of(LicensePool.id, pool_ids))).all()
+    by_pool = {row.LicensePool.id: row for row in rows}
+    return list(_with_details(session, [by_pool[pool_id] for pool_id in pool_ids if pool_id in by_pool]))
+
+
+def describes() -> ColumnElement[bool]:
+    """That the edition is the one of the pool's title."""
+    return (Edition.identifier_id == LicensePool.identifier_id) & (
+        Edition.data_source == LicensePool.data_source
+    )
+
+
+def _title_rows(collection: str | None, identifiers: Sequence[str] | None) -> Select[Any]:
+    query = _titles().where(in_use(LicensePool.collection_id, collection))
+    if identifiers is None:
+        return query
+    # The index has the type first.
+    return query.where(Identifier.type.in_(IdentifierType), Identifier.identifier.in_(identifiers))
+
+
+def _titles() -> Select[Any]:
     first_day = (
         select(func.to_char(PurchaseRecord.purchased_on, _DAY_OR_MONTH))
         .where(PurchaseRecord.license_pool_id == LicensePool.id)
@@ -336,22 +463,12 @@ def _title_rows(collection: str | None, identifiers: Sequence[str] | None, after
         .limit(1)
         .scalar_subquery()
     )
-    query = (
+    return (
         select(LicensePool, Edition, Collection.name, Identifier.identifier, first_day.label("purchased_on"))
         .join(Collection, LicensePool.collection_id == Collection.id)
         .join(Identifier, LicensePool.identifier_id == Identifier.id)
-        .outerjoin(
-            Edition,
-            (Edition.identifier_id == LicensePool.identifier_id)
-            & (Edition.data_source == LicensePool.data_source),
-        )
-        .where(LicensePool.id > after, _in_use(LicensePool.collection_id, collection))
-        .order_by(LicensePool.id)
+        .outerjoin(Edition, describes())
     )
-    if identifiers is None:
-        return query
-    # The index has the type first.
-    return query.where(Identifier.type.in_(IdentifierType), Identifier.identifier.in_(identifiers))
 
 
 def _with_details(session: Session, rows: Sequence[Row[Any]]) -> Iterator[TitleView]:
@@ -411,6 +528,24 @@ def _with_details(session: Session, rows: Sequence[Row[Any]]) -> Iterator[TitleV
         )
 
 
+def purchase_record_views(session: Session, collection: str, identifier: str) -> list[PurchaseRecordView]:
+    """The purchase records of a collection's title, oldest first; none where it has no such title."""
+    query = (
+        select(PurchaseRecord)
+        .join(LicensePool, PurchaseRecord.license_pool_id == LicensePool.id)
+        .join(Identifier, LicensePool.identifier_id == Identifier.id)
+        .where(in_use(LicensePool.collection_id, collection))
+        .where(Identifier.type.in_(IdentifierType), Identifier.identifier == identifier)
+        .order_by(PurchaseRecord.purchased_on)
+    )
+    return [
+        PurchaseRecordView(
+            str(PurchaseDate(record.purchased_on, record.month_only)), tuple(marc_fields(record.marc))
+        )
+        for record in session.scalars(query)
+    ]
+
+
 def _grouped(session: Session, query: Any) -> defaultdict[int, list[tuple[Any, ...]]]:
     groups: defaultdict[int, list[tuple[Any, ...]]] = defaultdict(list)
     for key, *rest in session.execute(query):
@@ -452,6 +587,19 @@ def _count(session: Session, table: Table, *where: ColumnElement[bool]) -> int:
     return session.scalar(select(func.count()).select_from(table).where(*where)) or 0
 
 
-# What the library holds; ledger, checkpoints and accounts are written by every run.
-_KEPT_BY_RUNS = ("collections", "looked_up_titles", "runs", "swept_batches", "timestamps")
-_CATALOGUE_TABLES = [table for name, table in Base.metadata.tables.items() if name not in _KEPT_BY_RUNS]
+# Ledger, checkpoints and accounts, and who may use all this; the others say what the library holds.
+_BESIDE_THE_CATALOGUE = (
+    "api_tokens",
+    "collections",
+    "looked_up_titles",
+    "run_retries",
+    "run_samples",
+    "run_totals",
+    "runs",
+    "swept_batches",
+    "timestamps",
+    "users",
+)
+_CATALOGUE_TABLES = [
+    table for name, table in Base.metadata.tables.items() if name not in _BESIDE_THE_CATALOGUE
+]

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from accession.catalog.data import storable
 from accession.catalog.ledger import Workflow
 from accession.catalog.models import Collection, LicensePool, PurchaseRecord, RejectedRecord, table_of
 from accession.catalog.rows import insert_of, one_of
 from accession.clock import utc_now
+from accession.errors import NotFound, UserError
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def store_purchase_records(session: Session, bought: PurchaseDate, records: Sequ
     changed: list[dict[str, Any]] = []
     for pool_id, record in sorted(latest.items()):
         if not (same := known.get(pool_id)):
-            new.append({"license_pool_id": pool_id, **_dated(bought), **_said(record)})
+            owner = {"collection_id": record.pool.collection_id, "license_pool_id": pool_id}
+            new.append({**owner, **_dated(bought), **_said(record)})
             continue
         first = same[0]
         date_of_it = bought if first.month_only else PurchaseDate(first.purchased_on)
@@ -133,3 +136,24 @@ def keep_rejected(
     known = set(session.scalars(query.where(RejectedRecord.content_hash.in_(rows))))
     if new := [row for content_hash, row in sorted(rows.items()) if content_hash not in known]:
         session.execute(insert(RejectedRecord).values(new).on_conflict_do_nothing())
+
+
+def purchases_by_day(session: Session, collection: Collection) -> dict[date, int]:
+    """How many purchase records the collection has of each day on which it has any."""
+    query = select(PurchaseRecord.purchased_on, func.count()).group_by(PurchaseRecord.purchased_on)
+    return dict(session.execute(query.where(PurchaseRecord.collection_id == collection.id)).all())
+
+
+def resolve_rejected(session: Session, record_id: int, note: str) -> None:
+    """Afterwards the rejected record counts as resolved, with the note; a retry leaves it alone.
+
+    Raises `NotFound` when there is no such record, and `UserError` when it is resolved already.
+    """
+    rejected = session.get(RejectedRecord, record_id, with_for_update=True)
+    if rejected is None:
+        raise NotFound(f"There is no rejected record {record_id}: see `accession rejects list --all`.")
+    if rejected.resolved_at is not None:
+        raise UserError(
+            f"The rejected record {record_id} is resolved already: see `accession rejects list --all`."
+        )
+    rejected.resolved_at, rejected.note = utc_now(), storable(note)

@@ -1,14 +1,13 @@
 """`accession status`, `runs`, `titles` and `rejects`: what the ledger and the catalogue hold."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
 from accession.catalog.collections import find_collection
-from accession.catalog.ledger import Workflow
-from accession.catalog.models import Collection, RejectedRecord
+from accession.catalog.models import RejectedRecord
 from accession.catalog.queries import (
     TitleView,
     count_titles,
@@ -17,6 +16,7 @@ from accession.catalog.queries import (
     status_views,
     title_views,
 )
+from accession.catalog.records import resolve_rejected
 from accession.cli.attach import catalogue, require_broker
 from accession.cli.output import (
     NO_COLLECTIONS,
@@ -31,8 +31,6 @@ from accession.cli.output import (
 from accession.errors import UserError
 from accession.harmless import harmless, harmless_lines
 from accession.imports.circulation import BibliothecaCirculationUpdater
-from accession.imports.events import BibliothecaEventImporter
-from accession.imports.purchases import BibliothecaPurchaseRecordImporter
 from accession.imports.vendor import api_for
 
 TABLE_LIMIT = 50
@@ -213,16 +211,12 @@ def list_rejects(
                 ("Reason", lambda r: r.reason),
                 ("Kept", lambda r: r.created_at),
                 ("Resolved", lambda r: r.resolved_at),
+                ("Note", lambda r: r.note),
             ],
             as_json=as_json,
             when_empty=NO_REJECTS,
         )
 
-
-_IMPORTERS: Mapping[Workflow, type[BibliothecaPurchaseRecordImporter | BibliothecaEventImporter]] = {
-    Workflow.PURCHASES: BibliothecaPurchaseRecordImporter,
-    Workflow.EVENTS: BibliothecaEventImporter,
-}
 
 RecordId = Annotated[int, typer.Argument(metavar="RECORD", help="The record's number in `rejects list`.")]
 
@@ -256,18 +250,19 @@ def retry_rejects(
         console.print(NO_REJECTS)
         return
     require_broker()
-    passed = sum(_retry(record) for record in chosen)
+    # The Celery app can only be imported once the broker is known.
+    from accession.tasks.rejects import retry_rejected
+
+    passed = sum(map(retry_rejected, chosen))
     console.print(f"Of {counted(len(chosen), 'record')} {passed:,} passed. See: accession rejects list --all")
 
 
-def _retry(record: int) -> bool:
-    from accession.tasks.apply import publish_applies
-
+@rejects.command("resolve")
+def resolve_reject(
+    record: RecordId,
+    note: Annotated[str, typer.Option("--note", metavar="TEXT", help="Why nothing is left to do about it.")],
+) -> None:
+    """Resolve a rejected record by hand, with a note; it is not tried again."""
     with catalogue() as session:
-        rejected = session.get_one(RejectedRecord, record, with_for_update=True)
-        collection = session.get_one(Collection, rejected.collection_id)
-        importer = _IMPORTERS[Workflow(rejected.workflow)](session, collection, api_for(collection))
-        outbox_ids = importer.retry_rejected(rejected)
-    if outbox_ids is not None:
-        publish_applies(outbox_ids)
-    return outbox_ids is not None
+        resolve_rejected(session, record, note)
+    console.print(f"Record {record} is resolved. See: accession rejects list --all")

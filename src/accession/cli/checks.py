@@ -47,6 +47,7 @@ def part_checks() -> list[Check]:
         ("schema", _schema),
         ("broker", require_broker),
         ("workers", _workers),
+        ("beat", _beat),
         ("account keys", _account_keys),
     ]
     checks += [_check(what, look) for what, look in named]
@@ -113,6 +114,16 @@ def _workers() -> str:
         if answers := app.control.ping(timeout=_WORKER_ANSWERS_WITHIN_SECONDS):
             return f"{len(answers)} answering"
     raise UserError("none answers: start one with `accession up`, or `accession worker`")
+
+
+def _beat() -> str:
+    require_broker()
+    from accession.tasks.heartbeats import read_heartbeats
+
+    found = read_heartbeats()
+    if found.beat_is_overdue:
+        raise UserError(f"{found.beat_in_words}: start it with `accession up`, or `accession beat`")
+    return found.beat_in_words
 
 
 def _account_keys() -> str:

@@ -1,27 +1,20 @@
 """`accession collections`: the accounts with the vendor."""
 
 import os
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import SecretStr
 
-from accession.bibliotheca.client import Account
-from accession.catalog.collections import (
-    add_collection,
-    find_collection,
-    mark_for_deletion,
-    set_account_key,
-)
+from accession.bibliotheca.client import DEFAULT_BASE_URL, Account
+from accession.catalog.collections import find_collection, mark_for_deletion, set_account_key
 from accession.catalog.keys import KeyRotation, Reencrypted, account_key_of, key_rotation
 from accession.catalog.queries import collection_views
 from accession.cli.attach import attached_servers, catalogue
 from accession.cli.output import NO_COLLECTIONS, AsJson, console, counted, print_listing
-from accession.clock import utc_now
 from accession.errors import UserError
-from accession.imports.vendor import api_for
+from accession.imports.vendor import account_of, add_account, try_account
 
 KEY_VARIABLE = "ACCESSION_ACCOUNT_KEY"
 
@@ -39,7 +32,7 @@ def add(
     account_id: Annotated[str, typer.Option(help="The account id that signs requests.")],
     base_url: Annotated[
         str, typer.Option(help="Where the vendor's API is; https, or http on this machine.")
-    ] = "https://partner.yourcloudlibrary.com",
+    ] = DEFAULT_BASE_URL,
     account_key_file: KeyFile = None,
 ) -> None:
     """Add a collection.
@@ -47,8 +40,6 @@ def add(
     The account key comes from --account-key-file, else from the environment variable
     ACCESSION_ACCOUNT_KEY, else a prompt asks for it. It is stored encrypted.
     """
-    if not name.isprintable() or name != name.strip() or not name:
-        raise UserError(f"A collection cannot be named {name!r}: leave out blanks around it and line breaks.")
     # Before a person is asked for the key in vain.
     attached_servers()
     account = Account(
@@ -59,14 +50,7 @@ def add(
         base_url=base_url,
     )
     with catalogue() as session:
-        add_collection(
-            session,
-            name=name,
-            library_id=account.library_id,
-            account_id=account.account_id,
-            account_key=account.account_key,
-            base_url=account.base_url,
-        )
+        add_account(session, account)
     console.print(f'Added "{name}". Next: accession collections test "{name}"', markup=False)
 
 
@@ -111,13 +95,8 @@ def list_(as_json: AsJson = False) -> None:
 def test(name: Name) -> None:
     """Ask the vendor for something small with this collection's account, and say what is wrong."""
     with catalogue() as session:
-        api = api_for(find_collection(session, name))
-    now = utc_now()
-    page = api.marc_page(now - timedelta(days=1), now, 1, 1)
-    bought = "a purchase" if page.records else "no purchase"
-    console.print(
-        f'The vendor answers for "{name}": the account is right, with {bought} in the last day.', markup=False
-    )
+        account = account_of(find_collection(session, name))
+    console.print(try_account(account), markup=False)
 
 
 @app.command()

@@ -107,7 +107,8 @@ def _running(titles: int, *, keep: bool) -> Iterator[str]:
     home = get_settings().home if _servers_are_given() else Path(tempfile.mkdtemp(prefix="accession-demo-"))
     os.environ["ACCESSION_HOME"] = str(home)
     use_settings(None)
-    port = free_port()
+    port, web_port = free_port(), free_port()
+    os.environ["ACCESSION_WEB_PORT"] = str(web_port)
     console.print(f"Starting Accession in {home} ...", soft_wrap=True, highlight=False)
     up = ["up", "--sandbox", str(titles), "--sandbox-port", str(port), "--sandbox-activity", str(_USUAL)]
     kept = False
@@ -116,6 +117,7 @@ def _running(titles: int, *, keep: bool) -> Iterator[str]:
     try:
         detach([sys.executable, "-m", "accession", *up], home)
         attach()
+        console.print(f"Watch it in a browser: http://127.0.0.1:{web_port}", soft_wrap=True, highlight=False)
         vendor = f"http://127.0.0.1:{port}"
         _wait_for(vendor)
         yield vendor
@@ -185,15 +187,13 @@ def _run(name: str, workflows: Mapping[Workflow, str], *, force_reimport: bool =
     """Run workflows of the collection side by side to their ends, each under the name to show for it."""
     # The Celery app can only be imported once the broker is known.
     from accession.cli.watch import watch
-    from accession.tasks.chain import start_chains
-    from accession.tasks.purchases import start_arguments
-    from accession.tasks.workflows import CHAINS
+    from accession.tasks.workflows import start_workflow
 
     with catalogue() as session:
         collection_id = find_collection(session, name).id
-    arguments = start_arguments(force_reimport=force_reimport)
     started = {
-        workflow: start_chains(CHAINS[workflow], [collection_id], **arguments) for workflow in workflows
+        workflow: start_workflow(workflow, [collection_id], force_reimport=force_reimport)
+        for workflow in workflows
     }
     for workflow, task_ids in started.items():
         if not watch(workflow, {collection_id: workflows[workflow]}, task_ids):

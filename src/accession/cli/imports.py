@@ -68,14 +68,12 @@ def _start(
     chosen = chosen_collections(collection, import_all)
     # The Celery app can only be imported once the broker is known.
     from accession.cli.watch import watch
-    from accession.tasks.chain import start_chains
-    from accession.tasks.purchases import start_arguments
-    from accession.tasks.workflows import CHAINS
+    from accession.tasks.workflows import start_workflow
 
     if not chosen:
         console.print(NO_COLLECTIONS)
         return
-    task_ids = start_chains(CHAINS[workflow], chosen, **start_arguments(force_reimport=force_reimport))
+    task_ids = start_workflow(workflow, chosen, force_reimport=force_reimport)
     if not wait:
         console.print(f"Queued {counted(len(task_ids), 'import')}. See: accession status")
         return

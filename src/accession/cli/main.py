@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError as DatabaseError
 
 from accession import __version__
 from accession.bibliotheca.errors import RemoteIntegrationException
-from accession.cli import backups, catalogue, collections, imports, sandbox, servers
+from accession.cli import backups, catalogue, collections, imports, sandbox, servers, users
 from accession.cli.attach import first_line, silent_broker
 from accession.cli.demo import demo
 from accession.cli.output import error_console
@@ -34,6 +34,8 @@ app.add_typer(imports.app, name="import")
 app.add_typer(catalogue.titles, name="titles")
 app.add_typer(catalogue.rejects, name="rejects")
 app.add_typer(catalogue.runs, name="runs")
+app.add_typer(users.app, name="users")
+app.add_typer(users.tokens, name="tokens")
 app.add_typer(servers.db, name="db")
 app.command()(backups.backup)
 app.command("restore")(backups.restore_backup)
@@ -41,6 +43,7 @@ app.command()(servers.env)
 app.command()(servers.doctor)
 app.command()(servers.worker)
 app.command()(servers.beat)
+app.command()(servers.web)
 app.add_typer(sandbox.app, name="sandbox")
 
 
@@ -51,7 +54,7 @@ def _print_version(wanted: bool) -> None:
 
 
 # They run on, and their log tells how it goes; other commands answer, and log only what goes wrong.
-_RUN_ON = ("up", "worker", "beat", "sandbox", "demo")
+_RUN_ON = ("up", "worker", "beat", "web", "sandbox", "demo")
 
 
 @app.callback()

@@ -38,14 +38,12 @@ def _queue(
 ) -> None:
     chosen = chosen_collections(collection, import_all)
     # The Celery app can only be imported once the broker is known.
-    from accession.tasks.chain import start_chains
-    from accession.tasks.purchases import start_arguments
-    from accession.tasks.workflows import CHAINS, FAN_OUTS
+    from accession.tasks.workflows import FAN_OUTS, start_workflow
 
     if import_all:
         FAN_OUTS[workflow].delay(**({"force_reimport": True} if force_reimport else {}))
     else:
-        start_chains(CHAINS[workflow], chosen, **start_arguments(force_reimport=force_reimport))
+        start_workflow(workflow, chosen, force_reimport=force_reimport)
     what = "update" if workflow is Workflow.CIRCULATION else "import"
     typer.echo(f"Queued the {what} for {'all collections' if import_all else collection}.")
 

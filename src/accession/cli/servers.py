@@ -9,7 +9,7 @@ from rich.text import Text
 
 from accession.catalog import schema
 from accession.catalog.ledger import active_runs
-from accession.cli.attach import attach, attached_servers
+from accession.cli.attach import attach, attached_servers, catalogue
 from accession.cli.care import care_checks
 from accession.cli.checks import Check, part_checks, run_checks
 from accession.cli.output import console, counted, print_json
@@ -19,8 +19,10 @@ from accession.errors import UserError
 from accession.harmless import harmless
 from accession.local.embedded import port_is_free
 from accession.local.home import prepare_home
-from accession.local.supervisor import ChildSpec, Supervisor, detach, stop_running, worker_and_beat
-from accession.settings import get_settings
+from accession.local.supervisor import ChildSpec, Supervisor, detach, programs, stop_running
+from accession.settings import Settings, get_settings
+from accession.web.loopback import refuse_open_house
+from accession.web.server import listen, serve
 
 db = typer.Typer(no_args_is_help=True, help="The database's schema.")
 
@@ -47,9 +49,15 @@ def up(
     if detached:
         command = [sys.executable, "-m", "accession", *(a for a in sys.argv[1:] if a != "--detach")]
         detach(command, settings.home)
-        console.print(f"Accession runs in {settings.home}; stop it with: accession down", soft_wrap=True)
+        console.print(
+            f"Accession runs in {settings.home}; stop it with: accession down{_dashboard(settings)}",
+            soft_wrap=True,
+            highlight=False,
+        )
         return
-    children = worker_and_beat(settings)
+    if settings.web_port:
+        listen(settings.web_host, settings.web_port).close()
+    children = programs(settings)
     if sandbox is not None:
         children = (*children, _sandbox_child(sandbox, sandbox_port, sandbox_activity))
     supervisor = Supervisor(
@@ -57,10 +65,20 @@ def up(
         children,
         prepare=lambda _: _prepare(None if sandbox is None else sandbox_port),
         on_ready=lambda _: console.print(
-            f"Accession runs in {settings.home}; Ctrl-C stops it.", soft_wrap=True
+            f"Accession runs in {settings.home}; Ctrl-C stops it.{_dashboard(settings)}",
+            soft_wrap=True,
+            highlight=False,
         ),
     )
     supervisor.run()
+
+
+def _dashboard(settings: Settings) -> str:
+    """A line that says where the dashboard is; nothing where there is none."""
+    if not settings.web_port:
+        return ""
+    host = f"[{settings.web_host}]" if ":" in settings.web_host else settings.web_host
+    return f"\nThe dashboard is at http://{host}:{settings.web_port}"
 
 
 def _sandbox_child(titles: int, port: int, activity: int) -> ChildSpec:
@@ -78,13 +96,18 @@ def _sandbox_child(titles: int, port: int, activity: int) -> ChildSpec:
 def _prepare(port: int | None) -> None:
     """Before any child starts: the schema, and a word on the work that a crash has interrupted.
 
-    Raises `UserError` when the port is taken that the sandbox is to have.
+    Raises `UserError` when the port is taken that the sandbox is to have, and when the dashboard would be
+    open to other machines.
     """
     if port is not None and not port_is_free(port):
         raise UserError(f"The sandbox vendor's port {port} is taken: choose another with --sandbox-port.")
-    broker_is_ours = get_settings().redis_url is None
+    settings = get_settings()
+    broker_is_ours = settings.redis_url is None
     attach()
     schema.upgrade(engine())
+    if settings.web_port:
+        with transaction() as session:
+            refuse_open_house(session, settings.web_host)
     if broker_is_ours:
         with transaction() as session:
             interrupted = len(active_runs(session))
@@ -145,6 +168,14 @@ def beat() -> None:
     app.start(["beat", f"--schedule={schedule}", f"--loglevel={settings.log_level}", "--pidfile="])
 
 
+def web() -> None:
+    """Serve the dashboard and the API, as `accession up` does."""
+    settings = get_settings()
+    with catalogue() as session:
+        refuse_open_house(session, settings.web_host)
+    serve(settings.web_host, settings.web_port)
+
+
 @db.command()
 def upgrade() -> None:
     """Migrate the database to this program's schema."""
@@ -176,7 +207,7 @@ def doctor(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check home, key, servers, schema, workers, locks, checkpoints, metadata and runs.
+    """Check home, key, servers, schema, workers, beat, locks, checkpoints, metadata and runs.
 
     Exits with 1 when something is wrong and is not repaired.
     """

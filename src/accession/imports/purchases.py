@@ -22,12 +22,13 @@ from accession.catalog.records import (
     Rejection,
     StoredRecord,
     keep_rejected,
+    purchases_by_day,
     store_purchase_records,
 )
-from accession.clock import utc_now
+from accession.clock import utc_now, whole_second
 from accession.imports.ahead import Asked, ReadingAhead, Shelf
 from accession.imports.titles import LookUp, look_up, requests_for
-from accession.imports.windows import Place, Width, Window
+from accession.imports.windows import Place, Width, Window, requests_of
 from accession.settings import get_settings
 
 log = structlog.get_logger(__name__)
@@ -86,6 +87,13 @@ class _Stored:
     new: int
     changed: int
     outbox_ids: tuple[int, ...]
+
+
+def reimport_requests(session: Session, collection: Collection) -> int:
+    """How many requests a forced reimport of the collection makes, if the vendor has sold what is stored."""
+    width = Width(get_settings().purchase_window)
+    sold = purchases_by_day(session, collection)
+    return requests_of(sold, DEFAULT_PURCHASE_RECORD_START_TIME, whole_second(utc_now()), width)
 
 
 class BibliothecaPurchaseRecordImporter:

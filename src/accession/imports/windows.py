@@ -6,12 +6,14 @@ behind it when that is empty; when it is not, the import comes nearer to what wa
 ones, and at last by days.
 """
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
+from itertools import accumulate
 
-from accession.bibliotheca.client import PAGE_SIZE
+from accession.bibliotheca.client import MOST_ITEMS, PAGE_SIZE
 
 QUIET_DAYS = 7
 
@@ -117,6 +119,32 @@ class Place:
             window = place.window(now, width)
             if not window.leap and window.end < now:
                 yield window
+
+
+def requests_of(sold: Mapping[date, int], start: datetime, now: datetime, width: Width = Width.DAY) -> int:
+    """How many requests an import from `start` to `now` makes of a vendor that has sold so many titles on
+    each day: pages, leaps, and look-ups of all titles, without second looks at blank answers."""
+    days = sorted(sold)
+    until = list(accumulate((sold[day] for day in days), initial=0))
+
+    def within(window: Window) -> int:
+        first, last = (
+            bisect_left(days, moment.date()) for moment in (window.start, _next_day(window.end - _MOMENT))
+        )
+        return until[last] - until[first]
+
+    requests, place = 0, Place(start)
+    while place.current_day < now:
+        window = place.window(now, width)
+        titles = within(window)
+        requests += 1
+        if window.leap:
+            place = place.after_leap(window, sold=titles > 0)
+            continue
+        full, rest = divmod(titles, PAGE_SIZE)
+        requests += full + full * -(-PAGE_SIZE // MOST_ITEMS) + -(-rest // MOST_ITEMS)
+        place = place.after_page(window, "", full=False, sold=titles > 0)
+    return requests
 
 
 _MOMENT = timedelta.resolution

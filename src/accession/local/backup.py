@@ -29,7 +29,7 @@ from accession.local.home import owned_home, prepare_home
 from accession.local.postgres import wheel_installation
 from accession.local.processes import end_leftovers, leashed, wait_until
 from accession.local.servers import EmbeddedServers, ServerUrls
-from accession.local.supervisor import worker_and_beat
+from accession.local.supervisor import programs
 from accession.settings import ENV_PREFIX, Settings
 
 # A server sees only after a moment that a client has left.
@@ -136,7 +136,7 @@ def servers_at_rest(settings: Settings) -> Iterator[ServerUrls]:
     home = settings.home
     prepare_home(home)
     with owned_home(home):
-        for child in worker_and_beat(settings):
+        for child in programs(settings):
             end_leftovers(home, child.name, 0)
         urls = (settings.database_url, settings.redis_url)
         database_url, redis_url = (url.get_secret_value() if url else None for url in urls)

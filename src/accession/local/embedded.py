@@ -128,6 +128,15 @@ def free_port() -> int:
     return next(filter(port_is_free, (secrets.choice(_PORTS) for _ in count())))
 
 
+def answers(host: str, port: int) -> bool:
+    """Whether somebody listens there."""
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 def port_is_free(port: int) -> bool:
     """Whether nobody listens on the port at this moment."""
     with socket.socket() as probe:

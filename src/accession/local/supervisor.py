@@ -1,4 +1,4 @@
-"""Runs servers, worker and beat as one: starts them, keeps them running, stops them in good order."""
+"""Runs servers, worker, beat and web as one: starts them, keeps them running, stops them in good order."""
 
 import os
 import signal
@@ -15,6 +15,7 @@ import structlog
 from pydantic import SecretStr
 
 from accession.errors import UserError
+from accession.local.embedded import answers
 from accession.local.home import home_owner, owned_home, prepare_home
 from accession.local.processes import (
     HOME_VARIABLE,
@@ -35,6 +36,8 @@ _LOOK_SECONDS = 0.1
 _FIRST_WAIT_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 30.0
 _HURRY_SECONDS = 5.0
+# One that cannot be used by then is seen to by starting it again when it ends, and told by its log.
+_READY_SECONDS = 30.0
 _DETACH_SECONDS = 300.0
 
 
@@ -50,15 +53,24 @@ class ChildSpec:
     hurry_signal: signal.Signals = signal.SIGQUIT
     """Ends it without finishing the work at hand. It is also sent when the supervisor is killed:
     the embedded servers end then, too, and nobody is left to bound a longer stop."""
+    is_ready: Callable[[], bool] = lambda: True
+    """Whether it can be used, once it runs."""
 
 
-def worker_and_beat(settings: Settings) -> tuple[ChildSpec, ...]:
-    """What `accession up` runs. The worker finishes the pages at hand; beat has nothing to finish."""
+def programs(settings: Settings) -> tuple[ChildSpec, ...]:
+    """What `accession up` runs beside the servers. The worker finishes the pages at hand; the others have
+    nothing to finish."""
     accession = (sys.executable, "-m", "accession")
-    return (
-        ChildSpec("worker", (*accession, "worker"), settings.shutdown_grace_seconds),
-        ChildSpec("beat", (*accession, "beat"), 5, hurry_signal=signal.SIGTERM),
+    worker = ChildSpec("worker", (*accession, "worker"), settings.shutdown_grace_seconds)
+    beat = ChildSpec("beat", (*accession, "beat"), 5, hurry_signal=signal.SIGTERM)
+    web = ChildSpec(
+        "web",
+        (*accession, "web"),
+        5,
+        hurry_signal=signal.SIGTERM,
+        is_ready=lambda: answers(settings.web_host, settings.web_port),
     )
+    return (worker, beat, web) if settings.web_port else (worker, beat)
 
 
 class Supervisor:
@@ -116,6 +128,10 @@ class Supervisor:
         try:
             for spec in self._specs:
                 children.append(_Child(self._home, spec, environment))
+            wait_until(
+                lambda: bool(self._stop_requests) or all(spec.is_ready() for spec in self._specs),
+                _READY_SECONDS,
+            )
             announce(self._home, urls, ready=True)
             self._on_ready(urls)
             self._keep_running(children)

@@ -12,6 +12,7 @@ from accession.database import forget_connections
 from accession.errors import UserError
 from accession.logging import set_up_logging
 from accession.settings import Settings, get_settings
+from accession.tasks.heartbeats import HEARTBEAT_SECONDS
 
 DEFAULT_QUEUE = "default"
 APPLY_QUEUE = "apply"
@@ -94,13 +95,16 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         # closed, and fail with an AttributeError.
         "task_publish_retry": False,
         "beat_schedule": _schedule(),
+        "beat_scheduler": "accession.tasks.alive:Scheduler",
+        "beat_max_loop_interval": HEARTBEAT_SECONDS,
     }
 
 
 app = Celery(
     "accession",
     include=[
-        f"accession.tasks.{name}" for name in ("purchases", "events", "circulation", "apply", "recovery")
+        f"accession.tasks.{name}"
+        for name in ("purchases", "events", "circulation", "apply", "recovery", "alive")
     ],
 )
 app.conf.update(_configuration(get_settings()))

@@ -1,6 +1,7 @@
 """Applying what the imports have found: messages name outbox rows, never what is in them."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +17,7 @@ from accession.clock import utc_now
 from accession.database import transaction
 from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, MAX_RETRIES, app
 from accession.tasks.lock import TITLE_LOCK_SECONDS, Held, hold_each, release_each
+from accession.tasks.metrics import count_applied
 from accession.tasks.outages import outlast_outages
 
 log = structlog.get_logger(__name__)
@@ -23,6 +25,8 @@ log = structlog.get_logger(__name__)
 TITLES_PER_MESSAGE = 50
 LEFT_BEHIND_AFTER = timedelta(minutes=10)
 _LOCKED_WAIT_SECONDS = 2
+# What log lines say of the run.
+_ABOUT = ("workflow", "collection", "run", "page")
 
 
 def publish_applies(outbox_ids: Sequence[int]) -> None:
@@ -33,7 +37,19 @@ def publish_applies(outbox_ids: Sequence[int]) -> None:
         described, counted = outbox_kinds(session, outbox_ids)
     for task, row_ids in ((bibliographic_apply, described), (circulation_apply, counted)):
         for start in range(0, len(row_ids), TITLES_PER_MESSAGE):
-            task.delay(row_ids[start : start + TITLES_PER_MESSAGE])
+            _send(task, row_ids[start : start + TITLES_PER_MESSAGE])
+
+
+def _send(task: Task, outbox_ids: Sequence[int], **options: Any) -> None:
+    """Queue an apply whose log lines say what those of its sender say they are about."""
+    known = structlog.contextvars.get_contextvars()
+    about = {name: known[name] for name in _ABOUT if name in known}
+    task.apply_async((list(outbox_ids),), headers={"about": about}, **options)
+
+
+def _what_it_is_about(task: Task) -> AbstractContextManager[None]:
+    # A message of an earlier release has no such header.
+    return structlog.contextvars.bound_contextvars(**(task.request.get("about") or {}))
 
 
 def publish_applies_of(collection_id: int) -> None:
@@ -61,7 +77,8 @@ def bibliographic_apply(self: Task, outbox_ids: list[int]) -> None:
     task has locked are tried again in a moment. When one title spoils the transaction for all, each is
     queued by itself, and only that one fails again.
     """
-    outlast_outages(lambda _: _apply_under_locks(self, outbox_ids))
+    with _what_it_is_about(self):
+        outlast_outages(lambda _: _apply_under_locks(self, outbox_ids))
 
 
 def _apply_under_locks(task: Task, outbox_ids: Sequence[int]) -> None:
@@ -76,7 +93,7 @@ def _apply_under_locks(task: Task, outbox_ids: Sequence[int]) -> None:
         release_each(mine, holder)
     if locked:
         # A new message, so that waiting for one's turn uses up no retries.
-        task.apply_async((locked,), countdown=_LOCKED_WAIT_SECONDS)
+        _send(task, locked, countdown=_LOCKED_WAIT_SECONDS)
 
 
 @app.task(**_APPLY)  # type: ignore[untyped-decorator]
@@ -86,7 +103,8 @@ def circulation_apply(self: Task, outbox_ids: list[int]) -> None:
     They touch no more than their pools, whose rows are lock enough. When one spoils the transaction for
     all, each is queued by itself. A row that has got a description meanwhile is left alone.
     """
-    outlast_outages(lambda _: _apply(self, outbox_ids, counts_only=True))
+    with _what_it_is_about(self):
+        outlast_outages(lambda _: _apply(self, outbox_ids, counts_only=True))
 
 
 def _apply(
@@ -103,8 +121,9 @@ def _apply(
         if len(alone) > 1:
             log.warning("an apply failed; its titles are tried one by one", titles=len(alone))
             for row_id in alone:
-                task.delay([row_id])
+                _send(task, [row_id])
         raise
+    count_applied(described=applied.editions, counts=applied.pools)
     log.info("titles applied", editions=applied.editions, pools=applied.pools)
 
 

@@ -188,7 +188,10 @@ def run_link(
     with structlog.contextvars.bound_contextvars(
         workflow=task.kind.workflow.value, collection=collection_id, run=task.request.id
     ):
-        return outlast_outages(link)
+        try:
+            return outlast_outages(link)
+        finally:
+            structlog.contextvars.unbind_contextvars("page")
 
 
 def _store_no_result(task: ChainTask) -> None:
@@ -213,6 +216,7 @@ def _do_page(
     if {**arguments, **run.cursor} != arguments:
         log.warning("this page is done already; the message was delivered twice")
         return None
+    structlog.contextvars.bind_contextvars(page=run.pages + 1)
     done = step(session, collection, run)
     record_page(run, done.counters, since=done.since, next_cursor=done.next_arguments)
     return done
@@ -299,7 +303,7 @@ def _note_retry(task: ChainTask, collection_id: int, error: BaseException) -> No
     with suppress(OperationalError), transaction() as session:
         run = lock_run(session, task.request.id)
         if run is not None and is_active(run):
-            note_retry(run, _reason(error))
+            note_retry(run, _reason(error), retry=task.request.retries + 1)
 
 
 def _reason(error: BaseException) -> str:
@@ -314,10 +318,12 @@ def _end_failed_run(sender: Any, task_id: str, exception: BaseException, args: A
     retry, a child lost too often, the time limit. Celery says so in the child or in its parent."""
     if not isinstance(sender, ChainTask):
         return
+    page = None
     try:
         with transaction() as session:
             run = lock_run(session, task_id)
             if run is not None and is_active(run):
+                page = run.pages + 1
                 end_run(run, RunState.FAILED, _reason(exception))
     finally:
         sender.kind.lock(args[0], task_id).release()
@@ -326,5 +332,6 @@ def _end_failed_run(sender: Any, task_id: str, exception: BaseException, args: A
         workflow=sender.kind.workflow.value,
         collection=args[0],
         run=task_id,
+        page=page,
         reason=_reason(exception),
     )

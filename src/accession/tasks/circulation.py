@@ -9,6 +9,7 @@ from accession.imports.circulation import BibliothecaCirculationUpdater
 from accession.imports.vendor import api_for
 from accession.tasks.app import app
 from accession.tasks.chain import FAN_OUT, ChainKind, ChainTask, Outcome, Step, run_link, start_everywhere
+from accession.tasks.metrics import request_counter
 from accession.tasks.vendor import vendor_turn
 
 log = structlog.get_logger(__name__)
@@ -33,7 +34,7 @@ def circulation_update_collection(
     """
 
     def step(session: Session, collection: Collection, run: Run) -> Step:
-        api = api_for(collection, vendor_turn(collection_id, self.request.id))
+        api = api_for(collection, vendor_turn(collection_id, self.request.id), request_counter())
         updater = BibliothecaCirculationUpdater(session, collection, api)
         begin = updater.get_offset() if offset is None else offset
         result = updater.update_batch(begin)

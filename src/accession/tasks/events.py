@@ -12,6 +12,7 @@ from accession.imports.events import OVERLAP, SLICE_SIZE, BibliothecaEventImport
 from accession.imports.vendor import api_for
 from accession.tasks.app import app
 from accession.tasks.chain import FAN_OUT, ChainKind, ChainTask, Outcome, Step, run_link, start_everywhere
+from accession.tasks.metrics import request_counter
 from accession.tasks.vendor import vendor_turn
 
 log = structlog.get_logger(__name__)
@@ -37,7 +38,7 @@ def import_collection(
     """
 
     def step(session: Session, collection: Collection, run: Run) -> Step:
-        api = api_for(collection, vendor_turn(collection_id, self.request.id))
+        api = api_for(collection, vendor_turn(collection_id, self.request.id), request_counter())
         importer = BibliothecaEventImporter(session, collection, api, run)
         cutoff = whole_second(utc_now()) - OVERLAP
         begin = whole_second(moment_of(start)) if start else importer.get_start(cutoff)

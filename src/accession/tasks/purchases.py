@@ -19,6 +19,7 @@ from accession.imports.windows import Place, Width
 from accession.settings import get_settings
 from accession.tasks.app import app
 from accession.tasks.chain import FAN_OUT, ChainKind, ChainTask, Outcome, Step, run_link, start_everywhere
+from accession.tasks.metrics import request_counter
 from accession.tasks.vendor import AnswersAhead, vendor_turn
 
 log = structlog.get_logger(__name__)
@@ -69,7 +70,7 @@ def import_purchase_records_by_collection(
     }
 
     def step(session: Session, collection: Collection, run: Run) -> Step:
-        api = api_for(collection, vendor_turn(collection_id, self.request.id))
+        api = api_for(collection, vendor_turn(collection_id, self.request.id), request_counter())
         # A vendor that refuses this account is asked once, not four times at once.
         shelf = AnswersAhead(self.request.id) if run.pages else Shelf()
         importer = BibliothecaPurchaseRecordImporter(session, collection, api, run, shelf)

@@ -18,7 +18,7 @@ from accession.settings import get_settings
 from accession.tasks.app import app, longest_wait_seconds
 from accession.tasks.apply import publish_left_applies
 from accession.tasks.chain import send_link, start_chains
-from accession.tasks.workflows import CHAINS, FAN_OUTS
+from accession.tasks.workflows import CHAINS, schedule_of
 
 log = structlog.get_logger(__name__)
 
@@ -83,11 +83,7 @@ def start_missed_runs() -> int:
 
 
 def _start_missed(workflow: Workflow) -> int:
-    (schedule,) = (
-        entry["schedule"]
-        for entry in app.conf.beat_schedule.values()
-        if entry["task"] == FAN_OUTS[workflow].name
-    )
+    schedule = schedule_of(workflow)
     with transaction() as session:
         last = last_started(session, workflow)
     missed = [

@@ -1,0 +1,106 @@
+"""Charts as SVG, with classes for colours: they follow the page's theme, and no script draws them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+WIDTH, HEIGHT = 640, 180
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 8, 10, 24
+_SPARK_WIDTH, _SPARK_HEIGHT = 96, 24
+_MOST_LABELS = 8
+
+
+@dataclass(frozen=True)
+class Point:
+    """A value of a chart, and what it is called."""
+
+    label: str
+    value: float
+
+
+def sparkline(values: Sequence[float], said: str) -> Markup:
+    """A small row of bars; `said` tells those who do not see it what it shows."""
+    top, width = max([*values, 1]), _SPARK_WIDTH / max(len(values), 1)
+    drawn = Markup("").join(
+        _bar(index * width, _SPARK_HEIGHT, width * 0.8, _SPARK_HEIGHT * value / top)
+        for index, value in enumerate(values)
+        if value
+    )
+    return _svg("sparkline", _SPARK_WIDTH, _SPARK_HEIGHT, said, drawn)
+
+
+def bars(points: Sequence[Point], said: str) -> Markup:
+    """A bar for each point, its name and value on hover."""
+    top = _top(points)
+    width = (WIDTH - _LEFT - _RIGHT) / max(len(points), 1)
+    drawn = Markup("").join(
+        Markup("<g>{}<title>{}: {}</title></g>").format(
+            _bar(_x(index, len(points)), HEIGHT - _BOTTOM, max(width * 0.85, 0.5), _height(point.value, top)),
+            point.label,
+            f"{point.value:,.0f}",
+        )
+        for index, point in enumerate(points)
+    )
+    return _svg("chart", WIDTH, HEIGHT, said, _axes(points, top) + drawn)
+
+
+def line(points: Sequence[Point], said: str) -> Markup:
+    """A line through the points, and the area below it."""
+    top, bottom = _top(points), HEIGHT - _BOTTOM
+    places = [
+        f"{_x(index + 0.5, len(points)):.1f},{bottom - _height(point.value, top):.1f}"
+        for index, point in enumerate(points)
+    ]
+    first, last = _x(0.5, len(points)), _x(len(points) - 0.5, len(points))
+    area = f"{first:.1f},{bottom} {' '.join(places)} {last:.1f},{bottom}"
+    drawn = Markup('<polygon class="area" points="{}"/><polyline class="line" points="{}"/>').format(
+        area, " ".join(places)
+    )
+    return _svg("chart", WIDTH, HEIGHT, said, _axes(points, top) + drawn)
+
+
+def _svg(name: str, width: int, height: int, said: str, drawn: Markup) -> Markup:
+    return Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        name, width, height, said, drawn
+    )
+
+
+def _bar(x: float, bottom: float, width: float, height: float) -> Markup:
+    return Markup('<rect x="{}" y="{}" width="{}" height="{}"/>').format(
+        f"{x:.1f}", f"{bottom - height:.1f}", f"{width:.1f}", f"{height:.1f}"
+    )
+
+
+def _axes(points: Sequence[Point], top: float) -> Markup:
+    """Lines at nothing, half and all of the highest value, and the names of some points."""
+    levels = Markup("").join(
+        Markup(
+            '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text x="{}" y="{}" class="end">{}</text>'
+        ).format(_LEFT, WIDTH - _RIGHT, y, y, _LEFT - 6, y + 4, f"{value:,.0f}")
+        for value in (0, top / 2, top)
+        for y in [round(HEIGHT - _BOTTOM - _height(value, top))]
+    )
+    step = -(-len(points) // _MOST_LABELS) or 1
+    names = Markup("").join(
+        Markup('<text x="{}" y="{}">{}</text>').format(
+            f"{_x(index, len(points)):.1f}", HEIGHT - 6, points[index].label
+        )
+        for index in range(0, len(points), step)
+    )
+    return levels + names
+
+
+def _top(points: Sequence[Point]) -> float:
+    """The highest value, rounded up to one that is easily read."""
+    highest = max([point.value for point in points] + [1])
+    digits = float(10 ** (len(str(int(highest))) - 1))
+    return next(digits * step for step in (1, 2, 4, 6, 8, 10) if digits * step >= highest)
+
+
+def _height(value: float, top: float) -> float:
+    return (HEIGHT - _TOP - _BOTTOM) * value / top
+
+
+def _x(index: float, count: int) -> float:
+    return _LEFT + (WIDTH - _LEFT - _RIGHT) * index / max(count, 1)
