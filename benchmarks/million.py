@@ -303,7 +303,11 @@ def screens(made: Made) -> Iterator[Figure]:
     }
     with TestClient(create_app(), base_url="http://127.0.0.1:8642") as client:
         for name, path in paths.items():
-            yield measure(f"page: {name}", lambda _, path=path: client.get(path).raise_for_status(), times=5)
+            yield measure(f"page: {name}", _get(client, path), times=5)
+
+
+def _get(client: TestClient, path: str) -> Callable[[Session], object]:
+    return lambda _: client.get(path).raise_for_status()
 
 
 def polls(made: Made) -> Iterator[Figure]:
