@@ -6,6 +6,7 @@ process, and nothing waits for the disk: what is measured is the database and ou
 """
 
 import argparse
+import asyncio
 import json
 import re
 import shutil
@@ -26,7 +27,6 @@ import httpx
 from pydantic import SecretStr
 from sqlalchemy import event, select
 from sqlalchemy.orm import Session
-from starlette.testclient import TestClient
 
 from accession.bibliotheca.client import MOST_ITEMS, PAGE_SIZE, Account, BibliothecaAPI
 from accession.bibliotheca.items import DATA_SOURCE
@@ -46,6 +46,7 @@ from accession.imports.purchases import BibliothecaPurchaseRecordImporter
 from accession.imports.windows import Place
 from accession.local.postgres import remove_home_data
 from accession.local.servers import EmbeddedServers
+from accession.logging import set_up_logging
 from accession.sandbox.activity import Event, EventType
 from accession.sandbox.catalogue import Purchase, build_catalogue, seeded
 from accession.sandbox.documents import event_batch, item_documents, marc_collection
@@ -301,13 +302,17 @@ def screens(made: Made) -> Iterator[Figure]:
         "reimport": f"/collections/{made.biggest}/reimport",
         "metrics": "/metrics",
     }
-    with TestClient(create_app(), base_url="http://127.0.0.1:8642") as client:
-        for name, path in paths.items():
-            yield measure(f"page: {name}", _get(client, path), times=5)
+    transport = httpx.ASGITransport(create_app())
+    for name, path in paths.items():
+        yield measure(f"page: {name}", _get(transport, path), times=5)
 
 
-def _get(client: TestClient, path: str) -> Callable[[Session], object]:
-    return lambda _: client.get(path).raise_for_status()
+def _get(transport: httpx.ASGITransport, path: str) -> Callable[[Session], object]:
+    async def get() -> None:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8642") as client:
+            (await client.get(path)).raise_for_status()
+
+    return lambda _: asyncio.run(get())
 
 
 def polls(made: Made) -> Iterator[Figure]:
@@ -476,6 +481,7 @@ def main() -> None:
     parser.add_argument("--titles", type=int, default=TITLES)
     titles = parser.parse_args().titles
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    set_up_logging(Settings(log_level="warning"))
     with database(titles):
         began = time.monotonic()
         made = fill(engine(), titles)
