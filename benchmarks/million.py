@@ -323,6 +323,9 @@ def polls(made: Made) -> Iterator[Figure]:
         workflow=Workflow.CIRCULATION.value,
         state=RunState.RUNNING.value,
         cursor={"offset": middle},
+        records_fetched=0,
+        started_at=_DAY,
+        updated_at=utc_now(),
     )
     yield measure("progress of a sweep", lambda s: progress_of(s, run))
     yield measure("applies that wait", lambda s: queries.count_pending_applies(s, made.biggest))
