@@ -203,7 +203,7 @@ class LicensePool(Base):
     snapshot_reserved: Mapped[int] = mapped_column(server_default="0")
     snapshot_holds: Mapped[int] = mapped_column(server_default="0")
     created_at: Mapped[datetime]
-    updated_at: Mapped[datetime]
+    updated_at: Mapped[datetime] = mapped_column(index=True)
 
     identifier: Mapped[Identifier] = relationship()
     counts: Mapped[Counts] = composite(
@@ -393,7 +393,7 @@ class Edition(Base):
     content_hash: Mapped[str | None]
     as_of: Mapped[datetime | None]
     created_at: Mapped[datetime]
-    updated_at: Mapped[datetime]
+    updated_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class Contributor(Base):
