@@ -1,6 +1,7 @@
 """The catalogue as others take it."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 import time_machine
@@ -30,7 +31,11 @@ def pools(session: Session, collection: Collection) -> list[LicensePool]:
     return pools
 
 
-def told(session: Session, wanted: FeedFilter, **how: int) -> dict[str, datetime]:
+def record_of(pool: LicensePool, marc: bytes) -> StoredRecord:
+    return StoredRecord(pool, lambda: marc, marc.decode())
+
+
+def told(session: Session, wanted: FeedFilter, **how: Any) -> dict[str, datetime]:
     """The titles wanted and when each was modified, in their order."""
     return {found.title.identifier: found.modified_at for found in feed(session, wanted, **how)}
 
@@ -52,9 +57,8 @@ def test_what_has_changed_since_is_told_whatever_it_was(
     with time_machine.travel(later, tick=False):
         apply_titles(session, {pools[0].id: title_data("a", title="Another", as_of=later)})
         apply_titles(session, {pools[1].id: title_data("b", licenses_available=0, as_of=later)})
-        for marc in (b"marc", b"another"):
-            record = StoredRecord(pools[2], lambda marc=marc: marc, marc.decode())
-            store_purchase_records(session, PurchaseDate(NOON.date()), [record])
+        store_purchase_records(session, PurchaseDate(NOON.date()), [record_of(pools[2], b"marc")])
+        store_purchase_records(session, PurchaseDate(NOON.date()), [record_of(pools[2], b"another")])
     session.commit()
     changed = FeedFilter(since=later)
     assert told(session, changed) == {"a": later, "b": later, "c": later}
