@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, or_, select, text, union
+from sqlalchemy import ColumnElement, func, or_, select, text, union
 from sqlalchemy.orm import Session
 
 from accession.catalog.models import Collection, Edition, LicensePool, PoolStatus, PurchaseRecord
@@ -90,8 +90,8 @@ def complete_until(session: Session) -> datetime:
     return moment - _CLOCKS_DIFFER
 
 
-def _rows(wanted: FeedFilter, after: int) -> Select[Any]:
-    query: Select[Any] = (
+def _rows(wanted: FeedFilter, after: int) -> Any:
+    query: Any = (
         select(
             LicensePool.id,
             LicensePool.collection_id,
