@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from sqlalchemy import func, select, text
@@ -20,6 +21,7 @@ from sqlalchemy.orm import Session
 from accession.catalog.models import Collection, Identifier, LicensePool, PurchaseRecord, RunState
 from accession.catalog.models import Run as LedgerRun
 from accession.database import make_engine
+from accession.local.embedded import free_port
 from accession.local.postgres import remove_home_data
 from accession.local.processes import HOME_VARIABLE
 from accession.local.servers import ServerUrls, running_servers
@@ -170,6 +172,22 @@ def test_a_second_up_in_one_home_is_refused_and_another_home_is_free(
         assert other.wait(PATIENCE_SECONDS) == 0
     assert processes_of(home) == []
     assert running_servers(running) is not None
+
+
+def test_the_dashboard_is_there_when_it_is_said_to_be_and_one_that_is_taken_is_refused(
+    home: Path,
+) -> None:
+    port = str(free_port())
+    answer = at(home, "up", "--detach", ACCESSION_WEB_PORT=port)
+    assert answer.out.splitlines()[-1] == f"The dashboard is at http://127.0.0.1:{port}"
+    assert "Welcome" in httpx.get(f"http://127.0.0.1:{port}", trust_env=False).text
+    with new_home() as other:
+        refused = at(other, "up", ACCESSION_WEB_PORT=port).sentence
+    assert refused.startswith(
+        f"The dashboard cannot be served at 127.0.0.1, port {port} (Address already in use)"
+    )
+    assert at(home, "doctor", ACCESSION_WEB_PORT=port).code == 0
+    assert at(home, "down").code == 0
 
 
 def test_with_a_sandbox_vendor_beside_it_and_a_port_that_is_taken(home: Path) -> None:

@@ -55,8 +55,6 @@ def up(
             highlight=False,
         )
         return
-    if settings.web_port:
-        listen(settings.web_host, settings.web_port).close()
     children = programs(settings)
     if sandbox is not None:
         children = (*children, _sandbox_child(sandbox, sandbox_port, sandbox_activity))
@@ -96,12 +94,14 @@ def _sandbox_child(titles: int, port: int, activity: int) -> ChildSpec:
 def _prepare(port: int | None) -> None:
     """Before any child starts: the schema, and a word on the work that a crash has interrupted.
 
-    Raises `UserError` when the port is taken that the sandbox is to have, and when the dashboard would be
-    open to other machines.
+    Raises `UserError` when a port is taken that the sandbox or the dashboard is to have, and when the
+    dashboard would be open to other machines.
     """
     if port is not None and not port_is_free(port):
         raise UserError(f"The sandbox vendor's port {port} is taken: choose another with --sandbox-port.")
     settings = get_settings()
+    if settings.web_port:
+        listen(settings.web_host, settings.web_port).close()
     broker_is_ours = settings.redis_url is None
     attach()
     schema.upgrade(engine())
