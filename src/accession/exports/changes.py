@@ -5,6 +5,8 @@ from enum import StrEnum
 
 from accession.catalog.feed import FeedTitle
 
+CHANGE = "change"
+
 
 class Change(StrEnum):
     """What a reader who has the catalogue of a moment has to do about a title."""

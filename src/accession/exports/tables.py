@@ -16,10 +16,9 @@ from typing import Any, BinaryIO
 
 from accession.catalog.feed import FeedTitle
 from accession.errors import UserError
-from accession.exports.changes import change_since
+from accession.exports.changes import CHANGE, change_since
 from accession.harmless import escaped_json
 
-CHANGE = "change"
 # What a reader of Parquet reads at once, and what is in memory here.
 _ROW_GROUP = 10_000
 # Spreadsheets calculate a cell that begins so, some also where the sign is a wide one.
@@ -127,8 +126,9 @@ def write_csv(
     writer = csv.writer(codecs.getwriter("utf-8")(out), lineterminator="\r\n")
     writer.writerow([column.name for column in columns])
     written = 0
-    for written, title in enumerate(titles, 1):
+    for title in titles:
         writer.writerow([_cell(column.value(title)) for column in columns])
+        written += 1
     return written
 
 
@@ -156,10 +156,11 @@ def _iso(moment: datetime) -> str:
 def write_json_lines(titles: Iterable[FeedTitle], out: BinaryIO, columns: Sequence[Column]) -> int:
     """Write one JSON object a line in UTF-8, as `--json` has it; returns how many titles there were."""
     written = 0
-    for written, title in enumerate(titles, 1):
+    for title in titles:
         told = {column.name: column.value(title) for column in columns}
         line = json.dumps(told, ensure_ascii=False, default=_iso)
         out.write(f"{escaped_json(line)}\n".encode())
+        written += 1
     return written
 
 
