@@ -6,18 +6,16 @@ the practice asks for hyphens only in an ISSN.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
-from itertools import islice
 from typing import BinaryIO
-from urllib.parse import quote
 
 from sqlalchemy.orm import Session
 
-from accession.catalog.data import Medium
-from accession.catalog.feed import FeedFilter, FeedTitle, feed_by_name, first_authors
-from accession.errors import UserError
+from accession.catalog.data import Medium, Role
+from accession.catalog.feed import FeedFilter, FeedTitle, feed_by_name
 from accession.exports.changes import CHANGE, change_since
+from accession.exports.links import filled_address, said_of
 
 HEADINGS = (
     "publication_title",
@@ -47,7 +45,6 @@ HEADINGS = (
     "access_type",
 )
 _PROVIDER = "cloudLibrary"
-_BATCH = 1000
 
 
 def file_name(collections: Sequence[str], day: date, *, only_changes: bool) -> str:
@@ -68,40 +65,37 @@ def write_kbart(
 ) -> int:
     """Write the titles wanted by name, each once however many collections have it; returns how many.
 
-    `url_template` is the address of a title with `{id}` for its id, without one the addresses stay empty. A
-    title that is not described yet is left out: the practice wants a name. With `since` a column behind
-    those of the practice says what has become of each title; `wanted` should then have the removed ones.
-    `progress` is told how many holdings more are done.
-
-    Raises `UserError` for a template without `{id}`, or with other braces.
+    `url_template` is the address of a title (`exports.links`), without one the addresses stay empty. A title
+    that is not described yet is left out: the practice wants a name. With `since` a column behind those of
+    the practice says what has become of each title; `wanted` should then have the removed ones. `progress`
+    is told how many holdings more are done.
     """
-    if url_template is not None:
-        _check_template(url_template)
     headings = HEADINGS if wanted.since is None else (*HEADINGS, CHANGE)
     out.write(_line(headings))
     written = 0
-    for batch in _batches(feed_by_name(session, wanted)):
-        authors = first_authors(session, [holdings[0].pool_id for holdings in batch])
-        for holdings in batch:
-            row = kbart_row(holdings[0], authors.get(holdings[0].pool_id), url_template)
-            if row["publication_title"]:
-                if wanted.since is not None:
-                    row[CHANGE] = change_since(wanted.since, *holdings)
-                out.write(_line(row.get(heading, "") for heading in headings))
-                written += 1
-            progress(len(holdings))
+    for holdings in feed_by_name(session, wanted):
+        row = _row(holdings[0], url_template)
+        if row["publication_title"]:
+            if wanted.since is not None:
+                row[CHANGE] = change_since(wanted.since, *holdings)
+            out.write(_line(row.get(heading, "") for heading in headings))
+            written += 1
+        progress(len(holdings))
     return written
 
 
-def kbart_row(found: FeedTitle, first_author: str | None, url_template: str | None) -> dict[str, str]:
-    """What is told of a title, by heading; `first_author` is "Last, First"."""
+def _row(found: FeedTitle, url_template: str | None) -> dict[str, str]:
+    """What is told of a title, by heading."""
     title = found.title
+    people = found.headings.people if found.headings else ()
+    authors = (name for role, name in people if role == Role.AUTHOR)
     return {
         "publication_title": ": ".join(filter(None, (title.title, title.subtitle))),
         "print_identifier": "".join(title.isbns[1:2]),
         "online_identifier": "".join(title.isbns[:1]),
-        "title_url": (url_template or "").replace("{id}", quote(title.identifier, safe="")),
-        "first_author": (first_author or "").partition(",")[0],
+        "title_url": filled_address(url_template, said_of(found)) if url_template else "",
+        # The practice wants the last name.
+        "first_author": next(authors, "").partition(",")[0],
         "title_id": title.identifier,
         "coverage_depth": "fulltext",
         "notes": "Audiobook" if title.medium == Medium.AUDIOBOOK else "",
@@ -112,18 +106,5 @@ def kbart_row(found: FeedTitle, first_author: str | None, url_template: str | No
     }
 
 
-def _check_template(template: str) -> None:
-    if "{id}" not in template or re.search(r"[{}]", template.replace("{id}", "")):
-        raise UserError(
-            f'The address "{template}" cannot be that of every title: write {{id}} where the id of a title '
-            "belongs, as in https://library.example/title/{id}, and no other braces."
-        )
-
-
 def _line(values: Iterable[str]) -> bytes:
     return ("\t".join(" ".join(value.split()) for value in values) + "\n").encode()
-
-
-def _batches(titles: Iterator[tuple[FeedTitle, ...]]) -> Iterator[list[tuple[FeedTitle, ...]]]:
-    while batch := list(islice(titles, _BATCH)):
-        yield batch
