@@ -192,6 +192,7 @@ def test_parquet_has_row_groups_of_a_bounded_size(
     session: Session, collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("accession.exports.tables._ROW_GROUP", 2)
+    monkeypatch.setattr("accession.exports.tables._BATCH", 1)
     for name in "abcde":
         put(session, collection, name)
     file = parquet.ParquetFile(io.BytesIO(written(write_parquet, session)))

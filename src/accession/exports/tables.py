@@ -8,19 +8,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from enum import Enum, auto
+from enum import Enum
 from itertools import islice
 from operator import attrgetter
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from accession.catalog.feed import FeedTitle
 from accession.errors import UserError
 from accession.exports.changes import CHANGE, change_since
 from accession.harmless import escaped_json
 
-# What a reader of Parquet reads at once, and what is in memory here.
+# What a reader of Parquet reads at once; here it is in memory as Parquet has it, and a batch of it as we do.
 _ROW_GROUP = 10_000
+_BATCH = 1000
+_Thing = TypeVar("_Thing")
 # Spreadsheets calculate a cell that begins so, some also where the sign is a wide one.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 
@@ -28,10 +30,10 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 class Kind(Enum):
     """What the values of a column are; any may be missing."""
 
-    TEXT = auto()
-    NUMBER = auto()
-    TEXTS = auto()
-    MOMENT = auto()
+    TEXT = "text"
+    NUMBER = "number"
+    TEXTS = "list of texts"
+    MOMENT = "moment (UTC)"
 
 
 @dataclass(frozen=True)
@@ -179,11 +181,20 @@ def write_parquet(titles: Iterable[FeedTitle], out: BinaryIO, columns: Sequence[
     schema = arrow.schema([(column.name, types[column.kind]) for column in columns])
     written = 0
     with parquet.ParquetWriter(_Counted(out), schema, compression="zstd") as writer:
-        for group in _groups(titles):
-            told = [[column.value(title) for title in group] for column in columns]
-            arrays = [arrow.array(values, field.type) for values, field in zip(told, schema, strict=True)]
-            writer.write_table(arrow.Table.from_arrays(arrays, schema=schema), row_group_size=_ROW_GROUP)
-            written += len(group)
+        typed = (
+            arrow.record_batch(
+                [
+                    arrow.array([column.value(title) for title in batch], types[column.kind])
+                    for column in columns
+                ],
+                schema=schema,
+            )
+            for batch in _groups(titles, _BATCH)
+        )
+        for group in _groups(typed, _ROW_GROUP // _BATCH):
+            table = arrow.Table.from_batches(group)
+            writer.write_table(table, row_group_size=_ROW_GROUP)
+            written += table.num_rows
     return written
 
 
@@ -199,9 +210,9 @@ def require_pyarrow() -> tuple[ModuleType, ModuleType]:
     return pyarrow, parquet
 
 
-def _groups(titles: Iterable[FeedTitle]) -> Iterator[list[FeedTitle]]:
-    left = iter(titles)
-    while group := list(islice(left, _ROW_GROUP)):
+def _groups(things: Iterable[_Thing], size: int) -> Iterator[list[_Thing]]:
+    left = iter(things)
+    while group := list(islice(left, size)):
         yield group
 
 
