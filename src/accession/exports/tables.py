@@ -181,21 +181,19 @@ def write_parquet(titles: Iterable[FeedTitle], out: BinaryIO, columns: Sequence[
     schema = arrow.schema([(column.name, types[column.kind]) for column in columns])
     written = 0
     with parquet.ParquetWriter(_Counted(out), schema, compression="zstd") as writer:
-        typed = (
-            arrow.record_batch(
-                [
-                    arrow.array([column.value(title) for title in batch], types[column.kind])
-                    for column in columns
-                ],
-                schema=schema,
-            )
-            for batch in _groups(titles, _BATCH)
-        )
-        for group in _groups(typed, _ROW_GROUP // _BATCH):
+        batches = (_record_batch(schema, columns, batch) for batch in _groups(titles, _BATCH))
+        for group in _groups(batches, _ROW_GROUP // _BATCH):
             table = arrow.Table.from_batches(group)
             writer.write_table(table, row_group_size=_ROW_GROUP)
             written += table.num_rows
     return written
+
+
+def _record_batch(schema: Any, columns: Sequence[Column], titles: Sequence[FeedTitle]) -> Any:
+    arrow, _ = require_pyarrow()
+    values = ([column.value(title) for title in titles] for column in columns)
+    arrays = [arrow.array(told, field.type) for told, field in zip(values, schema, strict=True)]
+    return arrow.record_batch(arrays, schema=schema)
 
 
 def require_pyarrow() -> tuple[ModuleType, ModuleType]:
