@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from accession.catalog.apply import apply_titles
 from accession.catalog.feed import FeedFilter, feed
 from accession.catalog.models import Collection
-from accession.cli.tables import snapshot
+from accession.database import snapshot
 from accession.exports.tables import COLUMNS
 from accession.local.servers import ServerUrls
 from tests.cli.conftest import PATIENCE_SECONDS, Run, environment
@@ -86,7 +86,7 @@ def test_what_has_changed_is_told_with_how(
 def test_a_file_is_named_and_counted(run: Run, held: None, tmp_path: Path) -> None:
     file = tmp_path / "titles.parquet"
     answer = run("export", "parquet", "--output", str(file))
-    assert (answer.code, answer.out, answer.err) == (0, "", f"2 titles in {file}.\n")
+    assert (answer.code, answer.out, answer.err) == (0, "", f"2 titles in {file}\n")
     assert parquet.read_table(file)["identifier"].to_pylist() == ["solaris", "eden"]
     assert list(tmp_path.iterdir()) == [file]
 
@@ -121,12 +121,13 @@ def test_a_list_for_a_knowledge_base_is_named_as_it_should_be(run: Run, held: No
         ),
         (
             ("kbart", "--since", "yesterday"),
-            '"yesterday" is no day or moment: give --since as 2024-05-01 or 2024-05-01T12:00:00Z.',
+            '"yesterday" is no moment: give a date as 2024-05-01, a moment as 2024-05-01T12:00, '
+            "or a span as 7d.",
         ),
         (("csv", "--collection", "Cedar"), 'No collection found named "Cedar".'),
         (
             ("kbart", "--url-template", "https://library.example/{id}"),
-            'The address "https://library.example/{id}" cannot be used: it has no {identifier}, '
+            "The option url_template of a KBART export cannot be used: it has no {identifier}, "
             "and so leads to no title.",
         ),
     ],
@@ -188,8 +189,7 @@ def test_texts_of_others_are_not_shown_on_a_terminal(servers: ServerUrls, held: 
         os.close(terminal)
     assert export.returncode == 1
     assert err.decode().splitlines() == [
-        "The export is not shown on a terminal, which its texts could command: "
-        "name a file with --output, or pipe it on."
+        "A terminal cannot show this: name a file with --output, or send it into a pipe."
     ]
 
 

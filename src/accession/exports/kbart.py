@@ -45,6 +45,7 @@ HEADINGS = (
     "access_type",
 )
 _PROVIDER = "cloudLibrary"
+_TOLD_EVERY = 500
 
 
 def file_name(collections: Sequence[str], day: date, *, only_changes: bool) -> str:
@@ -68,7 +69,7 @@ def write_kbart(
     `url_template` is the address of a title (`exports.links`), without one the addresses stay empty. A title
     that is not described yet is left out: the practice wants a name. With `since` a column behind those of
     the practice says what has become of each title; `wanted` should then have the removed ones. `progress`
-    is told how many holdings more are done.
+    is told now and then how many are written.
     """
     headings = HEADINGS if wanted.since is None else (*HEADINGS, CHANGE)
     out.write(_line(headings))
@@ -80,7 +81,9 @@ def write_kbart(
                 row[CHANGE] = change_since(wanted.since, *holdings)
             out.write(_line(row.get(heading, "") for heading in headings))
             written += 1
-        progress(len(holdings))
+            if written % _TOLD_EVERY == 0:
+                progress(written)
+    progress(written)
     return written
 
 
