@@ -47,7 +47,7 @@ def export_kbart(
 
     With --since, a column behind those of KBART tells what is new, changed and removed.
     """
-    if output is not None and Path(output).is_dir():
+    if output is not None and Path(output).expanduser().is_dir():
         output = joined(output, file_name(collection or (), utc_now().date(), only_changes=since is not None))
     export(FORMATS["kbart"], collection, since, output, {"url_template": url_template})
 

@@ -69,21 +69,22 @@ def write_kbart(
     `url_template` is the address of a title (`exports.links`), without one the addresses stay empty. A title
     that is not described yet is left out: the practice wants a name. With `since` a column behind those of
     the practice says what has become of each title; `wanted` should then have the removed ones. `progress`
-    is told now and then how many are written.
+    is told now and then how many holdings are done.
     """
     headings = HEADINGS if wanted.since is None else (*HEADINGS, CHANGE)
     out.write(_line(headings))
-    written = 0
-    for holdings in feed_by_name(session, wanted):
+    written = done = 0
+    for number, holdings in enumerate(feed_by_name(session, wanted), 1):
         row = _row(holdings[0], url_template)
         if row["publication_title"]:
             if wanted.since is not None:
                 row[CHANGE] = change_since(wanted.since, *holdings)
             out.write(_line(row.get(heading, "") for heading in headings))
             written += 1
-            if written % _TOLD_EVERY == 0:
-                progress(written)
-    progress(written)
+        done += len(holdings)
+        if number % _TOLD_EVERY == 0:
+            progress(done)
+    progress(done)
     return written
 
 
