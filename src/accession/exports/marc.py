@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 from urllib.parse import quote
 
 import pymarc
@@ -23,7 +23,13 @@ _PLACEHOLDERS = ("identifier", "isbn", "format", "collection", "owned", "availab
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
 _OURS = frozenset({"001", "003", "005"})
 _ACCESS = b"40"
+_LINK = (("3", "cloudLibrary"),)
+_URL = re.compile(rb"\x1fu([^\x1f]+)")
 _NEW, _CHANGED, _DELETED = "ncd"
+
+
+Subfield: TypeAlias = tuple[Annotated[str, StringConstraints(pattern=r"^[0-9a-z]$")], str]
+"""Code and value."""
 
 
 def _known_placeholders(text: str) -> str:
@@ -41,7 +47,7 @@ class LocalField(BaseModel):
 
     tag: Annotated[str, StringConstraints(pattern=r"^(0[1-9]|[1-9]\d)\d$")]
     indicators: Annotated[str, StringConstraints(pattern=r"^[0-9a-z ]{2}$")] = "  "
-    subfields: tuple[tuple[Annotated[str, StringConstraints(pattern=r"^[0-9a-z]$")], str], ...]
+    subfields: tuple[Subfield, ...]
 
     @field_validator("subfields")
     @classmethod
@@ -54,13 +60,13 @@ class LocalField(BaseModel):
 class Profile(BaseModel):
     """What a library wants of its records. `organization` is the code for 003; `url_template` the address of
     a title, as `https://ebook.yourcloudlibrary.com/library/alder-document_id-{identifier}`: None keeps the
-    vendor's own."""
+    vendor's own. `link` is what stands beside it in 856; none of it keeps what the vendor has there."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     organization: Annotated[str, StringConstraints(min_length=1)] = _VENDOR
     url_template: str | None = None
-    link_text: str = "cloudLibrary"
+    link: tuple[Subfield, ...] = ()
     fields: tuple[LocalField, ...] = ()
 
     @field_validator("url_template")
@@ -167,10 +173,17 @@ def _is_access(field: Field) -> bool:
 
 
 def _access(vendors: MarcParts, profile: Profile, said: Mapping[str, str]) -> Field | None:
-    if profile.url_template is None:
-        return next(filter(_is_access, vendors.fields), None)
-    address = _PLACEHOLDER.sub(lambda found: quote(said[found[1]], safe=""), profile.url_template)
-    return data_field("856", "40", ("3", profile.link_text), ("u", address))
+    if profile.url_template is not None:
+        address = _PLACEHOLDER.sub(lambda found: quote(said[found[1]], safe=""), profile.url_template)
+    else:
+        theirs = next(filter(_is_access, vendors.fields), None)
+        found = None if theirs is None else _URL.search(theirs[1])
+        if found is None or not profile.link:
+            return theirs
+        address = found[1].decode()
+    beside = profile.link or _LINK
+    before, after = ([each for each in beside if (each[0] == "3") is first] for first in (True, False))
+    return data_field("856", "40", *before, ("u", address), *after)
 
 
 def _availability(found: FeedTitle) -> Field:
