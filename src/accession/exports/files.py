@@ -15,7 +15,7 @@ from accession.errors import UserError
 
 STAMP = "%Y%m%dT%H%M%SZ"
 _STAMP = r"\d{8}T\d{6}Z"
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s]+@")
 
 
 @contextmanager

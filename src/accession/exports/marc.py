@@ -1,11 +1,12 @@
 """MARC 21 that a library system can load: the vendor's own record of a title with what is the library's, or
 where the vendor has sent none, one made from the metadata."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import pymarc
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, field_validator
@@ -20,7 +21,13 @@ from accession.exports.links import filled_address, filled_text, said_of, usable
 _VENDOR = "MnSpTMCL"
 _OURS = frozenset({"001", "003", "005"})
 _ACCESS = b"40"
+_LINK = (("3", "cloudLibrary"),)
+_URL = re.compile(rb"\x1fu([^\x1f]+)")
 _NEW, _CHANGED, _DELETED = "ncd"
+
+
+Subfield: TypeAlias = tuple[Annotated[str, StringConstraints(pattern=r"^[0-9a-z]$")], str]
+"""Code and value."""
 
 
 class LocalField(BaseModel):
@@ -31,7 +38,7 @@ class LocalField(BaseModel):
 
     tag: Annotated[str, StringConstraints(pattern=r"^(0[1-9]|[1-9]\d)\d$")]
     indicators: Annotated[str, StringConstraints(pattern=r"^[0-9a-z ]{2}$")] = "  "
-    subfields: tuple[tuple[Annotated[str, StringConstraints(pattern=r"^[0-9a-z]$")], str], ...]
+    subfields: tuple[Subfield, ...]
 
     @field_validator("subfields")
     @classmethod
@@ -44,13 +51,13 @@ class LocalField(BaseModel):
 class Profile(BaseModel):
     """What a library wants of its records. `organization` is the code for 003; `url_template` the address of
     a title, as `https://ebook.yourcloudlibrary.com/library/alder-document_id-{identifier}`: None keeps the
-    vendor's own."""
+    vendor's own. `link` is what stands beside it in 856; none of it keeps what the vendor has there."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     organization: Annotated[str, StringConstraints(min_length=1)] = _VENDOR
     url_template: str | None = None
-    link_text: str = "cloudLibrary"
+    link: tuple[Subfield, ...] = ()
     fields: tuple[LocalField, ...] = ()
 
     @field_validator("url_template")
@@ -138,10 +145,17 @@ def _is_access(field: Field) -> bool:
 
 
 def _access(vendors: MarcParts, profile: Profile, said: Mapping[str, str]) -> Field | None:
-    if profile.url_template is None:
-        return next(filter(_is_access, vendors.fields), None)
-    address = filled_address(profile.url_template, said)
-    return data_field("856", "40", ("3", profile.link_text), ("u", address))
+    if profile.url_template is not None:
+        address = filled_address(profile.url_template, said)
+    else:
+        theirs = next(filter(_is_access, vendors.fields), None)
+        found = None if theirs is None else _URL.search(theirs[1])
+        if found is None or not profile.link:
+            return theirs
+        address = found[1].decode()
+    beside = profile.link or _LINK
+    before, after = ([each for each in beside if (each[0] == "3") is first] for first in (True, False))
+    return data_field("856", "40", *before, ("u", address), *after)
 
 
 def _availability(found: FeedTitle) -> Field:
