@@ -128,6 +128,10 @@ def csv_rows(data: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(data.decode(), newline=""), strict=True))
 
 
+def test_columns_are_the_fields_of_a_title_in_their_order() -> None:
+    assert [field.name for field in fields(TitleView)] == NAMES
+
+
 def test_csv_tells_every_field_of_a_title(session: Session, solaris: None) -> None:
     data = written(write_csv, session)
     assert csv_rows(data) == [ON_PAPER]
