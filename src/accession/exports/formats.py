@@ -7,7 +7,7 @@ from typing import Any, BinaryIO, Protocol
 from sqlalchemy.orm import Session
 
 from accession.catalog.feed import FeedFilter
-from accession.errors import UserError
+from accession.errors import NotFound
 from accession.exports.marc_files import write_marc21, write_marcxml
 from accession.exports.table_files import (
     write_csv_file,
@@ -68,9 +68,10 @@ FORMATS: Mapping[str, Format] = {
 
 
 def find_format(name: str) -> Format:
-    """The format of this name; raises `UserError` when there is none, or it cannot be written here."""
+    """The format of this name; raises `NotFound` when there is none, and `UserError` when it
+    cannot be written here."""
     found = FORMATS.get(name)
     if found is None:
-        raise UserError(f'There is no format "{name}": choose among {", ".join(FORMATS)}.')
+        raise NotFound(f'There is no format "{name}": choose among {", ".join(FORMATS)}.')
     found.require()
     return found
