@@ -111,6 +111,11 @@ class Settings(Home):
     web_port: int = Field(
         default=8642, ge=0, le=65535, description="Port of the dashboard and the API; 0: they are not served."
     )
+    oai_admin_email: str = Field(
+        default="nobody@accession.invalid",
+        pattern=r"^[^\s@]+@[^\s@.]+(\.[^\s@.]+)+$",
+        description="Whom OAI-PMH names to harvesters as the one to write to.",
+    )
     shutdown_grace_seconds: float = Field(
         default=60,
         ge=1,
