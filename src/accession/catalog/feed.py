@@ -1,6 +1,7 @@
 """The catalogue as others take it: titles in a lasting order, what has changed since when, what is gone."""
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,12 +11,16 @@ from sqlalchemy.orm import Session
 
 from accession.catalog.data import IdentifierType
 from accession.catalog.models import (
+    Classification,
     Collection,
+    Contribution,
+    Contributor,
     Edition,
     Identifier,
     LicensePool,
     PoolStatus,
     PurchaseRecord,
+    Subject,
 )
 from accession.catalog.queries import TitleView, describes, titles_of_pools
 from accession.catalog.rows import one_of
@@ -45,12 +50,21 @@ class FeedFilter:
 
 
 @dataclass(frozen=True)
+class Headings:
+    """How a title is filed: its people as (role, "Last, First") and its subjects as (scheme, name)."""
+
+    people: tuple[tuple[str, str], ...] = ()
+    subjects: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class FeedTitle:
     """A collection's title, by the id of its license pool.
 
     `modified_at` (UTC) is when what is told here last became another: description, counts, status. It is
     removed when no copy is left, or the collection is leaving. `marc` is the vendor's last record of it as
-    binary MARC 21, None where there is none or it was not asked for.
+    binary MARC 21, None where there is none or it was not asked for; a title that has none and was asked
+    for it has its `headings`.
     """
 
     pool_id: int
@@ -60,6 +74,7 @@ class FeedTitle:
     modified_at: datetime
     is_removed: bool
     marc: bytes | None = None
+    headings: Headings | None = None
 
 
 def feed(
@@ -207,6 +222,8 @@ def _modified_since(since: datetime) -> Any:
 def _told(session: Session, rows: Sequence[Any], *, with_marc: bool) -> Iterator[FeedTitle]:
     ids = [row.id for row in rows]
     records = _last_records(session, ids) if with_marc else {}
+    without = [pool_id for pool_id in ids if pool_id not in records] if with_marc else []
+    headings = _headings(session, without) if without else {}
     for row, title in zip(rows, titles_of_pools(session, ids), strict=True):
         yield FeedTitle(
             pool_id=row.id,
@@ -216,6 +233,7 @@ def _told(session: Session, rows: Sequence[Any], *, with_marc: bool) -> Iterator
             modified_at=row.modified_at,
             is_removed=row.is_removed,
             marc=records.get(row.id),
+            headings=headings.get(row.id),
         )
 
 
@@ -227,3 +245,28 @@ def _last_records(session: Session, pool_ids: Sequence[int]) -> dict[int, bytes]
     )
     # Of a pool with several the last is kept.
     return dict(session.execute(query).all())
+
+
+def _headings(session: Session, pool_ids: Sequence[int]) -> dict[int, Headings]:
+    mine = select(LicensePool.id).join(Edition, describes()).where(one_of(LicensePool.id, pool_ids))
+    people = (
+        mine.join(Contribution, Contribution.edition_id == Edition.id)
+        .join(Contributor, Contribution.contributor_id == Contributor.id)
+        .add_columns(Contribution.role, Contributor.sort_name)
+        .order_by(Contribution.position)
+    )
+    subjects = (
+        mine.join(Classification, Classification.edition_id == Edition.id)
+        .join(Subject, Classification.subject_id == Subject.id)
+        .add_columns(Subject.scheme, Subject.name)
+        .order_by(Classification.position)
+    )
+    people_of, subjects_of = (_by_pool(session.execute(query)) for query in (people, subjects))
+    return {pool_id: Headings(tuple(people_of[pool_id]), tuple(subjects_of[pool_id])) for pool_id in pool_ids}
+
+
+def _by_pool(rows: Iterable[Any]) -> defaultdict[int, list[tuple[str, str]]]:
+    groups: defaultdict[int, list[tuple[str, str]]] = defaultdict(list)
+    for pool_id, first, second in rows:
+        groups[pool_id].append((first, second))
+    return groups
