@@ -15,14 +15,13 @@ before it, and a title may change behind the list's back. A harvester that begin
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, time
-from typing import Any
 from urllib.parse import quote, unquote
 
 from itsdangerous import BadData, URLSafeSerializer
-from lxml.etree import QName, SubElement, _Element, tostring
+from lxml.etree import QName, SubElement, _Element, fromstring, tostring
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -41,10 +40,13 @@ from accession.catalog.keys import derived_key
 from accession.catalog.models import Collection
 from accession.clock import moment_of
 from accession.exports import dublin_core
+from accession.exports.iso2709 import MARC_NAMESPACE
+from accession.exports.marc import Profile, loadable_parts
 from accession.exports.xml import SCHEMA_LOCATION, XSI, clean, new_element
 
 NAMESPACE = "http://www.openarchives.org/OAI/2.0/"
 _SCHEMA = "http://www.openarchives.org/OAI/2.0/OAI-PMH.xsd"
+_MARC_SCHEMA = "http://www.loc.gov/standards/marcxml/schema/MARC21slim.xsd"
 _PAGE = 100
 # To count every change since a moment takes longer than to tell a page of them.
 _MOST_COUNTED = 10_000
@@ -77,11 +79,12 @@ class Repository:
 @dataclass(frozen=True)
 class _Asked:
     """A request whose arguments are among those of its verb. `moment` is up to when (UTC) the catalogue was
-    complete as it came."""
+    complete as it came; the identifier of every record begins with `namespace`."""
 
     session: Session
     repository: Repository
     moment: datetime
+    namespace: str
     verb: str
     arguments: Mapping[str, str]
 
@@ -158,10 +161,12 @@ def _understood(
         raise OaiError("badArgument", "An argument is given twice.")
     name = given.pop("verb")
     _check_arguments(name, verb, given.keys())
-    return _Asked(session, repository, moment, name, given)
+    # Nothing of the address: behind a proxy, or at another one, the records are the same.
+    namespace = f"oai:accession-{installation_id(session)}:"
+    return _Asked(session, repository, moment, namespace, name, given)
 
 
-def _check_arguments(name: str, verb: _Verb, given: Any) -> None:
+def _check_arguments(name: str, verb: _Verb, given: Set[str]) -> None:
     if verb.paged and "resumptionToken" in given:
         if len(given) > 1:
             raise OaiError("badArgument", "A resumptionToken has no other argument beside it.")
@@ -248,9 +253,7 @@ def _listed(asked: _Asked, tell: Callable[[str, FeedTitle], _Element]) -> _Told:
     harvest = _list_of(asked)
     wanted = _wanted(harvest)
     needs_marc = asked.verb == "ListRecords" and _FORMATS[harvest.metadata_format].needs_marc
-    found = list(
-        feed(asked.session, wanted, after=harvest.after, limit=_PAGE + 1, with_marc=needs_marc)
-    )
+    found = list(feed(asked.session, wanted, after=harvest.after, limit=_PAGE + 1, with_marc=needs_marc))
     if not found:
         raise OaiError("noRecordsMatch", "There is no record of this set from this time.")
     page, has_more = found[:_PAGE], len(found) > _PAGE
@@ -294,7 +297,9 @@ def _resumed(asked: _Asked) -> _List:
 
 
 def _bad_token() -> OaiError:
-    return OaiError("badResumptionToken", "This resumptionToken is none of this verb's: begin the list again.")
+    return OaiError(
+        "badResumptionToken", "This resumptionToken is none of this verb's: begin the list again."
+    )
 
 
 def _resumption(harvest: _List, page: Sequence[FeedTitle]) -> _Element:
@@ -383,8 +388,8 @@ def _title_of(asked: _Asked, *, with_marc: bool = False) -> FeedTitle:
     if not _URI.fullmatch(identifier):
         raise OaiError("badArgument", "The argument identifier is not a URI.")
     unknown = OaiError("idDoesNotExist", "There is no record with this identifier.")
-    place, _, name = identifier.partition("/")
-    collection_id, name = place.rpartition(":")[2], unquote(name)
+    collection_id, _, name = identifier.removeprefix(asked.namespace).partition("/")
+    name = unquote(name)
     if not _NUMBER.fullmatch(collection_id) or "\0" in name:
         raise unknown
     wanted = FeedFilter(collections=(int(collection_id),), identifiers=(name,), with_removed=True)
@@ -396,10 +401,7 @@ def _title_of(asked: _Asked, *, with_marc: bool = False) -> FeedTitle:
 
 
 def _identifier(asked: _Asked, found: FeedTitle) -> str:
-    """The record's lasting name. It has nothing of the address: behind a proxy, at another one, or in another
-    release the records are the same."""
-    place = f"accession-{installation_id(asked.session)}"
-    return f"oai:{place}:{found.collection_id}/{quote(found.title.identifier, safe='')}"
+    return f"{asked.namespace}{found.collection_id}/{quote(found.title.identifier, safe='')}"
 
 
 def _record(asked: _Asked, prefix: str, found: FeedTitle) -> _Element:
@@ -440,18 +442,20 @@ def _add(parent: _Element, name: str, text: str | None = None) -> _Element:
     return element
 
 
-_LIST_ARGUMENTS = {
-    "required": frozenset({"metadataPrefix"}),
-    "optional": frozenset({"from", "until", "set"}),
-}
+def _marc21(found: FeedTitle) -> _Element:
+    return fromstring(loadable_parts(found, Profile()).as_marcxml())
+
+
+_OF_A_LIST = frozenset({"from", "until", "set"})
 _VERBS = {
     "GetRecord": _Verb(_get_record, required=frozenset({"identifier", "metadataPrefix"})),
     "Identify": _Verb(_identify),
-    "ListIdentifiers": _Verb(_list_identifiers, paged=True, **_LIST_ARGUMENTS),
+    "ListIdentifiers": _Verb(_list_identifiers, frozenset({"metadataPrefix"}), _OF_A_LIST, paged=True),
     "ListMetadataFormats": _Verb(_list_metadata_formats, optional=frozenset({"identifier"})),
-    "ListRecords": _Verb(_list_records, paged=True, **_LIST_ARGUMENTS),
+    "ListRecords": _Verb(_list_records, frozenset({"metadataPrefix"}), _OF_A_LIST, paged=True),
     "ListSets": _Verb(_list_sets, paged=True),
 }
 _FORMATS = {
     "oai_dc": _MetadataFormat(dublin_core.SCHEMA, dublin_core.NAMESPACE, dublin_core.dublin_core),
+    "marc21": _MetadataFormat(_MARC_SCHEMA, MARC_NAMESPACE, _marc21, needs_marc=True),
 }
