@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from lxml.etree import QName, SubElement, _Element
+from lxml.etree import Element, QName, SubElement, _Element
 
 from accession.catalog.data import Format, Medium
 from accession.catalog.feed import FeedTitle
-from accession.exports.xml import SCHEMA_LOCATION, XSI, clean, new_element
+from accession.exports.xml import SCHEMA_LOCATION, XSI, clean
 
 NAMESPACE = "http://www.openarchives.org/OAI/2.0/oai_dc/"
 SCHEMA = "http://www.openarchives.org/OAI/2.0/oai_dc.xsd"
@@ -24,7 +24,7 @@ _MEDIA_TYPES = {
 
 def dublin_core(found: FeedTitle) -> _Element:
     """The record; what is not known is left out."""
-    record = new_element(QName(NAMESPACE, "dc"), {"oai_dc": NAMESPACE, "dc": _DC, "xsi": XSI})
+    record = Element(QName(NAMESPACE, "dc"), nsmap={"oai_dc": NAMESPACE, "dc": _DC, "xsi": XSI})
     record.set(SCHEMA_LOCATION, f"{NAMESPACE} {SCHEMA}")
     for name, text in _statements(found):
         if text:

@@ -21,7 +21,7 @@ from datetime import UTC, datetime, time
 from urllib.parse import quote, unquote
 
 from itsdangerous import BadData, URLSafeSerializer
-from lxml.etree import QName, SubElement, _Element, fromstring, tostring
+from lxml.etree import Element, QName, SubElement, _Element, fromstring, tostring
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -42,14 +42,14 @@ from accession.clock import moment_of
 from accession.exports import dublin_core
 from accession.exports.iso2709 import MARC_NAMESPACE
 from accession.exports.marc import Profile, loadable_parts
-from accession.exports.xml import SCHEMA_LOCATION, XSI, clean, new_element
+from accession.exports.xml import SCHEMA_LOCATION, XSI, clean
 
 NAMESPACE = "http://www.openarchives.org/OAI/2.0/"
 _SCHEMA = "http://www.openarchives.org/OAI/2.0/OAI-PMH.xsd"
 _MARC_SCHEMA = "http://www.loc.gov/standards/marcxml/schema/MARC21slim.xsd"
 _PAGE = 100
 # To count every change since a moment takes longer than to tell a page of them.
-_MOST_COUNTED = 10_000
+_MOST_COUNTED = 5_000
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
 _PREFIX = re.compile(r"[A-Za-z0-9\-_.!~*'()]+")
@@ -145,7 +145,7 @@ def respond(session: Session, repository: Repository, arguments: Sequence[tuple[
     except OaiError as error:
         if error.code == "badArgument":
             shown = {}
-        told = _Told(moment, (_element("error", str(error), code=error.code),))
+        told = _Told(moment, (_error(error),))
     return _document(told, _element("request", repository.base_url, **shown))
 
 
@@ -178,7 +178,7 @@ def _check_arguments(name: str, verb: _Verb, given: Set[str]) -> None:
 
 
 def _document(told: _Told, request: _Element) -> bytes:
-    root = new_element(QName(NAMESPACE, "OAI-PMH"), {None: NAMESPACE, "xsi": XSI})
+    root = Element(QName(NAMESPACE, "OAI-PMH"), nsmap={None: NAMESPACE, "xsi": XSI})
     root.set(SCHEMA_LOCATION, f"{NAMESPACE} {_SCHEMA}")
     _add(root, "responseDate", _stamp(told.moment))
     root.append(request)
@@ -254,8 +254,10 @@ def _listed(asked: _Asked, tell: Callable[[str, FeedTitle], _Element]) -> _Told:
     wanted = _wanted(harvest)
     needs_marc = asked.verb == "ListRecords" and _FORMATS[harvest.metadata_format].needs_marc
     found = list(feed(asked.session, wanted, after=harvest.after, limit=_PAGE + 1, with_marc=needs_marc))
+    begun = moment_of(harvest.begun)
     if not found:
-        raise OaiError("noRecordsMatch", "There is no record of this set from this time.")
+        # Also what is left of a list may have moved on, out of its time or its set.
+        return _Told(begun, (_error(OaiError("noRecordsMatch", "No record is of this set and this time.")),))
     page, has_more = found[:_PAGE], len(found) > _PAGE
     if has_more and harvest.told == 0:
         harvest = replace(harvest, size=_size(asked.session, wanted))
@@ -263,7 +265,7 @@ def _listed(asked: _Asked, tell: Callable[[str, FeedTitle], _Element]) -> _Told:
     listed.extend(tell(harvest.metadata_format, each) for each in page)
     if has_more or harvest.told:
         listed.append(_resumption(harvest, page if has_more else ()))
-    return _Told(moment_of(harvest.begun), (listed,))
+    return _Told(begun, (listed,))
 
 
 def _list_of(asked: _Asked) -> _List:
@@ -428,8 +430,12 @@ def _stamp(moment: datetime) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
+def _error(error: OaiError) -> _Element:
+    return _element("error", str(error), code=error.code)
+
+
 def _element(name: str, text: str | None = None, **attributes: str) -> _Element:
-    element = new_element(QName(NAMESPACE, name), {None: NAMESPACE})
+    element = Element(QName(NAMESPACE, name), nsmap={None: NAMESPACE})
     element.text = None if text is None else clean(text)
     for attribute, value in attributes.items():
         element.set(attribute, clean(value))
