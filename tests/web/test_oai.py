@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from accession.catalog.models import Collection, LicensePool
 from accession.catalog.users import Role
+from accession.settings import get_settings, use_settings
 from tests.exports.harvesting import OAI, change, error_of, fill, texts, valid, vendors_id
 from tests.making import make_collection, make_pool
 from tests.web.conftest import Browser, make_token
@@ -64,6 +65,11 @@ def test_arguments_come_in_the_address_or_as_a_form(browser: Browser, collection
     by_get, by_post = browser.get("/oai", params=arguments), browser.post("/oai", data=arguments)
     for answer in (by_get, by_post):
         assert "collection:1" in texts(valid(answer.content), "ListSets/set/setSpec")
+
+
+def test_it_names_whom_the_operator_has_chosen_to_write_to(browser: Browser) -> None:
+    use_settings(get_settings().model_copy(update={"oai_admin_email": "ann@alder.example"}))
+    assert texts(valid(browser.get(IDENTIFY).content), "Identify/adminEmail") == ["ann@alder.example"]
 
 
 def test_what_the_protocol_calls_an_error_is_an_answer(browser: Browser) -> None:

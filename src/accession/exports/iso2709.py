@@ -41,7 +41,7 @@ class MarcParts:
         directory, place = [], 0
         for tag, data in fields:
             length = len(data) + 1
-            directory.append(f"{tag}{length:04d}{place:05d}")
+            directory.append("%s%04d%05d" % (tag, length, place))  # noqa: UP031 - the fastest of all ways
             place += length
         base = _LEADER_LENGTH + _ENTRY_LENGTH * len(fields) + 1
         total = base + place + 1
@@ -74,16 +74,18 @@ class MarcParts:
 
 
 def taken_apart(marc: bytes) -> MarcParts:
-    """The record in `marc`; raises `ValueError` when that is no binary MARC 21."""
+    """The record in `marc`, whose fields stand in the order of its directory; raises `ValueError` when it
+    is no binary MARC 21."""
     head, end, body = marc.partition(_END_OF_FIELD)
     if len(head) < _LEADER_LENGTH or not end:
         raise ValueError("this is no binary MARC 21")
     leader, directory = head[:_LEADER_LENGTH].decode("ascii"), head[_LEADER_LENGTH:].decode("ascii")
-    fields = []
-    for entry in range(0, len(directory), _ENTRY_LENGTH):
-        place, length = int(directory[entry + 7 : entry + 12]), int(directory[entry + 3 : entry + 7])
-        fields.append((directory[entry : entry + 3], body[place : place + length - 1]))
-    return MarcParts(leader, fields)
+    tags = [directory[entry : entry + 3] for entry in range(0, len(directory), _ENTRY_LENGTH)]
+    # The terminators part the fields, too, and faster than the directory's numbers.
+    *data, _ = body.split(_END_OF_FIELD)
+    if len(data) != len(tags):
+        raise ValueError("the directory of this record is not that of its fields")
+    return MarcParts(leader, list(zip(tags, data, strict=True)))
 
 
 def control_field(tag: str, text: str) -> Field:
@@ -103,7 +105,7 @@ def clean(text: str) -> str:
 
 
 def _fitting(fields: Sequence[Field]) -> Sequence[Field]:
-    if any(len(data) >= _LONGEST_FIELD for _, data in fields):
+    if max(len(data) for _, data in fields) >= _LONGEST_FIELD:
         fields = [(tag, _cut(data)) for tag, data in fields]
     while _size(fields) > _LONGEST_RECORD:
         longest = max(range(len(fields)), key=lambda place: len(fields[place][1]))
