@@ -146,6 +146,10 @@ class Settings(Home):
     web_port: int = Field(
         default=8642, ge=0, le=65535, description="Port of the dashboard and the API; 0: they are not served."
     )
+    oai_admin_email: str = Field(
+        default="nobody@accession.invalid",
+        description="The address of e-mail at which OAI-PMH tells harvesters to write to you.",
+    )
     shutdown_grace_seconds: float = Field(
         default=60,
         ge=1,
@@ -171,6 +175,13 @@ class Settings(Home):
         if url is not None and not re.match(r"rediss?://", url.get_secret_value()):
             raise ValueError("give it as redis://:password@host:port/0")
         return url
+
+    @field_validator("oai_admin_email")
+    @classmethod
+    def _email(cls, address: str) -> str:
+        if not re.fullmatch(r"[^\s@]+@[^\s@.]+(\.[^\s@.]+)+", address):
+            raise ValueError("give it as name@library.example")
+        return address
 
     @field_validator("time_zone")
     @classmethod

@@ -4,19 +4,21 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_, select, text, union
 from sqlalchemy.orm import Session
 
+from accession.catalog.data import IdentifierType
 from accession.catalog.models import (
     Classification,
     Collection,
     Contribution,
     Contributor,
     Edition,
+    Identifier,
     LicensePool,
     PoolStatus,
     PurchaseRecord,
@@ -27,6 +29,7 @@ from accession.catalog.rows import one_of
 
 # The clocks of several machines are never quite the same.
 _CLOCKS_DIFFER = timedelta(minutes=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BATCH = 1000
 
 
@@ -34,11 +37,15 @@ _BATCH = 1000
 class FeedFilter:
     """Which titles are wanted; what is left out does not matter.
 
-    `collections` are ids. Wanted are titles modified at `since` or later and at `until` or earlier (UTC);
+    `collections` are ids, `formats` those of the catalogue, `identifiers` the vendor's ids. Wanted are titles
+    modified at `since` or later and at `until` or earlier (UTC), whose pool's id is `last_pool_id` or less;
     `with_removed` also those that a collection has had and has no more.
     """
 
     collections: tuple[int, ...] | None = None
+    formats: tuple[str, ...] | None = None
+    identifiers: tuple[str, ...] | None = None
+    last_pool_id: int | None = None
     since: datetime | None = None
     until: datetime | None = None
     with_removed: bool = False
@@ -85,7 +92,7 @@ def feed(
     left = limit
     while left is None or left > 0:
         size = _BATCH if left is None else min(left, _BATCH)
-        rows = session.execute(_rows(wanted, after).limit(size)).all()
+        rows = session.execute(_next_rows(wanted, after, size)).all()
         yield from _told(session, rows, with_marc=with_marc)
         if len(rows) < size:
             return
@@ -93,9 +100,30 @@ def feed(
         left = None if left is None else left - size
 
 
-def count_feed(session: Session, wanted: FeedFilter) -> int:
-    """How many titles are wanted."""
-    return session.scalar(select(func.count()).select_from(_rows(wanted, 0).order_by(None).subquery())) or 0
+def count_feed(session: Session, wanted: FeedFilter, *, at_most: int | None = None) -> int:
+    """How many titles are wanted; where there are more than `at_most`, that number, in less time."""
+    rows = _rows(wanted, 0).order_by(None) if at_most is None else _next_rows(wanted, 0, at_most)
+    return session.scalar(select(func.count()).select_from(rows.subquery())) or 0
+
+
+def greatest_pool_id(session: Session) -> int:
+    """The id of the pool that was added last, 0 where there is none."""
+    return session.scalar(select(func.max(LicensePool.id))) or 0
+
+
+def earliest_modification(session: Session) -> datetime | None:
+    """A moment (UTC) before which no title was modified; None where there is no title."""
+    return session.scalar(select(func.min(LicensePool.updated_at)))
+
+
+def installation_id(session: Session) -> str | None:
+    """What tells this catalogue from every other, wherever it is served: the moment, to the microsecond, at
+    which its first collection was added. None before that.
+
+    No collection's row ever goes, a backup keeps it, and who moves the catalogue takes it along.
+    """
+    first: datetime | None = session.scalar(select(Collection.created_at).order_by(Collection.id).limit(1))
+    return None if first is None else f"{(first - _EPOCH) // timedelta(microseconds=1):x}"
 
 
 def feed_by_name(session: Session, wanted: FeedFilter) -> Iterator[tuple[FeedTitle, ...]]:
@@ -130,6 +158,27 @@ def complete_until(session: Session) -> datetime:
     return moment - _CLOCKS_DIFFER
 
 
+def _next_rows(wanted: FeedFilter, after: int, size: int) -> Any:
+    """At most `size` rows, in their order."""
+    if wanted.since is None:
+        return _rows(wanted, after).limit(size)
+    # Each reason by itself and no further than needed: where few titles have one its index finds them, where
+    # many have it they are met in the order of their ids. All that changed would be read for each batch.
+    rows = _rows(replace(wanted, since=None), after)
+    found = union(
+        *(select(rows.where(reason).limit(size).subquery()) for reason in _reasons(wanted))
+    ).subquery()
+    return select(found).order_by(found.c.id).limit(size)
+
+
+def _reasons(wanted: FeedFilter) -> Sequence[ColumnElement[bool]]:
+    """Why a title may count as modified in the time wanted."""
+    moments = (LicensePool.updated_at, Edition.updated_at, Collection.marked_for_deletion_at)
+    if wanted.until is None:
+        return [moment >= wanted.since for moment in moments]
+    return [moment.between(wanted.since, wanted.until) for moment in moments]
+
+
 def _rows(wanted: FeedFilter, after: int) -> Any:
     query: Any = (
         select(
@@ -146,12 +195,19 @@ def _rows(wanted: FeedFilter, after: int) -> Any:
     )
     if wanted.collections is not None:
         query = query.where(one_of(LicensePool.collection_id, wanted.collections))
+    if wanted.formats is not None:
+        query = query.where(one_of(Edition.format, wanted.formats))
+    if wanted.identifiers is not None:
+        query = query.where(LicensePool.identifier_id.in_(_named(wanted.identifiers)))
+    if wanted.last_pool_id is not None:
+        query = query.where(LicensePool.id <= wanted.last_pool_id)
     if not wanted.with_removed:
         query = query.where(~_is_removed())
     if wanted.since is not None:
         query = query.where(LicensePool.id.in_(_modified_since(wanted.since)))
     if wanted.until is not None:
-        query = query.where(_modified() <= wanted.until)
+        # The second follows from the first, and there is an index for it.
+        query = query.where(_modified() <= wanted.until, LicensePool.updated_at <= wanted.until)
     return query
 
 
@@ -171,6 +227,13 @@ def _told_in_order(session: Session, pool_ids: Sequence[int]) -> Iterator[FeedTi
     by_pool = {row.id: row for row in found}
     rows = [by_pool[pool_id] for pool_id in pool_ids]
     return _told(session, rows, with_marc=False, with_headings=True)
+
+
+def _named(identifiers: Sequence[str]) -> Any:
+    # The index has the type first.
+    return select(Identifier.id).where(
+        Identifier.type.in_(IdentifierType), one_of(Identifier.identifier, identifiers)
+    )
 
 
 def _modified() -> ColumnElement[datetime]:

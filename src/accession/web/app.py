@@ -5,13 +5,13 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
 from accession import __version__
-from accession.web import covers, health, login, metrics
+from accession.web import covers, health, login, metrics, oai
 from accession.web.access import install_access
 from accession.web.api import router as api
 from accession.web.pages import collections, exports, overview, rejects, runs, titles
 from accession.web.requestlog import RequestLog
 
-_PARTS = (api, login, overview, collections, runs, rejects, titles, exports, covers, health, metrics)
+_PARTS = (api, login, overview, collections, runs, rejects, titles, exports, covers, health, metrics, oai)
 
 
 def create_app() -> FastAPI:
