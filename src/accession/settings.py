@@ -111,6 +111,11 @@ class Settings(Home):
     web_port: int = Field(
         default=8642, ge=0, le=65535, description="Port of the dashboard and the API; 0: they are not served."
     )
+    title_url_template: str = Field(
+        default="https://ebook.yourcloudlibrary.com/library/{library_id}-document_id-{identifier}",
+        description="The vendor's page of a title, to which feeds lead patrons: {library_id} is the "
+        "collection's, {identifier} the vendor's id of the title.",
+    )
     shutdown_grace_seconds: float = Field(
         default=60,
         ge=1,
@@ -136,6 +141,13 @@ class Settings(Home):
         if url is not None and not re.match(r"rediss?://", url.get_secret_value()):
             raise ValueError("give it as redis://:password@host:port/0")
         return url
+
+    @field_validator("title_url_template")
+    @classmethod
+    def _web_address(cls, template: str) -> str:
+        if not re.match(r"https?://[^\s{}/]+/\S*$", template) or "{identifier}" not in template:
+            raise ValueError("give it as https://host/... with {identifier} in it")
+        return template
 
     @field_validator("time_zone")
     @classmethod
