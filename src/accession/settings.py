@@ -150,6 +150,11 @@ class Settings(Home):
         default="nobody@accession.invalid",
         description="The address of e-mail at which OAI-PMH tells harvesters to write to you.",
     )
+    title_url_template: str = Field(
+        default="https://ebook.yourcloudlibrary.com/library/{library_id}-document_id-{identifier}",
+        description="The vendor's page of a title, to which feeds lead patrons: {library_id} is the "
+        "collection's, {identifier} the vendor's id of the title.",
+    )
     shutdown_grace_seconds: float = Field(
         default=60,
         ge=1,
@@ -182,6 +187,13 @@ class Settings(Home):
         if not re.fullmatch(r"[^\s@]+@[^\s@.]+(\.[^\s@.]+)+", address):
             raise ValueError("give it as name@library.example")
         return address
+
+    @field_validator("title_url_template")
+    @classmethod
+    def _web_address(cls, template: str) -> str:
+        if not re.match(r"https?://[^\s{}/]+/\S*$", template) or "{identifier}" not in template:
+            raise ValueError("give it as https://host/... with {identifier} in it")
+        return template
 
     @field_validator("time_zone")
     @classmethod

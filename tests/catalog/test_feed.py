@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import time_machine
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from accession.catalog.apply import apply_titles
 from accession.catalog.collections import mark_for_deletion
-from accession.catalog.feed import FeedFilter, complete_until, count_feed, feed
-from accession.catalog.models import Collection, LicensePool
+from accession.catalog.feed import FeedFilter, complete_until, count_feed, feed, last_change
+from accession.catalog.models import Collection, Edition, LicensePool
 from accession.catalog.records import PurchaseDate, StoredRecord, store_purchase_records
 from accession.clock import utc_now
 from accession.database import engine
@@ -98,3 +99,24 @@ def test_a_feed_is_complete_only_until_what_is_being_written_began(
         writing.rollback()
     session.commit()
     assert complete_until(session) > before
+
+
+def test_the_last_change_is_told_once_none_can_follow_in_its_second(
+    session: Session, pools: list[LicensePool], collection: Collection
+) -> None:
+    collection.created_at = NOON
+    session.commit()
+    assert last_change(session) == NOON + 2 * HOUR
+    apply_titles(session, {pools[0].id: title_data("a", title="Another", as_of=utc_now())})
+    session.commit()
+    assert last_change(session) is None
+    with time_machine.travel(NOON + 3 * HOUR, tick=False):
+        mark_for_deletion(collection)
+    session.execute(update(Edition).values(updated_at=NOON))
+    session.execute(update(LicensePool).values(updated_at=NOON))
+    session.commit()
+    assert last_change(session) == NOON + 3 * HOUR
+
+
+def test_nothing_has_changed_where_nothing_is(session: Session) -> None:
+    assert last_change(session) is None

@@ -178,7 +178,10 @@ def test_changes_stand_behind_the_columns_of_the_standard(session: Session, coll
         "gone from one": "changed",
         "new": "new",
     }
-    assert changes(session, FeedFilter((collection.id,), later, None, True))["gone from one"] == "removed"
+    assert (
+        changes(session, FeedFilter((collection.id,), since=later, with_removed=True))["gone from one"]
+        == "removed"
+    )
     assert changes(session, FeedFilter(since=later + HOUR, with_removed=True)) == {}
 
 

@@ -179,6 +179,25 @@ def _reasons(wanted: FeedFilter) -> Sequence[ColumnElement[bool]]:
     return [moment.between(wanted.since, wanted.until) for moment in moments]
 
 
+def last_change(session: Session) -> datetime | None:
+    """When what the catalogue tells was last changed (UTC), to the second; None where nothing has been, and
+    while something may still be told under a moment that is no later."""
+    moments = (
+        LicensePool.updated_at,
+        Edition.updated_at,
+        Collection.created_at,
+        Collection.marked_for_deletion_at,
+    )
+    latest = (select(func.max(moment)).scalar_subquery() for moment in moments)
+    changed: datetime | None = session.scalar(select(func.greatest(*latest)))
+    return changed if is_past(session, changed) else None
+
+
+def is_past(session: Session, moment: datetime | None) -> bool:
+    """Whether nothing can be told any more under the second of the moment (UTC), or an earlier one."""
+    return moment is not None and moment + timedelta(seconds=1) < complete_until(session)
+
+
 def _rows(wanted: FeedFilter, after: int) -> Any:
     query: Any = (
         select(

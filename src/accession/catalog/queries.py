@@ -4,7 +4,7 @@ The field names of these views are the field names of `--json`: documented in do
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from accession.catalog.collections import collections_in_use
-from accession.catalog.data import IdentifierType, LinkRel, Role
+from accession.catalog.data import IdentifierType, LinkRel, Role, SubjectScheme
 from accession.catalog.ledger import LEASE, SERVICE_TYPE, Workflow
 from accession.catalog.marc import MarcField, marc_fields
 from accession.catalog.models import (
@@ -459,6 +459,12 @@ def titles_of_pools(session: Session, pool_ids: Sequence[int]) -> list[TitleView
     rows = session.execute(_titles().where(one_of(LicensePool.id, pool_ids))).all()
     by_pool = {row.pool_id: row for row in rows}
     return list(_with_details(session, [by_pool[pool_id] for pool_id in pool_ids if pool_id in by_pool]))
+
+
+def bisac_among(session: Session, subjects: Iterable[str]) -> frozenset[str]:
+    """Those of the subjects, by name, that are BISAC headings."""
+    query = select(Subject.name).where(Subject.scheme == SubjectScheme.BISAC)
+    return frozenset(session.scalars(query.where(one_of(Subject.name, set(subjects)))))
 
 
 def describes() -> ColumnElement[bool]:
