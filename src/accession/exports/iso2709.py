@@ -7,6 +7,7 @@ subfield, and most records leave with all but a few fields as they came.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 from xml.sax.saxutils import escape, quoteattr
 
@@ -18,13 +19,14 @@ indicators and the subfields, each behind a delimiter and its code."""
 
 _LEADER_LENGTH = 24
 _ENTRY_LENGTH = 12
-_END_OF_FIELD, _END_OF_RECORD = b"\x1e", b"\x1d"
+_DELIMITER, _END_OF_FIELD, _END_OF_RECORD = "\x1f", b"\x1e", b"\x1d"
 _LONGEST_FIELD = 9_999
 _LONGEST_RECORD = 99_999
 
 # The controls are MARC's own borders, or nothing that a catalogue shows.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]+")
-_NOT_XML_BUT_DELIMITERS = re.compile(r"[\x00-\x08\x0b-\x1e\ufffe\uffff]")
+# But for the delimiter.
+_NOT_XML = re.compile(r"[\x00-\x08\x0b-\x1e\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
@@ -54,23 +56,33 @@ class MarcParts:
         """One <record> of MARCXML; `root` when it stands alone and has to name its namespace."""
         namespace = f' xmlns="{MARC_NAMESPACE}"' if root else ""
         leader = f"     {self.leader[5:9]}a22     {self.leader[17:20]}4500"
-        parts = [f"<record{namespace}><leader>{escape(leader)}</leader>"]
+        parts = [f"<record{namespace}><leader>{_escaped(leader)}</leader>"]
         for tag, data in self.fields:
-            text = _NOT_XML_BUT_DELIMITERS.sub("", data.decode("utf-8", "replace"))
+            text = _NOT_XML.sub("", data.decode("utf-8", "replace"))
             if tag < "010":
-                parts.append(f'<controlfield tag="{tag}">{escape(text)}</controlfield>')
+                parts.append(f'<controlfield tag="{tag}">{_escaped(text)}</controlfield>')
             else:
-                heading, *subfields = text.split("\x1f")
-                parts.append(
-                    f'<datafield tag="{tag}" ind1={quoteattr(heading[:1])} ind2={quoteattr(heading[1:2])}>'
-                )
-                parts += [
-                    f"<subfield code={quoteattr(each[:1])}>{escape(each[1:])}</subfield>"
-                    for each in subfields
-                ]
+                heading, *subfields = text.split(_DELIMITER)
+                parts.append(_beginning(tag, heading))
+                parts += [f"{_subfield(each[:1])}{_escaped(each[1:])}</subfield>" for each in subfields]
                 parts.append("</datafield>")
         parts.append("</record>")
         return "".join(parts).encode()
+
+
+def _escaped(text: str) -> str:
+    return escape(text) if "&" in text or "<" in text or ">" in text else text
+
+
+# A few dozen stand over all fields.
+@lru_cache(maxsize=1024)
+def _beginning(tag: str, heading: str) -> str:
+    return f'<datafield tag="{tag}" ind1={quoteattr(heading[:1])} ind2={quoteattr(heading[1:2])}>'
+
+
+@lru_cache(maxsize=256)
+def _subfield(code: str) -> str:
+    return f"<subfield code={quoteattr(code)}>"
 
 
 def taken_apart(marc: bytes) -> MarcParts:
@@ -95,7 +107,7 @@ def control_field(tag: str, text: str) -> Field:
 
 def data_field(tag: str, indicators: str, *subfields: tuple[str, str | None]) -> Field:
     """A data field of those (code, value) that have a value; what is no text in a value is a space."""
-    said = [f"\x1f{code}{text}" for code, value in subfields if value and (text := clean(value))]
+    said = [f"{_DELIMITER}{code}{text}" for code, value in subfields if value and (text := clean(value))]
     return tag, f"{indicators}{''.join(said)}".encode()
 
 
