@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from accession.catalog.models import Collection, LicensePool
-from accession.catalog.users import Role
+from accession.catalog.users import Feed, Role, add_feed_token
 from accession.settings import get_settings, use_settings
 from tests.exports.harvesting import OAI, change, error_of, fill, texts, valid, vendors_id
 from tests.making import make_collection, make_pool
@@ -50,6 +50,34 @@ def test_else_a_harvester_needs_a_viewers_token(browser: Browser, session: Sessi
         shown = {"Authorization": f"Bearer {token}"}
         assert browser.get(IDENTIFY, headers=shown).status_code == status
         assert browser.post("/oai", headers=shown, data={"verb": "Identify"}).status_code == status
+
+
+def test_a_token_of_the_feed_harvests_either_way_and_one_of_a_collection_that_alone(
+    browser: Browser, session: Session, collection: Collection
+) -> None:
+    make_pool(session, collection, "ours")
+    make_pool(session, make_collection(session, "Birch Library"), "theirs")
+    identifiers = {}
+    for name in (None, collection.name):
+        token = add_feed_token(session, f"of {name}", [Feed.OAI], name)
+        session.commit()
+        shown = {"Authorization": f"Bearer {token.get_secret_value()}"}
+        asked = {"verb": "ListIdentifiers", "metadataPrefix": "oai_dc"}
+        by_get = valid(browser.get("/oai", params=asked, headers=shown).content)
+        by_post = valid(browser.post("/oai", data=asked, headers=shown).content)
+        identifiers[name] = texts(by_get, "ListIdentifiers/header/identifier")
+        assert identifiers[name] == texts(by_post, "ListIdentifiers/header/identifier")
+    theirs = next(each for each in identifiers[None] if each.endswith("theirs"))
+    assert [each.rpartition("/")[2] for each in identifiers[collection.name]] == ["ours"]
+
+    def told(**asked: str) -> bytes:
+        return browser.get("/oai", params=asked, headers=shown).content
+
+    record = valid(told(verb="GetRecord", metadataPrefix="oai_dc", identifier=theirs))
+    assert error_of(record) == "idDoesNotExist"
+    listed = valid(told(verb="ListRecords", metadataPrefix="oai_dc", set="collection:2"))
+    assert error_of(listed) == "noRecordsMatch"
+    assert "collection:2" not in texts(valid(told(verb="ListSets")), "ListSets/set/setSpec")
 
 
 def test_a_viewer_may_look_at_it_in_a_browser(browser: Browser, vic: str) -> None:

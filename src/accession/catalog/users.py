@@ -62,6 +62,10 @@ class Feed(StrEnum):
         """Whether the path of a request is one of the feed's."""
         return f"{path}/".startswith(f"/{self}/")
 
+    def reads_by(self, method: str) -> bool:
+        """Whether a request with this method reads the feed: harvesters of OAI-PMH may ask by POST, too."""
+        return method in ("GET", "HEAD") or (self is Feed.OAI and method == "POST")
+
 
 @dataclass(frozen=True)
 class UserView:

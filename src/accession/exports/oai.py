@@ -70,10 +70,16 @@ class OaiError(Exception):
 
 @dataclass(frozen=True)
 class Repository:
-    """Where it is asked, by which name harvesters know it, and whom they may write to."""
+    """Where it is asked, by which name harvesters know it, whom they may write to, and, where it is shown of
+    one collection alone, of which."""
 
     base_url: str
     admin_email: str
+    collection_id: int | None = None
+
+    def shows(self, collection_id: int) -> bool:
+        """Whether the collection is shown."""
+        return self.collection_id in (None, collection_id)
 
 
 @dataclass(frozen=True)
@@ -221,7 +227,11 @@ def _list_sets(asked: _Asked) -> _Told:
     collections = asked.session.execute(select(Collection.id, Collection.name).order_by(Collection.id))
     sets = {
         "collection": "Every collection",
-        **{f"collection:{collection_id}": name for collection_id, name in collections},
+        **{
+            f"collection:{collection_id}": name
+            for collection_id, name in collections
+            if asked.repository.shows(collection_id)
+        },
         "format": "Every format",
         **{f"format:{each}": each.upper() for each in Format},
     }
@@ -251,7 +261,7 @@ def _list_records(asked: _Asked) -> _Told:
 
 def _listed(asked: _Asked, tell: Callable[[str, FeedTitle], _Element]) -> _Told:
     harvest = _list_of(asked)
-    wanted = _wanted(harvest)
+    wanted = _wanted(harvest, asked.repository)
     needs_marc = asked.verb == "ListRecords" and _FORMATS[harvest.metadata_format].needs_marc
     found = list(feed(asked.session, wanted, after=harvest.after, limit=_PAGE + 1, with_marc=needs_marc))
     begun = moment_of(harvest.begun)
@@ -328,9 +338,10 @@ def _size(session: Session, wanted: FeedFilter) -> int | None:
     return counted if counted < _MOST_COUNTED else None
 
 
-def _wanted(harvest: _List) -> FeedFilter:
+def _wanted(harvest: _List, repository: Repository) -> FeedFilter:
     """Raises `OaiError` when there is no such set."""
     wanted = FeedFilter(
+        collections=None if repository.collection_id is None else (repository.collection_id,),
         last_pool_id=harvest.last_pool_id,
         since=None if harvest.since is None else _begin(harvest.since),
         until=None if harvest.until is None else _end(harvest.until),
@@ -339,7 +350,7 @@ def _wanted(harvest: _List) -> FeedFilter:
     kind, _, name = (harvest.set or "collection").partition(":")
     if kind == "collection" and not name:
         return wanted
-    if kind == "collection" and _NUMBER.fullmatch(name):
+    if kind == "collection" and _NUMBER.fullmatch(name) and repository.shows(int(name)):
         return replace(wanted, collections=(int(name),))
     formats = tuple(each.value for each in Format if name in ("", each))
     if kind == "format" and formats:
@@ -393,6 +404,8 @@ def _title_of(asked: _Asked, *, with_marc: bool = False) -> FeedTitle:
     collection_id, _, name = identifier.removeprefix(asked.namespace).partition("/")
     name = unquote(name)
     if not _NUMBER.fullmatch(collection_id) or "\0" in name:
+        raise unknown
+    if not asked.repository.shows(int(collection_id)):
         raise unknown
     wanted = FeedFilter(collections=(int(collection_id),), identifiers=(name,), with_removed=True)
     for found in feed(asked.session, wanted, limit=1, with_marc=with_marc):

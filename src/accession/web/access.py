@@ -41,7 +41,6 @@ from accession.web.sessions import COOKIE, read_session, session_cookie
 log = structlog.get_logger(__name__)
 
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-_READING = ("GET", "HEAD")
 # Asked before anybody can have logged in, or by those who never do; they must not need the database.
 _OPEN = ("/healthz", "/readyz", "/favicon.ico")
 _OPEN_FOLDER = "/static/"
@@ -195,7 +194,7 @@ def _of_token(session: Session, request: Request, token: SecretStr) -> Principal
     if found.role is not None:
         return Principal(found.name, Role(found.role), "token")
     feeds = [Feed(name) for name in found.feeds or ()]
-    if request.method not in _READING or not any(feed.has(request.scope["path"]) for feed in feeds):
+    if not any(feed.has(request.scope["path"]) and feed.reads_by(request.method) for feed in feeds):
         places = " and ".join(f"/{feed}" for feed in feeds)
         raise Refused(403, f'The token "{found.name}" is for reading {places}, and opens nothing else.')
     return Principal(found.name, Role.VIEWER, "token", found.collection_id)

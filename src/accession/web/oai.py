@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from accession.database import transaction
 from accession.exports.oai import Repository, respond
 from accession.settings import get_settings
-from accession.web.access import Viewer
+from accession.web.access import Reader
 from accession.web.problems import Refused
 
 router = APIRouter(include_in_schema=False)
@@ -32,11 +32,11 @@ async def _arguments(request: Request) -> list[tuple[str, str]]:
 
 @router.api_route("/oai", methods=["GET", "POST"])
 def oai(
-    _: Viewer, request: Request, arguments: Annotated[list[tuple[str, str]], Depends(_arguments)]
+    reader: Reader, request: Request, arguments: Annotated[list[tuple[str, str]], Depends(_arguments)]
 ) -> Response:
     """The document that answers the request, which may be an error of the protocol's."""
     # As it was asked for: to take a strange host apart may fail.
     base_url = str(request.url).partition("?")[0]
-    repository = Repository(base_url, get_settings().oai_admin_email)
+    repository = Repository(base_url, get_settings().oai_admin_email, reader.collection_id)
     with transaction() as session:
         return Response(respond(session, repository, arguments), media_type="text/xml")
