@@ -9,11 +9,12 @@ from pymarc import MARCReader
 from sqlalchemy.orm import Session
 
 from accession.catalog.models import Collection
+from accession.catalog.users import Feed
 from accession.exports.formats import FORMATS
 from accession.web.streaming import streamed
 from tests.exports.test_marc_files import buy
 from tests.making import NOON, make_collection
-from tests.web.conftest import Browser
+from tests.web.conftest import Browser, make_feed_token
 
 
 def test_the_page_offers_every_format_for_each_collection_and_tells_of_the_feeds(
@@ -46,6 +47,22 @@ def test_a_download_is_the_file_that_the_command_writes(
     )
     assert '"001">eden<' in some.text
     assert "solaris" not in some.text
+
+
+def test_a_token_of_one_collection_downloads_that_alone(
+    browser: Browser, session: Session, collection: Collection
+) -> None:
+    buy(session, collection, "solaris", NOON)
+    other = make_collection(session, "Birch Library")
+    buy(session, other, "eden", NOON)
+    token = make_feed_token(session, Feed.EXPORTS, collection=other.name)
+    browser.says = {"Authorization": f"Bearer {token}"}
+
+    mine = browser.get("/exports/download?format=marc21")
+
+    assert [r["001"].data for r in MARCReader(mine.content) if r is not None] == ["eden"]
+    assert browser.get(f"/exports/download?format=marc21&collection={collection.id}").status_code == 404
+    assert browser.get("/exports").status_code == 403
 
 
 @pytest.mark.parametrize(

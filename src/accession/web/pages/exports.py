@@ -12,8 +12,9 @@ from accession.catalog.collections import collections_in_use
 from accession.catalog.feed import FeedFilter
 from accession.clock import utc_now
 from accession.database import snapshot, transaction
+from accession.errors import NotFound
 from accession.exports.formats import FORMATS, find_format
-from accession.web.access import Viewer
+from accession.web.access import Reader, Viewer
 from accession.web.api.answers import NO_NUL
 from accession.web.lists import Chosen, chosen, name_of
 from accession.web.pages.rendering import render
@@ -42,12 +43,14 @@ def offer(request: Request, _: Viewer) -> Response:
 
 @router.get("/download")
 def download(
-    _: Viewer,
+    reader: Reader,
     format: Annotated[str, Query(max_length=40, pattern=NO_NUL)],  # noqa: A002 - the word of the catalogue
     collection: Chosen = "",
 ) -> Response:
-    """The titles of a collection, or of all, in the format."""
-    made, collection_id = find_format(format), chosen(collection)
+    """The titles of a collection, or of all that the reader may see, in the format."""
+    made, collection_id = find_format(format), chosen(collection) or reader.collection_id
+    if reader.collection_id not in (None, collection_id):
+        raise NotFound(f"There is no collection with the id {collection_id}.")
     with transaction() as session:
         name = name_of(session, collection_id)
     wanted = FeedFilter(collections=None if collection_id is None else (collection_id,))
