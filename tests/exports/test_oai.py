@@ -332,6 +332,7 @@ def test_what_a_collection_has_no_more_is_told_as_deleted_for_ever(
     session.commit()
     everything = ask(session, verb="ListRecords", metadataPrefix="marc21")
     assert deleted(everything.iter(f"{OAI}header")) == [True] * 3
+    assert listed(session, from_=f"{utc_now():%Y-%m-%d}") == ["a", "b", "c"]
 
 
 def test_identifiers_are_uris_and_the_same_at_every_address(session: Session, collection: Collection) -> None:
@@ -406,7 +407,9 @@ def test_every_page_is_dated_of_the_lists_beginning_and_no_later_than_all_was_to
     with Session(engine()) as writing:
         pool = writing.get(LicensePool, 7)
         assert pool is not None
-        apply_titles(writing, {pool.id: title_data("t7", as_of=utc_now())})
+        # By a clock that is late.
+        with time_machine.travel(utc_now() - timedelta(seconds=30), tick=False):
+            apply_titles(writing, {pool.id: title_data("t7", as_of=utc_now())})
         found = list(pages(session, verb="ListRecords", metadataPrefix="oai_dc"))
         changed = ask(
             session, verb="ListRecords", metadataPrefix="oai_dc", from_=texts(found[0], "responseDate")[0]
