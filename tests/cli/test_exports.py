@@ -81,7 +81,7 @@ def test_without_a_file_the_records_go_into_a_pipe(run: Run, bought: None) -> No
         (("--url-template", "https://ebook.example/"), "it has no {identifier}, and so leads to no title"),
         (("--profile", "/missing/koha.toml"), "The profile /missing/koha.toml cannot be read"),
         (("--output", "/missing/records.mrc"), "/missing/records.mrc cannot be written"),
-        (("--output", "nowhere://ann:secret@host/x.mrc"), "nowhere://host/x.mrc cannot be reached"),
+        (("--output", "nowhere://ann:secret@host/x.mrc"), "nowhere://host/x.mrc cannot be written"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_sentence(
