@@ -47,6 +47,13 @@ def keep_last(folder: str, prefix: str, number: int) -> None:
             system.rm_file(f"{path}/{name}")
 
 
+def refuse_missing_folder(folder: str) -> None:
+    """Raise `UserError` when the folder is on this machine and no file can be made in it."""
+    path = _local_path(folder)
+    if path is not None and not (path.is_dir() and os.access(path, os.W_OK | os.X_OK)):
+        raise UserError(f"{path} is no folder that can be written to: make it, or name another.")
+
+
 def joined(folder: str, name: str) -> str:
     """The path or URL of a file in the folder."""
     return f"{folder}{name}" if folder.endswith("/") else f"{folder}/{name}"
