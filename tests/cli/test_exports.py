@@ -1,6 +1,7 @@
 """`accession export`, as a person gives it."""
 
 from pathlib import Path
+from typing import Any
 
 import pymarc
 import pytest
@@ -9,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from accession.catalog.models import Collection
 from accession.database import snapshot
+from accession.settings import ScheduledExport, get_settings
 from tests.cli.conftest import Run
 from tests.exports.test_marc_files import DAY, buy, count
 from tests.making import NOON, make_collection
@@ -81,7 +83,7 @@ def test_without_a_file_the_records_go_into_a_pipe(run: Run, bought: None) -> No
         (("--url-template", "https://ebook.example/"), "it has no {identifier}, and so leads to no title"),
         (("--profile", "/missing/koha.toml"), "The profile /missing/koha.toml cannot be read"),
         (("--output", "/missing/records.mrc"), "/missing/records.mrc cannot be written"),
-        (("--output", "nowhere://ann:secret@host/x.mrc"), "nowhere://host/x.mrc cannot be reached"),
+        (("--output", "nowhere://ann:secret@host/x.mrc"), "nowhere://host/x.mrc cannot be written"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_sentence(
@@ -110,3 +112,30 @@ def test_an_export_sees_one_moment_and_cannot_write(session: Session, bought: No
         buy(session, make_collection(session, "Later Library"), "later", NOON)
         assert seen.scalar(text("SELECT count(*) FROM license_pools")) == before
         assert seen.scalar(text("SHOW transaction_read_only")) == "on"
+
+
+def test_the_doctor_looks_at_scheduled_exports_before_their_time(
+    run: Run, bought: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planned(name: str, **changes: Any) -> dict[str, Any]:
+        return {"name": name, "format": "marc21", "target": str(tmp_path)} | changes
+
+    exports = [
+        planned("good", target="s3://ann:secret@bucket/folder"),
+        planned("format", format="epub"),
+        planned("folder", target="/missing/folder"),
+        planned("collection", collections=["Dogwood"]),
+        planned("since", since="yesterday"),
+    ]
+    made = tuple(ScheduledExport.model_validate(export) for export in exports)
+    monkeypatch.setattr(get_settings(), "exports", made)
+
+    checks = {check["what"]: check for check in run("doctor", "--json").json}
+    found = {export["name"]: checks[f"export {export['name']}"] for export in exports}
+
+    assert [name for name, check in found.items() if check["ok"]] == ["good"]
+    assert found["good"]["finding"] == "marc21 into s3://bucket/folder, 06:00"
+    assert found["format"]["finding"].startswith('There is no format "epub"')
+    assert found["folder"]["finding"].startswith("/missing/folder is no folder that can be written to")
+    assert found["collection"]["finding"] == 'No collection found named "Dogwood".'
+    assert found["since"]["finding"].startswith('"yesterday" is no moment')

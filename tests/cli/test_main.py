@@ -43,6 +43,7 @@ def test_every_command_of_the_plan_is_there() -> None:
         "down",
         "demo",
         "status",
+        "export marc",
         "env",
         "doctor",
         "backup",

@@ -90,7 +90,7 @@ def test_a_folder_that_is_missing_is_said_in_one_sentence(tmp_path: Path) -> Non
 def test_a_place_that_nobody_knows_is_said_without_its_password() -> None:
     with pytest.raises(UserError) as error:
         write("nowhere://ann:secret@host/records.mrc", b"anything")
-    assert "nowhere://host/records.mrc cannot be reached" in str(error.value)
+    assert "nowhere://host/records.mrc cannot be written" in str(error.value)
     assert "secret" not in str(error.value)
     assert shown("ftp://ann:p@ss@host/x") == "ftp://host/x"
 

@@ -107,7 +107,7 @@ def test_a_run_takes_the_collections_the_changes_and_the_options_that_are_set(
     [
         ({"format": "epub"}, 'There is no format "epub"'),
         ({"target": "/missing/folder"}, "cannot be written (No such file or directory)"),
-        ({"target": "nowhere://ann:secret@host"}, "cannot be reached"),
+        ({"target": "nowhere://ann:secret@host"}, "Protocol not known: nowhere"),
         ({"collections": ["Dogwood"]}, 'No collection found named "Dogwood".'),
         ({"options": {"colour": "red"}}, "The option colour of a MARC export cannot be used"),
         ({"since": "yesterday"}, '"yesterday" is no moment'),

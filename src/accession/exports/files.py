@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, cast
 from fsspec.core import url_to_fs
 
 from accession.errors import UserError
+from accession.harmless import harmless
 
 STAMP = "%Y%m%dT%H%M%SZ"
 _STAMP = r"\d{8}T\d{6}Z"
@@ -27,7 +28,7 @@ def replaced(target: str) -> Iterator[BinaryIO]:
     `UserError` when it cannot be written.
     """
     path = _local_path(target)
-    with _told_of(target), _replaced_here(path) if path is not None else _uploaded(target) as file:
+    with _replaced_here(path) if path is not None else _uploaded(target) as file:
         yield file
 
 
@@ -40,14 +41,22 @@ def keep_last(folder: str, prefix: str, number: int) -> None:
     ours = re.compile(rf"{re.escape(prefix)}{_STAMP}(\.\w+)+")
     with _told_of(folder):
         system, path = _reached(folder)
+        system.invalidate_cache()
         names = [str(found).rpartition("/")[2] for found in system.ls(path, detail=False)]
         for name in sorted(filter(ours.fullmatch, names))[: -number or None]:
             system.rm_file(f"{path}/{name}")
 
 
+def refuse_missing_folder(folder: str) -> None:
+    """Raise `UserError` when the folder is on this machine and no file can be made in it."""
+    path = _local_path(folder)
+    if path is not None and not (path.is_dir() and os.access(path, os.W_OK | os.X_OK)):
+        raise UserError(f"{path} is no folder that can be written to: make it, or name another.")
+
+
 def joined(folder: str, name: str) -> str:
     """The path or URL of a file in the folder."""
-    return f"{folder.rstrip('/')}/{name}"
+    return f"{folder}{name}" if folder.endswith("/") else f"{folder}/{name}"
 
 
 def shown(target: str) -> str:
@@ -65,12 +74,7 @@ def _local_path(target: str) -> Path | None:
 
 def _reached(target: str) -> tuple[Any, str]:
     local = _local_path(target)
-    try:
-        system, path = url_to_fs(target if local is None else f"file://{local}")
-    except (ImportError, ValueError) as error:
-        raise UserError(
-            f"{shown(target)} cannot be reached ({shown(str(error))}): see fsspec's documentation."
-        ) from None
+    system, path = url_to_fs(target if local is None else f"file://{local}")
     return system, str(path).rstrip("/")
 
 
@@ -80,16 +84,17 @@ def _replaced_here(path: Path) -> Iterator[BinaryIO]:
         raise UserError(f"{path} is not a file, and is not replaced by one: name a file.")
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        with _told_of(str(path), OSError):
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+            _settle_folder(path.parent)
     except BaseException:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
         raise
-    _settle_folder(path.parent)
 
 
 def _settle_folder(folder: Path) -> None:
@@ -104,31 +109,41 @@ def _settle_folder(folder: Path) -> None:
 @contextmanager
 def _uploaded(target: str) -> Iterator[BinaryIO]:
     """Uploaded is what is whole: some stores make a file of whatever came before an error."""
-    system, path = _reached(target)
+    with _told_of(target):
+        system, path = _reached(target)
     with tempfile.NamedTemporaryFile(prefix="accession-export-") as file:
-        yield cast("BinaryIO", file)
-        file.flush()
-        folder, _, name = path.rpartition("/")
-        draft = f"{folder}/.{name}.{secrets.token_hex(4)}"
-        try:
-            system.put_file(file.name, draft)
-            system.mv(draft, path)
-        except NotImplementedError:
-            system.put_file(file.name, path)
+        with _told_of(file.name, OSError):
+            yield cast("BinaryIO", file)
+            file.flush()
+        with _told_of(target):
+            _upload(system, file.name, path)
+
+
+def _upload(system: Any, file: str, path: str) -> None:
+    folder, _, name = path.rpartition("/")
+    draft = f"{folder}/.{name}.{secrets.token_hex(4)}"
+    try:
+        system.put_file(file, draft)
+        system.mv(draft, path)
+    except NotImplementedError:
+        system.put_file(file, path)
+        system.rm_file(draft)
+    except BaseException:
+        with suppress(Exception):
             system.rm_file(draft)
-        except BaseException:
-            with suppress(Exception):
-                system.rm_file(draft)
-            raise
+        raise
 
 
 @contextmanager
-def _told_of(target: str) -> Iterator[None]:
+def _told_of(target: str, kind: type[Exception] = Exception) -> Iterator[None]:
+    """Errors of the kind become one sentence; each place that fsspec reaches has kinds of its own."""
     try:
         yield
-    except OSError as error:
-        reason = shown(getattr(error, "strerror", None) or str(error))
+    except kind as error:
+        if isinstance(error, UserError):
+            raise
+        reason = shown(getattr(error, "strerror", None) or str(error) or type(error).__name__)
         raise UserError(
-            f"{shown(target)} cannot be written ({reason}): see that it is there, has room, and is yours to "
-            "write."
+            f"{shown(target)} cannot be written ({harmless(reason)}): see that it is there, has room, and is "
+            "yours to write."
         ) from None

@@ -1,6 +1,6 @@
 """Whole files of MARC 21: binary, one record after another, or a MARCXML collection."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -39,13 +39,8 @@ def write_marc21(
     progress: Callable[[int], None],
 ) -> int:
     """Write the records of the titles wanted as binary MARC 21; how many."""
-    written = 0
-    for written, record in enumerate(_records(session, wanted, options), 1):
-        out.write(record.as_marc21())
-        if written % _TOLD_EVERY == 0:
-            progress(written)
-    progress(written)
-    return written
+    records = _records(session, wanted, options)
+    return _write(out, (record.as_marc21() for record in records), progress)
 
 
 def write_marcxml(
@@ -56,14 +51,19 @@ def write_marcxml(
     progress: Callable[[int], None],
 ) -> int:
     """Write the records of the titles wanted as one MARCXML collection; how many."""
-    written = 0
     records = _records(session, wanted, options)
     out.write(_HEAD)
+    written = _write(out, (record.as_marcxml(root=False) + b"\n" for record in records), progress)
+    out.write(_FOOT)
+    return written
+
+
+def _write(out: BinaryIO, records: Iterable[bytes], progress: Callable[[int], None]) -> int:
+    written = 0
     for written, record in enumerate(records, 1):
-        out.write(record.as_marcxml(root=False) + b"\n")
+        out.write(record)
         if written % _TOLD_EVERY == 0:
             progress(written)
-    out.write(_FOOT)
     progress(written)
     return written
 
