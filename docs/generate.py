@@ -7,7 +7,7 @@ when a page is stale.
 import re
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import typer
 from pydantic_core import PydanticUndefined
@@ -50,6 +50,8 @@ Beside these, `accession collections add` reads an account key from `ACCESSION_A
 
 
 def _kind(annotation: Any) -> str:
+    if get_origin(annotation) is tuple:
+        return "tables"
     if isinstance(annotation, type):
         return {"SecretStr": "text (secret)", "str": "text", "Path": "folder"}.get(
             annotation.__name__, annotation.__name__
@@ -61,7 +63,7 @@ def _kind(annotation: Any) -> str:
 def _default(field: Any) -> str:
     if field.default is PydanticUndefined:
         return "see there"
-    return "unset" if field.default is None else f"`{field.default}`"
+    return "unset" if field.default in (None, ()) else f"`{field.default}`"
 
 
 def commands() -> str:

@@ -52,8 +52,8 @@ from accession.catalog.records import (
     keep_rejected,
     store_purchase_records,
 )
+from accession.catalog.users import Feed, add_feed_token, add_token, add_user
 from accession.catalog.users import Role as UserRole
-from accession.catalog.users import add_token, add_user
 from accession.database import engine, make_engine
 
 SOURCE = "Bibliotheca"
@@ -119,6 +119,7 @@ def put_something_everywhere(engine: Engine) -> None:
         note_retry(run, "The vendor is away.", retry=1)
         add_user(session, "ann", SecretStr(PASSWORD), UserRole.OPERATOR)
         add_token(session, "script", UserRole.VIEWER)
+        add_feed_token(session, "reading app", [Feed.OPDS], collection.name)
         session.add(
             RunTotals(workflow=Workflow.PURCHASES, **vars(Counters(records_fetched=1, records_stored=1)))
         )

@@ -118,6 +118,9 @@ def test_variables_that_are_no_settings_are_let_be(configure: Configure) -> None
         ("retry_backoff_seconds", "-1", "greater than or equal to 0"),
         ("vendor_timeout_seconds", "0.5", "greater than or equal to 1"),
         ("vendor_timeout_seconds", "301", "less than or equal to 300"),
+        ("oai_admin_email", "ann@alder", "give it as name@library.example"),
+        ("title_url_template", "https://vendor.example/titles", "with {identifier} in it"),
+        ("title_url_template", "javascript:alert('{identifier}')", "give it as https://host/..."),
         ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
     ],
 )

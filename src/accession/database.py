@@ -57,6 +57,15 @@ def transaction() -> Iterator[Session]:
         yield session
 
 
+@contextmanager
+def snapshot() -> Iterator[Session]:
+    """A session that sees the database as it is at one moment, however long it reads, and writes nothing."""
+    with Session(engine()) as session:
+        options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        session.connection(execution_options=options)
+        yield session
+
+
 def forget_connections() -> None:
     """Leave the parent's connections to the parent: called in each child after a fork."""
     if engine.cache_info().currsize:

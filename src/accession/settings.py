@@ -7,15 +7,16 @@ An environment variable wins over the file, and one that is set to nothing count
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -40,6 +41,34 @@ class Home(BaseSettings):
     @classmethod
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
+
+
+class ScheduledExport(BaseModel):
+    """A file that is written again and again: one of `name`, a moment and the format's suffix in the folder
+    `target`, a path or a URL of fsspec, which keeps the last of them.
+
+    `at` is a time of day in the schedule's zone, or `hourly`. `since` makes it a file of changes; `options`
+    are those of the format.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[\w-]{1,60}$")
+    format: str
+    # A URL may hold a password.
+    target: str = Field(min_length=1, repr=False)
+    at: str = Field(default="06:00", pattern=r"^(hourly|([01]\d|2[0-3]):[0-5]\d)$")
+    keep: int = Field(default=7, ge=1)
+    collections: tuple[str, ...] = ()
+    since: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("target")
+    @classmethod
+    def _the_same_for_every_process(cls, target: str) -> str:
+        if "://" not in target and not Path(target).expanduser().is_absolute():
+            raise ValueError("give the folder by its whole path, or as a URL")
+        return target
 
 
 class Settings(Home):
@@ -103,6 +132,12 @@ class Settings(Home):
         le=600,
         description="Wait before a failed page is tried again; doubled for each of the four retries.",
     )
+    exports: tuple[ScheduledExport, ...] = Field(
+        default=(),
+        description="Exports on a schedule, each a table with `name`, `format` and `target` (a folder or a "
+        "URL of fsspec); `at` (`03:00` or `hourly`; 06:00), `keep` (the last 7), `collections` (all), "
+        "`since` (changes of a span, as `7d`) and `options` (of the format). In the environment as JSON.",
+    )
     web_host: str = Field(
         default="127.0.0.1",
         description="Address at which the dashboard and the API are served. Any but a loopback address needs "
@@ -110,6 +145,15 @@ class Settings(Home):
     )
     web_port: int = Field(
         default=8642, ge=0, le=65535, description="Port of the dashboard and the API; 0: they are not served."
+    )
+    oai_admin_email: str = Field(
+        default="nobody@accession.invalid",
+        description="The address of e-mail at which OAI-PMH tells harvesters to write to you.",
+    )
+    title_url_template: str = Field(
+        default="https://ebook.yourcloudlibrary.com/library/{library_id}-document_id-{identifier}",
+        description="The vendor's page of a title, to which feeds lead patrons: {library_id} is the "
+        "collection's, {identifier} the vendor's id of the title.",
     )
     shutdown_grace_seconds: float = Field(
         default=60,
@@ -137,6 +181,20 @@ class Settings(Home):
             raise ValueError("give it as redis://:password@host:port/0")
         return url
 
+    @field_validator("oai_admin_email")
+    @classmethod
+    def _email(cls, address: str) -> str:
+        if not re.fullmatch(r"[^\s@]+@[^\s@.]+(\.[^\s@.]+)+", address):
+            raise ValueError("give it as name@library.example")
+        return address
+
+    @field_validator("title_url_template")
+    @classmethod
+    def _web_address(cls, template: str) -> str:
+        if not re.match(r"https?://[^\s{}/]+/\S*$", template) or "{identifier}" not in template:
+            raise ValueError("give it as https://host/... with {identifier} in it")
+        return template
+
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, name: str) -> str:
@@ -144,6 +202,14 @@ class Settings(Home):
             return ZoneInfo(name).key
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise ValueError(f"{name!r} is not a time zone; name one as Europe/Berlin or UTC") from None
+
+    @field_validator("exports")
+    @classmethod
+    def _of_different_names(cls, exports: tuple[ScheduledExport, ...]) -> tuple[ScheduledExport, ...]:
+        names = [export.name for export in exports]
+        if len(set(names)) < len(names):
+            raise ValueError("two exports have the same name")
+        return exports
 
     @classmethod
     def settings_customise_sources(
@@ -202,6 +268,8 @@ def use_settings(settings: Settings | None) -> None:
 def _read_settings() -> Settings:
     try:
         return Settings()
+    except SettingsError as error:
+        raise UserError(f"A setting is no JSON ({error}): see docs/configuration.md.") from None
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])

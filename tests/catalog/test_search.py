@@ -13,7 +13,15 @@ from accession.catalog.collections import mark_for_deletion
 from accession.catalog.data import Format, Role
 from accession.catalog.models import Collection, LicensePool
 from accession.catalog.records import PurchaseDate, StoredRecord, store_purchase_records
-from accession.catalog.search import Facets, TitleFilter, find_titles, title_facets
+from accession.catalog.search import (
+    Facets,
+    Newest,
+    TitleFilter,
+    cursor_before,
+    find_titles,
+    newest_titles,
+    title_facets,
+)
 from accession.database import engine
 from accession.errors import UserError
 from tests.making import make_collection, make_pool, person, title_data
@@ -294,6 +302,58 @@ def test_a_cursor_of_a_list_in_order_is_none_of_a_search(session: Session, shelf
         find_titles(session, TitleFilter("tolkien"), cursor=in_order)
     with pytest.raises(UserError):
         find_titles(session, TitleFilter(), cursor=best_first)
+
+
+@pytest.mark.parametrize("text", ["", "dune"])
+def test_from_each_page_one_can_go_back_to_the_one_before(
+    session: Session, collection: Collection, text: str
+) -> None:
+    for number in range(7):
+        hold(session, collection, f"t{number}", title="Dune")
+    wanted = TitleFilter(text)
+    cursors: list[str] = []
+    while (following := find_titles(session, wanted, cursor=cursors[-1] if cursors else None, limit=2)).next:
+        cursors.append(following.next)
+    assert len(cursors) == 3
+    before = [cursor_before(session, wanted, cursor, limit=2) for cursor in cursors]
+    assert before == [None, *cursors[:2]]
+    with pytest.raises(UserError, match="is not one of this search"):
+        cursor_before(session, wanted, "x")
+
+
+def test_what_is_held_leaves_out_what_is_gone(session: Session, collection: Collection) -> None:
+    hold(session, collection, "here")
+    hold(session, collection, "gone", licenses_owned=0, licenses_available=0)
+    make_pool(session, collection, "not told yet")
+    assert found(session) == ["here", "gone", "not told yet"]
+    assert found(session, held=True) == ["here", "not told yet"]
+    assert found(session, "gone", held=True) == []
+
+
+# What is new
+
+
+def test_the_newest_are_those_bought_last_each_once(session: Session, collection: Collection) -> None:
+    other = make_collection(session, "Birch Library")
+    for name, days in {"a": (1, 9), "b": (8,), "c": (2,), "gone": (10,)}.items():
+        copies = 0 if name == "gone" else 2
+        pool = hold(session, collection, name, licenses_owned=copies, licenses_available=copies)
+        theirs = hold(session, other, name)
+        for day in days:
+            records = [StoredRecord(pool, lambda: b"marc", f"{day}")]
+            store_purchase_records(session, PurchaseDate(date(2024, 5, day)), records)
+        store_purchase_records(
+            session, PurchaseDate(date(2024, 5, 20)), [StoredRecord(theirs, lambda: b"marc", "x")]
+        )
+    newest = newest_titles(session, collection.id, limit=2)
+    assert ([title.identifier for title in newest.titles], newest.since) == (["a", "b"], date(2024, 5, 8))
+    assert [title.identifier for title in newest_titles(session, collection.id, limit=9).titles] == [
+        "a",
+        "b",
+        "c",
+    ]
+    nothing = make_collection(session, "Cedar Library")
+    assert newest_titles(session, nothing.id, limit=9) == Newest((), None)
 
 
 # Facets

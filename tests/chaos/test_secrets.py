@@ -311,6 +311,8 @@ ANSWERED: dict[str, tuple[str, ...]] = {
     "import circulation": ("--collection", BIRCH, "--wait"),
     "titles refresh": ("x", "--collection", BIRCH),
     "titles show": ("x",),
+    # What is no text goes where nobody reads it as one.
+    "export parquet": ("--output", "memory://titles.parquet"),
     "rejects show": ("1",),
     "users add": ("ann", "--role", "viewer"),
     "users set-password": ("ann",),

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from accession.catalog.models import User
+from accession.catalog.models import Collection, User
 from accession.catalog.users import Role, add_user, use_token, user_with_password
 from accession.settings import get_settings
 from tests.cli.conftest import Answer, Run, settings
@@ -151,7 +151,7 @@ def test_a_token_is_printed_once_alone_on_standard_output(run: Run, session: Ses
     session.rollback()
 
     (listed,) = run("tokens", "list", "--json").json
-    assert listed.keys() == {"name", "role", "created_at", "last_used_at"}
+    assert listed.keys() == {"name", "role", "feeds", "collection", "created_at", "last_used_at"}
     for again in (run("tokens", "list"), run("--debug", "tokens", "list", "--json")):
         assert "prometheus" in again.out
         assert token not in again.out + again.err
@@ -160,6 +160,37 @@ def test_a_token_is_printed_once_alone_on_standard_output(run: Run, session: Ses
     assert use_token(session, SecretStr(token)) is None
     assert run("tokens", "list").out.startswith("No tokens in use.")
     assert run("tokens", "revoke", "prometheus").sentence.startswith("No token in use is named")
+
+
+def test_a_token_for_feeds_is_listed_with_what_it_opens(
+    run: Run, session: Session, collection: Collection
+) -> None:
+    answer = run("tokens", "add", "app", "--feed", "opds", "--feed", "oai", "--collection", collection.name)
+    assert answer.err == 'The token "app", for reading opds, oai; nobody can show it again:\n'
+    assert use_token(session, SecretStr(answer.out.strip())) is not None
+    session.rollback()
+    (listed,) = run("tokens", "list", "--json").json
+    assert (listed["role"], listed["feeds"], listed["collection"]) == (None, ["oai", "opds"], collection.name)
+    assert re.search(rf"^app +oai, opds +{collection.name} +20", run("tokens", "list").out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "opens",
+    [
+        (),
+        ("--role", "viewer", "--feed", "oai"),
+        ("--role", "viewer", "--collection", "Alder Library"),
+        ("--collection", "Alder Library"),
+        ("--feed", "rss"),
+    ],
+)
+def test_a_token_is_of_a_role_or_for_feeds(run: Run, collection: Collection, opens: tuple[str, ...]) -> None:
+    assert run("tokens", "add", "app", *opens).code == 2
+
+
+def test_a_token_for_the_feed_of_no_collection_is_refused(run: Run, database: None) -> None:
+    refused = run("tokens", "add", "app", "--feed", "opds", "--collection", "Nowhere")
+    assert refused.sentence == 'No collection found named "Nowhere".'
 
 
 # Who reaches it

@@ -23,6 +23,7 @@ PAGES = [
     "/runs/1",
     "/titles",
     "/titles/abc/collections/1",
+    "/exports",
     "/rejected-records",
     "/rejected-records/1",
 ]

@@ -12,9 +12,9 @@ from pydantic import SecretStr
 from redis import Redis
 from sqlalchemy.orm import Session
 
-from accession.catalog.users import Role, add_token, add_user
+from accession.catalog.users import Feed, Role, add_feed_token, add_token, add_user
 from accession.settings import get_settings, use_settings
-from accession.web.access import Operator, Viewer
+from accession.web.access import Operator, Reader, Viewer
 from tests.making import PASSWORD
 
 HERE = "http://127.0.0.1:8642"
@@ -113,11 +113,20 @@ def make_token(session: Session, name: str = "script", role: Role = Role.OPERATO
     return token.get_secret_value()
 
 
+def make_feed_token(session: Session, *feeds: Feed, collection: str | None = None) -> str:
+    token = add_feed_token(session, "app", feeds or [Feed.OPDS], collection)
+    session.commit()
+    return token.get_secret_value()
+
+
 def with_something_to_use(app: FastAPI) -> FastAPI:
-    """The app with a page and an API that say who asks, one deed of each, and a bug."""
+    """The app with a page, an API and feeds that say who asks, one deed of each, and a bug."""
     for path in ("/who", "/api/v1/who"):
         app.add_api_route(path, _show, methods=["GET"], include_in_schema=False)
         app.add_api_route(path, _change, methods=["POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    for path in ("/oai/who", "/opds/who"):
+        app.add_api_route(path, _show_reader, methods=["GET"], include_in_schema=False)
+        app.add_api_route(f"{path}/everything", _show, methods=["GET"], include_in_schema=False)
     broken: Callable[[], None] = _break
     for path in ("/broken", "/api/v1/broken"):
         app.add_api_route(path, broken, methods=["GET"], include_in_schema=False)
@@ -127,6 +136,10 @@ def with_something_to_use(app: FastAPI) -> FastAPI:
 
 def _show(principal: Viewer) -> dict[str, str]:
     return {"name": principal.name, "role": principal.role, "by": principal.by}
+
+
+def _show_reader(reader: Reader) -> dict[str, str | int | None]:
+    return {"name": reader.name, "collection_id": reader.collection_id}
 
 
 def _change(principal: Operator) -> dict[str, str]:

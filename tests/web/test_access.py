@@ -1,6 +1,7 @@
 """Who is let in: an open house on loopback, users who log in, programs with a token, and nobody else."""
 
 import asyncio
+from base64 import b64encode
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,8 +15,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accession.catalog.keys import KEY_FILE
-from accession.catalog.models import ApiToken
-from accession.catalog.users import Role, remove_user, revoke_token, set_password, set_role
+from accession.catalog.models import ApiToken, Collection
+from accession.catalog.users import Feed, Role, remove_user, revoke_token, set_password, set_role
 from accession.clock import utc_now
 from accession.database import engine
 from accession.errors import UserError
@@ -23,7 +24,7 @@ from accession.settings import get_settings, use_settings
 from accession.web.loopback import is_loopback, refuse_open_house
 from accession.web.sessions import COOKIE, LASTS
 from tests.making import NOON
-from tests.web.conftest import HERE, Browser, Open, make_token, make_user
+from tests.web.conftest import HERE, Browser, Open, make_feed_token, make_token, make_user
 
 LOCAL = {"name": "local", "role": "operator", "by": "local"}
 ANN = {"name": "ann", "role": "operator", "by": "session"}
@@ -133,8 +134,6 @@ def test_a_deed_without_a_login_leads_to_the_login_and_not_back_to_the_deed(
         ("GET", "/api"),
         ("POST", "/api/v1/who"),
         ("OPTIONS", "/metrics"),
-        ("GET", "/oai"),
-        ("GET", "/opds/feed"),
     ],
 )
 def test_a_program_is_told_that_it_needs_a_token(browser: Browser, ann: str, path: str, method: str) -> None:
@@ -148,6 +147,14 @@ def test_a_program_is_told_that_it_needs_a_token(browser: Browser, ann: str, pat
         "status": 401,
         "detail": "This needs a token, as in: Authorization: Bearer acc_...",
     }
+
+
+@pytest.mark.parametrize("path", ["/oai", "/opds/v2"])
+def test_a_reading_app_is_asked_for_a_name_and_a_password(browser: Browser, ann: str, path: str) -> None:
+    answer = browser.get(path)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == 'Basic realm="Accession", charset="UTF-8"'
+    assert answer.headers["content-type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize(
@@ -384,6 +391,88 @@ def test_the_use_of_a_token_is_noted_once_a_minute(browser: Browser, session: Se
         clock.shift(timedelta(seconds=1))
         browser.get("/who")
         assert noted() == utc_now()
+
+
+# Tokens of feeds
+
+
+def shown(token: str, way: str) -> dict[str, Any]:
+    """A request's options that show the token in this way."""
+    if way == "address":
+        return {"params": {"token": token}}
+    basic = b64encode(f"whoever:{token}".encode()).decode()
+    return {"headers": {"Authorization": f"Basic {basic}"} if way == "basic" else bearer(token)}
+
+
+@pytest.mark.parametrize("way", ["bearer", "basic", "address"])
+def test_a_feed_token_opens_its_feed_in_each_way_until_it_is_revoked(
+    browser: Browser, session: Session, ann: str, way: str
+) -> None:
+    options = shown(make_feed_token(session, Feed.OPDS), way)
+    assert browser.get("/opds/who", **options).json() == {"name": "app", "collection_id": None}
+    assert browser.get("/opds/who/everything", **options).json()["role"] == "viewer"
+    revoke_token(session, "app")
+    session.commit()
+    answer = browser.get("/opds/who", **options)
+    assert answer.status_code == 401
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "www-authenticate" in answer.headers
+
+
+def test_a_feed_token_opens_nothing_else(browser: Browser, session: Session, ann: str) -> None:
+    token = make_feed_token(session, Feed.OPDS)
+    for path in ("/", "/who", "/api/v1/who", "/metrics", "/covers/abc", "/oai/who", "/opdsx", "/exports/x"):
+        answer = browser.get(path, headers=bearer(token))
+        assert (answer.status_code, answer.headers["content-type"]) == (403, "application/problem+json")
+        assert answer.json()["detail"] == 'The token "app" is for reading /opds, and opens nothing else.'
+    for path in ("/oai/who", "/exports/x"):
+        for way in ("basic", "address"):
+            answer = browser.get(path, **shown(token, way))
+            assert (answer.status_code, answer.headers["content-type"]) == (403, "application/problem+json")
+    for way in ("basic", "address"):
+        assert browser.get("/api/v1/who", **shown(token, way)).status_code == 401
+    for method in (*CHANGING, "OPTIONS"):
+        assert browser.request(method, "/opds/who", headers=bearer(token)).status_code == 403
+
+
+def test_a_token_may_be_for_several_feeds(browser: Browser, session: Session, ann: str) -> None:
+    browser.says = bearer(make_feed_token(session, Feed.OPDS, Feed.OAI))
+    assert {browser.get(path).status_code for path in ("/opds/who", "/oai/who")} == {200}
+    told = browser.get("/exports/x").json()["detail"]
+    assert told == 'The token "app" is for reading /oai and /opds, and opens nothing else.'
+
+
+def test_a_feed_token_of_one_collection_opens_only_what_minds_it(
+    browser: Browser, session: Session, collection: Collection, ann: str
+) -> None:
+    browser.says = bearer(make_feed_token(session, collection=collection.name))
+    assert browser.get("/opds/who").json() == {"name": "app", "collection_id": collection.id}
+    answer = browser.get("/opds/who/everything")
+    assert answer.status_code == 403
+    assert answer.json()["detail"] == 'The token "app" opens the feeds of one collection, and not this.'
+
+
+@pytest.mark.parametrize("way", ["basic", "address"])
+def test_a_token_of_a_role_is_taken_only_as_a_bearer(
+    browser: Browser, session: Session, ann: str, way: str
+) -> None:
+    token = make_token(session)
+    assert browser.get("/opds/who", headers=bearer(token)).status_code == 200
+    answer = browser.get("/opds/who", **shown(token, way))
+    assert answer.status_code == 401
+    assert answer.json()["detail"] == (
+        'The token "script" is of a role: send it as Authorization: Bearer acc_...'
+    )
+    # Nor does it make up for a page of ours.
+    assert browser.post("/opds/who", **shown(token, way)).status_code == 401
+
+
+@pytest.mark.parametrize("coded", ["", "=", "YQ", "/w==", b64encode(b"proxy:its-password").decode()])
+def test_a_login_of_a_proxy_is_no_token_of_ours(browser: Browser, ann: str, coded: str) -> None:
+    answer = browser.get("/opds/who", headers={"Authorization": f"Basic {coded}"})
+    assert answer.json()["detail"] == "This needs a token, as in: Authorization: Bearer acc_..."
+    browser.log_in()
+    assert browser.get("/opds/who", headers={"Authorization": f"Basic {coded}"}).json()["name"] == "ann"
 
 
 # Changes that come from elsewhere

@@ -32,6 +32,7 @@ PAGES = [
     "/titles",
     "/titles?text=solaris&availability=available&purchased_from=2014-01-01",
     "/titles/abc/collections/1",
+    "/exports",
     "/rejected-records",
     "/rejected-records/1",
 ]

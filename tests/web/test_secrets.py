@@ -15,7 +15,7 @@ from accession.web.sessions import COOKIE
 from tests.cli.conftest import environment, process
 from tests.local.machine import eventually, free_port, status_of
 from tests.making import PASSWORD
-from tests.web.conftest import make_token
+from tests.web.conftest import make_feed_token, make_token
 
 WRONG_PASSWORD = "the password of something else"
 WRONG_TOKEN = "acc_" + "w" * 43
@@ -34,7 +34,7 @@ class Served:
 @pytest.fixture
 def served(servers: ServerUrls, session: Session, ann: str, redis: Redis, tmp_path: Path) -> Served:
     """Logins, good and bad, tokens, good and bad, and a bug, all logged in full."""
-    token = make_token(session)
+    token, feed_token = make_token(session), make_feed_token(session)
     port = free_port()
     env = environment(
         ACCESSION_HOME=str(tmp_path),
@@ -59,6 +59,8 @@ def served(servers: ServerUrls, session: Session, ann: str, redis: Redis, tmp_pa
             client.cookies.clear()
             for shown in (token, WRONG_TOKEN):
                 answers.append(client.get("/nowhere", headers={"Authorization": f"Bearer {shown}"}))
+            for shown in (feed_token, WRONG_TOKEN):
+                answers.append(client.get(f"/opds/nowhere?token={shown}"))
             by_tls = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"}
             answers.append(client.get("/login", headers=by_tls))
         arguments = Path(f"/proc/{web.pid}/cmdline").read_text()
@@ -68,6 +70,7 @@ def served(servers: ServerUrls, session: Session, ann: str, redis: Redis, tmp_pa
         "a password": PASSWORD,
         "a wrong password": WRONG_PASSWORD,
         "a token": token,
+        "a token of a feed": feed_token,
         "a wrong token": WRONG_TOKEN,
         "a cookie": cookie,
     }
@@ -77,7 +80,18 @@ def served(servers: ServerUrls, session: Session, ann: str, redis: Redis, tmp_pa
 def test_neither_log_nor_process_list_nor_database_nor_broker_tells_one(
     served: Served, session: Session, redis: Redis
 ) -> None:
-    assert [answer.status_code for answer in served.answers] == [401, 401, 303, 303, 500, 404, 401, 200]
+    assert [answer.status_code for answer in served.answers] == [
+        401,
+        401,
+        303,
+        303,
+        500,
+        404,
+        401,
+        404,
+        401,
+        200,
+    ]
     for said in ("a login has failed", "a user has logged in", "Traceback", "'king' is not a valid Role"):
         assert said in served.log, served.log
     session.rollback()
@@ -101,4 +115,4 @@ def test_what_is_served_has_its_headers_and_not_the_servers_name(served: Served)
 
 def test_a_proxy_on_this_machine_is_believed_that_it_was_asked_by_tls(served: Served) -> None:
     told = [answer.headers.get("strict-transport-security") for answer in served.answers]
-    assert told == [None] * 7 + ["max-age=31536000"]
+    assert told == [None] * 9 + ["max-age=31536000"]

@@ -52,6 +52,7 @@ class Base(DeclarativeBase):
         bytes: LargeBinary(),
         dict[str, Any]: JSONB(),
         list[int]: ARRAY(Integer),
+        list[str]: ARRAY(Text),
     }
 
 
@@ -203,7 +204,7 @@ class LicensePool(Base):
     snapshot_reserved: Mapped[int] = mapped_column(server_default="0")
     snapshot_holds: Mapped[int] = mapped_column(server_default="0")
     created_at: Mapped[datetime]
-    updated_at: Mapped[datetime]
+    updated_at: Mapped[datetime] = mapped_column(index=True)
 
     identifier: Mapped[Identifier] = relationship()
     counts: Mapped[Counts] = composite(
@@ -393,7 +394,7 @@ class Edition(Base):
     content_hash: Mapped[str | None]
     as_of: Mapped[datetime | None]
     created_at: Mapped[datetime]
-    updated_at: Mapped[datetime]
+    updated_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class Contributor(Base):
@@ -650,7 +651,8 @@ class User(Base):
 
 
 class ApiToken(Base):
-    """What a program shows to use the API, as a hash; kept when it is revoked."""
+    """What a program shows, as a hash; kept when it is revoked. It is of a role, or opens feeds, of every
+    collection or of one."""
 
     __tablename__ = "api_tokens"
     __table_args__ = (
@@ -660,12 +662,17 @@ class ApiToken(Base):
             unique=True,
             postgresql_where=text("revoked_at IS NULL"),
         ),
+        CheckConstraint(
+            "num_nonnulls(role, feeds) = 1 AND num_nonnulls(role, collection_id) < 2", name="opens"
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str]
     token_hash: Mapped[str] = mapped_column(unique=True)
-    role: Mapped[str]
+    role: Mapped[str | None]
+    feeds: Mapped[list[str] | None]
+    collection_id: Mapped[int | None] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]

@@ -4,7 +4,7 @@ The field names of these views are the field names of `--json`: documented in do
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from accession.catalog.collections import collections_in_use
-from accession.catalog.data import IdentifierType, LinkRel, Role
+from accession.catalog.data import IdentifierType, LinkRel, Role, SubjectScheme
 from accession.catalog.ledger import LEASE, SERVICE_TYPE, Workflow
 from accession.catalog.marc import MarcField, marc_fields
 from accession.catalog.models import (
@@ -60,6 +60,27 @@ from accession.errors import NotFound
 NEVER = "never"
 _DAY_OR_MONTH = case((PurchaseRecord.month_only, "YYYY-MM"), else_="YYYY-MM-DD")
 _BATCH = 1000
+
+# What a title's view has from its edition, and from its pool, by the same names.
+_OF_THE_EDITION = (
+    "title",
+    "subtitle",
+    "medium",
+    "format",
+    "language",
+    "publisher",
+    "published",
+    "page_count",
+    "duration_ms",
+    "description",
+)
+_OF_THE_POOL = (
+    "licenses_owned",
+    "licenses_available",
+    "licenses_reserved",
+    "patrons_in_hold_queue",
+    "status",
+)
 
 # What of a link's arguments says where the run is; the rest is between one link and the next.
 _CURSOR: Mapping[str, Sequence[str]] = {
@@ -418,7 +439,7 @@ def title_views(
         yield from _with_details(session, rows)
         if len(rows) < size:
             return
-        last_id = rows[-1].LicensePool.id
+        last_id = rows[-1].pool_id
         limit = None if limit is None else limit - size
 
 
@@ -436,8 +457,14 @@ def titles_of_pools(session: Session, pool_ids: Sequence[int]) -> list[TitleView
     if not pool_ids:
         return []
     rows = session.execute(_titles().where(one_of(LicensePool.id, pool_ids))).all()
-    by_pool = {row.LicensePool.id: row for row in rows}
+    by_pool = {row.pool_id: row for row in rows}
     return list(_with_details(session, [by_pool[pool_id] for pool_id in pool_ids if pool_id in by_pool]))
+
+
+def bisac_among(session: Session, subjects: Iterable[str]) -> frozenset[str]:
+    """Those of the subjects, by name, that are BISAC headings."""
+    query = select(Subject.name).where(Subject.scheme == SubjectScheme.BISAC)
+    return frozenset(session.scalars(query.where(one_of(Subject.name, set(subjects)))))
 
 
 def describes() -> ColumnElement[bool]:
@@ -463,8 +490,19 @@ def _titles() -> Select[Any]:
         .limit(1)
         .scalar_subquery()
     )
+    # As columns: to make objects of whole rows takes longer than to read them.
     return (
-        select(LicensePool, Edition, Collection.name, Identifier.identifier, first_day.label("purchased_on"))
+        select(
+            LicensePool.id.label("pool_id"),
+            LicensePool.identifier_id,
+            Edition.id.label("edition_id"),
+            Collection.name.label("collection"),
+            Identifier.identifier,
+            *(getattr(Edition, name) for name in _OF_THE_EDITION),
+            *(getattr(LicensePool, name) for name in _OF_THE_POOL),
+            first_day.label("purchased_on"),
+            func.greatest(LicensePool.updated_at, Edition.updated_at).label("updated_at"),
+        )
         .join(Collection, LicensePool.collection_id == Collection.id)
         .join(Identifier, LicensePool.identifier_id == Identifier.id)
         .outerjoin(Edition, describes())
@@ -472,59 +510,58 @@ def _titles() -> Select[Any]:
 
 
 def _with_details(session: Session, rows: Sequence[Row[Any]]) -> Iterator[TitleView]:
-    editions = [row.Edition.id for row in rows if row.Edition is not None]
+    editions = [row.edition_id for row in rows if row.edition_id is not None]
     people = _grouped(
         session,
         select(Contribution.edition_id, Contribution.role, Contributor.display_name)
         .join(Contributor, Contribution.contributor_id == Contributor.id)
-        .where(Contribution.edition_id.in_(editions))
+        .where(one_of(Contribution.edition_id, editions))
         .order_by(Contribution.position),
     )
     subjects = _grouped(
         session,
         select(Classification.edition_id, Subject.name)
         .join(Subject, Classification.subject_id == Subject.id)
-        .where(Classification.edition_id.in_(editions))
+        .where(one_of(Classification.edition_id, editions))
         .order_by(Classification.position),
     )
     links = _grouped(
-        session, select(Link.edition_id, Link.rel, Link.href).where(Link.edition_id.in_(editions))
+        session, select(Link.edition_id, Link.rel, Link.href).where(one_of(Link.edition_id, editions))
     )
     isbns = _grouped(
         session,
         select(IdentifierEquivalent.identifier_id, Identifier.identifier)
         .join(Identifier, IdentifierEquivalent.equivalent_id == Identifier.id)
-        .where(IdentifierEquivalent.identifier_id.in_([row.LicensePool.identifier_id for row in rows]))
+        .where(one_of(IdentifierEquivalent.identifier_id, [row.identifier_id for row in rows]))
         .order_by(IdentifierEquivalent.position),
     )
     for row in rows:
-        pool, edition = row.LicensePool, row.Edition or Edition()
-        updated = [moment for moment in (pool.updated_at, edition.updated_at) if moment is not None]
+        people_of, links_of = people[row.edition_id], links[row.edition_id]
         yield TitleView(
-            collection=row.name,
+            collection=row.collection,
             identifier=row.identifier,
-            title=edition.title,
-            subtitle=edition.subtitle,
-            authors=tuple(name for role, name in people[edition.id] if role == Role.AUTHOR),
-            narrators=tuple(name for role, name in people[edition.id] if role == Role.NARRATOR),
-            medium=edition.medium,
-            format=edition.format,
-            language=edition.language,
-            publisher=edition.publisher,
-            published=edition.published,
-            isbns=tuple(isbn for (isbn,) in isbns[pool.identifier_id]),
-            subjects=tuple(name for (name,) in subjects[edition.id]),
-            page_count=edition.page_count,
-            duration_ms=edition.duration_ms,
-            description=edition.description,
-            cover_url=next((href for rel, href in links[edition.id] if rel == LinkRel.COVER), None),
-            licenses_owned=pool.licenses_owned,
-            licenses_available=pool.licenses_available,
-            licenses_reserved=pool.licenses_reserved,
-            patrons_in_hold_queue=pool.patrons_in_hold_queue,
-            status=pool.status,
+            title=row.title,
+            subtitle=row.subtitle,
+            authors=tuple(name for role, name in people_of if role == Role.AUTHOR),
+            narrators=tuple(name for role, name in people_of if role == Role.NARRATOR),
+            medium=row.medium,
+            format=row.format,
+            language=row.language,
+            publisher=row.publisher,
+            published=row.published,
+            isbns=tuple(isbn for (isbn,) in isbns[row.identifier_id]),
+            subjects=tuple(name for (name,) in subjects[row.edition_id]),
+            page_count=row.page_count,
+            duration_ms=row.duration_ms,
+            description=row.description,
+            cover_url=next((href for rel, href in links_of if rel == LinkRel.COVER), None),
+            licenses_owned=row.licenses_owned,
+            licenses_available=row.licenses_available,
+            licenses_reserved=row.licenses_reserved,
+            patrons_in_hold_queue=row.patrons_in_hold_queue,
+            status=row.status,
             purchased_on=row.purchased_on,
-            updated_at=max(updated),
+            updated_at=row.updated_at,
         )
 
 

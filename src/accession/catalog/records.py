@@ -66,6 +66,7 @@ def store_purchase_records(session: Session, bought: PurchaseDate, records: Sequ
     known = _of_the_same_purchase(session, bought, latest)
     new: list[dict[str, Any]] = []
     changed: list[dict[str, Any]] = []
+    changed_pools: list[int] = []
     for pool_id, record in sorted(latest.items()):
         if not (same := known.get(pool_id)):
             owner = {"collection_id": record.pool.collection_id, "license_pool_id": pool_id}
@@ -76,8 +77,12 @@ def store_purchase_records(session: Session, bought: PurchaseDate, records: Sequ
         told_before = record.content_hash in {each.content_hash for each in same}
         if not told_before or first.month_only != date_of_it.month_only:
             changed.append({"id": first.id, **_dated(date_of_it), **_said(record)})
+            changed_pools.append(pool_id)
     if changed:
         session.execute(update(PurchaseRecord), changed)
+        # Who takes the record on has to learn of it.
+        told = update(LicensePool).where(one_of(LicensePool.id, changed_pools)).values(updated_at=utc_now())
+        session.execute(told.execution_options(synchronize_session=False))
     if new:
         session.execute(insert_of(table_of(PurchaseRecord), new))
 

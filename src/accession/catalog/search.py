@@ -10,7 +10,7 @@ from string import punctuation
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, exists, func, literal, or_, select, union_all
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from accession.catalog.collections import find_collection
 from accession.catalog.data import IdentifierType, comparable, storable
@@ -59,8 +59,8 @@ class TitleFilter:
 
     `text`, of which the first 100 characters count, is words of title, subtitle, authors, narrators and
     publisher, or an ISBN, or the vendor's id. `availability` is `available` (a copy is free), `waiting` (none
-    is free, or patrons wait) or `gone` (no copy is left). The title was bought on one of the days from
-    `purchased_from` to `purchased_until`, or in a month that has one of them.
+    is free, or patrons wait) or `gone` (no copy is left); `held` leaves out what is gone. The title was
+    bought on one of the days from `purchased_from` to `purchased_until`, or in a month that has one of them.
     """
 
     text: str = ""
@@ -68,6 +68,7 @@ class TitleFilter:
     format: str | None = None
     language: str | None = None
     availability: str | None = None
+    held: bool = False
     purchased_from: date | None = None
     purchased_until: date | None = None
 
@@ -105,8 +106,26 @@ def find_titles(
     of something else.
     """
     pools = _pools(session, wanted)
-    text = storable(wanted.text)[:_LONGEST_TEXT].strip()
+    text = _text(wanted)
     return _best(session, pools, text, cursor, limit) if text else _in_order(session, pools, cursor, limit)
+
+
+def cursor_before(session: Session, wanted: TitleFilter, cursor: str, *, limit: int = 50) -> str | None:
+    """The cursor of the page of `limit` titles before that of the cursor; None where that is the first.
+
+    Raises `NotFound` and `Unusable` as `find_titles`.
+    """
+    pools = _pools(session, wanted)
+    if _text(wanted):
+        start = _place(cursor, _RANK) - limit
+        return _cursor(_RANK, start) if start > 0 else None
+    until = pools.where(LicensePool.id <= _place(cursor, _POOL)).order_by(LicensePool.id.desc())
+    before = session.scalars(until.limit(limit + 1)).all()
+    return _cursor(_POOL, before[limit]) if len(before) > limit else None
+
+
+def _text(wanted: TitleFilter) -> str:
+    return storable(wanted.text)[:_LONGEST_TEXT].strip()
 
 
 def _best(session: Session, pools: _Pools, text: str, cursor: str | None, limit: int) -> TitlePage:
@@ -176,6 +195,8 @@ def _pools(session: Session, wanted: TitleFilter) -> _Pools:
             known = ", ".join(_AVAILABILITIES)
             raise Unusable(f'Titles are not known to be "{wanted.availability}": choose one of {known}.')
         query = query.where(_AVAILABILITIES[wanted.availability])
+    if wanted.held:
+        query = query.where(LicensePool.status != PoolStatus.EXHAUSTED)
     if wanted.purchased_from or wanted.purchased_until:
         query = query.where(_bought(wanted.purchased_from, wanted.purchased_until))
     return query
@@ -199,6 +220,35 @@ def _bought(first: date | None, last: date | None) -> ColumnElement[bool]:
         in_its_month = row.month_only & (row.purchased_on >= first.replace(day=1))
         found = found.where(or_(row.purchased_on >= first, in_its_month))
     return found.where(row.purchased_on <= last) if last is not None else found
+
+
+# What is new
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The titles bought last, newest first; `since` is the day, or the first of the month, on which the last
+    of them was."""
+
+    titles: tuple[TitleView, ...]
+    since: date | None
+
+
+def newest_titles(session: Session, collection_id: int, *, limit: int) -> Newest:
+    """At most `limit` titles of the collection of which there are copies, by their last purchases."""
+    row, later = PurchaseRecord, aliased(PurchaseRecord)
+    again = exists().where(
+        later.license_pool_id == row.license_pool_id, later.purchased_on > row.purchased_on
+    )
+    query = (
+        select(row.license_pool_id, row.purchased_on)
+        .join(LicensePool, row.license_pool_id == LicensePool.id)
+        .where(row.collection_id == collection_id, LicensePool.status != PoolStatus.EXHAUSTED, ~again)
+        .order_by(row.purchased_on.desc(), row.license_pool_id.desc())
+    )
+    rows = session.execute(query.limit(limit)).all()
+    titles = titles_of_pools(session, [pool_id for pool_id, _ in rows])
+    return Newest(tuple(titles), rows[-1].purchased_on if rows else None)
 
 
 # A text

@@ -1,4 +1,4 @@
-"""Who may use dashboard and API: users, who log in with a password, and tokens, by which programs are known.
+"""Who may use what is served: users, who log in with a password, and tokens, by which programs are known.
 
 Of a password the database has an argon2 hash, of a token its SHA-256: neither leads back.
 """
@@ -20,7 +20,8 @@ from sqlalchemy import delete, exists, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from accession.catalog.models import ApiToken, Base, User, table_of
+from accession.catalog.collections import find_collection
+from accession.catalog.models import ApiToken, Base, Collection, User, table_of
 from accession.clock import utc_now
 from accession.errors import UserError
 
@@ -50,6 +51,22 @@ class Role(StrEnum):
         return self is Role.OPERATOR
 
 
+class Feed(StrEnum):
+    """What leads out of the catalogue, each by paths of its own."""
+
+    OAI = "oai"
+    OPDS = "opds"
+    EXPORTS = "exports"
+
+    def has(self, path: str) -> bool:
+        """Whether the path of a request is one of the feed's."""
+        return f"{path}/".startswith(f"/{self}/")
+
+    def reads_by(self, method: str) -> bool:
+        """Whether a request with this method reads the feed: harvesters of OAI-PMH may ask by POST, too."""
+        return method in ("GET", "HEAD") or (self is Feed.OAI and method == "POST")
+
+
 @dataclass(frozen=True)
 class UserView:
     """A user, as listed."""
@@ -61,10 +78,13 @@ class UserView:
 
 @dataclass(frozen=True)
 class TokenView:
-    """A token in use, as listed; `last_used_at` to the minute."""
+    """A token in use, as listed: it is of a role, or opens `feeds`, of every collection or of one;
+    `last_used_at` to the minute."""
 
     name: str
-    role: str
+    role: str | None
+    feeds: tuple[str, ...]
+    collection: str | None
     created_at: datetime
     last_used_at: datetime | None
 
@@ -174,25 +194,42 @@ def _normal(password: SecretStr) -> str:
 
 def token_views(session: Session) -> list[TokenView]:
     """Every token in use, by name."""
+    query = select(ApiToken, Collection.name).outerjoin(Collection, ApiToken.collection_id == Collection.id)
+    rows = session.execute(query.where(ApiToken.revoked_at.is_(None)).order_by(ApiToken.name))
     return [
-        TokenView(token.name, token.role, token.created_at, token.last_used_at)
-        for token in _tokens_in_use(session)
+        TokenView(
+            token.name, token.role, tuple(token.feeds or ()), collection, token.created_at, token.last_used_at
+        )
+        for token, collection in rows
     ]
 
 
-def _tokens_in_use(session: Session) -> Sequence[ApiToken]:
-    query = select(ApiToken).where(ApiToken.revoked_at.is_(None))
-    return session.scalars(query.order_by(ApiToken.name)).all()
-
-
 def add_token(session: Session, name: str, role: Role) -> SecretStr:
-    """Afterwards a program may use the API with the token that is returned, which is kept nowhere.
+    """Afterwards a program may do what the role may, with the token that is returned, which is kept nowhere.
 
     Raises `UserError` for a name that is in use or cannot be one.
     """
+    return _added(session, name, {"role": role.value})
+
+
+def add_feed_token(
+    session: Session, name: str, feeds: Sequence[Feed], collection: str | None = None
+) -> SecretStr:
+    """Afterwards a program may read the feeds, of every collection or of this one, and nothing else, with the
+    token that is returned, which is kept nowhere.
+
+    Raises `UserError` for a name that is in use or cannot be one, and `UnknownCollection`.
+    """
+    collection_id = None if collection is None else find_collection(session, collection).id
+    return _added(
+        session, name, {"feeds": sorted({feed.value for feed in feeds}), "collection_id": collection_id}
+    )
+
+
+def _added(session: Session, name: str, opens: dict[str, Any]) -> SecretStr:
     require_name("token", name)
     token = TOKEN_PREFIX + secrets.token_urlsafe(32)
-    row = {"name": name, "role": role.value, "created_at": utc_now(), "token_hash": _hash_of(token)}
+    row = {"name": name, "created_at": utc_now(), "token_hash": _hash_of(token), **opens}
     if not _inserted(session, ApiToken, row):
         raise UserError(
             f'There is a token named "{name}" already: choose another name, '

@@ -1,7 +1,7 @@
 """Reaching the servers that a command works with, whoever started them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from pydantic import SecretStr
 from sqlalchemy.exc import OperationalError
@@ -69,8 +69,8 @@ def silent_broker(error: Exception) -> str:
 
 
 @contextmanager
-def catalogue() -> Iterator[Session]:
-    """A transaction on the catalogue's database, whose schema is the program's.
+def catalogue(opened: Callable[[], AbstractContextManager[Session]] = transaction) -> Iterator[Session]:
+    """A transaction, or a `snapshot`, of the catalogue's database, whose schema is the program's.
 
     Raises `UserError` when the database cannot be reached, or is older or newer than the program.
     """
@@ -86,7 +86,7 @@ def catalogue() -> Iterator[Session]:
     refuse_newer(state)
     if not state.current:
         raise UserError("The database has an older schema than this program: run `accession db upgrade`.")
-    with transaction() as session:
+    with opened() as session:
         yield session
 
 

@@ -3,6 +3,7 @@
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,8 +16,11 @@ from accession.catalog.schema import refuse_newer, schema_state
 from accession.cli.attach import attach, require_broker
 from accession.database import engine, transaction
 from accession.errors import UserError
+from accession.exports.files import refuse_missing_folder, shown
+from accession.exports.formats import find_format
+from accession.exports.wanted import since_of, wanted_titles
 from accession.local.supervisor import parts
-from accession.settings import get_settings
+from accession.settings import ScheduledExport, get_settings
 
 _WORKER_ANSWERS_WITHIN_SECONDS = 1.0
 _TIMES_ASKED = 4
@@ -50,6 +54,7 @@ def part_checks() -> list[Check]:
         ("beat", _beat),
         ("account keys", _account_keys),
     ]
+    named += [(f"export {each.name}", partial(_scheduled_export, each)) for each in settings.exports]
     checks += [_check(what, look) for what, look in named]
     return checks
 
@@ -132,6 +137,16 @@ def _account_keys() -> str:
         for collection in collections:
             account_key_of(collection)
     return f"all {len(collections)} can be decrypted"
+
+
+def _scheduled_export(planned: ScheduledExport) -> str:
+    find_format(planned.format)
+    if planned.since is not None:
+        since_of(planned.since)
+    refuse_missing_folder(planned.target)
+    with transaction() as session:
+        wanted_titles(session, planned.collections, None)
+    return f"{planned.format} into {shown(planned.target)}, {planned.at}"
 
 
 def run_checks() -> Iterator[Check]:

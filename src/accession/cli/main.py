@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError as DatabaseError
 
 from accession import __version__
 from accession.bibliotheca.errors import RemoteIntegrationException
-from accession.cli import backups, catalogue, collections, imports, sandbox, servers, users
+from accession.cli import backups, catalogue, collections, exports, imports, sandbox, servers, users
 from accession.cli.attach import first_line, silent_broker
 from accession.cli.demo import demo
 from accession.cli.output import error_console
@@ -31,6 +31,7 @@ app.command()(demo)
 app.command()(catalogue.status)
 app.add_typer(collections.app, name="collections")
 app.add_typer(imports.app, name="import")
+app.add_typer(exports.app, name="export")
 app.add_typer(catalogue.titles, name="titles")
 app.add_typer(catalogue.rejects, name="rejects")
 app.add_typer(catalogue.runs, name="runs")

@@ -1,6 +1,5 @@
 """How the commands print: tables for people, JSON for programs, one sentence for errors."""
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from accession.harmless import harmless
+from accession.harmless import escaped_json, harmless
 
 Row = TypeVar("Row")
 
@@ -53,14 +52,7 @@ def cell(value: Any) -> Text:
 def print_json(value: Any) -> None:
     """Print dataclasses, or lists of them, as JSON; times are ISO 8601 in UTC."""
     lines = TypeAdapter(Any).dump_json(value, indent=2).decode().split("\n")
-    sys.stdout.write("\n".join(map(_escaped, lines)) + "\n")
-
-
-def _escaped(line: str) -> str:
-    """A line of JSON in which what cannot be printed is escaped: a terminal may be what reads it."""
-    if line.isprintable():
-        return line
-    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in line)
+    sys.stdout.write("\n".join(map(escaped_json, lines)) + "\n")
 
 
 def print_json_list(values: Iterable[Any]) -> None:
@@ -68,7 +60,7 @@ def print_json_list(values: Iterable[Any]) -> None:
     adapter = TypeAdapter(Any)
     separator = "["
     for value in values:
-        sys.stdout.write(f"{separator}\n{_escaped(adapter.dump_json(value).decode())}")
+        sys.stdout.write(f"{separator}\n{escaped_json(adapter.dump_json(value).decode())}")
         separator = ","
     sys.stdout.write("[]\n" if separator == "[" else "\n]\n")
 

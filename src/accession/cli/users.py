@@ -11,7 +11,9 @@ from sqlalchemy.orm import Session
 
 from accession.catalog import schema
 from accession.catalog.users import (
+    Feed,
     Role,
+    add_feed_token,
     add_token,
     add_user,
     any_user,
@@ -35,7 +37,7 @@ from accession.web.loopback import is_loopback
 PASSWORD_VARIABLE = "ACCESSION_PASSWORD"  # noqa: S105
 
 app = typer.Typer(no_args_is_help=True, help="Who may log in to the dashboard.")
-tokens = typer.Typer(no_args_is_help=True, help="What programs show to use the API.")
+tokens = typer.Typer(no_args_is_help=True, help="What programs show to use the API, or to read feeds.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The user's name.")]
 TokenName = Annotated[str, typer.Argument(metavar="NAME", help="The token's name: what it is for.")]
@@ -151,14 +153,34 @@ def remove(
 
 
 @tokens.command("add")
-def add_token_(name: TokenName, role: WithRole) -> None:
+def add_token_(
+    name: TokenName,
+    role: Annotated[
+        Role | None,
+        typer.Option("--role", help="A viewer sees everything, an operator may also change things."),
+    ] = None,
+    feeds: Annotated[
+        list[Feed] | None,
+        typer.Option("--feed", help="For reading this feed and nothing else; may be given several times."),
+    ] = None,
+    collection: Annotated[
+        str | None, typer.Option("--collection", help="Of the feeds, only this collection's.")
+    ] = None,
+) -> None:
     """Make a token and print it, this once: it is stored as a hash.
 
-    A program sends it with each request, as in: Authorization: Bearer acc_...
+    It is of a role, or for feeds. A program sends it with each request, as in: Authorization: Bearer acc_...;
+    one for feeds also as the password of HTTP Basic, with any name, or in the address as ?token=acc_...
     """
+    if (role is None) == (not feeds) or (collection is not None and not feeds):
+        raise typer.BadParameter("give either --role, or --feed with or without --collection")
     with catalogue() as session:
-        token = add_token(session, name, role)
-    typer.echo(f'The token "{name}", {_a(role)}\'s; nobody can show it again:', err=True)
+        if role is not None:
+            token, opens = add_token(session, name, role), f"{_a(role)}'s"
+        else:
+            token = add_feed_token(session, name, feeds or (), collection)
+            opens = f"for reading {', '.join(feeds or ())}"
+    typer.echo(f'The token "{name}", {opens}; nobody can show it again:', err=True)
     typer.echo(token.get_secret_value())
 
 
@@ -170,7 +192,8 @@ def list_tokens(as_json: AsJson = False) -> None:
             token_views(session),
             [
                 ("Name", lambda token: token.name),
-                ("Role", lambda token: token.role),
+                ("Opens", lambda token: token.role or ", ".join(token.feeds)),
+                ("Collection", lambda token: token.collection),
                 ("Added", lambda token: token.created_at),
                 ("Last used", lambda token: token.last_used_at),
             ],

@@ -32,7 +32,7 @@ _OUTLASTING: Mapping[str, Any] = {
 }
 
 
-def _schedule() -> dict[str, Any]:
+def _schedule(settings: Settings) -> dict[str, Any]:
     every_five_minutes = 300.0
     starts = {
         "import-purchase-records": (
@@ -45,10 +45,27 @@ def _schedule() -> dict[str, Any]:
         "resume-silent-runs": ("recovery.resume_silent_runs", every_five_minutes),
         "start-missed-runs": ("recovery.start_missed_runs", every_five_minutes),
     }
-    return {
+    workflows = {
         name: {"task": f"accession.tasks.{task}", "schedule": schedule, "options": _OUTLASTING}
         for name, (task, schedule) in starts.items()
     }
+    exports = {
+        f"export-{export.name}": {
+            "task": "accession.tasks.exports.run_export",
+            "args": (export.name,),
+            "schedule": _moments(export.at),
+            "options": _OUTLASTING,
+        }
+        for export in settings.exports
+    }
+    return workflows | exports
+
+
+def _moments(at: str) -> crontab:
+    if at == "hourly":
+        return crontab(minute=0)
+    hour, minute = map(int, at.split(":"))
+    return crontab(hour=hour, minute=minute)
 
 
 def longest_wait_seconds(settings: Settings) -> float:
@@ -94,7 +111,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         # Whoever publishes outlasts an outage itself: kombu's own retries can use a channel that they have
         # closed, and fail with an AttributeError.
         "task_publish_retry": False,
-        "beat_schedule": _schedule(),
+        "beat_schedule": _schedule(settings),
         "beat_scheduler": "accession.tasks.alive:Scheduler",
         "beat_max_loop_interval": HEARTBEAT_SECONDS,
     }
@@ -104,7 +121,7 @@ app = Celery(
     "accession",
     include=[
         f"accession.tasks.{name}"
-        for name in ("purchases", "events", "circulation", "apply", "recovery", "alive")
+        for name in ("purchases", "events", "circulation", "apply", "recovery", "alive", "exports")
     ],
 )
 app.conf.update(_configuration(get_settings()))

@@ -3,12 +3,17 @@
 Three ways lead in. On a loopback address, while there is no user, whoever is on this machine may do
 everything (`LOCAL`). Else a person logs in and has a session, and a program shows a token.
 
+A token of feeds opens their paths and nothing else, for reading. Reading apps and harvesters, which know no
+bearer, show it there as the password of HTTP Basic, or in the address as `?token=`; a token of a role, which
+opens so much more, is taken from neither. Of one collection alone, it opens only what asks by `Reader`.
+
 A change (any method but GET, HEAD and OPTIONS) must come from a page of ours, or with a token. Browsers
 themselves tell where it comes from, and no page can make them tell otherwise: by `Sec-Fetch-Site`, or else
 `Origin`, or else `Referer`. A change with none of these is refused, so a browser that sends none can change
 nothing, and there is no form that has to carry a secret of its own, or can forget to.
 """
 
+from base64 import b64decode
 from dataclasses import dataclass
 from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit
@@ -24,12 +29,12 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from accession.catalog.users import Role, any_user, use_token, user_of_session
+from accession.catalog.users import TOKEN_PREFIX, Feed, Role, any_user, use_token, user_of_session
 from accession.database import transaction
 from accession.settings import get_settings
 from accession.web.headers import SecurityHeaders
 from accession.web.loopback import is_loopback
-from accession.web.problems import FORESEEN, Refused
+from accession.web.problems import FORESEEN, Refused, problem
 from accession.web.refusals import is_for_programs, refusal
 from accession.web.sessions import COOKIE, read_session, session_cookie
 
@@ -44,23 +49,36 @@ _WAY_IN_AND_OUT = ("/login", "/logout")
 
 @dataclass(frozen=True)
 class Principal:
-    """Whoever makes a request: a user's name or a token's, and what may be done under it."""
+    """Whoever makes a request: a user's name or a token's, and what may be done under it; `collection_id` is
+    that of the only collection that may be seen, None where every one may."""
 
     name: str
     role: Role
     by: Literal["local", "session", "token"]
+    collection_id: int | None = None
 
 
 LOCAL = Principal("local", Role.OPERATOR, "local")
 
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
+_FEED_CHALLENGE = {"WWW-Authenticate": 'Basic realm="Accession", charset="UTF-8"'}
 
 
-def viewer(request: Request) -> Principal:
-    """Whoever makes the request, for a route that shows something."""
+def reader(request: Request) -> Principal:
+    """Whoever makes the request, for a route that shows nothing of other collections than the principal's."""
     principal: Principal | None = request.state.principal
     if principal is None:
         raise Refused(401, "This needs a login or a token.", _CHALLENGE)
+    return principal
+
+
+Reader = Annotated[Principal, Depends(reader)]
+
+
+def viewer(principal: Reader) -> Principal:
+    """Whoever makes the request, for a route that shows something."""
+    if principal.collection_id is not None:
+        raise Refused(403, f'The token "{principal.name}" opens the feeds of one collection, and not this.')
     return principal
 
 
@@ -133,7 +151,7 @@ class AccessMiddleware:
     async def _entrance(self, request: Request) -> _Entrance:
         """Raises `Refused`."""
         path: str = request.scope["path"]
-        token = _bearer(request.headers)
+        token = _token(request)
         if token is None and request.method not in _SAFE_METHODS and _is_from_elsewhere(request.headers):
             log.warning(
                 "a change that comes from elsewhere is refused", path=path, address=address_of(request)
@@ -147,28 +165,39 @@ class AccessMiddleware:
             return _Entrance(None)
         entrance = await run_in_threadpool(self._look_up, request, token)
         if entrance.principal is None and path not in _WAY_IN_AND_OUT:
-            raise Refused(401, "This needs a token, as in: Authorization: Bearer acc_...", _CHALLENGE)
+            challenge = _FEED_CHALLENGE if _is_of_a_feed(path) else _CHALLENGE
+            raise Refused(401, "This needs a token, as in: Authorization: Bearer acc_...", challenge)
         return entrance
 
     def _look_up(self, request: Request, token: SecretStr | None) -> _Entrance:
         with transaction() as session:
             if token is not None:
-                return _Entrance(_of_token(session, token))
+                return _Entrance(_of_token(session, request, token))
             if self._on_loopback and not any_user(session):
                 _refuse_strangers(request)
                 return _Entrance(LOCAL)
             return _of_session(session, request)
 
 
-def _of_token(session: Session, token: SecretStr) -> Principal:
+def _of_token(session: Session, request: Request, token: SecretStr) -> Principal:
+    """Raises `Refused`."""
     found = use_token(session, token)
-    if found is None:
+    is_bearer = _bearer(request.headers) is not None
+    if found is None or not (is_bearer or found.feeds):
         raise Refused(
             401,
-            "This token is unknown or revoked: make another with `accession tokens add`.",
-            {"WWW-Authenticate": 'Bearer error="invalid_token"'},
+            "This token is unknown or revoked: make another with `accession tokens add`."
+            if found is None
+            else f'The token "{found.name}" is of a role: send it as Authorization: Bearer acc_...',
+            {"WWW-Authenticate": 'Bearer error="invalid_token"'} if is_bearer else _FEED_CHALLENGE,
         )
-    return Principal(found.name, Role(found.role), "token")
+    if found.role is not None:
+        return Principal(found.name, Role(found.role), "token")
+    feeds = [Feed(name) for name in found.feeds or ()]
+    if not any(feed.has(request.scope["path"]) and feed.reads_by(request.method) for feed in feeds):
+        places = " and ".join(f"/{feed}" for feed in feeds)
+        raise Refused(403, f'The token "{found.name}" is for reading {places}, and opens nothing else.')
+    return Principal(found.name, Role.VIEWER, "token", found.collection_id)
 
 
 def _of_session(session: Session, request: Request) -> _Entrance:
@@ -199,7 +228,9 @@ def _refuse_strangers(request: Request) -> None:
 def _turned_away(request: Request, refused: Refused) -> Response:
     """The refusal, or for a person who has not logged in, the way to the login."""
     path: str = request.scope["path"]
-    if refused.status != 401 or is_for_programs(path) or _bearer(request.headers) is not None:
+    if _token(request) is not None:
+        return problem(refused)
+    if refused.status != 401 or is_for_programs(path):
         return refusal(request, refused)
     if request.method not in _SAFE_METHODS:
         return RedirectResponse("/login", 303)
@@ -210,6 +241,29 @@ def _turned_away(request: Request, refused: Refused) -> Response:
 def address_of(request: Request) -> str:
     """Where the request comes from; behind a proxy that is trusted, what that says."""
     return request.client.host if request.client else "unknown"
+
+
+def _token(request: Request) -> SecretStr | None:
+    """The token that the request shows, in a way that its path knows."""
+    bearer = _bearer(request.headers)
+    if bearer is not None or not _is_of_a_feed(request.scope["path"]):
+        return bearer
+    in_address = request.query_params.get("token")
+    return _password(request.headers) if in_address is None else SecretStr(in_address)
+
+
+def _is_of_a_feed(path: str) -> bool:
+    return any(feed.has(path) for feed in Feed)
+
+
+def _password(headers: Headers) -> SecretStr | None:
+    """What HTTP Basic has as the password, if it can be a token: a proxy may have logins of its own."""
+    scheme, _, coded = headers.get("authorization", "").partition(" ")
+    try:
+        _, _, password = b64decode(coded).decode().partition(":")
+    except ValueError:
+        return None
+    return SecretStr(password) if scheme.lower() == "basic" and password.startswith(TOKEN_PREFIX) else None
 
 
 def _bearer(headers: Headers) -> SecretStr | None:

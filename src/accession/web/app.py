@@ -5,17 +5,31 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
 from accession import __version__
-from accession.web import covers, health, login, metrics
+from accession.web import covers, health, login, metrics, oai, opds
 from accession.web.access import install_access
 from accession.web.api import router as api
-from accession.web.pages import collections, overview, rejects, runs, titles
+from accession.web.pages import collections, exports, overview, rejects, runs, titles
 from accession.web.requestlog import RequestLog
 
-_PARTS = (api, login, overview, collections, runs, rejects, titles, covers, health, metrics)
+_PARTS = (
+    api,
+    login,
+    overview,
+    collections,
+    runs,
+    rejects,
+    titles,
+    exports,
+    covers,
+    health,
+    metrics,
+    oai,
+    opds,
+)
 
 
 def create_app() -> FastAPI:
-    """The app that serves dashboard, API and metrics, to those who may use it (`web.access`)."""
+    """The app that serves dashboard, API, feeds and metrics, to those who may use it (`web.access`)."""
     app = FastAPI(
         title="Accession",
         version=__version__,

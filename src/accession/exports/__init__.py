@@ -1,0 +1,1 @@
+"""How does the catalogue leave? MARC, OAI-PMH, OPDS 2, KBART and tables."""
