@@ -371,6 +371,13 @@ def exposition() -> dict[tuple[str, tuple[str, ...]], float]:
     }
 
 
+# A worker that connects sends the expected link once more.
+ABOUT_NO_PAGE = (
+    "this page is done already; the message was delivered twice",
+    "a message of a run that has ended",
+)
+
+
 def test_each_line_of_a_chain_says_which_collection_run_and_page_it_is_about(
     session: Session, crew: Crew, chains: Chains, broker: Broker
 ) -> None:
@@ -382,7 +389,11 @@ def test_each_line_of_a_chain_says_which_collection_run_and_page_it_is_about(
         broker.settle()
     lines = [line for line in logged_lines(crew.log)[before:] if line["logger"].startswith("accession.")]
     about = {"collection": alder[0].id, "workflow": "purchases", "run": run.task_id}
-    told = [line for line in lines if line["logger"] != "accession.tasks.recovery"]
+    told = [
+        line
+        for line in lines
+        if line["logger"] != "accession.tasks.recovery" and line["event"] not in ABOUT_NO_PAGE
+    ]
     assert all(line.items() >= about.items() and 1 <= line["page"] <= run.pages for line in told), told
     assert {"a spoilt answer is asked for again", "the run is complete"} <= {line["event"] for line in told}
     pages = [line["page"] for line in told if line["event"] == "page imported"]
