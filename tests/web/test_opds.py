@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from datetime import date, timedelta
+from io import BytesIO
 from typing import Any
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ import time_machine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
+from webpub_manifest_parser.opds2 import OPDS2FeedParserFactory
 
 from accession.catalog.apply import apply_titles
 from accession.catalog.collections import mark_for_deletion
@@ -218,6 +220,32 @@ def test_search_finds(browser: Browser, shelf: str) -> None:
 
 
 # A thousand titles
+
+
+def test_a_reader_that_others_have_written_finds_nothing_wrong(browser: Browser, shelf: str) -> None:
+    def read(url: str) -> Any:
+        found = OPDS2FeedParserFactory().create().parse_stream(BytesIO(browser.get(url).content))
+        assert found.errors == []
+        return found.root
+
+    assert [link.href for link in read(ROOT).navigation.links] == [shelf]
+    groups = [group.metadata.title for group in read(shelf).groups]
+    assert groups == ["Bought lately", "Available now", "Audiobooks"]
+    every = f"{shelf}/publications"
+    said = {
+        found["metadata"]["title"]: found["metadata"] for found in told(browser.get(every))["publications"]
+    }
+    assert len(said) == 3
+    for publication in read(every).publications:
+        metadata = said.pop(publication.metadata.title)
+        borrow = next(link for link in publication.links if "borrow" in link.rels[0])
+        assert publication.metadata.identifier == metadata["identifier"]
+        assert [person.name for person in publication.metadata.authors] == [
+            person["name"] for person in metadata["author"]
+        ]
+        assert borrow.properties.availability.state in ("available", "unavailable")
+        assert borrow.properties.copies.total >= borrow.properties.copies.available >= 0
+    assert said == {}
 
 
 @pytest.fixture
