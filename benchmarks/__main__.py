@@ -48,8 +48,8 @@ PARTS = (
     Part("memory", quick=("500", "2000", "--walk", "1200"), full=("2000", "10000", "50000")),
     Part("parsing"),
     Part("applying"),
-    Part("exporting", quick=("2000", "20000")),
-    Part("million", quick=("--titles", "50000")),
+    Part("exporting", quick=("2000",)),
+    Part("million", quick=("--titles", "20000")),
 )
 
 
