@@ -232,7 +232,7 @@ STEPS = {
     keys.KeyRotation.reencrypt.__code__,
     keys._replace_key_file.__code__,
     keys._write_to_disk.__code__,
-    keys._settle_folder.__code__,
+    keys.settle.__code__,
 }
 
 def rotate():

@@ -25,6 +25,7 @@ from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session, object_session
 
 from accession.catalog.models import Collection
+from accession.disk import settle
 from accession.errors import UserError
 from accession.settings import get_settings
 
@@ -116,7 +117,8 @@ def _make_key_file(path: Path) -> None:
             os.link(draft, path)
     finally:
         os.unlink(draft)
-    _settle_folder(path.parent)
+    # Rows are encrypted with a key that must not be lost.
+    settle(path.parent)
 
 
 def _write_to_disk(handle: int, keys: Iterable[bytes]) -> None:
@@ -124,15 +126,6 @@ def _write_to_disk(handle: int, keys: Iterable[bytes]) -> None:
         file.write(b"".join(key + b"\n" for key in keys))
         file.flush()
         os.fsync(file.fileno())
-
-
-def _settle_folder(folder: Path) -> None:
-    """Have the disk know the folder's names, too: rows are encrypted with a key that must not be lost."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def hold_off_rotations(session: Session) -> None:
@@ -308,7 +301,7 @@ def _replace_key_file(path: Path, keys: Iterable[bytes]) -> None:
         if owner.st_uid != os.geteuid():
             os.chown(draft, owner.st_uid, owner.st_gid)
         draft.replace(path)
-        _settle_folder(path.parent)
+        settle(path.parent)
     except OSError as error:
         with suppress(OSError):
             draft.unlink(missing_ok=True)

@@ -80,3 +80,12 @@ def refuse_newer(state: SchemaState) -> None:
             f"The database has schema {state.found}, which this version of Accession does not know: "
             "install the newer Accession that made it."
         )
+
+
+def require_current(engine: Engine) -> str:
+    """The schema that the database has, which is the program's; raises `UserError` when it is another."""
+    state = schema_state(engine)
+    refuse_newer(state)
+    if not state.current:
+        raise UserError(f"{state.found or 'none'} instead of {state.wanted}: run `accession db upgrade`")
+    return state.wanted

@@ -12,7 +12,7 @@ from accession.bibliotheca.errors import RemoteIntegrationException
 from accession.catalog.collections import collections_in_use
 from accession.catalog.keys import KEY_FILE, account_key_of
 from accession.catalog.queries import status_views
-from accession.catalog.schema import refuse_newer, schema_state
+from accession.catalog.schema import require_current
 from accession.cli.attach import attach, require_broker
 from accession.database import engine, transaction
 from accession.errors import UserError
@@ -103,11 +103,7 @@ def _database() -> str:
 
 
 def _schema() -> str:
-    state = schema_state(engine())
-    refuse_newer(state)
-    if not state.current:
-        raise UserError(f"{state.found or 'none'} instead of {state.wanted}: run `accession db upgrade`")
-    return state.wanted
+    return require_current(engine())
 
 
 def _workers() -> str:

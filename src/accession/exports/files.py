@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, cast
 
 from fsspec.core import url_to_fs
 
+from accession.disk import settle
 from accession.errors import UserError
 from accession.harmless import harmless
 
@@ -90,20 +91,11 @@ def _replaced_here(path: Path) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(path)
-            _settle_folder(path.parent)
+            settle(path.parent)
     except BaseException:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
         raise
-
-
-def _settle_folder(folder: Path) -> None:
-    """Have the disk know the folder's names, too."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

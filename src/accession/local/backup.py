@@ -24,6 +24,7 @@ from sqlalchemy import URL, make_url
 from accession.catalog import schema
 from accession.catalog.schema import SchemaState
 from accession.database import make_engine
+from accession.disk import settle
 from accession.errors import UserError
 from accession.local.home import owned_home, prepare_home
 from accession.local.postgres import wheel_installation
@@ -63,9 +64,9 @@ def back_up(database_url: str, file: Path) -> int:
             raise FileExistsError(0, "it is there, and no file")
         os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         _dump(make_url(database_url), draft)
-        _settle(draft)
+        settle(draft)
         draft.replace(file)
-        _settle(file.parent)
+        settle(file.parent)
     except OSError as error:
         raise UserError(
             f"The backup {file} cannot be written ({error.strerror}): "
@@ -90,15 +91,6 @@ def _dump(database: URL, draft: Path) -> None:
             f"The database cannot be backed up ({_first_words(done.stderr)}): "
             "see `accession doctor`, and that the disk has room; no backup was changed."
         )
-
-
-def _settle(path: Path) -> None:
-    """Have the disk know the file, or the folder's names."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def find_backup(file: Path) -> Backup:

@@ -13,7 +13,7 @@ from redis import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from accession.catalog.schema import refuse_newer, schema_state
+from accession.catalog.schema import require_current
 from accession.database import engine
 from accession.errors import UserError
 from accession.tasks.broker import quick_broker
@@ -87,11 +87,7 @@ def _database() -> str:
 
 
 def _schema() -> str:
-    state = schema_state(engine())
-    refuse_newer(state)
-    if not state.current:
-        raise UserError(f"{state.found or 'none'} instead of {state.wanted}: run `accession db upgrade`")
-    return state.wanted
+    return require_current(engine())
 
 
 def _broker() -> str:
