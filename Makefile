@@ -47,7 +47,7 @@ bench-full: $(READY) ## Measure without that bound: 50,000 titles, 200 libraries
 
 screenshots: $(READY) ## Take the pictures of the dashboard that stand in the README
 	@mkdir -p docs/screens
-	SCREENSHOTS=docs/screens $(BIN)/pytest -q -n 0 tests/screens/test_pictures.py
+	SCREENSHOTS=docs/screens $(BIN)/pytest -q -n 0 tests/e2e/screens/test_pictures.py
 
 docs: $(READY) ## Write the generated pages of the documentation
 	$(BIN)/python docs/generate.py

@@ -23,20 +23,21 @@ from pydantic import SecretStr
 from sqlalchemy import event, select, text
 from sqlalchemy.orm import Session
 
+from accession.accounts.collections import add_collection
 from accession.bibliotheca.items import DATA_SOURCE, parse_items
-from accession.catalog import schema
 from accession.catalog.apply import needs_apply, put_in_outbox
-from accession.catalog.collections import add_collection
-from accession.catalog.data import ApplyData, IdentifierType, TitleData
-from accession.catalog.models import Base, Collection, Identifier, LicensePool
-from accession.database import engine, transaction
+from accession.catalog.data import ApplyData, TitleData
+from accession.core.logging import set_up_logging
+from accession.core.settings import Settings, use_settings
+from accession.core.vocabulary import IdentifierType
+from accession.db import schema
+from accession.db.engine import engine, transaction
+from accession.db.models import Base, Collection, Identifier, LicensePool
 from accession.local.postgres import remove_home_data
 from accession.local.servers import EmbeddedServers
-from accession.logging import set_up_logging
 from accession.sandbox.catalogue import Purchase, build_catalogue
 from accession.sandbox.documents import item_documents
 from accession.sandbox.server import SandboxAccount
-from accession.settings import Settings, use_settings
 
 PAGE = 50
 PAGES = 40

@@ -17,14 +17,15 @@ from pymarc import Record
 from sqlalchemy import Connection, Engine, func, select, text
 from sqlalchemy.orm import Session
 
+from accession.accounts.collections import add_collection
 from accession.bibliotheca.client import MOST_ITEMS
 from accession.bibliotheca.items import DATA_SOURCE
 from accession.bibliotheca.marc import parse_marc_page
-from accession.catalog.collections import add_collection
-from accession.catalog.data import IdentifierType, LinkRel, Role, SubjectScheme
-from accession.catalog.ledger import SERVICE_TYPE, Workflow
-from accession.catalog.models import Base, PoolStatus
-from accession.clock import utc_now
+from accession.core.clock import utc_now
+from accession.core.vocabulary import IdentifierType, LinkRel, Role, SubjectScheme
+from accession.core.workflow import Workflow
+from accession.db.models import Base, PoolStatus
+from accession.runs.ledger import SERVICE_TYPE
 from accession.sandbox.catalogue import build_catalogue
 from accession.sandbox.documents import marc_collection
 

@@ -20,11 +20,11 @@ import psutil
 from pydantic import SecretStr
 from sqlalchemy import func, select
 
-from accession.catalog.feed import FeedFilter
-from accession.database import engine, snapshot
+from accession.catalog.change_feed import FeedFilter
+from accession.core.settings import Settings, get_settings, use_settings
+from accession.db.engine import engine, snapshot
 from accession.exports.files import replaced
 from accession.exports.formats import FORMATS
-from accession.settings import Settings, get_settings, use_settings
 from benchmarks.catalogue import fill
 from benchmarks.million import database
 from benchmarks.stage import one_by_one, print_json, resident, show

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from accession.catalog.ledger import Workflow
+from accession.core.workflow import Workflow
 from benchmarks.plain import import_plainly
 from benchmarks.stage import (
     Sold,

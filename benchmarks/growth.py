@@ -9,7 +9,7 @@ with `--full` for 50,000 titles and 200 libraries.
 import argparse
 from dataclasses import dataclass
 
-from accession.catalog.ledger import Workflow
+from accession.core.workflow import Workflow
 from benchmarks.stage import Sold, add_libraries, installation, one_by_one, print_json, run, show, vendors
 
 

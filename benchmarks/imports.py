@@ -6,7 +6,7 @@ Prints a table, and as the last line the same figures as JSON. Run it with `pyth
 
 from dataclasses import dataclass
 
-from accession.catalog.ledger import Workflow
+from accession.core.workflow import Workflow
 from benchmarks.stage import Sold, Took, add_library, installation, one_by_one, print_json, run, show, vendors
 
 # Five of their records are unusable.
@@ -30,8 +30,8 @@ class Figures:
 
 def measure(sold: Sold) -> list[Figures]:
     """A first import, and a sweep of its titles."""
-    from accession.catalog.queries import rows_written_since, write_mark
-    from accession.database import transaction
+    from accession.catalog.written_rows import rows_written_since, write_mark
+    from accession.db.engine import transaction
 
     with vendors([sold]) as asked, installation():
         collection_id = add_library(asked.base_urls[0], sold.since)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from accession.catalog.ledger import Workflow
+from accession.core.workflow import Workflow
 from benchmarks.stage import (
     Sold,
     add_library,
@@ -112,8 +112,8 @@ def links() -> int:
     """How many links the chain has had."""
     from sqlalchemy import func, select
 
-    from accession.catalog.models import Run
-    from accession.database import transaction
+    from accession.db.engine import transaction
+    from accession.db.models import Run
 
     with transaction() as session:
         return session.scalar(select(func.sum(Run.pages))) or 0
@@ -123,7 +123,7 @@ def backends() -> list[int]:
     """PostgreSQL's processes that serve worker, schedule and us."""
     from sqlalchemy import text
 
-    from accession.database import transaction
+    from accession.db.engine import transaction
 
     with transaction() as session:
         return list(

@@ -28,29 +28,37 @@ from pydantic import SecretStr
 from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
+from accession.accounts.collections import collections_in_use
+from accession.accounts.keys import account_key_of
+from accession.accounts.views import collection_views
 from accession.bibliotheca.client import MOST_ITEMS, PAGE_SIZE, Account, BibliothecaAPI
 from accession.bibliotheca.items import DATA_SOURCE
-from accession.catalog import care, history, ledger, queries, schema
 from accession.catalog.apply import apply_outbox
-from accession.catalog.collections import collections_in_use
-from accession.catalog.keys import account_key_of
-from accession.catalog.ledger import Workflow
-from accession.catalog.models import Collection, Identifier, LicensePool, Run, RunState
-from accession.catalog.progress import progress_of
+from accession.catalog.outbox import count_pending_applies
+from accession.catalog.purchase_counts import purchases_by_month, recent_purchases
+from accession.catalog.rejected_records import reject_views
 from accession.catalog.search import TitleFilter, find_titles, title_facets
-from accession.clock import utc_now
-from accession.database import engine, transaction
+from accession.catalog.title_history import title_history
+from accession.catalog.titles import count_titles, title_views
+from accession.core.clock import utc_now
+from accession.core.logging import set_up_logging
+from accession.core.settings import Settings, use_settings
+from accession.core.workflow import Workflow
+from accession.db import schema
+from accession.db.engine import engine, transaction
+from accession.db.models import Collection, Identifier, LicensePool, Run, RunState
 from accession.imports.circulation import BibliothecaCirculationUpdater
 from accession.imports.events import BibliothecaEventImporter
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter
 from accession.imports.windows import Place
 from accession.local.postgres import remove_home_data
 from accession.local.servers import EmbeddedServers
-from accession.logging import set_up_logging
+from accession.runs import diagnostics, ledger
+from accession.runs.progress import progress_of
+from accession.runs.views import run_views, status_views
 from accession.sandbox.activity import Event, EventType
 from accession.sandbox.catalogue import Purchase, build_catalogue, seeded
 from accession.sandbox.documents import event_batch, item_documents, marc_collection
-from accession.settings import Settings, use_settings
 from benchmarks.catalogue import Made, fill, isbn_of, isbns_of
 
 TITLES = 1_000_000
@@ -229,23 +237,23 @@ def listings(made: Made) -> Iterator[Figure]:
     """What a person asks for: status, and lists."""
     names, item_id = _names(), _held(made.biggest)[0]
     texts = _texts(made)
-    yield measure("status", queries.status_views)
-    yield measure("collections", queries.collection_views)
-    yield measure("a title by its id", lambda s: list(queries.title_views(s, identifiers=[item_id])))
-    yield measure("rejected records", queries.reject_views)
+    yield measure("status", status_views)
+    yield measure("collections", collection_views)
+    yield measure("a title by its id", lambda s: list(title_views(s, identifiers=[item_id])))
+    yield measure("rejected records", reject_views)
     for which, name in (("all", None), ("biggest", names[made.biggest]), ("smallest", names[made.smallest])):
         yield from _listings_of(which, name)
         yield from _searches(which, name, texts)
-    yield measure("purchases by month", lambda s: history.purchases_by_month(s, made.biggest))
-    yield measure("recent purchases", history.recent_purchases)
+    yield measure("purchases by month", lambda s: purchases_by_month(s, made.biggest))
+    yield measure("recent purchases", recent_purchases)
     holder = names[made.biggest]
-    yield measure("a title's history", lambda s: history.title_history(s, holder, item_id))
+    yield measure("a title's history", lambda s: title_history(s, holder, item_id))
 
 
 def _listings_of(which: str, name: str | None) -> Iterator[Figure]:
-    yield measure(f"titles, {which}", lambda s: list(queries.title_views(s, collection=name, limit=50)))
-    yield measure(f"titles counted, {which}", lambda s: queries.count_titles(s, collection=name))
-    yield measure(f"runs, {which}", lambda s: queries.run_views(s, collection=name, limit=20))
+    yield measure(f"titles, {which}", lambda s: list(title_views(s, collection=name, limit=50)))
+    yield measure(f"titles counted, {which}", lambda s: count_titles(s, collection=name))
+    yield measure(f"runs, {which}", lambda s: run_views(s, collection=name, limit=20))
 
 
 def _texts(made: Made) -> dict[str, str]:
@@ -254,7 +262,7 @@ def _texts(made: Made) -> dict[str, str]:
         name = _names()[made.biggest]
         title = next(
             view.title
-            for view in queries.title_views(session, collection=name)
+            for view in title_views(session, collection=name)
             if view.title and re.fullmatch(r"[A-Z][a-z]{5,} [A-Z][a-z]{5,}, [0-9]+", view.title)
         )
     words = title.partition(",")[0].split()
@@ -328,7 +336,7 @@ def polls(made: Made) -> Iterator[Figure]:
         updated_at=utc_now(),
     )
     yield measure("progress of a sweep", lambda s: progress_of(s, run))
-    yield measure("applies that wait", lambda s: queries.count_pending_applies(s, made.biggest))
+    yield measure("applies that wait", lambda s: count_pending_applies(s, made.biggest))
     yield measure("latest run", lambda s: ledger.latest_run(s, made.biggest, Workflow.PURCHASES))
     yield measure("missed starts", lambda s: [ledger.last_started(s, workflow) for workflow in Workflow])
     yield measure("runs at work", ledger.active_runs)
@@ -340,9 +348,11 @@ def polls(made: Made) -> Iterator[Figure]:
 
 def checks(made: Made) -> Iterator[Figure]:
     """What `accession doctor` looks at in the catalogue."""
-    yield measure("checkpoints in the future", care.future_checkpoints)
-    yield measure("outbox left behind", lambda s: care.count_published_before(s, utc_now()))
-    yield measure("titles without metadata", lambda s: care.undescribed(s, collections_in_use(s)), times=5)
+    yield measure("checkpoints in the future", diagnostics.future_checkpoints)
+    yield measure("outbox left behind", lambda s: diagnostics.count_published_before(s, utc_now()))
+    yield measure(
+        "titles without metadata", lambda s: diagnostics.undescribed(s, collections_in_use(s)), times=5
+    )
 
 
 def steps(made: Made) -> Iterator[Figure]:

@@ -24,7 +24,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from accession.catalog.ledger import Workflow
+from accession.core.workflow import Workflow
 from accession.sandbox.catalogue import Purchase
 from benchmarks.stage import (
     SPAWN,
@@ -285,9 +285,9 @@ def _figures(latency_ms: int, name: str, told: Sequence[tuple[dict[str, float], 
 
 def set_back(collection_id: int, began: datetime) -> None:
     """Have the purchases of the collection complete up to `began` only."""
-    from accession.catalog.ledger import timestamp
-    from accession.catalog.models import Collection
-    from accession.database import transaction
+    from accession.db.engine import transaction
+    from accession.db.models import Collection
+    from accession.runs.ledger import timestamp
 
     with transaction() as session:
         collection = session.get_one(Collection, collection_id)

@@ -14,13 +14,14 @@ from accession.bibliotheca.client import PAGE_SIZE, BibliothecaAPI
 from accession.bibliotheca.items import DATA_SOURCE
 from accession.bibliotheca.marc import MarcRecord
 from accession.catalog.apply import apply_titles
-from accession.catalog.data import IdentifierType
-from accession.catalog.ledger import Workflow, timestamp
-from accession.catalog.models import Collection, LicensePool
-from accession.catalog.records import PurchaseDate, StoredRecord, store_purchase_records
-from accession.clock import utc_now, whole_second
-from accession.database import transaction
+from accession.catalog.purchase_records import PurchaseDate, StoredRecord, store_purchase_records
+from accession.core.clock import utc_now, whole_second
+from accession.core.vocabulary import IdentifierType
+from accession.core.workflow import Workflow
+from accession.db.engine import transaction
+from accession.db.models import Collection, LicensePool
 from accession.imports.vendor import api_for
+from accession.runs.ledger import timestamp
 
 
 def import_plainly(collection_id: int, began: datetime) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from accession.catalog.ledger import Workflow
+from accession.core.workflow import Workflow
 from benchmarks.stage import (
     Sold,
     Vendors,

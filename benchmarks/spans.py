@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from accession.catalog.ledger import Workflow
+from accession.core.workflow import Workflow
 from accession.sandbox.catalogue import Purchase
 from benchmarks.stage import (
     Sold,

@@ -26,11 +26,11 @@ import httpx
 import psutil
 from pydantic import SecretStr
 
-from accession.catalog.ledger import Workflow
-from accession.clock import utc_now
+from accession.core.clock import utc_now
+from accession.core.settings import ENV_PREFIX
+from accession.core.workflow import Workflow
 from accession.sandbox.catalogue import Catalogue, Purchase, build_catalogue
 from accession.sandbox.server import Sandbox, SandboxAccount, running_sandbox
-from accession.settings import ENV_PREFIX
 
 SPAWN = multiprocessing.get_context("spawn")
 _UNTIL = datetime(2024, 5, 1, tzinfo=UTC)
@@ -175,8 +175,8 @@ def await_workers(number: int) -> None:
 def servers(**settings: object) -> Iterator[Path]:
     """The servers of an installation alone, with an empty catalogue, and this process and those it starts
     attached to them; yields the home."""
-    from accession.catalog import schema
-    from accession.database import engine
+    from accession.db import schema
+    from accession.db.engine import engine
     from accession.local.servers import EmbeddedServers
 
     with new_home(**settings) as home, EmbeddedServers(home) as urls:
@@ -191,9 +191,9 @@ def servers(**settings: object) -> Iterator[Path]:
 
 def add_library(base_url: str, began: datetime, name: str = "Bench") -> int:
     """A collection whose purchases begin at `began`, so that the years before are not walked; its id."""
-    from accession.catalog.collections import add_collection
-    from accession.catalog.ledger import timestamp
-    from accession.database import transaction
+    from accession.accounts.collections import add_collection
+    from accession.db.engine import transaction
+    from accession.runs.ledger import timestamp
 
     account = SandboxAccount()
     with transaction() as session:
@@ -243,8 +243,8 @@ def run(workflow: Workflow, collection_ids: Sequence[int], asked: Vendors) -> To
 def _are_done(task_ids: Iterable[str]) -> bool:
     from sqlalchemy import select
 
-    from accession.catalog.models import ACTIVE_STATES, ApplyOutbox, Run, RunState
-    from accession.database import transaction
+    from accession.db.engine import transaction
+    from accession.db.models import ACTIVE_STATES, ApplyOutbox, Run, RunState
 
     # One that has not succeeded tells enough: to look at all of them costs more, the more there are.
     unfinished = select(Run.state, Run.error).where(
@@ -262,8 +262,8 @@ def catalogue_fingerprint() -> str:
     """The same for catalogues that hold the same titles, described and counted alike."""
     from sqlalchemy import select
 
-    from accession.catalog.models import Edition, Identifier, LicensePool
-    from accession.database import transaction
+    from accession.db.engine import transaction
+    from accession.db.models import Edition, Identifier, LicensePool
 
     query = (
         select(

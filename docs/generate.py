@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 from typer.cli import get_docs_for_click
 
 from accession.cli.main import app
-from accession.settings import ENV_PREFIX, TOML_NAME, Settings
+from accession.core.settings import ENV_PREFIX, TOML_NAME, Settings
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py: run `make docs` instead of editing it. -->"

@@ -1,5 +1,5 @@
 """What these tests start from."""
 
-from tests.cli.conftest import run, tasks
+from tests.fixtures.commands import run, tasks
 
 __all__ = ["run", "tasks"]

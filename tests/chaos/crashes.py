@@ -28,11 +28,14 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from accession.catalog import schema
+from accession.accounts.collections import add_collection, find_collection
 from accession.catalog.apply import apply_outbox
-from accession.catalog.collections import add_collection, find_collection
-from accession.catalog.ledger import Workflow, timestamp
-from accession.catalog.models import (
+from accession.core.clock import utc_now, whole_second
+from accession.core.settings import Settings, use_settings
+from accession.core.workflow import Workflow
+from accession.db import schema
+from accession.db.engine import engine
+from accession.db.models import (
     ACTIVE_STATES,
     ApplyOutbox,
     CirculationEvent,
@@ -44,8 +47,6 @@ from accession.catalog.models import (
     Run,
     RunState,
 )
-from accession.clock import utc_now, whole_second
-from accession.database import engine
 from accession.imports.circulation import BibliothecaCirculationUpdater
 from accession.imports.events import OVERLAP, BibliothecaEventImporter
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter
@@ -53,12 +54,12 @@ from accession.imports.vendor import api_for
 from accession.imports.windows import Place
 from accession.local.postgres import remove_home_data
 from accession.local.servers import EmbeddedServers, announcement
+from accession.runs.ledger import timestamp
 from accession.sandbox.activity import Activity
 from accession.sandbox.catalogue import build_catalogue
 from accession.sandbox.server import RunningSandbox, Sandbox, running_sandbox
-from accession.settings import Settings, use_settings
-from tests.chaos.fingerprint import Fingerprint, difference, digest, fingerprint
-from tests.chaos.installation import Blow, Installation, new_installation
+from tests.fixtures.fingerprint import Fingerprint, difference, digest, fingerprint
+from tests.fixtures.installation import Blow, Installation, new_installation
 
 TITLES = 1500
 DAYS = 120

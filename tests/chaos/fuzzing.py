@@ -36,10 +36,10 @@ from accession.catalog.data import ApplyData, EventData, TitleData
 from accession.sandbox.activity import Activity
 from accession.sandbox.catalogue import build_catalogue
 from accession.sandbox.documents import event_batch, item_documents, marc_collection
-from tests.vendor import error_document
+from tests.fixtures.vendor import error_document
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
-DOCUMENTS = Path(__file__).parents[1] / "bibliotheca" / "documents"
+DOCUMENTS = Path(__file__).parents[1] / "unit" / "bibliotheca" / "documents"
 SAMPLES = Path(__file__).parents[2].parent / "shared" / "vendor-samples"
 MOST_BYTES = 128 * 1024
 

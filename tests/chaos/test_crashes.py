@@ -8,9 +8,10 @@ from redis import Redis
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from accession.catalog.collections import find_collection
-from accession.catalog.ledger import Counters, Workflow, end_run, lock_run, open_run, record_page
-from accession.catalog.models import (
+from accession.accounts.collections import find_collection
+from accession.core.workflow import Workflow
+from accession.db.engine import engine
+from accession.db.models import (
     CirculationEvent,
     Contribution,
     LicensePool,
@@ -19,8 +20,8 @@ from accession.catalog.models import (
     Run,
     RunState,
 )
-from accession.database import engine
 from accession.local.servers import ServerUrls
+from accession.runs.ledger import Counters, end_run, lock_run, open_run, record_page
 from accession.sandbox.server import RunningSandbox
 from tests.chaos.crashes import (
     NAME,
@@ -33,9 +34,9 @@ from tests.chaos.crashes import (
     plan,
     run,
 )
-from tests.chaos.fingerprint import Fingerprint, difference, digest, fingerprint
-from tests.chaos.installation import Blow
-from tests.conftest import empty_database
+from tests.fixtures.fingerprint import Fingerprint, difference, digest, fingerprint
+from tests.fixtures.installation import Blow
+from tests.fixtures.servers import empty_database
 
 SEEDS = (17, 43, 58, 61, 116)
 

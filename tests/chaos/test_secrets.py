@@ -16,10 +16,10 @@ import pytest
 from redis import Redis
 from sqlalchemy import select, text
 
-from accession.catalog.collections import find_collection
-from accession.catalog.models import LicensePool
-from accession.catalog.models import Run as LedgerRun
-from accession.clock import utc_now
+from accession.accounts.collections import find_collection
+from accession.core.clock import utc_now
+from accession.db.models import LicensePool
+from accession.db.models import Run as LedgerRun
 from accession.local.postgres import remove_home_data, wheel_installation
 from accession.local.servers import running_servers
 from accession.local.supervisor import parts, stop_running
@@ -27,11 +27,11 @@ from accession.sandbox.activity import Activity
 from accession.sandbox.catalogue import build_catalogue
 from accession.sandbox.faults import Faults
 from accession.sandbox.server import RunningSandbox, Sandbox, SandboxAccount, running_sandbox
-from tests.cli import test_main
-from tests.cli.conftest import Answer, Run, complete_up_to, customer, settings
-from tests.cli.test_up import at, database_of, processes_of
-from tests.local.machine import open_folder
-from tests.making import PASSWORD
+from tests.e2e.cli.test_up import at, database_of, processes_of
+from tests.fixtures.commands import Answer, Run, complete_up_to, customer, settings
+from tests.fixtures.factories import PASSWORD
+from tests.fixtures.machine import open_folder
+from tests.integration.cli import test_main
 
 KEY, WRONG_KEY = "right-key-9c1f77d0", "wrong-key-51b2ae46"
 ALDER, BIRCH = "Alder Library", "Birch Library"

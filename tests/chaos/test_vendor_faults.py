@@ -13,25 +13,21 @@ from pydantic import SecretStr
 from redis import Redis
 from sqlalchemy import select
 
-from accession.catalog.collections import add_collection
-from accession.catalog.ledger import Workflow
-from accession.catalog.models import (
-    Collection,
-    Identifier,
-    LicensePool,
-)
-from accession.clock import utc_now
-from accession.database import transaction
+from accession.accounts.collections import add_collection
+from accession.core.clock import utc_now
+from accession.core.settings import get_settings, use_settings
+from accession.core.workflow import Workflow
+from accession.db.engine import transaction
+from accession.db.models import Collection, Identifier, LicensePool
 from accession.local.servers import ServerUrls
 from accession.sandbox.activity import Activity
 from accession.sandbox.catalogue import Catalogue, build_catalogue
 from accession.sandbox.faults import BREAKING, Fault, Faults
 from accession.sandbox.server import RunningSandbox, Sandbox, running_sandbox
-from accession.settings import get_settings, use_settings
-from tests.chaos.fingerprint import Fingerprint, fingerprint
-from tests.conftest import empty_database
-from tests.making import day
-from tests.tasks.conftest import (
+from tests.fixtures.factories import day
+from tests.fixtures.fingerprint import Fingerprint, fingerprint
+from tests.fixtures.servers import empty_database
+from tests.fixtures.workers import (
     Broker,
     Chains,
     checkpoint,
@@ -41,7 +37,7 @@ from tests.tasks.conftest import (
     set_checkpoint,
     today_is,
 )
-from tests.tasks.conftest import runs as ledger
+from tests.fixtures.workers import runs as ledger
 
 # Celery stores results with a call that redis-py would rather not see.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")

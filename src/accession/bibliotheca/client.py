@@ -37,8 +37,8 @@ from accession.bibliotheca.events import EventsAnswer, parse_events
 from accession.bibliotheca.items import ItemsAnswer, parse_items
 from accession.bibliotheca.marc import MarcPage, parse_marc_page
 from accession.bibliotheca.xml import error_problem, is_blank, reported_error
-from accession.clock import utc_now, whole_second
-from accession.errors import Unusable
+from accession.core.clock import utc_now, whole_second
+from accession.core.errors import Unusable
 
 log = structlog.get_logger(__name__)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeVar
 
-from accession.harmless import harmless
+from accession.core.sanitize import harmless
 
 EXCERPT_LENGTH = 200
 

@@ -15,7 +15,8 @@ from accession.bibliotheca.errors import BadResponseException, Origin, excerpt_o
 from accession.bibliotheca.items import is_item_id
 from accession.bibliotheca.text import LONGEST_TEXT, plain
 from accession.bibliotheca.xml import local_name, read
-from accession.catalog.data import EventData, EventType
+from accession.catalog.data import EventData
+from accession.core.vocabulary import EventType
 
 _UNKNOWN_ORIGIN = Origin(quotable=False)
 _BATCH, _EVENT = "LibraryEventBatch", "CloudLibraryEvent"

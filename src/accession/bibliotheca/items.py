@@ -18,16 +18,11 @@ from accession.catalog.data import (
     BibliographicData,
     CirculationData,
     ContributorData,
-    Format,
-    IdentifierType,
     LinkData,
-    LinkRel,
-    Medium,
-    Role,
     SubjectData,
-    SubjectScheme,
     TitleData,
 )
+from accession.core.vocabulary import Format, IdentifierType, LinkRel, Medium, Role, SubjectScheme
 
 DATA_SOURCE = "Bibliotheca"
 

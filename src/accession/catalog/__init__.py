@@ -1,1 +1,1 @@
-"""What does the library hold? Models, data classes, hash, apply, queries. Knows no vendor and no Celery."""
+"""The catalogue: titles, holdings, availability, search, change feed and history."""

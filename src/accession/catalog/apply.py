@@ -17,8 +17,11 @@ from sqlalchemy.orm import Session
 
 from accession.catalog.changes import COPIED, Change, described_before, edition_changes, note_changes
 from accession.catalog.circulation import apply_snapshots, is_news, lock_pools
-from accession.catalog.data import ApplyData, BibliographicData, IdentifierType
-from accession.catalog.models import (
+from accession.catalog.data import ApplyData, BibliographicData
+from accession.core.clock import utc_now
+from accession.core.vocabulary import IdentifierType
+from accession.db.bulk import among, insert_of, natural_key_ids, one_of, replace_rows, update_of
+from accession.db.models import (
     ApplyOutbox,
     Classification,
     Contribution,
@@ -31,8 +34,6 @@ from accession.catalog.models import (
     Subject,
     table_of,
 )
-from accession.catalog.rows import among, insert_of, natural_key_ids, one_of, replace_rows, update_of
-from accession.clock import utc_now
 
 # A source, and the id of the identifier that it describes.
 _Key = tuple[str, int]

@@ -11,12 +11,14 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from accession.catalog.counts import Counts
-from accession.catalog.data import BibliographicData, LinkRel, Role
-from accession.catalog.models import (
+from accession.catalog.data import BibliographicData
+from accession.core.vocabulary import LinkRel, Role
+from accession.db.bulk import insert_of, one_of
+from accession.db.models import (
     Classification,
     Contribution,
     Contributor,
+    Counts,
     Edition,
     Identifier,
     IdentifierEquivalent,
@@ -27,7 +29,6 @@ from accession.catalog.models import (
     TitleChange,
     table_of,
 )
-from accession.catalog.rows import insert_of, one_of
 
 COPIED = (
     "title",

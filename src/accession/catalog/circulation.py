@@ -17,12 +17,20 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from accession.catalog.changes import Change, pool_changes
-from accession.catalog.counts import Counts, counted_on
-from accession.catalog.data import CirculationData, EventData, EventType
-from accession.catalog.ledger import last_swept
-from accession.catalog.models import CirculationEvent, Collection, LicensePool, PoolStatus, table_of
-from accession.catalog.rows import one_of, update_of
-from accession.clock import utc_now
+from accession.catalog.data import CirculationData, EventData
+from accession.catalog.sweeps import last_swept
+from accession.core.clock import utc_now
+from accession.core.vocabulary import EventType
+from accession.db.bulk import one_of, update_of
+from accession.db.models import (
+    CirculationEvent,
+    Collection,
+    Counts,
+    LicensePool,
+    PoolStatus,
+    counted_on,
+    table_of,
+)
 
 # Of a pool without a snapshot every event counts.
 _EVER = text("'-infinity'")

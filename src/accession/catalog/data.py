@@ -7,109 +7,20 @@ them, and the outbox carries them as JSON in between.
 import hashlib
 import json
 from datetime import datetime
-from enum import StrEnum
-from typing import Annotated
-from unicodedata import normalize
 
 from pydantic import (
-    AfterValidator,
     AwareDatetime,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     field_validator,
 )
 
+from accession.core.text import _LONGEST_ADDRESS, _LONGEST_SEARCH_TEXT, Count, Name, Text, comparable
+from accession.core.vocabulary import Format, IdentifierType, LinkRel, Medium, Role, SubjectScheme
+
 # A new way of hashing is a new version: titles then differ by version, and are applied once more.
 HASH_VERSION = 1
-
-
-class IdentifierType(StrEnum):
-    """Kinds of identifier."""
-
-    BIBLIOTHECA = "Bibliotheca ID"
-    ISBN = "ISBN"
-
-
-class Medium(StrEnum):
-    """How a title is taken in."""
-
-    BOOK = "book"
-    AUDIOBOOK = "audiobook"
-
-
-class Format(StrEnum):
-    """The file format of a title."""
-
-    EPUB = "epub"
-    EPUB3 = "epub3"
-    PDF = "pdf"
-    MP3 = "mp3"
-
-
-class Role(StrEnum):
-    """What a contributor did."""
-
-    AUTHOR = "author"
-    NARRATOR = "narrator"
-
-
-class SubjectScheme(StrEnum):
-    """Where a subject's wording comes from."""
-
-    BISAC = "BISAC"
-    """A whole BISAC heading, as `FICTION / Fantasy / Epic`."""
-    LABEL = "label"
-    """A vendor's plain label, as `Mystery & Detective`."""
-
-
-class LinkRel(StrEnum):
-    """What a link leads to."""
-
-    COVER = "cover"
-    THUMBNAIL = "thumbnail"
-
-
-class EventType(StrEnum):
-    """What can happen to one copy of a title, or to the patrons who wait for one."""
-
-    PURCHASE = "PURCHASE"
-    REMOVED = "REMOVED"
-    CHECKOUT = "CHECKOUT"
-    CHECKIN = "CHECKIN"
-    HOLD = "HOLD"
-    RESERVED = "RESERVED"
-
-
-# A row of a B-tree index holds 2,704 bytes: what is found by its name or address stays below.
-_LONGEST_NAME = 300
-_LONGEST_ADDRESS = 2000
-# Of a title that goes on for ever, words beyond these find nothing; PostgreSQL takes no more than a megabyte.
-_LONGEST_SEARCH_TEXT = 4000
-
-
-def storable(text: str) -> str:
-    """Text as PostgreSQL can hold it: without NUL, and without lone surrogates, which UTF-8 cannot say."""
-    return text.replace("\0", "").encode("utf-8", "ignore").decode("utf-8").strip()
-
-
-def comparable(text: str) -> str:
-    """The text with one way to write each character: an accent is part of its letter, `ﬁ` is `fi`."""
-    return normalize("NFKC", text)
-
-
-def _storable(value: object) -> object:
-    return storable(value) if isinstance(value, str) else value
-
-
-def _cut(name: str) -> str:
-    return name[:_LONGEST_NAME].rstrip()
-
-
-Text = Annotated[str, BeforeValidator(_storable)]
-Name = Annotated[str, Field(min_length=1), BeforeValidator(_storable), AfterValidator(_cut)]
-Count = Annotated[int, Field(ge=0, le=2_147_483_647)]
 
 
 class _Data(BaseModel):

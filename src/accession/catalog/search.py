@@ -12,9 +12,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, exists, func, literal, or_, select, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from accession.catalog.collections import find_collection
-from accession.catalog.data import IdentifierType, comparable, storable
-from accession.catalog.models import (
+from accession.accounts.collections import find_collection, in_use
+from accession.catalog.titles import TitleView, describes, titles_of_pools
+from accession.core.errors import Unusable
+from accession.core.text import comparable, storable
+from accession.core.vocabulary import IdentifierType
+from accession.db.models import (
     Edition,
     Identifier,
     IdentifierEquivalent,
@@ -22,8 +25,6 @@ from accession.catalog.models import (
     PoolStatus,
     PurchaseRecord,
 )
-from accession.catalog.queries import TitleView, describes, in_use, titles_of_pools
-from accession.errors import Unusable
 
 # Nobody reads on so far, and to count or sort a million takes seconds.
 _MOST = 1000

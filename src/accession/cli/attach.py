@@ -7,11 +7,11 @@ from pydantic import SecretStr
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from accession.catalog.schema import refuse_newer, schema_state
-from accession.database import engine, transaction
-from accession.errors import UserError
+from accession.core.errors import UserError
+from accession.core.settings import Settings, get_settings, use_settings
+from accession.db.engine import engine, transaction
+from accession.db.schema import refuse_newer, schema_state
 from accession.local.servers import ServerUrls, running_servers
-from accession.settings import Settings, get_settings, use_settings
 
 
 def attach() -> Settings:

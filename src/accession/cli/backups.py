@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from accession.catalog.collections import collections_in_use
-from accession.catalog.keys import KEY_FILE, account_key_of
+from accession.accounts.collections import collections_in_use
+from accession.accounts.keys import KEY_FILE, account_key_of
 from accession.cli.attach import attach, catalogue, require_broker
 from accession.cli.output import console
-from accession.errors import UserError
+from accession.core.errors import UserError
+from accession.core.settings import Settings, get_settings
 from accession.local.backup import back_up, find_backup, restore, servers_at_rest
-from accession.settings import Settings, get_settings
 
 _KILOBYTE = 1000
 

@@ -6,8 +6,19 @@ from functools import partial
 
 from sqlalchemy import select
 
+from accession.accounts.collections import collections_in_use, find_collection
 from accession.bibliotheca.client import MOST_ITEMS
-from accession.catalog.care import (
+from accession.cli.attach import catalogue, require_broker
+from accession.cli.checks import Check, foreseen, in_words
+from accession.cli.output import counted
+from accession.core.clock import utc_now
+from accession.core.errors import UserError
+from accession.core.workflow import Workflow
+from accession.db.engine import transaction
+from accession.db.models import Collection
+from accession.imports.circulation import BibliothecaCirculationUpdater
+from accession.imports.vendor import api_for
+from accession.runs.diagnostics import (
     FutureCheckpoint,
     count_published_before,
     future_checkpoints,
@@ -15,17 +26,6 @@ from accession.catalog.care import (
     set_back,
     undescribed,
 )
-from accession.catalog.collections import collections_in_use, find_collection
-from accession.catalog.ledger import Workflow
-from accession.catalog.models import Collection
-from accession.cli.attach import catalogue, require_broker
-from accession.cli.checks import Check, foreseen, in_words
-from accession.cli.output import counted
-from accession.clock import utc_now
-from accession.database import transaction
-from accession.errors import UserError
-from accession.imports.circulation import BibliothecaCirculationUpdater
-from accession.imports.vendor import api_for
 
 _NAMES_SHOWN = 5
 

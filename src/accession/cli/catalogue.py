@@ -6,17 +6,9 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from accession.catalog.collections import find_collection
-from accession.catalog.models import RejectedRecord
-from accession.catalog.queries import (
-    TitleView,
-    count_titles,
-    reject_views,
-    run_views,
-    status_views,
-    title_views,
-)
-from accession.catalog.records import resolve_rejected
+from accession.accounts.collections import find_collection
+from accession.catalog.rejected_records import reject_views, resolve_rejected
+from accession.catalog.titles import TitleView, count_titles, title_views
 from accession.cli.attach import catalogue, require_broker
 from accession.cli.output import (
     NO_COLLECTIONS,
@@ -28,10 +20,12 @@ from accession.cli.output import (
     print_json,
     print_listing,
 )
-from accession.errors import UserError
-from accession.harmless import harmless, harmless_lines
+from accession.core.errors import UserError
+from accession.core.sanitize import harmless, harmless_lines
+from accession.db.models import RejectedRecord
 from accession.imports.circulation import BibliothecaCirculationUpdater
 from accession.imports.vendor import api_for
+from accession.runs.views import run_views, status_views
 
 TABLE_LIMIT = 50
 NO_REJECTS = "No rejected records."

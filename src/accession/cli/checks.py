@@ -8,19 +8,19 @@ from functools import partial
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from accession.accounts.collections import collections_in_use
+from accession.accounts.keys import KEY_FILE, account_key_of
 from accession.bibliotheca.errors import RemoteIntegrationException
-from accession.catalog.collections import collections_in_use
-from accession.catalog.keys import KEY_FILE, account_key_of
-from accession.catalog.queries import status_views
-from accession.catalog.schema import require_current
 from accession.cli.attach import attach, require_broker
-from accession.database import engine, transaction
-from accession.errors import UserError
+from accession.core.errors import UserError
+from accession.core.settings import ScheduledExport, get_settings
+from accession.db.engine import engine, transaction
+from accession.db.schema import require_current
 from accession.exports.files import refuse_missing_folder, shown
 from accession.exports.formats import find_format
 from accession.exports.wanted import since_of, wanted_titles
 from accession.local.supervisor import parts
-from accession.settings import ScheduledExport, get_settings
+from accession.runs.views import status_views
 
 _WORKER_ANSWERS_WITHIN_SECONDS = 1.0
 _TIMES_ASKED = 4

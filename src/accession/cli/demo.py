@@ -16,29 +16,25 @@ import httpx
 import typer
 from pydantic import SecretStr
 
-from accession.catalog.collections import (
+from accession.accounts.collections import (
     add_collection,
     collections_in_use,
     find_collection,
     mark_for_deletion,
 )
-from accession.catalog.ledger import Workflow
-from accession.catalog.queries import (
-    TitleView,
-    reject_views,
-    rows_written_since,
-    run_views,
-    title_views,
-    write_mark,
-)
+from accession.catalog.rejected_records import reject_views
+from accession.catalog.titles import TitleView, title_views
+from accession.catalog.written_rows import rows_written_since, write_mark
 from accession.cli.attach import attach, catalogue
 from accession.cli.catalogue import TITLE_COLUMNS
 from accession.cli.output import console, print_table
-from accession.errors import UserError
+from accession.core.errors import UserError
+from accession.core.settings import get_settings, use_settings
+from accession.core.workflow import Workflow
 from accession.local.embedded import free_port
 from accession.local.postgres import remove_home_data
 from accession.local.supervisor import detach, stop_running
-from accession.settings import get_settings, use_settings
+from accession.runs.views import run_views
 
 NAME = "Demo Library"
 _SANDBOX_ANSWERS_WITHIN_SECONDS = 30

@@ -8,16 +8,16 @@ from typing import Annotated, Any, BinaryIO
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from accession.catalog.feed import count_feed
+from accession.catalog.change_feed import count_feed
 from accession.cli.attach import catalogue
 from accession.cli.output import counted, error_console
-from accession.database import snapshot
-from accession.errors import UserError
+from accession.core.errors import UserError
+from accession.core.sanitize import harmless
+from accession.db.engine import snapshot
 from accession.exports.files import replaced, shown
 from accession.exports.formats import Format
 from accession.exports.formats import Progress as Told
 from accession.exports.wanted import since_of, wanted_titles
-from accession.harmless import harmless
 
 app = typer.Typer(no_args_is_help=True, help="Write the catalogue to files for other systems.")
 

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from accession.catalog.collections import collections_in_use, find_collection
-from accession.catalog.ledger import Workflow
+from accession.accounts.collections import collections_in_use, find_collection
 from accession.cli.attach import catalogue, require_broker
 from accession.cli.output import NO_COLLECTIONS, console, counted
+from accession.core.workflow import Workflow
 
 app = typer.Typer(no_args_is_help=True, help="Start imports.")
 

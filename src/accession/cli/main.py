@@ -14,10 +14,10 @@ from accession.cli import backups, catalogue, collections, exports, imports, san
 from accession.cli.attach import first_line, silent_broker
 from accession.cli.demo import demo
 from accession.cli.output import error_console
-from accession.errors import UserError
-from accession.harmless import harmless, harmless_lines
-from accession.logging import set_up_logging
-from accession.settings import get_settings
+from accession.core.errors import UserError
+from accession.core.logging import set_up_logging
+from accession.core.sanitize import harmless, harmless_lines
+from accession.core.settings import get_settings
 
 app = typer.Typer(
     name="accession",

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from accession.harmless import escaped_json, harmless
+from accession.core.sanitize import escaped_json, harmless
 
 Row = TypeVar("Row")
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from accession.cli.output import console
-from accession.clock import utc_now
+from accession.core.clock import utc_now
 
 app = typer.Typer(no_args_is_help=True, help="A stand-in vendor, for trying Accession out.")
 

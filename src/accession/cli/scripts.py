@@ -2,9 +2,9 @@
 
 import typer
 
-from accession.catalog.ledger import Workflow
 from accession.cli.imports import ForceReimport, ImportAll, OneCollection, chosen_collections
 from accession.cli.main import run_app
+from accession.core.workflow import Workflow
 
 _purchases = typer.Typer(add_completion=False)
 _events = typer.Typer(add_completion=False)

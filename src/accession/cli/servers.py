@@ -7,20 +7,20 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from accession.catalog import schema
-from accession.catalog.ledger import active_runs
 from accession.cli.attach import attach, attached_servers, catalogue
 from accession.cli.care import care_checks
 from accession.cli.checks import Check, part_checks, run_checks
 from accession.cli.output import console, counted, print_json
 from accession.cli.sandbox import DEFAULT_PORT
-from accession.database import engine, transaction
-from accession.errors import UserError
-from accession.harmless import harmless
+from accession.core.errors import UserError
+from accession.core.sanitize import harmless
+from accession.core.settings import Settings, get_settings
+from accession.db import schema
+from accession.db.engine import engine, transaction
 from accession.local.embedded import port_is_free
 from accession.local.home import prepare_home
 from accession.local.supervisor import ChildSpec, Supervisor, detach, programs, stop_running
-from accession.settings import Settings, get_settings
+from accession.runs.ledger import active_runs
 from accession.web.loopback import refuse_open_house
 from accession.web.server import listen, serve
 

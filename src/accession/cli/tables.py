@@ -8,7 +8,7 @@ import typer
 
 from accession.cli.exporting import InCollections, Output, Since, export
 from accession.cli.output import print_table
-from accession.clock import utc_now
+from accession.core.clock import utc_now
 from accession.exports.files import joined
 from accession.exports.formats import FORMATS
 from accession.exports.kbart import file_name

@@ -9,8 +9,7 @@ import typer
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
-from accession.catalog import schema
-from accession.catalog.users import (
+from accession.auth.users import (
     Feed,
     Role,
     add_feed_token,
@@ -29,9 +28,10 @@ from accession.catalog.users import (
 )
 from accession.cli.attach import attach, catalogue
 from accession.cli.output import AsJson, console, print_listing
-from accession.database import engine
+from accession.core.settings import get_settings
+from accession.db import schema
+from accession.db.engine import engine
 from accession.local.backup import servers_at_rest
-from accession.settings import get_settings
 from accession.web.loopback import is_loopback
 
 PASSWORD_VARIABLE = "ACCESSION_PASSWORD"  # noqa: S105

@@ -10,13 +10,14 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 from sqlalchemy.orm import Session
 
-from accession.catalog.ledger import Workflow, find_run, is_active, latest_run
-from accession.catalog.models import RunState
-from accession.catalog.progress import progress_of
-from accession.catalog.queries import count_pending_applies
+from accession.catalog.outbox import count_pending_applies
 from accession.cli.output import counted, error_console
-from accession.database import transaction
-from accession.harmless import harmless
+from accession.core.sanitize import harmless
+from accession.core.workflow import Workflow
+from accession.db.engine import transaction
+from accession.db.models import RunState
+from accession.runs.ledger import find_run, is_active, latest_run
+from accession.runs.progress import progress_of
 from accession.tasks.app import app
 from accession.tasks.chain import Outcome
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import StrEnum
 
-from accession.catalog.feed import FeedTitle
+from accession.catalog.change_feed import FeedTitle
 
 CHANGE = "change"
 

@@ -3,9 +3,9 @@ the metadata goes."""
 
 from collections.abc import Iterator, Mapping
 
-from accession.catalog.data import Format, Medium, Role, SubjectScheme
-from accession.catalog.feed import FeedTitle, Headings
-from accession.catalog.queries import TitleView
+from accession.catalog.change_feed import FeedTitle, Headings
+from accession.catalog.titles import TitleView
+from accession.core.vocabulary import Format, Medium, Role, SubjectScheme
 from accession.exports.iso2709 import Field, MarcParts, control_field, data_field
 
 _UNTITLED = "[Title not known]"

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from lxml.etree import Element, QName, SubElement, _Element
 
-from accession.catalog.data import Format, Medium
-from accession.catalog.feed import FeedTitle
+from accession.catalog.change_feed import FeedTitle
+from accession.core.vocabulary import Format, Medium
 from accession.exports.xml import SCHEMA_LOCATION, XSI, clean
 
 NAMESPACE = "http://www.openarchives.org/OAI/2.0/oai_dc/"

@@ -11,9 +11,9 @@ from typing import Any, BinaryIO, cast
 
 from fsspec.core import url_to_fs
 
-from accession.disk import settle
-from accession.errors import UserError
-from accession.harmless import harmless
+from accession.core.errors import UserError
+from accession.core.fs import settle
+from accession.core.sanitize import harmless
 
 STAMP = "%Y%m%dT%H%M%SZ"
 _STAMP = r"\d{8}T\d{6}Z"

@@ -6,8 +6,8 @@ from typing import Any, BinaryIO, Protocol
 
 from sqlalchemy.orm import Session
 
-from accession.catalog.feed import FeedFilter
-from accession.errors import NotFound
+from accession.catalog.change_feed import FeedFilter
+from accession.core.errors import NotFound
 from accession.exports.marc_files import write_marc21, write_marcxml
 from accession.exports.table_files import (
     write_csv_file,

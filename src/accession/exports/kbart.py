@@ -12,8 +12,8 @@ from typing import BinaryIO
 
 from sqlalchemy.orm import Session
 
-from accession.catalog.data import Medium, Role
-from accession.catalog.feed import FeedFilter, FeedTitle, feed_by_name
+from accession.catalog.change_feed import FeedFilter, FeedTitle, feed_by_name
+from accession.core.vocabulary import Medium, Role
 from accession.exports.changes import CHANGE, change_since
 from accession.exports.links import filled_address, said_of
 

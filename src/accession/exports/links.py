@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from accession.catalog.feed import FeedTitle
+from accession.catalog.change_feed import FeedTitle
 
 PLACEHOLDERS = ("identifier", "isbn", "format", "collection", "owned", "available")
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")

@@ -11,8 +11,8 @@ from typing import Annotated, TypeAlias
 import pymarc
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, field_validator
 
-from accession.catalog.feed import FeedTitle
-from accession.errors import UserError
+from accession.catalog.change_feed import FeedTitle
+from accession.core.errors import UserError
 from accession.exports.described import from_metadata as described
 from accession.exports.iso2709 import Field, MarcParts, control_field, data_field, taken_apart
 from accession.exports.links import filled_address, filled_text, said_of, usable_address, usable_text

@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 
 from sqlalchemy.orm import Session
 
-from accession.catalog.feed import FeedFilter, feed
+from accession.catalog.change_feed import FeedFilter, feed
 from accession.exports.iso2709 import MARC_NAMESPACE, MarcParts
 from accession.exports.marc import Profile, loadable_parts, made_profile, read_profile
 from accession.exports.options import Options, chosen

@@ -25,8 +25,8 @@ from lxml.etree import Element, QName, SubElement, _Element, fromstring, tostrin
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from accession.catalog.data import Format
-from accession.catalog.feed import (
+from accession.accounts.keys import derived_key
+from accession.catalog.change_feed import (
     FeedFilter,
     FeedTitle,
     complete_until,
@@ -36,9 +36,9 @@ from accession.catalog.feed import (
     greatest_pool_id,
     installation_id,
 )
-from accession.catalog.keys import derived_key
-from accession.catalog.models import Collection
-from accession.clock import moment_of
+from accession.core.clock import moment_of
+from accession.core.vocabulary import Format
+from accession.db.models import Collection
 from accession.exports import dublin_core
 from accession.exports.iso2709 import MARC_NAMESPACE
 from accession.exports.marc import Profile, loadable_parts

@@ -15,10 +15,10 @@ import pycountry
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from accession.catalog.data import Medium
-from accession.catalog.models import PoolStatus
-from accession.catalog.queries import TitleView
 from accession.catalog.search import Facets, TitlePage
+from accession.catalog.titles import TitleView
+from accession.core.vocabulary import Medium
+from accession.db.models import PoolStatus
 
 FEED = "application/opds+json"
 PUBLICATION = "application/opds-publication+json"

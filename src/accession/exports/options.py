@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from accession.errors import UserError
+from accession.core.errors import UserError
 
 
 class Options(BaseModel):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, BinaryIO
 from pydantic import AfterValidator
 from sqlalchemy.orm import Session
 
-from accession.catalog.feed import FeedFilter, FeedTitle, feed
+from accession.catalog.change_feed import FeedFilter, FeedTitle, feed
 from accession.exports.kbart import write_kbart
 from accession.exports.links import usable_address
 from accession.exports.options import Options, chosen

@@ -14,10 +14,10 @@ from operator import attrgetter
 from types import ModuleType
 from typing import Any, BinaryIO, TypeVar
 
-from accession.catalog.feed import FeedTitle
-from accession.errors import UserError
+from accession.catalog.change_feed import FeedTitle
+from accession.core.errors import UserError
+from accession.core.sanitize import escaped_json
 from accession.exports.changes import CHANGE, change_since
-from accession.harmless import escaped_json
 
 # What a reader of Parquet reads at once; here it is in memory as Parquet has it, and a batch of it as we do.
 _ROW_GROUP = 10_000

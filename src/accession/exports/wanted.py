@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from accession.catalog.collections import find_collection
-from accession.catalog.feed import FeedFilter
-from accession.clock import moment_of, utc_now
-from accession.errors import UserError
+from accession.accounts.collections import find_collection
+from accession.catalog.change_feed import FeedFilter
+from accession.core.clock import moment_of, utc_now
+from accession.core.errors import UserError
 
 _SPAN = re.compile(r"(\d{1,5})([hdw])", re.ASCII)
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}

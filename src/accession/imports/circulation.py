@@ -12,12 +12,15 @@ from accession.bibliotheca.errors import RemoteIntegrationException
 from accession.bibliotheca.items import DATA_SOURCE
 from accession.catalog.apply import apply_outbox, needs_apply, put_in_outbox
 from accession.catalog.circulation import is_news, lock_pools
-from accession.catalog.data import ApplyData, CirculationData, IdentifierType
-from accession.catalog.ledger import Counters, Workflow, note_swept, timestamp
-from accession.catalog.models import Collection, Identifier, LicensePool
-from accession.clock import utc_now
-from accession.errors import UserError
+from accession.catalog.data import ApplyData, CirculationData
+from accession.catalog.sweeps import note_swept
+from accession.core.clock import utc_now
+from accession.core.errors import UserError
+from accession.core.vocabulary import IdentifierType
+from accession.core.workflow import Workflow
+from accession.db.models import Collection, Identifier, LicensePool
 from accession.imports.titles import LookUp, look_up
+from accession.runs.ledger import Counters, timestamp
 
 log = structlog.get_logger(__name__)
 

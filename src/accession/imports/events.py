@@ -13,12 +13,16 @@ from accession.bibliotheca.events import EventFault, EventsAnswer, parse_events
 from accession.bibliotheca.items import DATA_SOURCE
 from accession.catalog.apply import needs_apply, put_in_outbox
 from accession.catalog.circulation import new_events, record_events
-from accession.catalog.data import EventData, EventType, IdentifierType
-from accession.catalog.ledger import Counters, Workflow, not_looked_up, note_looked_up, timestamp
-from accession.catalog.models import Collection, IdentifierEquivalent, LicensePool, RejectedRecord, Run
-from accession.catalog.records import PurchaseDate, Rejection, keep_rejected
-from accession.clock import utc_now
+from accession.catalog.data import EventData
+from accession.catalog.purchase_records import PurchaseDate
+from accession.catalog.rejected_records import Rejection, keep_rejected
+from accession.catalog.sweeps import not_looked_up, note_looked_up
+from accession.core.clock import utc_now
+from accession.core.vocabulary import EventType, IdentifierType
+from accession.core.workflow import Workflow
+from accession.db.models import Collection, IdentifierEquivalent, LicensePool, RejectedRecord, Run
 from accession.imports.titles import look_up
+from accession.runs.ledger import Counters, timestamp
 
 log = structlog.get_logger(__name__)
 

@@ -14,22 +14,23 @@ from accession.bibliotheca.errors import excerpt_of
 from accession.bibliotheca.items import DATA_SOURCE, is_item_id
 from accession.bibliotheca.marc import MarcRecord, marc_record_from_xml
 from accession.catalog.apply import needs_apply, put_in_outbox
-from accession.catalog.data import IdentifierType
-from accession.catalog.ledger import Counters, Workflow, not_looked_up, note_looked_up, timestamp
-from accession.catalog.models import Collection, LicensePool, RejectedRecord, Run
-from accession.catalog.records import (
+from accession.catalog.purchase_records import (
     PurchaseDate,
-    Rejection,
     StoredRecord,
-    keep_rejected,
     purchases_by_day,
     store_purchase_records,
 )
-from accession.clock import utc_now, whole_second
-from accession.imports.ahead import Asked, ReadingAhead, Shelf
+from accession.catalog.rejected_records import Rejection, keep_rejected
+from accession.catalog.sweeps import not_looked_up, note_looked_up
+from accession.core.clock import utc_now, whole_second
+from accession.core.settings import get_settings
+from accession.core.vocabulary import IdentifierType
+from accession.core.workflow import Workflow
+from accession.db.models import Collection, LicensePool, RejectedRecord, Run
+from accession.imports.prefetch import Asked, ReadingAhead, Shelf
 from accession.imports.titles import LookUp, look_up, requests_for
 from accession.imports.windows import Place, Width, Window, requests_of
-from accession.settings import get_settings
+from accession.runs.ledger import Counters, timestamp
 
 log = structlog.get_logger(__name__)
 

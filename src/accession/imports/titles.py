@@ -11,8 +11,8 @@ import structlog
 from accession.bibliotheca.client import MOST_ITEMS, BibliothecaAPI
 from accession.bibliotheca.items import ItemsAnswer
 from accession.catalog.data import TitleData
-from accession.clock import utc_now
-from accession.settings import get_settings
+from accession.core.clock import utc_now
+from accession.core.settings import get_settings
 
 log = structlog.get_logger(__name__)
 

@@ -9,13 +9,13 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
+from accession.accounts.collections import add_collection, set_account_key
+from accession.accounts.keys import account_key_of
 from accession.bibliotheca.client import Account, BibliothecaAPI, CountRequest, count_nothing
-from accession.catalog.collections import add_collection, set_account_key
-from accession.catalog.keys import account_key_of
-from accession.catalog.models import Collection
-from accession.clock import utc_now
-from accession.errors import Unusable
-from accession.settings import get_settings
+from accession.core.clock import utc_now
+from accession.core.errors import Unusable
+from accession.core.settings import get_settings
+from accession.db.models import Collection
 
 
 def account_of(collection: Collection) -> Account:

@@ -21,17 +21,17 @@ import psycopg
 from psycopg import pq, sql
 from sqlalchemy import URL, make_url
 
-from accession.catalog import schema
-from accession.catalog.schema import SchemaState
-from accession.database import make_engine
-from accession.disk import settle
-from accession.errors import UserError
+from accession.core.errors import UserError
+from accession.core.fs import settle
+from accession.core.settings import ENV_PREFIX, Settings
+from accession.db import schema
+from accession.db.engine import make_engine
+from accession.db.schema import SchemaState
 from accession.local.home import owned_home, prepare_home
 from accession.local.postgres import wheel_installation
 from accession.local.processes import end_leftovers, leashed, wait_until
 from accession.local.servers import EmbeddedServers, ServerUrls
 from accession.local.supervisor import programs
-from accession.settings import ENV_PREFIX, Settings
 
 # A server sees only after a moment that a client has left.
 _LEAVING_SECONDS = 1.0

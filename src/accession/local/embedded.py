@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import ClassVar
 
-from accession.errors import UserError
+from accession.core.errors import UserError
 from accession.local.files import write_private
 from accession.local.processes import OwnedProcess, end_leftovers, wait_until
 

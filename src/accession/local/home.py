@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from accession.errors import UserError
+from accession.core.errors import UserError
 from accession.local.processes import ProcessId
 
 

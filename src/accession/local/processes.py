@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from accession.errors import UserError
+from accession.core.errors import UserError
 from accession.local import leash
 from accession.local.files import write_private
 

@@ -14,7 +14,8 @@ from typing import Literal
 import structlog
 from pydantic import SecretStr
 
-from accession.errors import UserError
+from accession.core.errors import UserError
+from accession.core.settings import Settings
 from accession.local.embedded import answers
 from accession.local.home import home_owner, owned_home, prepare_home
 from accession.local.processes import (
@@ -28,7 +29,6 @@ from accession.local.processes import (
     wait_until,
 )
 from accession.local.servers import Announcement, EmbeddedServers, ServerUrls, announce, announcement
-from accession.settings import Settings
 
 log = structlog.get_logger(__name__)
 

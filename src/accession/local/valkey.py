@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import redis
 
-from accession.errors import UserError
+from accession.core.errors import UserError
 from accession.local.embedded import LOOPBACK, EmbeddedServer, server_environment
 from accession.local.files import password_in, write_private
 from accession.local.processes import OwnedProcess

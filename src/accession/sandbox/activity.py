@@ -14,7 +14,7 @@ from enum import StrEnum
 from threading import RLock
 from typing import Any
 
-from accession.clock import whole_second
+from accession.core.clock import whole_second
 from accession.sandbox.catalogue import Catalogue, FurtherTitles, Purchase, seeded
 
 PATRON = "sandbox-patron-"

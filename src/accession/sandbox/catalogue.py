@@ -12,8 +12,8 @@ from heapq import heappop, heappush
 from importlib import resources
 from itertools import chain, count, cycle, islice
 
-from accession.clock import whole_second
-from accession.errors import UserError
+from accession.core.clock import whole_second
+from accession.core.errors import UserError
 
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _DESERT_CHANCE = 0.12  # that a month begins a desert of one to four months

@@ -10,7 +10,7 @@ from enum import StrEnum
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from accession.errors import UserError
+from accession.core.errors import UserError
 from accession.sandbox.catalogue import seeded
 from accession.sandbox.documents import error_document
 

@@ -43,8 +43,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from accession.clock import utc_now
-from accession.errors import UserError
+from accession.core.clock import utc_now
+from accession.core.errors import UserError
 from accession.sandbox.activity import Activity
 from accession.sandbox.catalogue import Catalogue, Purchase, seeded
 from accession.sandbox.documents import error_document, event_batch, item_documents, marc_collection

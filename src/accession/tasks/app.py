@@ -8,10 +8,10 @@ from celery.schedules import crontab
 from celery.signals import setup_logging, worker_process_init
 from kombu import Queue
 
-from accession.database import forget_connections
-from accession.errors import UserError
-from accession.logging import set_up_logging
-from accession.settings import Settings, get_settings
+from accession.core.errors import UserError
+from accession.core.logging import set_up_logging
+from accession.core.settings import Settings, get_settings
+from accession.db.engine import forget_connections
 from accession.tasks.heartbeats import HEARTBEAT_SECONDS
 
 DEFAULT_QUEUE = "default"

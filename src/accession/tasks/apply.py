@@ -11,10 +11,10 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
 from accession.catalog.apply import apply_outbox, outbox_kinds
-from accession.catalog.models import ApplyOutbox, LicensePool
-from accession.catalog.rows import one_of
-from accession.clock import utc_now
-from accession.database import transaction
+from accession.core.clock import utc_now
+from accession.db.bulk import one_of
+from accession.db.engine import transaction
+from accession.db.models import ApplyOutbox, LicensePool
 from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, MAX_RETRIES, app
 from accession.tasks.lock import TITLE_LOCK_SECONDS, Held, hold_each, release_each
 from accession.tasks.metrics import count_applied

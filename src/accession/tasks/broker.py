@@ -4,8 +4,8 @@ from functools import cache
 
 from redis import Redis
 
-from accession.errors import UserError
-from accession.settings import get_settings
+from accession.core.errors import UserError
+from accession.core.settings import get_settings
 
 _ANSWERS_WITHIN_SECONDS = 2.0
 

@@ -5,9 +5,10 @@ from datetime import datetime
 
 from sqlalchemy import select
 
-from accession.catalog.ledger import Workflow, active_runs
-from accession.catalog.models import ACTIVE_STATES, BEGUN_STATES, Run
-from accession.database import transaction
+from accession.core.workflow import Workflow
+from accession.db.engine import transaction
+from accession.db.models import ACTIVE_STATES, BEGUN_STATES, Run
+from accession.runs.ledger import active_runs
 from accession.tasks.app import app
 from accession.tasks.lock import TaskLock
 from accession.tasks.recovery import silent_since

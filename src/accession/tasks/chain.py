@@ -30,10 +30,14 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from accession.bibliotheca.errors import RETRYABLE, RemoteIntegrationException
-from accession.catalog.ledger import (
+from accession.core.errors import UserError
+from accession.core.settings import get_settings
+from accession.core.workflow import Workflow
+from accession.db.engine import transaction
+from accession.db.models import Collection, Run, RunState
+from accession.runs.ledger import (
     SUPERSEDED,
     Counters,
-    Workflow,
     end_run,
     find_run,
     forget_queued_run,
@@ -44,10 +48,6 @@ from accession.catalog.ledger import (
     queue_runs,
     record_page,
 )
-from accession.catalog.models import Collection, Run, RunState
-from accession.database import transaction
-from accession.errors import UserError
-from accession.settings import get_settings
 from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, MAX_RETRIES, MAX_RETRY_AFTER_SECONDS, app
 from accession.tasks.apply import publish_applies, publish_applies_of
 from accession.tasks.lock import Held, TaskLock, workflow_lock

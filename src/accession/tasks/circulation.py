@@ -3,8 +3,8 @@
 import structlog
 from sqlalchemy.orm import Session
 
-from accession.catalog.ledger import Workflow
-from accession.catalog.models import Collection, Run
+from accession.core.workflow import Workflow
+from accession.db.models import Collection, Run
 from accession.imports.circulation import BibliothecaCirculationUpdater
 from accession.imports.vendor import api_for
 from accession.tasks.app import app

@@ -5,11 +5,12 @@ from datetime import timedelta
 import structlog
 from sqlalchemy.orm import Session
 
-from accession.catalog.ledger import Counters, Workflow
-from accession.catalog.models import Collection, Run
-from accession.clock import moment_of, utc_now, whole_second
+from accession.core.clock import moment_of, utc_now, whole_second
+from accession.core.workflow import Workflow
+from accession.db.models import Collection, Run
 from accession.imports.events import OVERLAP, SLICE_SIZE, BibliothecaEventImporter
 from accession.imports.vendor import api_for
+from accession.runs.ledger import Counters
 from accession.tasks.app import app
 from accession.tasks.chain import FAN_OUT, ChainKind, ChainTask, Outcome, Step, run_link, start_everywhere
 from accession.tasks.metrics import request_counter

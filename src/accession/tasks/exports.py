@@ -2,13 +2,13 @@
 
 import structlog
 
-from accession.clock import utc_now
-from accession.database import snapshot
-from accession.errors import UserError
+from accession.core.clock import utc_now
+from accession.core.errors import UserError
+from accession.core.settings import ScheduledExport, get_settings
+from accession.db.engine import snapshot
 from accession.exports.files import STAMP, joined, keep_last, replaced
 from accession.exports.formats import find_format
 from accession.exports.wanted import since_of, wanted_titles
-from accession.settings import ScheduledExport, get_settings
 from accession.tasks.app import app
 from accession.tasks.outages import outlast_outages
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from accession.catalog.ledger import LEASE
+from accession.runs.ledger import LEASE
 from accession.tasks.app import app
 
 # The rows' own locks hold two applies apart, should one outlast this; a dead one's is soon gone.

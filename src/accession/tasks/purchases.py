@@ -6,17 +6,18 @@ from typing import Any
 import structlog
 from sqlalchemy.orm import Session
 
-from accession.catalog.ledger import Counters, Workflow
-from accession.catalog.models import Collection, Run
-from accession.clock import moment_of, utc_now, whole_second
-from accession.imports.ahead import Shelf
+from accession.core.clock import moment_of, utc_now, whole_second
+from accession.core.settings import get_settings
+from accession.core.workflow import Workflow
+from accession.db.models import Collection, Run
+from accession.imports.prefetch import Shelf
 from accession.imports.purchases import (
     DEFAULT_PURCHASE_RECORD_START_TIME,
     BibliothecaPurchaseRecordImporter,
 )
 from accession.imports.vendor import api_for
 from accession.imports.windows import Place, Width
-from accession.settings import get_settings
+from accession.runs.ledger import Counters
 from accession.tasks.app import app
 from accession.tasks.chain import FAN_OUT, ChainKind, ChainTask, Outcome, Step, run_link, start_everywhere
 from accession.tasks.metrics import request_counter

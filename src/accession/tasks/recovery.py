@@ -9,12 +9,13 @@ from celery import bootsteps
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from accession.catalog.ledger import Workflow, active_runs, find_run, is_active, last_started
-from accession.catalog.models import Run
-from accession.clock import utc_now
-from accession.database import transaction
-from accession.errors import UserError
-from accession.settings import get_settings
+from accession.core.clock import utc_now
+from accession.core.errors import UserError
+from accession.core.settings import get_settings
+from accession.core.workflow import Workflow
+from accession.db.engine import transaction
+from accession.db.models import Run
+from accession.runs.ledger import active_runs, find_run, is_active, last_started
 from accession.tasks.app import app, longest_wait_seconds
 from accession.tasks.apply import publish_left_applies
 from accession.tasks.chain import send_link, start_chains

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from accession.catalog.ledger import Workflow
-from accession.catalog.models import Collection, RejectedRecord
-from accession.database import transaction
-from accession.errors import UserError
+from accession.core.errors import UserError
+from accession.core.workflow import Workflow
+from accession.db.engine import transaction
+from accession.db.models import Collection, RejectedRecord
 from accession.imports.events import BibliothecaEventImporter
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter
 from accession.imports.vendor import api_for

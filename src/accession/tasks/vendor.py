@@ -9,8 +9,8 @@ from uuid import uuid4
 
 from redis import Redis
 
-from accession.imports.ahead import Shelf
-from accession.settings import get_settings
+from accession.core.settings import get_settings
+from accession.imports.prefetch import Shelf
 from accession.tasks.app import app
 
 # The vendor would still say the same; a page that has failed is tried again after a minute.

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from celery import Task
 from celery.schedules import BaseSchedule
 
-from accession.catalog.ledger import Workflow
-from accession.clock import utc_now, whole_second
-from accession.errors import Unusable
+from accession.core.clock import utc_now, whole_second
+from accession.core.errors import Unusable
+from accession.core.workflow import Workflow
 from accession.tasks import circulation, events, purchases
 from accession.tasks.app import app
 from accession.tasks.chain import ChainTask, start_chains

@@ -29,9 +29,9 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from accession.catalog.users import TOKEN_PREFIX, Feed, Role, any_user, use_token, user_of_session
-from accession.database import transaction
-from accession.settings import get_settings
+from accession.auth.users import TOKEN_PREFIX, Feed, Role, any_user, use_token, user_of_session
+from accession.core.settings import get_settings
+from accession.db.engine import transaction
 from accession.web.headers import SecurityHeaders
 from accession.web.loopback import is_loopback
 from accession.web.problems import FORESEEN, Refused, problem

@@ -18,12 +18,12 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from sqlalchemy import select
 
-from accession.catalog.data import IdentifierType, LinkRel
-from accession.catalog.models import Collection, Edition, Identifier, Link
-from accession.database import transaction
-from accession.harmless import harmless
+from accession.core.sanitize import harmless
+from accession.core.settings import get_settings
+from accession.core.vocabulary import IdentifierType, LinkRel
+from accession.db.engine import transaction
+from accession.db.models import Collection, Edition, Identifier, Link
 from accession.local.files import write_private
-from accession.settings import get_settings
 from accession.web.access import Viewer
 from accession.web.api.titles import Identifier as TitleId
 

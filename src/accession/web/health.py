@@ -13,9 +13,9 @@ from redis import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from accession.catalog.schema import require_current
-from accession.database import engine
-from accession.errors import UserError
+from accession.core.errors import UserError
+from accession.db.engine import engine
+from accession.db.schema import require_current
 from accession.tasks.broker import quick_broker
 from accession.tasks.heartbeats import read_heartbeats
 

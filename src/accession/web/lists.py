@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Query
 from sqlalchemy.orm import Session
 
-from accession.catalog.collections import get_collection
+from accession.accounts.collections import get_collection
 
 Chosen = Annotated[str, Query(max_length=10, pattern=r"^\d*$")]
 """A collection's id as a form sends it, empty for all."""

@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from accession.catalog.users import user_with_password
-from accession.database import transaction
+from accession.auth.users import user_with_password
+from accession.db.engine import transaction
 from accession.web.access import address_of
 from accession.web.pages.rendering import render
 from accession.web.problems import Refused

@@ -4,8 +4,8 @@ import ipaddress
 
 from sqlalchemy.orm import Session
 
-from accession.catalog.users import any_user
-from accession.errors import UserError
+from accession.auth.users import any_user
+from accession.core.errors import UserError
 
 
 def is_loopback(host: str) -> bool:

@@ -19,10 +19,11 @@ from sqlalchemy.exc import OperationalError
 
 from accession import __version__
 from accession.bibliotheca.client import Endpoint
-from accession.catalog.ledger import run_totals
-from accession.catalog.queries import StatusView, runs_at_work, status_views, unresolved_rejects
-from accession.clock import utc_now
-from accession.database import transaction
+from accession.catalog.rejected_records import unresolved_rejects
+from accession.core.clock import utc_now
+from accession.db.engine import transaction
+from accession.runs.ledger import run_totals
+from accession.runs.views import StatusView, runs_at_work, status_views
 from accession.tasks.heartbeats import read_heartbeats
 from accession.tasks.metrics import LATENCY_BUCKETS, Latency, queue_depths, read_counts
 

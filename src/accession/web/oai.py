@@ -6,9 +6,9 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from accession.database import transaction
+from accession.core.settings import get_settings
+from accession.db.engine import transaction
 from accession.exports.oai import Repository, respond
-from accession.settings import get_settings
 from accession.web.access import Reader
 from accession.web.problems import Refused
 

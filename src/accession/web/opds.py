@@ -12,14 +12,15 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
-from accession.catalog.collections import collections_in_use, get_collection
-from accession.catalog.data import Format
-from accession.catalog.feed import is_past, last_change
-from accession.catalog.models import Collection, PoolStatus
-from accession.catalog.queries import TitleView, bisac_among, title_views
+from accession.accounts.collections import collections_in_use, get_collection
+from accession.catalog.change_feed import is_past, last_change
 from accession.catalog.search import TitleFilter, cursor_before, find_titles, newest_titles, title_facets
-from accession.database import transaction
-from accession.errors import NotFound
+from accession.catalog.titles import TitleView, bisac_among, title_views
+from accession.core.errors import NotFound
+from accession.core.settings import get_settings
+from accession.core.vocabulary import Format
+from accession.db.engine import transaction
+from accession.db.models import Collection, PoolStatus
 from accession.exports.opds import (
     FEED,
     PUBLICATION,
@@ -35,7 +36,6 @@ from accession.exports.opds import (
     publications_feed,
     written,
 )
-from accession.settings import get_settings
 from accession.web import covers
 from accession.web.access import Principal, Reader
 from accession.web.api.answers import NO_NUL, Id

@@ -13,8 +13,8 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from accession.bibliotheca.errors import RemoteIntegrationException
-from accession.errors import NotFound, Unusable, UserError
-from accession.harmless import harmless
+from accession.core.errors import NotFound, Unusable, UserError
+from accession.core.sanitize import harmless
 
 MEDIA_TYPE = "application/problem+json"
 

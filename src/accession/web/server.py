@@ -3,7 +3,7 @@
 import socket
 from contextlib import suppress
 
-from accession.errors import UserError
+from accession.core.errors import UserError
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 from itsdangerous import BadData, URLSafeTimedSerializer
 
-from accession.catalog.keys import derived_key
-from accession.catalog.models import User
+from accession.accounts.keys import derived_key
+from accession.db.models import User
 
 COOKIE = "accession_session"
 LASTS = timedelta(hours=12)

@@ -7,8 +7,8 @@ from functools import cache
 
 from redis import Redis
 
-from accession.errors import UserError
-from accession.settings import get_settings
+from accession.core.errors import UserError
+from accession.core.settings import get_settings
 
 FAILURES = 5
 WINDOW = timedelta(minutes=15)

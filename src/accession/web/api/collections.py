@@ -8,14 +8,14 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, Field, SecretStr, StringConstraints
 
+from accession.accounts.collections import get_collection, mark_for_deletion
 from accession.bibliotheca.client import DEFAULT_BASE_URL, Account
-from accession.catalog.collections import get_collection, mark_for_deletion
-from accession.catalog.history import MonthCount, purchases_by_month
-from accession.catalog.ledger import Workflow
-from accession.catalog.models import Collection
-from accession.catalog.overview import CollectionOverview, collection_overviews
-from accession.database import transaction
+from accession.catalog.purchase_counts import MonthCount, purchases_by_month
+from accession.core.workflow import Workflow
+from accession.db.engine import transaction
+from accession.db.models import Collection
 from accession.imports.vendor import account_of, add_account, change_account, try_account
+from accession.runs.health import CollectionOverview, collection_overviews
 from accession.tasks.workflows import start_workflow
 from accession.web.access import Operator, Viewer
 from accession.web.api.answers import NO_NUL, Id, Started, problems, started

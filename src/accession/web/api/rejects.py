@@ -6,9 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, StringConstraints
 
-from accession.catalog.queries import RejectView, reject_view, reject_views
-from accession.catalog.records import resolve_rejected
-from accession.database import transaction
+from accession.catalog.rejected_records import RejectView, reject_view, reject_views, resolve_rejected
+from accession.db.engine import transaction
 from accession.tasks.rejects import retry_rejected
 from accession.web.access import Operator, Viewer
 from accession.web.api.answers import CollectionId, Id, Limit, Page, problems

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from accession.catalog.collections import collections_in_use
-from accession.catalog.history import RunRetry, RunSample, run_retries, run_samples
-from accession.catalog.ledger import Workflow
-from accession.catalog.models import RunState
-from accession.catalog.queries import RunView, StatusView, run_view, run_views, status_views
-from accession.database import transaction
+from accession.accounts.collections import collections_in_use
+from accession.core.workflow import Workflow
+from accession.db.engine import transaction
+from accession.db.models import RunState
+from accession.runs.samples import RunRetry, RunSample, run_retries, run_samples
+from accession.runs.views import RunView, StatusView, run_view, run_views, status_views
 from accession.tasks.workflows import start_workflow
 from accession.web.access import Operator, Viewer
 from accession.web.api.answers import LARGEST_ID, CollectionId, Id, Limit, Page, Started, problems, started

@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Query
 from pydantic import Field
 
-from accession.catalog.collections import get_collection
-from accession.catalog.history import HistoryEntry, title_history
-from accession.catalog.queries import PurchaseRecordView, TitleView, purchase_record_views, title_views
+from accession.accounts.collections import get_collection
+from accession.catalog.purchase_records import PurchaseRecordView, purchase_record_views
 from accession.catalog.search import TitleFilter, find_titles
-from accession.database import transaction
-from accession.errors import NotFound
+from accession.catalog.title_history import HistoryEntry, title_history
+from accession.catalog.titles import TitleView, title_views
+from accession.core.errors import NotFound
+from accession.db.engine import transaction
 from accession.web.access import Viewer
 from accession.web.api.answers import NO_NUL, CollectionId, Id, Limit, Page, problems
 from accession.web.lists import name_of

@@ -6,17 +6,17 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import Response
 from pydantic import SecretStr
 
+from accession.accounts.collections import get_collection, mark_for_deletion
 from accession.bibliotheca.client import DEFAULT_BASE_URL, Account
 from accession.bibliotheca.errors import RemoteIntegrationException
-from accession.catalog.collections import get_collection, mark_for_deletion
-from accession.catalog.history import purchases_by_month
-from accession.catalog.ledger import Workflow
-from accession.catalog.overview import collection_overviews, copies_of
-from accession.catalog.queries import run_views
-from accession.database import transaction
-from accession.errors import UserError
+from accession.catalog.purchase_counts import purchases_by_month
+from accession.core.errors import UserError
+from accession.core.workflow import Workflow
+from accession.db.engine import transaction
 from accession.imports.purchases import reimport_requests
 from accession.imports.vendor import account_of, add_account, change_account, try_account
+from accession.runs.health import collection_overviews, copies_of
+from accession.runs.views import run_views
 from accession.tasks.workflows import next_start, start_workflow
 from accession.web.access import Operator, Viewer
 from accession.web.api.answers import Id

@@ -8,11 +8,11 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from accession.catalog.collections import collections_in_use
-from accession.catalog.feed import FeedFilter
-from accession.clock import utc_now
-from accession.database import snapshot, transaction
-from accession.errors import NotFound
+from accession.accounts.collections import collections_in_use
+from accession.catalog.change_feed import FeedFilter
+from accession.core.clock import utc_now
+from accession.core.errors import NotFound
+from accession.db.engine import snapshot, transaction
 from accession.exports.formats import FORMATS, find_format
 from accession.web.access import Reader, Viewer
 from accession.web.api.answers import NO_NUL

@@ -3,8 +3,8 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from accession.catalog.overview import Standing, collection_overviews
-from accession.database import transaction
+from accession.db.engine import transaction
+from accession.runs.health import Standing, collection_overviews
 from accession.web.access import Viewer
 from accession.web.pages.rendering import render
 

@@ -9,13 +9,12 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import XmlLexer
 
+from accession.accounts.collections import collections_in_use
 from accession.bibliotheca.errors import RemoteIntegrationException
-from accession.catalog.collections import collections_in_use
-from accession.catalog.queries import reject_view, reject_views
-from accession.catalog.records import resolve_rejected
-from accession.database import transaction
-from accession.errors import UserError
-from accession.harmless import harmless_lines
+from accession.catalog.rejected_records import reject_view, reject_views, resolve_rejected
+from accession.core.errors import UserError
+from accession.core.sanitize import harmless_lines
+from accession.db.engine import transaction
 from accession.tasks.rejects import retry_rejected
 from accession.web.access import Operator, Viewer
 from accession.web.api.answers import LARGEST_ID, Id

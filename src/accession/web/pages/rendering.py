@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from accession import __version__
-from accession.harmless import harmless
+from accession.core.sanitize import harmless
 from accession.web.pages.charts import bars, line, sparkline
 
 _MESSAGE_COOKIE = "accession_message"

@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from accession.catalog.collections import collections_in_use
-from accession.catalog.history import RunSample, run_retries, run_samples
-from accession.catalog.ledger import Workflow
-from accession.catalog.models import Run, RunState
-from accession.catalog.progress import progress_of
-from accession.catalog.queries import run_view, run_views
-from accession.database import transaction
+from accession.accounts.collections import collections_in_use
+from accession.core.workflow import Workflow
+from accession.db.engine import transaction
+from accession.db.models import Run, RunState
+from accession.runs.progress import progress_of
+from accession.runs.samples import RunSample, run_retries, run_samples
+from accession.runs.views import run_view, run_views
 from accession.web.access import Viewer
 from accession.web.api.answers import LARGEST_ID, Id
 from accession.web.lists import Chosen, chosen, name_of

@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from accession.catalog.collections import collections_in_use, get_collection
-from accession.catalog.history import title_history
-from accession.catalog.queries import purchase_record_views, title_views
+from accession.accounts.collections import collections_in_use, get_collection
+from accession.catalog.purchase_records import purchase_record_views
 from accession.catalog.search import TitleFilter, find_titles, title_facets
-from accession.database import transaction
-from accession.errors import NotFound
+from accession.catalog.title_history import title_history
+from accession.catalog.titles import title_views
+from accession.core.errors import NotFound
+from accession.db.engine import transaction
 from accession.web.access import Viewer
 from accession.web.api.answers import NO_NUL, Id
 from accession.web.api.titles import Availability, Identifier

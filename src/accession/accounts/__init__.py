@@ -1,0 +1,1 @@
+"""Collections, which are accounts with the vendor, and their encrypted keys."""

@@ -1,0 +1,35 @@
+"""TODO."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import (
+    func,
+    select,
+)
+from sqlalchemy.orm import Session
+
+from accession.accounts.collections import collections_in_use
+from accession.db.models import LicensePool
+
+
+@dataclass(frozen=True)
+class CollectionView:
+    """A collection as it may be shown: without its key."""
+
+    name: str
+    library_id: str
+    account_id: str
+    base_url: str
+    titles: int
+    created_at: datetime
+
+
+def collection_views(session: Session) -> list[CollectionView]:
+    """Every collection in use, by name."""
+    owned = select(LicensePool.collection_id, func.count()).group_by(LicensePool.collection_id)
+    counts = dict(session.execute(owned).all())
+    return [
+        CollectionView(c.name, c.library_id, c.account_id, c.base_url, counts.get(c.id, 0), c.created_at)
+        for c in collections_in_use(session)
+    ]

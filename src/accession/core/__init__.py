@@ -1,0 +1,1 @@
+"""Base modules without a domain: clock, errors, text, files, settings, logging."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: engine, models, bulk statements, schema and migrations."""

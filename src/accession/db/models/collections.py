@@ -1,0 +1,57 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import (
+    ForeignKey,
+    Index,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from accession.core.clock import utc_now
+from accession.db.models.base import Base
+
+
+class Collection(Base):
+    """One library's account with the vendor. The account key is encrypted (`catalog.keys`)."""
+
+    __tablename__ = "collections"
+    __table_args__ = (
+        # A name is free again once its collection is on its way out.
+        Index(
+            "uq_collections_name_in_use",
+            "name",
+            unique=True,
+            postgresql_where=text("marked_for_deletion_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    library_id: Mapped[str]
+    account_id: Mapped[str]
+    account_key_encrypted: Mapped[bytes]
+    base_url: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    marked_for_deletion_at: Mapped[datetime | None]
+
+
+class Timestamp(Base):
+    """The checkpoint: up to where one service is complete for one collection.
+
+    `finish` is a moment (purchases, events), `counter` an identifier's id (circulation).
+    """
+
+    __tablename__ = "timestamps"
+    __table_args__ = (UniqueConstraint("collection_id", "service", "service_type"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    service: Mapped[str]
+    service_type: Mapped[str]
+    finish: Mapped[datetime | None]
+    counter: Mapped[int | None]

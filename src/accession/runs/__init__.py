@@ -1,0 +1,1 @@
+"""Runs: ledger, checkpoints, progress, health and diagnostics."""

@@ -1,0 +1,162 @@
+"""Many rows at once: what is there already is not written."""
+
+import threading
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from accession.catalog.apply import apply_titles
+from accession.db.bulk import insert_of, natural_key_ids, replace_rows, update_of
+from accession.db.engine import engine, transaction
+from accession.db.models import (
+    Classification,
+    Collection,
+    Contributor,
+    Edition,
+    Identifier,
+    Subject,
+    table_of,
+)
+from tests.fixtures.factories import NOON, PATIENCE, make_pool, side_by_side, statements_of, title_data
+
+CONTRIBUTORS = table_of(Contributor)
+KEY = ("sort_name", "display_name")
+WRITES = ("INSERT", "UPDATE", "DELETE")
+
+names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+people = st.lists(st.tuples(names, names), max_size=12)
+on_one_database = settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def writes_of(sent: list[str]) -> list[str]:
+    return [statement for statement in sent if statement.startswith(WRITES)]
+
+
+@on_one_database
+@given(first=people, second=people)
+def test_every_natural_key_has_one_row_for_ever(
+    session: Session, first: list[tuple[str, str]], second: list[tuple[str, str]]
+) -> None:
+    ids = natural_key_ids(session, CONTRIBUTORS, KEY, first)
+    more = natural_key_ids(session, CONTRIBUTORS, KEY, first[::-1] + second)
+
+    assert (set(ids), set(more)) == (set(first), {*first, *second})
+    assert more | ids == more
+    stored = session.execute(select(Contributor.id, Contributor.sort_name, Contributor.display_name))
+    assert {(sort_name, name): row_id for row_id, sort_name, name in stored} == more
+    session.rollback()
+
+
+def test_known_keys_are_looked_up_in_one_query_and_none_in_no_query(session: Session) -> None:
+    wanted = [(f"Name {n}", "x") for n in range(50)]
+    natural_key_ids(session, CONTRIBUTORS, KEY, wanted)
+
+    with statements_of(engine()) as sent:
+        natural_key_ids(session, CONTRIBUTORS, KEY, wanted)
+        assert (len(sent), writes_of(sent)) == (1, [])
+        assert natural_key_ids(session, CONTRIBUTORS, KEY, []) == {}
+        assert len(sent) == 1
+
+
+def test_two_transactions_that_add_the_same_keys_in_opposite_order_agree(session: Session) -> None:
+    wanted = [(f"Name {n}", "x") for n in range(200)]
+    both = threading.Barrier(2, timeout=PATIENCE)
+    found: list[dict[tuple[Any, ...], int]] = []
+
+    def add(order: list[tuple[str, str]]) -> None:
+        with transaction() as mine:
+            mine.execute(select(1))
+            both.wait()
+            found.append(natural_key_ids(mine, CONTRIBUTORS, KEY, order))
+
+    side_by_side(lambda: add(wanted), lambda: add(wanted[::-1]))
+
+    assert found[0] == found[1]
+    assert session.scalar(select(func.count()).select_from(Contributor)) == 200
+
+
+texts = st.one_of(st.none(), names, st.sampled_from(['"', "\\", "{a,b}", "NULL", "null", " "]))
+numbers = st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1))
+described = st.lists(st.tuples(texts, numbers), min_size=1, max_size=12)
+
+
+@on_one_database
+@given(first=described, second=described)
+def test_rows_are_added_and_changed_as_they_are_given(
+    session: Session,
+    first: list[tuple[str | None, int | None]],
+    second: list[tuple[str | None, int | None]],
+) -> None:
+    table = table_of(Edition)
+    identifier_ids = natural_key_ids(
+        session, table_of(Identifier), ("type", "identifier"), [("ISBN", f"{n}") for n in range(len(first))]
+    )
+    rows = [
+        {"data_source": "x", "identifier_id": row_id, "created_at": NOON, "updated_at": NOON}
+        | {"title": title, "duration_ms": number}
+        for row_id, (title, number) in zip(sorted(identifier_ids.values()), first, strict=True)
+    ]
+    row_ids = session.scalars(insert_of(table, rows).returning(table.c.id)).all()
+    stored = select(table.c.title, table.c.duration_ms).order_by(table.c.id)
+    assert [tuple(row) for row in session.execute(stored)] == first
+
+    changes = list(zip(row_ids, second, strict=False))
+    changed = [{"id": row_id, "title": title, "duration_ms": n} for row_id, (title, n) in changes]
+    session.execute(update_of(table, changed))
+    assert [tuple(row) for row in session.execute(stored)] == [*second[: len(first)], *first[len(second) :]]
+    session.rollback()
+
+
+def test_the_text_of_a_statement_is_the_same_for_any_number_of_rows(session: Session) -> None:
+    with statements_of(engine()) as sent:
+        for count in (1, 7, 50):
+            natural_key_ids(session, CONTRIBUTORS, KEY, [(f"Name {count} {n}", "x") for n in range(count)])
+
+    assert (len(sent), len(set(sent))) == (6, 2)
+
+
+contents = st.dictionaries(
+    st.tuples(st.sampled_from([0, 1]), st.sampled_from(range(5))), st.integers(0, 3), max_size=10
+)
+
+
+@on_one_database
+@given(before=contents, after=contents)
+def test_replaced_rows_are_all_there_is_and_others_stay(
+    session: Session,
+    collection: Collection,
+    before: dict[tuple[int, int], int],
+    after: dict[tuple[int, int], int],
+) -> None:
+    table = table_of(Classification)
+    apply_titles(
+        session, {make_pool(session, collection, name).id: title_data(name) for name in ("a", "b", "c")}
+    )
+    *owners, bystander = session.scalars(select(Edition.id).order_by(Edition.id))
+    owned = table.c.edition_id.in_(owners)
+    subjects = natural_key_ids(
+        session, table_of(Subject), ("scheme", "name"), [("label", f"{n}") for n in range(5)]
+    )
+
+    def rows(content: dict[tuple[int, int], int]) -> list[dict[str, int]]:
+        return [
+            {"edition_id": owners[owner], "subject_id": subjects["label", f"{n}"], "position": position}
+            for (owner, n), position in content.items()
+        ]
+
+    replace_rows(session, table, owned, rows(before))
+    replace_rows(session, table, owned, rows(after))
+    with statements_of(engine()) as sent:
+        replace_rows(session, table, owned, rows(after))
+
+    assert writes_of(sent) == []
+    stored = [dict(row) for row in session.execute(select(table)).mappings()]
+    mine = [row for row in stored if row["edition_id"] != bystander]
+    assert sorted(map(repr, mine)) == sorted(map(repr, rows(after)))
+    assert len(stored) == len(mine) + 1
+    session.rollback()

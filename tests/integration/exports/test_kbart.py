@@ -1,0 +1,206 @@
+"""KBART, held against NISO RP-9-2014 as it is written."""
+
+import csv
+import io
+from datetime import date, timedelta
+from typing import Any
+
+import time_machine
+from sqlalchemy.orm import Session
+
+from accession.catalog.apply import apply_titles
+from accession.catalog.change_feed import FeedFilter
+from accession.core.vocabulary import Medium
+from accession.db.models import Collection
+from accession.exports.kbart import file_name, write_kbart
+from tests.fixtures.factories import NOON, make_collection, make_pool, person, title_data
+
+# The columns of Phase II, in their order.
+STANDARD = [
+    "publication_title",
+    "print_identifier",
+    "online_identifier",
+    "date_first_issue_online",
+    "num_first_vol_online",
+    "num_first_issue_online",
+    "date_last_issue_online",
+    "num_last_vol_online",
+    "num_last_issue_online",
+    "title_url",
+    "first_author",
+    "title_id",
+    "embargo_info",
+    "coverage_depth",
+    "notes",
+    "publisher_name",
+    "publication_type",
+    "date_monograph_published_print",
+    "date_monograph_published_online",
+    "monograph_volume",
+    "monograph_edition",
+    "first_editor",
+    "parent_publication_title_id",
+    "preceding_publication_title_id",
+    "access_type",
+]
+EVERYTHING = FeedFilter()
+URL = "https://library.example/title/{identifier}"
+HOUR = timedelta(hours=1)
+
+
+def put(session: Session, collection: Collection, identifier: str, **changes: Any) -> None:
+    """The collection has the title, committed."""
+    pool = make_pool(session, collection, identifier)
+    apply_titles(session, {pool.id: title_data(identifier, **changes)})
+    session.commit()
+
+
+def written(session: Session, wanted: FeedFilter = EVERYTHING, url: str | None = URL) -> bytes:
+    out = io.BytesIO()
+    write_kbart(session, wanted, out, url_template=url)
+    return out.getvalue()
+
+
+def rows(data: bytes) -> list[dict[str, str]]:
+    text = io.StringIO(data.decode(), newline="")
+    return list(csv.DictReader(text, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True))
+
+
+def changes(session: Session, wanted: FeedFilter) -> dict[str, str]:
+    return {row["title_id"]: row["change"] for row in rows(written(session, wanted))}
+
+
+def test_a_title_stands_in_the_columns_of_the_standard(session: Session, collection: Collection) -> None:
+    put(
+        session,
+        collection,
+        "hain 1",
+        title="The Dispossessed",
+        subtitle="An Ambiguous Utopia",
+        contributors=(person("Le Guin, Ursula K."), person("Lem, Stanisław")),
+        isbns=("9780061054884", "9780060125639"),
+        publisher="Harper & Row",
+        published="1974-05-01",
+    )
+    data = written(session)
+    assert data.split(b"\n")[0].decode().split("\t") == STANDARD
+    assert len(STANDARD) == 25
+    (row,) = rows(data)
+    assert {name: value for name, value in row.items() if value} == {
+        "publication_title": "The Dispossessed: An Ambiguous Utopia",
+        "print_identifier": "9780060125639",
+        "online_identifier": "9780061054884",
+        "title_url": "https://library.example/title/hain%201",
+        "first_author": "Le Guin",
+        "title_id": "hain 1",
+        "coverage_depth": "fulltext",
+        "publisher_name": "Harper & Row",
+        "publication_type": "monograph",
+        "date_monograph_published_online": "1974-05-01",
+        "access_type": "P",
+    }
+
+
+def test_a_title_without_much_has_empty_columns(session: Session, collection: Collection) -> None:
+    bare = {"contributors": (), "isbns": (), "publisher": None, "published": None}
+    put(session, collection, "a", medium=Medium.AUDIOBOOK, **bare)
+    make_pool(session, collection, "never described")
+    (row,) = rows(written(session, url=None))
+    assert {name: value for name, value in row.items() if value} == {
+        "publication_title": "Title a",
+        "title_id": "a",
+        "coverage_depth": "fulltext",
+        "notes": "Audiobook",
+        "publication_type": "monograph",
+        "access_type": "P",
+    }
+
+
+def test_titles_stand_by_name_without_regard_to_accents_and_capitals(
+    session: Session, collection: Collection
+) -> None:
+    for identifier, title in [("1", "Zebra"), ("2", "élan"), ("3", "Eland"), ("4", "apple"), ("5", "Elan")]:
+        put(session, collection, identifier, title=title)
+    assert [row["publication_title"] for row in rows(written(session))] == [
+        "apple",
+        "élan",
+        "Elan",
+        "Eland",
+        "Zebra",
+    ]
+
+
+def test_what_would_break_a_line_or_a_column_is_a_blank(session: Session, collection: Collection) -> None:
+    put(
+        session,
+        collection,
+        "evil",
+        title="\"tab\there\r\nline\u2028end\x85 \x0b'",
+        publisher="=1+1",
+        contributors=(person("A\tB, C"),),
+    )
+    data = written(session)
+    (row,) = rows(data)
+    assert row["publication_title"] == "\"tab here line end '"
+    assert (row["publisher_name"], row["first_author"]) == ("=1+1", "A B")
+    assert len(data.decode().splitlines()) == 2
+    assert not data.startswith(b"\xef\xbb\xbf")
+
+
+def test_a_title_of_several_collections_stands_once(session: Session, collection: Collection) -> None:
+    other = make_collection(session, "Birch Library")
+    put(session, collection, "both")
+    put(session, other, "both")
+    put(session, other, "one")
+    assert [row["title_id"] for row in rows(written(session))] == ["both", "one"]
+    only = FeedFilter(collections=(collection.id,))
+    assert [row["title_id"] for row in rows(written(session, only))] == ["both"]
+
+
+def test_changes_stand_behind_the_columns_of_the_standard(session: Session, collection: Collection) -> None:
+    other = make_collection(session, "Birch Library")
+    later = NOON + HOUR
+    with time_machine.travel(NOON, tick=False):
+        for identifier in ("same", "better", "gone", "gone from one"):
+            put(session, collection, identifier)
+        put(session, other, "gone from one")
+    with time_machine.travel(later, tick=False):
+        none = {"licenses_owned": 0, "licenses_available": 0, "as_of": later}
+        put(session, collection, "better", publisher="Another", as_of=later)
+        put(session, collection, "gone", **none)
+        put(session, collection, "gone from one", **none)
+        put(session, collection, "new")
+    since = FeedFilter(since=later, with_removed=True)
+    assert written(session, since).split(b"\n")[0].decode().split("\t") == [*STANDARD, "change"]
+    assert changes(session, since) == {
+        "better": "changed",
+        "gone": "removed",
+        "gone from one": "changed",
+        "new": "new",
+    }
+    assert (
+        changes(session, FeedFilter((collection.id,), since=later, with_removed=True))["gone from one"]
+        == "removed"
+    )
+    assert changes(session, FeedFilter(since=later + HOUR, with_removed=True)) == {}
+
+
+def test_two_lists_of_a_catalogue_are_the_same_bytes_and_each_title_is_counted(
+    session: Session, collection: Collection
+) -> None:
+    for identifier in "cab":
+        put(session, collection, identifier)
+    done: list[int] = []
+    out = io.BytesIO()
+    assert write_kbart(session, FeedFilter(), out, url_template=URL, progress=done.append) == 3
+    assert done == [3]
+    assert written(session) == out.getvalue()
+
+
+def test_a_list_is_named_as_the_standard_says() -> None:
+    day = date(2024, 5, 1)
+    assert (
+        file_name(["St. Mary's Library_2"], day, only_changes=False)
+        == "cloudLibrary_StMarysLibrary2_AllTitles_2024-05-01.txt"
+    )
+    assert file_name(["a", "b"], day, only_changes=True) == "cloudLibrary_Consortium_Changes_2024-05-01.txt"

@@ -1,0 +1,433 @@
+"""Item documents become titles in the catalogue's words."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from accession.bibliotheca.codes import isbn13, iso_date, language_code
+from accession.bibliotheca.errors import BadResponseException, RemoteInitiatedServerError
+from accession.bibliotheca.items import DATA_SOURCE, is_item_id, parse_items
+from accession.bibliotheca.text import plain, plain_paragraphs
+from accession.catalog.data import BibliographicData, CirculationData, TitleData
+from accession.core.vocabulary import Format, IdentifierType, Medium, Role, SubjectScheme
+
+DOCUMENTS = Path(__file__).parent / "documents"
+NOW = datetime(2024, 5, 1, 8, 15, tzinfo=UTC)
+COMPLETE = {
+    "ItemId": "abc123",
+    "Title": "A Title",
+    "TotalCopies": "2",
+    "AvailableCopies": "1",
+    "OnHoldCount": "0",
+}
+
+
+def document_of(*items: dict[str, str]) -> bytes:
+    """An item document with these elements, escaped once as XML wants it."""
+    bodies = ("".join(f"<{name}>{escape(text)}</{name}>" for name, text in item.items()) for item in items)
+    return f"<ArrayOfItem>{''.join(f'<Item>{body}</Item>' for body in bodies)}</ArrayOfItem>".encode()
+
+
+def title_with(**elements: str) -> TitleData:
+    answer = parse_items(document_of({**COMPLETE, **elements}), NOW)
+    assert answer.faults == ()
+    return answer.titles[0]
+
+
+def description_with(**elements: str) -> BibliographicData:
+    return title_with(**elements).bibliographic
+
+
+def fault_with(**elements: str) -> str:
+    answer = parse_items(document_of({**COMPLETE, **elements}), NOW)
+    assert answer.titles == ()
+    return answer.faults[0].reason
+
+
+def test_a_book_comes_out_clean_in_every_field() -> None:
+    title = parse_items((DOCUMENTS / "items.xml").read_bytes(), NOW).titles[0]
+    book = title.bibliographic
+
+    assert (book.data_source, book.identifier_type, book.identifier) == (
+        DATA_SOURCE,
+        IdentifierType.BIBLIOTHECA,
+        "qx7k2m9",
+    )
+    assert (book.title, book.subtitle, book.publisher) == (
+        "Middlemarch",
+        "A Study of Provincial Life",
+        "Penguin & Sons",
+    )
+    assert [(person.sort_name, person.display_name, person.role) for person in book.contributors] == [
+        ("Eliot, George", "George Eliot", Role.AUTHOR),
+        ("O'Brien, Flann", "Flann O'Brien", Role.AUTHOR),
+    ]
+    assert (book.published, book.on_sale, book.language) == ("2011-03-01", None, "eng")
+    assert book.isbns == ("9780141439549", "9780306406157")
+    assert [(subject.scheme, subject.name) for subject in book.subjects] == [
+        (SubjectScheme.LABEL, "Women's Fiction"),
+        (SubjectScheme.LABEL, "Love & Romance"),
+    ]
+    assert book.description == (
+        "A magnificent book.\n\nDorothea & Casaubon—and others.\nIn eight parts:\n\none\n\ntwo"
+    )
+    cover = "http://ebook.3m.com/delivery/img?type=DOCUMENTIMAGE&documentID=qx7k2m9&token=nobody"
+    assert [(link.rel.value, link.href) for link in book.links] == [
+        ("cover", cover),
+        ("thumbnail", f"{cover}&size=NORMAL"),
+    ]
+    assert (book.page_count, book.duration_ms, book.medium, book.format) == (
+        880,
+        None,
+        Medium.BOOK,
+        Format.EPUB,
+    )
+    assert title.circulation == CirculationData(
+        as_of=NOW, licenses_owned=3, licenses_available=2, patrons_in_hold_queue=0
+    )
+    assert title.as_of == NOW
+
+
+def test_a_hash_is_what_it_was_in_earlier_versions() -> None:
+    """With any other, an upgrade would apply every title once more."""
+    titles = parse_items((DOCUMENTS / "items.xml").read_bytes(), NOW).titles
+
+    assert [title.bibliographic.content_hash()[:18] for title in titles] == [
+        "1:01d89f45d7961492",
+        "1:6a163547eaf71442",
+        "1:d1501359bb43b574",
+    ]
+
+
+def test_an_audiobook_has_narrators_and_a_duration() -> None:
+    title = parse_items((DOCUMENTS / "items.xml").read_bytes(), NOW).titles[1]
+    book = title.bibliographic
+
+    assert (book.medium, book.format, book.duration_ms, book.page_count) == (
+        Medium.AUDIOBOOK,
+        Format.MP3,
+        16_022_000,
+        None,
+    )
+    assert [(person.display_name, person.role) for person in book.contributors] == [
+        ("Jorge Luis Borges", Role.AUTHOR),
+        ("Ana Pérez", Role.NARRATOR),
+        ("The Radio Players", Role.NARRATOR),
+    ]
+    assert [(subject.scheme, subject.name) for subject in book.subjects] == [
+        (SubjectScheme.BISAC, "FICTION / Short Stories, single author"),
+        (SubjectScheme.BISAC, "FICTION / Literary"),
+    ]
+    assert (book.published, book.on_sale, book.language, book.subtitle, book.description) == (
+        "2014",
+        "2014-05-06",
+        "spa",
+        None,
+        None,
+    )
+    assert title.circulation.licenses_available == 0
+    assert title.circulation.patrons_in_hold_queue == 4
+
+
+def test_one_malformed_item_is_reported_and_does_not_lose_the_others() -> None:
+    answer = parse_items((DOCUMENTS / "items.xml").read_bytes(), NOW)
+
+    assert [title.identifier for title in answer.titles] == ["qx7k2m9", "ah51rr9", "b3tz8w"]
+    assert [(fault.item_id, fault.reason) for fault in answer.faults] == [
+        ("zz00bad", "TotalCopies is not a count: 'some'")
+    ]
+    assert (answer.requests, answer.repaired) == (1, False)
+
+
+def test_an_unknown_format_is_a_book_without_one() -> None:
+    book = parse_items((DOCUMENTS / "items.xml").read_bytes(), NOW).titles[2].bibliographic
+
+    assert (book.format, book.medium, book.language, book.published, book.links) == (
+        None,
+        Medium.BOOK,
+        "ger",
+        "2012",
+        (),
+    )
+
+
+def test_a_document_without_items_is_an_answer_without_titles() -> None:
+    answer = parse_items((DOCUMENTS / "items_empty.xml").read_bytes(), NOW)
+
+    assert (answer.titles, answer.faults) == ((), ())
+
+
+@pytest.mark.parametrize("body", [b"", b"  \r\n", b"\xef\xbb\xbf"])
+def test_a_blank_body_is_never_an_answer(body: bytes) -> None:
+    with pytest.raises(RemoteInitiatedServerError):
+        parse_items(body, NOW)
+
+
+@pytest.mark.parametrize("name", ["maintenance.html", "marc_page.xml"])
+def test_another_document_is_never_an_answer(name: str) -> None:
+    with pytest.raises(BadResponseException):
+        parse_items((DOCUMENTS / name).read_bytes(), NOW)
+
+
+def test_of_an_item_that_comes_twice_the_last_counts() -> None:
+    answer = parse_items(
+        document_of(COMPLETE, {**COMPLETE, "ItemId": "x"}, {**COMPLETE, "Title": "Later"}), NOW
+    )
+
+    assert [(title.identifier, title.bibliographic.title) for title in answer.titles] == [
+        ("abc123", "Later"),
+        ("x", "A Title"),
+    ]
+
+
+def test_elements_that_are_unknown_repeated_or_missing_do_no_harm() -> None:
+    body = (
+        b"<ArrayOfItem><Paging/>text<Item><Title/><Title>Kept</Title><Title>Second</Title>"
+        b"<ItemId> a1 </ItemId><Novelty><Deep/></Novelty><TotalCopies>0</TotalCopies></Item></ArrayOfItem>"
+    )
+    (title,) = parse_items(body, NOW).titles
+
+    assert (title.identifier, title.bibliographic.title) == ("a1", "Kept")
+    assert title.circulation.licenses_owned == 0
+
+
+def test_a_repaired_document_says_so() -> None:
+    body = document_of(COMPLETE).replace(b"A Title", b"&ldquo;A&rdquo; \x02Title")
+
+    answer = parse_items(body, NOW)
+
+    assert answer.repaired
+    assert answer.titles[0].bibliographic.title == "“A” Title"
+
+
+@pytest.mark.parametrize("name", ["ItemId", "Title"])
+@pytest.mark.parametrize("text", ["", "  ", "\N{SOFT HYPHEN}"])
+def test_an_item_without_id_or_title_is_a_fault(name: str, text: str) -> None:
+    assert fault_with(**{name: text}) == f"it has no {name}"
+
+
+@pytest.mark.parametrize("name", ["TotalCopies", "AvailableCopies", "OnHoldCount"])
+@pytest.mark.parametrize("text", ["-1", "many", "1.5", "2147483648", "9" * 30, "٣"])
+def test_a_count_that_is_none_is_a_fault(name: str, text: str) -> None:
+    assert name in fault_with(**{name: text})
+
+
+def test_silence_about_the_copies_owned_is_a_fault_and_about_the_others_is_zero() -> None:
+    assert "TotalCopies" in fault_with(TotalCopies="")
+
+    circulation = title_with(AvailableCopies="", OnHoldCount="").circulation
+    assert (circulation.licenses_available, circulation.patrons_in_hold_queue) == (0, 0)
+
+
+def test_what_the_data_classes_refuse_is_a_fault() -> None:
+    answer = parse_items(document_of(COMPLETE), datetime(2024, 5, 1))  # noqa: DTZ001
+
+    assert "as_of" in answer.faults[0].reason
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("", []),
+        (" ; ;", []),
+        ("Plato", [("Plato", "Plato")]),
+        ("Plato,", [("Plato", "Plato")]),
+        ("King, Martin Luther, Jr.", [("King, Martin Luther, Jr.", "Martin Luther King, Jr.")]),
+        ("Riggs, Ransom (Author); Riggs, Ransom", [("Riggs, Ransom", "Ransom Riggs")]),
+        ("(Anonymous)", [("(Anonymous)", "(Anonymous)")]),
+        ("O&amp;#39;Neill, Eugene", [("O'Neill, Eugene", "Eugene O'Neill")]),
+        ("Doe,  Jane;Roe, Sam", [("Doe, Jane", "Jane Doe"), ("Roe, Sam", "Sam Roe")]),
+        ("Smith &amp;amp; Co; Poe, E.", [("Smith & Co", "Smith & Co"), ("Poe, E.", "E. Poe")]),
+    ],
+)
+def test_names_are_parted_and_turned(text: str, names: list[tuple[str, str]]) -> None:
+    people = description_with(Authors=text).contributors
+
+    assert [(person.sort_name, person.display_name) for person in people] == names
+
+
+def test_one_person_in_two_roles_stays_in_both() -> None:
+    people = description_with(Authors="Doe, Jane", Narrator="Doe, Jane; Doe, Jane").contributors
+
+    assert [person.role for person in people] == [Role.AUTHOR, Role.NARRATOR]
+
+
+@pytest.mark.parametrize(
+    ("text", "subjects"),
+    [
+        ("", []),
+        (",", []),
+        ("|,", []),
+        ("Drama", [("label", "Drama")]),
+        ("Drama, Drama,", [("label", "Drama")]),
+        ("Health &amp; Fitness,", [("label", "Health & Fitness")]),
+        ("Paranormal  Occult,", [("label", "Paranormal, Occult")]),
+        ("FICTION|", [("BISAC", "FICTION")]),
+        ("FICTION|Fantasy|Epic|", [("BISAC", "FICTION / Fantasy / Epic")]),
+        ("FICTION|Sagas|, FICTION|War|", [("BISAC", "FICTION / Sagas"), ("BISAC", "FICTION / War")]),
+        ("JUVENILE|Toys, Dolls|,", [("BISAC", "JUVENILE / Toys, Dolls")]),
+        (
+            "FICTION|Sagas|,Plain, Labels,",
+            [("BISAC", "FICTION / Sagas"), ("label", "Plain"), ("label", "Labels")],
+        ),
+    ],
+)
+def test_subjects_of_both_generations(text: str, subjects: list[tuple[str, str]]) -> None:
+    assert [
+        (subject.scheme.value, subject.name) for subject in description_with(Genre=text).subjects
+    ] == subjects
+
+
+@pytest.mark.parametrize(
+    ("url", "links"),
+    [
+        ("", []),
+        ("https://x.example/c.jpg", ["https://x.example/c.jpg"]),
+        (
+            "https://x.example/delivery/img",
+            ["https://x.example/delivery/img", "https://x.example/delivery/img?size=NORMAL"],
+        ),
+        ("https://x.example/c?a=1&amp;region=2", ["https://x.example/c?a=1&region=2"]),
+        ("https://x.example/c?a=1&region=2&copy=3", ["https://x.example/c?a=1&region=2&copy=3"]),
+        ("ftp://x.example/c.jpg", []),
+        ("javascript:alert(1)", []),
+        ("https:///c.jpg", []),
+        ("https://[bad/c.jpg", []),
+        ("https://x.example/a b", []),
+    ],
+)
+def test_a_cover_is_a_clean_web_address_or_none(url: str, links: list[str]) -> None:
+    assert [link.href for link in description_with(CoverLinkURL=url).links] == links
+
+
+@pytest.mark.parametrize(
+    ("pub_date", "pub_year", "published"),
+    [
+        ("2016-09-03", "2016", "2016-09-03"),
+        ("2016-09-03T00:00:00", "", "2016-09-03"),
+        ("2016-09-03 11:00", "", "2016-09-03"),
+        ("2016-09", "", "2016-09"),
+        ("2016", "", "2016"),
+        ("", "2015", "2015"),
+        ("soon", "2015", "2015"),
+        ("2016-02-31", "", "2016-02"),
+        ("2016-13-01", "", "2016"),
+        ("0001-01-01", "", None),
+        ("", "", None),
+    ],
+)
+def test_a_date_is_as_precise_as_it_is_good(pub_date: str, pub_year: str, published: str | None) -> None:
+    assert description_with(PubDate=pub_date, PubYear=pub_year).published == published
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("en", "eng"),
+        ("EN", "eng"),
+        ("eng", "eng"),
+        ("en-US", "eng"),
+        ("zh_Hant", "chi"),
+        ("German", "ger"),
+        ("de", "ger"),
+        ("deu", "ger"),
+        ("ger", "ger"),
+        ("fra", "fre"),
+        ("Klingonese", None),
+        ("", None),
+    ],
+)
+def test_a_language_becomes_its_bibliographic_code(text: str, code: str | None) -> None:
+    assert description_with(Language=text).language == code
+    assert language_code(text) == code
+
+
+@pytest.mark.parametrize(
+    ("text", "isbn"),
+    [
+        ("9780306406157", "9780306406157"),
+        ("978-0-306-40615-7", "9780306406157"),
+        ("0306406152", "9780306406157"),
+        ("080442957x", "9780804429573"),
+        ("9780306406158", None),
+        ("0306406153", None),
+        ("1234567890123", None),
+        ("٩٧٨٠٣٠٦٤٠٦١٥٧", None),
+        ("", None),
+    ],
+)
+def test_an_isbn_is_thirteen_good_digits_or_dropped(text: str, isbn: str | None) -> None:
+    assert isbn13(text) == isbn
+    assert description_with(ISBN13=text, PhysicalISBN=text).isbns == ((isbn,) if isbn else ())
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="0123456789", min_size=9, max_size=9))
+def test_exactly_one_check_character_makes_an_isbn_of_nine_digits(digits: str) -> None:
+    converted = [isbn for check in "0123456789X" if (isbn := isbn13(digits + check))]
+
+    assert len(converted) == 1
+    assert isbn13(converted[0]) == converted[0]
+
+
+@pytest.mark.parametrize("text", ["", "0", "n/a", "-3", "99999999999"])
+def test_pages_and_durations_that_are_no_numbers_are_unknown(text: str) -> None:
+    book = description_with(NumberOfPages=text, Duration=text)
+
+    assert (book.page_count, book.duration_ms) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("one<br></br>two<br/>three<BR>four", "one\ntwo\nthree\nfour"),
+        ("one<br></br> <br></br>\n<br>two", "one\n\ntwo"),
+        ("&lt;p&gt;Tom &amp;amp; Ann&lt;/p&gt;", "Tom & Ann"),
+        ("a < b, 5 <3", "a < b, 5 <3"),
+        ("<script>evil()</script>good<style>x</style>", "good"),
+        ("soft\N{SOFT HYPHEN}ly&shy; so", "softly so"),
+        ("<![if x]>kept<![endif]> <![", "kept"),
+        ("R&amp;amp;B &amp;#8212; x", "R&B — x"),
+        ("line\r\nend", "line end"),
+    ],
+)
+def test_a_description_becomes_plain_paragraphs(html: str, text: str) -> None:
+    assert plain_paragraphs(html) == text
+    assert description_with(Description=html).description == text
+
+
+def test_html_that_nobody_escaped_is_read_as_well() -> None:
+    body = document_of({**COMPLETE, "Description": "@"}).replace(b"@", b"Tom &amp; <b>Ann</b><br/>two")
+
+    assert parse_items(body, NOW).titles[0].bibliographic.description == "Tom & Ann\ntwo"
+
+
+@settings(deadline=None)
+@given(st.text(max_size=80))
+def test_no_text_is_too_odd_to_clean(text: str) -> None:
+    assert plain(text) == " ".join(plain(text).split())
+    assert "\n\n\n" not in plain_paragraphs(text)
+    iso_date(text)
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["Authors", "Narrator", "Genre", "Description", "CoverLinkURL", "Language", "PubDate", "Duration"]
+        ),
+        st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc", "Cn"]), max_size=40),
+    )
+)
+def test_no_description_of_a_title_is_so_odd_that_it_raises(elements: dict[str, str]) -> None:
+    assert description_with(**elements).title == "A Title"
+
+
+@pytest.mark.parametrize("text", ["", " ", ".", "..", "a b", "a,b", "a/b", "a?b", "é", "x" * 33])
+def test_what_the_vendor_cannot_be_asked_for_is_no_item_id(text: str) -> None:
+    assert not is_item_id(text)
+    assert is_item_id("qx7k2m9")

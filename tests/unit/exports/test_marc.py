@@ -1,0 +1,304 @@
+"""MARC that a library system can load, read back by pymarc."""
+
+import shutil
+import subprocess
+from dataclasses import replace
+from datetime import timedelta
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pymarc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lxml import etree
+from pymarc import Field, Indicators, Record, Subfield
+
+from accession.catalog.change_feed import Headings
+from accession.core.errors import UserError
+from accession.exports.iso2709 import MARC_NAMESPACE
+from accession.exports.marc import (
+    LocalField,
+    Profile,
+    as_marc21,
+    as_marcxml,
+    from_metadata,
+    loadable,
+    made_profile,
+    read_profile,
+)
+from tests.fixtures.factories import NOON
+from tests.fixtures.marc import bought_record, found_title
+
+TEMPLATE = "https://ebook.example/library/alder-document_id-{identifier}"
+PROFILES = Path(__file__).parents[3] / "docs" / "profiles"
+
+
+def lines(record: Record) -> list[str]:
+    """The fields of a record as people read them, without the leader."""
+    return [str(field) for field in record.fields]
+
+
+def test_the_vendors_own_record_leaves_as_it_was_bought_with_what_is_the_librarys() -> None:
+    profile = Profile(
+        organization="NyNyALD",
+        url_template=TEMPLATE,
+        fields=(
+            LocalField(tag="942", subfields=(("2", "z"), ("c", "{format}"))),
+            LocalField(
+                tag="949", indicators="1 ", subfields=(("a", "{isbn} {collection} {owned}/{available}"),)
+            ),
+        ),
+    )
+    found = found_title("a/b c", marc=bought_record("a/b c"), isbns=("9788308068298", "9788308049051"))
+
+    record = loadable(found, profile, availability=True)
+
+    assert str(record.leader)[5:10] == "nam a"
+    assert lines(record) == [
+        "=001  a/b\\c",
+        "=003  NyNyALD",
+        "=005  20240501120000.0",
+        "=008  210402s1961||||||||||||o|||||||||||pol|d",
+        "=020  \\\\$a9788308068298",
+        "=100  1\\$aLem, Stanisław.$4aut",
+        "=245  10$aSolaris$h[electronic resource] :$cLem, Stanisław.",
+        "=856  42$3Cover Image$uhttps://images.example/1",
+        "=852  \\\\$bAlder Library$xowned: 2$xavailable: 1$xreserved: 0$xholds: 0$z1 of 2 copies available",
+        "=856  40$3cloudLibrary$uhttps://ebook.example/library/alder-document_id-a%2Fb%20c",
+        "=942  \\\\$2z$cepub",
+        "=949  1\\$a9788308068298 Alder Library 2/1",
+    ]
+
+
+def test_without_a_profile_the_vendors_link_stays_and_there_is_one() -> None:
+    record = loadable(found_title("solaris", marc=bought_record("solaris")), Profile())
+
+    links = [field for field in record.get_fields("856") if field.indicators == Indicators("4", "0")]
+    assert [str(link) for link in links] == ["=856  40$3cloudLibrary$uhttps://vendor.example/solaris$xlibry"]
+    assert [str(field) for field in record.get_fields("003")] == ["=003  MnSpTMCL"]
+
+
+def test_the_vendors_address_takes_the_words_of_the_profile() -> None:
+    profile = Profile(link=(("9", "ALDER"), ("3", "E-book")))
+
+    record = loadable(found_title("solaris", marc=bought_record("solaris")), profile)
+
+    assert str(record.get_fields("856")[-1]) == "=856  40$3E-book$uhttps://vendor.example/solaris$9ALDER"
+
+
+@pytest.mark.parametrize(
+    ("is_removed", "since", "state"),
+    [
+        (False, None, "n"),
+        (True, None, "d"),
+        (False, NOON, "n"),
+        (False, NOON + timedelta(seconds=1), "c"),
+        (True, NOON + timedelta(seconds=1), "d"),
+    ],
+)
+def test_the_leader_says_new_changed_or_deleted(is_removed: bool, since: Any, state: str) -> None:
+    found = replace(found_title("solaris", marc=bought_record("solaris")), is_removed=is_removed)
+
+    assert str(loadable(found, Profile(), since=since).leader)[5] == state
+
+
+def test_a_book_that_never_came_as_marc_is_described_from_its_metadata() -> None:
+    found = found_title(
+        "solaris",
+        title="The Star Diaries",
+        subtitle="Further reminiscences",
+        language="eng",
+        page_count=320,
+        description="Ijon Tichy\ntravels.",
+        authors=("Stanisław Lem", "Joel Stern"),
+        narrators=(),
+        headings=Headings(
+            (("author", "Lem, Stanisław"), ("author", "Stern, Joel")),
+            (("BISAC", "FICTION / Science Fiction"), ("label", "Space")),
+        ),
+    )
+
+    record = loadable(found, Profile(url_template=TEMPLATE))
+
+    assert (str(record.leader)[5:12], str(record.leader)[17:]) == ("nam a22", " i 4500")
+    assert lines(record) == [
+        "=001  solaris",
+        "=003  MnSpTMCL",
+        "=005  20240501120000.0",
+        "=006  m\\\\\\\\\\o\\\\d\\\\\\\\\\\\\\\\",
+        "=007  cr\\|||||||||||",
+        "=008  240501s1961\\\\\\\\xx\\|||||o||||||||\\||eng\\d",
+        "=020  \\\\$a9788308068298",
+        "=037  \\\\$asolaris$bcloudLibrary",
+        "=040  \\\\$aMnSpTMCL$beng$erda$cMnSpTMCL",
+        "=041  0\\$aeng",
+        "=100  1\\$aLem, Stanisław,$eauthor.",
+        "=245  14$aThe Star Diaries :$bFurther reminiscences /$cby Stanisław Lem, Joel Stern.",
+        "=264  \\1$a[Place of publication not identified] :$bWydawnictwo,$c1961.",
+        "=300  \\\\$a1 online resource (320 pages)",
+        "=336  \\\\$atext$btxt$2rdacontent",
+        "=337  \\\\$acomputer$bc$2rdamedia",
+        "=338  \\\\$aonline resource$bcr$2rdacarrier",
+        "=347  \\\\$atext file$bEPUB$2rdaft",
+        "=520  \\\\$aIjon Tichy travels.",
+        "=650  \\7$aFICTION / Science Fiction.$2bisacsh",
+        "=653  \\\\$aSpace",
+        "=655  \\0$aElectronic books.",
+        "=700  1\\$aStern, Joel,$eauthor.",
+        "=710  2\\$acloudLibrary.",
+        "=856  42$3Cover image$uhttps://images.example/1",
+        "=856  40$3cloudLibrary$uhttps://ebook.example/library/alder-document_id-solaris",
+    ]
+
+
+def test_an_audiobook_says_how_long_it_is_and_who_reads_it() -> None:
+    found = found_title(
+        "solaris", medium="audiobook", format="mp3", duration_ms=(11 * 3600 + 5 * 60 + 9) * 1000, isbns=()
+    )
+
+    record = from_metadata(found, Profile())
+
+    assert str(record.leader)[6:8] == "im"
+    assert [str(record[tag]) for tag in ("300", "306", "336", "347", "511", "655", "700")] == [
+        "=300  \\\\$a1 online resource (1 audio file (11 hr., 5 min.))",
+        "=306  \\\\$a110509",
+        "=336  \\\\$aspoken word$bspw$2rdacontent",
+        "=347  \\\\$aaudio file$bMP3$2rdaft",
+        "=511  0\\$aRead by Rita Reader.",
+        "=655  \\0$aAudiobooks.",
+        "=700  0\\$aRita Reader,$enarrator.",
+    ]
+    assert (len(str(record["006"].data)), len(str(record["008"].data))) == (18, 40)
+
+
+def test_a_title_of_which_nothing_is_known_can_be_loaded_all_the_same() -> None:
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("title", "medium", "format", "language", "publisher", "published", "cover_url")
+    )
+    record = from_metadata(
+        found_title("solaris", **nothing, authors=(), narrators=(), isbns=(), subjects=()), Profile()
+    )
+
+    assert str(record["245"]) == "=245  00$a[Title not known]."
+    assert str(record["008"]) == "=008  240501nuuuuuuuuxx\\|||||o||||||||\\||und\\d"
+
+
+# Everything that PostgreSQL can hold.
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
+
+
+@given(title=texts, name=texts, description=st.one_of(texts, texts.map(lambda text: text * 400)), isbn=texts)
+def test_whatever_the_metadata_is_both_forms_read_back_and_say_the_same(
+    title: str, name: str, description: str, isbn: str
+) -> None:
+    found = found_title(
+        "solaris",
+        title=title,
+        authors=(name, name),
+        description=description,
+        isbns=(isbn,),
+        headings=Headings((("author", name),), (("label", description),)),
+    )
+    profile = Profile(fields=(LocalField(tag="949", subfields=(("a", "{isbn}"),)),))
+
+    record = loadable(found, profile)
+    binary = as_marc21(record)
+    [of_binary] = pymarc.MARCReader(BytesIO(binary), permissive=False)
+    xml = BytesIO(_collection(as_marcxml(record)))
+    [of_xml] = pymarc.parse_xml_to_array(xml)  # type: ignore[no-untyped-call]
+
+    assert of_binary is not None
+    assert of_xml is not None
+    assert lines(of_xml) == lines(of_binary) == lines(record)
+    assert len(binary) <= 99_999
+    for field in of_binary.fields:
+        assert "\x1e" not in str(field)
+        assert "\x1f" not in str(field)
+
+
+def test_a_record_that_is_too_long_leaves_without_its_longest_fields() -> None:
+    blank = Indicators(" ", " ")
+    notes = [Field("520", blank, [Subfield("a", "ż" * (4_990 - number))]) for number in range(9)]
+    short = Field("500", blank, [Subfield("a", "x" * 8_000)])
+    record = Record(fields=[Field("001", data="solaris"), *notes, short], force_utf8=True)
+    many = tuple(LocalField(tag="949", subfields=(("a", "y" * 12_000),)) for _ in range(2))
+
+    made = loadable(found_title("solaris", marc=record.as_marc21()), Profile(fields=many))
+
+    assert len(as_marc21(made)) <= 99_999
+    assert made["001"].data == "solaris"
+    # Eleven fields of almost 10,000 bytes were wanted, and 8,000 more.
+    assert len(made.get_fields("520", "949")) == 9
+    assert len(made.get_fields("500")) == 1
+
+
+def test_the_xml_of_one_record_names_its_namespace() -> None:
+    root = etree.fromstring(as_marcxml(loadable(found_title("solaris", title="A & <B>"), Profile())))
+
+    assert root.tag == f"{{{MARC_NAMESPACE}}}record"
+    assert root.findtext(f"{{{MARC_NAMESPACE}}}datafield[@tag='245']/*[@code='a']") == "A & <B> /"
+
+
+@pytest.mark.skipif(shutil.which("yaz-marcdump") is None, reason="yaz-marcdump (Debian: yaz) is not there")
+def test_yaz_reads_both_forms(tmp_path: Path) -> None:
+    record = loadable(found_title("solaris", marc=bought_record("solaris")), Profile())
+    for form, written in (("marc", as_marc21(record)), ("marcxml", as_marcxml(record))):
+        file = tmp_path / form
+        file.write_bytes(written)
+        done = subprocess.run(
+            ["yaz-marcdump", "-i", form, "-o", "line", file], capture_output=True, text=True, check=True
+        )
+        assert "Solaris" in done.stdout
+        assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("fields = 3", "fields: Input should be a valid tuple"),
+        ("[[fields]]\ntag = '008'\nsubfields = []", "fields.0.tag: String should match"),
+        ("[[fields]]\ntag = '942'\nsubfields = [['cc', 'x']]", "fields.0.subfields.0.0: String should match"),
+        ("[[fields]]\ntag = '942'\nsubfields = [['c', '{shelf}']]", "there is no placeholder {shelf}"),
+        ("[[fields]]\ntag = '942'\nindicators = '123'\nsubfields = []", "fields.0.indicators"),
+        ("url_template = 'https://ebook.example/'", "it has no {identifier}"),
+        ("url_template = 'ebook.example/{identifier}'", "give it as https://"),
+        ("colour = 'red'", "colour: Extra inputs are not permitted"),
+        ("this is no TOML", "cannot be read"),
+    ],
+)
+def test_a_profile_that_cannot_be_used_is_refused_in_one_sentence(
+    text: str, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "profile.toml"
+    path.write_text(text)
+
+    with pytest.raises(UserError) as error:
+        read_profile(path)
+
+    assert said in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_profile_that_is_not_there_is_missed_by_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"missing\.toml cannot be read \(No such file or directory\)"):
+        read_profile(tmp_path / "missing.toml")
+
+
+@pytest.mark.parametrize("name", ["koha", "evergreen"])
+def test_the_profiles_of_the_documentation_can_be_used(name: str) -> None:
+    profile = read_profile(PROFILES / f"{name}.toml")
+
+    record = loadable(found_title("solaris", marc=bought_record("solaris")), profile)
+
+    wanted = {"koha": ["942"], "evergreen": ["035", "901"]}[name]
+    assert [field.tag for field in record.get_fields("035", "901", "942")] == wanted
+    link = record.get_fields("856")[-1]
+    assert link["u"] == "https://ebook.yourcloudlibrary.com/library/alder-document_id-solaris"
+    assert made_profile({}, "profile") == Profile()
+
+
+def _collection(record: bytes) -> bytes:
+    return f'<collection xmlns="{MARC_NAMESPACE}">'.encode() + record + b"</collection>"

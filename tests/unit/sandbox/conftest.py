@@ -1,0 +1,5 @@
+"""Fixtures of these tests."""
+
+from tests.fixtures.sandbox import catalogue, http, moody, vendor
+
+__all__ = ["catalogue", "http", "moody", "vendor"]
