@@ -14,7 +14,6 @@ from enum import StrEnum
 from functools import cache, partial
 from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from ipaddress import ip_address
 from time import perf_counter
 from typing import TypeVar, cast
 from urllib.parse import quote
@@ -24,6 +23,7 @@ import structlog
 from pydantic import SecretStr
 
 from accession import __version__
+from accession.accounts.account import Account
 from accession.bibliotheca.errors import (
     RETRYABLE,
     BadResponseException,
@@ -38,77 +38,50 @@ from accession.bibliotheca.items import ItemsAnswer, parse_items
 from accession.bibliotheca.marc import MarcPage, parse_marc_page
 from accession.bibliotheca.xml import error_problem, is_blank, reported_error
 from accession.core.clock import utc_now, whole_second
-from accession.core.errors import Unusable
 
 log = structlog.get_logger(__name__)
 
+
 _Answered = TypeVar("_Answered")
 
-DEFAULT_BASE_URL = "https://partner.yourcloudlibrary.com"
+
 PAGE_SIZE = 50
+
+
 MOST_ITEMS = 25
+
+
 # Wider windows are answered with spurious results (NYPL-Simplified/circulation, 9018dcccf).
 WIDEST_EVENTS_WINDOW = timedelta(hours=72)
+
+
 CLOCK_TOLERANCE = timedelta(minutes=5)
+
+
 TIMEOUT_SECONDS = 60.0
+
+
 _CONNECT_TIMEOUT_SECONDS = 10.0
+
+
 ASK_AGAIN_TIMES = 2
+
+
 ASK_AGAIN_WITHIN = timedelta(seconds=10)
+
+
 LARGEST_BODY = 20 * 1024 * 1024
+
+
 # Of an answer that only says what is wrong, more is not read.
 _LARGEST_ERROR_BODY = 64 * 1024
+
+
 # A kilobyte on the wire can be a megabyte.
 _UNPACKED_AT_ONCE = 64 * 1024
+
+
 _GZIP = zlib.MAX_WBITS | 16
-
-
-@dataclass(frozen=True)
-class Account:
-    """One library's account with the vendor: what a collection needs to be asked for.
-
-    Raises `Unusable` naming the collection when something of it cannot be used. `base_url` is https, or
-    plain http on this machine alone, with no path.
-    """
-
-    collection: str
-    library_id: str
-    account_id: str
-    account_key: SecretStr
-    base_url: str
-
-    def __post_init__(self) -> None:
-        if not self.library_id.strip() or not self.account_key.get_secret_value():
-            raise Unusable(
-                f'Collection "{self.collection}" lacks its library id or account key: '
-                "set both as the vendor gave them."
-            )
-        if not re.fullmatch(r"[!-~]+", self.account_id):
-            raise Unusable(
-                f'The account id of collection "{self.collection}" cannot be used: '
-                "give it as the vendor wrote it, in plain letters and digits without spaces."
-            )
-        if not _is_safe_base(self.base_url):
-            raise Unusable(
-                f'The base URL of collection "{self.collection}" cannot be used: give it as https://host, '
-                "without user name, path or query (plain http:// only for this machine itself)."
-            )
-
-
-def _is_safe_base(base_url: str) -> bool:
-    try:
-        url = httpx.URL(base_url)
-    except httpx.InvalidURL:
-        return False
-    if not url.host or url.userinfo or url.raw_path != b"/" or url.fragment:
-        return False
-    return url.scheme == "https" or (url.scheme == "http" and _is_loopback(url.host))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @cache
@@ -167,6 +140,7 @@ _OUTCOMES = {
     RequestTimedOut: Outcome.TIMEOUT,
     RemoteInitiatedServerError: Outcome.SERVER_ERROR,
 }
+
 
 # Is told of each request how it ended, and after how many seconds.
 CountRequest = Callable[[Endpoint, Outcome, float], object]

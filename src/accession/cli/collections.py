@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 from pydantic import SecretStr
 
+from accession.accounts.account import DEFAULT_BASE_URL, Account
 from accession.accounts.collections import find_collection, mark_for_deletion, set_account_key
 from accession.accounts.keys import KeyRotation, Reencrypted, account_key_of, key_rotation
 from accession.accounts.views import collection_views
-from accession.bibliotheca.client import DEFAULT_BASE_URL, Account
-from accession.cli.attach import attached_servers, catalogue
+from accession.cli.connect import attached_servers, catalogue
 from accession.cli.output import NO_COLLECTIONS, AsJson, console, counted, print_listing
 from accession.core.errors import UserError
 from accession.imports.vendor import account_of, add_account, try_account

@@ -26,13 +26,13 @@ from accession.auth.users import (
     token_views,
     user_views,
 )
-from accession.cli.attach import attach, catalogue
+from accession.cli.connect import attach, catalogue
 from accession.cli.output import AsJson, console, print_listing
+from accession.core.loopback import is_loopback
 from accession.core.settings import get_settings
 from accession.db import schema
 from accession.db.engine import engine
 from accession.local.backup import servers_at_rest
-from accession.web.loopback import is_loopback
 
 PASSWORD_VARIABLE = "ACCESSION_PASSWORD"  # noqa: S105
 

@@ -9,9 +9,10 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
+from accession.accounts.account import Account
 from accession.accounts.collections import add_collection, set_account_key
 from accession.accounts.keys import account_key_of
-from accession.bibliotheca.client import Account, BibliothecaAPI, CountRequest, count_nothing
+from accession.bibliotheca.client import BibliothecaAPI, CountRequest, count_nothing
 from accession.core.clock import utc_now
 from accession.core.errors import Unusable
 from accession.core.settings import get_settings

@@ -30,11 +30,11 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from accession.auth.users import TOKEN_PREFIX, Feed, Role, any_user, use_token, user_of_session
+from accession.core.loopback import is_loopback
 from accession.core.settings import get_settings
 from accession.db.engine import transaction
 from accession.web.headers import SecurityHeaders
-from accession.web.loopback import is_loopback
-from accession.web.problems import FORESEEN, Refused, problem
+from accession.web.errors import FORESEEN, Refused, problem
 from accession.web.refusals import is_for_programs, refusal
 from accession.web.sessions import COOKIE, read_session, session_cookie
 

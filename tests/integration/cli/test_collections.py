@@ -127,7 +127,7 @@ def test_an_unsafe_base_url_is_refused(
 ) -> None:
     monkeypatch.setenv("ACCESSION_ACCOUNT_KEY", KEY)
     sentence = add(run, "Alder", "--base-url", url).sentence
-    assert 'base URL of collection "Alder" cannot be used' in sentence
+    assert 'base URL of collection "Alder" is invalid' in sentence
     assert "https://" in sentence
     assert session.scalars(select(Collection)).all() == []
 

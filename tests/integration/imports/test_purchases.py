@@ -649,7 +649,7 @@ def test_a_collection_asks_its_own_vendor_with_its_own_account(
 def test_a_collection_whose_address_cannot_be_used_is_named(session: Session, collection: Collection) -> None:
     collection.base_url = "http://partner.example"
 
-    with pytest.raises(UserError, match='base URL of collection "Alder Library" cannot be used'):
+    with pytest.raises(UserError, match='base URL of collection "Alder Library" is invalid'):
         api_for(collection)
 
 

@@ -18,10 +18,11 @@ from accession.accounts.keys import KEY_FILE
 from accession.auth.users import Feed, Role, remove_user, revoke_token, set_password, set_role
 from accession.core.clock import utc_now
 from accession.core.errors import UserError
+from accession.core.loopback import is_loopback
 from accession.core.settings import get_settings, use_settings
 from accession.db.engine import engine
 from accession.db.models import ApiToken, Collection
-from accession.web.loopback import is_loopback, refuse_open_house
+from accession.web.server import refuse_open_house
 from accession.web.sessions import COOKIE, LASTS
 from tests.fixtures.factories import NOON
 from tests.fixtures.web_client import HERE, Browser, Open, make_feed_token, make_token, make_user

@@ -21,13 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from accession.bibliotheca.client import (
-    LARGEST_BODY,
-    Account,
-    BibliothecaAPI,
-    http_client,
-    signature,
-)
+from accession.accounts.account import Account
+from accession.bibliotheca.client import LARGEST_BODY, BibliothecaAPI, http_client, signature
 from accession.bibliotheca.errors import (
     RETRYABLE,
     BadResponseException,

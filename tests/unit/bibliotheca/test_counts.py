@@ -9,7 +9,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from accession.bibliotheca.client import Account, BibliothecaAPI
+from accession.accounts.account import Account
+from accession.bibliotheca.client import BibliothecaAPI
 from accession.bibliotheca.errors import RemoteIntegrationException
 from tests.fixtures.factories import NOON
 from tests.fixtures.vendor import error_document, event_batch, item, marc, marc_page

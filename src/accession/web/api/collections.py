@@ -8,8 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, Field, SecretStr, StringConstraints
 
+from accession.accounts.account import DEFAULT_BASE_URL, Account
 from accession.accounts.collections import get_collection, mark_for_deletion
-from accession.bibliotheca.client import DEFAULT_BASE_URL, Account
 from accession.catalog.purchase_counts import MonthCount, purchases_by_month
 from accession.core.workflow import Workflow
 from accession.db.engine import transaction

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import Response
 from pydantic import SecretStr
 
+from accession.accounts.account import DEFAULT_BASE_URL, Account
 from accession.accounts.collections import get_collection, mark_for_deletion
-from accession.bibliotheca.client import DEFAULT_BASE_URL, Account
 from accession.bibliotheca.errors import RemoteIntegrationException
 from accession.catalog.purchase_counts import purchases_by_month
 from accession.core.errors import UserError

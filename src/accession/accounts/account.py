@@ -1,0 +1,56 @@
+"""Validated credentials of one library's account with the vendor."""
+
+import re
+from dataclasses import dataclass
+
+import httpx
+from pydantic import SecretStr
+
+from accession.core.errors import Unusable
+from accession.core.loopback import is_loopback
+
+DEFAULT_BASE_URL = "https://partner.yourcloudlibrary.com"
+
+
+@dataclass(frozen=True)
+class Account:
+    """One library's account with the vendor, as requests need it.
+
+    `base_url` has no path and is https, or plain http to this machine.
+
+    Raises:
+        Unusable: a field is invalid; the message names the collection.
+    """
+
+    collection: str
+    library_id: str
+    account_id: str
+    account_key: SecretStr
+    base_url: str
+
+    def __post_init__(self) -> None:
+        if not self.library_id.strip() or not self.account_key.get_secret_value():
+            raise Unusable(
+                f'Collection "{self.collection}" has no library id or no account key: '
+                "enter both as the vendor issued them."
+            )
+        if not re.fullmatch(r"[!-~]+", self.account_id):
+            raise Unusable(
+                f'The account id of collection "{self.collection}" is invalid: '
+                "enter it as the vendor issued it, in ASCII characters without spaces."
+            )
+        if not _is_valid_base_url(self.base_url):
+            raise Unusable(
+                f'The base URL of collection "{self.collection}" is invalid: enter it as https://host, '
+                "without user name, path or query (plain http:// is allowed for this machine only)."
+            )
+
+
+def _is_valid_base_url(base_url: str) -> bool:
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL:
+        return False
+    if not url.host or url.userinfo or url.raw_path != b"/" or url.fragment:
+        return False
+    return url.scheme == "https" or (url.scheme == "http" and is_loopback(url.host))
