@@ -25,19 +25,23 @@ from pydantic import SecretStr
 from accession import __version__
 from accession.accounts.account import Account
 from accession.bibliotheca.errors import (
-    RETRYABLE,
+    AuthenticationFailed,
     BadResponseException,
-    Origin,
+    ConnectionFailed,
+    PermanentVendorError,
     RemoteInitiatedServerError,
     RemoteIntegrationException,
     RequestTimedOut,
+    ResponseContext,
+    TransientVendorError,
+    UnknownLibrary,
     excerpt_of,
 )
 from accession.bibliotheca.events import EventsAnswer, parse_events
 from accession.bibliotheca.items import ItemsAnswer, parse_items
 from accession.bibliotheca.marc import MarcPage, parse_marc_page
 from accession.bibliotheca.xml import error_problem, is_blank, reported_error
-from accession.core.clock import utc_now, whole_second
+from accession.core.clock import truncate_to_second, utc_now
 
 log = structlog.get_logger(__name__)
 
@@ -135,7 +139,10 @@ class Outcome(StrEnum):
 
 
 _OUTCOMES = {
-    RemoteIntegrationException: Outcome.REFUSED,
+    PermanentVendorError: Outcome.REFUSED,
+    AuthenticationFailed: Outcome.REFUSED,
+    UnknownLibrary: Outcome.REFUSED,
+    ConnectionFailed: Outcome.CONNECTION,
     BadResponseException: Outcome.BAD_RESPONSE,
     RequestTimedOut: Outcome.TIMEOUT,
     RemoteInitiatedServerError: Outcome.SERVER_ERROR,
@@ -163,7 +170,7 @@ class _Call:
 @dataclass(frozen=True)
 class _Answer:
     body: bytes = field(repr=False)
-    origin: Origin
+    context: ResponseContext
     requests: int = 1
 
 
@@ -190,7 +197,7 @@ class BibliothecaAPI:
     """What one collection can ask the vendor.
 
     Every call raises the hierarchy of `bibliotheca.errors` and nothing else of HTTP or XML: retry the
-    classes of `RETRYABLE` later, stop on any other. An answer that was spoilt in a way that need not come
+    classes of `TransientVendorError` later, stop on any other. An answer that was spoilt in a way that need not come
     again is asked for again at once, twice at most; never when the vendor asks to wait, or was slow.
 
     The vendor may be silent for `timeout_seconds`, and take twice as long for a whole answer. Each request
@@ -227,7 +234,7 @@ class BibliothecaAPI:
 
     def _marc_page(self, call: _Call) -> MarcPage:
         page = self._get_unless_blank_twice(
-            call, lambda answer: parse_marc_page(answer.body, answer.origin, answer.requests)
+            call, lambda answer: parse_marc_page(answer.body, answer.context, answer.requests)
         )
         return page or MarcPage(records=(), repaired=False, requests=2)
 
@@ -258,7 +265,7 @@ class BibliothecaAPI:
 
     def _events(self, call: _Call) -> EventsAnswer:
         told = self._get_unless_blank_twice(
-            call, lambda answer: parse_events(answer.body, answer.origin, answer.requests)
+            call, lambda answer: parse_events(answer.body, answer.context, answer.requests)
         )
         return told or EventsAnswer(events=(), faults=(), requests=2)
 
@@ -274,7 +281,7 @@ class BibliothecaAPI:
 
     def _items(self, call: _Call) -> ItemsAnswer:
         as_of = self._clock()
-        return self._get(call, lambda answer: parse_items(answer.body, as_of, answer.origin))
+        return self._get(call, lambda answer: parse_items(answer.body, as_of, answer.context))
 
     def _ask(self, call: Callable[[], _Answered]) -> _Answered:
         """What the call returns; tried again at once where a second answer may well be a good one."""
@@ -282,7 +289,7 @@ class BibliothecaAPI:
         for _ in range(ASK_AGAIN_TIMES):
             try:
                 return call()
-            except RETRYABLE as error:
+            except TransientVendorError as error:
                 if _asks_to_wait(error) or self._clock() > hurry_until:
                     raise
                 log.info("a spoilt answer is asked for again", reason=str(error))
@@ -317,7 +324,7 @@ class BibliothecaAPI:
         account = self._account
         path = f"/cirrus/library/{_quoted(account.library_id)}/{call.path}"
         url = account.base_url.rstrip("/") + path
-        origin = Origin(account.collection, url, quotable=call.quotable)
+        context = ResponseContext(account.collection, url, contains_personal_data=not call.quotable)
         try:
             with self._turn(), request.timed():
                 deadline = self._clock() + self._whole_answer_limit
@@ -325,14 +332,14 @@ class BibliothecaAPI:
                 with closing(
                     self._http.send(signed, stream=True, auth=None, follow_redirects=False)
                 ) as response:
-                    origin = replace(origin, status=response.status_code)
-                    body = self._body(response, origin, deadline)
+                    context = replace(context, status=response.status_code)
+                    body = self._body(response, context, deadline)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             request.unconnected = isinstance(error, _UNCONNECTED)
-            raise _translated(error, origin) from origin.cause(error)
+            raise _translated(error, context) from context.cause(error)
         if response.status_code != HTTPStatus.OK:
-            raise self._refusal(response, body, origin)
-        return _Answer(body, origin)
+            raise self._refusal(response, body, context)
+        return _Answer(body, context)
 
     def _signed_request(self, url: str) -> httpx.Request:
         request = self._http.build_request("GET", url, timeout=_timeout(self._timeout_seconds))
@@ -354,53 +361,55 @@ class BibliothecaAPI:
     def _whole_answer_limit(self) -> timedelta:
         return timedelta(seconds=2 * self._timeout_seconds)
 
-    def _body(self, response: httpx.Response, origin: Origin, deadline: datetime) -> bytes:
+    def _body(self, response: httpx.Response, context: ResponseContext, deadline: datetime) -> bytes:
         """The decompressed body, bounded in size and in time; of a refusal its beginning."""
         succeeded = response.status_code == HTTPStatus.OK
         largest = LARGEST_BODY if succeeded else _LARGEST_ERROR_BODY
         body = bytearray()
-        for chunk in _unpacked(response, origin):
+        for chunk in _unpacked(response, context):
             body += chunk
             if len(body) > largest:
                 if not succeeded:
                     break
                 size = f"{LARGEST_BODY // 1024**2} MiB"
-                raise origin.error(
+                raise context.error(
                     BadResponseException, f"the vendor's answer is larger than {size}", bytes(body)
                 )
             if self._clock() > deadline:
                 seconds = f"{self._whole_answer_limit.total_seconds():.0f} seconds"
-                raise origin.error(
+                raise context.error(
                     RequestTimedOut, f"the vendor's answer took longer than {seconds}", bytes(body)
                 )
         return bytes(body)
 
-    def _refusal(self, response: httpx.Response, body: bytes, origin: Origin) -> RemoteIntegrationException:
+    def _refusal(
+        self, response: httpx.Response, body: bytes, context: ResponseContext
+    ) -> RemoteIntegrationException:
         """The error that an answer with a status other than 200 means."""
         status = response.status_code
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            return origin.error(RemoteIntegrationException, self._credentials_problem(response), body)
+            return context.error(AuthenticationFailed, self._credentials_problem(response), body)
         if status == HTTPStatus.NOT_FOUND:
             problem = "the vendor does not know this library; check the library id and the base URL"
-            return origin.error(RemoteIntegrationException, problem, body)
+            return context.error(UnknownLibrary, problem, body)
         complaint = reported_error(body)
         if complaint is not None:
-            return origin.error(RemoteInitiatedServerError, error_problem(complaint, origin), body)
+            return context.error(RemoteInitiatedServerError, error_problem(complaint, context), body)
         if 300 <= status < 400:
             problem = "the vendor redirects to another address, which is refused; check the base URL"
-            return origin.error(BadResponseException, problem, body)
+            return context.error(BadResponseException, problem, body)
         retryable = status < 400 or status >= 500
         if retryable or status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS):
             return BadResponseException(
                 f"the vendor answered {_status_text(status)}; try again later",
-                origin.collection,
-                origin.url,
+                context.collection,
+                context.url,
                 status,
-                origin.quoted(body),
+                context.quote(body),
                 self._retry_after(response),
             )
         problem = f"the vendor refused the request with {_status_text(status)}; asking again will not help"
-        return origin.error(RemoteIntegrationException, problem, body)
+        return context.error(PermanentVendorError, problem, body)
 
     def _credentials_problem(self, response: httpx.Response) -> str:
         """Why the vendor does not let us in: it also refuses a good signature whose date is off."""
@@ -429,7 +438,7 @@ class BibliothecaAPI:
         return None if moment is None else max(0.0, (moment - self._clock()).total_seconds())
 
 
-def _unpacked(response: httpx.Response, origin: Origin) -> Iterator[bytes]:
+def _unpacked(response: httpx.Response, context: ResponseContext) -> Iterator[bytes]:
     """The body piece by piece, none of them large, decompressed where the answer says that it is gzip.
 
     Raises `BadResponseException` where it is not, or ends early. httpx unpacks as well, but all that comes
@@ -438,7 +447,7 @@ def _unpacked(response: httpx.Response, origin: Origin) -> Iterator[bytes]:
     packed = cast(Iterable[bytes], response.stream)
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     if "," in encoding:
-        raise origin.error(
+        raise context.error(
             BadResponseException, "the vendor sent an answer that is compressed more than once"
         )
     if encoding not in ("gzip", "x-gzip"):
@@ -453,10 +462,10 @@ def _unpacked(response: httpx.Response, origin: Origin) -> Iterator[bytes]:
                 yield unzip.decompress(unzip.unconsumed_tail, _UNPACKED_AT_ONCE)
         except zlib.error as error:
             problem = "the vendor's answer is damaged: it is not the gzip that it says it is"
-            raise origin.error(BadResponseException, problem) from origin.cause(error)
+            raise context.error(BadResponseException, problem) from context.cause(error)
     yield unzip.flush()
     if begun and not unzip.eof:
-        raise origin.error(BadResponseException, "the vendor's answer is damaged: its gzip ends early")
+        raise context.error(BadResponseException, "the vendor's answer is damaged: its gzip ends early")
 
 
 def _asks_to_wait(error: RemoteIntegrationException) -> bool:
@@ -467,19 +476,23 @@ def _asks_to_wait(error: RemoteIntegrationException) -> bool:
 _UNCONNECTED = (httpx.NetworkError, httpx.ProxyError, httpx.RemoteProtocolError)
 
 
-def _translated(error: httpx.HTTPError | httpx.InvalidURL, origin: Origin) -> RemoteIntegrationException:
+def _translated(
+    error: httpx.HTTPError | httpx.InvalidURL, context: ResponseContext
+) -> RemoteIntegrationException:
     # Without a connection the vendor has said nothing; what is wrong with an answer is told with its bytes.
     unconnected = isinstance(error, httpx.ConnectError | httpx.ProxyError)
-    detail = (excerpt_of(str(error)) if unconnected else origin.quoted(str(error))) or type(error).__name__
+    detail = (excerpt_of(str(error)) if unconnected else context.quote(str(error))) or type(error).__name__
     match error:
         case httpx.TimeoutException():
-            return origin.error(RequestTimedOut, f"the vendor did not answer in time: {type(error).__name__}")
+            return context.error(
+                RequestTimedOut, f"the vendor did not answer in time: {type(error).__name__}"
+            )
         case _ if isinstance(error, _UNCONNECTED):
-            return origin.error(RequestTimedOut, f"the connection to the vendor failed: {detail}")
+            return context.error(ConnectionFailed, f"the connection to the vendor failed: {detail}")
         case httpx.DecodingError():
-            return origin.error(BadResponseException, f"the vendor's answer is damaged: {detail}")
+            return context.error(BadResponseException, f"the vendor's answer is damaged: {detail}")
         case _:
-            return origin.error(RemoteIntegrationException, f"the vendor cannot be asked this way: {detail}")
+            return context.error(PermanentVendorError, f"the vendor cannot be asked this way: {detail}")
 
 
 def _marc_call(start: datetime, end: datetime, offset: int, limit: int) -> _Call:
@@ -493,7 +506,7 @@ def _second(moment: datetime) -> datetime:
     """`moment` as the vendor is asked for it: in UTC, without its fraction of a second."""
     if moment.tzinfo is None:
         raise ValueError("A window is between moments that carry a time zone.")
-    return whole_second(moment.astimezone(UTC))
+    return truncate_to_second(moment.astimezone(UTC))
 
 
 def _date(moment: datetime) -> str:
@@ -510,8 +523,8 @@ def _http_date(text: str) -> datetime | None:
 
 def _quoted(segment: str) -> str:
     """`segment` as one part of a path, also when it is made of dots, which alone mean "this" and "up"."""
-    quoted = quote(segment, safe="")
-    return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
+    quote = quote(segment, safe="")
+    return quote if quote.strip(".") else quote.replace(".", "%2E")
 
 
 def _status_text(status: int) -> str:

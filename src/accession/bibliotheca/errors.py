@@ -1,29 +1,32 @@
-"""What can go wrong at the vendor's side: the class alone says whether to retry or to stop."""
+"""Errors of the vendor's API: transient ones are worth a retry, permanent ones are not."""
 
 from dataclasses import dataclass
 from typing import TypeVar
 
-from accession.core.sanitize import harmless
+from accession.core.sanitize import sanitize
 
 EXCERPT_LENGTH = 200
 
 
 class RemoteIntegrationException(Exception):
-    """The vendor cannot be used this way, and asking again will not help.
+    """Base class of everything that can go wrong with a request to the vendor.
 
-    Bad credentials, a wrong library, a refused redirect, a request the vendor does not understand: a
-    person has to put it right. The subclasses in `RETRYABLE` are the vendor's own trouble: ask again.
+    Raise one of its two branches: `TransientVendorError` or `PermanentVendorError`. `str()` is one sentence
+    for a person. Errors survive pickling.
 
-    `collection` is the collection's name, `url` what was asked (it carries no signature), `status` the
-    answer's HTTP status or None when there was no answer, `excerpt` the beginning of its body, at most
-    200 printable characters, and empty when no word of the answer may stand in an error. `str()` is one
-    sentence for a person. It survives pickling.
+    Attributes:
+        problem: what failed, why, and what to do, without a full stop.
+        collection: name of the collection, or "".
+        url: the URL of the request, which contains no signature, or "".
+        status: HTTP status of the response, or None if there was no response.
+        excerpt: up to 200 printable characters from the start of the response's body. Empty if the body
+            may contain personal data.
     """
 
     def __init__(
         self, problem: str, collection: str = "", url: str = "", status: int | None = None, excerpt: str = ""
     ) -> None:
-        # All of them are `args`, from which pickle and Celery make the exception anew.
+        # pickle and Celery recreate the exception from `args`.
         super().__init__(problem, collection, url, status, excerpt)
         self.problem = problem
         self.collection = collection
@@ -34,15 +37,23 @@ class RemoteIntegrationException(Exception):
     def __str__(self) -> str:
         subject = f'Collection "{self.collection}": ' if self.collection else ""
         status = f"status {self.status}" if self.status is not None else ""
-        place = ", ".join(filter(None, (self.url, status)))
-        return f"{subject}{self.problem}{f' ({place})' if place else ''}."
+        request = ", ".join(filter(None, (self.url, status)))
+        return f"{subject}{self.problem}{f' ({request})' if request else ''}."
 
 
-class BadResponseException(RemoteIntegrationException):
-    """An answer that is none: a 5xx, "too many requests", HTML, truncated or malformed XML. Ask again.
+class TransientVendorError(RemoteIntegrationException):
+    """A failure on the vendor's side or on the way there: the same request may succeed later."""
 
-    `retry_after` is how many seconds the vendor asks to wait, None when it does not say. It is what the
-    vendor said, so the caller sets the bound.
+
+class PermanentVendorError(RemoteIntegrationException):
+    """A request that fails until a person changes the configuration or the code: do not retry it."""
+
+
+class BadResponseException(TransientVendorError):
+    """An unusable response: a 5xx status, "too many requests", HTML, or malformed or truncated XML.
+
+    Attributes:
+        retry_after: seconds to wait according to the vendor, or None. The value is not limited.
     """
 
     def __init__(
@@ -59,63 +70,75 @@ class BadResponseException(RemoteIntegrationException):
         self.retry_after = retry_after
 
 
-class RequestTimedOut(RemoteIntegrationException):
-    """No whole answer came: a timeout, a refused or a dropped connection. Ask again."""
+class RequestTimedOut(TransientVendorError):
+    """A connection or a complete response that did not arrive in time."""
 
 
-class RemoteInitiatedServerError(RemoteIntegrationException):
-    """The vendor says of itself that it failed: an `<Error>` document, or a blank body of `items`. Ask again.
+class ConnectionFailed(TransientVendorError):
+    """A connection to the vendor that was refused, could not be established, or broke."""
 
-    "Authentication failed" in such a document is a passing fault of the vendor's and says nothing of
-    the credentials: wrong ones are answered with status 401.
+
+class RemoteInitiatedServerError(TransientVendorError):
+    """A failure that the vendor reports itself: an `<Error>` document, or an empty body from `items`.
+
+    The message "Authentication failed" in such a document is a temporary fault of the vendor and does not
+    mean that the credentials are wrong: the vendor rejects wrong credentials with status 401.
     """
 
 
-RETRYABLE: tuple[type[RemoteIntegrationException], ...] = (
-    BadResponseException,
-    RequestTimedOut,
-    RemoteInitiatedServerError,
-)
+class AuthenticationFailed(PermanentVendorError):
+    """A request that the vendor rejected with status 401 or 403."""
 
-_Kind = TypeVar("_Kind", bound=RemoteIntegrationException)
+
+class UnknownLibrary(PermanentVendorError):
+    """A request that the vendor answered with status 404."""
+
+
+_ErrorType = TypeVar("_ErrorType", bound=RemoteIntegrationException)
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Where a body came from: what its errors carry.
+class ResponseContext:
+    """Request and response that an error is about.
 
-    Of a body that is not `quotable` no word stands in any error: it can name patrons, and errors are
-    logged and stored.
+    Attributes:
+        collection: name of the collection, or "".
+        url: the URL of the request, or "".
+        status: HTTP status, or None if there was no response.
+        contains_personal_data: whether the body can name patrons. Errors are logged and stored, so they
+            then quote nothing from it.
     """
 
     collection: str = ""
     url: str = ""
     status: int | None = None
-    quotable: bool = True
+    contains_personal_data: bool = False
 
-    def error(self, kind: type[_Kind], problem: str, body: bytes = b"") -> _Kind:
-        """An error of `kind` about this answer, with an excerpt of `body`."""
-        return kind(problem, self.collection, self.url, self.status, self.quoted(body))
+    def error(self, error_type: type[_ErrorType], problem: str, body: bytes = b"") -> _ErrorType:
+        """Return an error of this type about the response, with an excerpt of `body`."""
+        return error_type(problem, self.collection, self.url, self.status, self.quote(body))
 
-    def quoted(self, text: bytes | str, instead: str = "") -> str:
-        """An excerpt of what the answer says, or `instead` when it is not quotable."""
-        return excerpt_of(text) if self.quotable else instead
+    def quote(self, text: bytes | str, replacement: str = "") -> str:
+        """Return an excerpt of text from the response, or `replacement` if it can contain personal data."""
+        return replacement if self.contains_personal_data else excerpt_of(text)
 
     def cause(self, error: Exception) -> Exception | None:
-        """`error` as the cause of one about this answer; None when the answer is not quotable: parsers
-        quote what they cannot read, and a traceback prints the causes."""
-        return error if self.quotable else None
+        """Return `error` for use in `raise ... from`, or None if the response can contain personal data.
+
+        Parsers quote what they cannot parse, and a traceback prints the messages of all causes.
+        """
+        return None if self.contains_personal_data else error
 
 
-UNKNOWN_ORIGIN = Origin()
+UNKNOWN_CONTEXT = ResponseContext()
 
 
 def excerpt_of(body: bytes | str) -> str:
-    """The first 200 characters of `body`, fit for a log or a terminal.
+    """Return the first 200 characters of `body` in a form that is safe in logs and terminals.
 
-    Runs of white space become one space, and what cannot be printed (control characters, escape
-    sequences, direction marks, undecodable bytes) becomes U+FFFD.
+    White space is collapsed. What cannot be printed (control characters, escape sequences, direction marks,
+    undecodable bytes) becomes U+FFFD.
     """
     start = body[: 20 * EXCERPT_LENGTH]
     text = start.decode("utf-8", "replace") if isinstance(start, bytes) else start
-    return harmless(" ".join(text.split()), "\N{REPLACEMENT CHARACTER}")[:EXCERPT_LENGTH]
+    return sanitize(" ".join(text.split()), "\N{REPLACEMENT CHARACTER}")[:EXCERPT_LENGTH]

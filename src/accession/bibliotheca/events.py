@@ -10,15 +10,15 @@ from datetime import MAXYEAR, MINYEAR, UTC, datetime
 
 from lxml import etree
 
-from accession.bibliotheca.codes import isbn13
-from accession.bibliotheca.errors import BadResponseException, Origin, excerpt_of
+from accession.bibliotheca.errors import BadResponseException, ResponseContext, excerpt_of
 from accession.bibliotheca.items import is_item_id
 from accession.bibliotheca.text import LONGEST_TEXT, plain
 from accession.bibliotheca.xml import local_name, read
 from accession.catalog.data import EventData
+from accession.core.isbn import normalise_isbn
 from accession.core.vocabulary import EventType
 
-_UNKNOWN_ORIGIN = Origin(quotable=False)
+_UNKNOWN_CONTEXT = ResponseContext(contains_personal_data=True)
 _BATCH, _EVENT = "LibraryEventBatch", "CloudLibraryEvent"
 _START, _END = "EventStartDateTimeInUTC", "EventEndDateTimeInUTC"
 _PUBLISHED = "EventPublishDateTimeInUTC"
@@ -62,16 +62,16 @@ class EventsAnswer:
         return len(self.events) + len(self.faults)
 
 
-def parse_events(body: bytes, origin: Origin = _UNKNOWN_ORIGIN, requests: int = 1) -> EventsAnswer:
+def parse_events(body: bytes, context: ResponseContext = _UNKNOWN_CONTEXT, requests: int = 1) -> EventsAnswer:
     """The events in the batch `body`, which took so many `requests`.
 
     One malformed event is a fault and does not touch the others; an unknown type is kept as it is. Raises
     what `xml.read` raises, and `BadResponseException` for more events than the vendor ever tells.
     """
-    document = read(body, _BATCH, origin)
+    document = read(body, _BATCH, context)
     elements = list(document.root.iter(f"{{*}}{_EVENT}"))
     if len(elements) > _MOST_EVENTS:
-        raise origin.error(BadResponseException, f"the vendor told {len(elements):,} events at once", body)
+        raise context.error(BadResponseException, f"the vendor told {len(elements):,} events at once", body)
     found = [_event(element) for element in elements]
     return EventsAnswer(
         events=tuple(event for event in found if isinstance(event, EventData)),
@@ -97,7 +97,7 @@ def _event(element: etree._Element) -> EventData | EventFault:
     elif not is_item_id(item_id):
         fault = f"Its ItemId is not one the vendor can be asked for: {excerpt_of(item_id)!r}."
     else:
-        isbn = isbn13(texts.get("ISBN", ""))
+        isbn = normalise_isbn(texts.get("ISBN", ""))
         return EventData(
             event_id=event_id, event_type=event_type, identifier=item_id, occurred_at=moment, isbn=isbn
         )

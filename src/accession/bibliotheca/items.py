@@ -10,8 +10,13 @@ from urllib.parse import urlsplit
 from lxml import etree
 from pydantic import ValidationError
 
-from accession.bibliotheca.codes import isbn13, iso_date, language_code
-from accession.bibliotheca.errors import UNKNOWN_ORIGIN, Origin, RemoteInitiatedServerError, excerpt_of
+from accession.bibliotheca.errors import (
+    UNKNOWN_CONTEXT,
+    RemoteInitiatedServerError,
+    ResponseContext,
+    excerpt_of,
+)
+from accession.bibliotheca.normalise import iso_date, language_code
 from accession.bibliotheca.text import LONGEST_TEXT, plain, plain_paragraphs, unescaped
 from accession.bibliotheca.xml import is_blank, local_name, read
 from accession.catalog.data import (
@@ -22,7 +27,8 @@ from accession.catalog.data import (
     SubjectData,
     TitleData,
 )
-from accession.core.vocabulary import Format, IdentifierType, LinkRel, Medium, Role, SubjectScheme
+from accession.core.isbn import normalise_isbn
+from accession.core.vocabulary import ContributorRole, Format, IdentifierType, LinkRel, Medium, SubjectScheme
 
 DATA_SOURCE = "Bibliotheca"
 
@@ -64,7 +70,7 @@ def is_item_id(text: str) -> bool:
     return _ITEM_ID.fullmatch(text) is not None and bool(text.strip("."))
 
 
-def parse_items(body: bytes, as_of: datetime, origin: Origin = UNKNOWN_ORIGIN) -> ItemsAnswer:
+def parse_items(body: bytes, as_of: datetime, context: ResponseContext = UNKNOWN_CONTEXT) -> ItemsAnswer:
     """The titles in the item document `body`, each as the vendor had it at `as_of` (UTC).
 
     One malformed item is a fault and does not touch the others. Of an item that comes twice, the last
@@ -72,10 +78,10 @@ def parse_items(body: bytes, as_of: datetime, origin: Origin = UNKNOWN_ORIGIN) -
     and what `xml.read` raises.
     """
     if is_blank(body):
-        raise origin.error(
+        raise context.error(
             RemoteInitiatedServerError, "the vendor sent a blank answer where items were due", body
         )
-    document = read(body, "ArrayOfItem", origin)
+    document = read(body, "ArrayOfItem", context)
     titles: dict[str, TitleData] = {}
     faults: list[ItemFault] = []
     for element in document.root:
@@ -138,13 +144,16 @@ def _bibliographic(texts: Mapping[str, str], as_of: datetime) -> BibliographicDa
         title=line("Title"),
         subtitle=line("SubTitle") or None,
         contributors=_unique(
-            (*_contributors(line("Authors"), Role.AUTHOR), *_contributors(line("Narrator"), Role.NARRATOR))
+            (
+                *_contributors(line("Authors"), ContributorRole.AUTHOR),
+                *_contributors(line("Narrator"), ContributorRole.NARRATOR),
+            )
         ),
         publisher=line("Publisher") or None,
         published=iso_date(line("PubDate")) or iso_date(line("PubYear")),
         on_sale=iso_date(line("OnSaleDate")),
         language=language_code(line("Language")) if line("Language") else None,
-        isbns=_unique(isbn for name in ("ISBN13", "PhysicalISBN") if (isbn := isbn13(line(name)))),
+        isbns=_unique(isbn for name in ("ISBN13", "PhysicalISBN") if (isbn := normalise_isbn(line(name)))),
         subjects=_unique(_subjects(texts.get("Genre", ""))),
         description=plain_paragraphs(texts.get("Description", "")) or None,
         links=tuple(_links(unescaped(texts.get("CoverLinkURL", "")).strip())),
@@ -182,7 +191,7 @@ def _number(text: str) -> int | None:
     return int(text)
 
 
-def _contributors(names: str, role: Role) -> Iterator[ContributorData]:
+def _contributors(names: str, role: ContributorRole) -> Iterator[ContributorData]:
     """One contributor for each name of "Last, First (remark); Last, First"."""
     for name in names.split(";"):
         sort_name = _REMARK.sub("", name.strip()).strip(" ,")

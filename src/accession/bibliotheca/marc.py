@@ -15,7 +15,7 @@ from typing import TypeAlias
 from lxml import etree
 from pymarc import Field, Indicators, Record, Subfield
 
-from accession.bibliotheca.errors import UNKNOWN_ORIGIN, BadResponseException, Origin, excerpt_of
+from accession.bibliotheca.errors import UNKNOWN_CONTEXT, BadResponseException, ResponseContext, excerpt_of
 from accession.bibliotheca.xml import parse, read
 
 MARC_NAMESPACE = "http://www.loc.gov/MARC21/slim"
@@ -141,18 +141,18 @@ class MarcPage:
     requests: int
 
 
-def parse_marc_page(body: bytes, origin: Origin = UNKNOWN_ORIGIN, requests: int = 1) -> MarcPage:
+def parse_marc_page(body: bytes, context: ResponseContext = UNKNOWN_CONTEXT, requests: int = 1) -> MarcPage:
     """The page in `body`. Text and elements that MARCXML does not know do no harm.
 
     Raises `RemoteInitiatedServerError` and `BadResponseException`, as `xml.read` does: anything that is
     not a MARC collection is the vendor's fault and never a page without records.
     """
-    document = read(body, "collection", origin)
+    document = read(body, "collection", context)
     if document.root.tag != _COLLECTION:
-        raise origin.error(BadResponseException, "the vendor sent a collection that is not MARCXML", body)
+        raise context.error(BadResponseException, "the vendor sent a collection that is not MARCXML", body)
     elements = list(document.root.iter("{*}record"))
     if len(elements) > _MOST_RECORDS:
-        raise origin.error(BadResponseException, f"the vendor sent {len(elements):,} records at once", body)
+        raise context.error(BadResponseException, f"the vendor sent {len(elements):,} records at once", body)
     return MarcPage(
         tuple(_marc_record(element) for element in elements),
         document.repaired,

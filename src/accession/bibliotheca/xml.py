@@ -8,10 +8,10 @@ from html.entities import html5
 from lxml import etree
 
 from accession.bibliotheca.errors import (
-    UNKNOWN_ORIGIN,
+    UNKNOWN_CONTEXT,
     BadResponseException,
-    Origin,
     RemoteInitiatedServerError,
+    ResponseContext,
     excerpt_of,
 )
 
@@ -46,32 +46,34 @@ def local_name(element: etree._Element) -> str:
     return str(element.tag).rpartition("}")[2]
 
 
-def read(body: bytes, root_name: str, origin: Origin = UNKNOWN_ORIGIN) -> Document:
+def read(body: bytes, root_name: str, context: ResponseContext = UNKNOWN_CONTEXT) -> Document:
     """The document of `body`, whose root has the local name `root_name`.
 
     Raises `RemoteInitiatedServerError` for an `<Error>` document, and `BadResponseException` for HTML,
     another root, a document type declaration, and XML that is malformed or truncated even after the
     repair.
     """
-    document = parse(body, origin)
+    document = parse(body, context)
     complaint = _complaint(document.root)
     if complaint is not None:
-        raise origin.error(RemoteInitiatedServerError, error_problem(complaint, origin), body)
+        raise context.error(RemoteInitiatedServerError, error_problem(complaint, context), body)
     name = local_name(document.root)
     if name != root_name:
-        other = origin.quoted(f"a document named {excerpt_of(name)!r}", "another document")
+        other = context.quote(f"a document named {excerpt_of(name)!r}", "another document")
         found = "an HTML page" if name.lower() == "html" else other
-        raise origin.error(BadResponseException, f"the vendor sent {found} where {root_name!r} was due", body)
+        raise context.error(
+            BadResponseException, f"the vendor sent {found} where {root_name!r} was due", body
+        )
     return document
 
 
-def parse(body: bytes, origin: Origin = UNKNOWN_ORIGIN) -> Document:
+def parse(body: bytes, context: ResponseContext = UNKNOWN_CONTEXT) -> Document:
     """The document of `body`, whatever its root, repaired when it is not well-formed as it stands.
 
     Raises `BadResponseException`, also for more elements, attributes and references than any page has.
     """
     if len(body) - len(body.translate(None, b"<=&")) > _MOST_MARKS:
-        raise origin.error(BadResponseException, "the vendor sent more markup than an answer can have", body)
+        raise context.error(BadResponseException, "the vendor sent more markup than an answer can have", body)
     try:
         return Document(_strict(body), repaired=False)
     except etree.XMLSyntaxError as error:
@@ -79,8 +81,10 @@ def parse(body: bytes, origin: Origin = UNKNOWN_ORIGIN) -> Document:
     with suppress(etree.XMLSyntaxError):
         return Document(_strict(repair(body)), repaired=True)
     what = "an HTML page" if b"<html" in body[:2000].lower() else "malformed or truncated XML"
-    reason = origin.quoted(f": {excerpt_of(str(fault))}")
-    raise origin.error(BadResponseException, f"the vendor sent {what}{reason}", body) from origin.cause(fault)
+    reason = context.quote(f": {excerpt_of(str(fault))}")
+    raise context.error(BadResponseException, f"the vendor sent {what}{reason}", body) from context.cause(
+        fault
+    )
 
 
 def reported_error(body: bytes) -> str | None:
@@ -91,9 +95,9 @@ def reported_error(body: bytes) -> str | None:
         return None
 
 
-def error_problem(complaint: str, origin: Origin = UNKNOWN_ORIGIN) -> str:
+def error_problem(complaint: str, context: ResponseContext = UNKNOWN_CONTEXT) -> str:
     """What to say of an `<Error>` document with this message."""
-    said = origin.quoted(
+    said = context.quote(
         complaint or "it did not say which", "what it said is not repeated, because it can name patrons"
     )
     return f"the vendor reported an error of its own: {said}"

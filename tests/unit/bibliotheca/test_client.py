@@ -24,16 +24,16 @@ from pydantic import SecretStr
 from accession.accounts.account import Account
 from accession.bibliotheca.client import LARGEST_BODY, BibliothecaAPI, http_client, signature
 from accession.bibliotheca.errors import (
-    RETRYABLE,
     BadResponseException,
     RemoteInitiatedServerError,
     RemoteIntegrationException,
     RequestTimedOut,
+    TransientVendorError,
     excerpt_of,
 )
 from accession.bibliotheca.events import EventsAnswer
 from accession.core.errors import UserError
-from tests.fixtures.vendor import PATRON, PATRONS_CARD
+from tests.fixtures.vendor import PATRON, PATRON_CARD
 
 DOCUMENTS = Path(__file__).parent / "documents"
 KEY = SecretStr("s3cret-key")
@@ -334,7 +334,7 @@ def test_an_empty_batch_is_believed_at_once() -> None:
 
 @pytest.mark.parametrize("second", [ERROR, (DOCUMENTS / "maintenance.html").read_bytes(), EVENTS[:-200]])
 def test_a_blank_body_and_then_a_fault_is_a_fault_and_not_no_events(second: bytes) -> None:
-    with pytest.raises(RETRYABLE):
+    with pytest.raises(TransientVendorError):
         api_of(Vendor(b"", second)).events(START, END)
 
 
@@ -524,7 +524,7 @@ def test_every_failure_of_the_transport_has_its_place(
 
     error = failure(api_of(fail))
 
-    assert isinstance(error, RETRYABLE) == (kind not in (*OURS, *ABSTRACT))
+    assert isinstance(error, TransientVendorError) == (kind not in (*OURS, *ABSTRACT))
     assert (error.collection, error.status) == ("Main", None)
 
 
@@ -537,7 +537,7 @@ def test_a_failure_in_mid_body_has_its_place_too(kind: type[httpx.RequestError])
 
     error = failure(api_of(lambda _: httpx.Response(200, stream=Breaking())))
 
-    assert isinstance(error, RETRYABLE) == (kind not in (*OURS, *ABSTRACT))
+    assert isinstance(error, TransientVendorError) == (kind not in (*OURS, *ABSTRACT))
     assert error.status == 200
 
 
@@ -545,7 +545,7 @@ def test_a_url_that_cannot_be_sent_is_terminal() -> None:
     with pytest.raises(RemoteIntegrationException) as caught:
         answering().items(["x" * 70_000])
 
-    assert not isinstance(caught.value, RETRYABLE)
+    assert not isinstance(caught.value, TransientVendorError)
 
 
 def test_an_unknown_exception_rises_as_it_is() -> None:
@@ -609,7 +609,7 @@ GZIPPED = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n"
 )
 def test_a_connection_that_drops_or_lies_is_to_be_retried(sent: bytes) -> None:
     with vendor_that_sends(sent) as account:
-        assert isinstance(failure(BibliothecaAPI(account)), RETRYABLE)
+        assert isinstance(failure(BibliothecaAPI(account)), TransientVendorError)
 
 
 @pytest.mark.usefixtures("pool")
@@ -642,7 +642,7 @@ def test_a_blank_body_and_then_gzip_that_ends_before_a_byte_is_out_of_it_is_a_fa
     )
     answers = cycle([httpx.Response(200), cut])
 
-    assert isinstance(failure(api_of(lambda _: next(answers))), RETRYABLE)
+    assert isinstance(failure(api_of(lambda _: next(answers))), TransientVendorError)
 
 
 @settings(deadline=None)
@@ -782,10 +782,10 @@ def assert_names_no_patron(error: RemoteIntegrationException) -> None:
     assert error.excerpt == ""
     assert error.__cause__ is None
     assert PATRON not in shown(error)
-    assert PATRONS_CARD not in shown(error)
+    assert PATRON_CARD not in shown(error)
 
 
-ERROR_OF_A_PATRON = ERROR.replace(b"Authentication failed", f"{PATRON} lost {PATRONS_CARD}".encode())
+ERROR_OF_A_PATRON = ERROR.replace(b"Authentication failed", f"{PATRON} lost {PATRON_CARD}".encode())
 BATCH_OF_A_PATRON = f"<LibraryEventBatch><CloudLibraryEvent><PatronId>{PATRON}</PatronId>".encode()
 OF_A_PATRON = {
     "error document": (ERROR_OF_A_PATRON, RemoteInitiatedServerError),
@@ -918,7 +918,7 @@ def test_no_connection_that_drops_or_lies_names_a_patron(sent: bytes) -> None:
     with vendor_that_sends(sent) as account:
         error = events_failure(BibliothecaAPI(account))
 
-    assert isinstance(error, RETRYABLE)
+    assert isinstance(error, TransientVendorError)
     assert_names_no_patron(error)
 
 

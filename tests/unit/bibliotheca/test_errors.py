@@ -6,26 +6,26 @@ import pickle
 import pytest
 
 from accession.bibliotheca.errors import (
-    RETRYABLE,
     BadResponseException,
-    Origin,
     RemoteInitiatedServerError,
     RemoteIntegrationException,
     RequestTimedOut,
+    ResponseContext,
+    TransientVendorError,
     excerpt_of,
 )
 
-EVERY_CLASS = (RemoteIntegrationException, *RETRYABLE)
+EVERY_CLASS = (RemoteIntegrationException, *TransientVendorError)
 
 
 def test_three_classes_are_to_be_retried_and_the_base_is_not() -> None:
-    assert set(RETRYABLE) == {BadResponseException, RequestTimedOut, RemoteInitiatedServerError}
-    assert not issubclass(RemoteIntegrationException, RETRYABLE)
+    assert set(TransientVendorError) == {BadResponseException, RequestTimedOut, RemoteInitiatedServerError}
+    assert not issubclass(RemoteIntegrationException, TransientVendorError)
 
 
 @pytest.mark.parametrize("kind", EVERY_CLASS)
 def test_an_error_survives_pickling_whole(kind: type[RemoteIntegrationException]) -> None:
-    error = Origin("Main", "https://vendor.example/x", 502).error(kind, "the vendor fell over", b"<oops>")
+    error = ResponseContext("Main", "https://vendor.example/x", 502).error(kind, "the vendor fell over", b"<oops>")
 
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301
 
@@ -38,7 +38,7 @@ def test_an_error_survives_pickling_whole(kind: type[RemoteIntegrationException]
 def test_an_error_can_be_made_anew_from_arguments_that_were_json(
     kind: type[RemoteIntegrationException],
 ) -> None:
-    error = Origin("Main", "https://vendor.example/x", 502).error(kind, "the vendor fell over", b"<oops>")
+    error = ResponseContext("Main", "https://vendor.example/x", 502).error(kind, "the vendor fell over", b"<oops>")
 
     assert str(kind(*json.loads(json.dumps(error.args)))) == str(error)
 
@@ -50,7 +50,7 @@ def test_the_wait_that_the_vendor_asks_for_survives_pickling() -> None:
 
 
 def test_the_text_of_an_error_is_one_sentence_that_names_collection_address_and_status() -> None:
-    error = Origin("Main", "https://vendor.example/x", 502).error(
+    error = ResponseContext("Main", "https://vendor.example/x", 502).error(
         BadResponseException, "the vendor fell over"
     )
 
@@ -61,23 +61,23 @@ def test_the_text_of_an_error_is_one_sentence_that_names_collection_address_and_
 def test_an_error_about_an_answer_that_must_not_be_quoted_has_no_word_of_it(
     kind: type[RemoteIntegrationException],
 ) -> None:
-    origin = Origin("Main", "https://vendor.example/x", 502, quotable=False)
+    context = ResponseContext("Main", "https://vendor.example/x", 502, contains_personal_data=True)
 
-    error = origin.error(kind, f"the vendor fell over: {origin.quoted('oops', 'never mind')}", b"<oops>")
+    error = context.error(kind, f"the vendor fell over: {context.quote('oops', 'never mind')}", b"<oops>")
 
     assert error.excerpt == ""
     assert str(error) == (
         'Collection "Main": the vendor fell over: never mind (https://vendor.example/x, status 502).'
     )
-    assert origin.cause(ValueError("oops")) is None
+    assert context.cause(ValueError("oops")) is None
 
 
 def test_an_error_about_any_other_answer_quotes_it_and_has_its_cause() -> None:
     cause = ValueError("oops")
 
-    assert Origin().error(RequestTimedOut, "late", b"<oops>").excerpt == "<oops>"
-    assert Origin().quoted("oops", "never mind") == "oops"
-    assert Origin().cause(cause) is cause
+    assert ResponseContext().error(RequestTimedOut, "late", b"<oops>").excerpt == "<oops>"
+    assert ResponseContext().quote("oops", "never mind") == "oops"
+    assert ResponseContext().cause(cause) is cause
 
 
 def test_an_error_of_unknown_origin_is_still_a_sentence() -> None:

@@ -11,11 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accession.bibliotheca.errors import RETRYABLE, BadResponseException, RemoteInitiatedServerError
+from accession.bibliotheca.errors import (
+    BadResponseException,
+    RemoteInitiatedServerError,
+    TransientVendorError,
+)
 from accession.bibliotheca.events import EventFault, EventsAnswer, parse_events
 from accession.catalog.data import EventData
 from accession.core.vocabulary import EventType
-from tests.fixtures.vendor import PATRON, PATRONS_CARD
+from tests.fixtures.vendor import PATRON, PATRON_CARD
 
 DOCUMENTS = Path(__file__).parent / "documents"
 BATCH = (DOCUMENTS / "events.xml").read_bytes()
@@ -29,7 +33,7 @@ COMPLETE = {
     "ItemLibraryId": "rvs",
     "ISBN": "9780141439549",
     "PatronId": PATRON,
-    "PatronLibraryId": PATRONS_CARD,
+    "PatronLibraryId": PATRON_CARD,
 }
 EVENT = EventData(
     event_id="e-1",
@@ -323,7 +327,7 @@ def test_what_is_kept_of_a_fault_is_a_batch_of_its_own_without_the_patron() -> N
     fault = fault_with(EventStartDateTimeInUTC="soon", EventEndDateTimeInUTC="", ISBN="a & b")
 
     assert PATRON not in fault.raw_xml
-    assert PATRONS_CARD not in fault.raw_xml
+    assert PATRON_CARD not in fault.raw_xml
     assert parse_events(fault.raw_xml.encode()).faults == (fault,)
     mended = fault.raw_xml.replace("soon", COMPLETE["EventStartDateTimeInUTC"])
     (event,) = parse_events(mended.encode()).events
@@ -403,17 +407,17 @@ def test_an_undefined_entity_is_repaired_and_said_so() -> None:
 
 def test_who_the_patron_was_shows_nowhere() -> None:
     assert PATRON.encode() in BATCH
-    assert PATRONS_CARD.encode() in BATCH
+    assert PATRON_CARD.encode() in BATCH
 
     answer = parse_events(BATCH)
 
     assert PATRON not in repr(answer)
-    assert PATRONS_CARD not in repr(answer)
+    assert PATRON_CARD not in repr(answer)
 
 
 @pytest.mark.parametrize("body", [f"<{PATRON}/>", f"<Error><Message>{PATRON}</Message></Error>", PATRON])
 def test_an_error_about_a_batch_of_unknown_origin_names_no_patron_either(body: str) -> None:
-    with pytest.raises(RETRYABLE) as caught:
+    with pytest.raises(TransientVendorError) as caught:
         parse_events(body.encode())
 
     assert PATRON not in "".join(traceback.format_exception(caught.value))
@@ -450,13 +454,13 @@ fields = st.dictionaries(st.sampled_from(list(COMPLETE)[:-2]), values)
 def test_whatever_an_event_says_it_is_an_event_or_a_fault_and_never_tells_the_patron(
     said: dict[str, str], first: bool
 ) -> None:
-    patron = {"PatronId": PATRON, "PatronLibraryId": PATRONS_CARD}
+    patron = {"PatronId": PATRON, "PatronLibraryId": PATRON_CARD}
 
     answer = parse_events(batch_of(element_of(patron | said if first else said | patron)))
 
     assert answer.fetched == 1
     assert PATRON not in repr(answer)
-    assert PATRONS_CARD not in repr(answer)
+    assert PATRON_CARD not in repr(answer)
     for event in answer.events:
         assert EventData.model_validate_json(event.model_dump_json()) == event
 

@@ -11,9 +11,9 @@ from lxml import etree
 
 from accession.bibliotheca.errors import (
     BadResponseException,
-    Origin,
     RemoteInitiatedServerError,
     RemoteIntegrationException,
+    ResponseContext,
 )
 from accession.bibliotheca.xml import is_blank, local_name, parse, read, repair, reported_error
 
@@ -184,7 +184,7 @@ def test_of_a_document_that_must_not_be_quoted_an_error_tells_only_what_kind_it_
     body: bytes, problem: str
 ) -> None:
     with pytest.raises(RemoteIntegrationException) as caught:
-        read(body, "a", Origin("Main", quotable=False))
+        read(body, "a", ResponseContext("Main", contains_personal_data=True))
 
     error = caught.value
     assert (error.problem, error.excerpt, error.__cause__) == (problem, "", None)

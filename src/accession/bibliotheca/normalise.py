@@ -1,4 +1,4 @@
-"""Codes and dates in the forms the catalogue keeps. What cannot be read is None."""
+"""Normalise the vendor's languages and dates to the forms that the catalogue stores."""
 
 import re
 from datetime import date
@@ -9,26 +9,6 @@ import pycountry
 _DATE = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2})(?:[T ].*)?)?)?", re.ASCII | re.DOTALL)
 # 0001-01-01 is how some systems write "no date".
 _EARLIEST_YEAR = 1000
-
-
-def isbn13(text: str) -> str | None:
-    """The ISBN in `text` as 13 digits, converted from 10 if need be; None when its check digit is wrong."""
-    digits = re.sub(r"[\s-]", "", text).upper()
-    if re.fullmatch(r"97[89]\d{10}", digits, re.ASCII):
-        return digits if digits[-1] == _check_digit_13(digits[:12]) else None
-    if re.fullmatch(r"\d{9}[\dX]", digits, re.ASCII) and digits[-1] == _check_digit_10(digits[:9]):
-        return f"978{digits[:9]}{_check_digit_13('978' + digits[:9])}"
-    return None
-
-
-def _check_digit_13(digits: str) -> str:
-    total = sum(int(digit) * (3 if place % 2 else 1) for place, digit in enumerate(digits))
-    return str(-total % 10)
-
-
-def _check_digit_10(digits: str) -> str:
-    total = sum(int(digit) * (10 - place) for place, digit in enumerate(digits))
-    return "0123456789X"[-total % 11]
 
 
 @lru_cache(maxsize=1024)
