@@ -1,4 +1,4 @@
-# Accession's commands. `make demo` and `make test` need nothing before them.
+# Commands of the project: `make help` lists them. Each builds .venv first if it is missing or out of date.
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,47 +10,62 @@ RUNS ?= 100
 N ?= 50000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos fuzz lint format bench bench-full screenshots install lock docs clean
+.PHONY: help demo check test chaos fuzz lint format bench bench-full screenshots docs docs-site install lock clean
 
 help: ## Show these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
-demo: $(READY) ## Import twelve years of purchases from a stand-in vendor on embedded servers
+demo: $(READY) ## Import twelve years of purchases from a simulated vendor on embedded servers
 	@$(BIN)/accession demo
 
-test: $(READY) ## Run all tests in parallel; T=tests/imports chooses some
-	$(BIN)/coverage erase
-	$(BIN)/pytest -n $(JOBS) --cov --cov-report= $(T)
-	$(BIN)/coverage report --skip-covered --skip-empty
+check: lint ## Run the linters and the unit tests; for every edit, in under 2 minutes
+	$(BIN)/pytest -q -n $(JOBS) tests/unit
 
-chaos: $(READY) ## Kill parts of a running import at random, RUNS times (100); SEED=N repeats one
+# Only the whole run can reach the coverage that is required, so a part runs without measuring it.
+test: $(READY) ## Run all tests in parallel; T=tests/unit/core or T="tests/unit -k marc" runs a part
+ifeq ($(T),tests)
+	$(BIN)/coverage erase
+	$(BIN)/pytest -n $(JOBS) --cov --cov-report=
+	$(BIN)/coverage report --skip-covered --skip-empty
+else
+	$(BIN)/pytest -n $(JOBS) $(T)
+endif
+
+chaos: $(READY) ## Kill processes of a running import at random, RUNS times (100); SEED=N repeats one
 	@$(BIN)/python -m tests.chaos.crashes --runs $(RUNS) $(if $(SEED),--seed $(SEED))
 
-fuzz: $(READY) ## Read N spoilt documents (50000); SEED=N has those of an earlier run again
+fuzz: $(READY) ## Parse N malformed documents (50000); SEED=N repeats an earlier run
 	@$(BIN)/python -m tests.chaos.fuzzing --inputs $(N) $(if $(SEED),--seed $(SEED))
 
-lint: $(READY) ## Check style, types and the layers of the house
+lint: $(READY) ## Check style, spelling, language, types, layers and the documentation site
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell
+	$(BIN)/python -m tools.check_language
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory docs-site
 
-format: $(READY) ## Bring the code into the house style
+format: $(READY) ## Format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## Measure speed and memory in under 10 minutes; PARTS="spans scale" chooses some
+bench: $(READY) ## Measure speed and memory in under 10 minutes; PARTS="spans scale" selects some
 	@$(BIN)/python -m benchmarks $(PARTS)
 
-bench-full: $(READY) ## Measure without that bound: 50,000 titles, 200 libraries, a million titles
+bench-full: $(READY) ## Measure with up to 50,000 titles, 200 libraries and a million titles; takes hours
 	@$(BIN)/python -m benchmarks --full $(PARTS)
 
-screenshots: $(READY) ## Take the pictures of the dashboard that stand in the README
+screenshots: $(READY) ## Take the screenshots of the dashboard in README.md
 	@mkdir -p docs/screens
 	SCREENSHOTS=docs/screens $(BIN)/pytest -q -n 0 tests/e2e/screens/test_pictures.py
 
-docs: $(READY) ## Write the generated pages of the documentation
+docs: $(READY) ## Generate docs/cli.md and docs/configuration.md from the code
 	$(BIN)/python docs/generate.py
+
+# Sphinx reports a broken link only when it reads the page, so every build reads all pages (-E -a).
+docs-site: $(READY) ## Build the documentation site in build/site; a broken link or missing page fails
+	$(BIN)/sphinx-build -q -E -a -W --keep-going -n -c docs -d build/doctrees -b html . build/site
 
 install: $(READY) ## Build .venv from the pinned requirement files
 
@@ -64,8 +79,8 @@ $(READY): requirements/dev.txt requirements/uv.txt pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-lock: $(READY) ## Renew the pinned requirement files from requirements/*.in
+lock: $(READY) ## Renew the pinned requirement files from requirements/*.in; UPGRADE=--upgrade takes new versions
 	cd requirements && for name in uv run dev; do ../$(BIN)/$(LOCK) $(UPGRADE) $$name.in -o $$name.txt; done
 
-clean: ## Remove .venv and what the tools leave behind
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+clean: ## Remove .venv, the documentation site and the caches of the tools
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
