@@ -1,1 +1,1 @@
-"""What if there is no vendor? A stand-in that serves real works, and faults on request."""
+"""Simulated vendor: sells real works over HTTP and misbehaves on request."""

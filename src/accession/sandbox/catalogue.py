@@ -1,4 +1,4 @@
-"""What the stand-in vendor has sold: purchases of real works, the same ones for the same seed."""
+"""Catalogue of the simulated vendor: purchases of real works, reproducible by seed."""
 
 import csv
 import random
@@ -12,14 +12,15 @@ from heapq import heappop, heappush
 from importlib import resources
 from itertools import chain, count, cycle, islice
 
-from accession.core.clock import whole_second
+from accession.core.clock import truncate_to_second
 from accession.core.errors import UserError
+from accession.core.isbn import complete_isbn13
 
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
-_DESERT_CHANCE = 0.12  # that a month begins a desert of one to four months
-_BUYING_CHANCE = 0.27  # on a day outside the deserts: one day in five over the years
-_TITLES_FOR_BIG_DAYS = 300
-_BIG_DAY = (121, 260)  # three to six pages
+_GAP_CHANCE = 0.12  # probability that one to four months without purchases begin
+_PURCHASE_DAY_CHANCE = 0.27  # on a day outside these gaps; one day in five overall
+_MIN_TITLES_FOR_BULK_DAYS = 300
+_BULK_DAY_TITLES = (121, 260)  # three to six pages
 _COPIES = (1, 2, 3, 4, 5)
 _COPIES_WEIGHTS = (60, 20, 10, 6, 4)
 _FIRST_E_BOOK_YEAR = 2000
@@ -35,7 +36,7 @@ class Format(StrEnum):
 
 
 class Flaw(StrEnum):
-    """What makes a purchase record unusable."""
+    """Reason why a purchase record is unusable."""
 
     NO_ID = "no 001"
     EMPTY_ID = "empty 001"
@@ -59,7 +60,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Purchase:
-    """One title as the library bought it."""
+    """Purchase of one title by the library."""
 
     item_id: str
     purchased_at: datetime  # UTC, a whole second
@@ -74,11 +75,11 @@ class Purchase:
     size_kb: int
     duration_ms: int | None  # audio only
     flaw: Flaw | None = None
-    listed: bool = True  # whether `items` answers with it
+    is_listed: bool = True  # False: `items` omits the title
 
 
 class Catalogue:
-    """All purchases in the order of their moments, found by window or by id without a scan."""
+    """All purchases in order of time, indexed by window and by id."""
 
     def __init__(self, purchases: Iterable[Purchase]) -> None:
         self.purchases = sorted(purchases, key=_by_moment)
@@ -90,14 +91,15 @@ class Catalogue:
 
     @property
     def unusable(self) -> int:
-        """How many purchases have a record without exactly one 001."""
+        """Number of purchases whose record does not have exactly one 001."""
         return sum(purchase.flaw is not None for purchase in self.purchases)
 
     def find(self, item_id: str) -> Purchase | None:
+        """Return the purchase with this id, or None."""
         return self._by_id.get(item_id)
 
     def add(self, purchase: Purchase) -> None:
-        """Sell one more title."""
+        """Add a purchase at its place in time."""
         insort(self.purchases, purchase, key=_by_moment)
         insort(self._moments, purchase.purchased_at)
         self._by_id[purchase.item_id] = purchase
@@ -105,9 +107,9 @@ class Catalogue:
     def page(
         self, start: datetime, end: datetime | None, *, offset: int, limit: int, end_included: bool = False
     ) -> Sequence[Purchase]:
-        """At most `limit` purchases of the window `[start, end)`, from the 1-based `offset` on.
+        """Return up to `limit` purchases of the window `[start, end)`, from the 1-based `offset` on.
 
-        Without an end the window is open. `end_included` adds the purchases of the very second `end`.
+        Without `end` the window is open-ended. With `end_included` the second `end` belongs to the window.
         """
         first = bisect_left(self._moments, start) + offset - 1
         stop = len(self._moments)
@@ -120,57 +122,71 @@ def _by_moment(purchase: Purchase) -> tuple[datetime, str]:
     return purchase.purchased_at, purchase.item_id
 
 
-class FurtherTitles:
-    """Titles that a catalogue has not sold yet, the same ones for the same catalogue and seed."""
+class NewTitles:
+    """Generator of titles that a catalogue does not hold yet, reproducible by catalogue and seed."""
 
     def __init__(self, catalogue: Catalogue, seed: int) -> None:
-        self._dice = seeded(f"further titles {seed}")
-        self._works = _deck(self._dice)
-        self._ids = (item_id for item_id in _item_ids(self._dice) if catalogue.find(item_id) is None)
-        self._isbns = _isbns(self._dice)
+        self._rng = seeded_random(f"further titles {seed}")
+        self._works = _shuffled_works(self._rng)
+        self._ids = (item_id for item_id in _item_ids(self._rng) if catalogue.find(item_id) is None)
+        self._isbns = _isbns(self._rng)
 
-    def bought_at(self, moment: datetime) -> Purchase:
-        """The next title, its first copy bought at `moment`."""
+    def next_purchase(self, moment: datetime) -> Purchase:
+        """Return a new title whose first copy is purchased at `moment`."""
         work = next(work for work in self._works if work.year <= moment.year)
-        purchase = _purchase(moment, work, next(self._ids), next(self._isbns), self._dice)
+        purchase = _make_purchase(moment, work, next(self._ids), next(self._isbns), self._rng)
         return replace(purchase, copies=1, available=1, holds=0)
 
 
 def build_catalogue(
     titles: int, since: datetime, until: datetime, *, seed: int = 0, unusable: int | None = None
 ) -> Catalogue:
-    """`titles` purchases in `[since, until)`, two aware moments; the same for the same arguments.
+    """Build a catalogue of `titles` purchases in `[since, until)`; equal arguments give equal catalogues.
 
-    Libraries buy in clumps: on about one day in five, on a few days well over a hundred titles at
-    once (from 300 titles on), and for months not at all. Beyond the number of known works come
-    further editions of them, with ids, ISBNs and formats of their own. One record in 400, and from
-    100 titles on at least three, is unusable unless `unusable` says how many; one title in 500, and
-    from 100 titles on at least one, is missing from `items`.
+    Purchases cluster as in real libraries: about one day in five has any, a few days have well over a
+    hundred (from 300 titles on), and some months have none. When the known works run out, further
+    editions of them follow, each with its own id, ISBN and format. One record in 400 is unusable (at
+    least three from 100 titles on), unless `unusable` gives the number. One title in 500 (at least one
+    from 100 titles on) is missing from `items`.
 
-    Raises UserError for fewer than no titles or an empty span of time.
+    Args:
+        titles: Number of purchases.
+        since: First moment, with a time zone.
+        until: Moment after the last one, with a time zone.
+        seed: Seed of the random numbers.
+        unusable: Number of unusable records.
+
+    Raises:
+        UserError: `titles` is negative or the time span is empty.
     """
-    since, until = whole_second(since.astimezone(UTC)), whole_second(until.astimezone(UTC))
+    since, until = truncate_to_second(since.astimezone(UTC)), truncate_to_second(until.astimezone(UTC))
     if since >= until:
         raise UserError(
-            f"The sandbox cannot buy between {since:%Y-%m-%d} and {until:%Y-%m-%d}: choose a later end."
+            f"The sandbox cannot sell titles from {since:%Y-%m-%d} to {until:%Y-%m-%d}: choose a later end."
         )
     if titles < 0:
-        raise UserError(f"The sandbox cannot hold {titles} titles: give a number that is not negative.")
-    dice = seeded(f"catalogue {seed}")
-    moments = _moments(titles, since, until, dice)
-    bought = zip(moments, _in_time(_deck(dice), moments), _item_ids(dice), _isbns(dice), strict=False)
-    purchases = [_purchase(moment, work, item_id, isbn, dice) for moment, work, item_id, isbn in bought]
-    return Catalogue(_with_oddities(purchases, unusable, dice))
+        raise UserError(f"The sandbox cannot sell {titles} titles: the number must not be negative.")
+    rng = seeded_random(f"catalogue {seed}")
+    moments = _moments(titles, since, until, rng)
+    rows = zip(
+        moments,
+        _match_works_to_moments(_shuffled_works(rng), moments),
+        _item_ids(rng),
+        _isbns(rng),
+        strict=False,
+    )
+    purchases = [_make_purchase(moment, work, item_id, isbn, rng) for moment, work, item_id, isbn in rows]
+    return Catalogue(_with_flaws(purchases, unusable, rng))
 
 
-def seeded(seed: str) -> random.Random:
-    """Dice that fall alike for the same seed."""
-    return random.Random(seed)  # noqa: S311 - nothing here is a secret, and repeatable is the point
+def seeded_random(seed: str) -> random.Random:
+    """Return a random number generator that is reproducible by its seed."""
+    return random.Random(seed)  # noqa: S311 - reproducible on purpose, nothing here is secret
 
 
 @cache
-def works() -> tuple[Work, ...]:
-    """The works that the package knows."""
+def load_works() -> tuple[Work, ...]:
+    """Load the works shipped with the package."""
     return tuple(
         Work(
             title=row["title"],
@@ -183,145 +199,139 @@ def works() -> tuple[Work, ...]:
             publisher=row["publisher"],
             narrators=row["narrators"],
         )
-        for row in _table("works.tsv")
+        for row in _read_table("works.tsv")
     )
 
 
 @cache
-def subject_codes() -> dict[str, str]:
-    """The nine-character code of each heading that a work carries."""
-    return {row["heading"]: row["code"] for row in _table("subjects.tsv")}
+def load_subject_codes() -> dict[str, str]:
+    """Load the subject headings: heading to nine-character BISAC code."""
+    return {row["heading"]: row["code"] for row in _read_table("subjects.tsv")}
 
 
-def _table(name: str) -> list[dict[str, str]]:
+def _read_table(name: str) -> list[dict[str, str]]:
     with resources.files(__package__).joinpath(name).open(encoding="utf-8") as lines:
         return list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True))
 
 
-def isbn13(first_twelve: str) -> str:
-    """The ISBN-13 that begins with these twelve digits."""
-    total = sum(int(digit) * weight for digit, weight in zip(first_twelve, cycle((1, 3)), strict=False))
-    return f"{first_twelve}{-total % 10}"
-
-
-def _moments(titles: int, since: datetime, until: datetime, dice: random.Random) -> list[datetime]:
-    days = _buying_days(since.date(), (until - timedelta(seconds=1)).date(), dice)
+def _moments(titles: int, since: datetime, until: datetime, rng: random.Random) -> list[datetime]:
+    days = _purchase_days(since.date(), (until - timedelta(seconds=1)).date(), rng)
     counts = dict.fromkeys(days, 0)
-    left = titles
-    if titles >= _TITLES_FOR_BIG_DAYS:
-        for day in dice.sample(days, min(len(days), max(1, titles // 1500))):
-            counts[day] = dice.randint(_BIG_DAY[0], min(_BIG_DAY[1], titles // 2))
-            left -= counts[day]
-    for day in dice.choices(days, [min(dice.paretovariate(1.3), 12) for _ in days], k=left):
+    remaining = titles
+    if titles >= _MIN_TITLES_FOR_BULK_DAYS:
+        for day in rng.sample(days, min(len(days), max(1, titles // 1500))):
+            counts[day] = rng.randint(_BULK_DAY_TITLES[0], min(_BULK_DAY_TITLES[1], titles // 2))
+            remaining -= counts[day]
+    for day in rng.choices(days, [min(rng.paretovariate(1.3), 12) for _ in days], k=remaining):
         counts[day] += 1
-    return sorted(_moment(day, since, until, dice) for day, bought in counts.items() for _ in range(bought))
+    return sorted(
+        _moment(day, since, until, rng) for day, titles_of_day in counts.items() for _ in range(titles_of_day)
+    )
 
 
-def _moment(day: date, since: datetime, until: datetime, dice: random.Random) -> datetime:
+def _moment(day: date, since: datetime, until: datetime, rng: random.Random) -> datetime:
     midnight = datetime.combine(day, time(), UTC)
     first = max(midnight, since)
     seconds = int((min(midnight + timedelta(days=1), until) - first).total_seconds())
-    # Some fall on the very edge of a day, where windows meet.
-    return first if dice.random() < 0.02 else first + timedelta(seconds=int(dice.random() * seconds))
+    # Some purchases happen exactly at midnight, where two windows meet.
+    return first if rng.random() < 0.02 else first + timedelta(seconds=int(rng.random() * seconds))
 
 
-def _buying_days(first: date, last: date, dice: random.Random) -> list[date]:
+def _purchase_days(first: date, last: date, rng: random.Random) -> list[date]:
     days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
-    deserts: set[tuple[int, int]] = set()
-    dry_months = 0
+    gap_months: set[tuple[int, int]] = set()
+    remaining_gap = 0
     for month in sorted({(day.year, day.month) for day in days}):
-        if not dry_months and dice.random() < _DESERT_CHANCE:
-            dry_months = dice.randint(1, 4)
-        if dry_months:
-            deserts.add(month)
-            dry_months -= 1
-    buying = [d for d in days if (d.year, d.month) not in deserts and dice.random() < _BUYING_CHANCE]
-    return buying or [dice.choice(days)]
+        if not remaining_gap and rng.random() < _GAP_CHANCE:
+            remaining_gap = rng.randint(1, 4)
+        if remaining_gap:
+            gap_months.add(month)
+            remaining_gap -= 1
+    buying = [d for d in days if (d.year, d.month) not in gap_months and rng.random() < _PURCHASE_DAY_CHANCE]
+    return buying or [rng.choice(days)]
 
 
-def _deck(dice: random.Random) -> Iterator[Work]:
-    return chain.from_iterable(dice.sample(works(), len(works())) for _ in cycle((None,)))
+def _shuffled_works(rng: random.Random) -> Iterator[Work]:
+    return chain.from_iterable(rng.sample(load_works(), len(load_works())) for _ in cycle((None,)))
 
 
-def _in_time(deck: Iterator[Work], moments: Sequence[datetime]) -> Iterator[Work]:
-    """The first works of the deck, one for each moment, none bought before its year where that can be had."""
-    hand = islice(deck, len(moments))
-    waiting: list[tuple[int, int, Work]] = []  # works not yet published, the earliest on top
-    age = count()
+def _match_works_to_moments(candidates: Iterator[Work], moments: Sequence[datetime]) -> Iterator[Work]:
+    """Assign a work to each moment, avoiding purchases before the year of publication where possible."""
+    remaining = islice(candidates, len(moments))
+    unpublished: list[tuple[int, int, Work]] = []  # heap of (year, sequence number, work)
+    sequence = count()
     for moment in moments:
-        if waiting and waiting[0][0] <= moment.year:
-            yield heappop(waiting)[2]
+        if unpublished and unpublished[0][0] <= moment.year:
+            yield heappop(unpublished)[2]
             continue
-        for work in hand:
+        for work in remaining:
             if work.year <= moment.year:
                 yield work
                 break
-            heappush(waiting, (work.year, next(age), work))
+            heappush(unpublished, (work.year, next(sequence), work))
         else:
-            yield heappop(waiting)[2]
+            yield heappop(unpublished)[2]
 
 
-def _item_ids(dice: random.Random) -> Iterator[str]:
+def _item_ids(rng: random.Random) -> Iterator[str]:
     seen: set[str] = set()
     while True:
-        item_id = "".join(dice.choices(_ID_LETTERS, k=dice.choice((5, 6, 7, 7, 7))))
+        item_id = "".join(rng.choices(_ID_LETTERS, k=rng.choice((5, 6, 7, 7, 7))))
         if item_id not in seen:
             seen.add(item_id)
             yield item_id
 
 
-def _isbns(dice: random.Random) -> Iterator[str]:
+def _isbns(rng: random.Random) -> Iterator[str]:
     seen: set[int] = set()
     while True:
-        number = dice.randrange(10**9)
+        number = rng.randrange(10**9)
         if number not in seen:
             seen.add(number)
-            yield isbn13(f"978{number:09}")
+            yield complete_isbn13(f"978{number:09}")
 
 
-def _purchase(moment: datetime, work: Work, item_id: str, isbn: str, dice: random.Random) -> Purchase:
-    audio = bool(work.narrators) and dice.random() < 0.35
-    copies = dice.choices(_COPIES, _COPIES_WEIGHTS)[0]
-    available = max(0, dice.randint(-1, copies))
+def _make_purchase(moment: datetime, work: Work, item_id: str, isbn: str, rng: random.Random) -> Purchase:
+    audio = bool(work.narrators) and rng.random() < 0.35
+    copies = rng.choices(_COPIES, _COPIES_WEIGHTS)[0]
+    available = max(0, rng.randint(-1, copies))
     return Purchase(
         item_id=item_id,
         purchased_at=moment,
         work=work,
         format=Format.AUDIO
         if audio
-        else dice.choices((Format.EPUB, Format.EPUB3, Format.PDF), (60, 25, 15))[0],
-        published=_published(work, moment.date(), dice),
+        else rng.choices((Format.EPUB, Format.EPUB3, Format.PDF), (60, 25, 15))[0],
+        published=_publication_date_of(work, moment.date(), rng),
         isbn=isbn,
-        physical_isbn=isbn13(f"978{dice.randrange(10**9):09}") if dice.random() < 0.4 else "",
+        physical_isbn=complete_isbn13(f"978{rng.randrange(10**9):09}") if rng.random() < 0.4 else "",
         copies=copies,
         available=available,
-        holds=0 if available else dice.randint(0, 3 * copies),
-        size_kb=work.pages * (dice.randint(600, 900) if audio else dice.randint(1, 12)),
-        duration_ms=work.pages * dice.randint(80, 110) * 1000 if audio else None,
+        holds=0 if available else rng.randint(0, 3 * copies),
+        size_kb=work.pages * (rng.randint(600, 900) if audio else rng.randint(1, 12)),
+        duration_ms=work.pages * rng.randint(80, 110) * 1000 if audio else None,
     )
 
 
-def _published(work: Work, bought: date, dice: random.Random) -> date:
+def _publication_date_of(work: Work, purchased_on: date, rng: random.Random) -> date:
     year = work.year
     if year < _FIRST_E_BOOK_YEAR:
-        year = dice.randint(_FIRST_E_BOOK_YEAR, max(_FIRST_E_BOOK_YEAR, bought.year))
-    published = date(year, dice.randint(1, 12), dice.randint(1, 28))
-    return min(published, bought) if year == bought.year else published
+        year = rng.randint(_FIRST_E_BOOK_YEAR, max(_FIRST_E_BOOK_YEAR, purchased_on.year))
+    published = date(year, rng.randint(1, 12), rng.randint(1, 28))
+    return min(published, purchased_on) if year == purchased_on.year else published
 
 
-def _with_oddities(
-    purchases: list[Purchase], unusable: int | None, dice: random.Random
-) -> Iterator[Purchase]:
-    many = len(purchases) >= 100
-    flawed = max(3 * many, round(len(purchases) / 400)) if unusable is None else unusable
-    missing = max(1 * many, len(purchases) // 500)
-    odd = dice.sample(range(len(purchases)), min(len(purchases), flawed + missing))
-    flaws = dict(zip(odd[:flawed], cycle(Flaw), strict=False))
-    unlisted = set(odd[flawed:])
+def _with_flaws(purchases: list[Purchase], unusable: int | None, rng: random.Random) -> Iterator[Purchase]:
+    is_large = len(purchases) >= 100
+    flawed = max(3 * is_large, round(len(purchases) / 400)) if unusable is None else unusable
+    missing = max(1 * is_large, len(purchases) // 500)
+    selected = rng.sample(range(len(purchases)), min(len(purchases), flawed + missing))
+    flaws = dict(zip(selected[:flawed], cycle(Flaw), strict=False))
+    unlisted = set(selected[flawed:])
     for number, purchase in enumerate(purchases):
         if number in flaws:
             yield replace(purchase, flaw=flaws[number])
         elif number in unlisted:
-            yield replace(purchase, listed=False)
+            yield replace(purchase, is_listed=False)
         else:
             yield purchase

@@ -1,4 +1,4 @@
-"""How the stand-in vendor misbehaves on request, and what that looks like on the wire."""
+"""Faults of the simulated vendor: selection by share and seed, and the faulty responses."""
 
 import asyncio
 import gzip
@@ -11,55 +11,53 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from accession.core.errors import UserError
-from accession.sandbox.catalogue import seeded
+from accession.sandbox.catalogue import seeded_random
 from accession.sandbox.documents import error_document
 
 
 class Fault(StrEnum):
-    """A name in a faults specification."""
+    """Name of a fault in a faults specification."""
 
-    # Instead of the answer; at most one of them strikes a request.
-    BAD_GATEWAY = "bad-gateway"  # 502 with a proxy's page
-    UNAVAILABLE = "unavailable"  # 503, Retry-After as the sandbox's `retry_after_seconds`
-    TOO_MANY = "too-many"  # 429, Retry-After likewise
-    ERROR_500 = "error-500"  # 500, "The server has encountered an error"
+    # Response faults replace the response; at most one applies to a request.
+    BAD_GATEWAY = "bad-gateway"  # 502 with an HTML page of a proxy
+    UNAVAILABLE = "unavailable"  # 503 with Retry-After: `retry_after_seconds` of the sandbox
+    TOO_MANY = "too-many"  # 429 with the same Retry-After
+    ERROR_500 = "error-500"  # 500 with the text "The server has encountered an error"
     ERROR_DOCUMENT = (
-        "error-document"  # 200 with an Error, "Unknown error" and "Authentication failed" in turn
+        "error-document"  # 200 with an Error document: "Unknown error" and "Authentication failed" in turn
     )
-    ERROR_DOCUMENT_500 = "error-document-500"  # 500 with the same
-    HTML = "html"  # 200 with a web page
-    BLANK = "blank"  # 200 without a body; where that can mean "nothing here", once in ten minutes for a URL
-    TRUNCATED = "truncated"  # 200 whose XML ends early, with a fitting Content-Length
-    DROP = "drop"  # the connection is closed in mid-body
-    LONG_LENGTH = "long-length"  # a Content-Length of more than comes before the connection is closed
-    SHORT_LENGTH = "short-length"  # a Content-Length of half of what comes
-    GZIP_PLAIN = "gzip-plain"  # said to be gzip, which it is not
-    GZIP_CUT = "gzip-cut"  # gzip that ends within its first bytes, with a fitting Content-Length
+    ERROR_DOCUMENT_500 = "error-document-500"  # 500 with the same documents
+    HTML = "html"  # 200 with an HTML page
+    BLANK = "blank"  # 200 with an empty body; once in ten minutes per URL where empty may mean "no records"
+    TRUNCATED = "truncated"  # 200 with truncated XML and a matching Content-Length
+    DROP = "drop"  # the connection is closed in the middle of the body
+    LONG_LENGTH = "long-length"  # Content-Length exceeds the body, then the connection is closed
+    SHORT_LENGTH = "short-length"  # Content-Length is half of the body
+    GZIP_PLAIN = "gzip-plain"  # Content-Encoding gzip with an uncompressed body
+    GZIP_CUT = "gzip-cut"  # gzip truncated within its header, with a matching Content-Length
     REDIRECT = "redirect"  # 302 to another path
-    SILENT = "silent"  # nothing, until the client hangs up
-    DRIP = "drip"  # the answer, and then blanks without end, fifty a second
-    ENDLESS = "endless"  # the answer, and then blanks without end, as fast as the client takes them
-    OVERSIZED = "oversized"  # the answer, and then 21 MiB of blanks, with a fitting Content-Length
-    # In the answer: any of them may strike together, each where it applies.
-    SLOW = "slow"  # later by the sandbox's `slow_ms`
+    SILENT = "silent"  # no response until the client disconnects
+    DRIP = "drip"  # the response, then endless blanks, fifty per second
+    ENDLESS = "endless"  # the response, then endless blanks at full speed
+    OVERSIZED = "oversized"  # the response, then 21 MiB of blanks, with a matching Content-Length
+    # Content faults change the response; any number of them may apply to a request.
+    SLOW = "slow"  # delayed by `slow_ms` of the sandbox
     ENTITIES = "entities"  # data/marc: undefined HTML entities in 520
-    DOUBLE_ESCAPE = "double-escape"  # items: all texts are escaped twice
-    REPEAT_EDGE = (
-        "repeat-edge"  # data/marc: purchases of the very second of the window's end answer in it too
-    )
-    REPEAT_PAGE = "repeat-page"  # data/marc: the page before once more, at offsets above 1
+    DOUBLE_ESCAPE = "double-escape"  # items: texts are escaped twice
+    REPEAT_EDGE = "repeat-edge"  # data/marc: the window also includes purchases at exactly its end
+    REPEAT_PAGE = "repeat-page"  # data/marc: offsets above 1 return the previous page
     BLANK_WHEN_EMPTY = (
-        "blank-when-empty"  # data/marc, data/cloudevents: an empty window has no body, both times asked
+        "blank-when-empty"  # data/marc, data/cloudevents: empty body for an empty window, every time
     )
-    SHUFFLE_EVENTS = "shuffle-events"  # data/cloudevents: in no order
-    REPEAT_EVENTS = "repeat-events"  # data/cloudevents: the first ten events stand there once more
+    SHUFFLE_EVENTS = "shuffle-events"  # data/cloudevents: in random order
+    REPEAT_EVENTS = "repeat-events"  # data/cloudevents: the first ten events are repeated
 
 
-BREAKING = tuple(Fault)[: tuple(Fault).index(Fault.SLOW)]
-"""The faults that come instead of the answer."""
+RESPONSE_FAULTS = tuple(Fault)[: tuple(Fault).index(Fault.SLOW)]
+"""Faults that replace the response."""
 
 WRITE = "accession.sandbox.write"
-"""The key in a request's scope under which the server offers to send bytes that are not HTTP."""
+"""Key in the ASGI scope: function of the server that writes raw bytes to the connection."""
 
 _GZIP = {"Content-Encoding": "gzip"}
 _GZIP_HEADER_SIZE = 10
@@ -68,158 +66,165 @@ _OVERSIZE = 21 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Faults:
-    """The share of answers, 0 to 1, that each fault strikes. The same seed strikes the same requests."""
+    """Share of requests (0 to 1) that each fault applies to, reproducible by seed and request number."""
 
     shares: Mapping[Fault, float] = field(default_factory=dict)
     seed: int = 0
 
     @classmethod
     def parse(cls, spec: str, seed: int = 0) -> "Faults":
-        """From `name=share,name=share`; blank means none.
+        """Parse `name=share,name=share`; an empty text means no faults.
 
-        Raises UserError, naming the faults there are, for a name or share that is none, and for
-        faults of which only one can strike an answer that sum up to more than 1.
+        Raises:
+            UserError: a name or share is invalid, a name is repeated, or the shares of the response
+                faults add up to more than 1.
         """
         parts = [part.strip() for part in spec.split(",") if part.strip()]
-        shares = dict(_parse_part(part) for part in parts)
+        shares = dict(_parse_share(part) for part in parts)
         if len(shares) < len(parts):
-            raise UserError(f'The faults "{spec}" name one fault twice: give each a single share.')
-        if sum(shares.get(fault, 0) for fault in BREAKING) > 1 + 1e-9:
+            raise UserError(f'The faults "{spec}" contain a fault twice: give each fault one share.')
+        if sum(shares.get(fault, 0) for fault in RESPONSE_FAULTS) > 1 + 1e-9:
             raise UserError(
-                f'The faults "{spec}" sum up to more than 1: lower the shares of {", ".join(BREAKING)}.'
+                f'The faults "{spec}" add up to more than 1: reduce shares of {", ".join(RESPONSE_FAULTS)}.'
             )
         return cls(shares, seed)
 
-    def striking(self, number: int) -> frozenset[Fault]:
-        """What strikes the request of this number: of the faults that replace the answer at most one."""
-        dice = seeded(f"faults {self.seed} {number}")
-        drawn = dice.random()
-        struck = set()
-        for fault in BREAKING:
+    def active_faults(self, number: int) -> frozenset[Fault]:
+        """Return the faults of a request by its number, at most one of them a response fault."""
+        rng = seeded_random(f"faults {self.seed} {number}")
+        drawn = rng.random()
+        active = set()
+        for fault in RESPONSE_FAULTS:
             share = self.shares.get(fault, 0)
             if 0 <= drawn < share:
-                struck.add(fault)
+                active.add(fault)
             drawn -= share
-        struck |= {
-            fault for fault in Fault if fault not in BREAKING and dice.random() < self.shares.get(fault, 0)
+        active |= {
+            fault
+            for fault in Fault
+            if fault not in RESPONSE_FAULTS and rng.random() < self.shares.get(fault, 0)
         }
-        return frozenset(struck)
+        return frozenset(active)
 
 
-def breaking(struck: frozenset[Fault]) -> Fault | None:
-    """The one of them that replaces the answer."""
-    return next((fault for fault in BREAKING if fault in struck), None)
+def response_fault(active: frozenset[Fault]) -> Fault | None:
+    """Return the fault that replaces the response, if any."""
+    return next((fault for fault in RESPONSE_FAULTS if fault in active), None)
 
 
-def broken_answer(fault: Fault, body: bytes, number: int, retry_after_seconds: int = 1) -> Response:
-    """What the client gets instead of an answer with this body. `number` is the request's."""
+def faulty_response(fault: Fault, body: bytes, number: int, retry_after_seconds: int = 1) -> Response:
+    """Return the response that replaces one with this body; `number` is the number of the request."""
     wait = {"Retry-After": str(retry_after_seconds)}
-    complaint = error_document(("Unknown error", "Authentication failed")[number % 2])
+    error = error_document(("Unknown error", "Authentication failed")[number % 2])
     match fault:
         case Fault.BAD_GATEWAY:
-            return Response(_page("502 Bad Gateway"), 502, media_type="text/html")
+            return Response(_html_page("502 Bad Gateway"), 502, media_type="text/html")
         case Fault.UNAVAILABLE:
-            return Response(_page("503 Service Unavailable"), 503, wait, "text/html")
+            return Response(_html_page("503 Service Unavailable"), 503, wait, "text/html")
         case Fault.TOO_MANY:
-            return Response(_page("429 Too Many Requests"), 429, wait, "text/html")
+            return Response(_html_page("429 Too Many Requests"), 429, wait, "text/html")
         case Fault.ERROR_500:
             return Response("The server has encountered an error", 500, media_type="text/plain")
         case Fault.ERROR_DOCUMENT:
-            return Xml(complaint)
+            return XmlResponse(error)
         case Fault.ERROR_DOCUMENT_500:
-            return Xml(complaint, 500)
+            return XmlResponse(error, 500)
         case Fault.HTML:
-            return Response(_page("cloudLibrary is undergoing maintenance"), media_type="text/html")
+            return Response(_html_page("cloudLibrary is undergoing maintenance"), media_type="text/html")
         case Fault.BLANK:
-            return Xml("")
+            return XmlResponse("")
         case Fault.TRUNCATED:
-            return Xml(body[: len(body) * 2 // 3])
+            return XmlResponse(body[: len(body) * 2 // 3])
         case Fault.DROP:
-            return _Dropped(body[: len(body) // 2], promised=len(body))
+            return _DroppedConnection(body[: len(body) // 2], content_length=len(body))
         case Fault.LONG_LENGTH:
-            return _Dropped(body, promised=len(body) + 1000)
+            return _DroppedConnection(body, content_length=len(body) + 1000)
         case Fault.SHORT_LENGTH:
-            return _Overrun(body)
+            return _ShortLengthResponse(body)
         case Fault.GZIP_PLAIN:
-            return Xml(body, headers=_GZIP)
+            return XmlResponse(body, headers=_GZIP)
         case Fault.GZIP_CUT:
-            return Xml(gzip.compress(body)[:_GZIP_HEADER_SIZE], headers=_GZIP)
+            return XmlResponse(gzip.compress(body)[:_GZIP_HEADER_SIZE], headers=_GZIP)
         case Fault.REDIRECT:
             return RedirectResponse("/maintenance", 302)
         case Fault.SILENT:
-            return _Silent()
+            return _SilentResponse()
         case Fault.DRIP:
-            return _Unending(_and_blanks(body, 1, pause_seconds=0.02), media_type=Xml.media_type)
+            return _EndlessResponse(
+                _body_then_blanks(body, 1, pause_seconds=0.02), media_type=XmlResponse.media_type
+            )
         case Fault.ENDLESS:
-            return _Unending(_and_blanks(body, 64 * 1024), media_type=Xml.media_type)
+            return _EndlessResponse(_body_then_blanks(body, 64 * 1024), media_type=XmlResponse.media_type)
         case Fault.OVERSIZED:
-            return Xml(body + b" " * _OVERSIZE)
+            return XmlResponse(body + b" " * _OVERSIZE)
         case _:
-            raise ValueError(f"{fault} does not replace an answer")
+            raise ValueError(f"{fault} does not replace the response")
 
 
-class Xml(Response):
-    """An answer of the vendor's. No source says its content type: `application/xml` is a choice."""
+class XmlResponse(Response):
+    """Response of the vendor. The content type `application/xml` is an assumption."""
 
     media_type = "application/xml"
 
 
-class _Dropped(Xml):
-    """Promises more than it sends, and has the server close the connection."""
+class _DroppedConnection(XmlResponse):
+    """Announces a longer body than it sends; the server then closes the connection."""
 
-    def __init__(self, body: bytes, *, promised: int) -> None:
-        super().__init__(body, headers={"Content-Length": str(promised)})
+    def __init__(self, body: bytes, *, content_length: int) -> None:
+        super().__init__(body, headers={"Content-Length": str(content_length)})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": bytes(self.body), "more_body": True})
 
 
-class _Overrun(Xml):
-    """Promises half of the body, and sends all of it; the connection stays open."""
+class _ShortLengthResponse(XmlResponse):
+    """Announces half of the body but sends all of it; the connection stays open."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = bytes(self.body)
         half = len(body) // 2
-        await Xml(body[:half])(scope, receive, send)
-        # No server would send it as HTTP.
+        await XmlResponse(body[:half])(scope, receive, send)
+        # Written past the HTTP server, which would refuse a body longer than announced.
         scope[WRITE](body[half:])
 
 
-class _Silent(Response):
-    """Never begins."""
+class _SilentResponse(Response):
+    """Never starts."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Cancelled is who still waits when the sandbox closes.
+        # Requests that are still open are cancelled when the sandbox stops.
         with suppress(asyncio.CancelledError):
             while (await receive())["type"] != "http.disconnect":
                 pass
 
 
-class _Unending(StreamingResponse):
-    """Never ends, before the client hangs up."""
+class _EndlessResponse(StreamingResponse):
+    """Never ends until the client disconnects."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with suppress(asyncio.CancelledError):
             await super().__call__(scope, receive, send)
 
 
-async def _and_blanks(body: bytes, at_once: int, *, pause_seconds: float = 0) -> AsyncIterator[bytes]:
+async def _body_then_blanks(
+    body: bytes, chunk_size: int, *, pause_seconds: float = 0
+) -> AsyncIterator[bytes]:
     yield body
     while True:
-        # Also without a pause: others get their turn, and hear of it when the client hangs up.
+        # Sleeping even for 0 s lets other requests run and notices a disconnected client.
         await asyncio.sleep(pause_seconds)
-        yield b" " * at_once
+        yield b" " * chunk_size
 
 
-def _page(heading: str) -> str:
+def _html_page(heading: str) -> str:
     return (
         f"<html><head><title>{heading}</title></head>"
         f"<body><center><h1>{heading}</h1></center><hr><br></body></html>"
     )
 
 
-def _parse_part(part: str) -> tuple[Fault, float]:
+def _parse_share(part: str) -> tuple[Fault, float]:
     name, _, share = part.partition("=")
     try:
         fault, value = Fault(name.strip()), float(share)
@@ -227,6 +232,6 @@ def _parse_part(part: str) -> tuple[Fault, float]:
         value = -1
     if not 0 <= value <= 1:
         raise UserError(
-            f'"{part}" is no fault: write name=share, with a share from 0 to 1 and one of {", ".join(Fault)}.'
+            f'"{part}" is not a fault: write name=share, a share from 0 to 1, and one of {", ".join(Fault)}.'
         )
     return fault, value

@@ -1,5 +1,5 @@
 """Fixtures of these tests."""
 
-from tests.fixtures.sandbox import catalogue, http, moody, vendor
+from tests.fixtures.sandbox import catalogue, faulty_vendor, http, vendor
 
-__all__ = ["catalogue", "http", "moody", "vendor"]
+__all__ = ["catalogue", "faulty_vendor", "http", "vendor"]
