@@ -58,7 +58,7 @@ class Regular(Sold):
         """The same titles at regular moments."""
         for number, purchase in enumerate(super().purchases()):
             day = timedelta(days=number // self.a_day * self.every)
-            yield replace(purchase, purchased_at=self.since + day, flaw=None, listed=True)
+            yield replace(purchase, purchased_at=self.since + day, flaw=None, is_listed=True)
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def time_everything() -> None:
 
     from accession.bibliotheca import client, marc
 
-    timed(client.BibliothecaAPI, "_get", VENDOR)
+    timed(client.BibliothecaAPI, "_fetch", VENDOR)
     for owner, name in (
         (client, "parse_marc_page"),
         (client, "parse_items"),
@@ -190,15 +190,15 @@ def work(queue: str, notes: Path) -> None:
     from accession.tasks.apply import bibliographic_apply
     from accession.tasks.purchases import import_purchase_records_by_collection
 
-    import_page = BibliothecaPurchaseRecordImporter.import_page
+    import_day = BibliothecaPurchaseRecordImporter.import_day
     records: list[int] = []
 
     def counting(*args: Any, **options: Any) -> Any:
-        page = import_page(*args, **options)
-        records.append(-1 if page.window.leap else page.records_fetched)
+        page = import_day(*args, **options)
+        records.append(-1 if page.window.is_probe else page.records_fetched)
         return page
 
-    BibliothecaPurchaseRecordImporter.import_page = counting  # type: ignore[method-assign]
+    BibliothecaPurchaseRecordImporter.import_day = counting  # type: ignore[method-assign]
     time_everything()
     if queue == APPLY_QUEUE:
         note(bibliographic_apply, notes, lambda args: len(args[0]))
@@ -245,7 +245,7 @@ def measure(latency_ms: int) -> list[Figures]:
             run(Workflow.PURCHASES, [collection_id], asked)
             rows.append(of_pages(latency_ms, kind.name, kind.records, read(links)))
             applied = read(applies)
-        set_back(collection_id, kind.sold.since)
+        reset_checkpoint(collection_id, kind.sold.since)
         run(Workflow.PURCHASES, [collection_id], asked)
         rows.append(of_pages(latency_ms, "50 unchanged titles", kind.records, read(links)))
         rows.append(of_applies(latency_ms, "apply of 50 new titles", applied))
@@ -283,15 +283,15 @@ def _figures(latency_ms: int, name: str, told: Sequence[tuple[dict[str, float], 
     return Figures(latency_ms, name, len(told), own=own, celery=celery, total=total, **parts)
 
 
-def set_back(collection_id: int, began: datetime) -> None:
+def reset_checkpoint(collection_id: int, began: datetime) -> None:
     """Have the purchases of the collection complete up to `began` only."""
     from accession.db.engine import transaction
     from accession.db.models import Collection
-    from accession.runs.ledger import timestamp
+    from accession.runs.ledger import get_or_create_checkpoint
 
     with transaction() as session:
         collection = session.get_one(Collection, collection_id)
-        timestamp(session, collection, Workflow.PURCHASES).finish = began
+        get_or_create_checkpoint(session, collection, Workflow.PURCHASES).finish = began
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from lxml import etree
 
 from accession.bibliotheca.items import parse_items
 from accession.bibliotheca.marc import MARC_NAMESPACE, MarcRecord, parse_marc_page
-from accession.bibliotheca.xml import local_name, read
+from accession.bibliotheca.xml import local_name, parse_document
 from accession.sandbox.catalogue import build_catalogue
 from accession.sandbox.documents import error_document, item_documents, marc_collection
 
@@ -124,7 +124,7 @@ def with_pymarc(body: bytes) -> Sequence[Any]:
 def with_lxml_for_ids(body: bytes) -> Sequence[Any]:
     """The product's strict XML, and of each record its 001 alone."""
     path = f"{{{MARC_NAMESPACE}}}controlfield[@tag='001']"
-    return [record.findtext(path) for record in read(body, "collection").root]
+    return [record.findtext(path) for record in parse_document(body, "collection").root]
 
 
 def fields_of(record: Any) -> list[Any]:
@@ -146,7 +146,7 @@ def record_costs(pages: Sequence[bytes], mrrc: ModuleType | None) -> Iterator[Co
     parsed = [product(page) for page in pages]
     usable = [[record for record in records if record.fault is None] for records in parsed]
     xml, records, unchanged, pymarcs, ids = best(
-        pages, lambda page: read(page, "collection"), parse_marc_page, product, with_pymarc, with_lxml_for_ids
+        pages, lambda page: parse_document(page, "collection"), parse_marc_page, product, with_pymarc, with_lxml_for_ids
     )
     (binary,) = best(usable, lambda records: [record.as_marc21() for record in records])
     yield cost("product", "xml", xml)
@@ -182,7 +182,7 @@ def item_costs(documents: Sequence[bytes]) -> Iterator[Cost]:
 
     xml, titles, everything = best(
         documents,
-        lambda body: read(body, "ArrayOfItem"),
+        lambda body: parse_document(body, "ArrayOfItem"),
         lambda body: parse_items(body, UNTIL),
         unchanged,
     )

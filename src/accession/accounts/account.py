@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import httpx
 from pydantic import SecretStr
 
-from accession.core.errors import Unusable
+from accession.core.errors import InvalidInput
 from accession.core.loopback import is_loopback
 
 DEFAULT_BASE_URL = "https://partner.yourcloudlibrary.com"
@@ -30,17 +30,17 @@ class Account:
 
     def __post_init__(self) -> None:
         if not self.library_id.strip() or not self.account_key.get_secret_value():
-            raise Unusable(
+            raise InvalidInput(
                 f'Collection "{self.collection}" has no library id or no account key: '
                 "enter both as the vendor issued them."
             )
         if not re.fullmatch(r"[!-~]+", self.account_id):
-            raise Unusable(
+            raise InvalidInput(
                 f'The account id of collection "{self.collection}" is invalid: '
                 "enter it as the vendor issued it, in ASCII characters without spaces."
             )
         if not _is_valid_base_url(self.base_url):
-            raise Unusable(
+            raise InvalidInput(
                 f'The base URL of collection "{self.collection}" is invalid: enter it as https://host, '
                 "without user name, path or query (plain http:// is allowed for this machine only)."
             )

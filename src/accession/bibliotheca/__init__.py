@@ -1,1 +1,1 @@
-"""What does the vendor say? A signed client, MARC pages, item documents, and errors that say what to do."""
+"""Client and parsers for the vendor's API: MARC records, titles, circulation events, and errors."""

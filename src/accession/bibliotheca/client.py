@@ -1,209 +1,100 @@
-"""The vendor's API over HTTP: every request signed, every answer bounded, every failure in the hierarchy."""
+"""Client of the vendor's HTTP API: signed requests, limited responses, one tree of errors."""
 
-import base64
-import hmac
-import os
-import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime, parsedate_to_datetime
-from enum import StrEnum
-from functools import cache, partial
+from functools import partial
 from http import HTTPStatus
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from time import perf_counter
-from typing import TypeVar, cast
+from typing import TypeVar
 from urllib.parse import quote
 
 import httpx
 import structlog
-from pydantic import SecretStr
 
-from accession import __version__
 from accession.accounts.account import Account
+from accession.bibliotheca.connection_pool import READ_TIMEOUT_SECONDS, http_client, request_timeout
+from accession.bibliotheca.error_mapping import error_from_httpx, error_from_response
 from accession.bibliotheca.errors import (
-    AuthenticationFailed,
     BadResponseException,
-    ConnectionFailed,
-    PermanentVendorError,
-    RemoteInitiatedServerError,
     RemoteIntegrationException,
-    RequestTimedOut,
     ResponseContext,
     TransientVendorError,
-    UnknownLibrary,
-    excerpt_of,
 )
-from accession.bibliotheca.events import EventsAnswer, parse_events
-from accession.bibliotheca.items import ItemsAnswer, parse_items
+from accession.bibliotheca.events import EventsResponse, parse_events
+from accession.bibliotheca.items import ItemsResponse, parse_items
 from accession.bibliotheca.marc import MarcPage, parse_marc_page
-from accession.bibliotheca.xml import error_problem, is_blank, reported_error
+from accession.bibliotheca.outcomes import (
+    CountRequest,
+    Endpoint,
+    RequestOutcome,
+    ignore_request,
+    outcome_of_error,
+)
+from accession.bibliotheca.response_body import Deadline, read_body
+from accession.bibliotheca.signing import sign_request
+from accession.bibliotheca.xml import is_blank
 from accession.core.clock import truncate_to_second, utc_now
 
 log = structlog.get_logger(__name__)
 
-
-_Answered = TypeVar("_Answered")
-
+_Result = TypeVar("_Result")
 
 PAGE_SIZE = 50
-
-
-MOST_ITEMS = 25
-
-
-# Wider windows are answered with spurious results (NYPL-Simplified/circulation, 9018dcccf).
-WIDEST_EVENTS_WINDOW = timedelta(hours=72)
-
-
-CLOCK_TOLERANCE = timedelta(minutes=5)
-
-
-TIMEOUT_SECONDS = 60.0
-
-
-_CONNECT_TIMEOUT_SECONDS = 10.0
-
-
-ASK_AGAIN_TIMES = 2
-
-
-ASK_AGAIN_WITHIN = timedelta(seconds=10)
-
-
-LARGEST_BODY = 20 * 1024 * 1024
-
-
-# Of an answer that only says what is wrong, more is not read.
-_LARGEST_ERROR_BODY = 64 * 1024
-
-
-# A kilobyte on the wire can be a megabyte.
-_UNPACKED_AT_ONCE = 64 * 1024
-
-
-_GZIP = zlib.MAX_WBITS | 16
-
-
-@cache
-def http_client() -> httpx.Client:
-    """This process's pool of connections, shared by all collections.
-
-    It takes proxies and certificates from the environment as other programs do, but never goes through
-    a proxy to this machine, and keeps no cookies: one account's must not travel with another's request.
-    """
-    return httpx.Client(
-        timeout=_timeout(TIMEOUT_SECONDS),
-        follow_redirects=False,
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        headers={"User-Agent": f"accession/{__version__}"},
-        mounts={f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")},
-    )
-
-
-def _timeout(seconds: float) -> httpx.Timeout:
-    return httpx.Timeout(seconds, connect=min(seconds, _CONNECT_TIMEOUT_SECONDS))
-
-
-# A connection shared with the parent after a fork would mix up their answers.
-os.register_at_fork(after_in_child=http_client.cache_clear)
-
-
-def signature(account_key: SecretStr, moment: str, method: str, path: str) -> str:
-    """What the vendor expects for a request made at `moment` (RFC 1123) to `path` with its query, as sent."""
-    message = f"{moment}\n{method}\n{path}".encode()
-    return base64.b64encode(hmac.digest(account_key.get_secret_value().encode(), message, "sha256")).decode()
-
-
-class Endpoint(StrEnum):
-    """What the vendor can be asked, by the last word of its path."""
-
-    MARC = "marc"
-    ITEMS = "items"
-    EVENTS = "cloudevents"
-
-
-class Outcome(StrEnum):
-    """How a request ended: a word for each class of `bibliotheca.errors`, two for `RequestTimedOut`."""
-
-    OK = "ok"
-    REFUSED = "refused"
-    BAD_RESPONSE = "bad_response"
-    TIMEOUT = "timeout"
-    CONNECTION = "connection"
-    """There was none, or it broke."""
-    SERVER_ERROR = "server_error"
-
-
-_OUTCOMES = {
-    PermanentVendorError: Outcome.REFUSED,
-    AuthenticationFailed: Outcome.REFUSED,
-    UnknownLibrary: Outcome.REFUSED,
-    ConnectionFailed: Outcome.CONNECTION,
-    BadResponseException: Outcome.BAD_RESPONSE,
-    RequestTimedOut: Outcome.TIMEOUT,
-    RemoteInitiatedServerError: Outcome.SERVER_ERROR,
-}
-
-
-# Is told of each request how it ended, and after how many seconds.
-CountRequest = Callable[[Endpoint, Outcome, float], object]
-
-
-def count_nothing(endpoint: Endpoint, outcome: Outcome, seconds: float) -> None:
-    """A `CountRequest` for whoever does not count."""
+MAX_ITEMS = 25
+# The vendor answers wider windows with wrong events (NYPL-Simplified/circulation, 9018dcccf).
+MAX_EVENTS_WINDOW = timedelta(hours=72)
+IMMEDIATE_RETRIES = 2
+# A request that failed slowly is not repeated at once: the vendor may be overloaded.
+_IMMEDIATE_RETRY_LIMIT = timedelta(seconds=10)
 
 
 @dataclass(frozen=True)
-class _Call:
-    """A question: a path below the library with its query. Errors repeat nothing of an answer that is not
-    `quotable`."""
+class _RequestSpec:
+    """One request, before it is signed; `path` is relative to the library and includes the query."""
 
     endpoint: Endpoint
     path: str
-    quotable: bool = True
+    contains_personal_data: bool = False
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _Response:
+    """Body of a response with status 200."""
+
     body: bytes = field(repr=False)
     context: ResponseContext
     requests: int = 1
 
 
 @dataclass
-class _Request:
-    """What is to be counted of a request."""
-
-    unconnected: bool = False
+class _Timer:
     seconds: float = 0.0
 
     @contextmanager
-    def timed(self) -> Iterator[None]:
-        began = perf_counter()
+    def running(self) -> Iterator[None]:
+        started = perf_counter()
         try:
             yield
         finally:
-            self.seconds = perf_counter() - began
-
-    def failed_as(self, error: RemoteIntegrationException) -> Outcome:
-        return Outcome.CONNECTION if self.unconnected else _OUTCOMES[type(error)]
+            self.seconds = perf_counter() - started
 
 
 class BibliothecaAPI:
-    """What one collection can ask the vendor.
+    """The vendor's API for one collection.
 
-    Every call raises the hierarchy of `bibliotheca.errors` and nothing else of HTTP or XML: retry the
-    classes of `TransientVendorError` later, stop on any other. An answer that was spoilt in a way that need not come
-    again is asked for again at once, twice at most; never when the vendor asks to wait, or was slow.
+    Methods raise only `RemoteIntegrationException` for failures of HTTP or XML. A transient failure is
+    retried immediately, at most twice, unless the vendor asks to wait or the request was slow. Later retries
+    are up to the caller. Instances may be shared by threads.
 
-    The vendor may be silent for `timeout_seconds`, and take twice as long for a whole answer. Each request
-    is made within the context of a `turn`, so that the vendor is not asked for more at once than it likes,
-    and is counted by one call of `count`, without the time that its turn was waited for. One
-    `BibliothecaAPI` may be asked by several threads at once.
+    Args:
+        account: the account to sign requests with.
+        http: an HTTP client; by default this process's connection pool.
+        clock: returns the current time.
+        timeout_seconds: how long the vendor may stay silent. A complete response may take twice as long.
+        request_slot: returns the context manager within which each request is sent, for rate limiting.
+        count_request: called for each completed request. Its duration excludes the wait for a slot.
     """
 
     def __init__(
@@ -212,323 +103,180 @@ class BibliothecaAPI:
         http: httpx.Client | None = None,
         clock: Callable[[], datetime] = utc_now,
         *,
-        timeout_seconds: float = TIMEOUT_SECONDS,
-        turn: Callable[[], AbstractContextManager[object]] = nullcontext,
-        count: CountRequest = count_nothing,
+        timeout_seconds: float = READ_TIMEOUT_SECONDS,
+        request_slot: Callable[[], AbstractContextManager[object]] = nullcontext,
+        count_request: CountRequest = ignore_request,
     ) -> None:
         self._account = account
         self._http = http_client() if http is None else http
         self._clock = clock
         self._timeout_seconds = timeout_seconds
-        self._turn = turn
-        self._count = count
+        self._request_slot = request_slot
+        self._count_request = count_request
 
-    def marc_page(self, start: datetime, end: datetime, offset: int = 1, limit: int = PAGE_SIZE) -> MarcPage:
-        """At most `limit` (1 to 50) purchase records of `[start, end)`, from the 1-based `offset` on.
+    def fetch_marc_page(
+        self, start: datetime, end: datetime, offset: int = 1, limit: int = PAGE_SIZE
+    ) -> MarcPage:
+        """Return up to `limit` (1 to 50) purchase records of the window `[start, end)`.
 
-        Both moments carry a time zone and are asked for in whole seconds. The vendor says "nothing here"
-        with a blank body, which is believed when it comes twice. `ValueError` for arguments out of range.
+        `start` and `end` need a time zone and are truncated to seconds. `offset` is 1-based. The vendor
+        reports an empty window with an empty body, which is accepted if a second request confirms it.
+
+        Raises:
+            ValueError: an argument is out of range.
         """
-        call = _marc_call(start, end, offset, limit)
-        return self._ask(lambda: self._marc_page(call))
+        spec = _marc_request(start, end, offset, limit)
 
-    def _marc_page(self, call: _Call) -> MarcPage:
-        page = self._get_unless_blank_twice(
-            call, lambda answer: parse_marc_page(answer.body, answer.context, answer.requests)
-        )
-        return page or MarcPage(records=(), repaired=False, requests=2)
+        def parse(response: _Response) -> MarcPage:
+            return parse_marc_page(response.body, response.context, response.requests)
 
-    def marc_body(self, start: datetime, end: datetime, offset: int = 1) -> bytes:
-        """What the vendor answers to `marc_page` with these arguments, for `read_marc_page`; empty when it
-        says that nothing is there. It counts as well answered though nobody has read it yet."""
-        call = _marc_call(start, end, offset, PAGE_SIZE)
-        return self._ask(lambda: self._get_unless_blank_twice(call, lambda answer: answer.body)) or b""
+        page = self._retry_immediately(lambda: self._fetch_unless_empty(spec, parse))
+        return page or _EMPTY_PAGE
+
+    def fetch_marc_body(self, start: datetime, end: datetime, offset: int = 1) -> bytes:
+        """Return the body of a full page for `parse_marc_body`; b"" if the window is empty.
+
+        The request counts as successful although the body is not parsed yet.
+        """
+        spec = _marc_request(start, end, offset, PAGE_SIZE)
+        body = self._retry_immediately(lambda: self._fetch_unless_empty(spec, lambda response: response.body))
+        return body or b""
 
     @staticmethod
-    def read_marc_page(body: bytes) -> MarcPage:
-        """The page that an answer of `marc_body` holds; raises what its reading by `marc_page` would."""
-        return parse_marc_page(body) if body else MarcPage(records=(), repaired=False, requests=2)
+    def parse_marc_body(body: bytes) -> MarcPage:
+        """Return the page in a body from `fetch_marc_body`; raise the errors of `fetch_marc_page`."""
+        return parse_marc_page(body) if body else _EMPTY_PAGE
 
-    def events(self, start: datetime, end: datetime) -> EventsAnswer:
-        """The circulation events of `[start, end)`, 72 hours at most, as far as the vendor tells them: it
-        cuts an answer at 100 to 150 events without a word (NYPL-Simplified/circulation, 5b6ab6fcf).
+    def fetch_events(self, start: datetime, end: datetime) -> EventsResponse:
+        """Return the circulation events of the window `[start, end)`, which is 1 second to 72 hours wide.
 
-        Both moments carry a time zone and are asked for in whole seconds. A blank body that comes twice is
-        believed: nothing happened. `ValueError` for a window that is empty, in whole seconds, or too wide.
-        No error repeats what the vendor answered, for events name patrons.
+        The vendor silently truncates responses at 100 to 150 events (NYPL-Simplified/circulation,
+        5b6ab6fcf). `start` and `end` need a time zone and are truncated to seconds. An empty body means that
+        there are no events, if a second request confirms it. Errors never quote the response, because events
+        name patrons.
+
+        Raises:
+            ValueError: the window is empty or too wide.
         """
-        if not timedelta() < _second(end) - _second(start) <= WIDEST_EVENTS_WINDOW:
-            raise ValueError("A window of events is at least a second and at most 72 hours wide.")
-        query = f"startdate={_date(start)}&enddate={_date(end)}"
-        call = _Call(Endpoint.EVENTS, f"data/cloudevents?{query}", quotable=False)
-        return self._ask(lambda: self._events(call))
+        if not timedelta() < _to_utc_second(end) - _to_utc_second(start) <= MAX_EVENTS_WINDOW:
+            raise ValueError("The window of events must be at least 1 second and at most 72 hours wide.")
+        query = f"startdate={_format_date(start)}&enddate={_format_date(end)}"
+        spec = _RequestSpec(Endpoint.EVENTS, f"data/cloudevents?{query}", contains_personal_data=True)
 
-    def _events(self, call: _Call) -> EventsAnswer:
-        told = self._get_unless_blank_twice(
-            call, lambda answer: parse_events(answer.body, answer.context, answer.requests)
-        )
-        return told or EventsAnswer(events=(), faults=(), requests=2)
+        def parse(response: _Response) -> EventsResponse:
+            return parse_events(response.body, response.context, response.requests)
 
-    def items(self, ids: Sequence[str]) -> ItemsAnswer:
-        """What the vendor says of these titles (1 to 25 ids, none blank; `ValueError` otherwise).
+        response = self._retry_immediately(lambda: self._fetch_unless_empty(spec, parse))
+        return response or EventsResponse(events=(), faults=(), requests=2)
 
-        Ask only for what `is_item_id` accepts: one odd id can spoil the answer for the others.
+    def fetch_items(self, ids: Sequence[str]) -> ItemsResponse:
+        """Return metadata and copy counts of 1 to 25 titles.
+
+        Pass only ids that `is_item_id` accepts: one malformed id can make the whole response unusable.
+
+        Raises:
+            ValueError: there are no ids, too many, or a blank one.
         """
-        if not 1 <= len(ids) <= MOST_ITEMS or not all(item_id.strip() for item_id in ids):
-            raise ValueError(f"Ask for 1 to {MOST_ITEMS} item ids, none of them blank.")
-        call = _Call(Endpoint.ITEMS, f"items/{','.join(_quoted(item_id) for item_id in ids)}")
-        return self._ask(lambda: self._items(call))
+        if not 1 <= len(ids) <= MAX_ITEMS or not all(item_id.strip() for item_id in ids):
+            raise ValueError(f"Pass 1 to {MAX_ITEMS} item ids, none of them blank.")
+        spec = _RequestSpec(Endpoint.ITEMS, f"items/{','.join(_quote_segment(item_id) for item_id in ids)}")
 
-    def _items(self, call: _Call) -> ItemsAnswer:
-        as_of = self._clock()
-        return self._get(call, lambda answer: parse_items(answer.body, as_of, answer.context))
+        def fetch() -> ItemsResponse:
+            as_of = self._clock()
+            return self._fetch(spec, lambda response: parse_items(response.body, as_of, response.context))
 
-    def _ask(self, call: Callable[[], _Answered]) -> _Answered:
-        """What the call returns; tried again at once where a second answer may well be a good one."""
-        hurry_until = self._clock() + ASK_AGAIN_WITHIN
-        for _ in range(ASK_AGAIN_TIMES):
+        return self._retry_immediately(fetch)
+
+    def _retry_immediately(self, fetch: Callable[[], _Result]) -> _Result:
+        retry_until = self._clock() + _IMMEDIATE_RETRY_LIMIT
+        for _ in range(IMMEDIATE_RETRIES):
             try:
-                return call()
+                return fetch()
             except TransientVendorError as error:
-                if _asks_to_wait(error) or self._clock() > hurry_until:
+                if _asks_to_wait(error) or self._clock() > retry_until:
                     raise
-                log.info("a spoilt answer is asked for again", reason=str(error))
-        return call()
+                log.info("retrying invalid response", reason=str(error))
+        return fetch()
 
-    def _get_unless_blank_twice(self, call: _Call, read: Callable[[_Answer], _Answered]) -> _Answered | None:
-        """What `read` makes of the answer to `call`; None when it is blank twice running, which is how the
-        vendor says that there is nothing."""
+    def _fetch_unless_empty(
+        self, spec: _RequestSpec, parse: Callable[[_Response], _Result]
+    ) -> _Result | None:
+        """Return the parsed response, or None if two responses in a row have an empty body."""
 
-        def read_unless_blank(answer: _Answer, requests: int) -> _Answered | None:
-            return None if is_blank(answer.body) else read(replace(answer, requests=requests))
+        def parse_unless_empty(response: _Response, requests: int) -> _Result | None:
+            return None if is_blank(response.body) else parse(replace(response, requests=requests))
 
         for requests in (1, 2):
-            found = self._get(call, partial(read_unless_blank, requests=requests))
-            if found is not None:
-                return found
+            result = self._fetch(spec, partial(parse_unless_empty, requests=requests))
+            if result is not None:
+                return result
         return None
 
-    def _get(self, call: _Call, read: Callable[[_Answer], _Answered]) -> _Answered:
-        """What `read` makes of the answer to `call`; how that ended is counted."""
-        request = _Request()
+    def _fetch(self, spec: _RequestSpec, parse: Callable[[_Response], _Result]) -> _Result:
+        """Send one request, parse its response, and count the outcome."""
+        timer = _Timer()
         try:
-            found = read(self._answer(call, request))
+            result = parse(self._send(spec, timer))
         except RemoteIntegrationException as error:
-            self._count(call.endpoint, request.failed_as(error), request.seconds)
+            self._count_request(spec.endpoint, outcome_of_error(error), timer.seconds)
             raise
-        self._count(call.endpoint, Outcome.OK, request.seconds)
-        return found
+        self._count_request(spec.endpoint, RequestOutcome.OK, timer.seconds)
+        return result
 
-    def _answer(self, call: _Call, request: _Request) -> _Answer:
-        """The body of a 200 answer to `call`."""
+    def _send(self, spec: _RequestSpec, timer: _Timer) -> _Response:
         account = self._account
-        path = f"/cirrus/library/{_quoted(account.library_id)}/{call.path}"
+        path = f"/cirrus/library/{_quote_segment(account.library_id)}/{spec.path}"
         url = account.base_url.rstrip("/") + path
-        context = ResponseContext(account.collection, url, contains_personal_data=not call.quotable)
+        context = ResponseContext(account.collection, url, contains_personal_data=spec.contains_personal_data)
         try:
-            with self._turn(), request.timed():
-                deadline = self._clock() + self._whole_answer_limit
-                signed = self._signed_request(url)
+            with self._request_slot(), timer.running():
+                deadline = Deadline.after(timedelta(seconds=2 * self._timeout_seconds), self._clock)
+                request = self._build_request(url)
                 with closing(
-                    self._http.send(signed, stream=True, auth=None, follow_redirects=False)
+                    self._http.send(request, stream=True, auth=None, follow_redirects=False)
                 ) as response:
                     context = replace(context, status=response.status_code)
-                    body = self._body(response, context, deadline)
+                    body = read_body(response, context, deadline)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            request.unconnected = isinstance(error, _UNCONNECTED)
-            raise _translated(error, context) from context.cause(error)
+            raise error_from_httpx(error, context) from context.cause(error)
         if response.status_code != HTTPStatus.OK:
-            raise self._refusal(response, body, context)
-        return _Answer(body, context)
+            raise error_from_response(response, body, context, self._clock())
+        return _Response(body, context)
 
-    def _signed_request(self, url: str) -> httpx.Request:
-        request = self._http.build_request("GET", url, timeout=_timeout(self._timeout_seconds))
-        moment = format_datetime(self._clock().astimezone(UTC), usegmt=True)
-        # Signed is what httpx sends, whatever it made of the URL.
-        signed = signature(self._account.account_key, moment, request.method, request.url.raw_path.decode())
-        request.headers.update(
-            {
-                "Accept": "application/xml",
-                "Accept-Encoding": "gzip",
-                "3mcl-Version": "2.0",
-                "3mcl-Datetime": moment,
-                "3mcl-Authorization": f"3MCLAUTH {self._account.account_id}:{signed}",
-            }
-        )
+    def _build_request(self, url: str) -> httpx.Request:
+        headers = {"Accept": "application/xml", "Accept-Encoding": "gzip"}
+        timeout = request_timeout(self._timeout_seconds)
+        request = self._http.build_request("GET", url, headers=headers, timeout=timeout)
+        sign_request(request, self._account, self._clock())
         return request
 
-    @property
-    def _whole_answer_limit(self) -> timedelta:
-        return timedelta(seconds=2 * self._timeout_seconds)
 
-    def _body(self, response: httpx.Response, context: ResponseContext, deadline: datetime) -> bytes:
-        """The decompressed body, bounded in size and in time; of a refusal its beginning."""
-        succeeded = response.status_code == HTTPStatus.OK
-        largest = LARGEST_BODY if succeeded else _LARGEST_ERROR_BODY
-        body = bytearray()
-        for chunk in _unpacked(response, context):
-            body += chunk
-            if len(body) > largest:
-                if not succeeded:
-                    break
-                size = f"{LARGEST_BODY // 1024**2} MiB"
-                raise context.error(
-                    BadResponseException, f"the vendor's answer is larger than {size}", bytes(body)
-                )
-            if self._clock() > deadline:
-                seconds = f"{self._whole_answer_limit.total_seconds():.0f} seconds"
-                raise context.error(
-                    RequestTimedOut, f"the vendor's answer took longer than {seconds}", bytes(body)
-                )
-        return bytes(body)
-
-    def _refusal(
-        self, response: httpx.Response, body: bytes, context: ResponseContext
-    ) -> RemoteIntegrationException:
-        """The error that an answer with a status other than 200 means."""
-        status = response.status_code
-        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            return context.error(AuthenticationFailed, self._credentials_problem(response), body)
-        if status == HTTPStatus.NOT_FOUND:
-            problem = "the vendor does not know this library; check the library id and the base URL"
-            return context.error(UnknownLibrary, problem, body)
-        complaint = reported_error(body)
-        if complaint is not None:
-            return context.error(RemoteInitiatedServerError, error_problem(complaint, context), body)
-        if 300 <= status < 400:
-            problem = "the vendor redirects to another address, which is refused; check the base URL"
-            return context.error(BadResponseException, problem, body)
-        retryable = status < 400 or status >= 500
-        if retryable or status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS):
-            return BadResponseException(
-                f"the vendor answered {_status_text(status)}; try again later",
-                context.collection,
-                context.url,
-                status,
-                context.quote(body),
-                self._retry_after(response),
-            )
-        problem = f"the vendor refused the request with {_status_text(status)}; asking again will not help"
-        return context.error(PermanentVendorError, problem, body)
-
-    def _credentials_problem(self, response: httpx.Response) -> str:
-        """Why the vendor does not let us in: it also refuses a good signature whose date is off."""
-        said = _http_date(response.headers.get("Date", ""))
-        if said is None:
-            return (
-                "the vendor refused the credentials; check the account id and the account key, "
-                "and that this machine's clock is right"
-            )
-        skew = self._clock() - said
-        if abs(skew) > CLOCK_TOLERANCE:
-            direction = "ahead of" if skew > timedelta(0) else "behind"
-            minutes = round(abs(skew).total_seconds() / 60)
-            return (
-                f"the vendor refused the request because this machine's clock is {minutes} minutes "
-                f"{direction} the vendor's; set the clock right"
-            )
-        return "the vendor refused the credentials; check the account id and the account key"
-
-    def _retry_after(self, response: httpx.Response) -> float | None:
-        """Seconds to wait, from either form of the header."""
-        said = response.headers.get("Retry-After", "").strip()
-        if re.fullmatch(r"\d{1,9}", said, re.ASCII):
-            return float(said)
-        moment = _http_date(said)
-        return None if moment is None else max(0.0, (moment - self._clock()).total_seconds())
+_EMPTY_PAGE = MarcPage(records=(), repaired=False, requests=2)
 
 
-def _unpacked(response: httpx.Response, context: ResponseContext) -> Iterator[bytes]:
-    """The body piece by piece, none of them large, decompressed where the answer says that it is gzip.
-
-    Raises `BadResponseException` where it is not, or ends early. httpx unpacks as well, but all that comes
-    at once, however much that is, and takes the early end for the end: a blank body, if it is early enough.
-    """
-    packed = cast(Iterable[bytes], response.stream)
-    encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    if "," in encoding:
-        raise context.error(
-            BadResponseException, "the vendor sent an answer that is compressed more than once"
-        )
-    if encoding not in ("gzip", "x-gzip"):
-        yield from packed
-        return
-    unzip, begun = zlib.decompressobj(_GZIP), False
-    for piece in packed:
-        begun = begun or bool(piece)
-        try:
-            yield b"" if unzip.eof else unzip.decompress(piece, _UNPACKED_AT_ONCE)
-            while unzip.unconsumed_tail:
-                yield unzip.decompress(unzip.unconsumed_tail, _UNPACKED_AT_ONCE)
-        except zlib.error as error:
-            problem = "the vendor's answer is damaged: it is not the gzip that it says it is"
-            raise context.error(BadResponseException, problem) from context.cause(error)
-    yield unzip.flush()
-    if begun and not unzip.eof:
-        raise context.error(BadResponseException, "the vendor's answer is damaged: its gzip ends early")
+def _asks_to_wait(error: TransientVendorError) -> bool:
+    is_too_many_requests = error.status == HTTPStatus.TOO_MANY_REQUESTS
+    return is_too_many_requests or (isinstance(error, BadResponseException) and error.retry_after is not None)
 
 
-def _asks_to_wait(error: RemoteIntegrationException) -> bool:
-    too_many = error.status == HTTPStatus.TOO_MANY_REQUESTS
-    return too_many or (isinstance(error, BadResponseException) and error.retry_after is not None)
-
-
-_UNCONNECTED = (httpx.NetworkError, httpx.ProxyError, httpx.RemoteProtocolError)
-
-
-def _translated(
-    error: httpx.HTTPError | httpx.InvalidURL, context: ResponseContext
-) -> RemoteIntegrationException:
-    # Without a connection the vendor has said nothing; what is wrong with an answer is told with its bytes.
-    unconnected = isinstance(error, httpx.ConnectError | httpx.ProxyError)
-    detail = (excerpt_of(str(error)) if unconnected else context.quote(str(error))) or type(error).__name__
-    match error:
-        case httpx.TimeoutException():
-            return context.error(
-                RequestTimedOut, f"the vendor did not answer in time: {type(error).__name__}"
-            )
-        case _ if isinstance(error, _UNCONNECTED):
-            return context.error(ConnectionFailed, f"the connection to the vendor failed: {detail}")
-        case httpx.DecodingError():
-            return context.error(BadResponseException, f"the vendor's answer is damaged: {detail}")
-        case _:
-            return context.error(PermanentVendorError, f"the vendor cannot be asked this way: {detail}")
-
-
-def _marc_call(start: datetime, end: datetime, offset: int, limit: int) -> _Call:
+def _marc_request(start: datetime, end: datetime, offset: int, limit: int) -> _RequestSpec:
     if offset < 1 or not 1 <= limit <= PAGE_SIZE:
-        raise ValueError(f"An offset is 1 or more and a limit 1 to {PAGE_SIZE}, not {offset} and {limit}.")
-    query = f"startdate={_date(start)}&enddate={_date(end)}&offset={offset}&limit={limit}"
-    return _Call(Endpoint.MARC, f"data/marc?{query}")
+        raise ValueError(f"The offset must be 1 or more and the limit 1 to {PAGE_SIZE}: {offset}, {limit}.")
+    query = f"startdate={_format_date(start)}&enddate={_format_date(end)}&offset={offset}&limit={limit}"
+    return _RequestSpec(Endpoint.MARC, f"data/marc?{query}")
 
 
-def _second(moment: datetime) -> datetime:
-    """`moment` as the vendor is asked for it: in UTC, without its fraction of a second."""
+def _to_utc_second(moment: datetime) -> datetime:
     if moment.tzinfo is None:
-        raise ValueError("A window is between moments that carry a time zone.")
+        raise ValueError("The start and the end of a window need a time zone.")
     return truncate_to_second(moment.astimezone(UTC))
 
 
-def _date(moment: datetime) -> str:
-    return _second(moment).replace(tzinfo=None).isoformat()
+def _format_date(moment: datetime) -> str:
+    return _to_utc_second(moment).replace(tzinfo=None).isoformat()
 
 
-def _http_date(text: str) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _quoted(segment: str) -> str:
-    """`segment` as one part of a path, also when it is made of dots, which alone mean "this" and "up"."""
-    quote = quote(segment, safe="")
-    return quote if quote.strip(".") else quote.replace(".", "%2E")
-
-
-def _status_text(status: int) -> str:
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return str(status)
+def _quote_segment(segment: str) -> str:
+    """Percent-encode one path segment, including "." and "..", which would otherwise be resolved."""
+    quoted = quote(segment, safe="")
+    return quoted if quoted.strip(".") else quoted.replace(".", "%2E")

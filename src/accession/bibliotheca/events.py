@@ -1,7 +1,4 @@
-"""Event documents: what happened to the collection's copies, into the catalogue's data classes.
-
-The elements that say which patron it was about are not read, wherever they stand.
-"""
+"""Parser for circulation events; it never reads the elements that identify patrons."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,8 +9,8 @@ from lxml import etree
 
 from accession.bibliotheca.errors import BadResponseException, ResponseContext, excerpt_of
 from accession.bibliotheca.items import is_item_id
-from accession.bibliotheca.text import LONGEST_TEXT, plain
-from accession.bibliotheca.xml import local_name, read
+from accession.bibliotheca.text import MAX_TEXT_LENGTH, to_plain_line
+from accession.bibliotheca.xml import local_name, parse_document
 from accession.catalog.data import EventData
 from accession.core.isbn import normalise_isbn
 from accession.core.vocabulary import EventType
@@ -22,9 +19,9 @@ _UNKNOWN_CONTEXT = ResponseContext(contains_personal_data=True)
 _BATCH, _EVENT = "LibraryEventBatch", "CloudLibraryEvent"
 _START, _END = "EventStartDateTimeInUTC", "EventEndDateTimeInUTC"
 _PUBLISHED = "EventPublishDateTimeInUTC"
-# The vendor tells 150 at most.
-_MOST_EVENTS = 2_000
-_READ = ("EventId", "EventType", _START, _END, _PUBLISHED, "ItemId", "ISBN")
+# The vendor sends at most 150 events in one response.
+_MAX_EVENTS = 2_000
+_ELEMENTS_TO_READ = ("EventId", "EventType", _START, _END, _PUBLISHED, "ItemId", "ISBN")
 _MOMENT = re.compile(
     r"(?P<second>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d{1,12}))?"
     r"\s*(?:Z|(?P<offset>[+-]\d\d:?[0-5]\d))?",
@@ -34,9 +31,12 @@ _MOMENT = re.compile(
 
 @dataclass(frozen=True)
 class EventFault:
-    """An event that could not be used. `event_id` is None when not even that could be read.
+    """An event that is invalid.
 
-    `raw_xml` is a document of its own with as much of the event as is ever read.
+    Attributes:
+        event_id: id of the event, or None if it cannot be read.
+        reason: one sentence for a person.
+        raw_xml: a complete document with the event, reduced to the elements that the parser reads.
     """
 
     event_id: str | None
@@ -45,10 +45,14 @@ class EventFault:
 
 
 @dataclass(frozen=True)
-class EventsAnswer:
-    """What the vendor told of a span of time, in its order, which need not be that of the moments.
+class EventsResponse:
+    """Events of a window in the vendor's order, which is not always chronological.
 
-    `repaired` when the document was well-formed only after the repair.
+    Attributes:
+        events: the valid events.
+        faults: the invalid events.
+        requests: number of requests that were needed.
+        repaired: whether the document was only well-formed after the repair.
     """
 
     events: tuple[EventData, ...]
@@ -58,70 +62,75 @@ class EventsAnswer:
 
     @property
     def fetched(self) -> int:
-        """How many events the answer held, usable or not."""
+        """Number of events in the response, valid or not."""
         return len(self.events) + len(self.faults)
 
 
-def parse_events(body: bytes, context: ResponseContext = _UNKNOWN_CONTEXT, requests: int = 1) -> EventsAnswer:
-    """The events in the batch `body`, which took so many `requests`.
+def parse_events(
+    body: bytes, context: ResponseContext = _UNKNOWN_CONTEXT, requests: int = 1
+) -> EventsResponse:
+    """Parse a batch of events.
 
-    One malformed event is a fault and does not touch the others; an unknown type is kept as it is. Raises
-    what `xml.read` raises, and `BadResponseException` for more events than the vendor ever tells.
+    An invalid event becomes a fault and does not affect the others. Unknown event types are kept.
+
+    Raises:
+        RemoteInitiatedServerError: the vendor reports an error.
+        BadResponseException: the document is invalid, or has more events than the vendor ever sends.
     """
-    document = read(body, _BATCH, context)
+    document = parse_document(body, _BATCH, context)
     elements = list(document.root.iter(f"{{*}}{_EVENT}"))
-    if len(elements) > _MOST_EVENTS:
-        raise context.error(BadResponseException, f"the vendor told {len(elements):,} events at once", body)
-    found = [_event(element) for element in elements]
-    return EventsAnswer(
-        events=tuple(event for event in found if isinstance(event, EventData)),
-        faults=tuple(fault for fault in found if isinstance(fault, EventFault)),
+    if len(elements) > _MAX_EVENTS:
+        problem = f"the vendor sent {len(elements):,} events in one response; the limit is {_MAX_EVENTS:,}"
+        raise context.error(BadResponseException, problem, body)
+    results = [_parse_event(element) for element in elements]
+    return EventsResponse(
+        events=tuple(event for event in results if isinstance(event, EventData)),
+        faults=tuple(fault for fault in results if isinstance(fault, EventFault)),
         requests=requests,
         repaired=document.repaired,
     )
 
 
-def _event(element: etree._Element) -> EventData | EventFault:
+def _parse_event(element: etree._Element) -> EventData | EventFault:
     elements = _elements_to_read(element)
-    texts = _texts(elements)
+    texts = _texts_by_name(elements)
     event_id = texts.get("EventId", "")
     event_type = texts.get("EventType", "").upper()
     item_id = texts.get("ItemId", "")
-    moment = _happened_at(texts, event_type)
+    moment = _occurred_at(texts, event_type)
     if not event_id:
-        fault = f"It has no EventId (type {excerpt_of(event_type)!r})."
+        reason = f"It has no EventId (type {excerpt_of(event_type)!r})."
     elif not event_type:
-        fault = "It has no EventType."
+        reason = "It has no EventType."
     elif moment is None:
-        fault = "It does not say when it happened."
+        reason = "It has no valid date and time."
     elif not is_item_id(item_id):
-        fault = f"Its ItemId is not one the vendor can be asked for: {excerpt_of(item_id)!r}."
+        reason = f"Its ItemId is invalid: {excerpt_of(item_id)!r}."
     else:
         isbn = normalise_isbn(texts.get("ISBN", ""))
         return EventData(
             event_id=event_id, event_type=event_type, identifier=item_id, occurred_at=moment, isbn=isbn
         )
-    return EventFault(excerpt_of(event_id) or None, fault, _batch_of(elements))
+    return EventFault(excerpt_of(event_id) or None, reason, _to_batch(elements))
 
 
 def _elements_to_read(element: etree._Element) -> Sequence[etree._Element]:
-    """One that holds elements is not read: what is in those could be a patron's id."""
-    return [child for child in element if local_name(child) in _READ and not len(child)]
+    # An element with children is skipped: the children could contain a patron's id.
+    return [child for child in element if local_name(child) in _ELEMENTS_TO_READ and not len(child)]
 
 
-def _texts(elements: Sequence[etree._Element]) -> Mapping[str, str]:
-    """What the elements say, by local name; of several with one name the first that says something, each
-    as far as it is read."""
+def _texts_by_name(elements: Sequence[etree._Element]) -> Mapping[str, str]:
+    """Return each element's text by local name; the first that is not empty if a name is repeated."""
     texts: dict[str, str] = {}
     for child in elements:
         name = local_name(child)
         if not texts.get(name):
-            texts[name] = plain((child.text or "")[:LONGEST_TEXT])
+            texts[name] = to_plain_line((child.text or "")[:MAX_TEXT_LENGTH])
     return texts
 
 
-def _batch_of(elements: Sequence[etree._Element]) -> str:
-    """A batch of one event of which no more is left than these elements' texts."""
+def _to_batch(elements: Sequence[etree._Element]) -> str:
+    """Return a batch with a single event that consists of these elements."""
     batch = etree.Element(_BATCH)
     event = etree.SubElement(etree.SubElement(batch, "Events"), _EVENT)
     for child in elements:
@@ -129,25 +138,24 @@ def _batch_of(elements: Sequence[etree._Element]) -> str:
     return etree.tostring(batch, encoding="unicode")
 
 
-def _happened_at(texts: Mapping[str, str], event_type: str) -> datetime | None:
-    """The moment of the event, which is its start; the end of a loan, for one, lies in the future.
+def _occurred_at(texts: Mapping[str, str], event_type: str) -> datetime | None:
+    """Return the moment of the event: its start, because the end of a loan, for example, is in the future.
 
-    A return is told with equal moments in older documents and as a span in newer ones, which begins hours
-    before it ends, as a loan does (NYPL/python-utils, tests/test_cloudlibrary_client.py): its end it is,
-    unless that is later than the vendor published it.
+    A return is the exception: in newer documents it is a span like that of a loan, which ends with the
+    return (NYPL/python-utils, tests/test_cloudlibrary_client.py). Its end is used unless that is later than
+    the publication of the event. In older documents start and end of a return are equal.
     """
-    start, end, published = (_moment(texts.get(name, "")) for name in (_START, _END, _PUBLISHED))
-    ended = end is not None and (published is None or end <= published)
-    if event_type == EventType.CHECKIN and ended:
+    start, end, published = (_parse_moment(texts.get(name, "")) for name in (_START, _END, _PUBLISHED))
+    has_ended = end is not None and (published is None or end <= published)
+    if event_type == EventType.CHECKIN and has_ended:
         return end
     return start or end
 
 
-def _moment(text: str) -> datetime | None:
-    """The moment in `text`, in UTC where it names no zone; seven fraction digits have been seen.
+def _parse_moment(text: str) -> datetime | None:
+    """Return the UTC time in `text`, which is UTC unless it has an offset, with up to 12 fraction digits.
 
-    None for what is no moment, and for the first and the last year there are: many systems write
-    "no date" like that.
+    Return None for invalid text and for the first and the last year, which many systems use for "no date".
     """
     match = _MOMENT.fullmatch(text)
     if match is None:

@@ -1,4 +1,4 @@
-"""Item documents: what the vendor says of its titles, into the catalogue's data classes."""
+"""Parser for titles: bibliographic metadata and copy counts."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,8 +17,8 @@ from accession.bibliotheca.errors import (
     excerpt_of,
 )
 from accession.bibliotheca.normalise import iso_date, language_code
-from accession.bibliotheca.text import LONGEST_TEXT, plain, plain_paragraphs, unescaped
-from accession.bibliotheca.xml import is_blank, local_name, read
+from accession.bibliotheca.text import MAX_TEXT_LENGTH, to_plain_line, to_plain_paragraphs, unescape_twice
+from accession.bibliotheca.xml import is_blank, local_name, parse_document
 from accession.catalog.data import (
     BibliographicData,
     CirculationData,
@@ -33,30 +33,35 @@ from accession.core.vocabulary import ContributorRole, Format, IdentifierType, L
 DATA_SOURCE = "Bibliotheca"
 
 _ITEM_ID = re.compile(r"[0-9A-Za-z._~-]{1,32}")
-_REMARK = re.compile(r"\s+\([^()]*\)$")
+_TRAILING_REMARK = re.compile(r"\s+\([^()]*\)$")
 _DELETED_COMMA = re.compile(r"(?<=\S) {2,}(?=\S)")
 _FORMATS = {"epub": Format.EPUB, "epub3": Format.EPUB3, "pdf": Format.PDF, "mp3": Format.MP3}
-_LARGEST_COUNT = 2_147_483_647
-_MOST_NAMES = 200
+_MAX_INTEGER = 2_147_483_647
+_MAX_VALUES = 200
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class ItemFault:
-    """An item that could not be used. `item_id` is None when not even that could be read."""
+    """An item that is invalid; `item_id` is None if it cannot be read."""
 
     item_id: str | None
     reason: str
 
 
 @dataclass(frozen=True)
-class ItemsAnswer:
-    """What the vendor said of the titles asked for.
+class ItemsResponse:
+    """Titles that the vendor returned for the requested ids.
 
-    A title that was asked for and is in neither `titles` nor `faults` is no longer the collection's,
-    unless there is a fault without an item id: that may be any of them.
-    `repaired` when the document was well-formed only after the repair.
+    A requested title that is in neither `titles` nor `faults` is no longer the collection's. If a fault has
+    no item id this conclusion is not possible, because the fault may be any of the missing titles.
+
+    Attributes:
+        titles: the valid items.
+        faults: the invalid items.
+        requests: number of requests that were needed.
+        repaired: whether the document was only well-formed after the repair.
     """
 
     titles: tuple[TitleData, ...]
@@ -66,48 +71,56 @@ class ItemsAnswer:
 
 
 def is_item_id(text: str) -> bool:
-    """Whether the vendor can be asked for `text`: a short code, without separators of a URL or a list."""
+    """Return whether `text` is a valid item id: a short code without separators of URLs or lists."""
     return _ITEM_ID.fullmatch(text) is not None and bool(text.strip("."))
 
 
-def parse_items(body: bytes, as_of: datetime, context: ResponseContext = UNKNOWN_CONTEXT) -> ItemsAnswer:
-    """The titles in the item document `body`, each as the vendor had it at `as_of` (UTC).
+def parse_items(body: bytes, as_of: datetime, context: ResponseContext = UNKNOWN_CONTEXT) -> ItemsResponse:
+    """Parse an item document.
 
-    One malformed item is a fault and does not touch the others. Of an item that comes twice, the last
-    counts. Raises `RemoteInitiatedServerError` for a blank body, which the vendor sends when it fails,
-    and what `xml.read` raises.
+    An invalid item becomes a fault and does not affect the others. If an item is repeated the last one
+    counts.
+
+    Args:
+        body: the response's body.
+        as_of: time of the request (UTC), which becomes the time of the data.
+        context: the response, for errors.
+
+    Raises:
+        RemoteInitiatedServerError: the body is blank, which means that the vendor failed, or the vendor
+            reports an error.
+        BadResponseException: the document is invalid.
     """
     if is_blank(body):
         raise context.error(
-            RemoteInitiatedServerError, "the vendor sent a blank answer where items were due", body
+            RemoteInitiatedServerError, "the vendor sent an empty response instead of items", body
         )
-    document = read(body, "ArrayOfItem", context)
+    document = parse_document(body, "ArrayOfItem", context)
     titles: dict[str, TitleData] = {}
     faults: list[ItemFault] = []
     for element in document.root:
         if local_name(element) != "Item":
             continue
-        texts = _texts(element)
+        texts = _texts_by_name(element)
         try:
-            title = _title(texts, as_of)
-        except _UnusableItemError as fault:
-            faults.append(ItemFault(excerpt_of(plain(texts.get("ItemId", ""))) or None, str(fault)))
+            title = _parse_title(texts, as_of)
+        except _InvalidItemError as error:
+            faults.append(ItemFault(excerpt_of(to_plain_line(texts.get("ItemId", ""))) or None, str(error)))
         else:
             titles[title.identifier] = title
-    return ItemsAnswer(tuple(titles.values()), tuple(faults), repaired=document.repaired)
+    return ItemsResponse(tuple(titles.values()), tuple(faults), repaired=document.repaired)
 
 
-class _UnusableItemError(Exception):
-    """The item lacks what makes it a title."""
+class _InvalidItemError(Exception):
+    """An item that lacks a required element or has an invalid one."""
 
 
-def _texts(item: etree._Element) -> dict[str, str]:
-    """The item's elements by local name, of several with one name the first that says something, each as
-    far as it is read."""
+def _texts_by_name(item: etree._Element) -> dict[str, str]:
+    """Return each element's text by local name; the first that is not blank if a name is repeated."""
     texts: dict[str, str] = {}
     for element in item:
         if not texts.get(name := local_name(element), "").strip():
-            texts[name] = _text(element, keep_tags=name == "Description")[:LONGEST_TEXT]
+            texts[name] = _text(element, keep_tags=name == "Description")[:MAX_TEXT_LENGTH]
     return texts
 
 
@@ -115,25 +128,25 @@ def _text(element: etree._Element, keep_tags: bool) -> str:
     if not len(element):
         return element.text or ""
     if keep_tags:
-        # HTML that nobody escaped; `plain_paragraphs` reads it.
+        # HTML that was not escaped: `to_plain_paragraphs` converts it.
         return (element.text or "") + "".join(etree.tostring(child, encoding="unicode") for child in element)
     return "".join(element.itertext())
 
 
-def _title(texts: Mapping[str, str], as_of: datetime) -> TitleData:
+def _parse_title(texts: Mapping[str, str], as_of: datetime) -> TitleData:
     for name in ("ItemId", "Title"):
-        if not plain(texts.get(name, "")):
-            raise _UnusableItemError(f"it has no {name}")
+        if not to_plain_line(texts.get(name, "")):
+            raise _InvalidItemError(f"it has no {name}")
     try:
         return TitleData(bibliographic=_bibliographic(texts, as_of), circulation=_circulation(texts, as_of))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise _UnusableItemError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+        raise _InvalidItemError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
 
 
 def _bibliographic(texts: Mapping[str, str], as_of: datetime) -> BibliographicData:
     def line(name: str) -> str:
-        return plain(texts.get(name, ""))
+        return to_plain_line(texts.get(name, ""))
 
     book_format = _FORMATS.get(line("BookFormat").lower())
     return BibliographicData(
@@ -145,8 +158,8 @@ def _bibliographic(texts: Mapping[str, str], as_of: datetime) -> BibliographicDa
         subtitle=line("SubTitle") or None,
         contributors=_unique(
             (
-                *_contributors(line("Authors"), ContributorRole.AUTHOR),
-                *_contributors(line("Narrator"), ContributorRole.NARRATOR),
+                *_parse_contributors(line("Authors"), ContributorRole.AUTHOR),
+                *_parse_contributors(line("Narrator"), ContributorRole.NARRATOR),
             )
         ),
         publisher=line("Publisher") or None,
@@ -154,11 +167,11 @@ def _bibliographic(texts: Mapping[str, str], as_of: datetime) -> BibliographicDa
         on_sale=iso_date(line("OnSaleDate")),
         language=language_code(line("Language")) if line("Language") else None,
         isbns=_unique(isbn for name in ("ISBN13", "PhysicalISBN") if (isbn := normalise_isbn(line(name)))),
-        subjects=_unique(_subjects(texts.get("Genre", ""))),
-        description=plain_paragraphs(texts.get("Description", "")) or None,
-        links=tuple(_links(unescaped(texts.get("CoverLinkURL", "")).strip())),
-        page_count=_number(line("NumberOfPages")) or None,
-        duration_ms=_number(line("Duration")) or None,
+        subjects=_unique(_parse_subjects(texts.get("Genre", ""))),
+        description=to_plain_paragraphs(texts.get("Description", "")) or None,
+        links=tuple(_cover_links(unescape_twice(texts.get("CoverLinkURL", "")).strip())),
+        page_count=_parse_integer(line("NumberOfPages")) or None,
+        duration_ms=_parse_integer(line("Duration")) or None,
         medium=Medium.AUDIOBOOK if book_format is Format.MP3 else Medium.BOOK,
         format=book_format,
     )
@@ -167,40 +180,40 @@ def _bibliographic(texts: Mapping[str, str], as_of: datetime) -> BibliographicDa
 def _circulation(texts: Mapping[str, str], as_of: datetime) -> CirculationData:
     return CirculationData(
         as_of=as_of,
-        # Silence about what is owned must never read as "nothing is owned any more".
-        licenses_owned=_count(texts, "TotalCopies", if_missing=None),
-        licenses_available=_count(texts, "AvailableCopies", if_missing=0),
-        patrons_in_hold_queue=_count(texts, "OnHoldCount", if_missing=0),
+        # No default: a missing element must not be stored as zero owned copies.
+        licenses_owned=_parse_count(texts, "TotalCopies", default=None),
+        licenses_available=_parse_count(texts, "AvailableCopies", default=0),
+        patrons_in_hold_queue=_parse_count(texts, "OnHoldCount", default=0),
     )
 
 
-def _count(texts: Mapping[str, str], name: str, if_missing: int | None) -> int:
-    text = plain(texts.get(name, ""))
-    if not text and if_missing is not None:
-        return if_missing
-    number = _number(text)
+def _parse_count(texts: Mapping[str, str], name: str, default: int | None) -> int:
+    text = to_plain_line(texts.get(name, ""))
+    if not text and default is not None:
+        return default
+    number = _parse_integer(text)
     if number is None:
-        raise _UnusableItemError(f"{name} is not a count: {excerpt_of(text)!r}")
+        raise _InvalidItemError(f"{name} is not a count: {excerpt_of(text)!r}")
     return number
 
 
-def _number(text: str) -> int | None:
-    """`text` as a whole number that a database can hold; None when it is not one."""
-    if not re.fullmatch(r"\d{1,20}", text, re.ASCII) or int(text) > _LARGEST_COUNT:
+def _parse_integer(text: str) -> int | None:
+    """Return `text` as an integer from 0 to the database's maximum; None if it is not one."""
+    if not re.fullmatch(r"\d{1,20}", text, re.ASCII) or int(text) > _MAX_INTEGER:
         return None
     return int(text)
 
 
-def _contributors(names: str, role: ContributorRole) -> Iterator[ContributorData]:
-    """One contributor for each name of "Last, First (remark); Last, First"."""
+def _parse_contributors(names: str, role: ContributorRole) -> Iterator[ContributorData]:
+    """Yield a contributor for each name of a list such as "Last, First (remark); Last, First"."""
     for name in names.split(";"):
-        sort_name = _REMARK.sub("", name.strip()).strip(" ,")
+        sort_name = _TRAILING_REMARK.sub("", name.strip()).strip(" ,")
         if sort_name:
             yield ContributorData(sort_name=sort_name, display_name=_display_name(sort_name), role=role)
 
 
 def _display_name(sort_name: str) -> str:
-    """ "King, Martin Luther, Jr." as "Martin Luther King, Jr."; a group's name has no comma and stays."""
+    """Return "Martin Luther King, Jr." for "King, Martin Luther, Jr."; keep names without a comma."""
     last, *rest = (part.strip() for part in sort_name.split(","))
     if not rest:
         return last
@@ -208,33 +221,33 @@ def _display_name(sort_name: str) -> str:
     return ", ".join((f"{first} {last}".strip(), *suffixes))
 
 
-def _subjects(genre: str) -> Iterator[SubjectData]:
-    """Both generations of Genre: "TOP|Sub|,TOP|Sub|", and plain labels with a comma after each."""
-    for group in re.split(r"(?<=\|)\s*,", unescaped(genre)):
+def _parse_subjects(genre: str) -> Iterator[SubjectData]:
+    """Yield the subjects of Genre in either format: "TOP|Sub|,TOP|Sub|" (BISAC) or "label,label,"."""
+    for group in re.split(r"(?<=\|)\s*,", unescape_twice(genre)):
         if "|" in group:
-            levels = filter(None, (_label(level) for level in group.split("|")))
+            levels = filter(None, (_clean_label(level) for level in group.split("|")))
             names, scheme = [" / ".join(levels)], SubjectScheme.BISAC
         else:
-            names, scheme = [_label(label) for label in group.split(",")], SubjectScheme.LABEL
+            names, scheme = [_clean_label(label) for label in group.split(",")], SubjectScheme.LABEL
         yield from (SubjectData(scheme=scheme, name=name) for name in names if name)
 
 
-def _label(text: str) -> str:
-    # The vendor takes the commas out of a label and leaves two spaces where one was.
-    return plain(_DELETED_COMMA.sub(", ", text))
+def _clean_label(text: str) -> str:
+    # The vendor removes commas from labels, which leaves two spaces.
+    return to_plain_line(_DELETED_COMMA.sub(", ", text))
 
 
-def _links(cover: str) -> Iterator[LinkData]:
-    if not _is_web_address(cover):
+def _cover_links(cover: str) -> Iterator[LinkData]:
+    if not _is_web_url(cover):
         return
     yield LinkData(rel=LinkRel.COVER, href=cover)
-    # Undocumented: the vendor's image service makes a small picture when asked like this.
+    # Undocumented: the vendor's image service returns a small image for this parameter.
     if "/delivery/img" in cover:
         separator = "&" if "?" in cover else "?"
         yield LinkData(rel=LinkRel.THUMBNAIL, href=f"{cover}{separator}size=NORMAL")
 
 
-def _is_web_address(text: str) -> bool:
+def _is_web_url(text: str) -> bool:
     try:
         parts = urlsplit(text)
     except ValueError:
@@ -245,4 +258,4 @@ def _is_web_address(text: str) -> bool:
 
 
 def _unique(values: Iterable[_T]) -> tuple[_T, ...]:
-    return tuple(dict.fromkeys(values))[:_MOST_NAMES]
+    return tuple(dict.fromkeys(values))[:_MAX_VALUES]

@@ -7,29 +7,30 @@ from functools import lru_cache
 import pycountry
 
 _DATE = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2})(?:[T ].*)?)?)?", re.ASCII | re.DOTALL)
-# 0001-01-01 is how some systems write "no date".
-_EARLIEST_YEAR = 1000
+# Some systems write "no date" as 0001-01-01.
+_MIN_YEAR = 1000
 
 
 @lru_cache(maxsize=1024)
 def language_code(text: str) -> str | None:
-    """The ISO 639-2 code of a language given as code, as tag with a region, or by its English name.
+    """Return the ISO 639-2 code of a language, or None if the language is unknown.
 
-    Where ISO 639-2 has two codes it is the bibliographic one, as in MARC: `de`, `deu`, `ger` and
-    `German` are all `ger`. A language that only ISO 639-3 knows has its code there.
+    `text` is a code, a tag with a region such as "en-US", or an English name. Where ISO 639-2 has two codes
+    the result is the bibliographic one, as in MARC: "ger", not "deu". A language without a code in
+    ISO 639-2 gets the one of ISO 639-3.
     """
     for name in (text, re.split(r"[-_]", text)[0]):
-        language = _language(name.strip().lower())
+        language = _find_language(name.strip().lower())
         if language is not None:
             return getattr(language, "bibliographic", None) or str(language.alpha_3)
     return None
 
 
-def _language(name: str) -> pycountry.db.Data | None:
+def _find_language(name: str) -> pycountry.db.Data | None:
     for field in ("alpha_2", "alpha_3", "bibliographic"):
-        found: pycountry.db.Data | None = pycountry.languages.get(**{field: name})
-        if found is not None:
-            return found
+        by_code: pycountry.db.Data | None = pycountry.languages.get(**{field: name})
+        if by_code is not None:
+            return by_code
     try:
         by_name: pycountry.db.Data = pycountry.languages.lookup(name)
     except LookupError:
@@ -38,9 +39,12 @@ def _language(name: str) -> pycountry.db.Data | None:
 
 
 def iso_date(text: str) -> str | None:
-    """The date at the beginning of `text`, as precise as it is good: `2016-09-03`, `2016-09` or `2016`."""
+    """Return the date at the start of `text` as far as it is valid: "2016-09-03", "2016-09" or "2016".
+
+    Return None if there is no valid year.
+    """
     match = _DATE.fullmatch(text.strip())
-    if match is None or int(match[1]) < _EARLIEST_YEAR:
+    if match is None or int(match[1]) < _MIN_YEAR:
         return None
     year, month, day = match.groups()
     for parts in ((year, month, day), (year, month)):
