@@ -1,38 +1,43 @@
-"""Collections by name: adding, finding, giving a new account key, and marking for deletion."""
+"""Collections: find, add, update and remove them.
+
+The command line, the dashboard, the API and the demo all use these functions.
+"""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from pydantic import SecretStr
-from sqlalchemy import (
-    ColumnElement,
-    select,
-)
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from accession.accounts.keys import account_key_of, encrypt_account_key, hold_off_rotations
+from accession.accounts.account import Account
+from accession.accounts.keys import decrypt_account_key, encrypt_account_key, lock_against_rotation
 from accession.core.clock import utc_now
-from accession.core.errors import NotFound, UserError
-from accession.db.models import (
-    Collection,
-)
+from accession.core.errors import InvalidInput, NotFound, UserError
+from accession.db.models import Collection
 
 
-class UnknownCollection(NotFound):
+class CollectionNotFound(NotFound):
     """No collection has this name."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f'No collection found named "{name}".')
 
 
-def collections_in_use(session: Session) -> Sequence[Collection]:
-    """Every collection that is not marked for deletion, by name."""
+def list_collections(session: Session) -> Sequence[Collection]:
+    """Return the collections that are not marked for deletion, by name."""
     query = select(Collection).where(Collection.marked_for_deletion_at.is_(None))
     return session.scalars(query.order_by(Collection.name)).all()
 
 
 def get_collection(session: Session, collection_id: int) -> Collection:
-    """The collection of this id; raises `NotFound`, also when it is marked for deletion."""
+    """Return the collection with this id.
+
+    Raises:
+        NotFound: there is none, or it is marked for deletion.
+    """
     collection = session.get(Collection, collection_id)
     if collection is None or collection.marked_for_deletion_at is not None:
         raise NotFound(f"There is no collection with the id {collection_id}.")
@@ -40,70 +45,114 @@ def get_collection(session: Session, collection_id: int) -> Collection:
 
 
 def find_collection(session: Session, name: str) -> Collection:
-    """The collection of this name; raises `UnknownCollection`, also when it is marked for deletion."""
+    """Return the collection with this name.
+
+    Raises:
+        CollectionNotFound: there is none, or it is marked for deletion.
+    """
     query = select(Collection).where(Collection.name == name, Collection.marked_for_deletion_at.is_(None))
     collection = session.scalars(query).one_or_none()
     if collection is None:
-        raise UnknownCollection(name)
+        raise CollectionNotFound(name)
     return collection
 
 
-def add_collection(
-    session: Session,
-    *,
-    name: str,
-    library_id: str,
-    account_id: str,
-    account_key: SecretStr,
-    base_url: str,
-) -> Collection:
-    """Add a collection, its account key encrypted.
+def get_account(collection: Collection) -> Account:
+    """Return the collection's account with the vendor, its key decrypted.
 
-    Raises `UserError` when the name is in use, and when the key at hand is not the one that the other
-    collections' account keys were encrypted with.
+    Raises:
+        UserError: the account key cannot be decrypted, or the stored account is invalid.
     """
-    hold_off_rotations(session)
-    for other in collections_in_use(session)[:1]:
-        account_key_of(other)
+    return Account(
+        collection=collection.name,
+        library_id=collection.library_id,
+        account_id=collection.account_id,
+        account_key=decrypt_account_key(collection),
+        base_url=collection.base_url,
+    )
+
+
+def add_collection(session: Session, account: Account) -> Collection:
+    """Add the collection that has this account; the account key is stored encrypted.
+
+    Raises:
+        InvalidInput: the name is invalid.
+        UserError: the name is in use, or the encryption key is not the one of the other collections.
+    """
+    _validate_name(account.collection)
+    lock_against_rotation(session)
+    for other in list_collections(session)[:1]:
+        decrypt_account_key(other)
     row = {
-        "name": name,
-        "library_id": library_id,
-        "account_id": account_id,
-        "account_key_encrypted": encrypt_account_key(account_key),
-        "base_url": base_url,
+        "name": account.collection,
+        "library_id": account.library_id,
+        "account_id": account.account_id,
+        "account_key_encrypted": encrypt_account_key(account.account_key),
+        "base_url": account.base_url,
         "created_at": utc_now(),
     }
     statement = insert(Collection).values(row).on_conflict_do_nothing().returning(Collection)
-    added = session.scalars(statement).one_or_none()
-    if added is None:
+    collection = session.scalars(statement).one_or_none()
+    if collection is None:
         raise UserError(
-            f'There is a collection named "{name}" already: choose another name, '
-            f'or remove it with `accession collections remove "{name}"`.'
+            f'A collection named "{account.collection}" already exists: choose another name, '
+            f'or remove it with `accession collections remove "{account.collection}"`.'
         )
-    return added
+    return collection
 
 
-def set_account_key(session: Session, collection: Collection, account_key: SecretStr) -> None:
-    """Afterwards requests for the collection are signed with this account key, from a chain's next page on.
+def _validate_name(name: str) -> None:
+    if not name.isprintable() or name != name.strip() or not name:
+        raise InvalidInput(
+            f"The collection name {name!r} is invalid: enter one without leading or trailing spaces "
+            "and without line breaks."
+        )
 
-    Raises `UserError` when the key at hand is not the one that its account key was encrypted with: the
-    workers have another.
+
+def change_account(
+    session: Session,
+    collection: Collection,
+    *,
+    library_id: str | None = None,
+    account_id: str | None = None,
+    base_url: str | None = None,
+    account_key: SecretStr | None = None,
+) -> None:
+    """Change the given fields of the collection's account. A running import uses them from its next step on.
+
+    Raises:
+        UserError: a field is invalid, or the stored account key cannot be decrypted: the workers use another
+            encryption key. Nothing is changed then.
     """
-    hold_off_rotations(session)
-    account_key_of(collection)
-    collection.account_key_encrypted = encrypt_account_key(account_key)
+    if account_key is not None:
+        lock_against_rotation(session)
+    fields: dict[str, Any] = {
+        "library_id": library_id,
+        "account_id": account_id,
+        "base_url": base_url,
+        "account_key": account_key,
+    }
+    changes = {name: value for name, value in fields.items() if value is not None}
+    account = replace(get_account(collection), **changes)
+    if account_key is not None:
+        collection.account_key_encrypted = encrypt_account_key(account_key)
+    collection.library_id = account.library_id
+    collection.account_id = account.account_id
+    collection.base_url = account.base_url
 
 
 def mark_for_deletion(collection: Collection) -> None:
-    """Afterwards nothing is imported for the collection any more, a chain at work stops at its next
-    page, and the name is free. Its titles stay stored."""
+    """Mark the collection for deletion and free its name.
+
+    No new run starts, and a run that is under way stops before its next step. The titles stay stored.
+    """
     collection.marked_for_deletion_at = utc_now()
 
 
-def in_use(collection_id: InstrumentedAttribute[int], name: str | None) -> ColumnElement[bool]:
-    """That a row is of the collection in use that has the name, or of any."""
+def is_of_collection(collection_id: InstrumentedAttribute[int], name: str | None) -> ColumnElement[bool]:
+    """Return the condition that a row belongs to the named collection, or to any that is not being deleted."""
     ids = select(Collection.id).where(Collection.marked_for_deletion_at.is_(None))
     if name is None:
         return collection_id.in_(ids)
-    # As one id, so that an index by it has the rows in the order in which they are wanted.
+    # A single id, so that an index by it delivers the rows in the requested order.
     return collection_id == ids.where(Collection.name == name).scalar_subquery()

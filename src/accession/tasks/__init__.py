@@ -1,1 +1,1 @@
-"""When and where does a step run? Celery app, schedule, queues, lock, chain, apply."""
+"""Celery app, schedule, queues, locks, workflow steps, retries and recovery."""

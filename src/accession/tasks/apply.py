@@ -10,20 +10,21 @@ from celery import Task
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
-from accession.catalog.apply import apply_outbox, outbox_kinds
+from accession.catalog.apply import apply_outbox
+from accession.catalog.outbox import split_by_metadata
 from accession.core.clock import utc_now
-from accession.db.bulk import one_of
+from accession.db.bulk import in_array
 from accession.db.engine import transaction
 from accession.db.models import ApplyOutbox, LicensePool
 from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, MAX_RETRIES, app
-from accession.tasks.lock import TITLE_LOCK_SECONDS, Held, hold_each, release_each
+from accession.tasks.lock import TITLE_LOCK_SECONDS, LockResult, acquire_or_extend_each, release_each
 from accession.tasks.metrics import count_applied
-from accession.tasks.outages import outlast_outages
+from accession.tasks.outages import retry_while_unavailable
 
 log = structlog.get_logger(__name__)
 
 TITLES_PER_MESSAGE = 50
-LEFT_BEHIND_AFTER = timedelta(minutes=10)
+STALE_AFTER = timedelta(minutes=10)
 _LOCKED_WAIT_SECONDS = 2
 # What log lines say of the run.
 _ABOUT = ("workflow", "collection", "run", "page")
@@ -34,7 +35,7 @@ def publish_applies(outbox_ids: Sequence[int]) -> None:
     if not outbox_ids:
         return
     with transaction() as session:
-        described, counted = outbox_kinds(session, outbox_ids)
+        described, counted = split_by_metadata(session, outbox_ids)
     for task, row_ids in ((bibliographic_apply, described), (circulation_apply, counted)):
         for start in range(0, len(row_ids), TITLES_PER_MESSAGE):
             _send(task, row_ids[start : start + TITLES_PER_MESSAGE])
@@ -78,14 +79,14 @@ def bibliographic_apply(self: Task, outbox_ids: list[int]) -> None:
     queued by itself, and only that one fails again.
     """
     with _what_it_is_about(self):
-        outlast_outages(lambda _: _apply_under_locks(self, outbox_ids))
+        retry_while_unavailable(lambda _: _apply_under_locks(self, outbox_ids))
 
 
 def _apply_under_locks(task: Task, outbox_ids: Sequence[int]) -> None:
     locks, holder = _title_locks(outbox_ids), task.request.id
     # This task's own lock may be left from a worker that died: the message came back with the same id.
-    held = hold_each(sorted(set(locks.values())), holder, TITLE_LOCK_SECONDS)
-    mine = [name for name, how in held.items() if how is not Held.BY_ANOTHER]
+    held = acquire_or_extend_each(sorted(set(locks.values())), holder, TITLE_LOCK_SECONDS)
+    mine = [name for name, how in held.items() if how is not LockResult.HELD_BY_OTHER]
     locked = [row_id for row_id, name in locks.items() if name not in mine]
     try:
         _apply(task, [row_id for row_id, name in locks.items() if name in mine], left=locked)
@@ -104,7 +105,7 @@ def circulation_apply(self: Task, outbox_ids: list[int]) -> None:
     all, each is queued by itself. A row that has got a description meanwhile is left alone.
     """
     with _what_it_is_about(self):
-        outlast_outages(lambda _: _apply(self, outbox_ids, counts_only=True))
+        retry_while_unavailable(lambda _: _apply(self, outbox_ids, counts_only=True))
 
 
 def _apply(
@@ -123,7 +124,7 @@ def _apply(
             for row_id in alone:
                 _send(task, [row_id])
         raise
-    count_applied(described=applied.editions, counts=applied.pools)
+    count_applied(metadata=applied.editions, counts=applied.pools)
     log.info("titles applied", editions=applied.editions, pools=applied.pools)
 
 
@@ -131,12 +132,12 @@ def _title_locks(outbox_ids: Sequence[int]) -> dict[int, str]:
     """Outbox row to the name of the lock of its title, which all collections that own the title share."""
     query = select(ApplyOutbox.id, LicensePool.identifier_id).join(ApplyOutbox.license_pool)
     with transaction() as session:
-        rows = session.execute(query.where(one_of(ApplyOutbox.id, outbox_ids)).order_by(ApplyOutbox.id))
+        rows = session.execute(query.where(in_array(ApplyOutbox.id, outbox_ids)).order_by(ApplyOutbox.id))
         return {row_id: f"BibliographicApply:{identifier_id}" for row_id, identifier_id in rows}
 
 
 @app.task(ignore_result=True)  # type: ignore[untyped-decorator]
-def publish_left_applies(*, every_row: bool = False) -> int:
+def publish_stale_applies(*, every_row: bool = False) -> int:
     """Publish outbox rows again whose message must have been lost; returns how many.
 
     A row counts as left behind ten minutes after it was last published, or at once with `every_row`,
@@ -145,7 +146,7 @@ def publish_left_applies(*, every_row: bool = False) -> int:
     now = utc_now()
     query = update(ApplyOutbox).values(published_at=now).returning(ApplyOutbox.id)
     if not every_row:
-        query = query.where(ApplyOutbox.published_at < now - LEFT_BEHIND_AFTER)
+        query = query.where(ApplyOutbox.published_at < now - STALE_AFTER)
     with transaction() as session:
         outbox_ids = sorted(session.scalars(query))
     if outbox_ids:

@@ -1,4 +1,4 @@
-"""The sweep's chain: a batch of titles is one link."""
+"""Celery tasks of the circulation sweep; one step updates a batch of titles."""
 
 import structlog
 from sqlalchemy.orm import Session
@@ -6,46 +6,46 @@ from sqlalchemy.orm import Session
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, Run
 from accession.imports.circulation import BibliothecaCirculationUpdater
-from accession.imports.vendor import api_for
+from accession.imports.vendor_api import vendor_api_for
 from accession.tasks.app import app
-from accession.tasks.chain import FAN_OUT, ChainKind, ChainTask, Outcome, Step, run_link, start_everywhere
 from accession.tasks.metrics import request_counter
-from accession.tasks.vendor import vendor_turn
+from accession.tasks.rate_limiter import request_slot
+from accession.tasks.steps import RunOutcome, StepResult, run_step
+from accession.tasks.workflow_task import FAN_OUT_OPTIONS, WorkflowTask, start_for_all_collections
 
 log = structlog.get_logger(__name__)
 
-CIRCULATION = ChainKind(Workflow.CIRCULATION, "CirculationUpdateWorkflow")
 
-
-@app.task(**FAN_OUT)  # type: ignore[untyped-decorator]
+@app.task(**FAN_OUT_OPTIONS)  # type: ignore[untyped-decorator]
 def circulation_update_all_collections() -> None:
-    """Start the sweep of every collection."""
-    start_everywhere(circulation_update_collection)
+    """Start a sweep of every collection."""
+    start_for_all_collections(circulation_update_collection)
 
 
-@app.task(bind=True, base=ChainTask, kind=CIRCULATION)  # type: ignore[untyped-decorator]
+@app.task(  # type: ignore[untyped-decorator]
+    bind=True, base=WorkflowTask, workflow=Workflow.CIRCULATION, lock_key="CirculationUpdateWorkflow"
+)
 def circulation_update_collection(
-    self: ChainTask, collection_id: int, *, offset: int | None = None
-) -> Outcome | None:
-    """Ask about one batch of titles, then send the next link until all have been asked about.
+    self: WorkflowTask, collection_id: int, *, offset: int | None = None
+) -> RunOutcome | None:
+    """Update one batch of titles, then enqueue the next until the last title is done.
 
-    `offset` is the id of an identifier, after which the batch begins; without it the checkpoint says
-    where to go on.
+    `offset` is the identifier id after which the batch starts; by default it is read from the checkpoint.
     """
 
-    def step(session: Session, collection: Collection, run: Run) -> Step:
-        api = api_for(collection, vendor_turn(collection_id, self.request.id), request_counter())
+    def step(session: Session, collection: Collection, run: Run) -> StepResult:
+        api = vendor_api_for(collection, request_slot(collection_id, self.request.id), request_counter())
         updater = BibliothecaCirculationUpdater(session, collection, api)
         begin = updater.get_offset() if offset is None else offset
         result = updater.update_batch(begin)
         log.info(
             "batch updated",
             offset=begin,
-            titles=result.titles_asked,
+            titles=result.titles_requested,
             changed=result.titles_changed,
-            gone=result.titles_gone,
+            withdrawn=result.titles_withdrawn,
         )
         next_arguments = None if result.next_offset is None else {"offset": result.next_offset}
-        return Step(result.counters, next_arguments=next_arguments, outbox_ids=result.outbox_ids)
+        return StepResult(result.counters, next_arguments=next_arguments, outbox_ids=result.outbox_ids)
 
-    return run_link(self, collection_id, {"offset": offset}, step)
+    return run_step(self, collection_id, {"offset": offset}, step)

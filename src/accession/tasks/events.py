@@ -1,51 +1,53 @@
-"""The events' chain: a slice of time is one link."""
+"""Celery tasks of the event import; one step imports a slice of time."""
 
 from datetime import timedelta
 
 import structlog
 from sqlalchemy.orm import Session
 
-from accession.core.clock import moment_of, utc_now, whole_second
+from accession.core.clock import parse_datetime, truncate_to_second, utc_now
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, Run
 from accession.imports.events import OVERLAP, SLICE_SIZE, BibliothecaEventImporter
-from accession.imports.vendor import api_for
-from accession.runs.ledger import Counters
+from accession.imports.vendor_api import vendor_api_for
+from accession.runs.ledger import RunCounters
 from accession.tasks.app import app
-from accession.tasks.chain import FAN_OUT, ChainKind, ChainTask, Outcome, Step, run_link, start_everywhere
 from accession.tasks.metrics import request_counter
-from accession.tasks.vendor import vendor_turn
+from accession.tasks.rate_limiter import request_slot
+from accession.tasks.steps import RunOutcome, StepResult, run_step
+from accession.tasks.workflow_task import FAN_OUT_OPTIONS, WorkflowTask, start_for_all_collections
 
 log = structlog.get_logger(__name__)
 
-EVENTS = ChainKind(Workflow.EVENTS, "ImportCollectionWorkflow")
 _SLICE_SECONDS = int(SLICE_SIZE.total_seconds())
 
 
-@app.task(**FAN_OUT)  # type: ignore[untyped-decorator]
+@app.task(**FAN_OUT_OPTIONS)  # type: ignore[untyped-decorator]
 def import_all_collections() -> None:
-    """Start the events' chain of every collection."""
-    start_everywhere(import_collection)
+    """Start an event import for every collection."""
+    start_for_all_collections(import_collection)
 
 
-@app.task(bind=True, base=ChainTask, kind=EVENTS)  # type: ignore[untyped-decorator]
+@app.task(  # type: ignore[untyped-decorator]
+    bind=True, base=WorkflowTask, workflow=Workflow.EVENTS, lock_key="ImportCollectionWorkflow"
+)
 def import_collection(
-    self: ChainTask, collection_id: int, *, start: str | None = None, slice_seconds: int = _SLICE_SECONDS
-) -> Outcome | None:
-    """Import one slice of events, then send the next link until five minutes ago is reached.
+    self: WorkflowTask, collection_id: int, *, start: str | None = None, slice_seconds: int = _SLICE_SECONDS
+) -> RunOutcome | None:
+    """Import one slice of events, then enqueue the next until five minutes before now.
 
-    `start` (ISO 8601) is used as it is; without it the checkpoint says where to start. `slice_seconds` is
-    how wide this slice may be.
+    `start` (ISO 8601) is the start of the slice; by default it is read from the checkpoint.
+    `slice_seconds` is the slice's maximum length.
     """
 
-    def step(session: Session, collection: Collection, run: Run) -> Step:
-        api = api_for(collection, vendor_turn(collection_id, self.request.id), request_counter())
+    def step(session: Session, collection: Collection, run: Run) -> StepResult:
+        api = vendor_api_for(collection, request_slot(collection_id, self.request.id), request_counter())
         importer = BibliothecaEventImporter(session, collection, api, run)
-        cutoff = whole_second(utc_now()) - OVERLAP
-        begin = whole_second(moment_of(start)) if start else importer.get_start(cutoff)
+        cutoff = truncate_to_second(utc_now()) - OVERLAP
+        begin = truncate_to_second(parse_datetime(start)) if start else importer.get_start(cutoff)
         if begin >= cutoff:
             log.info("already up to date", start=begin.isoformat())
-            return Step(Counters(pages=0), since=begin)
+            return StepResult(RunCounters(pages=0), since=begin)
         result = importer.import_time_slice(begin, cutoff, timedelta(seconds=slice_seconds))
         log.info(
             "slice imported",
@@ -60,6 +62,6 @@ def import_collection(
             "slice_seconds": int(result.next_slice_size.total_seconds()),
         }
         done = result.slice_end >= cutoff
-        return Step(result.counters, begin, None if done else next_arguments, result.outbox_ids)
+        return StepResult(result.counters, begin, None if done else next_arguments, result.outbox_ids)
 
-    return run_link(self, collection_id, {"start": start, "slice_seconds": slice_seconds}, step)
+    return run_step(self, collection_id, {"start": start, "slice_seconds": slice_seconds}, step)

@@ -1,4 +1,4 @@
-"""Exports on a schedule, as `ACCESSION_EXPORTS` has them."""
+"""The task that writes a scheduled export (setting `ACCESSION_EXPORTS`)."""
 
 import structlog
 
@@ -10,36 +10,36 @@ from accession.exports.files import STAMP, joined, keep_last, replaced
 from accession.exports.formats import find_format
 from accession.exports.wanted import since_of, wanted_titles
 from accession.tasks.app import app
-from accession.tasks.outages import outlast_outages
+from accession.tasks.outages import retry_while_unavailable
 
 log = structlog.get_logger(__name__)
 
 
 @app.task(ignore_result=True)  # type: ignore[untyped-decorator]
 def run_export(name: str) -> None:
-    """Write the file of the scheduled export of this name, and remove those beyond the last that it keeps.
+    """Write a new file of the named export, then delete its oldest files.
 
-    What a person has to put right is one line in the log; the files that were there stay.
+    An error that an operator has to fix is logged in one line; existing files stay.
     """
-    planned = next((export for export in get_settings().exports if export.name == name), None)
-    if planned is None:
-        log.warning("an export is not in the settings any more", export=name)
+    export = next((each for each in get_settings().exports if each.name == name), None)
+    if export is None:
+        log.warning("export is not configured", export=name)
         return
     try:
-        file, titles = outlast_outages(lambda _: _written(planned))
-        keep_last(planned.target, f"{planned.name}-", planned.keep)
+        file, titles = retry_while_unavailable(lambda _: _write(export))
+        keep_last(export.target, f"{export.name}-", export.keep)
     except UserError as error:
-        log.error("the export has failed", export=name, reason=str(error))
+        log.error("export failed", export=name, reason=str(error))
         return
-    log.info("the export is written", export=name, file=file, titles=titles)
+    log.info("export written", export=name, file=file, titles=titles)
 
 
-def _written(planned: ScheduledExport) -> tuple[str, int]:
-    """The name of the file, and how many titles are in it."""
-    made = find_format(planned.format)
-    since = None if planned.since is None else since_of(planned.since)
-    file = f"{planned.name}-{utc_now():{STAMP}}{made.suffix}"
+def _write(export: ScheduledExport) -> tuple[str, int]:
+    """Write the export and return the file's name and its number of titles."""
+    export_format = find_format(export.format)
+    since = None if export.since is None else since_of(export.since)
+    file = f"{export.name}-{utc_now():{STAMP}}{export_format.suffix}"
     with snapshot() as session:
-        wanted = wanted_titles(session, planned.collections, since)
-        with replaced(joined(planned.target, file)) as out:
-            return file, made.write(session, wanted, out, planned.options, lambda _: None)
+        titles = wanted_titles(session, export.collections, since)
+        with replaced(joined(export.target, file)) as out:
+            return file, export_format.write(session, titles, out, export.options, lambda _: None)

@@ -1,6 +1,6 @@
-"""Signs of life of workers and beat, in the broker, for whoever has to know whether they are there.
+"""Heartbeats of the workers and of Celery beat, kept in the broker.
 
-Moments are told by the broker's clock: those of two machines need not agree.
+Times come from the broker's clock, because the clocks of two machines may differ.
 """
 
 from contextlib import suppress
@@ -9,69 +9,76 @@ from typing import Any, cast
 
 from redis.exceptions import RedisError
 
-from accession.tasks.broker import quick_broker
+from accession.tasks.broker import broker_client
 
 HEARTBEAT_SECONDS = 10
-BEAT_OVERDUE_SECONDS = 60
-_GONE_AFTER_SECONDS = 30
+SCHEDULER_OVERDUE_SECONDS = 60
+_WORKER_TTL_SECONDS = 30
 
 _WORKERS = "heartbeats:workers"
-_BEAT = "heartbeats:beat"
+_SCHEDULER = "heartbeats:beat"
 
-_NOTE_WORKER = f"""
+_RECORD_WORKER = f"""
 local now = redis.call('time')[1]
-redis.call('zremrangebyscore', KEYS[1], '-inf', now - {_GONE_AFTER_SECONDS})
+redis.call('zremrangebyscore', KEYS[1], '-inf', now - {_WORKER_TTL_SECONDS})
 redis.call('zadd', KEYS[1], now, ARGV[1])
 """
-_NOTE_TICK = "redis.call('set', KEYS[1], redis.call('time')[1])"
+_RECORD_TICK = "redis.call('set', KEYS[1], redis.call('time')[1])"
 _READ = f"""
 local now = redis.call('time')[1]
 local tick = redis.call('get', KEYS[2])
-local workers = redis.call('zcount', KEYS[1], '(' .. now - {_GONE_AFTER_SECONDS}, '+inf')
+local workers = redis.call('zcount', KEYS[1], '(' .. now - {_WORKER_TTL_SECONDS}, '+inf')
 return {{workers, tick and math.max(0, now - tick)}}
 """
 
 
 @dataclass(frozen=True)
 class Heartbeats:
-    """How many workers have given a sign of life in the last half minute, and how long ago beat last looked
-    at its schedule; None when it never has."""
+    """The running workers, and the age of the scheduler's last tick.
+
+    A worker counts as running for 30 seconds after its heartbeat. The age is None if no tick is recorded.
+    """
 
     workers: int
-    beat_silent_seconds: int | None
+    scheduler_tick_age_seconds: int | None
 
     @property
-    def beat_is_overdue(self) -> bool:
-        """Whether what is due may not be sent."""
-        return self.beat_silent_seconds is None or self.beat_silent_seconds > BEAT_OVERDUE_SECONDS
+    def is_scheduler_overdue(self) -> bool:
+        """Return True if the scheduler has not ticked for a minute: due tasks may not be published."""
+        age = self.scheduler_tick_age_seconds
+        return age is None or age > SCHEDULER_OVERDUE_SECONDS
 
     @property
-    def beat_in_words(self) -> str:
-        """What to tell a person of beat."""
-        if self.beat_silent_seconds is None:
-            return "it has never looked at its schedule"
-        return f"it looked at its schedule {self.beat_silent_seconds} seconds ago"
+    def scheduler_status(self) -> str:
+        """Return a phrase for a user about the scheduler's last tick."""
+        if self.scheduler_tick_age_seconds is None:
+            return "no tick of the scheduler is recorded"
+        return f"the scheduler's last tick was {self.scheduler_tick_age_seconds} seconds ago"
 
 
 def read_heartbeats() -> Heartbeats:
-    """Who is there. Raises `RedisError` when the broker does not answer."""
-    workers, silent = cast(list[Any], quick_broker().eval(_READ, 2, _WORKERS, _BEAT))
-    return Heartbeats(workers, silent)
+    """Return the current heartbeats.
+
+    Raises:
+        RedisError: the broker is unavailable.
+    """
+    workers, tick_age = cast(list[Any], broker_client().eval(_READ, 2, _WORKERS, _SCHEDULER))
+    return Heartbeats(workers, tick_age)
 
 
-def note_worker(name: str) -> None:
-    """The worker is there; a broker that is away misses it."""
+def record_worker_heartbeat(name: str) -> None:
+    """Record that a worker is running; does nothing if the broker is unavailable."""
     with suppress(RedisError):
-        quick_broker().eval(_NOTE_WORKER, 1, _WORKERS, name)
+        broker_client().eval(_RECORD_WORKER, 1, _WORKERS, name)
 
 
-def forget_worker(name: str) -> None:
-    """The worker is no longer there; a broker that is away finds out by itself."""
+def remove_worker_heartbeat(name: str) -> None:
+    """Record that a worker has stopped; if the broker is unavailable the heartbeat expires instead."""
     with suppress(RedisError):
-        quick_broker().zrem(_WORKERS, name)
+        broker_client().zrem(_WORKERS, name)
 
 
-def note_tick() -> None:
-    """Beat has looked at its schedule; a broker that is away misses it."""
+def record_scheduler_tick() -> None:
+    """Record that beat has checked its schedule; does nothing if the broker is unavailable."""
     with suppress(RedisError):
-        quick_broker().eval(_NOTE_TICK, 1, _BEAT)
+        broker_client().eval(_RECORD_TICK, 1, _SCHEDULER)

@@ -1,4 +1,4 @@
-"""Staying with the work while a server that it needs is away."""
+"""Retrying while the database or the broker is unavailable."""
 
 import time
 from collections.abc import Callable
@@ -6,35 +6,32 @@ from itertools import chain, repeat
 from typing import TypeVar
 
 import structlog
-from kombu.exceptions import OperationalError as BrokerAway
-from redis.exceptions import ConnectionError as RedisAway
-from redis.exceptions import TimeoutError as RedisSilent
-from sqlalchemy.exc import OperationalError as DatabaseAway
+from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from sqlalchemy.exc import OperationalError as DatabaseError
 
 log = structlog.get_logger(__name__)
 
-_AWAY = (DatabaseAway, BrokerAway, RedisAway, RedisSilent)
+_UNAVAILABLE = (DatabaseError, BrokerError, RedisConnectionError, RedisTimeoutError)
 _WAITS_SECONDS = (1.0, 2.0, 5.0)
 
 _Result = TypeVar("_Result")
 
 
-def outlast_outages(work: Callable[[bool], _Result]) -> _Result:
-    """What `work` returns once database and broker are there for all of it.
+def retry_while_unavailable(work: Callable[[bool], _Result]) -> _Result:
+    """Call `work` until it does not fail because the database or the broker is unavailable.
 
-    As long as one is away it is begun again, after seconds: nobody else could do anything meanwhile, and
-    it has cost none of the tries that a vendor's fault has. `work` is told whether it was begun before:
-    then it may have been done, all but the answer to its commit.
+    The task waits here instead of using up its retries, since no other task could proceed either. `work`
+    gets True from the second call on: an earlier call may have committed before its connection broke.
     """
     waits = chain(_WAITS_SECONDS, repeat(_WAITS_SECONDS[-1]))
-    begun_before = False
+    is_repeat = False
     while True:
         try:
-            return work(begun_before)
-        except _AWAY as error:
+            return work(is_repeat)
+        except _UNAVAILABLE as error:
             wait = next(waits)
-            log.warning(
-                "a server is away; the task waits for it", reason=str(error).splitlines()[0], wait=wait
-            )
-        begun_before = True
+            log.warning("server unavailable, waiting", reason=str(error).splitlines()[0], wait=wait)
+        is_repeat = True
         time.sleep(wait)

@@ -1,8 +1,8 @@
-"""Celery's pool of processes, mended: a worker outlives the loss of its broker, or ends at once.
+"""Workarounds for Celery's process pool: a worker survives losing its broker, or exits at once.
 
-Seen with Celery 5.7: when the connection to the broker is lost while the worker has read a part of what a
-child tells it, that part is forgotten. What comes next is then taken for something else: the worker waits
-for ever for the rest of a message that nobody has sent, or fails, and waits for ever for its children.
+In Celery 5.7, losing the broker's connection while the worker is reading a child's message discards the part
+that was read. The rest of the message is then misinterpreted: the worker waits for a message that never
+comes, or fails and waits for its children for ever.
 """
 
 import os
@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 class _ResultHandler(asynpool.ResultHandler):  # type: ignore[misc]
-    """Goes on with a message that it has read a part of, also after the event loop has begun anew."""
+    """A result handler that finishes reading a message after the event loop was reset."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -29,13 +29,13 @@ class _ResultHandler(asynpool.ResultHandler):  # type: ignore[misc]
     def _recv_message(
         self, add_reader: Callable[..., None], fd: int, callback: Callable[[Any], None]
     ) -> Iterator[None]:
-        # A descriptor can be another child's by now.
+        # The file descriptor may have been reused for another child.
         child = self.fileno_to_outq[fd]
-        whose, reading = self._unfinished.get(fd, (None, None))
-        if whose is not child or reading is None:
+        reading_child, reading = self._unfinished.get(fd, (None, None))
+        if reading_child is not child or reading is None:
             reading = super()._recv_message(add_reader, fd, callback)
         self._unfinished[fd] = child, reading
-        # Not `yield from`: that would end the reading together with this generator.
+        # Not `yield from`, which would close `reading` together with this generator.
         for _ in reading:
             yield
         del self._unfinished[fd]
@@ -46,24 +46,24 @@ class _Pool(asynpool.AsynPool):  # type: ignore[misc]
 
 
 class TaskPool(prefork.TaskPool):  # type: ignore[misc]
-    """The pool of processes that `worker_pool` names."""
+    """The process pool for the setting `worker_pool`."""
 
     Pool = _Pool
 
 
-class EndAtOnceWhenBroken(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Has a worker that has met an error of its own end at once, and be started again.
+class ExitOnPoolFailure(bootsteps.StartStopStep):  # type: ignore[misc]
+    """A worker step that exits at once when the worker has failed, so that it is restarted.
 
-    Celery would wait for its children first, and they for it. What they are at comes back to another worker.
+    Celery would wait for its children first, and they for it. Their messages are delivered to another worker.
     """
 
     requires = ("celery.worker.components:Pool",)
 
     def stop(self, worker: Any) -> None:
-        """Before the pool is stopped."""
+        """Exit before Celery stops the pool, if the worker has failed."""
         if worker.exitcode == EX_FAILURE:
-            log.critical("the worker is broken and ends")
+            log.critical("worker pool failed, exiting")
             os._exit(EX_FAILURE)
 
 
-app.steps["worker"].add(EndAtOnceWhenBroken)
+app.steps["worker"].add(ExitOnPoolFailure)

@@ -1,0 +1,291 @@
+"""Process a workflow step by step: each task message is one step of a run.
+
+`run_step` wraps a workflow's step function. For each message it
+
+1. opens a transaction, locks the run's row in the ledger, and checks that the collection still exists and
+   that the run holds the workflow lock (`_check_preconditions`);
+2. compares the message's arguments with the run's cursor, so that a message delivered twice is processed
+   once, and calls the step function (`_process_step`). Step and ledger are committed together;
+3. publishes the step's changes for the apply, then either enqueues the next step under the same task id or
+   releases the lock.
+
+The message is acknowledged after that. If a worker dies before the commit, the broker delivers the message
+again and the step is processed then. If it dies after the commit, the redelivered message finds that the
+cursor has moved on, and enqueues the next step once more (`_handle_redelivery`).
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import structlog
+from celery.signals import task_failure
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from accession.accounts.collections import get_collection
+from accession.core.errors import NotFound
+from accession.db.engine import transaction
+from accession.db.models import Collection, Run, RunState
+from accession.runs.ledger import (
+    SUPERSEDED,
+    RunCounters,
+    delete_queued_run,
+    end_run,
+    find_run,
+    is_active,
+    lock_run,
+    open_run,
+    record_retry,
+    record_step,
+)
+from accession.tasks.apply import publish_applies, publish_applies_of
+from accession.tasks.lock import LockResult
+from accession.tasks.outages import retry_while_unavailable
+from accession.tasks.workflow_task import EXPECTED_ERRORS, RETRIED_ERRORS, WorkflowTask, enqueue_step
+
+log = structlog.get_logger(__name__)
+
+
+class RunOutcome(StrEnum):
+    """How a run ended, stored as its task's result."""
+
+    DONE = "done"
+    REFUSED = "refused"
+    """Another run of the workflow holds the lock for this collection."""
+    STOPPED = "stopped"
+    """The collection was deleted, or a newer run took over."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step did, and the arguments of the next step; None when the run is complete.
+
+    `since` is the start of the time span (UTC) that the step covered, if the workflow goes through time.
+    """
+
+    counters: RunCounters
+    since: datetime | None = None
+    next_arguments: Mapping[str, Any] | None = None
+    outbox_ids: tuple[int, ...] = ()
+
+
+StepFunction = Callable[[Session, Collection, Run], StepResult]
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """The run may process a step; its row is locked until the transaction ends."""
+
+    run: Run
+    collection: Collection
+
+
+@dataclass(frozen=True)
+class _Processed:
+    """The step was processed now."""
+
+    result: StepResult
+
+
+@dataclass(frozen=True)
+class _AlreadyProcessed:
+    """An earlier delivery of the message was processed, or the run has ended."""
+
+
+@dataclass(frozen=True)
+class _MustStop:
+    """The run must not process any more steps."""
+
+    outcome: RunOutcome
+
+
+def run_step(
+    task: WorkflowTask, collection_id: int, arguments: Mapping[str, Any], step: StepFunction
+) -> RunOutcome | None:
+    """Process one step of a run and enqueue the next, or end the run.
+
+    `arguments` are the keyword arguments of this message: the run's cursor. Returns None while the run
+    continues; then no task result is stored, since the result of this task id is that of the whole run.
+
+    While the database or the broker is unavailable it waits. A retryable error keeps run and lock while
+    retries are left; any other error ends the run and releases the lock (`_end_failed_run`).
+    """
+
+    def process(is_repeat: bool) -> RunOutcome | None:
+        try:
+            with transaction() as session:
+                processing = _process_step(task, session, collection_id, arguments, step)
+        except RETRIED_ERRORS as error:
+            if task.request.retries < task.max_retries:
+                _record_retry(task, collection_id, error)
+            raise
+        match processing:
+            case _MustStop(outcome):
+                return outcome
+            case _AlreadyProcessed():
+                _handle_redelivery(task, collection_id, is_repeat=is_repeat)
+                return _continue_without_result(task)
+            case _Processed(result):
+                publish_applies(result.outbox_ids)
+                if result.next_arguments is None:
+                    task.lock_for(collection_id, task.request.id).release()
+                    log.info("run completed")
+                    return RunOutcome.DONE
+                enqueue_step(task, collection_id, task.request.id, result.next_arguments)
+                return _continue_without_result(task)
+
+    with structlog.contextvars.bound_contextvars(
+        workflow=task.workflow.value, collection=collection_id, run=task.request.id
+    ):
+        try:
+            return retry_while_unavailable(process)
+        finally:
+            structlog.contextvars.unbind_contextvars("page")
+
+
+def _continue_without_result(task: WorkflowTask) -> None:
+    # Celery's `Task.replace` does this with an exception, which costs a 60 KB message to the parent process.
+    task.request.ignore_result = True
+
+
+def _process_step(
+    task: WorkflowTask,
+    session: Session,
+    collection_id: int,
+    arguments: Mapping[str, Any],
+    step: StepFunction,
+) -> _Processed | _AlreadyProcessed | _MustStop:
+    check = _check_preconditions(task, session, collection_id, arguments)
+    if not isinstance(check, _Ready):
+        return check
+    run = check.run
+    # The cursor of a run that began before an upgrade lacks the arguments that the upgrade added.
+    if {**arguments, **run.cursor} != arguments:
+        log.warning("step already processed, message was delivered twice")
+        return _AlreadyProcessed()
+    structlog.contextvars.bind_contextvars(page=run.pages + 1)
+    result = step(session, check.collection, run)
+    record_step(run, result.counters, since=result.since, next_cursor=result.next_arguments)
+    return _Processed(result)
+
+
+def _check_preconditions(
+    task: WorkflowTask, session: Session, collection_id: int, arguments: Mapping[str, Any]
+) -> _Ready | _AlreadyProcessed | _MustStop:
+    """Check that the run is active, its collection exists and the workflow lock is held by this run.
+
+    The run's row is locked first: of two deliveries of one message the second waits for the first.
+    """
+    task_id = task.request.id
+    lock = task.lock_for(collection_id, task_id)
+    run = lock_run(session, task_id)
+    try:
+        collection = get_collection(session, collection_id)
+    except NotFound:
+        log.warning("run stopped, the collection is deleted or marked for deletion")
+        if run is not None and is_active(run):
+            end_run(run, RunState.INTERRUPTED, "The collection is marked for deletion.")
+        delete_queued_run(session, task_id)
+        lock.release()
+        return _MustStop(RunOutcome.STOPPED)
+    if run is not None and not is_active(run):
+        log.warning("message of an ended run ignored", state=run.state)
+        lock.release()
+        return _AlreadyProcessed()
+    lock_result = lock.acquire_or_extend()
+    if lock_result is LockResult.HELD_BY_OTHER:
+        if run is None:
+            log.warning("run refused, another run holds the workflow lock", held_by=lock.current_holder())
+            delete_queued_run(session, task_id)
+            return _MustStop(RunOutcome.REFUSED)
+        log.warning("run stopped, workflow lock lost to a newer run", held_by=lock.current_holder())
+        end_run(run, RunState.INTERRUPTED, SUPERSEDED)
+        return _MustStop(RunOutcome.STOPPED)
+    if lock_result is LockResult.ACQUIRED and run is not None:
+        log.warning("workflow lock expired between invocations")
+    if run is None:
+        run = _open_run(task, session, collection_id, arguments)
+        if run is None or not is_active(run):
+            # Another delivery has processed the whole run meanwhile, or the collection was deleted.
+            lock.release()
+            return _AlreadyProcessed()
+    return _Ready(run, collection)
+
+
+def _open_run(
+    task: WorkflowTask, session: Session, collection_id: int, arguments: Mapping[str, Any]
+) -> Run | None:
+    """Open the run in the ledger and lock its row.
+
+    It is committed separately, so that the ledger has the run even if its first step fails.
+    """
+    with transaction() as separate:
+        open_run(separate, collection_id, task.workflow, task.request.id, arguments)
+    return lock_run(session, task.request.id)
+
+
+def _handle_redelivery(task: WorkflowTask, collection_id: int, *, is_repeat: bool) -> None:
+    """Publish again what the worker that processed the step may not have published.
+
+    It may have died or failed after its commit if the message was redelivered, is a retry, or was repeated
+    after an outage (`is_repeat`). Publishing twice is harmless: outbox rows are applied once, and a second
+    copy of the next step finds its cursor moved on. A message delivered twice for no such reason publishes
+    nothing, so copies do not multiply.
+    """
+    if not (is_repeat or task.request.delivery_info.get("redelivered") or task.request.retries):
+        return
+    publish_applies_of(collection_id)
+    with transaction() as session:
+        run = find_run(session, task.request.id)
+        cursor = dict(run.cursor) if run is not None and is_active(run) else None
+    if cursor is not None:
+        enqueue_step(task, collection_id, task.request.id, cursor)
+
+
+def _record_retry(task: WorkflowTask, collection_id: int, error: BaseException) -> None:
+    retry = task.request.retries + 1
+    log.warning("retry scheduled", retry=retry, reason=_reason(error))
+    task.lock_for(collection_id, task.request.id).extend()
+    # If the database is what failed, the retry must be scheduled all the same.
+    with suppress(OperationalError), transaction() as session:
+        run = lock_run(session, task.request.id)
+        if run is not None and is_active(run):
+            record_retry(run, _reason(error), retry=retry)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, EXPECTED_ERRORS):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+@task_failure.connect  # type: ignore[untyped-decorator]
+def _end_failed_run(sender: Any, task_id: str, exception: BaseException, args: Any, **_: Any) -> None:
+    """Mark the run as failed and release its lock.
+
+    Celery calls this in the child, or in the parent process if the child was killed or exceeded the hard
+    time limit.
+    """
+    if not isinstance(sender, WorkflowTask):
+        return
+    page = None
+    try:
+        with transaction() as session:
+            run = lock_run(session, task_id)
+            if run is not None and is_active(run):
+                page = run.pages + 1
+                end_run(run, RunState.FAILED, _reason(exception))
+    finally:
+        sender.lock_for(args[0], task_id).release()
+    log.error(
+        "run failed",
+        workflow=sender.workflow.value,
+        collection=args[0],
+        run=task_id,
+        page=page,
+        reason=_reason(exception),
+    )

@@ -1,0 +1,89 @@
+"""The Celery task class of the workflows, and starting runs of them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from uuid import uuid4
+
+from billiard.exceptions import SoftTimeLimitExceeded
+from celery import Task
+
+from accession.accounts.collections import collection_ids_in_use
+from accession.bibliotheca.errors import RemoteIntegrationException, TransientVendorError
+from accession.core.errors import UserError
+from accession.core.settings import get_settings
+from accession.core.workflow import Workflow
+from accession.db.engine import transaction
+from accession.runs.ledger import queue_runs
+from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, MAX_RETRIES, MAX_RETRY_AFTER_SECONDS, app
+from accession.tasks.lock import TaskLock, workflow_lock
+from accession.tasks.outages import retry_while_unavailable
+
+RETRIED_ERRORS = (TransientVendorError, SoftTimeLimitExceeded)
+
+# An operator has to fix the cause; Celery logs these without a traceback.
+EXPECTED_ERRORS = (RemoteIntegrationException, UserError)
+
+FAN_OUT_OPTIONS: Mapping[str, Any] = {
+    "ignore_result": True,
+    "max_retries": MAX_RETRIES,
+    "default_retry_delay": LOST_CHILD_WAIT_SECONDS,
+}
+"""Options of a scheduled task that starts a run for every collection."""
+
+
+class WorkflowTask(Task):  # type: ignore[misc]
+    """A task that processes one step of a workflow's run.
+
+    All steps of a run, and their retries, have the same task id. The vendor's transient errors and the soft
+    time limit are retried; every other error ends the run.
+    """
+
+    abstract = True
+    workflow: Workflow
+    lock_key: str
+    autoretry_for = RETRIED_ERRORS
+    max_retries = MAX_RETRIES
+    default_retry_delay = LOST_CHILD_WAIT_SECONDS
+    throws = EXPECTED_ERRORS
+
+    def lock_for(self, collection_id: int, task_id: str) -> TaskLock:
+        """Return the lock that allows one run of this workflow per collection."""
+        return workflow_lock(self.lock_key, collection_id, task_id)
+
+    def retry(self, *args: Any, exc: BaseException | None = None, **options: Any) -> Any:
+        """Retry after an exponential back-off, or after the vendor's `Retry-After` if that is longer."""
+        backoff = get_settings().retry_backoff_seconds * 2**self.request.retries
+        retry_after = min(getattr(exc, "retry_after", None) or 0, MAX_RETRY_AFTER_SECONDS)
+        # Celery drops a task whose retry cannot be published.
+        retry_while_unavailable(lambda _: app.backend.client.ping())
+        return super().retry(*args, exc=exc, countdown=max(backoff, retry_after), **options)
+
+
+def start_for_all_collections(task: WorkflowTask, **arguments: Any) -> None:
+    """Start a run for every collection that is not marked for deletion."""
+
+    def start(_: bool) -> None:
+        with transaction() as session:
+            collection_ids = collection_ids_in_use(session)
+        start_runs(task, collection_ids, **arguments)
+
+    retry_while_unavailable(start)
+
+
+def start_runs(task: WorkflowTask, collection_ids: Iterable[int], **arguments: Any) -> dict[int, str]:
+    """Queue a run for each collection; return the task id of each run by collection id.
+
+    The runs are committed to the ledger before their messages are published, so a message that the broker
+    loses can be published again.
+    """
+    task_ids = {collection_id: str(uuid4()) for collection_id in collection_ids}
+    with transaction() as session:
+        queue_runs(session, task.workflow, task_ids, arguments)
+    for collection_id, task_id in task_ids.items():
+        enqueue_step(task, collection_id, task_id, arguments)
+    return task_ids
+
+
+def enqueue_step(task: WorkflowTask, collection_id: int, task_id: str, arguments: Mapping[str, Any]) -> None:
+    """Publish the message of a run's next step."""
+    task.apply_async((collection_id,), dict(arguments), task_id=task_id)
