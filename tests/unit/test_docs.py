@@ -51,3 +51,10 @@ def test_guarantees_name_existing_tests() -> None:
     for path, test in references:
         source = (ROOT / path).read_text(encoding="utf-8")
         assert not test or f"def {test}(" in source, f"{path}::{test} does not exist"
+
+
+def test_glossary_tables_are_alphabetical() -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    for table in re.findall(r"\| --- \| --- \|\n((?:\|.*\n)+)", text):
+        terms = [row.split("|")[1].strip(" `").lower() for row in table.splitlines()]
+        assert terms == sorted(terms)
