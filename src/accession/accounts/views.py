@@ -9,8 +9,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from accession.accounts.collections import collections_in_use
-from accession.db.models import LicensePool
+from accession.accounts.collections import list_collections
+from accession.db.models import Collection, LicensePool
 
 
 @dataclass(frozen=True)
@@ -31,5 +31,10 @@ def collection_views(session: Session) -> list[CollectionView]:
     counts = dict(session.execute(owned).all())
     return [
         CollectionView(c.name, c.library_id, c.account_id, c.base_url, counts.get(c.id, 0), c.created_at)
-        for c in collections_in_use(session)
+        for c in list_collections(session)
     ]
+
+
+def collection_names(session: Session) -> dict[int, str]:
+    """Return the name of every collection by its id, including those marked for deletion."""
+    return {row.id: row.name for row in session.execute(select(Collection.id, Collection.name))}

@@ -1,1 +1,1 @@
-"""What can a person ask for? Commands, each thin over the folder that does the work."""
+"""Command line: Typer commands, each a thin layer over the package that does the work."""

@@ -1,13 +1,13 @@
-"""`accession backup` and `accession restore`: the whole database in one file, and back."""
+"""Commands `backup` and `restore`: write the database to a file, and restore it from one."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from accession.accounts.collections import collections_in_use
-from accession.accounts.keys import KEY_FILE, account_key_of
-from accession.cli.attach import attach, catalogue, require_broker
+from accession.accounts.collections import list_collections
+from accession.accounts.keys import KEY_FILE, decrypt_account_key
+from accession.cli.connect import open_catalogue, require_broker, resolve_servers
 from accession.cli.output import console
 from accession.core.errors import UserError
 from accession.core.settings import Settings, get_settings
@@ -18,15 +18,15 @@ _KILOBYTE = 1000
 
 def backup(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Where to write it; a backup that is there is replaced.")
+        Path, typer.Argument(metavar="FILE", help="File to write; an existing file is replaced.")
     ],
 ) -> None:
-    """Write the whole database to a file, while everything runs.
+    """Write a backup of the database to a file.
 
-    It is the database of one moment. The file that was there is replaced when the new one is whole and on
-    disk, and stays when anything goes wrong.
+    Accession may keep running: the backup is a consistent snapshot. An existing file is replaced only after
+    the new backup is complete and on disk. Keep the encryption key (secret.key) together with the backup.
     """
-    settings = attach()
+    settings = resolve_servers()
     if settings.database_url is None:
         raise UserError(
             f"Accession is not running in {settings.home}: start it with `accession up`, "
@@ -34,14 +34,14 @@ def backup(
         )
     size = back_up(settings.database_url.get_secret_value(), file)
     console.print(
-        f"The database is in {file}, {_size(size)}. Keep {_where_the_key_is(settings)} with it: "
-        "the account keys in it are of no use without.",
+        f"Wrote the backup to {file} ({_format_size(size)}). Keep {_key_location(settings)} with it: "
+        "without that key the account keys in the backup cannot be decrypted.",
         markup=False,
         soft_wrap=True,
     )
 
 
-def _size(size: int) -> str:
+def _format_size(size: int) -> str:
     for unit in ("bytes", "kB", "MB"):
         if size < _KILOBYTE:
             return f"{size:,} {unit}"
@@ -49,41 +49,42 @@ def _size(size: int) -> str:
     return f"{size:,} GB"
 
 
-def _where_the_key_is(settings: Settings) -> str:
+def _key_location(settings: Settings) -> str:
     return "the key in ACCESSION_SECRET_KEY" if settings.secret_key else f"{settings.home / KEY_FILE}"
 
 
 def restore_backup(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `accession backup` has written.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Backup written by `accession backup`.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Restore without asking for confirmation.")] = False,
 ) -> None:
-    """Make the database what it was when a backup was written; what came since is lost.
+    """Replace the database by a backup; data written since the backup is lost.
 
-    Accession must not be running: stop it with `accession down`, and every worker of your own. A backup
-    of an older Accession is migrated. Whatever goes wrong, the database stays as it was. Queued messages
-    are dropped: the imports that were at work in the backup go on from there when Accession starts.
+    Stop Accession first with `accession down`, and every worker that you started yourself. A backup of an
+    older version is migrated. If anything fails, the database stays unchanged. Queued messages are discarded:
+    runs that were active in the backup resume from there when Accession starts.
     """
-    found = find_backup(file)
+    selected_backup = find_backup(file)
     with servers_at_rest(get_settings()) as urls:
-        attach()
+        resolve_servers()
         require_broker()
-        from accession.tasks.recovery import forget_queued_work, refuse_workers
+        from accession.tasks.recovery import discard_queued_work, ensure_no_workers
 
-        refuse_workers()
+        ensure_no_workers()
         if not yes:
-            question = f"Replace all that is in the database by the backup of {found.made_at}?"
-            typer.confirm(question, abort=True)
-        state = restore(urls.database_url, found, before_the_swap=forget_queued_work)
-        migrated = "" if state.current else f", migrated from schema {state.found} to {state.wanted}"
-        console.print(f"The database is what it was at {found.made_at}{migrated}.", soft_wrap=True)
-        _tell_of_foreign_keys()
+            typer.confirm(
+                f"Replace the whole database by the backup of {selected_backup.made_at}?", abort=True
+            )
+        state = restore(urls.database_url, selected_backup, before_the_swap=discard_queued_work)
+        migrated = "" if state.is_current else f", migrated from schema {state.revision} to {state.head}"
+        console.print(f"Restored the database of {selected_backup.made_at}{migrated}.", soft_wrap=True)
+        _warn_if_account_keys_unreadable()
     console.print("Start Accession again: accession up")
 
 
-def _tell_of_foreign_keys() -> None:
-    with catalogue() as session:
+def _warn_if_account_keys_unreadable() -> None:
+    with open_catalogue() as session:
         try:
-            for collection in collections_in_use(session):
-                account_key_of(collection)
+            for collection in list_collections(session):
+                decrypt_account_key(collection)
         except UserError as error:
             console.print(f"{error}", style="red", markup=False, soft_wrap=True)

@@ -1,44 +1,49 @@
-"""What `accession doctor` looks at: each check says what it found, and what to do when that is bad."""
+"""Checks of `accession doctor` that only read: home, keys, servers, processes, exports and latest runs."""
 
 import stat
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from accession.accounts.collections import collections_in_use
-from accession.accounts.keys import KEY_FILE, account_key_of
+from accession.accounts.collections import list_collections
+from accession.accounts.keys import KEY_FILE, decrypt_account_key
 from accession.bibliotheca.errors import RemoteIntegrationException
-from accession.cli.attach import attach, require_broker
+from accession.cli.connect import require_broker, resolve_servers
 from accession.core.errors import UserError
 from accession.core.settings import ScheduledExport, get_settings
 from accession.db.engine import engine, transaction
-from accession.db.schema import require_current
 from accession.exports.files import refuse_missing_folder, shown
 from accession.exports.formats import find_format
 from accession.exports.wanted import since_of, wanted_titles
 from accession.local.supervisor import parts
 from accession.runs.views import status_views
 
-_WORKER_ANSWERS_WITHIN_SECONDS = 1.0
-_TIMES_ASKED = 4
+_WORKER_CHECK_RETRIES = 4
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. `ok` is how it is now, after a repair, which `repaired` describes."""
+    """Result of one check.
 
-    what: str
+    `ok` is the state after the repair, if there was one; `repaired` describes the repair.
+    """
+
+    name: str
     ok: bool
     finding: str
     repaired: str | None = None
 
 
 def part_checks() -> list[Check]:
-    """Home, key and servers, in the order in which a fault of one explains faults of the next."""
-    settings = attach()
+    """Check home, key, servers, processes and exports.
+
+    The order is that of dependence: a failure explains the failures after it.
+    """
+    settings = resolve_servers()
     checks = [Check("home", settings.home.is_dir(), _home())]
     checks += [
         Check(f"process {part.name}", part.state == "running", f"{part.state}, process {part.pid}")
@@ -46,42 +51,42 @@ def part_checks() -> list[Check]:
         if settings.home.is_dir() and part.name != "accession"
     ]
     checks.append(_key_file())
-    named: list[tuple[str, Callable[[], str]]] = [
+    probes: list[tuple[str, Callable[[], str]]] = [
         ("database", _database),
         ("schema", _schema),
         ("broker", require_broker),
         ("workers", _workers),
-        ("beat", _beat),
+        ("scheduler", _scheduler),
         ("account keys", _account_keys),
     ]
-    named += [(f"export {each.name}", partial(_scheduled_export, each)) for each in settings.exports]
-    checks += [_check(what, look) for what, look in named]
+    probes += [(f"export {export.name}", partial(_scheduled_export, export)) for export in settings.exports]
+    checks += [_check(name, probe) for name, probe in probes]
     return checks
 
 
-def _check(what: str, look: Callable[[], str]) -> Check:
+def _check(name: str, probe: Callable[[], str]) -> Check:
     try:
-        return Check(what, True, look())
-    except foreseen() as error:
-        return Check(what, False, in_words(error))
+        return Check(name, True, probe())
+    except expected_errors() as error:
+        return Check(name, False, format_error(error))
 
 
-def foreseen() -> tuple[type[Exception], ...]:
-    """What a check meets in a part that is down, set wrong, or the vendor's."""
+def expected_errors() -> tuple[type[Exception], ...]:
+    """Return the errors that fail a check: wrong settings, servers that do not answer, vendor errors."""
     from kombu.exceptions import OperationalError as BrokerError
     from redis import RedisError
 
     return UserError, RemoteIntegrationException, SQLAlchemyError, RedisError, BrokerError
 
 
-def in_words(error: BaseException) -> str:
-    """What to tell a person of it."""
+def format_error(error: BaseException) -> str:
+    """Return the first line of an error's message."""
     return str(error).strip().splitlines()[0]
 
 
 def _home() -> str:
     home = get_settings().home
-    return str(home) if home.is_dir() else f"{home} is not there yet; `accession up` makes it"
+    return str(home) if home.is_dir() else f"{home} does not exist yet; `accession up` creates it"
 
 
 def _key_file() -> Check:
@@ -89,64 +94,64 @@ def _key_file() -> Check:
     if get_settings().secret_key is not None:
         return Check("key file", True, "the key comes from ACCESSION_SECRET_KEY")
     if not path.exists():
-        return Check("key file", True, f"{path} is not there yet; the first collection makes it")
+        return Check("key file", True, f"{path} does not exist yet; adding the first collection creates it")
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
-        return Check("key file", False, f"{path} can be read by others (mode {mode:o}): chmod 600 {path}")
+        return Check("key file", False, f"{path} is readable by others (mode {mode:o}): run chmod 600 {path}")
     return Check("key file", True, str(path))
 
 
 def _database() -> str:
-    with engine().connect() as connection:
-        version = connection.scalar(text("SHOW server_version"))
-    return f"PostgreSQL {version} at {engine().url.host}:{engine().url.port}"
+    from accession.tasks.health_checks import check_database
+
+    return f"{check_database()} at {engine().url.host}:{engine().url.port}"
 
 
 def _schema() -> str:
-    return require_current(engine())
+    from accession.tasks.health_checks import check_schema
+
+    return check_schema()
 
 
 def _workers() -> str:
+    from accession.tasks.health_checks import check_workers
+
     require_broker()
-    from accession.tasks.app import app
+    # A worker that was just started needs a few seconds until its first heartbeat.
+    for _ in range(_WORKER_CHECK_RETRIES):
+        with suppress(UserError):
+            return check_workers()
+        time.sleep(1)
+    return check_workers()
 
-    # A worker that has just been started hears the first question only after a few seconds.
-    for _ in range(_TIMES_ASKED):
-        if answers := app.control.ping(timeout=_WORKER_ANSWERS_WITHIN_SECONDS):
-            return f"{len(answers)} answering"
-    raise UserError("none answers: start one with `accession up`, or `accession worker`")
 
+def _scheduler() -> str:
+    from accession.tasks.health_checks import check_scheduler
 
-def _beat() -> str:
     require_broker()
-    from accession.tasks.heartbeats import read_heartbeats
-
-    found = read_heartbeats()
-    if found.beat_is_overdue:
-        raise UserError(f"{found.beat_in_words}: start it with `accession up`, or `accession beat`")
-    return found.beat_in_words
+    return check_scheduler()
 
 
 def _account_keys() -> str:
     with transaction() as session:
-        collections = collections_in_use(session)
+        collections = list_collections(session)
         for collection in collections:
-            account_key_of(collection)
+            decrypt_account_key(collection)
     return f"all {len(collections)} can be decrypted"
 
 
-def _scheduled_export(planned: ScheduledExport) -> str:
-    find_format(planned.format)
-    if planned.since is not None:
-        since_of(planned.since)
-    refuse_missing_folder(planned.target)
+def _scheduled_export(export: ScheduledExport) -> str:
+    find_format(export.format)
+    if export.since is not None:
+        since_of(export.since)
+    refuse_missing_folder(export.target)
     with transaction() as session:
-        wanted_titles(session, planned.collections, None)
-    return f"{planned.format} into {shown(planned.target)}, {planned.at}"
+        wanted_titles(session, export.collections, None)
+    return f"{export.format} to {shown(export.target)} at {export.at}"
 
 
 def run_checks() -> Iterator[Check]:
-    """How the latest run of each workflow of each collection stands; nothing without a database."""
+    """Check the latest run of each workflow of each collection; without a database there are no results."""
     try:
         with transaction() as session:
             views = status_views(session)

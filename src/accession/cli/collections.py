@@ -1,4 +1,4 @@
-"""`accession collections`: the accounts with the vendor."""
+"""Commands of `accession collections`: manage the library's accounts with the vendor."""
 
 import os
 from pathlib import Path
@@ -8,40 +8,48 @@ import typer
 from pydantic import SecretStr
 
 from accession.accounts.account import DEFAULT_BASE_URL, Account
-from accession.accounts.collections import find_collection, mark_for_deletion, set_account_key
-from accession.accounts.keys import KeyRotation, Reencrypted, account_key_of, key_rotation
+from accession.accounts.collections import (
+    add_collection,
+    change_account,
+    find_collection,
+    get_account,
+    mark_for_deletion,
+)
+from accession.accounts.keys import KeyRotation, ReencryptionResult, decrypt_account_key, key_rotation
 from accession.accounts.views import collection_views
-from accession.cli.connect import attached_servers, catalogue
-from accession.cli.output import NO_COLLECTIONS, AsJson, console, counted, print_listing
+from accession.cli.connect import open_catalogue, require_servers
+from accession.cli.output import NO_COLLECTIONS, AsJson, console, count_noun, print_listing
 from accession.core.errors import UserError
-from accession.imports.vendor import account_of, add_account, try_account
+from accession.imports.vendor_api import check_account
 
 KEY_VARIABLE = "ACCESSION_ACCOUNT_KEY"
 
-app = typer.Typer(no_args_is_help=True, help="The library's accounts with the vendor.")
+app = typer.Typer(no_args_is_help=True, help="Manage collections: the library's accounts with the vendor.")
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The collection's name.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the collection.")]
 
-KeyFile = Annotated[Path | None, typer.Option(help="A file that holds the account key and nothing else.")]
+KeyFile = Annotated[Path | None, typer.Option(help="File that contains only the account key.")]
 
 
-@app.command()
+@app.command(
+    epilog='Example: accession collections add "Alder Library" --library-id alder --account-id library.alder'
+)
 def add(
     name: Name,
-    library_id: Annotated[str, typer.Option(help="The library's short code at the vendor.")],
-    account_id: Annotated[str, typer.Option(help="The account id that signs requests.")],
+    library_id: Annotated[str, typer.Option(help="Library id, as the vendor issued it.")],
+    account_id: Annotated[str, typer.Option(help="Account id, as the vendor issued it.")],
     base_url: Annotated[
-        str, typer.Option(help="Where the vendor's API is; https, or http on this machine.")
+        str, typer.Option(help="URL of the vendor's API: https, or http on this machine only.")
     ] = DEFAULT_BASE_URL,
     account_key_file: KeyFile = None,
 ) -> None:
     """Add a collection.
 
-    The account key comes from --account-key-file, else from the environment variable
-    ACCESSION_ACCOUNT_KEY, else a prompt asks for it. It is stored encrypted.
+    The account key is read from --account-key-file, otherwise from the environment variable
+    ACCESSION_ACCOUNT_KEY, otherwise from a prompt. It is stored encrypted.
     """
-    # Before a person is asked for the key in vain.
-    attached_servers()
+    # Fail before the prompt, not after it.
+    require_servers()
     account = Account(
         collection=name,
         library_id=library_id,
@@ -49,15 +57,15 @@ def add(
         account_key=_account_key(account_key_file),
         base_url=base_url,
     )
-    with catalogue() as session:
-        add_account(session, account)
+    with open_catalogue() as session:
+        add_collection(session, account)
     console.print(f'Added "{name}". Next: accession collections test "{name}"', markup=False)
 
 
 def _account_key(file: Path | None) -> SecretStr:
     if file is not None:
         try:
-            # Windows' editors put a mark before the text.
+            # Editors on Windows write a byte order mark.
             key = file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
@@ -69,14 +77,14 @@ def _account_key(file: Path | None) -> SecretStr:
     else:
         key = typer.prompt("Account key", hide_input=True)
     if not key.strip():
-        raise UserError("The account key is empty: copy it from the vendor's account page.")
+        raise UserError("The account key is empty: enter it as the vendor issued it.")
     return SecretStr(key.strip())
 
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List the collections."""
-    with catalogue() as session:
+    with open_catalogue() as session:
         print_listing(
             collection_views(session),
             [
@@ -87,82 +95,86 @@ def list_(as_json: AsJson = False) -> None:
                 ("Titles", lambda c: c.titles),
             ],
             as_json=as_json,
-            when_empty=NO_COLLECTIONS,
+            empty_message=NO_COLLECTIONS,
         )
 
 
 @app.command()
 def test(name: Name) -> None:
-    """Ask the vendor for something small with this collection's account, and say what is wrong."""
-    with catalogue() as session:
-        account = account_of(find_collection(session, name))
-    console.print(try_account(account), markup=False)
+    """Test the connection to the vendor with a collection's account."""
+    with open_catalogue() as session:
+        account = get_account(find_collection(session, name))
+    console.print(check_account(account), markup=False)
 
 
 @app.command()
 def set_key(name: Name, account_key_file: KeyFile = None) -> None:
-    """Give a collection the new account key that the vendor has issued for it.
+    """Replace the account key of a collection by a new one from the vendor.
 
-    The account key comes from --account-key-file, else from the environment variable
-    ACCESSION_ACCOUNT_KEY, else a prompt asks for it. It is stored encrypted, and used from the next
-    request on. (The key that encrypts it is another thing: see rotate-key.)
+    The account key is read from --account-key-file, otherwise from the environment variable
+    ACCESSION_ACCOUNT_KEY, otherwise from a prompt. It is stored encrypted, and used from the next
+    request on. To change the key that encrypts account keys, see rotate-key.
     """
-    # Before a person is asked for the key in vain.
-    with catalogue() as session:
-        account_key_of(find_collection(session, name))
+    # Fail before the prompt, not after it.
+    with open_catalogue() as session:
+        decrypt_account_key(find_collection(session, name))
     key = _account_key(account_key_file)
-    with catalogue() as session:
-        set_account_key(session, find_collection(session, name), key)
-    console.print(f'"{name}" has a new account key. Next: accession collections test "{name}"', markup=False)
+    with open_catalogue() as session:
+        change_account(session, find_collection(session, name), account_key=key)
+    console.print(
+        f'Changed the account key of "{name}". Next: accession collections test "{name}"', markup=False
+    )
 
 
 @app.command()
 def rotate_key() -> None:
-    """Change the key with which all account keys are encrypted on this side.
+    """Replace the encryption key, and re-encrypt all account keys with the new one.
 
-    A new key takes the place of the one in secret.key. Workers may go on meanwhile. When it was
-    interrupted, run it again. What the vendor has issued stays as it is: a collection's account key is
-    changed with set-key.
+    A new key replaces the one in secret.key. Workers may keep running. If the command is interrupted, run it
+    again. The account keys themselves do not change: see set-key for that.
 
-    With ACCESSION_SECRET_KEY the key is yours to change: put a new one and a comma before the old one
-    wherever Accession runs, start the workers again, run this command, and then take the old one out.
+    With ACCESSION_SECRET_KEY, change the key yourself: prepend a new key and a comma to the old one on every
+    machine that runs Accession, restart the workers, run this command, and then remove the old key.
     """
-    with key_rotation() as rotation, catalogue() as session:
+    with key_rotation() as rotation, open_catalogue() as session:
         reencrypted = rotation.reencrypt(session)
-    for line in _rotated(rotation, reencrypted):
+    for line in _rotation_report(rotation, reencrypted):
         console.print(line, markup=False, soft_wrap=True)
 
 
-def _rotated(rotation: KeyRotation, reencrypted: Reencrypted) -> list[str]:
-    what = counted(reencrypted.done, "account key")
-    verb = "is" if reencrypted.done == 1 else "are"
+def _rotation_report(rotation: KeyRotation, reencrypted: ReencryptionResult) -> list[str]:
+    reencrypted_keys = count_noun(reencrypted.done, "account key")
     if rotation.file is None:
         lines = [
-            f"{what} {verb} encrypted with the first key of ACCESSION_SECRET_KEY.",
-            "Take the others out wherever Accession runs, and start the workers again.",
+            f"Re-encrypted {reencrypted_keys} with the first key of ACCESSION_SECRET_KEY.",
+            "Remove the other keys on every machine that runs Accession, and restart the workers.",
         ]
     else:
-        first = "The rotation that was begun is complete: " if rotation.completes_another else ""
+        prefix = "Completed the interrupted rotation. " if rotation.completes_another else ""
         lines = [
-            f"{first}{what} {verb} encrypted with the new key in {rotation.file}.",
+            f"{prefix}Re-encrypted {reencrypted_keys} with the new key in {rotation.file}.",
             "Copy that file to your backups and to other machines that run workers.",
         ]
-    lines.append("Keep the old key for as long as you keep backups of the database made before.")
+    lines.append("Keep the old key for as long as you keep older backups of the database.")
     if reencrypted.left:
-        lost = counted(reencrypted.left, "account key")
-        lines.append(f"Left as before: {lost} of removed collections, encrypted with a key that is gone.")
+        unreadable = count_noun(reencrypted.left, "account key")
+        lines.append(f"Not changed: {unreadable} of removed collections, encrypted with a lost key.")
     return lines
 
 
 @app.command()
 def remove(
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking for confirmation.")] = False,
 ) -> None:
-    """Mark a collection for deletion: nothing more is imported, and a chain at work stops."""
-    with catalogue() as session:
+    """Mark a collection for deletion.
+
+    Nothing more is imported for it, and active runs stop. Its titles stay in the database, but no command,
+    page or export shows them.
+    """
+    with open_catalogue() as session:
         collection = find_collection(session, name)
         if not yes:
-            typer.confirm(f'Mark "{name}" for deletion? Its imports stop', abort=True)
+            typer.confirm(f'Mark "{name}" for deletion? Its imports will stop', abort=True)
         mark_for_deletion(collection)
-    console.print(f'"{name}" is marked for deletion.', markup=False)
+    console.print(f'Marked "{name}" for deletion.', markup=False)

@@ -1,4 +1,4 @@
-"""`accession demo`: the main job from nothing, on embedded servers, against the sandbox vendor."""
+"""Command `demo`: show the workflows from an empty database, with the simulated vendor."""
 
 import os
 import shutil
@@ -16,18 +16,19 @@ import httpx
 import typer
 from pydantic import SecretStr
 
+from accession.accounts.account import Account
 from accession.accounts.collections import (
     add_collection,
-    collections_in_use,
     find_collection,
+    list_collections,
     mark_for_deletion,
 )
-from accession.catalog.rejected_records import reject_views
+from accession.catalog.rejected_records import rejected_record_views
 from accession.catalog.titles import TitleView, title_views
-from accession.catalog.written_rows import rows_written_since, write_mark
-from accession.cli.attach import attach, catalogue
-from accession.cli.catalogue import TITLE_COLUMNS
+from accession.catalog.written_rows import count_rows_written_since, read_table_state
+from accession.cli.connect import open_catalogue, resolve_servers
 from accession.cli.output import console, print_table
+from accession.cli.titles import TITLE_COLUMNS
 from accession.core.errors import UserError
 from accession.core.settings import get_settings, use_settings
 from accession.core.workflow import Workflow
@@ -37,242 +38,270 @@ from accession.local.supervisor import detach, stop_running
 from accession.runs.views import run_views
 
 NAME = "Demo Library"
-_SANDBOX_ANSWERS_WITHIN_SECONDS = 30
+_SANDBOX_START_SECONDS = 30
 _STOP_SECONDS = 60
 
-# Events an hour: in the hour before the demonstration, and while all workflows run.
-_USUAL = 1_000
-_BUSY = 100_000
+# Simulated events per hour: in the hour before the demo starts, and while all workflows run.
+_USUAL_ACTIVITY = 1_000
+_BUSY_ACTIVITY = 100_000
 
 
 def demo(
-    titles: Annotated[int, typer.Option(min=1, help="How many titles the library has bought.")] = 2000,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running, to look around.")] = False,
+    titles: Annotated[
+        int, typer.Option(min=1, help="Number of titles that the library has purchased.")
+    ] = 2000,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end.")] = False,
 ) -> None:
-    """Import twelve years of purchases from a sandbox vendor, twice; then follow a library that lends, and
-    compare every title.
+    """Demonstrate all workflows with a simulated vendor, and verify the result.
 
-    Everything runs in a folder of its own, which is removed in the end, unless ACCESSION_DATABASE_URL
-    and ACCESSION_REDIS_URL name servers to use.
+    The demo imports twelve years of purchases; imports them again to show that nothing is written; runs all
+    three workflows while titles are purchased and lent; and compares every title with the vendor.
+
+    It runs in a temporary folder, which is removed at the end, unless ACCESSION_DATABASE_URL and
+    ACCESSION_REDIS_URL name the servers to use.
     """
-    with _running(titles, keep=keep) as vendor:
-        name = _add_collection(vendor)
-        _set_activity(vendor, 0)
-        console.rule("First import: every purchase since 2014")
-        first = _import(name, vendor)
-        console.rule("Second import: every purchase again")
-        with catalogue() as session:
-            mark = write_mark(session)
-        second = _import(name, vendor)
-        with catalogue() as session:
-            written = rows_written_since(session, mark)
-        console.rule("The library is open: it sells and lends while all three workflows run")
-        _set_activity(vendor, _BUSY)
+    with _running_installation(titles, keep=keep) as vendor_url:
+        name = _add_demo_collection(vendor_url)
+        _set_activity(vendor_url, 0)
+        console.rule("First import: all purchases since 2014")
+        first = _import_all(name, vendor_url)
+        console.rule("Second import: nothing changes")
+        with open_catalogue() as session:
+            state_before = read_table_state(session)
+        second = _import_all(name, vendor_url)
+        with open_catalogue() as session:
+            rows_written = count_rows_written_since(session, state_before)
+        console.rule("Simulated activity: purchases and loans while all workflows run")
+        _set_activity(vendor_url, _BUSY_ACTIVITY)
         _run_all_workflows(name)
-        console.rule("The library is closed: all three once more")
-        _set_activity(vendor, 0)
-        # A window ends before its last second: what was sold in this one belongs to the next.
+        console.rule("Activity stopped: all workflows run once more")
+        _set_activity(vendor_url, 0)
+        # A window ends before the current second: wait until that second's purchases are in a window.
         time.sleep(1)
         _run_all_workflows(name)
-        agrees = _summary(name, vendor, first, second, written)
+        is_correct = _report(name, vendor_url, first, second, rows_written)
         if keep:
-            _say_how_to_go_on()
-        elif _servers_are_given():
-            with catalogue() as session:
+            _print_next_steps()
+        elif _has_external_servers():
+            with open_catalogue() as session:
                 mark_for_deletion(find_collection(session, name))
-    if not agrees:
+    if not is_correct:
         raise typer.Exit(1)
 
 
 @dataclass(frozen=True)
-class Import:
-    """What one import took."""
+class ImportStatistics:
+    """Duration of one import, and the pages it requested."""
 
     seconds: float
     pages: int
 
 
-def _servers_are_given() -> bool:
-    given = ("ACCESSION_DATABASE_URL", "ACCESSION_REDIS_URL")
-    return all(name in os.environ for name in given)
+def _has_external_servers() -> bool:
+    return all(name in os.environ for name in ("ACCESSION_DATABASE_URL", "ACCESSION_REDIS_URL"))
 
 
 @contextmanager
-def _running(titles: int, *, keep: bool) -> Iterator[str]:
-    """Everything up in the background; yields the sandbox vendor's base URL."""
-    home = get_settings().home if _servers_are_given() else Path(tempfile.mkdtemp(prefix="accession-demo-"))
+def _running_installation(titles: int, *, keep: bool) -> Iterator[str]:
+    """Run Accession with a simulated vendor in the background, and yield the vendor's base URL.
+
+    At the end it is stopped and its temporary folder is removed, unless `keep` is set and no error occurred.
+    """
+    home = (
+        get_settings().home if _has_external_servers() else Path(tempfile.mkdtemp(prefix="accession-demo-"))
+    )
     os.environ["ACCESSION_HOME"] = str(home)
     use_settings(None)
     port, web_port = free_port(), free_port()
     os.environ["ACCESSION_WEB_PORT"] = str(web_port)
     console.print(f"Starting Accession in {home} ...", soft_wrap=True, highlight=False)
-    up = ["up", "--sandbox", str(titles), "--sandbox-port", str(port), "--sandbox-activity", str(_USUAL)]
-    kept = False
-    # Whoever ends the demonstration in another way than by Ctrl-C wants it cleared away as well.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    options = (
+        "--sandbox",
+        str(titles),
+        "--sandbox-port",
+        str(port),
+        "--sandbox-activity",
+        str(_USUAL_ACTIVITY),
+    )
+    is_kept = False
+    # SIGTERM cleans up as Ctrl-C does.
+    previous_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        detach([sys.executable, "-m", "accession", *up], home)
-        attach()
-        console.print(f"Watch it in a browser: http://127.0.0.1:{web_port}", soft_wrap=True, highlight=False)
-        vendor = f"http://127.0.0.1:{port}"
-        _wait_for(vendor)
-        yield vendor
-        kept = keep
+        detach([sys.executable, "-m", "accession", "up", *options], home)
+        resolve_servers()
+        console.print(f"Dashboard: http://127.0.0.1:{web_port}", soft_wrap=True, highlight=False)
+        vendor_url = f"http://127.0.0.1:{port}"
+        _wait_for_vendor(vendor_url)
+        yield vendor_url
+        is_kept = keep
     finally:
-        signal.signal(signal.SIGTERM, before)
-        if not kept:
+        signal.signal(signal.SIGTERM, previous_handler)
+        if not is_kept:
             stop_running(home, _STOP_SECONDS)
-            if not _servers_are_given():
+            if not _has_external_servers():
                 remove_home_data(home)
                 shutil.rmtree(home)
 
 
-def _wait_for(vendor: str) -> None:
-    deadline = time.monotonic() + _SANDBOX_ANSWERS_WITHIN_SECONDS
+def _wait_for_vendor(vendor_url: str) -> None:
+    deadline = time.monotonic() + _SANDBOX_START_SECONDS
     while time.monotonic() < deadline:
         try:
-            _statistics(vendor)
+            _vendor_statistics(vendor_url)
         except httpx.TransportError:
             time.sleep(0.1)
         else:
             return
-    raise UserError("The sandbox vendor did not start: see logs/sandbox.log in the home.")
+    raise UserError("The simulated vendor did not start: see logs/sandbox.log in the home.")
 
 
-def _statistics(vendor: str) -> dict[str, Any]:
-    statistics: dict[str, Any] = httpx.get(f"{vendor}/sandbox/statistics", trust_env=False).json()
+def _vendor_statistics(vendor_url: str) -> dict[str, Any]:
+    statistics: dict[str, Any] = httpx.get(f"{vendor_url}/sandbox/statistics", trust_env=False).json()
     return statistics
 
 
-def _pages(vendor: str) -> int:
-    """How many pages of purchase records were asked for; meanwhile the schedule may ask for other things."""
-    pages: int = _statistics(vendor)["requests"]["marc"]
+def _count_page_requests(vendor_url: str) -> int:
+    # Only requests for purchase records: the schedule may start other workflows meanwhile.
+    pages: int = _vendor_statistics(vendor_url)["requests"]["marc"]
     return pages
 
 
-def _add_collection(vendor: str) -> str:
+def _add_demo_collection(vendor_url: str) -> str:
     from accession.sandbox.server import SandboxAccount
 
     account = SandboxAccount()
-    with catalogue() as session:
-        taken = {collection.name for collection in collections_in_use(session)}
-        names = (NAME if number == 1 else f"{NAME} {number}" for number in range(1, len(taken) + 2))
-        name = next(name for name in names if name not in taken)
+    with open_catalogue() as session:
+        used_names = {collection.name for collection in list_collections(session)}
+        names = (NAME if number == 1 else f"{NAME} {number}" for number in range(1, len(used_names) + 2))
+        name = next(name for name in names if name not in used_names)
         add_collection(
             session,
-            name=name,
-            library_id=account.library_id,
-            account_id=account.account_id,
-            account_key=SecretStr(account.account_key),
-            base_url=vendor,
+            Account(
+                collection=name,
+                library_id=account.library_id,
+                account_id=account.account_id,
+                account_key=SecretStr(account.account_key),
+                base_url=vendor_url,
+            ),
         )
     return name
 
 
-def _import(name: str, vendor: str) -> Import:
-    before, started = _pages(vendor), time.monotonic()
+def _import_all(name: str, vendor_url: str) -> ImportStatistics:
+    pages_before, started = _count_page_requests(vendor_url), time.monotonic()
     _run(name, {Workflow.PURCHASES: name}, force_reimport=True)
-    return Import(time.monotonic() - started, _pages(vendor) - before)
+    return ImportStatistics(time.monotonic() - started, _count_page_requests(vendor_url) - pages_before)
 
 
 def _run_all_workflows(name: str) -> None:
     _run(name, {workflow: f"{name}, {workflow}" for workflow in Workflow})
 
 
-def _run(name: str, workflows: Mapping[Workflow, str], *, force_reimport: bool = False) -> None:
-    """Run workflows of the collection side by side to their ends, each under the name to show for it."""
-    # The Celery app can only be imported once the broker is known.
+def _run(name: str, labels: Mapping[Workflow, str], *, force_reimport: bool = False) -> None:
+    """Run workflows of the collection at the same time until they end; `labels` name their progress bars."""
+    # The Celery app reads the broker's URL when it is imported.
     from accession.cli.watch import watch
     from accession.tasks.workflows import start_workflow
 
-    with catalogue() as session:
+    with open_catalogue() as session:
         collection_id = find_collection(session, name).id
     started = {
         workflow: start_workflow(workflow, [collection_id], force_reimport=force_reimport)
-        for workflow in workflows
+        for workflow in labels
     }
     for workflow, task_ids in started.items():
-        if not watch(workflow, {collection_id: workflows[workflow]}, task_ids):
+        if not watch(workflow, {collection_id: labels[workflow]}, task_ids):
             raise typer.Exit(1)
 
 
-def _summary(name: str, vendor: str, first: Import, second: Import, written: int) -> bool:
-    """Print what came of it; returns whether it is what the vendor has, and the second import wrote
-    nothing."""
-    sold = _statistics(vendor)
-    with catalogue() as session:
+def _report(
+    name: str, vendor_url: str, first: ImportStatistics, second: ImportStatistics, rows_written: int
+) -> bool:
+    """Print the result, and return whether it is correct.
+
+    It is correct if the catalogue agrees with the vendor and the second import has written nothing.
+    """
+    with open_catalogue() as session:
         titles = list(title_views(session, collection=name))
-        rejected = len(reject_views(session, collection=name))
+        rejected = len(rejected_record_views(session, collection=name))
         events = sum(
             view.records_fetched for view in run_views(session, collection=name) if view.workflow == "events"
         )
-    console.rule("The first rows of the catalogue")
-    print_table(titles[:10], TITLE_COLUMNS, when_empty="None.")
-    wrong = _titles_that_differ(vendor, titles)
-    expected = sold["titles_bought"] - sold["unusable_records"]
-    owned, free, holds = (
+    console.rule("First titles of the catalogue")
+    print_table(titles[:10], TITLE_COLUMNS, empty_message="None.")
+    statistics = _vendor_statistics(vendor_url)
+    differing = _find_differing_titles(vendor_url, titles)
+    owned, available, holds = (
         sum(getattr(title, count) for title in titles)
         for count in ("licenses_owned", "licenses_available", "patrons_in_hold_queue")
     )
+    sold = statistics["titles_purchased"]
     console.rule("Summary")
-    for what, value in (
-        (
-            "Titles",
-            f"{len(titles):,} (the vendor sold {sold['titles_bought']:,}, {rejected:,} of them unusable)",
-        ),
-        ("Copies", f"{owned:,}, of which {free:,} are free; {holds:,} holds"),
+    for label, value in (
+        ("Titles", f"{len(titles):,} (the vendor sold {sold:,}, {rejected:,} with an unusable record)"),
+        ("Copies", f"{owned:,}, {available:,} of them available; {holds:,} holds"),
         ("Rejected records", f"{rejected:,} (see: accession rejects list)"),
-        ("Pages asked for", f"{first.pages:,}, and {second.pages:,} the second time"),
-        ("Seconds", f"{first.seconds:.1f}, and {second.seconds:.1f} the second time"),
-        ("Rows written by the second import", f"{written:,}"),
-        ("What happened at the vendor", _told(sold["activity"]["events"])),
-        ("Circulation events read", f"{events:,} (the first run looks back ten minutes)"),
-        ("Titles counted as the vendor does", f"{len(titles) - len(wrong):,} of {len(titles):,}"),
+        ("Pages requested", f"{first.pages:,} by the first import, {second.pages:,} by the second"),
+        ("Seconds", f"{first.seconds:.1f} for the first import, {second.seconds:.1f} for the second"),
+        ("Rows written by the second import", f"{rows_written:,}"),
+        ("Events at the vendor", _format_events(statistics["activity"]["events"])),
+        ("Circulation events imported", f"{events:,} (the first run goes back ten minutes)"),
+        ("Titles that agree with the vendor", f"{len(titles) - len(differing):,} of {len(titles):,}"),
     ):
-        console.print(f"{what:>34}  [bold]{value}[/bold]", highlight=False)
-    if len(titles) != expected:
-        console.print(f"Expected {expected:,} titles and found {len(titles):,}.", style="red")
-    if written:
-        console.print("The second import should have written nothing.", style="red")
-    if wrong:
-        console.print(f"The vendor counts otherwise: {', '.join(wrong[:10])}.", style="red", markup=False)
-    return len(titles) == expected and not written and not wrong
+        console.print(f"{label:>34}  [bold]{value}[/bold]", highlight=False)
+    return _print_errors(len(titles), sold - statistics["unusable_records"], rows_written, differing)
 
 
-def _told(happened: Mapping[str, int]) -> str:
-    words = {
+def _print_errors(titles: int, expected_titles: int, rows_written: int, differing: list[str]) -> bool:
+    """Print what is wrong with the result, and return whether nothing is."""
+    errors = []
+    if titles != expected_titles:
+        errors.append(f"The catalogue has {titles:,} titles instead of {expected_titles:,}.")
+    if rows_written:
+        errors.append("The second import should not have written any row.")
+    if differing:
+        errors.append(f"Titles whose counts differ from the vendor's: {', '.join(differing[:10])}.")
+    for error in errors:
+        console.print(error, style="red", markup=False)
+    return not errors
+
+
+def _format_events(counts: Mapping[str, int]) -> str:
+    nouns = {
         "CHECKOUT": "loans",
         "CHECKIN": "returns",
         "HOLD": "holds",
-        "PURCHASE": "sales",
+        "PURCHASE": "purchases",
         "REMOVED": "removals",
     }
-    return ", ".join(f"{happened[name]:,} {word}" for name, word in words.items())
+    return ", ".join(f"{counts[name]:,} {noun}" for name, noun in nouns.items())
 
 
-def _titles_that_differ(vendor: str, titles: Iterable[TitleView]) -> list[str]:
-    """The ids of titles whose copies, available copies or holds are not those that the vendor has now."""
-    has = {title["id"]: title for title in httpx.get(f"{vendor}/sandbox/titles", trust_env=False).json()}
+def _find_differing_titles(vendor_url: str, titles: Iterable[TitleView]) -> list[str]:
+    """Return the ids of titles whose copies, available copies or holds differ from the vendor's."""
+    vendor_titles = {
+        title["id"]: title for title in httpx.get(f"{vendor_url}/sandbox/titles", trust_env=False).json()
+    }
 
     def agrees(view: TitleView) -> bool:
-        title = has[view.identifier]
-        # What is not listed cannot be borrowed, whatever the vendor once sold of it.
-        there = (title["copies"], title["available"], title["holds"]) if title["listed"] else (0, 0, 0)
-        return there == (view.licenses_owned, view.licenses_available, view.patrons_in_hold_queue)
+        title = vendor_titles[view.identifier]
+        # Titles that are not listed cannot be borrowed.
+        expected = (title["copies"], title["available"], title["holds"]) if title["listed"] else (0, 0, 0)
+        return expected == (view.licenses_owned, view.licenses_available, view.patrons_in_hold_queue)
 
     return [view.identifier for view in titles if not agrees(view)]
 
 
-def _set_activity(vendor: str, events_an_hour: int) -> None:
-    httpx.post(f"{vendor}/sandbox/activity/{events_an_hour}", trust_env=False).raise_for_status()
+def _set_activity(vendor_url: str, events_per_hour: int) -> None:
+    httpx.post(f"{vendor_url}/sandbox/activity/{events_per_hour}", trust_env=False).raise_for_status()
 
 
-def _say_how_to_go_on() -> None:
+def _print_next_steps() -> None:
     home = get_settings().home
     console.print(
-        f"\nEverything is left running. Look around with\n"
+        f"\nAccession keeps running. To use it:\n"
         f"  export ACCESSION_HOME={home}\n  .venv/bin/accession status\n"
-        "and stop it with\n  .venv/bin/accession down",
+        "To stop it:\n  .venv/bin/accession down",
         soft_wrap=True,
         highlight=False,
     )

@@ -1,58 +1,156 @@
-"""`accession export`: the catalogue in the forms that other systems load."""
+"""Commands of `accession export`: write the catalogue in the formats that other systems load."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from accession.cli import tables
-from accession.cli.exporting import InCollections, Output, Since, app, export
+from accession.cli.export_output import InCollections, Output, Since, export
+from accession.cli.output import print_table
+from accession.core.clock import utc_now
+from accession.exports.files import joined
 from accession.exports.formats import FORMATS
+from accession.exports.kbart import file_name
+from accession.exports.tables import COLUMNS, change_column
 
-__all__ = ["app"]
+app = typer.Typer(no_args_is_help=True, help="Export the catalogue to files for other systems.")
 
-app.command("kbart")(tables.export_kbart)
-app.command("csv")(tables.export_csv)
-app.command("jsonl")(tables.export_json_lines)
-app.command("parquet")(tables.export_parquet)
-app.command("columns")(tables.list_columns)
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,...",
+        help="Columns to write, in this order. Default: all. See: accession export columns",
+    ),
+]
 
 
-class MarcForm(StrEnum):
-    """How MARC records are written."""
+class MarcFormat(StrEnum):
+    """Serialization of MARC records."""
 
     MARC21 = "marc21"
     MARCXML = "marcxml"
 
 
-@app.command("marc")
+@app.command("marc", epilog="Example: accession export marc --since 7d --output changes.mrc")
 def export_marc(
     collection: InCollections = None,
-    form: Annotated[MarcForm, typer.Option("--format", help="Binary, or XML.")] = MarcForm.MARC21,
+    marc_format: Annotated[
+        MarcFormat, typer.Option("--format", help="Binary MARC 21 (ISO 2709), or MARCXML.")
+    ] = MarcFormat.MARC21,
     since: Since = None,
     url_template: Annotated[
         str | None,
         typer.Option(
             metavar="TEMPLATE",
-            help="Address of a title for 856, with {identifier} in it. Default: the profile's, else the "
-            "vendor's own.",
+            help="URL of a title for field 856, containing {identifier}. Default: the profile's, else the "
+            "vendor's.",
         ),
     ] = None,
     profile: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Fields of your own, as docs/profiles has them for Koha and Evergreen."
+            metavar="FILE",
+            help="TOML file with additional fields; docs/profiles has examples for Koha and Evergreen.",
         ),
     ] = None,
     availability: Annotated[
-        bool, typer.Option("--availability", help="Tell copies and holds in 852.")
+        bool, typer.Option("--availability", help="Write copies and holds to field 852.")
     ] = False,
     output: Output = None,
 ) -> None:
-    """Write MARC records that a library system can load: the vendor's own, with your link and your fields.
+    """Export MARC records for a library system: the vendor's records with your links and fields.
 
-    With --since, leader/05 tells what is new (n), changed (c) and removed (d).
+    With --since, leader position 05 is n for new, c for changed and d for removed titles.
     """
     options = {"profile": profile, "url_template": url_template, "availability": availability}
-    export(FORMATS[form], collection, since, output, options)
+    export(FORMATS[marc_format], collection, since, output, options)
+
+
+@app.command("kbart", epilog="Example: accession export kbart --output /srv/exports")
+def export_kbart(
+    collection: InCollections = None,
+    since: Since = None,
+    url_template: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEMPLATE",
+            help="URL of a title for title_url, containing {identifier}. Default: the column stays empty.",
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="File to write: a path or an fsspec URL, replaced when the export is complete; or a folder, "
+            "where the file is named as KBART recommends. Default: standard output.",
+        ),
+    ] = None,
+) -> None:
+    """Export a KBART title list for knowledge bases: each title once, sorted by name.
+
+    With --since, an additional last column says whether a title is new, changed or removed.
+    """
+    if output is not None and Path(output).expanduser().is_dir():
+        output = joined(output, file_name(collection or (), utc_now().date(), only_changes=since is not None))
+    export(FORMATS["kbart"], collection, since, output, {"url_template": url_template})
+
+
+@app.command(
+    "csv", epilog="Example: accession export csv --columns identifier,title,isbns --output titles.csv"
+)
+def export_csv(
+    collection: InCollections = None,
+    since: Since = None,
+    columns: Columns = None,
+    bom: Annotated[
+        bool, typer.Option("--bom", help="Begin with a byte order mark, so that Excel recognises UTF-8.")
+    ] = False,
+    output: Output = None,
+) -> None:
+    """Export CSV in UTF-8 with a header row; cells are escaped so that none is run as a formula.
+
+    With --since, the column `change` says whether a title is new, changed or removed.
+    """
+    export(FORMATS["csv"], collection, since, output, {**_column_options(columns), "bom": bom})
+
+
+@app.command("jsonl", epilog="Example: accession export jsonl | gzip > titles.jsonl.gz")
+def export_json_lines(
+    collection: InCollections = None, since: Since = None, columns: Columns = None, output: Output = None
+) -> None:
+    """Export JSON Lines: one object per line, with the fields described in docs/json.md.
+
+    With --since, the field `change` says whether a title is new, changed or removed.
+    """
+    export(FORMATS["jsonl"], collection, since, output, _column_options(columns))
+
+
+@app.command("parquet", epilog="Example: accession export parquet --output s3://bucket/titles.parquet")
+def export_parquet(
+    collection: InCollections = None, since: Since = None, columns: Columns = None, output: Output = None
+) -> None:
+    """Export Parquet with typed columns; requires pyarrow, installed with the extra `parquet`.
+
+    With --since, the column `change` says whether a title is new, changed or removed.
+    """
+    export(FORMATS["parquet"], collection, since, output, _column_options(columns))
+
+
+@app.command("columns")
+def list_columns() -> None:
+    """List the columns that csv, jsonl and parquet can contain."""
+    print_table(
+        [*COLUMNS, change_column(utc_now())],
+        [
+            ("Column", lambda c: c.name),
+            ("Type", lambda c: c.kind.value),
+            ("Description", lambda c: c.meaning),
+        ],
+        empty_message="",
+    )
+
+
+def _column_options(columns: str | None) -> Mapping[str, Any]:
+    return {} if columns is None else {"columns": [name.strip() for name in columns.split(",")]}

@@ -1,87 +1,89 @@
-"""`accession import`: starting a workflow."""
+"""Commands of `accession import`: start a workflow for one collection or for all."""
 
 from typing import Annotated
 
 import typer
 
-from accession.accounts.collections import collections_in_use, find_collection
-from accession.cli.attach import catalogue, require_broker
-from accession.cli.output import NO_COLLECTIONS, console, counted
+from accession.accounts.collections import find_collection, list_collections
+from accession.cli.connect import open_catalogue, require_broker
+from accession.cli.output import NO_COLLECTIONS, console, count_noun
 from accession.core.workflow import Workflow
 
-app = typer.Typer(no_args_is_help=True, help="Start imports.")
+app = typer.Typer(no_args_is_help=True, help="Start an import for one collection or for all.")
 
 OneCollection = Annotated[
     str | None, typer.Option("--collection", metavar="NAME", help="Import for this collection.")
 ]
 ImportAll = Annotated[bool, typer.Option("--import-all", help="Import for every collection.")]
 ForceReimport = Annotated[
-    bool, typer.Option("--force-reimport", help="Start again from 2014-01-01, whatever is complete.")
+    bool, typer.Option("--force-reimport", help="Import everything again from 2014-01-01.")
+]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Show progress until the runs end; exit with 1 if one fails.")
 ]
 
 
-def chosen_collections(collection: str | None, import_all: bool) -> dict[int, str]:
-    """The collections that the two options name, id to name, when they can be queued.
+def select_collections(collection: str | None, import_all: bool) -> dict[int, str]:
+    """Return id and name of the collections that the two options select.
 
-    Raises a usage error unless exactly one of the options is given, and `UserError` for an unknown
-    name and for a broker that does not answer.
+    Raises:
+        typer.BadParameter: not exactly one of the options is given.
+        UserError: the collection is unknown, or the broker does not answer.
     """
     if (collection is None) is (not import_all):
         raise typer.BadParameter("give either --collection NAME or --import-all")
     require_broker()
-    with catalogue() as session:
-        if collection is None:
-            return {found.id: found.name for found in collections_in_use(session)}
-        found = find_collection(session, collection)
-        return {found.id: found.name}
+    with open_catalogue() as session:
+        selected = list_collections(session) if collection is None else [find_collection(session, collection)]
+        return {each.id: each.name for each in selected}
 
 
-Wait = Annotated[bool, typer.Option("--wait", help="Show the progress, and exit with 1 when a run fails.")]
-
-
-@app.command()
+@app.command(epilog='Example: accession import purchases --collection "Alder Library" --wait')
 def purchases(
     collection: OneCollection = None,
     import_all: ImportAll = False,
     force_reimport: ForceReimport = False,
     wait: Wait = False,
 ) -> None:
-    """Import purchase records, from where each collection is complete up to now."""
+    """Import purchase records from the checkpoint of each collection up to now.
+
+    The first import of a collection begins at 2014-01-01.
+    """
     _start(Workflow.PURCHASES, collection, import_all, wait=wait, force_reimport=force_reimport)
 
 
-@app.command()
+@app.command(epilog="Example: accession import events --import-all")
 def events(collection: OneCollection = None, import_all: ImportAll = False, wait: Wait = False) -> None:
-    """Import circulation events, from where each collection is complete up to five minutes ago."""
+    """Import circulation events from the checkpoint of each collection up to five minutes ago."""
     _start(Workflow.EVENTS, collection, import_all, wait=wait)
 
 
-@app.command()
+@app.command(epilog='Example: accession import circulation --collection "Alder Library" --wait')
 def circulation(collection: OneCollection = None, import_all: ImportAll = False, wait: Wait = False) -> None:
-    """Ask the vendor about every title: its copies, its holds, and whether it is still there."""
+    """Refresh copies and holds of every title, and detect titles that the vendor has withdrawn."""
     _start(Workflow.CIRCULATION, collection, import_all, wait=wait)
 
 
 def _start(
     workflow: Workflow, collection: str | None, import_all: bool, *, wait: bool, force_reimport: bool = False
 ) -> None:
-    chosen = chosen_collections(collection, import_all)
-    # The Celery app can only be imported once the broker is known.
+    selected = select_collections(collection, import_all)
+    # The Celery app reads the broker's URL when it is imported.
     from accession.cli.watch import watch
     from accession.tasks.workflows import start_workflow
 
-    if not chosen:
+    if not selected:
         console.print(NO_COLLECTIONS)
         return
-    task_ids = start_workflow(workflow, chosen, force_reimport=force_reimport)
+    task_ids = start_workflow(workflow, selected, force_reimport=force_reimport)
     if not wait:
-        console.print(f"Queued {counted(len(task_ids), 'import')}. See: accession status")
+        console.print(f"Queued {count_noun(len(task_ids), 'import')}. See: accession status")
         return
     try:
-        # A reimport that was refused has not been done, whatever the run at work does.
-        succeeded = watch(workflow, chosen, task_ids, join=not force_reimport)
+        # An active run is no substitute for a reimport from 2014.
+        succeeded = watch(workflow, selected, task_ids, join=not force_reimport)
     except KeyboardInterrupt:
-        console.print("\nThe import goes on without you. See: accession status")
+        console.print("\nThe import continues in the background. See: accession status")
         raise typer.Exit(130) from None
     if not succeeded:
         raise typer.Exit(1)

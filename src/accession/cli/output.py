@@ -1,4 +1,4 @@
-"""How the commands print: tables for people, JSON for programs, one sentence for errors."""
+"""Output of the commands: tables, JSON, and options that several commands share."""
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -11,31 +11,32 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from accession.core.sanitize import escaped_json, harmless
+from accession.core.sanitize import escape_json_line, sanitize
 
 Row = TypeVar("Row")
 
-_WORD = 14
+# Columns whose values are all shorter than this are never wrapped.
+_MAX_UNWRAPPED_LENGTH = 14
 
 NO_COLLECTIONS = "No collections yet. Add one with: accession collections add NAME ..."
 
-# What is piped into a file or a pager is not squeezed to the width of a terminal that is not there.
+# Output to a file or a pager is wide: no terminal limits it.
 console = Console(width=None if sys.stdout.isatty() else 160, emoji=False)
 error_console = Console(stderr=True, emoji=False)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with the fields that docs/json.md lists.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON with the fields described in docs/json.md.")]
 InCollection = Annotated[
-    str | None, typer.Option("--collection", metavar="NAME", help="Only of this collection.")
+    str | None, typer.Option("--collection", metavar="NAME", help="Show this collection only.")
 ]
 
 
-def counted(number: int, thing: str) -> str:
-    """As "1 record", "2,000 records"."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+def count_noun(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 record" or "2,000 records"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def cell(value: Any) -> Text:
-    """A value as a table shows it: times in UTC to the minute, nothing for None, text made harmless."""
+    """Format a value for a table: times in UTC to the minute, None as an empty cell, text sanitized."""
     if value is None:
         return Text("")
     if isinstance(value, datetime):
@@ -45,48 +46,51 @@ def cell(value: Any) -> Text:
     if isinstance(value, int):
         return Text(f"{value:,}")
     if isinstance(value, tuple):
-        return Text(harmless("; ".join(map(str, value))))
-    return Text(harmless(str(value)))
+        return Text(sanitize("; ".join(map(str, value))))
+    return Text(sanitize(str(value)))
 
 
 def print_json(value: Any) -> None:
     """Print dataclasses, or lists of them, as JSON; times are ISO 8601 in UTC."""
     lines = TypeAdapter(Any).dump_json(value, indent=2).decode().split("\n")
-    sys.stdout.write("\n".join(map(escaped_json, lines)) + "\n")
+    sys.stdout.write("\n".join(map(escape_json_line, lines)) + "\n")
 
 
 def print_json_list(values: Iterable[Any]) -> None:
-    """Print a JSON list one element at a time, so that a long listing needs no memory."""
+    """Print a JSON list one element at a time, so that a long list is not held in memory."""
     adapter = TypeAdapter(Any)
     separator = "["
     for value in values:
-        sys.stdout.write(f"{separator}\n{escaped_json(adapter.dump_json(value).decode())}")
+        sys.stdout.write(f"{separator}\n{escape_json_line(adapter.dump_json(value).decode())}")
         separator = ","
     sys.stdout.write("[]\n" if separator == "[" else "\n]\n")
 
 
 def print_table(
-    rows: Iterable[Row], columns: Sequence[tuple[str, Callable[[Row], Any]]], *, when_empty: str
+    rows: Iterable[Row], columns: Sequence[tuple[str, Callable[[Row], Any]]], *, empty_message: str
 ) -> None:
-    """Print rows as a table of (heading, value of a row) columns; numbers stand right."""
-    kept = list(rows)
-    if not kept:
-        console.print(when_empty)
+    """Print rows as a table; `columns` are pairs of a heading and a function of the row.
+
+    Columns of numbers are right-aligned. Without rows, `empty_message` is printed.
+    """
+    listed = list(rows)
+    if not listed:
+        console.print(empty_message)
         return
-    columns_of_text = [heading for heading, value in columns if any(_is_long(value(row)) for row in kept)]
+    long_columns = [heading for heading, value in columns if any(_is_long(value(row)) for row in listed)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading, value in columns:
-        numbers = any(isinstance(value(row), int) for row in kept)
-        # On a narrow terminal long texts give way; numbers, days and words are read at a glance.
-        stiff = bool(columns_of_text) and heading not in columns_of_text
-        table.add_column(heading, justify="right" if numbers else "left", overflow="fold", no_wrap=stiff)
-    for row in kept:
+        is_numeric = any(isinstance(value(row), int) for row in listed)
+        # On a narrow terminal only long texts are wrapped; numbers, dates and single words stay whole.
+        no_wrap = bool(long_columns) and heading not in long_columns
+        table.add_column(heading, justify="right" if is_numeric else "left", overflow="fold", no_wrap=no_wrap)
+    for row in listed:
         table.add_row(*(cell(value(row)) for _, value in columns))
     console.print(table)
 
 
 def _is_long(value: Any) -> bool:
-    return isinstance(value, str | tuple) and len(cell(value)) > _WORD
+    return isinstance(value, str | tuple) and len(cell(value)) > _MAX_UNWRAPPED_LENGTH
 
 
 def print_listing(
@@ -94,10 +98,10 @@ def print_listing(
     columns: Sequence[tuple[str, Callable[[Row], Any]]],
     *,
     as_json: bool,
-    when_empty: str,
+    empty_message: str,
 ) -> None:
-    """Print rows as a table, or as JSON with all their fields."""
+    """Print rows as a table, or as a JSON list with all their fields."""
     if as_json:
         print_json_list(rows)
     else:
-        print_table(rows, columns, when_empty=when_empty)
+        print_table(rows, columns, empty_message=empty_message)

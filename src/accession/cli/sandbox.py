@@ -1,4 +1,4 @@
-"""`accession sandbox`: a stand-in vendor, for trying Accession out without an account."""
+"""Command `sandbox serve`: run the simulated vendor."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -8,49 +8,52 @@ import typer
 from accession.cli.output import console
 from accession.core.clock import utc_now
 
-app = typer.Typer(no_args_is_help=True, help="A stand-in vendor, for trying Accession out.")
+app = typer.Typer(no_args_is_help=True, help="Run a simulated vendor, to try Accession without an account.")
 
 DEFAULT_PORT = 8643
-FIRST_DAY = datetime(2014, 1, 1)  # noqa: DTZ001 - as typer reads it from the command line; taken as UTC
+FIRST_DAY = datetime(2014, 1, 1)  # noqa: DTZ001 - typer parses dates without a time zone; UTC is meant
 
-Since = Annotated[
-    datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day on which titles are bought.")
-]
+Since = Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First day of purchases.")]
 Until = Annotated[
     datetime | None,
-    typer.Option(
-        "--until", formats=["%Y-%m-%d"], help="The day before which the last is bought. [default: now]"
-    ),
+    typer.Option("--until", formats=["%Y-%m-%d"], help="Day after the last purchases. [default: now]"),
 ]
 
 
-@app.command("serve")
+@app.command("serve", epilog="Example: accession sandbox serve --titles 500 --activity 1000")
 def serve_(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 for any.")] = DEFAULT_PORT,
-    titles: Annotated[int, typer.Option(min=0, help="How many titles the library has bought.")] = 2000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 for a free one.")
+    ] = DEFAULT_PORT,
+    titles: Annotated[
+        int, typer.Option(min=0, help="Number of titles that the library has purchased.")
+    ] = 2000,
     since: Since = FIRST_DAY,
     until: Until = None,
-    seed: Annotated[int, typer.Option(help="Another seed makes other purchases and other events.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random purchases and events.")] = 0,
     activity: Annotated[
         int,
         typer.Option(
             min=0,
             metavar="EVENTS",
-            help="Sell, lend, return, hold and remove titles: so many events an hour, from an hour ago on.",
+            help="Events per hour (purchases, loans, returns, holds, removals), starting one hour ago.",
         ),
     ] = 0,
-    latency_ms: Annotated[int, typer.Option(min=0, help="Milliseconds before each answer.")] = 0,
+    latency_ms: Annotated[int, typer.Option(min=0, help="Delay of each response in milliseconds.")] = 0,
     faults: Annotated[
         str,
         typer.Option(
             metavar="NAME=SHARE,...",
-            help="Faults and the share of answers they strike, as bad-gateway=0.1,blank=0.05; "
-            "a wrong name lists the right ones.",
+            help="Faults and the share of responses that they affect, such as bad-gateway=0.1,blank=0.05; "
+            "an unknown name lists the valid ones.",
         ),
     ] = "",
 ) -> None:
-    """Serve a vendor that has sold TITLES titles, signatures checked and quirks included."""
-    # Only this command needs a web server.
+    """Serve a simulated vendor that has sold TITLES titles.
+
+    It checks signatures and imitates the quirks of the real API.
+    """
+    # Imported here, because only this command needs a web server.
     from accession.sandbox.activity import Activity
     from accession.sandbox.catalogue import build_catalogue
     from accession.sandbox.faults import Faults
@@ -58,13 +61,15 @@ def serve_(
 
     end = utc_now() if until is None else until.replace(tzinfo=UTC)
     catalogue = build_catalogue(titles, since.replace(tzinfo=UTC), end, seed=seed)
-    lending = Activity(catalogue, activity, utc_now() - timedelta(hours=1), seed=seed)
-    sandbox = Sandbox(catalogue, faults=Faults.parse(faults, seed), latency_ms=latency_ms, activity=lending)
+    simulated_activity = Activity(catalogue, activity, utc_now() - timedelta(hours=1), seed=seed)
+    sandbox = Sandbox(
+        catalogue, faults=Faults.parse(faults, seed), latency_ms=latency_ms, activity=simulated_activity
+    )
 
-    def tell(base_url: str) -> None:
+    def print_address(base_url: str) -> None:
         account = SandboxAccount()
         console.print(
-            f"The sandbox vendor answers at {base_url}\n"
+            f"The simulated vendor is at {base_url}\n"
             f"  library id {account.library_id}, account id {account.account_id}, "
             f"account key {account.account_key}\n"
             f"  statistics: {base_url}/sandbox/statistics",
@@ -73,4 +78,4 @@ def serve_(
             soft_wrap=True,
         )
 
-    serve(port, sandbox, tell)
+    serve(port, sandbox, print_address)

@@ -1,8 +1,8 @@
-"""The console scripts: each queues a workflow and returns, as a cron line wants it."""
+"""Console scripts for cron: each queues a workflow and returns."""
 
 import typer
 
-from accession.cli.imports import ForceReimport, ImportAll, OneCollection, chosen_collections
+from accession.cli.imports import ForceReimport, ImportAll, OneCollection, select_collections
 from accession.cli.main import run_app
 from accession.core.workflow import Workflow
 
@@ -36,28 +36,28 @@ def _circulation_update(collection: OneCollection = None, import_all: ImportAll 
 def _queue(
     workflow: Workflow, collection: str | None, import_all: bool, *, force_reimport: bool = False
 ) -> None:
-    chosen = chosen_collections(collection, import_all)
-    # The Celery app can only be imported once the broker is known.
-    from accession.tasks.workflows import FAN_OUTS, start_workflow
+    selected = select_collections(collection, import_all)
+    # The Celery app reads the broker's URL when it is imported.
+    from accession.tasks.workflows import FAN_OUT_TASKS, start_workflow
 
     if import_all:
-        FAN_OUTS[workflow].delay(**({"force_reimport": True} if force_reimport else {}))
+        FAN_OUT_TASKS[workflow].delay(**({"force_reimport": True} if force_reimport else {}))
     else:
-        start_workflow(workflow, chosen, force_reimport=force_reimport)
-    what = "update" if workflow is Workflow.CIRCULATION else "import"
-    typer.echo(f"Queued the {what} for {'all collections' if import_all else collection}.")
+        start_workflow(workflow, selected, force_reimport=force_reimport)
+    noun = "update" if workflow is Workflow.CIRCULATION else "import"
+    typer.echo(f"Queued the {noun} for {'all collections' if import_all else collection}.")
 
 
 def purchase_record_import() -> None:
-    """The console script `bibliotheca_purchase_record_import`."""
+    """Run the console script `bibliotheca_purchase_record_import`."""
     run_app(_purchases)
 
 
 def event_import() -> None:
-    """The console script `bibliotheca_import`."""
+    """Run the console script `bibliotheca_import`."""
     run_app(_events)
 
 
 def circulation_update() -> None:
-    """The console script `bibliotheca_circulation_update`."""
+    """Run the console script `bibliotheca_circulation_update`."""
     run_app(_circulation)

@@ -1,4 +1,4 @@
-"""`accession users` and `accession tokens`: who may use dashboard and API."""
+"""Commands of `accession users`: manage who may log in to the dashboard."""
 
 import os
 from collections.abc import Iterator
@@ -9,24 +9,19 @@ import typer
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
+from accession.auth.names import validate_name
+from accession.auth.passwords import validate_password
+from accession.auth.roles import UserRole
 from accession.auth.users import (
-    Feed,
-    Role,
-    add_feed_token,
-    add_token,
     add_user,
-    any_user,
     find_user,
+    has_users,
     remove_user,
-    require_name,
-    require_password,
-    revoke_token,
     set_password,
     set_role,
-    token_views,
     user_views,
 )
-from accession.cli.connect import attach, catalogue
+from accession.cli.connect import open_catalogue, resolve_servers
 from accession.cli.output import AsJson, console, print_listing
 from accession.core.loopback import is_loopback
 from accession.core.settings import get_settings
@@ -36,59 +31,54 @@ from accession.local.backup import servers_at_rest
 
 PASSWORD_VARIABLE = "ACCESSION_PASSWORD"  # noqa: S105
 
-app = typer.Typer(no_args_is_help=True, help="Who may log in to the dashboard.")
-tokens = typer.Typer(no_args_is_help=True, help="What programs show to use the API, or to read feeds.")
+app = typer.Typer(no_args_is_help=True, help="Manage the users of the dashboard.")
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The user's name.")]
-TokenName = Annotated[str, typer.Argument(metavar="NAME", help="The token's name: what it is for.")]
-WithRole = Annotated[
-    Role, typer.Option("--role", help="A viewer sees everything, an operator may also change things.")
-]
-
-_OPEN_HOUSE = "whoever is on this machine may do everything in the dashboard"
-_SHUT = "nobody can use the dashboard"
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the user.")]
+ROLE_HELP = "A viewer sees everything; an operator may also change things."
 
 
-@app.command()
-def add(name: Name, role: WithRole) -> None:
+@app.command(epilog="Example: accession users add ann --role operator")
+def add(name: Name, role: Annotated[UserRole, typer.Option("--role", help=ROLE_HELP)]) -> None:
     """Add a user.
 
-    The password comes from the environment variable ACCESSION_PASSWORD, else a prompt asks for it, twice.
-    It is stored as a hash. From the first user on everybody logs in, on this machine too. It can be done
-    before `accession up`, which serves no address that others reach while there is no user.
+    The password is read from the environment variable ACCESSION_PASSWORD, otherwise from a prompt. It is
+    stored as a hash.
+
+    As soon as there is a user, everybody has to log in, also on this machine. The first user can be added
+    before `accession up`, which serves the dashboard only on a loopback address while there is no user.
     """
-    require_name("user", name)
-    password = _password()
-    with _catalogue_at_any_time() as session:
+    validate_name("user", name)
+    password = _read_password()
+    with _open_catalogue_or_start_servers() as session:
         add_user(session, name, password, role)
-    console.print(f'"{name}" may log in as {role.value}.', markup=False)
+    console.print(f'Added user "{name}" with the role {role.value}.', markup=False)
 
 
 @contextmanager
-def _catalogue_at_any_time() -> Iterator[Session]:
-    """A transaction, on servers that are started for it where none run."""
+def _open_catalogue_or_start_servers() -> Iterator[Session]:
+    """Open a session; where no servers run, start the embedded ones for as long as it is open."""
     with ExitStack() as stack:
-        settings = attach()
+        settings = resolve_servers()
         if settings.database_url is None or settings.redis_url is None:
             stack.enter_context(servers_at_rest(settings))
-            attach()
+            resolve_servers()
             schema.upgrade(engine())
-        yield stack.enter_context(catalogue())
+        yield stack.enter_context(open_catalogue())
 
 
-def _password() -> SecretStr:
-    given = os.environ.get(PASSWORD_VARIABLE)
-    if given is None:
-        given = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
-    password = SecretStr(given)
-    require_password(password)
+def _read_password() -> SecretStr:
+    text = os.environ.get(PASSWORD_VARIABLE)
+    if text is None:
+        text = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    password = SecretStr(text)
+    validate_password(password)
     return password
 
 
 @app.command("list")
 def list_users(as_json: AsJson = False) -> None:
     """List the users."""
-    with catalogue() as session:
+    with open_catalogue() as session:
         print_listing(
             user_views(session),
             [
@@ -97,114 +87,55 @@ def list_users(as_json: AsJson = False) -> None:
                 ("Added", lambda user: user.created_at),
             ],
             as_json=as_json,
-            when_empty=f"{_without_users()} Add one with: accession users add NAME --role operator",
+            empty_message=f"{_no_users_message()} Add one with: accession users add NAME --role operator",
         )
 
 
-def _without_users() -> str:
-    follows = _OPEN_HOUSE if is_loopback(get_settings().web_host) else _SHUT
-    return f"There is no user: {follows}."
+def _no_users_message() -> str:
+    if is_loopback(get_settings().web_host):
+        return "There are no users: the dashboard is open to everybody on this machine."
+    return "There are no users: the dashboard is not served."
 
 
 @app.command("set-password")
-def set_password_(name: Name) -> None:
-    """Give a user a new password, which ends the user's sessions.
+def change_password(name: Name) -> None:
+    """Change a user's password, and end the user's sessions.
 
-    It comes from the environment variable ACCESSION_PASSWORD, else a prompt asks for it, twice.
+    The password is read from the environment variable ACCESSION_PASSWORD, otherwise from a prompt.
     """
-    # Before a person is asked for a password in vain.
-    with catalogue() as session:
+    # Fail before the prompt, not after it.
+    with open_catalogue() as session:
         find_user(session, name)
-    password = _password()
-    with catalogue() as session:
+    password = _read_password()
+    with open_catalogue() as session:
         set_password(session, name, password)
-    console.print(f'"{name}" has a new password, and is logged out everywhere.', markup=False)
+    console.print(f'Changed the password of "{name}"; all sessions of this user are ended.', markup=False)
 
 
 @app.command("set-role")
-def set_role_(
-    name: Name, role: Annotated[Role, typer.Argument(metavar="ROLE", help="viewer or operator.")]
+def change_role(
+    name: Name, role: Annotated[UserRole, typer.Argument(metavar="ROLE", help="viewer or operator.")]
 ) -> None:
-    """Make a user a viewer or an operator, which ends the user's sessions."""
-    with catalogue() as session:
+    """Change a user's role, and end the user's sessions."""
+    with open_catalogue() as session:
         set_role(session, name, role)
-    console.print(f'"{name}" is {_a(role)} now, and is logged out everywhere.', markup=False)
-
-
-def _a(role: Role) -> str:
-    return "an operator" if role is Role.OPERATOR else "a viewer"
+    console.print(
+        f'Changed the role of "{name}" to {role.value}; all sessions of this user are ended.', markup=False
+    )
 
 
 @app.command()
 def remove(
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking for confirmation.")] = False,
 ) -> None:
-    """Remove a user, which ends the user's sessions."""
-    with catalogue() as session:
+    """Remove a user, and end the user's sessions."""
+    with open_catalogue() as session:
         find_user(session, name)
         if not yes:
             typer.confirm(f'Remove the user "{name}"?', abort=True)
         remove_user(session, name)
-        is_last = not any_user(session)
-    console.print(f'"{name}" is removed.', markup=False)
-    if is_last:
-        console.print(_without_users(), markup=False, soft_wrap=True)
-
-
-@tokens.command("add")
-def add_token_(
-    name: TokenName,
-    role: Annotated[
-        Role | None,
-        typer.Option("--role", help="A viewer sees everything, an operator may also change things."),
-    ] = None,
-    feeds: Annotated[
-        list[Feed] | None,
-        typer.Option("--feed", help="For reading this feed and nothing else; may be given several times."),
-    ] = None,
-    collection: Annotated[
-        str | None, typer.Option("--collection", help="Of the feeds, only this collection's.")
-    ] = None,
-) -> None:
-    """Make a token and print it, this once: it is stored as a hash.
-
-    It is of a role, or for feeds. A program sends it with each request, as in: Authorization: Bearer acc_...;
-    one for feeds also as the password of HTTP Basic, with any name, or in the address as ?token=acc_...
-    """
-    if (role is None) == (not feeds) or (collection is not None and not feeds):
-        raise typer.BadParameter("give either --role, or --feed with or without --collection")
-    with catalogue() as session:
-        if role is not None:
-            token, opens = add_token(session, name, role), f"{_a(role)}'s"
-        else:
-            token = add_feed_token(session, name, feeds or (), collection)
-            opens = f"for reading {', '.join(feeds or ())}"
-    typer.echo(f'The token "{name}", {opens}; nobody can show it again:', err=True)
-    typer.echo(token.get_secret_value())
-
-
-@tokens.command("list")
-def list_tokens(as_json: AsJson = False) -> None:
-    """List the tokens in use."""
-    with catalogue() as session:
-        print_listing(
-            token_views(session),
-            [
-                ("Name", lambda token: token.name),
-                ("Opens", lambda token: token.role or ", ".join(token.feeds)),
-                ("Collection", lambda token: token.collection),
-                ("Added", lambda token: token.created_at),
-                ("Last used", lambda token: token.last_used_at),
-            ],
-            as_json=as_json,
-            when_empty="No tokens in use. Make one with: accession tokens add NAME --role viewer",
-        )
-
-
-@tokens.command()
-def revoke(name: TokenName) -> None:
-    """Revoke a token: from the next request on it opens nothing."""
-    with catalogue() as session:
-        revoke_token(session, name)
-    console.print(f'The token "{name}" is revoked.', markup=False)
+        was_last = not has_users(session)
+    console.print(f'Removed user "{name}".', markup=False)
+    if was_last:
+        console.print(_no_users_message(), markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Watching chains to their end: a progress bar for each, read from the ledger."""
+"""Watch runs until they end: one progress bar per collection, read from the run ledger."""
 
 import time
 from collections.abc import Mapping
@@ -10,31 +10,35 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 from sqlalchemy.orm import Session
 
-from accession.catalog.outbox import count_pending_applies
-from accession.cli.output import counted, error_console
-from accession.core.sanitize import harmless
+from accession.catalog.outbox import count_pending_changes
+from accession.cli.output import count_noun, error_console
+from accession.core.sanitize import sanitize
 from accession.core.workflow import Workflow
 from accession.db.engine import transaction
 from accession.db.models import RunState
 from accession.runs.ledger import find_run, is_active, latest_run
 from accession.runs.progress import progress_of
 from accession.tasks.app import app
-from accession.tasks.chain import Outcome
+from accession.tasks.steps import RunOutcome
 
 _POLL_SECONDS = 0.25
-_NOBODY_AFTER_SECONDS = 20
-_RECORDS = {Workflow.PURCHASES: "records", Workflow.EVENTS: "events", Workflow.CIRCULATION: "titles"}
+_NO_WORKER_HINT_SECONDS = 20
+_RECORD_NOUNS = {Workflow.PURCHASES: "records", Workflow.EVENTS: "events", Workflow.CIRCULATION: "titles"}
 
 
 @dataclass(frozen=True)
-class Chain:
-    """A chain as it was last seen. `succeeded` is None while it is on its way."""
+class WatchedRun:
+    """A run as of the last poll.
+
+    `succeeded` is None until the run has ended and its changes are applied. `share` is the completed part
+    of the work, from 0 to 1.
+    """
 
     workflow: Workflow
     collection_id: int
     name: str
     task_id: str
-    asked_at: float = field(default_factory=time.monotonic)
+    queued_at: float = field(default_factory=time.monotonic)
     succeeded: bool | None = None
     share: float = 0.0
     reached: str = ""
@@ -45,107 +49,108 @@ class Chain:
 def watch(
     workflow: Workflow, names: Mapping[int, str], task_ids: Mapping[int, str], *, join: bool = False
 ) -> bool:
-    """Show a progress bar for each collection until its run of the workflow has ended and all it found is
-    applied; returns whether every run succeeded.
+    """Show a progress bar per collection until its run has ended and its changes are applied.
 
-    Where another run is at work already, `join` shows that one in its place; otherwise the collection
-    counts as failed, since what was asked for has not been done.
+    `names` and `task_ids` are by collection id. If another run of the workflow is already active for a
+    collection, `join` watches that run instead; without `join` the collection counts as failed.
+
+    Returns whether every run succeeded.
     """
-    chains = [Chain(workflow, key, names[key], task_id) for key, task_id in task_ids.items()]
-    with _progress(_RECORDS[workflow]) as progress:
-        bars = {chain.collection_id: _add_bar(progress, chain) for chain in chains}
-        while any(chain.succeeded is None for chain in chains):
+    runs = [WatchedRun(workflow, key, names[key], task_id) for key, task_id in task_ids.items()]
+    with _progress(_RECORD_NOUNS[workflow]) as progress:
+        bars = {run.collection_id: _add_bar(progress, run) for run in runs}
+        while any(run.succeeded is None for run in runs):
             with transaction() as session:
-                chains = [_look(session, chain, join) for chain in chains]
-            for chain in chains:
-                _show(progress, bars[chain.collection_id], chain)
+                runs = [_poll(session, run, join) for run in runs]
+            for run in runs:
+                _update_bar(progress, bars[run.collection_id], run)
             time.sleep(_POLL_SECONDS)
-    for chain in chains:
-        if not chain.succeeded:
-            sentence = harmless(f"{chain.name}: {chain.remark}")
-            error_console.print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
-    return all(chain.succeeded for chain in chains)
+    for run in runs:
+        if not run.succeeded:
+            message = sanitize(f"{run.name}: {run.remark}")
+            error_console.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+    return all(run.succeeded for run in runs)
 
 
-def _look(session: Session, chain: Chain, join: bool) -> Chain:
-    if chain.succeeded is not None:
-        return chain
-    run = find_run(session, chain.task_id)
+def _poll(session: Session, watched: WatchedRun, join: bool) -> WatchedRun:
+    if watched.succeeded is not None:
+        return watched
+    run = find_run(session, watched.task_id)
     if run is None or run.state == RunState.QUEUED:
-        return _look_at_message(session, chain, join)
+        return _poll_task(session, watched, join)
     progress = progress_of(session, run)
-    seen = replace(
-        chain,
+    polled = replace(
+        watched,
         records=run.records_fetched,
-        reached=_shown(chain.workflow, progress.reached),
+        reached=_format_reached(watched.workflow, progress.reached),
         share=progress.share,
         remark="",
     )
     if is_active(run):
-        return replace(seen, remark=run.state if run.state == RunState.RETRYING else "")
+        return replace(polled, remark=run.state if run.state == RunState.RETRYING else "")
     if run.state != RunState.SUCCEEDED:
-        return replace(seen, succeeded=False, remark=f"{run.state}: {run.error}")
-    if waiting := count_pending_applies(session, chain.collection_id):
-        return replace(seen, remark=f"applying {counted(waiting, 'title')}")
-    return replace(seen, succeeded=True, remark="done")
+        return replace(polled, succeeded=False, remark=f"{run.state}: {run.error}")
+    if pending := count_pending_changes(session, watched.collection_id):
+        return replace(polled, remark=f"applying {count_noun(pending, 'title')}")
+    return replace(polled, succeeded=True, remark="done")
 
 
-def _look_at_message(session: Session, chain: Chain, join: bool) -> Chain:
-    """A chain that has no run has not begun, or was refused."""
-    result = AsyncResult(chain.task_id, app=app)
+def _poll_task(session: Session, watched: WatchedRun, join: bool) -> WatchedRun:
+    """Poll the Celery task of a run that has not started, or was refused."""
+    result = AsyncResult(watched.task_id, app=app)
     if not result.ready():
-        late = time.monotonic() - chain.asked_at > _NOBODY_AFTER_SECONDS
-        remark = "no worker has taken it yet: is `accession up` running?" if late else "waiting for a worker"
-        return replace(chain, remark=remark)
-    other = latest_run(session, chain.collection_id, chain.workflow)
-    if result.result == Outcome.REFUSED and not join:
-        remark = "another import is at work; start this one again when that has ended"
-        return replace(chain, succeeded=False, remark=remark)
-    if result.result == Outcome.REFUSED and other is not None:
-        said = harmless(f"{chain.name}: an import is at work already; watching that one.")
-        error_console.print(said, markup=False, highlight=False, soft_wrap=True)
-        return replace(chain, task_id=other.task_id)
-    return replace(chain, succeeded=False, remark=f"the import did not start: {result.result}")
+        is_late = time.monotonic() - watched.queued_at > _NO_WORKER_HINT_SECONDS
+        remark = "no worker has started it: is `accession up` running?" if is_late else "waiting for a worker"
+        return replace(watched, remark=remark)
+    active = latest_run(session, watched.collection_id, watched.workflow)
+    if result.result == RunOutcome.REFUSED and not join:
+        remark = "not started, because another run is active: retry when it has ended"
+        return replace(watched, succeeded=False, remark=remark)
+    if result.result == RunOutcome.REFUSED and active is not None:
+        message = sanitize(f"{watched.name}: another run is already active; watching that one.")
+        error_console.print(message, markup=False, highlight=False, soft_wrap=True)
+        return replace(watched, task_id=active.task_id)
+    return replace(watched, succeeded=False, remark=f"the run did not start: {result.result}")
 
 
-def _shown(workflow: Workflow, reached: datetime | None) -> str:
+def _format_reached(workflow: Workflow, reached: datetime | None) -> str:
     if reached is None:
         return ""
     return f"{reached:%Y-%m-%d}" if workflow is Workflow.PURCHASES else f"{reached:%Y-%m-%d %H:%M}"
 
 
-class _Rate(ProgressColumn):
-    """Records a second since the bar began."""
+class _RateColumn(ProgressColumn):
+    """Records per second since the bar started."""
 
     def render(self, task: Task) -> Text:
-        """The rate, once there is one."""
+        """Return the rate, or an empty text before the first record."""
         if not task.elapsed or not task.fields["records"]:
             return Text("")
         return Text(f"{task.fields['records'] / task.elapsed:,.0f}/s")
 
 
-def _progress(records: str) -> Progress:
+def _progress(record_noun: str) -> Progress:
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TextColumn("{task.fields[reached]}"),
-        TextColumn(f"{{task.fields[records]:,}} {records}"),
-        _Rate(),
+        TextColumn(f"{{task.fields[records]:,}} {record_noun}"),
+        _RateColumn(),
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[remark]}", markup=False),
         console=error_console,
     )
 
 
-def _add_bar(progress: Progress, chain: Chain) -> TaskID:
-    return progress.add_task(harmless(chain.name), total=1.0, reached="", records=0, remark=chain.remark)
+def _add_bar(progress: Progress, run: WatchedRun) -> TaskID:
+    return progress.add_task(sanitize(run.name), total=1.0, reached="", records=0, remark=run.remark)
 
 
-def _show(progress: Progress, bar: TaskID, chain: Chain) -> None:
+def _update_bar(progress: Progress, bar: TaskID, run: WatchedRun) -> None:
     progress.update(
         bar,
-        completed=chain.share,
-        reached=chain.reached,
-        records=chain.records,
-        remark="" if chain.succeeded is False else harmless(chain.remark),
+        completed=run.share,
+        reached=run.reached,
+        records=run.records,
+        remark="" if run.succeeded is False else sanitize(run.remark),
     )

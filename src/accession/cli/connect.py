@@ -1,0 +1,105 @@
+"""Find and open the database and the broker that a command works with."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from pydantic import SecretStr
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from accession.core.errors import UserError
+from accession.core.settings import Settings, get_settings, use_settings
+from accession.db.engine import engine, transaction
+from accession.db.schema import require_known_schema, schema_state
+from accession.local.servers import ServerUrls, running_servers
+
+
+def resolve_servers() -> Settings:
+    """Complete the settings with the URLs of the embedded servers, and return them.
+
+    Configured URLs take precedence over the embedded servers that run for the home. A URL stays unset
+    where there is neither. The completed settings become those of this process.
+    """
+    settings = get_settings()
+    if settings.database_url is not None and settings.redis_url is not None:
+        return settings
+    running = running_servers(settings.home)
+    if running is not None:
+        settings = settings.model_copy(
+            update={
+                "database_url": settings.database_url or SecretStr(running.database_url),
+                "redis_url": settings.redis_url or SecretStr(running.redis_url),
+            }
+        )
+        use_settings(settings)
+    return settings
+
+
+def require_servers() -> ServerUrls:
+    """Return the URLs of database and broker.
+
+    Raises:
+        UserError: a URL is not configured, and no embedded server runs for the home.
+    """
+    settings = resolve_servers()
+    if settings.database_url is None or settings.redis_url is None:
+        raise UserError(
+            f"Accession is not running in {settings.home}: start it with `accession up`, "
+            "or set ACCESSION_DATABASE_URL and ACCESSION_REDIS_URL."
+        )
+    return ServerUrls(settings.database_url.get_secret_value(), settings.redis_url.get_secret_value())
+
+
+def require_broker() -> str:
+    """Return the broker's name and version, such as "valkey 9.0".
+
+    Commands call this before they use Celery, which would retry for a long time and log every attempt.
+
+    Raises:
+        UserError: the broker does not answer, or its URL is malformed.
+    """
+    from redis import Redis, RedisError
+
+    from accession.tasks.broker import broker_unavailable
+
+    url = require_servers().redis_url
+    try:
+        with Redis.from_url(url, retry=None, socket_connect_timeout=5) as client:
+            info = client.info("server")
+        return f"{info.get('server_name', 'redis')} {info.get('valkey_version', info['redis_version'])}"
+    except ValueError as error:
+        raise UserError(
+            f"The broker's URL is malformed ({error}): set ACCESSION_REDIS_URL to redis://host:port/0."
+        ) from None
+    except RedisError as error:
+        raise UserError(broker_unavailable(error)) from error
+
+
+@contextmanager
+def open_catalogue(
+    session_factory: Callable[[], AbstractContextManager[Session]] = transaction,
+) -> Iterator[Session]:
+    """Open a session on the catalogue's database: a `transaction`, or a `snapshot`.
+
+    Raises:
+        UserError: the database does not answer, or its schema is older or newer than this program's.
+    """
+    require_servers()
+    try:
+        state = schema_state(engine())
+    except OperationalError as error:
+        address = engine().url.set(password=None).render_as_string()
+        raise UserError(
+            f"The database at {address} does not answer ({driver_message(error)}): "
+            "check that it is running and that ACCESSION_DATABASE_URL is right."
+        ) from error
+    require_known_schema(state)
+    if not state.is_current:
+        raise UserError("The database has an older schema than this program: run `accession db upgrade`.")
+    with session_factory() as session:
+        yield session
+
+
+def driver_message(error: OperationalError) -> str:
+    """Return the first line of the database driver's message, without its hints."""
+    return str(error.orig).strip().splitlines()[0]

@@ -1,0 +1,87 @@
+"""Options that the export commands share, and writing an export with a progress bar."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Annotated, Any, BinaryIO
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from accession.catalog.change_feed import count_feed
+from accession.cli.connect import open_catalogue
+from accession.cli.output import count_noun, error_console
+from accession.core.errors import UserError
+from accession.core.sanitize import sanitize
+from accession.db.engine import snapshot
+from accession.exports.files import replaced, shown
+from accession.exports.formats import Format
+from accession.exports.formats import Progress as ReportProgress
+from accession.exports.wanted import since_of, wanted_titles
+
+InCollections = Annotated[
+    list[str] | None,
+    typer.Option("--collection", metavar="NAME", help="Export this collection only; repeatable."),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHEN",
+        help="Export only titles that are new, changed or removed since WHEN: a date, a time in UTC, or an "
+        "age such as 7d.",
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="File to write: a path or an fsspec URL. It is replaced when the export is complete. "
+        "Default: standard output.",
+    ),
+]
+
+
+def export(
+    export_format: Format,
+    collections: Sequence[str] | None,
+    since: str | None,
+    output: str | None,
+    options: Mapping[str, Any],
+) -> None:
+    """Write the selected titles, as of one snapshot, to a file or to standard output.
+
+    Raises:
+        UserError: an option is invalid, the file cannot be written, or standard output is a terminal.
+    """
+    if output is None and sys.stdout.isatty():
+        raise UserError("An export cannot be shown on a terminal: name a file with --output, or use a pipe.")
+    changed_since = None if since is None else since_of(since)
+    with open_catalogue(snapshot) as session:
+        selection = wanted_titles(session, collections or (), changed_since)
+        total = count_feed(session, selection)
+        with _progress_bar(total) as progress, _open_output(output) as out:
+            written = export_format.write(session, selection, out, options, progress)
+    if output is not None:
+        summary = f"Wrote {count_noun(written, 'title')} to {shown(output)}"
+        error_console.print(sanitize(summary), markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _open_output(output: str | None) -> Iterator[BinaryIO]:
+    with nullcontext(sys.stdout.buffer) if output is None else replaced(output) as out:
+        yield out
+        out.flush()
+
+
+@contextmanager
+def _progress_bar(total: int) -> Iterator[ReportProgress]:
+    columns = (
+        TextColumn("Titles"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+    )
+    is_hidden = not error_console.is_terminal
+    with Progress(*columns, console=error_console, disable=is_hidden, transient=True) as progress:
+        bar = progress.add_task("", total=total)
+        yield lambda written: progress.update(bar, completed=written)

@@ -1,0 +1,71 @@
+"""Commands `worker`, `beat`, `web` and `env`: run one process of an installation, and show its servers."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from accession.cli.connect import open_catalogue, require_servers
+from accession.core.settings import get_settings
+from accession.local.home import prepare_home
+from accession.web.server import require_user_unless_loopback, serve
+
+
+def worker(
+    concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of tasks at a time. [default: ACCESSION_WORKER_CONCURRENCY]"),
+    ] = None,
+) -> None:
+    """Run a worker, which executes imports and updates.
+
+    `accession up` runs one. Any number may run, on any machine that reaches database and broker.
+    """
+    require_servers()
+    settings = get_settings()
+    from accession.tasks.app import APPLY_QUEUE, DEFAULT_QUEUE, app
+
+    app.worker_main(
+        [
+            "worker",
+            f"--concurrency={concurrency or settings.worker_concurrency}",
+            f"--queues={DEFAULT_QUEUE},{APPLY_QUEUE}",
+            f"--loglevel={settings.log_level}",
+            f"--hostname=accession-{os.getpid()}@%h",
+            "--without-gossip",
+            "--without-mingle",
+        ]
+    )
+
+
+def beat() -> None:
+    """Run the scheduler, which starts the workflows at their times.
+
+    `accession up` runs it. Run exactly one for all machines.
+    """
+    require_servers()
+    settings = get_settings()
+    prepare_home(settings.home)
+    from accession.tasks.app import app
+
+    os.umask(0o077)
+    schedule = settings.home / "beat-schedule"
+    app.start(["beat", f"--schedule={schedule}", f"--loglevel={settings.log_level}", "--pidfile="])
+
+
+def web() -> None:
+    """Serve the dashboard, the API and the feeds.
+
+    `accession up` runs it.
+    """
+    settings = get_settings()
+    with open_catalogue() as session:
+        require_user_unless_loopback(session, settings.web_host)
+    serve(settings.web_host, settings.web_port)
+
+
+def env() -> None:
+    """Print the URLs of database and broker, with passwords, for psql and other tools."""
+    urls = require_servers()
+    typer.echo(f"ACCESSION_DATABASE_URL={urls.database_url}")
+    typer.echo(f"ACCESSION_REDIS_URL={urls.redis_url}")
