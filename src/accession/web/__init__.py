@@ -1,1 +1,1 @@
-"""What does an operator see? The dashboard, the JSON API, metrics, and who may use them."""
+"""Web server: dashboard, JSON API, feeds, metrics and health checks over HTTP."""

@@ -1,4 +1,4 @@
-"""The web app: puts routers, files and middleware together."""
+"""The FastAPI application: routers, static files and middleware."""
 
 from fastapi import FastAPI
 from starlette.middleware.gzip import GZipMiddleware
@@ -9,9 +9,9 @@ from accession.web import covers, health, login, metrics, oai, opds
 from accession.web.access import install_access
 from accession.web.api import router as api
 from accession.web.pages import collections, exports, overview, rejects, runs, titles
-from accession.web.requestlog import RequestLog
+from accession.web.request_log import RequestLog
 
-_PARTS = (
+_ROUTER_MODULES = (
     api,
     login,
     overview,
@@ -29,22 +29,22 @@ _PARTS = (
 
 
 def create_app() -> FastAPI:
-    """The app that serves dashboard, API, feeds and metrics, to those who may use it (`web.access`)."""
+    """Return the app that serves dashboard, API, feeds, metrics and health checks."""
     app = FastAPI(
         title="Accession",
         version=__version__,
-        summary="Keeps a library's catalogue in step with what it has bought from cloudLibrary.",
+        summary="Keeps a library's catalogue in step with its cloudLibrary purchases.",
         openapi_url="/api/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
     )
-    for part in _PARTS:
-        app.include_router(part.router)
-    # What ships in the wheel of starlette-admin: Tabler's style sheet and script.
+    for module in _ROUTER_MODULES:
+        app.include_router(module.router)
+    # Tabler's style sheet and script come with the starlette-admin wheel.
     app.mount("/static/vendor", StaticFiles(packages=[("starlette_admin", "static")]))
     app.mount("/static", StaticFiles(packages=[("accession.web", "static")]))
     app.add_middleware(GZipMiddleware, minimum_size=1000)
     install_access(app)
-    # The outermost: what is refused is logged, too.
+    # The outermost: rejected requests are logged too.
     app.add_middleware(RequestLog)
     return app

@@ -1,6 +1,6 @@
-"""Covers: the vendor's pictures, fetched once and kept in the home, so that a browser asks nobody but us.
+"""Cover images: fetched once from the vendor and cached in the home folder, or drawn from the title.
 
-Where there is none, or the vendor's picture server cannot be reached, one is drawn.
+Browsers load covers from this server only. A cover is drawn if there is none, or if it cannot be fetched.
 """
 
 import hashlib
@@ -16,134 +16,125 @@ import httpx
 import structlog
 from fastapi import APIRouter
 from fastapi.responses import Response
-from sqlalchemy import select
 
-from accession.core.sanitize import harmless
+from accession.catalog.covers import find_cover_source, vendor_base_urls
+from accession.core.sanitize import sanitize
 from accession.core.settings import get_settings
-from accession.core.vocabulary import IdentifierType, LinkRel
 from accession.db.engine import transaction
-from accession.db.models import Collection, Edition, Identifier, Link
 from accession.local.files import write_private
-from accession.web.access import Viewer
-from accession.web.api.titles import Identifier as TitleId
+from accession.web.parameters import TitleId
+from accession.web.principal import Viewer
 
 log = structlog.get_logger(__name__)
 
 router = APIRouter(include_in_schema=False)
 
-_LARGEST = 5 * 1024 * 1024
+_MAX_IMAGE_BYTES = 5 * 1024 * 1024
 _TIMEOUT = httpx.Timeout(5, connect=2)
 _UNREACHABLE_SECONDS = 300.0
-# What browsers draw and nobody can script, by its first bytes: what an answer calls itself may be wrong.
-_KINDS = {
+# Image types without scripts, by their first bytes: the Content-Type of the response may be wrong.
+_MEDIA_TYPES = {
     b"\xff\xd8\xff": "image/jpeg",
     b"\x89PNG\r\n\x1a\n": "image/png",
     b"GIF8": "image/gif",
     b"RIFF": "image/webp",
 }
-_KEPT = {"Cache-Control": "private, max-age=86400"}
-_KEPT_A_WHILE = {"Cache-Control": "private, max-age=300"}
-_LINE, _MOST_LINES = 14, 6
+_CACHE_FETCHED = {"Cache-Control": "private, max-age=86400"}
+_CACHE_DRAWN = {"Cache-Control": "private, max-age=300"}
+_LINE_LENGTH, _MAX_LINES = 14, 6
 
-# Until when nothing is asked of a host that could not be reached, by monotonic time.
-_unreachable: dict[str, float] = {}
+# Hosts that could not be reached, and until when not to try again (monotonic time in seconds).
+_unreachable_until: dict[str, float] = {}
 
 
 @router.get("/covers/{identifier}")
-def cover(_: Viewer, identifier: TitleId) -> Response:
-    """The title's cover, or one that is drawn from its title."""
-    title, href = _known(identifier)
-    picture = _picture(href) if href else None
-    if picture is not None:
-        return Response(picture, media_type=_kind(picture), headers=_KEPT)
-    return Response(
-        _drawn(identifier, title or identifier), media_type="image/svg+xml", headers=_KEPT_A_WHILE
-    )
+def show_cover(_: Viewer, identifier: TitleId) -> Response:
+    """Return the title's cover."""
+    return cover_response(identifier)
 
 
-def _known(identifier: str) -> tuple[str | None, str | None]:
-    query = (
-        select(Edition.title, Link.href)
-        .join(Identifier, Edition.identifier_id == Identifier.id)
-        .outerjoin(Link, (Link.edition_id == Edition.id) & (Link.rel == LinkRel.COVER))
-        .where(Identifier.type.in_(IdentifierType), Identifier.identifier == identifier)
-        .order_by(Link.href)
-        .limit(1)
-    )
+def cover_response(identifier: str) -> Response:
+    """Return the title's cover as a response, drawn if there is no image."""
     with transaction() as session:
-        row = session.execute(query).one_or_none()
-    return (row.title, row.href) if row else (None, None)
+        source = find_cover_source(session, identifier)
+    image = _load_image(source.url) if source.url else None
+    if image is not None:
+        return Response(image, media_type=_media_type(image), headers=_CACHE_FETCHED)
+    drawing = _draw_cover(identifier, source.title or identifier)
+    return Response(drawing, media_type="image/svg+xml", headers=_CACHE_DRAWN)
 
 
-def _picture(href: str) -> bytes | None:
-    """The picture at the address, from the home or else from there; None where there is none to be had."""
-    kept = get_settings().home / "covers" / hashlib.sha256(href.encode()).hexdigest()
-    if kept.exists():
-        return kept.read_bytes()
-    picture = _fetched(href)
-    if picture is not None:
-        kept.parent.mkdir(mode=0o700, exist_ok=True)
-        write_private(kept, picture)
-    return picture
+def _load_image(url: str) -> bytes | None:
+    """Return the image from the cache, or fetch and cache it; None when it cannot be fetched."""
+    cached = get_settings().home / "covers" / hashlib.sha256(url.encode()).hexdigest()
+    if cached.exists():
+        return cached.read_bytes()
+    image = _fetch_image(url)
+    if image is not None:
+        cached.parent.mkdir(mode=0o700, exist_ok=True)
+        write_private(cached, image)
+    return image
 
 
-def _fetched(href: str) -> bytes | None:
-    host = urlsplit(href).netloc
-    if not _may_be_asked(href) or _unreachable.get(host, 0) > time.monotonic():
+def _fetch_image(url: str) -> bytes | None:
+    host = urlsplit(url).netloc
+    if not _is_allowed_url(url) or _unreachable_until.get(host, 0) > time.monotonic():
         return None
     try:
-        with httpx.Client(timeout=_TIMEOUT, trust_env=False) as client, client.stream("GET", href) as answer:
-            body = b"".join(_bounded(answer)) if answer.status_code == httpx.codes.OK else b""
+        with httpx.Client(timeout=_TIMEOUT, trust_env=False) as client, client.stream("GET", url) as response:
+            body = b"".join(_limited_body(response)) if response.status_code == httpx.codes.OK else b""
     except httpx.HTTPError as error:
-        log.info("covers cannot be fetched for a while", host=harmless(host), reason=type(error).__name__)
-        _unreachable[host] = time.monotonic() + _UNREACHABLE_SECONDS
+        log.info("cover host unreachable", host=sanitize(host), reason=type(error).__name__)
+        _unreachable_until[host] = time.monotonic() + _UNREACHABLE_SECONDS
         return None
-    return body if len(body) <= _LARGEST and _kind(body) else None
+    return body if len(body) <= _MAX_IMAGE_BYTES and _media_type(body) else None
 
 
-def _bounded(answer: httpx.Response) -> Iterator[bytes]:
-    """The body, and no more than a little too much of it."""
-    read = 0
-    for part in answer.iter_bytes():
-        yield part
-        read += len(part)
-        if read > _LARGEST:
+def _limited_body(response: httpx.Response) -> Iterator[bytes]:
+    """Yield the body in chunks until it ends or exceeds the limit."""
+    size = 0
+    for chunk in response.iter_bytes():
+        yield chunk
+        size += len(chunk)
+        if size > _MAX_IMAGE_BYTES:
             return
 
 
-def _may_be_asked(href: str) -> bool:
-    """Whether the address, which the vendor's documents give, leads to where a collection's vendor is, or
-    safely out into the world: not to a machine that only this one can reach."""
-    url = urlsplit(href)
+def _is_allowed_url(url: str) -> bool:
+    """Return whether the URL is on a collection's vendor host, or https on a public host.
+
+    The URL comes from the vendor's documents: it must not reach hosts on a private network (SSRF).
+    """
+    parts = urlsplit(url)
     with transaction() as session:
-        base_urls = session.scalars(select(Collection.base_url).distinct()).all()
-    if f"{url.scheme}://{url.netloc}" in {base_url.rstrip("/") for base_url in base_urls}:
+        vendor_urls = vendor_base_urls(session)
+    if f"{parts.scheme}://{parts.netloc}" in vendor_urls:
         return True
-    return url.scheme == "https" and bool(url.hostname) and _is_public(url.hostname or "")
+    return parts.scheme == "https" and parts.hostname is not None and _is_public_host(parts.hostname)
 
 
-def _is_public(host: str) -> bool:
+def _is_public_host(host: str) -> bool:
     try:
-        found = socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)
     except OSError:
         return False
-    return all(ip_address(address[0]).is_global for *_, address in found)
+    return all(ip_address(address[0]).is_global for *_, address in addresses)
 
 
-def _kind(picture: bytes) -> str | None:
-    return next((kind for begin, kind in _KINDS.items() if picture.startswith(begin)), None)
+def _media_type(image: bytes) -> str | None:
+    return next((name for magic, name in _MEDIA_TYPES.items() if image.startswith(magic)), None)
 
 
-def _drawn(identifier: str, title: str) -> str:
-    """A cover with the title on it, in a colour of its own."""
+def _draw_cover(identifier: str, title: str) -> str:
+    """Return an SVG cover with the title on it; its colour depends on the identifier."""
     hue = int(hashlib.sha256(identifier.encode()).hexdigest()[:4], 16) % 360
-    lines = wrap(harmless(title), _LINE, max_lines=_MOST_LINES, placeholder=" …")
-    words = "".join(
+    lines = wrap(sanitize(title), _LINE_LENGTH, max_lines=_MAX_LINES, placeholder=" …")
+    texts = "".join(
         f'<text x="12" y="{48 + 20 * index}">{escape(text)}</text>' for index, text in enumerate(lines)
     )
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 160 240">'
         f'<rect width="160" height="240" fill="hsl({hue} 45% 32%)"/>'
         f'<rect x="0" width="5" height="240" fill="hsl({hue} 45% 24%)"/>'
-        f'<g fill="#fff" font-family="Georgia, serif" font-size="16">{words}</g></svg>'
+        f'<g fill="#fff" font-family="Georgia, serif" font-size="16">{texts}</g></svg>'
     )

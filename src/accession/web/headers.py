@@ -1,11 +1,11 @@
-"""What every answer tells the browser to forbid: scripts and pictures from elsewhere, frames, copies kept."""
+"""Security headers on every response: no foreign scripts or images, no frames, no caching of pages."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from accession.web.problems import BUG
-from accession.web.refusals import refusal
+from accession.web.error_handlers import error_response
+from accession.web.errors import INTERNAL_ERROR
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -17,37 +17,37 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
-_NOT_KEPT = "no-store"
-_KEPT_FOR_A_DAY = "public, max-age=86400"
-_TLS_FOR_A_YEAR = "max-age=31536000"
+_NO_STORE = "no-store"
+_CACHED_FOR_A_DAY = "public, max-age=86400"
+_HSTS_FOR_A_YEAR = "max-age=31536000"
 
 
 class SecurityHeaders:
-    """Puts the headers on every answer, also on one to a request that met a bug of ours."""
+    """ASGI middleware that adds the headers to every response, including those to unexpected errors."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the request, and answer 500 where the app raises before it answers; the error rises on."""
+        """Pass the request on; if the app raises before it responds, respond with 500 and raise again."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        has_begun = False
+        has_started = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal has_begun
+            nonlocal has_started
             if message["type"] == "http.response.start":
-                has_begun = True
+                has_started = True
                 _add_headers(scope, message)
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception:
-            if not has_begun:
-                # Else Starlette would, outside of every middleware.
-                await refusal(Request(scope), BUG)(scope, receive, send_with_headers)
+            if not has_started:
+                # Otherwise Starlette would respond, outside all middleware and without the headers.
+                await error_response(Request(scope), INTERNAL_ERROR)(scope, receive, send_with_headers)
             raise
 
 
@@ -55,7 +55,7 @@ def _add_headers(scope: Scope, message: Message) -> None:
     headers = MutableHeaders(scope=message)
     headers.update(_HEADERS)
     is_asset = scope["path"].startswith("/static/") and message["status"] < 400
-    # A route may choose for itself, as one of pictures does.
-    headers.setdefault("Cache-Control", _KEPT_FOR_A_DAY if is_asset else _NOT_KEPT)
+    # A route may set its own Cache-Control, as covers do.
+    headers.setdefault("Cache-Control", _CACHED_FOR_A_DAY if is_asset else _NO_STORE)
     if scope["scheme"] == "https":
-        headers["Strict-Transport-Security"] = _TLS_FOR_A_YEAR
+        headers["Strict-Transport-Security"] = _HSTS_FOR_A_YEAR

@@ -1,4 +1,4 @@
-"""Whether the process is alive, and whether the installation is ready: for probes, and open to everybody."""
+"""Health endpoints for probes, open to everybody: `/healthz` (liveness) and `/readyz` (readiness)."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -10,128 +10,113 @@ from typing import Any
 import structlog
 from fastapi import APIRouter, Response
 from redis import RedisError
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from accession.core.errors import UserError
-from accession.db.engine import engine
-from accession.db.schema import require_current
-from accession.tasks.broker import quick_broker
-from accession.tasks.heartbeats import read_heartbeats
+from accession.tasks.broker import broker_client
+from accession.tasks.health_checks import check_database, check_scheduler, check_schema, check_workers
 
 log = structlog.get_logger(__name__)
 
-_WITHIN_SECONDS = 3.0
+_TIMEOUT_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What one check has found, in words that name no server, user or secret."""
+class CheckResult:
+    """Result of one check; `finding` names no server, user or secret."""
 
     ok: bool
     finding: str
 
 
-class Checks:
-    """Checks that are made side by side, each in a thread of its own, and none twice at once.
+class ReadinessChecks:
+    """Checks that run in parallel, each in its own thread.
 
-    One that hangs costs one thread, however often it is asked for.
+    A check that is still running is not started again, so one that hangs blocks one thread only.
     """
 
-    def __init__(self, checks: Mapping[str, Callable[[], str]], within_seconds: float) -> None:
+    def __init__(self, checks: Mapping[str, Callable[[], str]], timeout_seconds: float) -> None:
+        """Create the checks by name; each returns its finding or raises."""
         self._checks = checks
-        self._within_seconds = within_seconds
+        self._timeout_seconds = timeout_seconds
         self._lock = Lock()
-        self._under_way: dict[str, Future[Finding]] = {}
+        self._running: dict[str, Future[CheckResult]] = {}
 
-    def findings(self) -> dict[str, Finding]:
-        """What each check finds within the time that it has."""
+    def run(self) -> dict[str, CheckResult]:
+        """Return each check's result, waiting at most `timeout_seconds`."""
         with self._lock:
-            looking = {name: self._looking(name) for name in self._checks}
-        done, _ = wait(looking.values(), timeout=self._within_seconds)
-        late = Finding(False, f"no answer within {self._within_seconds:g} seconds")
-        return {name: future.result() if future in done else late for name, future in looking.items()}
+            futures = {name: self._start(name) for name in self._checks}
+        done, _ = wait(futures.values(), timeout=self._timeout_seconds)
+        timeout = CheckResult(False, f"no response within {self._timeout_seconds:g} seconds")
+        return {name: future.result() if future in done else timeout for name, future in futures.items()}
 
-    def _looking(self, name: str) -> Future[Finding]:
-        """The check under way, begun when there is none."""
-        found = self._under_way.get(name)
-        if found is None or found.done():
-            found = self._under_way[name] = Future()
-            # A thread of a pool would keep the process from ending while it hangs.
-            Thread(target=self._look, args=(name, found), name=f"check-{name}", daemon=True).start()
-        return found
+    def _start(self, name: str) -> Future[CheckResult]:
+        """Return the running check, starting it if it is not running."""
+        future = self._running.get(name)
+        if future is None or future.done():
+            future = self._running[name] = Future()
+            # A thread of a pool would keep the process from exiting while the check hangs.
+            Thread(target=self._run_one, args=(name, future), name=f"check-{name}", daemon=True).start()
+        return future
 
-    def _look(self, name: str, found: Future[Finding]) -> None:
-        found.set_result(_finding(name, self._checks[name]))
+    def _run_one(self, name: str, future: Future[CheckResult]) -> None:
+        future.set_result(_check_result(name, self._checks[name]))
 
 
-def _finding(name: str, check: Callable[[], str]) -> Finding:
+def _check_result(name: str, check: Callable[[], str]) -> CheckResult:
     try:
-        return Finding(True, check())
-    except UserError as amiss:
-        return Finding(False, str(amiss))
+        return CheckResult(True, check())
+    except UserError as error:
+        return CheckResult(False, str(error))
     except (SQLAlchemyError, RedisError) as error:
-        # The server's own words name hosts and users.
-        log.warning("a server does not answer", check=name, reason=str(error).strip().splitlines()[0])
-        server = "database" if isinstance(error, SQLAlchemyError) else "broker"
-        return Finding(False, f"the {server} does not answer")
+        # The message names hosts and users, so it goes to the log only.
+        log.warning("dependency unavailable", check=name, reason=str(error).strip().splitlines()[0])
+        dependency = "database" if isinstance(error, SQLAlchemyError) else "broker"
+        return CheckResult(False, f"the {dependency} is unavailable")
     except Exception as error:
-        log.exception("a check of readiness is broken", check=name)
-        return Finding(False, f"the check itself has failed with {type(error).__name__}")
+        log.exception("readiness check failed unexpectedly", check=name)
+        return CheckResult(False, f"the check itself failed with {type(error).__name__}")
 
 
 def _database() -> str:
-    with engine().connect() as connection:
-        connection.execute(text("SELECT 1"))
-    return "it answers"
-
-
-def _schema() -> str:
-    return require_current(engine())
+    check_database()
+    return "available"
 
 
 def _broker() -> str:
-    quick_broker().ping()
-    return "it answers"
+    broker_client().ping()
+    return "available"
 
 
-def _worker() -> str:
-    workers = read_heartbeats().workers
-    if not workers:
-        raise UserError("none was there in the last half minute: start one with `accession worker`")
-    return f"{workers} at work"
-
-
-def _beat() -> str:
-    found = read_heartbeats()
-    if found.beat_is_overdue:
-        raise UserError(f"{found.beat_in_words}: start it with `accession beat`")
-    return found.beat_in_words
-
-
-READINESS = Checks(
-    {"database": _database, "schema": _schema, "broker": _broker, "worker": _worker, "beat": _beat},
-    _WITHIN_SECONDS,
+READINESS = ReadinessChecks(
+    {
+        "database": _database,
+        "schema": check_schema,
+        "broker": _broker,
+        "worker": check_workers,
+        "scheduler": check_scheduler,
+    },
+    _TIMEOUT_SECONDS,
 )
 
 router = APIRouter(include_in_schema=False)
 
 
 @router.get("/healthz")
-async def alive() -> dict[str, str]:
-    """That the process answers, whatever else is the matter."""
+async def liveness() -> dict[str, str]:
+    """Return 200 whenever the process responds."""
     return {"status": "alive"}
 
 
 @router.get("/readyz")
-async def ready(response: Response) -> dict[str, Any]:
-    """Whether all parts are there, with status 503 when one is not; each check with what it has found."""
-    # Not in the threads of the other routes, which may all be waiting for the server that hangs.
-    findings = await asyncio.to_thread(READINESS.findings)
-    is_ready = all(found.ok for found in findings.values())
+async def readiness(response: Response) -> dict[str, Any]:
+    """Return 200 if all checks pass and 503 otherwise, with each check's finding."""
+    # Not in the thread pool of the other routes, which may all wait for a server that hangs.
+    results = await asyncio.to_thread(READINESS.run)
+    is_ready = all(result.ok for result in results.values())
     response.status_code = 200 if is_ready else 503
     response.headers["Cache-Control"] = "no-store"
     return {
         "status": "ready" if is_ready else "not ready",
-        "checks": {name: asdict(found) for name, found in findings.items()},
+        "checks": {name: asdict(result) for name, result in results.items()},
     }

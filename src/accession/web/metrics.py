@@ -1,4 +1,4 @@
-"""What Prometheus reads at `/metrics`: from the ledger, the catalogue and the broker, anew at each scrape."""
+"""Prometheus metrics at `/metrics`, read from the ledger, the catalogue and the broker at each scrape."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -18,162 +18,175 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from accession import __version__
-from accession.bibliotheca.client import Endpoint
-from accession.catalog.rejected_records import unresolved_rejects
+from accession.bibliotheca.outcomes import Endpoint
+from accession.catalog.rejected_records import count_open_rejected_records
 from accession.core.clock import utc_now
 from accession.db.engine import transaction
 from accession.runs.ledger import run_totals
-from accession.runs.views import StatusView, runs_at_work, status_views
+from accession.runs.views import StatusView, count_running_runs, status_views
 from accession.tasks.heartbeats import read_heartbeats
-from accession.tasks.metrics import LATENCY_BUCKETS, Latency, queue_depths, read_counts
+from accession.tasks.metrics import LATENCY_BUCKETS, Latency, queue_depths, read_worker_metrics
 
 log = structlog.get_logger(__name__)
 
-_DATABASE_MILLISECONDS = 5000
-_TURN_SECONDS = 5.0
-_ONE_AT_A_TIME = Lock()
+_STATEMENT_TIMEOUT_MS = 5000
+_SCRAPE_LOCK_TIMEOUT_SECONDS = 5.0
+_SCRAPE_LOCK = Lock()
 
-# Counter of the ledger to what it counts.
-_TOTALS = {
-    "pages": "Pages of purchase records, slices of events and batches of titles that were done",
-    "records_fetched": "Purchase records, events and titles that the vendor has told of",
-    "records_stored": "Records fetched that were stored, now or before",
-    "records_rejected": "Records fetched that could not be used",
-    "titles_new": "Titles that collections have got",
-    "titles_changed": "Titles that differed from what was stored",
+# Counters of the run ledger, with their help texts.
+_RUN_COUNTERS = {
+    "pages": "Pages of purchase records, slices of events and batches of titles that were processed",
+    "records_fetched": "Purchase records, events and titles fetched from the vendor",
+    "records_stored": "Fetched records that were stored, including those stored before",
+    "records_rejected": "Fetched records that were rejected",
+    "titles_new": "Titles that were new in a collection",
+    "titles_changed": "Titles whose metadata or availability changed",
 }
 
-# Label values and the number.
-_Rows = Iterable[tuple[Sequence[str], float]]
+# Label values and the value of each sample.
+_Samples = Iterable[tuple[Sequence[str], float]]
 
 router = APIRouter(include_in_schema=False)
 
 
 @router.get("/metrics")
 def metrics(request: Request) -> Response:
-    """Every figure, in the text format or in OpenMetrics, whichever the client prefers; status 503 while
-    another scrape hangs: it costs one thread, however many come after it."""
-    if not _ONE_AT_A_TIME.acquire(timeout=_TURN_SECONDS):
-        return Response("Another scrape is under way.", 503)
+    """Return all metrics as Prometheus text or OpenMetrics, whichever the client prefers.
+
+    Only one scrape runs at a time, so that a scrape that hangs blocks one thread; others get status 503.
+    """
+    if not _SCRAPE_LOCK.acquire(timeout=_SCRAPE_LOCK_TIMEOUT_SECONDS):
+        return Response("Another scrape is in progress: try again later.", 503)
     try:
         registry = CollectorRegistry()
-        registry.register(Figures())
+        registry.register(AccessionCollector())
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return Response(encode(registry), headers={"Content-Type": content_type})
     finally:
-        _ONE_AT_A_TIME.release()
+        _SCRAPE_LOCK.release()
 
 
-class Figures(Collector):
-    """All figures as they are now. Those of a server that is away are missing, and `accession_source_up` is 0
-    for it."""
+class AccessionCollector(Collector):
+    """Collector of the current values of all metrics.
+
+    When a dependency is unavailable its metrics are missing and its `accession_dependency_up` is 0.
+    """
 
     def collect(self) -> Iterator[Metric]:
-        """Read them. The number of statements does not grow with the collections."""
+        """Yield all metrics; the number of SQL statements does not depend on the number of collections."""
         build = [((__version__, python_version()), 1)]
-        yield _gauge("build_info", "Always 1; its labels say what runs", ("version", "python"), build)
-        up = []
-        for source, read in (("database", _of_the_database), ("broker", _of_the_broker)):
-            found = _read(source, read)
-            yield from found or ()
-            up.append(((source,), found is not None))
-        yield _gauge("source_up", "Whether the server has answered for this scrape", ("source",), up)
+        yield _gauge("build_info", "Always 1; the labels are the versions", ("version", "python"), build)
+        availability = []
+        for dependency, read in (("database", _database_metrics), ("broker", _broker_metrics)):
+            families = _read_if_available(dependency, read)
+            yield from families or ()
+            availability.append(((dependency,), families is not None))
+        yield _gauge(
+            "dependency_up", "1 if the dependency responded to this scrape", ("dependency",), availability
+        )
 
 
-def _read(source: str, read: Callable[[], list[Metric]]) -> list[Metric] | None:
-    """What is read; None when the server is away."""
+def _read_if_available(dependency: str, read: Callable[[], list[Metric]]) -> list[Metric] | None:
     try:
         return read()
     except (OperationalError, RedisError) as error:
-        log.warning("a server is away; its metrics are missing", source=source, reason=type(error).__name__)
+        log.warning(
+            "dependency unavailable: metrics missing", dependency=dependency, reason=type(error).__name__
+        )
         return None
 
 
-def _of_the_database() -> list[Metric]:
+def _database_metrics() -> list[Metric]:
     with transaction() as session:
-        session.execute(text(f"SET LOCAL statement_timeout = {_DATABASE_MILLISECONDS}"))
-        views = status_views(session)
-        rejected = unresolved_rejects(session)
-        at_work = runs_at_work(session)
+        session.execute(text(f"SET LOCAL statement_timeout = {_STATEMENT_TIMEOUT_MS}"))
+        statuses = status_views(session)
+        rejected = count_open_rejected_records(session)
+        running = count_running_runs(session)
         totals = run_totals(session)
-    counted = [
+    counters = [
         _counter(
-            name, what, ("workflow",), [((flow,), getattr(counts, name)) for flow, counts in totals.items()]
+            name,
+            description,
+            ("workflow",),
+            [((workflow,), getattr(counts, name)) for workflow, counts in totals.items()],
         )
-        for name, what in _TOTALS.items()
+        for name, description in _RUN_COUNTERS.items()
     ]
-    begun = [((workflow,), number) for workflow, number in at_work.items()]
-    unresolved = [((collection,), number) for collection, number in rejected.items()]
+    running_samples = [((workflow,), number) for workflow, number in running.items()]
+    rejected_samples = [((collection,), number) for collection, number in rejected.items()]
     return [
-        *counted,
-        _gauge("runs_at_work", "Runs that have begun and not ended", ("workflow",), begun),
-        _gauge("rejected_unresolved", "Rejected records nobody has resolved", ("collection",), unresolved),
-        *_of_each_workflow(views),
+        *counters,
+        _gauge("runs_running", "Runs in progress", ("workflow",), running_samples),
+        _gauge("rejected_records_open", "Open rejected records", ("collection",), rejected_samples),
+        *_workflow_metrics(statuses),
     ]
 
 
-def _of_each_workflow(views: Sequence[StatusView]) -> Iterator[Metric]:
+def _workflow_metrics(statuses: Sequence[StatusView]) -> Iterator[Metric]:
     now = utc_now()
     ages = [
-        ((view.collection, view.workflow), (now - view.checkpoint).total_seconds())
-        for view in views
-        if view.checkpoint is not None
+        ((status.collection, status.workflow), (now - status.checkpoint).total_seconds())
+        for status in statuses
+        if status.checkpoint is not None
     ]
-    states = [((view.collection, view.workflow, view.state), 1) for view in views]
-    waiting = {(view.collection,): view.applies_pending for view in views}
-    of_both = ("collection", "workflow")
-    yield _gauge("checkpoint_age_seconds", "Age of the moment up to which all is imported", of_both, ages)
-    yield _gauge("latest_run", "Always 1; state is how the latest run stands", (*of_both, "state"), states)
-    yield _gauge(
-        "applies_waiting", "Titles found that are yet to be applied", ("collection",), waiting.items()
-    )
+    states = [((status.collection, status.workflow, status.state), 1) for status in statuses]
+    pending = {(status.collection,): status.applies_pending for status in statuses}
+    labels = ("collection", "workflow")
+    yield _gauge("checkpoint_age_seconds", "Time since the moment synced through", labels, ages)
+    yield _gauge("run_state", "Always 1; state is the state of the latest run", (*labels, "state"), states)
+    yield _gauge("outbox_pending", "Titles with pending updates", ("collection",), pending.items())
 
 
-def _of_the_broker() -> list[Metric]:
-    # Importing the app needs a broker to be configured.
+def _broker_metrics() -> list[Metric]:
+    # Importing the Celery app requires a configured broker.
     from accession.tasks.app import APPLY_QUEUE, DEFAULT_QUEUE
 
-    counts, here = read_counts(), read_heartbeats()
-    depths = [
+    counts, heartbeats = read_worker_metrics(), read_heartbeats()
+    messages = [
         ((queue, state), number)
         for queue, depth in queue_depths([DEFAULT_QUEUE, APPLY_QUEUE]).items()
         for state, number in vars(depth).items()
     ]
     applied = [((kind,), number) for kind, number in counts.applied.items()]
-    silent = [] if here.beat_silent_seconds is None else [((), here.beat_silent_seconds)]
-    by_end = ("endpoint", "outcome")
+    tick_age = heartbeats.scheduler_tick_age_seconds
+    outcome_labels = ("endpoint", "outcome")
     return [
-        _counter("vendor_requests", "Requests that the vendor got", by_end, counts.requests.items()),
-        _seconds_of_requests(counts.latency),
-        _counter("titles_applied", "Titles that applies have written", ("kind",), applied),
-        _gauge("queue_messages", "Messages of a queue", ("queue", "state"), depths),
-        _gauge("workers", "Workers that were there in the last half minute", (), [((), here.workers)]),
-        _gauge("beat_silent_seconds", "Seconds since beat looked at its schedule", (), silent),
+        _counter("vendor_requests", "Requests sent to the vendor", outcome_labels, counts.requests.items()),
+        _request_duration(counts.latency),
+        _counter("titles_applied", "Titles whose updates were written", ("kind",), applied),
+        _gauge("queue_messages", "Messages in a queue", ("queue", "state"), messages),
+        _gauge("workers", "Workers with a heartbeat in the last 30 s", (), [((), heartbeats.workers)]),
+        _gauge(
+            "scheduler_last_tick_age_seconds",
+            "Time since the scheduler last checked its schedule",
+            (),
+            [] if tick_age is None else [((), tick_age)],
+        ),
     ]
 
 
-def _seconds_of_requests(latency: Mapping[Endpoint, Latency]) -> Metric:
+def _request_duration(latency: Mapping[Endpoint, Latency]) -> Metric:
     family = HistogramMetricFamily(
         "accession_vendor_request_seconds",
-        "Seconds that requests to the vendor took, without the wait for their turn",
+        "Duration of requests to the vendor, without the wait for a request slot",
         labels=("endpoint",),
     )
     bounds = [*map(floatToGoString, LATENCY_BUCKETS), "+Inf"]
-    for endpoint, found in latency.items():
-        up_to = list(zip(bounds, map(float, accumulate(found.requests)), strict=True))
-        family.add_metric([endpoint], buckets=up_to, sum_value=found.seconds)
+    for endpoint, durations in latency.items():
+        buckets = list(zip(bounds, map(float, accumulate(durations.requests)), strict=True))
+        family.add_metric([endpoint], buckets=buckets, sum_value=durations.seconds)
     return family
 
 
-def _counter(name: str, what: str, labels: Sequence[str], rows: _Rows) -> Metric:
-    return _with_rows(CounterMetricFamily(f"accession_{name}", what, labels=labels), rows)
+def _counter(name: str, description: str, labels: Sequence[str], samples: _Samples) -> Metric:
+    return _with_samples(CounterMetricFamily(f"accession_{name}", description, labels=labels), samples)
 
 
-def _gauge(name: str, what: str, labels: Sequence[str], rows: _Rows) -> Metric:
-    return _with_rows(GaugeMetricFamily(f"accession_{name}", what, labels=labels), rows)
+def _gauge(name: str, description: str, labels: Sequence[str], samples: _Samples) -> Metric:
+    return _with_samples(GaugeMetricFamily(f"accession_{name}", description, labels=labels), samples)
 
 
-def _with_rows(family: CounterMetricFamily | GaugeMetricFamily, rows: _Rows) -> Metric:
-    for values, number in rows:
-        family.add_metric(values, float(number))
+def _with_samples(family: CounterMetricFamily | GaugeMetricFamily, samples: _Samples) -> Metric:
+    for label_values, number in samples:
+        family.add_metric(label_values, float(number))
     return family

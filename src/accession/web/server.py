@@ -1,13 +1,21 @@
-"""Serving the web app: a listener, and uvicorn on it."""
+"""The web server: a listening socket, and uvicorn on it."""
 
 import socket
 from contextlib import suppress
 
+from sqlalchemy.orm import Session
+
+from accession.auth.users import has_users
 from accession.core.errors import UserError
+from accession.core.loopback import is_loopback
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there; raises `UserError` when it cannot."""
+    """Return a socket that listens at the address.
+
+    Raises:
+        UserError: the address is in use or does not exist.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
@@ -15,16 +23,20 @@ def listen(host: str, port: int) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         raise UserError(
-            f"The dashboard cannot be served at {host}, port {port} ({error.strerror}): choose others with "
-            "ACCESSION_WEB_HOST and ACCESSION_WEB_PORT, or port 0 for no dashboard."
+            f"The dashboard cannot listen at {host}, port {port} ({error.strerror}): choose another address "
+            "with ACCESSION_WEB_HOST and ACCESSION_WEB_PORT, or port 0 for no dashboard."
         ) from None
     listener.listen(256)
     return listener
 
 
 def serve(host: str, port: int) -> None:
-    """Serve dashboard and API until SIGTERM or Ctrl-C. Raises `UserError` when it cannot listen there."""
-    # The commands that only look whether they could listen need none of it.
+    """Serve dashboard and API until SIGTERM or Ctrl-C.
+
+    Raises:
+        UserError: the server cannot listen at the address.
+    """
+    # Imported late: commands that only check the address start faster without these.
     import uvicorn
 
     from accession.web.app import create_app
@@ -33,5 +45,18 @@ def serve(host: str, port: int) -> None:
         config = uvicorn.Config(
             create_app(), access_log=False, log_config=None, server_header=False, timeout_graceful_shutdown=2
         )
-        # uvicorn stops in good order, then lets Ctrl-C rise again.
+        # uvicorn shuts down cleanly on Ctrl-C and then raises KeyboardInterrupt again.
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def require_user_unless_loopback(session: Session, host: str) -> None:
+    """Check that the dashboard is not served to other machines while nobody can log in.
+
+    Raises:
+        UserError: `host` is not a loopback address and no user exists.
+    """
+    if not is_loopback(host) and not has_users(session):
+        raise UserError(
+            f"The dashboard cannot be served at {host}, which other machines can reach, without a user: "
+            "add one with `accession users add NAME --role operator`, or unset ACCESSION_WEB_HOST."
+        )

@@ -1,4 +1,4 @@
-"""The session of someone who has logged in: a signed cookie that says who, and since when."""
+"""Sessions of logged-in users: a signed cookie with the user's id and the time it was signed."""
 
 import time
 from dataclasses import dataclass
@@ -6,17 +6,20 @@ from datetime import timedelta
 
 from itsdangerous import BadData, URLSafeTimedSerializer
 
-from accession.accounts.keys import derived_key
+from accession.accounts.keys import derive_key
 from accession.db.models import User
 
 COOKIE = "accession_session"
-LASTS = timedelta(hours=12)
+MAX_AGE = timedelta(hours=12)
 RENEWED_AFTER = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
 class WebSession:
-    """What a cookie says that we have signed: whose session, begun with which key of the user's."""
+    """Contents of a valid session cookie.
+
+    `session_key` is the user's key at the time of signing: changing the key ends the user's sessions.
+    """
 
     user_id: int
     session_key: str
@@ -24,15 +27,15 @@ class WebSession:
 
     @property
     def is_to_be_renewed(self) -> bool:
-        """Whether its use has to make it last longer."""
+        """Whether the cookie is old enough to be replaced by a new one on use."""
         return self.age_seconds > RENEWED_AFTER.total_seconds()
 
 
 def read_session(cookie: str) -> WebSession | None:
-    """What the cookie says; None when it is not ours, or its time is over."""
+    """Return the contents of the cookie; None when its signature is invalid or it has expired."""
     try:
         (user_id, session_key), signed_at = _serializer().loads(
-            cookie, max_age=int(LASTS.total_seconds()), return_timestamp=True
+            cookie, max_age=int(MAX_AGE.total_seconds()), return_timestamp=True
         )
     except BadData:
         return None
@@ -40,20 +43,20 @@ def read_session(cookie: str) -> WebSession | None:
 
 
 def session_cookie(user: User, *, secure: bool) -> str:
-    """The `Set-Cookie` that begins a session of the user, or makes it last longer."""
-    return _cookie(_serializer().dumps([user.id, user.session_key]), int(LASTS.total_seconds()), secure)
+    """Return the `Set-Cookie` value that starts or renews a session of the user."""
+    return _cookie(_serializer().dumps([user.id, user.session_key]), int(MAX_AGE.total_seconds()), secure)
 
 
-def ended_cookie(*, secure: bool) -> str:
-    """The `Set-Cookie` that takes the session away."""
+def expired_cookie(*, secure: bool) -> str:
+    """Return the `Set-Cookie` value that deletes the session cookie."""
     return _cookie("", 0, secure)
 
 
 def _cookie(value: str, seconds: int, secure: bool) -> str:
-    only_by_tls = "; Secure" if secure else ""
-    return f"{COOKIE}={value}; Max-Age={seconds}; Path=/; HttpOnly; SameSite=Lax{only_by_tls}"
+    secure_attribute = "; Secure" if secure else ""
+    return f"{COOKIE}={value}; Max-Age={seconds}; Path=/; HttpOnly; SameSite=Lax{secure_attribute}"
 
 
 def _serializer() -> URLSafeTimedSerializer:
-    # Made anew each time: a changed key counts at once.
-    return URLSafeTimedSerializer(derived_key("sessions of the dashboard"), salt="session")
+    # Not cached: a rotated key takes effect at once.
+    return URLSafeTimedSerializer(derive_key("sessions of the dashboard"), salt="session")

@@ -1,4 +1,4 @@
-"""Answers that are written while they are read: nothing of them is kept, however long they are."""
+"""Streaming responses: a writer thread produces the body while the client reads it, in bounded memory."""
 
 import io
 import threading
@@ -7,23 +7,23 @@ from collections.abc import Callable, Iterator
 from queue import Full, Queue
 from typing import BinaryIO, cast
 
-_CHUNK = 64 * 1024
-_CHUNKS = 16
-_LOOK_SECONDS = 0.2
-# A reader that stands still would keep its place, and the database's old rows, for ever.
-_PATIENCE_SECONDS = 60.0
+_CHUNK_BYTES = 64 * 1024
+_MAX_QUEUED_CHUNKS = 16
+_POLL_SECONDS = 0.2
+# A client that stops reading would otherwise hold its database snapshot forever.
+_STALLED_CLIENT_SECONDS = 60.0
 
 
-class _ReaderGone(Exception):
-    """Nobody reads what is written."""
+class _ClientDisconnected(Exception):
+    """The client has closed the connection or stopped reading."""
 
 
-class _Sink(io.RawIOBase):
-    """Takes chunks as far as the reader keeps up."""
+class _QueueWriter(io.RawIOBase):
+    """Raw output stream that puts chunks on a bounded queue."""
 
-    def __init__(self, chunks: "Queue[bytes | BaseException | None]", gone: threading.Event) -> None:
+    def __init__(self, chunks: "Queue[bytes | BaseException | None]", disconnected: threading.Event) -> None:
         self._chunks = chunks
-        self._gone = gone
+        self._disconnected = disconnected
 
     def writable(self) -> bool:
         return True
@@ -33,42 +33,47 @@ class _Sink(io.RawIOBase):
         return len(data)
 
     def put(self, chunk: bytes | BaseException | None) -> None:
-        """Hand the chunk over, an error that ends it all, or None at the end; raises `_ReaderGone`."""
-        until = time.monotonic() + _PATIENCE_SECONDS
-        while not self._gone.is_set() and time.monotonic() < until:
+        """Queue a chunk, an error that ends the stream, or None for its regular end.
+
+        Raises:
+            _ClientDisconnected: the client is gone or has not read for a minute.
+        """
+        deadline = time.monotonic() + _STALLED_CLIENT_SECONDS
+        while not self._disconnected.is_set() and time.monotonic() < deadline:
             try:
-                self._chunks.put(chunk, timeout=_LOOK_SECONDS)
+                self._chunks.put(chunk, timeout=_POLL_SECONDS)
             except Full:
                 continue
             return
-        raise _ReaderGone
+        raise _ClientDisconnected
 
 
-def streamed(write: Callable[[BinaryIO], object]) -> Iterator[bytes]:
-    """What `write` writes, in chunks; it goes on in a thread of its own while there is a reader.
+def stream_output(write: Callable[[BinaryIO], object]) -> Iterator[bytes]:
+    """Yield what `write` writes to its argument, in chunks; `write` runs in a thread of its own.
 
-    What it raises is raised here, so that an answer that is not whole does not end as if it were.
+    An exception of `write` is raised here, so that the server aborts the response instead of ending it as if
+    it were complete.
     """
-    chunks: Queue[bytes | BaseException | None] = Queue(_CHUNKS)
-    gone = threading.Event()
-    sink = _Sink(chunks, gone)
+    chunks: Queue[bytes | BaseException | None] = Queue(_MAX_QUEUED_CHUNKS)
+    disconnected = threading.Event()
+    writer = _QueueWriter(chunks, disconnected)
 
-    def work() -> None:
+    def run() -> None:
         try:
-            out = io.BufferedWriter(cast("io.RawIOBase", sink), _CHUNK)
+            out = io.BufferedWriter(cast("io.RawIOBase", writer), _CHUNK_BYTES)
             write(cast("BinaryIO", out))
             out.flush()
-            sink.put(None)
-        except _ReaderGone:
-            gone.set()
+            writer.put(None)
+        except _ClientDisconnected:
+            disconnected.set()
         except BaseException as error:
-            sink.put(error)
+            writer.put(error)
 
-    threading.Thread(target=work, daemon=True).start()
+    threading.Thread(target=run, daemon=True).start()
     try:
         while (chunk := chunks.get()) is not None:
             if isinstance(chunk, BaseException):
                 raise chunk
             yield chunk
     finally:
-        gone.set()
+        disconnected.set()

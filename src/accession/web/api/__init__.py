@@ -1,1 +1,1 @@
-"""The JSON API under `/api/v1`: for programs, what the dashboard shows and does."""
+"""JSON API under `/api/v1`: the data and actions of the dashboard, for programs."""

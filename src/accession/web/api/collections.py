@@ -1,4 +1,4 @@
-"""`/api/v1/collections`: the accounts with the vendor, how each stands, and what may be done with it."""
+"""API endpoints under `/collections`: accounts with the vendor, their health, and actions on them."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,16 +9,23 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field, SecretStr, StringConstraints
 
 from accession.accounts.account import DEFAULT_BASE_URL, Account
-from accession.accounts.collections import get_collection, mark_for_deletion
+from accession.accounts.collections import (
+    add_collection,
+    change_account,
+    get_account,
+    get_collection,
+    mark_for_deletion,
+)
 from accession.catalog.purchase_counts import MonthCount, purchases_by_month
 from accession.core.workflow import Workflow
 from accession.db.engine import transaction
 from accession.db.models import Collection
-from accession.imports.vendor import account_of, add_account, change_account, try_account
-from accession.runs.health import CollectionOverview, collection_overviews
+from accession.imports.vendor_api import check_account
+from accession.runs.health import CollectionHealth, collection_health
 from accession.tasks.workflows import start_workflow
-from accession.web.access import Operator, Viewer
-from accession.web.api.answers import NO_NUL, Id, Started, problems, started
+from accession.web.api.schemas import StartedRuns, problem_responses
+from accession.web.parameters import NO_NUL, RowId
+from accession.web.principal import Operator, Viewer
 
 router = APIRouter(prefix="/collections", tags=["collections"])
 
@@ -27,17 +34,17 @@ Key = Annotated[SecretStr, Field(min_length=1, max_length=500, description="Stor
 
 
 class NewCollection(BaseModel):
-    """An account with the vendor, to be added."""
+    """A collection to add."""
 
     name: Text
     library_id: Text = Field(description="The library's short code at the vendor.")
     account_id: Text = Field(description="The account id that signs requests.")
     account_key: Key
-    base_url: Text = Field(DEFAULT_BASE_URL, description="Where the vendor's API is.")
+    base_url: Text = Field(DEFAULT_BASE_URL, description="Base URL of the vendor's API.")
 
 
-class ChangedCollection(BaseModel):
-    """What of an account is to be another; what is left out stays."""
+class AccountChanges(BaseModel):
+    """Changes to an account; fields that are left out stay the same."""
 
     library_id: Text | None = None
     account_id: Text | None = None
@@ -45,16 +52,16 @@ class ChangedCollection(BaseModel):
     base_url: Text | None = None
 
 
-class NewImport(BaseModel):
-    """A run to be started."""
+class NewRun(BaseModel):
+    """A run to start."""
 
     workflow: Workflow
-    force_reimport: bool = Field(False, description="Purchases alone: begin again in 2014.")
+    force_reimport: bool = Field(False, description="Import all purchases since 2014 again; purchases only.")
 
 
 @dataclass(frozen=True)
-class AccountTold:
-    """A collection's account, without its key."""
+class AccountView:
+    """A collection's account with the vendor, without its key."""
 
     id: int
     name: str
@@ -65,85 +72,88 @@ class AccountTold:
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What the vendor said of the account."""
+class ConnectionTestResult:
+    """Result of a connection test that succeeded."""
 
-    answer: str
+    message: str
 
 
 @router.get("")
-def list_collections(_: Viewer) -> list[CollectionOverview]:
-    """How every collection stands: those in trouble first, and then by name."""
+def list_collections(_: Viewer) -> list[CollectionHealth]:
+    """List all collections with their health, failing ones first, then by name."""
     with transaction() as session:
-        return collection_overviews(session)
+        return collection_health(session)
 
 
-@router.post("", status_code=HTTPStatus.CREATED, responses=problems(403, 409))
-def add_a_collection(_: Operator, new: NewCollection) -> AccountTold:
-    """Add a collection. Nothing is imported until the schedule's next start, or until one is asked for."""
+@router.post("", status_code=HTTPStatus.CREATED, responses=problem_responses(403, 409))
+def create_collection(_: Operator, new: NewCollection) -> AccountView:
+    """Add a collection. Imports start at the next scheduled time, or when a run is started."""
     account = Account(new.name, new.library_id, new.account_id, new.account_key, new.base_url)
     with transaction() as session:
-        return _told(add_account(session, account))
+        return _account_view(add_collection(session, account))
 
 
-@router.get("/{collection_id}", responses=problems(404))
-def show_collection(_: Viewer, collection_id: Id) -> CollectionOverview:
-    """How the collection stands."""
+@router.get("/{collection_id}", responses=problem_responses(404))
+def show_collection(_: Viewer, collection_id: RowId) -> CollectionHealth:
+    """Return the health of a collection."""
     with transaction() as session:
         get_collection(session, collection_id)
-        return collection_overviews(session, collection_id)[0]
+        return collection_health(session, collection_id)[0]
 
 
-@router.get("/{collection_id}/account", responses=problems(404))
-def show_account(_: Viewer, collection_id: Id) -> AccountTold:
-    """The collection's account with the vendor, without its key."""
+@router.get("/{collection_id}/account", responses=problem_responses(404))
+def show_account(_: Viewer, collection_id: RowId) -> AccountView:
+    """Return the collection's account with the vendor, without its key."""
     with transaction() as session:
-        return _told(get_collection(session, collection_id))
+        return _account_view(get_collection(session, collection_id))
 
 
-@router.patch("/{collection_id}/account", responses=problems(403, 404, 409))
-def change_an_account(_: Operator, collection_id: Id, changed: ChangedCollection) -> AccountTold:
-    """Change the collection's account; a chain at work uses it from its next page on."""
+@router.patch("/{collection_id}/account", responses=problem_responses(403, 404, 409))
+def update_account(_: Operator, collection_id: RowId, changes: AccountChanges) -> AccountView:
+    """Change the collection's account. A run in progress uses it from its next page on."""
     with transaction() as session:
         collection = get_collection(session, collection_id)
-        change_account(session, collection, **{name: value for name, value in changed if value is not None})
-        return _told(collection)
+        change_account(session, collection, **{name: value for name, value in changes if value is not None})
+        return _account_view(collection)
 
 
-@router.post("/{collection_id}/account/test", responses=problems(403, 404, 409, 502))
-def try_an_account(_: Operator, collection_id: Id) -> Tried:
-    """Ask the vendor for something small with the account."""
+@router.post("/{collection_id}/account/test", responses=problem_responses(403, 404, 409, 502))
+def check_connection(_: Operator, collection_id: RowId) -> ConnectionTestResult:
+    """Test the account with a small request to the vendor."""
     with transaction() as session:
-        account = account_of(get_collection(session, collection_id))
-    return Tried(try_account(account))
+        account = get_account(get_collection(session, collection_id))
+    return ConnectionTestResult(check_account(account))
 
 
-@router.delete("/{collection_id}", status_code=HTTPStatus.NO_CONTENT, responses=problems(403, 404))
-def remove_collection(_: Operator, collection_id: Id) -> None:
-    """Mark the collection for deletion: nothing more is imported, and a chain at work stops."""
+@router.delete("/{collection_id}", status_code=HTTPStatus.NO_CONTENT, responses=problem_responses(403, 404))
+def delete_collection(_: Operator, collection_id: RowId) -> None:
+    """Mark the collection for deletion. Nothing more is imported, and runs in progress stop."""
     with transaction() as session:
         mark_for_deletion(get_collection(session, collection_id))
 
 
-@router.get("/{collection_id}/purchases", responses=problems(404))
-def list_purchases(_: Viewer, collection_id: Id) -> list[MonthCount]:
-    """Purchases and titles of every month since 2014; nothing where nothing was bought."""
+@router.get("/{collection_id}/purchases", responses=problem_responses(404))
+def list_purchases(_: Viewer, collection_id: RowId) -> list[MonthCount]:
+    """Count purchases and titles per month since 2014; an empty list when nothing was purchased."""
     with transaction() as session:
         get_collection(session, collection_id)
         return purchases_by_month(session, collection_id)
 
 
-@router.post("/{collection_id}/runs", status_code=HTTPStatus.ACCEPTED, responses=problems(403, 404, 409, 503))
-def start_run(_: Operator, collection_id: Id, new: NewImport) -> Started:
-    """Start a workflow of the collection. While another run of it is at work, this one is refused when its
-    turn comes, and is no run then."""
+@router.post(
+    "/{collection_id}/runs", status_code=HTTPStatus.ACCEPTED, responses=problem_responses(403, 404, 409, 503)
+)
+def start_run(_: Operator, collection_id: RowId, new: NewRun) -> StartedRuns:
+    """Start a run of a workflow. If another run of the workflow is in progress, the worker drops this one."""
     with transaction() as session:
         get_collection(session, collection_id)
-    return started(start_workflow(new.workflow, [collection_id], force_reimport=new.force_reimport))
+    return StartedRuns(
+        task_ids=start_workflow(new.workflow, [collection_id], force_reimport=new.force_reimport)
+    )
 
 
-def _told(collection: Collection) -> AccountTold:
-    return AccountTold(
+def _account_view(collection: Collection) -> AccountView:
+    return AccountView(
         collection.id,
         collection.name,
         collection.library_id,

@@ -1,4 +1,4 @@
-"""`/api/v1/rejected-records`: what could not be used, another try, and an end to it."""
+"""API endpoints under `/rejected-records`: list, show, retry and resolve rejected records."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -6,73 +6,78 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, StringConstraints
 
-from accession.catalog.rejected_records import RejectView, reject_view, reject_views, resolve_rejected
+from accession.catalog.rejected_records import (
+    RejectedRecordView,
+    find_rejected_record,
+    rejected_record_views,
+    resolve_rejected_record,
+)
 from accession.db.engine import transaction
-from accession.tasks.rejects import retry_rejected
-from accession.web.access import Operator, Viewer
-from accession.web.api.answers import CollectionId, Id, Limit, Page, problems
-from accession.web.lists import name_of
+from accession.tasks.rejected_records import retry_rejected
+from accession.web.api.schemas import Page, problem_responses
+from accession.web.parameters import CollectionFilter, Limit, RowId, collection_name
+from accession.web.principal import Operator, Viewer
 
 router = APIRouter(prefix="/rejected-records", tags=["rejected records"])
 
 
 class Resolution(BaseModel):
-    """Why nothing more is to be done about a record."""
+    """Why a rejected record needs no further work."""
 
     note: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
 
 
 @dataclass(frozen=True)
-class RejectDetails:
-    """A rejected record, and what the vendor sent."""
+class RejectedRecordDetails:
+    """A rejected record and its raw XML."""
 
-    record: RejectView
+    record: RejectedRecordView
     raw_xml: str
 
 
 @dataclass(frozen=True)
-class Retried:
-    """Whether the record has passed; if not, it has the reason of now."""
+class RetryResult:
+    """Whether the record was imported; if not, its reason has been updated."""
 
-    passed: bool
+    imported: bool
 
 
-@router.get("", responses=problems(404))
-def list_rejected(
+@router.get("", responses=problem_responses(404))
+def list_rejected_records(
     _: Viewer,
-    collection: CollectionId = None,
-    resolved: Annotated[bool, Query(description="Also those that are resolved.")] = False,
-    cursor: Annotated[int, Query(ge=0, le=10**9, description="`next` of the page before.")] = 0,
+    collection: CollectionFilter = None,
+    resolved: Annotated[bool, Query(description="Include resolved records.")] = False,
+    cursor: Annotated[int, Query(ge=0, le=10**9, description="`next` of the previous page.")] = 0,
     limit: Limit = 50,
-) -> Page[RejectView]:
-    """Rejected records, oldest first."""
+) -> Page[RejectedRecordView]:
+    """List rejected records, oldest first."""
     with transaction() as session:
-        found = reject_views(
+        records = rejected_record_views(
             session,
-            collection=name_of(session, collection),
+            collection=collection_name(session, collection),
             with_resolved=resolved,
             limit=limit + 1,
             offset=cursor,
         )
-    return Page(items=found[:limit], next=str(cursor + limit) if len(found) > limit else None)
+    return Page(items=records[:limit], next=str(cursor + limit) if len(records) > limit else None)
 
 
-@router.get("/{record_id}", responses=problems(404))
-def show_rejected(_: Viewer, record_id: Id) -> RejectDetails:
-    """A rejected record as the vendor sent it."""
+@router.get("/{record_id}", responses=problem_responses(404))
+def show_rejected_record(_: Viewer, record_id: RowId) -> RejectedRecordDetails:
+    """Return a rejected record with its raw XML."""
     with transaction() as session:
-        return RejectDetails(*reject_view(session, record_id))
+        return RejectedRecordDetails(*find_rejected_record(session, record_id))
 
 
-@router.post("/{record_id}/retry", responses=problems(403, 409, 502, 503))
-def retry(_: Operator, record_id: Id) -> Retried:
-    """Run the record through the import again; one that passes is resolved."""
-    return Retried(retry_rejected(record_id))
+@router.post("/{record_id}/retry", responses=problem_responses(403, 404, 409, 502, 503))
+def retry_rejected_record(_: Operator, record_id: RowId) -> RetryResult:
+    """Import the record again; it is resolved if that succeeds."""
+    return RetryResult(retry_rejected(record_id))
 
 
-@router.post("/{record_id}/resolve", responses=problems(403, 404, 409))
-def resolve(_: Operator, record_id: Id, resolution: Resolution) -> RejectView:
-    """Resolve a record by a note: nothing more is to be done about it."""
+@router.post("/{record_id}/resolve", responses=problem_responses(403, 404, 409))
+def resolve(_: Operator, record_id: RowId, resolution: Resolution) -> RejectedRecordView:
+    """Resolve a record with a note, without importing it."""
     with transaction() as session:
-        resolve_rejected(session, record_id, resolution.note)
-        return reject_view(session, record_id)[0]
+        resolve_rejected_record(session, record_id, resolution.note)
+        return find_rejected_record(session, record_id)[0]

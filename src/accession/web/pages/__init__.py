@@ -1,1 +1,1 @@
-"""The dashboard: pages rendered on the server, on the functions that the API answers with."""
+"""Pages of the dashboard, rendered on the server from the same functions as the JSON API."""

@@ -1,4 +1,4 @@
-"""Charts as SVG, with classes for colours: they follow the page's theme, and no script draws them."""
+"""SVG charts, drawn on the server; style sheet classes give them the colours of the page's theme."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,33 +8,33 @@ from markupsafe import Markup
 WIDTH, HEIGHT = 640, 180
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 8, 10, 24
 _SPARK_WIDTH, _SPARK_HEIGHT = 96, 24
-_MOST_LABELS = 8
+_MAX_LABELS = 8
 
 
 @dataclass(frozen=True)
-class Point:
-    """A value of a chart, and what it is called."""
+class DataPoint:
+    """A value of a chart and its label."""
 
     label: str
     value: float
 
 
-def sparkline(values: Sequence[float], said: str) -> Markup:
-    """A small row of bars; `said` tells those who do not see it what it shows."""
+def sparkline(values: Sequence[float], description: str) -> Markup:
+    """Return a small bar chart without axes; `description` is its text for screen readers."""
     top, width = max([*values, 1]), _SPARK_WIDTH / max(len(values), 1)
-    drawn = Markup("").join(
+    shapes = Markup("").join(
         _bar(index * width, _SPARK_HEIGHT, width * 0.8, _SPARK_HEIGHT * value / top)
         for index, value in enumerate(values)
         if value
     )
-    return _svg("sparkline", _SPARK_WIDTH, _SPARK_HEIGHT, said, drawn)
+    return _svg("sparkline", _SPARK_WIDTH, _SPARK_HEIGHT, description, shapes)
 
 
-def bars(points: Sequence[Point], said: str) -> Markup:
-    """A bar for each point, its name and value on hover."""
-    top = _top(points)
+def bar_chart(points: Sequence[DataPoint], description: str) -> Markup:
+    """Return a bar chart that shows each bar's label and value on hover."""
+    top = _axis_maximum(points)
     width = (WIDTH - _LEFT - _RIGHT) / max(len(points), 1)
-    drawn = Markup("").join(
+    shapes = Markup("").join(
         Markup("<g>{}<title>{}: {}</title></g>").format(
             _bar(_x(index, len(points)), HEIGHT - _BOTTOM, max(width * 0.85, 0.5), _height(point.value, top)),
             point.label,
@@ -42,27 +42,27 @@ def bars(points: Sequence[Point], said: str) -> Markup:
         )
         for index, point in enumerate(points)
     )
-    return _svg("chart", WIDTH, HEIGHT, said, _axes(points, top) + drawn)
+    return _svg("chart", WIDTH, HEIGHT, description, _axes(points, top) + shapes)
 
 
-def line(points: Sequence[Point], said: str) -> Markup:
-    """A line through the points, and the area below it."""
-    top, bottom = _top(points), HEIGHT - _BOTTOM
-    places = [
+def line_chart(points: Sequence[DataPoint], description: str) -> Markup:
+    """Return a line chart with the area below the line filled."""
+    top, bottom = _axis_maximum(points), HEIGHT - _BOTTOM
+    coordinates = [
         f"{_x(index + 0.5, len(points)):.1f},{bottom - _height(point.value, top):.1f}"
         for index, point in enumerate(points)
     ]
     first, last = _x(0.5, len(points)), _x(len(points) - 0.5, len(points))
-    area = f"{first:.1f},{bottom} {' '.join(places)} {last:.1f},{bottom}"
-    drawn = Markup('<polygon class="area" points="{}"/><polyline class="line" points="{}"/>').format(
-        area, " ".join(places)
+    area = f"{first:.1f},{bottom} {' '.join(coordinates)} {last:.1f},{bottom}"
+    shapes = Markup('<polygon class="area" points="{}"/><polyline class="line" points="{}"/>').format(
+        area, " ".join(coordinates)
     )
-    return _svg("chart", WIDTH, HEIGHT, said, _axes(points, top) + drawn)
+    return _svg("chart", WIDTH, HEIGHT, description, _axes(points, top) + shapes)
 
 
-def _svg(name: str, width: int, height: int, said: str, drawn: Markup) -> Markup:
+def _svg(name: str, width: int, height: int, description: str, shapes: Markup) -> Markup:
     return Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        name, width, height, said, drawn
+        name, width, height, description, shapes
     )
 
 
@@ -72,27 +72,27 @@ def _bar(x: float, bottom: float, width: float, height: float) -> Markup:
     )
 
 
-def _axes(points: Sequence[Point], top: float) -> Markup:
-    """Lines at nothing, half and all of the highest value, and the names of some points."""
-    levels = Markup("").join(
+def _axes(points: Sequence[DataPoint], top: float) -> Markup:
+    """Return grid lines at 0, 50 and 100 % of the axis maximum, and labels for up to `_MAX_LABELS` points."""
+    grid = Markup("").join(
         Markup(
             '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text x="{}" y="{}" class="end">{}</text>'
         ).format(_LEFT, WIDTH - _RIGHT, y, y, _LEFT - 6, y + 4, f"{value:,.0f}")
         for value in (0, top / 2, top)
         for y in [round(HEIGHT - _BOTTOM - _height(value, top))]
     )
-    step = -(-len(points) // _MOST_LABELS) or 1
-    names = Markup("").join(
+    step = -(-len(points) // _MAX_LABELS) or 1
+    labels = Markup("").join(
         Markup('<text x="{}" y="{}">{}</text>').format(
             f"{_x(index, len(points)):.1f}", HEIGHT - 6, points[index].label
         )
         for index in range(0, len(points), step)
     )
-    return levels + names
+    return grid + labels
 
 
-def _top(points: Sequence[Point]) -> float:
-    """The highest value, rounded up to one that is easily read."""
+def _axis_maximum(points: Sequence[DataPoint]) -> float:
+    """Return the highest value, rounded up to a round number."""
     highest = max([point.value for point in points] + [1])
     digits = float(10 ** (len(str(int(highest))) - 1))
     return next(digits * step for step in (1, 2, 4, 6, 8, 10) if digits * step >= highest)

@@ -1,4 +1,4 @@
-"""A collection's page, and what may be done with it: run, reimport, test, add, edit, mark for deletion."""
+"""Pages of one collection: health and charts, account form, connection test, runs, reimport, deletion."""
 
 from typing import Annotated
 
@@ -7,47 +7,50 @@ from fastapi.responses import Response
 from pydantic import SecretStr
 
 from accession.accounts.account import DEFAULT_BASE_URL, Account
-from accession.accounts.collections import get_collection, mark_for_deletion
+from accession.accounts.collections import (
+    add_collection,
+    change_account,
+    get_account,
+    get_collection,
+    mark_for_deletion,
+)
 from accession.bibliotheca.errors import RemoteIntegrationException
 from accession.catalog.purchase_counts import purchases_by_month
 from accession.core.errors import UserError
 from accession.core.workflow import Workflow
 from accession.db.engine import transaction
-from accession.imports.purchases import reimport_requests
-from accession.imports.vendor import account_of, add_account, change_account, try_account
-from accession.runs.health import collection_overviews, copies_of
+from accession.imports.purchases import count_reimport_requests
+from accession.imports.vendor_api import check_account
+from accession.runs.health import collection_health, copy_totals
 from accession.runs.views import run_views
 from accession.tasks.workflows import next_start, start_workflow
-from accession.web.access import Operator, Viewer
-from accession.web.api.answers import Id
-from accession.web.pages.charts import Point
-from accession.web.pages.rendering import go_to, render
+from accession.web.pages.charts import DataPoint
+from accession.web.pages.rendering import redirect, render
+from accession.web.parameters import FormField, RowId
+from accession.web.principal import Operator, Viewer
 
 router = APIRouter(prefix="/collections", include_in_schema=False)
 
-_RUNS_SHOWN = 10
-
-Typed = Annotated[str, Form(max_length=500)]
+_MAX_RUNS = 10
 
 
 @router.get("/new")
 def new_collection(request: Request, _: Operator) -> Response:
-    """The form that adds a collection."""
-    return render(request, "collection_form.html", collection=None, said={"base_url": DEFAULT_BASE_URL})
+    """Show the form that adds a collection."""
+    return render(request, "collection_form.html", collection=None, values={"base_url": DEFAULT_BASE_URL})
 
 
 @router.post("/new")
-def add_a_collection(
+def create_collection(
     request: Request,
     _: Operator,
-    name: Typed = "",
-    library_id: Typed = "",
-    account_id: Typed = "",
-    account_key: Typed = "",
-    base_url: Typed = "",
+    name: FormField = "",
+    library_id: FormField = "",
+    account_id: FormField = "",
+    account_key: FormField = "",
+    base_url: FormField = "",
 ) -> Response:
-    """Add a collection, or show the form again with what is wrong."""
-    said = {"name": name, "library_id": library_id, "account_id": account_id, "base_url": base_url}
+    """Add a collection, or show the form again with the error."""
     try:
         account = Account(
             name.strip(),
@@ -57,17 +60,20 @@ def add_a_collection(
             base_url.strip(),
         )
         with transaction() as session:
-            collection_id = add_account(session, account).id
+            collection_id = add_collection(session, account).id
     except UserError as error:
+        values = {"name": name, "library_id": library_id, "account_id": account_id, "base_url": base_url}
         return render(
-            request, "collection_form.html", status=422, collection=None, said=said, error=str(error)
+            request, "collection_form.html", status=422, collection=None, values=values, error=str(error)
         )
-    return go_to(f"/collections/{collection_id}", f'Added "{account.collection}". Test the connection next.')
+    return redirect(
+        f"/collections/{collection_id}", f'"{account.collection}" added. Next: test the connection.'
+    )
 
 
 @router.get("/{collection_id}")
-def show_collection(request: Request, _: Viewer, collection_id: Id) -> Response:
-    """How the collection stands."""
+def show_collection(request: Request, _: Viewer, collection_id: RowId) -> Response:
+    """Show a collection: health, workflows, charts, latest runs and account."""
     with transaction() as session:
         collection = get_collection(session, collection_id)
         months = purchases_by_month(session, collection_id)
@@ -75,40 +81,44 @@ def show_collection(request: Request, _: Viewer, collection_id: Id) -> Response:
             request,
             "collection.html",
             account=collection,
-            collection=collection_overviews(session, collection_id)[0],
-            copies=copies_of(session, collection_id),
-            purchases=[Point(f"{month.month:%Y-%m}", month.purchases) for month in months],
-            titles=[Point(f"{month.month:%Y-%m}", month.titles) for month in months],
+            collection=collection_health(session, collection_id)[0],
+            copies=copy_totals(session, collection_id),
+            purchases=[DataPoint(f"{month.month:%Y-%m}", month.purchases) for month in months],
+            titles=[DataPoint(f"{month.month:%Y-%m}", month.titles) for month in months],
             next_starts={workflow.value: next_start(workflow) for workflow in Workflow},
-            runs=run_views(session, collection=collection.name, limit=_RUNS_SHOWN),
+            runs=run_views(session, collection=collection.name, limit=_MAX_RUNS),
         )
 
 
 @router.get("/{collection_id}/edit")
-def edit_collection(request: Request, _: Operator, collection_id: Id) -> Response:
-    """The form that changes the account."""
+def edit_account(request: Request, _: Operator, collection_id: RowId) -> Response:
+    """Show the form that changes the account."""
     with transaction() as session:
         collection = get_collection(session, collection_id)
-        said = {name: getattr(collection, name) for name in ("library_id", "account_id", "base_url")}
-        return render(request, "collection_form.html", collection=collection, said=said)
+        values = {name: getattr(collection, name) for name in ("library_id", "account_id", "base_url")}
+        return render(request, "collection_form.html", collection=collection, values=values)
 
 
 @router.post("/{collection_id}/edit")
-def change_a_collection(
+def update_account(
     request: Request,
     _: Operator,
-    collection_id: Id,
-    library_id: Typed = "",
-    account_id: Typed = "",
-    account_key: Typed = "",
-    base_url: Typed = "",
+    collection_id: RowId,
+    library_id: FormField = "",
+    account_id: FormField = "",
+    account_key: FormField = "",
+    base_url: FormField = "",
 ) -> Response:
-    """Change the account, or show the form again with what is wrong; an empty key leaves the one there is."""
-    said = {"library_id": library_id.strip(), "account_id": account_id.strip(), "base_url": base_url.strip()}
-    key = SecretStr(account_key.strip()) if account_key.strip() else None
+    """Change the account, or show the form again with the error; an empty key keeps the current one."""
+    values = {
+        "library_id": library_id.strip(),
+        "account_id": account_id.strip(),
+        "base_url": base_url.strip(),
+    }
+    new_key = SecretStr(account_key.strip()) if account_key.strip() else None
     try:
         with transaction() as session:
-            change_account(session, get_collection(session, collection_id), **said, account_key=key)
+            change_account(session, get_collection(session, collection_id), **values, account_key=new_key)
     except UserError as error:
         with transaction() as session:
             collection = get_collection(session, collection_id)
@@ -117,64 +127,67 @@ def change_a_collection(
                 "collection_form.html",
                 status=422,
                 collection=collection,
-                said=said,
+                values=values,
                 error=str(error),
             )
-    return go_to(f"/collections/{collection_id}", "The account is changed. Test the connection next.")
+    return redirect(f"/collections/{collection_id}", "Account changed. Next: test the connection.")
 
 
 @router.post("/{collection_id}/test")
-def ask_the_vendor(_: Operator, collection_id: Id) -> Response:
-    """Ask the vendor for something small, and say what it says."""
+def check_connection(_: Operator, collection_id: RowId) -> Response:
+    """Test the account with a small request to the vendor, and show the result."""
     with transaction() as session:
-        account = account_of(get_collection(session, collection_id))
+        account = get_account(get_collection(session, collection_id))
     try:
-        said = try_account(account)
+        message = check_account(account)
     except RemoteIntegrationException as error:
-        said = str(error)
-    return go_to(f"/collections/{collection_id}", said)
+        message = str(error)
+    return redirect(f"/collections/{collection_id}", message)
 
 
 @router.post("/{collection_id}/runs")
-def start_run(_: Operator, collection_id: Id, workflow: Annotated[Workflow, Form()]) -> Response:
-    """Start a workflow."""
+def start_run(_: Operator, collection_id: RowId, workflow: Annotated[Workflow, Form()]) -> Response:
+    """Start a run of the workflow."""
     with transaction() as session:
         get_collection(session, collection_id)
     start_workflow(workflow, [collection_id])
-    return go_to(f"/collections/{collection_id}", f"The run of {workflow} is queued.")
+    return redirect(f"/collections/{collection_id}", f"Run queued: {workflow}.")
 
 
 @router.get("/{collection_id}/reimport")
-def ask_for_reimport(request: Request, _: Operator, collection_id: Id) -> Response:
-    """Say what a forced reimport costs, before it is begun."""
+def confirm_reimport(request: Request, _: Operator, collection_id: RowId) -> Response:
+    """Show what a forced reimport costs, and ask for confirmation."""
     with transaction() as session:
         collection = get_collection(session, collection_id)
         return render(
-            request, "reimport.html", collection=collection, requests=reimport_requests(session, collection)
+            request,
+            "reimport.html",
+            collection=collection,
+            requests=count_reimport_requests(session, collection),
         )
 
 
 @router.post("/{collection_id}/reimport")
-def start_reimport(_: Operator, collection_id: Id) -> Response:
-    """Import every purchase since 2014 again."""
+def start_reimport(_: Operator, collection_id: RowId) -> Response:
+    """Start a run that imports all purchases since 2014 again."""
     with transaction() as session:
         get_collection(session, collection_id)
     start_workflow(Workflow.PURCHASES, [collection_id], force_reimport=True)
-    return go_to(f"/collections/{collection_id}", "The reimport of all purchases is queued.")
+    return redirect(f"/collections/{collection_id}", "Run queued: reimport of all purchases.")
 
 
 @router.get("/{collection_id}/remove")
-def ask_for_removal(request: Request, _: Operator, collection_id: Id) -> Response:
-    """Say what marking for deletion does, before it is done."""
+def confirm_removal(request: Request, _: Operator, collection_id: RowId) -> Response:
+    """Show what marking for deletion does, and ask for confirmation."""
     with transaction() as session:
         return render(request, "remove.html", collection=get_collection(session, collection_id))
 
 
 @router.post("/{collection_id}/remove")
-def remove_collection(_: Operator, collection_id: Id) -> Response:
+def remove_collection(_: Operator, collection_id: RowId) -> Response:
     """Mark the collection for deletion."""
     with transaction() as session:
         collection = get_collection(session, collection_id)
         mark_for_deletion(collection)
         name = collection.name
-    return go_to("/", f'"{name}" is marked for deletion.')
+    return redirect("/", f'"{name}" marked for deletion.')

@@ -1,4 +1,4 @@
-"""The catalogue to take along: each format as a download, and the addresses of the feeds."""
+"""Exports page: downloads in every format, and the URLs of the feeds."""
 
 import re
 import threading
@@ -8,35 +8,34 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from accession.accounts.collections import collections_in_use
-from accession.catalog.change_feed import FeedFilter
+from accession.accounts.collections import list_collections
+from accession.catalog.feed_filter import FeedFilter
 from accession.core.clock import utc_now
 from accession.core.errors import NotFound
 from accession.db.engine import snapshot, transaction
 from accession.exports.formats import FORMATS, find_format
-from accession.web.access import Reader, Viewer
-from accession.web.api.answers import NO_NUL
-from accession.web.lists import Chosen, chosen, name_of
 from accession.web.pages.rendering import render
-from accession.web.streaming import streamed
+from accession.web.parameters import NO_NUL, FormCollection, collection_name, parse_collection_id
+from accession.web.principal import Reader, Viewer
+from accession.web.streaming import stream_output
 
 router = APIRouter(prefix="/exports", include_in_schema=False)
 
-# Each keeps a connection to the database; the others wait for their turn.
-_AT_ONCE = 3
-_turn = threading.BoundedSemaphore(_AT_ONCE)
+# Each running download holds a database connection; further ones wait.
+_MAX_CONCURRENT_DOWNLOADS = 3
+_download_slots = threading.BoundedSemaphore(_MAX_CONCURRENT_DOWNLOADS)
 
 
 @router.get("")
-def offer(request: Request, _: Viewer) -> Response:
-    """What can be downloaded, and from where feeds can be read."""
+def show_exports(request: Request, _: Viewer) -> Response:
+    """Show the download form and the URLs of the feeds."""
     with transaction() as session:
         base = str(request.base_url).rstrip("/")
         return render(
             request,
             "exports.html",
             formats=list(FORMATS.values()),
-            collections=collections_in_use(session),
+            collections=list_collections(session),
             feeds=[("OAI-PMH 2.0", f"{base}/oai"), ("OPDS 2.0", f"{base}/opds/v2")],
         )
 
@@ -44,28 +43,29 @@ def offer(request: Request, _: Viewer) -> Response:
 @router.get("/download")
 def download(
     reader: Reader,
-    format: Annotated[str, Query(max_length=40, pattern=NO_NUL)],  # noqa: A002 - the word of the catalogue
-    collection: Chosen = "",
+    format: Annotated[str, Query(max_length=40, pattern=NO_NUL)],  # noqa: A002 - the catalogue's term
+    collection: FormCollection = "",
 ) -> Response:
-    """The titles of a collection, or of all that the reader may see, in the format."""
-    made, collection_id = find_format(format), chosen(collection) or reader.collection_id
+    """Download the titles of a collection, or of all that the caller may read, in the format."""
+    export_format = find_format(format)
+    collection_id = parse_collection_id(collection) or reader.collection_id
     if reader.collection_id not in (None, collection_id):
-        raise NotFound(f"There is no collection with the id {collection_id}.")
+        raise NotFound(f"No collection has the id {collection_id}.")
     with transaction() as session:
-        name = name_of(session, collection_id)
-    wanted = FeedFilter(collections=None if collection_id is None else (collection_id,))
+        name = collection_name(session, collection_id)
+    title_filter = FeedFilter(collections=None if collection_id is None else (collection_id,))
 
     def write(out: BinaryIO) -> None:
-        with _turn, snapshot() as session:
-            made.write(session, wanted, out, {}, lambda _: None)
+        with _download_slots, snapshot() as session:
+            export_format.write(session, title_filter, out, {}, lambda _: None)
 
-    file = f"{_file_name(name or 'catalogue')}-{utc_now():%Y-%m-%d}{made.suffix}"
+    file_name = f"{_slug(name or 'catalogue')}-{utc_now():%Y-%m-%d}{export_format.suffix}"
     headers = {
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(file)}",
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(file_name)}",
         "Cache-Control": "no-store",
     }
-    return StreamingResponse(streamed(write), media_type=made.media_type, headers=headers)
+    return StreamingResponse(stream_output(write), media_type=export_format.media_type, headers=headers)
 
 
-def _file_name(name: str) -> str:
+def _slug(name: str) -> str:
     return re.sub(r"[^\w-]+", "-", name).strip("-").lower() or "collection"

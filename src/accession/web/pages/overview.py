@@ -1,22 +1,22 @@
-"""The first page: how every collection stands."""
+"""Overview page: the health of every collection."""
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from accession.db.engine import transaction
-from accession.runs.health import Standing, collection_overviews
-from accession.web.access import Viewer
+from accession.runs.health import HealthState, collection_health
 from accession.web.pages.rendering import render
+from accession.web.principal import Viewer
 
 router = APIRouter(include_in_schema=False)
 
 
 @router.get("/")
 def overview(request: Request, _: Viewer) -> Response:
-    """How every collection stands: those in trouble first."""
+    """Show every collection, failing ones first."""
     with transaction() as session:
-        collections = collection_overviews(session)
-    counts = {standing: sum(c.standing is standing for c in collections) for standing in Standing}
+        collections = collection_health(session)
+    counts = {state: sum(c.standing is state for c in collections) for state in HealthState}
     return render(
         request,
         "overview.html",

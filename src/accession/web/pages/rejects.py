@@ -1,4 +1,4 @@
-"""Rejected records: why, what the vendor sent, another try, and an end to it."""
+"""Pages of rejected records: list, raw XML, retry and resolve."""
 
 from typing import Annotated
 
@@ -9,75 +9,85 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import XmlLexer
 
-from accession.accounts.collections import collections_in_use
+from accession.accounts.collections import list_collections
 from accession.bibliotheca.errors import RemoteIntegrationException
-from accession.catalog.rejected_records import reject_view, reject_views, resolve_rejected
+from accession.catalog.rejected_records import (
+    find_rejected_record,
+    rejected_record_views,
+    resolve_rejected_record,
+)
 from accession.core.errors import UserError
-from accession.core.sanitize import harmless_lines
+from accession.core.sanitize import sanitize_lines
 from accession.db.engine import transaction
-from accession.tasks.rejects import retry_rejected
-from accession.web.access import Operator, Viewer
-from accession.web.api.answers import LARGEST_ID, Id
-from accession.web.lists import Chosen, chosen, name_of
-from accession.web.pages.rendering import go_to, query_of, render
+from accession.tasks.rejected_records import retry_rejected
+from accession.web.pages.rendering import non_empty_parameters, redirect, render
+from accession.web.parameters import MAX_ID, FormCollection, RowId, collection_name, parse_collection_id
+from accession.web.principal import Operator, Viewer
 
 router = APIRouter(prefix="/rejected-records", include_in_schema=False)
 
-_PAGE = 50
+_PAGE_SIZE = 50
 _formatter = HtmlFormatter(cssclass="source", wrapcode=True)
 
 
 @router.get("")
-def list_rejected(
+def list_rejected_records(
     request: Request,
     _: Viewer,
-    collection: Chosen = "",
+    collection: FormCollection = "",
     resolved: bool = False,
-    offset: Annotated[int, Query(ge=0, le=LARGEST_ID)] = 0,
+    offset: Annotated[int, Query(ge=0, le=MAX_ID)] = 0,
 ) -> Response:
-    """Rejected records, oldest first."""
+    """List rejected records, oldest first."""
     with transaction() as session:
-        name = name_of(session, chosen(collection))
-        found = reject_views(session, collection=name, with_resolved=resolved, limit=_PAGE + 1, offset=offset)
+        records = rejected_record_views(
+            session,
+            collection=collection_name(session, parse_collection_id(collection)),
+            with_resolved=resolved,
+            limit=_PAGE_SIZE + 1,
+            offset=offset,
+        )
         return render(
             request,
             "rejects.html",
-            rejects=found[:_PAGE],
-            collections=collections_in_use(session),
-            filters=query_of(collection=collection, resolved=resolved),
-            next_offset=offset + _PAGE if len(found) > _PAGE else None,
+            records=records[:_PAGE_SIZE],
+            collections=list_collections(session),
+            filters=non_empty_parameters(collection=collection, resolved=resolved),
+            next_offset=offset + _PAGE_SIZE if len(records) > _PAGE_SIZE else None,
         )
 
 
 @router.get("/{record_id}")
-def show_rejected(request: Request, _: Viewer, record_id: Id) -> Response:
-    """A rejected record as the vendor sent it."""
+def show_rejected_record(request: Request, _: Viewer, record_id: RowId) -> Response:
+    """Show a rejected record with its raw XML."""
     with transaction() as session:
-        record, raw_xml = reject_view(session, record_id)
-    # Pygments escapes what it colours.
-    source = Markup(highlight(harmless_lines(raw_xml), XmlLexer(), _formatter))  # noqa: S704
+        record, raw_xml = find_rejected_record(session, record_id)
+    # Pygments escapes the text that it highlights.
+    source = Markup(highlight(sanitize_lines(raw_xml), XmlLexer(), _formatter))  # noqa: S704
     return render(request, "reject.html", record=record, source=source)
 
 
 @router.post("/{record_id}/retry")
-def retry(_: Operator, record_id: Id) -> Response:
-    """Run the record through the import again."""
+def retry_rejected_record(_: Operator, record_id: RowId) -> Response:
+    """Import the record again, and show the result."""
     try:
-        said = (
-            "The record has passed and is resolved."
+        message = (
+            "Record imported and resolved."
             if retry_rejected(record_id)
-            else "The record cannot be used yet: see its reason."
+            else "Record rejected again: see the updated reason."
         )
     except (UserError, RemoteIntegrationException) as error:
-        said = str(error)
-    return go_to(f"/rejected-records/{record_id}", said)
+        message = str(error)
+    return redirect(f"/rejected-records/{record_id}", message)
 
 
 @router.post("/{record_id}/resolve")
-def resolve(_: Operator, record_id: Id, note: Annotated[str, Form(max_length=2000)] = "") -> Response:
-    """Resolve a record by a note."""
+def resolve(_: Operator, record_id: RowId, note: Annotated[str, Form(max_length=2000)] = "") -> Response:
+    """Resolve a record with a note, without importing it."""
     if not note.strip():
-        return go_to(f"/rejected-records/{record_id}", "Say in a note why nothing more is to be done.")
+        return redirect(
+            f"/rejected-records/{record_id}", "A note is required: explain why the record is resolved."
+        )
     with transaction() as session:
-        resolve_rejected(session, record_id, note.strip())
-    return go_to(f"/rejected-records/{record_id}", "The record is resolved.")
+        resolve_rejected_record(session, record_id, note.strip())
+    return redirect(f"/rejected-records/{record_id}", "Record resolved.")

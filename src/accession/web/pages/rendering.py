@@ -1,4 +1,4 @@
-"""From what is shown to HTML: templates, and the words that they use."""
+"""Rendering of pages: the Jinja environment, its filters, and one-time messages."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -12,25 +12,25 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from accession import __version__
-from accession.core.sanitize import harmless
-from accession.web.pages.charts import bars, line, sparkline
+from accession.core.sanitize import sanitize
+from accession.web.pages.charts import bar_chart, line_chart, sparkline
 
 _MESSAGE_COOKIE = "accession_message"
-_SLOW = 10
+_MIN_WHOLE_RATE = 10
 _MINUTE, _HOUR, _DAY = 60, 60 * 60, 24 * 60 * 60
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}"
 
 
-def _rate(per_second: float) -> str:
-    """As "0.4/s", "12/s"."""
-    return f"{per_second:.1f}/s" if per_second < _SLOW else f"{per_second:,.0f}/s"
+def _format_rate(per_second: float) -> str:
+    """Return a rate such as "0.4/s" or "12/s"."""
+    return f"{per_second:.1f}/s" if per_second < _MIN_WHOLE_RATE else f"{per_second:,.0f}/s"
 
 
-def duration(seconds: float | None) -> str:
-    """As "45 s", "3 min", "2 h 5 min", "4 d 2 h"."""
+def format_duration(seconds: float | None) -> str:
+    """Return a duration such as "45 s", "3 min", "2 h 5 min" or "4 d 2 h"."""
     if seconds is None:
         return ""
     whole = round(seconds)
@@ -43,17 +43,17 @@ def duration(seconds: float | None) -> str:
     return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
 
 
-def _moment(value: datetime | None) -> Markup:
-    """A moment in UTC, which the browser shows in the viewer's zone, with UTC on hover."""
+def _format_time(value: datetime | None) -> Markup:
+    """Return a `time` element in UTC; a script shows it in the viewer's time zone, with UTC on hover."""
     if value is None:
         return Markup("")
     utc = f"{value:%Y-%m-%d %H:%M} UTC"
     return Markup('<time datetime="{}" title="{}">{}</time>').format(value.isoformat(), utc, utc)
 
 
-def _shown(value: Any) -> str:
-    """What the vendor said, on one line."""
-    return "" if value is None else harmless(str(value))
+def _format_text(value: Any) -> str:
+    """Return text from the vendor on one line, without control characters."""
+    return "" if value is None else sanitize(str(value))
 
 
 _environment = Environment(
@@ -64,39 +64,44 @@ _environment = Environment(
     lstrip_blocks=True,
 )
 _environment.filters |= {
-    "number": _number,
-    "rate": _rate,
-    "duration": duration,
-    "moment": _moment,
-    "shown": _shown,
+    "number": _format_number,
+    "rate": _format_rate,
+    "duration": format_duration,
+    "time": _format_time,
+    "plain": _format_text,
     "zip": lambda first, second: list(zip(first, second, strict=True)),
 }
-_environment.globals |= {"bars": bars, "line": line, "sparkline": sparkline, "version": __version__}
+_environment.globals |= {
+    "bar_chart": bar_chart,
+    "line_chart": line_chart,
+    "sparkline": sparkline,
+    "version": __version__,
+}
 
 
-def render(request: Request, template: str, *, status: int = HTTPStatus.OK, **shown: Any) -> Response:
-    """The page; a message that was left for it is shown once."""
+def render(request: Request, template: str, *, status: int = HTTPStatus.OK, **context: Any) -> Response:
+    """Return the rendered page; a message left by `redirect` is shown once."""
     message = request.cookies.get(_MESSAGE_COOKIE)
     html = _environment.get_template(template).render(
         request=request,
         principal=request.scope.get("state", {}).get("principal"),
         message=unquote(message) if message else None,
-        **shown,
+        **context,
     )
-    answer = HTMLResponse(html, status)
+    response = HTMLResponse(html, status)
     if message:
-        answer.delete_cookie(_MESSAGE_COOKIE, samesite="lax", httponly=True)
-    return answer
+        response.delete_cookie(_MESSAGE_COOKIE, samesite="lax", httponly=True)
+    return response
 
 
-def go_to(path: str, message: str | None = None) -> RedirectResponse:
-    """Send the browser on, after something was done; the message is shown there."""
-    answer = RedirectResponse(path, HTTPStatus.SEE_OTHER)
+def redirect(path: str, message: str | None = None) -> RedirectResponse:
+    """Redirect after a form was processed; the message is shown on the next page."""
+    response = RedirectResponse(path, HTTPStatus.SEE_OTHER)
     if message:
-        answer.set_cookie(_MESSAGE_COOKIE, quote(message), max_age=_MINUTE, samesite="lax", httponly=True)
-    return answer
+        response.set_cookie(_MESSAGE_COOKIE, quote(message), max_age=_MINUTE, samesite="lax", httponly=True)
+    return response
 
 
-def query_of(**parameters: Any) -> Mapping[str, str]:
-    """The parameters that say something."""
+def non_empty_parameters(**parameters: Any) -> Mapping[str, str]:
+    """Return the query parameters that have a value, as strings."""
     return {name: str(value) for name, value in parameters.items() if value not in (None, "", False)}

@@ -1,4 +1,4 @@
-"""What the workflows have done, run by run."""
+"""Pages of runs: list with filters, and one run with its statistics, retries and rate."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -8,75 +8,74 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from accession.accounts.collections import collections_in_use
+from accession.accounts.collections import list_collections
 from accession.core.workflow import Workflow
 from accession.db.engine import transaction
 from accession.db.models import Run, RunState
 from accession.runs.progress import progress_of
-from accession.runs.samples import RunSample, run_retries, run_samples
+from accession.runs.samples import RunSampleView, run_retries, run_samples
 from accession.runs.views import run_view, run_views
-from accession.web.access import Viewer
-from accession.web.api.answers import LARGEST_ID, Id
-from accession.web.lists import Chosen, chosen, name_of
-from accession.web.pages.charts import Point
-from accession.web.pages.rendering import duration, query_of, render
+from accession.web.pages.charts import DataPoint
+from accession.web.pages.rendering import format_duration, non_empty_parameters, render
+from accession.web.parameters import CursorId, FormCollection, RowId, collection_name, parse_collection_id
+from accession.web.principal import Viewer
 
 router = APIRouter(prefix="/runs", include_in_schema=False)
 
-_PAGE = 50
+_PAGE_SIZE = 50
 
 
 @router.get("")
 def list_runs(
     request: Request,
     _: Viewer,
-    collection: Chosen = "",
+    collection: FormCollection = "",
     workflow: Annotated[Workflow | Literal[""], Query()] = "",
     state: Annotated[RunState | Literal[""], Query()] = "",
-    before: Annotated[int | None, Query(ge=1, le=LARGEST_ID)] = None,
+    before: CursorId = None,
 ) -> Response:
-    """Runs, newest first."""
+    """List runs, newest first."""
     with transaction() as session:
-        found = run_views(
+        runs = run_views(
             session,
-            collection=name_of(session, chosen(collection)),
+            collection=collection_name(session, parse_collection_id(collection)),
             workflow=workflow or None,
             state=state or None,
             before_id=before,
-            limit=_PAGE + 1,
+            limit=_PAGE_SIZE + 1,
         )
-        filters = query_of(collection=collection, workflow=workflow, state=state)
+        filters = non_empty_parameters(collection=collection, workflow=workflow, state=state)
         return render(
             request,
             "runs.html",
-            runs=found[:_PAGE],
-            collections=collections_in_use(session),
+            runs=runs[:_PAGE_SIZE],
+            collections=list_collections(session),
             workflows=list(Workflow),
             states=list(RunState),
             filters=filters,
-            older=found[_PAGE - 1].id if len(found) > _PAGE else None,
+            next_before=runs[_PAGE_SIZE - 1].id if len(runs) > _PAGE_SIZE else None,
         )
 
 
 @router.get("/{run_id}")
-def show_run(request: Request, _: Viewer, run_id: Id) -> Response:
-    """One run."""
+def show_run(request: Request, _: Viewer, run_id: RowId) -> Response:
+    """Show one run."""
     with transaction() as session:
-        view = run_view(session, run_id)
+        run = run_view(session, run_id)
         return render(
             request,
             "run.html",
-            run=view,
+            run=run,
             progress=progress_of(session, session.get_one(Run, run_id)),
             retries=run_retries(session, run_id),
-            rates=list(_rates(view.started_at, run_samples(session, run_id))),
+            rates=list(_rates(run.started_at, run_samples(session, run_id))),
         )
 
 
-def _rates(started_at: datetime, samples: Sequence[RunSample]) -> Iterator[Point]:
-    """Records a second between each two samples, by how long after the start that was."""
-    for before, after in pairwise([RunSample(started_at, 0, 0), *samples]):
-        seconds = (after.at - before.at).total_seconds()
+def _rates(started_at: datetime, samples: Sequence[RunSampleView]) -> Iterator[DataPoint]:
+    """Yield records per second between successive samples, labelled by the time since the start."""
+    for previous, sample in pairwise([RunSampleView(started_at, 0, 0), *samples]):
+        seconds = (sample.at - previous.at).total_seconds()
         if seconds > 0:
-            records = after.records_fetched - before.records_fetched
-            yield Point(duration((after.at - started_at).total_seconds()), records / seconds)
+            records = sample.records_fetched - previous.records_fetched
+            yield DataPoint(format_duration((sample.at - started_at).total_seconds()), records / seconds)

@@ -1,45 +1,50 @@
-"""The catalogue: searched, and title by title."""
+"""Pages of the catalogue: search, and one title with its MARC records and history."""
 
-from datetime import date
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from accession.accounts.collections import collections_in_use, get_collection
+from accession.accounts.collections import get_collection, list_collections
+from accession.catalog.facets import title_facets
 from accession.catalog.purchase_records import purchase_record_views
-from accession.catalog.search import TitleFilter, find_titles, title_facets
+from accession.catalog.search import find_titles
+from accession.catalog.title_filter import TitleFilter
 from accession.catalog.title_history import title_history
 from accession.catalog.titles import title_views
 from accession.core.errors import NotFound
 from accession.db.engine import transaction
-from accession.web.access import Viewer
-from accession.web.api.answers import NO_NUL, Id
-from accession.web.api.titles import Availability, Identifier
-from accession.web.lists import Chosen, chosen, name_of
-from accession.web.pages.rendering import query_of, render
+from accession.web.pages.rendering import non_empty_parameters, render
+from accession.web.parameters import (
+    Availability,
+    FormCollection,
+    FormDate,
+    FormText,
+    RowId,
+    TitleId,
+    collection_name,
+    parse_collection_id,
+)
+from accession.web.principal import Viewer
 
 router = APIRouter(prefix="/titles", include_in_schema=False)
-
-Word = Annotated[str, Query(max_length=200, pattern=NO_NUL)]
-Day = Annotated[date | Literal[""], Query()]
 
 
 @router.get("")
 def search(
     request: Request,
     _: Viewer,
-    text: Word = "",
-    collection: Chosen = "",
-    format: Word = "",  # noqa: A002 - the word of the catalogue
-    language: Word = "",
+    text: FormText = "",
+    collection: FormCollection = "",
+    format: FormText = "",  # noqa: A002 - the catalogue's term
+    language: FormText = "",
     availability: Annotated[Availability | Literal[""], Query()] = "",
-    purchased_from: Day = "",
-    purchased_until: Day = "",
-    cursor: Word = "",
+    purchased_from: FormDate = "",
+    purchased_until: FormDate = "",
+    cursor: FormText = "",
 ) -> Response:
-    """Titles that match."""
-    said = query_of(
+    """Search titles."""
+    filters = non_empty_parameters(
         text=text,
         collection=collection,
         format=format,
@@ -49,8 +54,8 @@ def search(
         purchased_until=purchased_until,
     )
     with transaction() as session:
-        name = name_of(session, chosen(collection))
-        wanted = TitleFilter(
+        name = collection_name(session, parse_collection_id(collection))
+        title_filter = TitleFilter(
             text=text,
             collection=name,
             format=format or None,
@@ -59,30 +64,30 @@ def search(
             purchased_from=purchased_from or None,
             purchased_until=purchased_until or None,
         )
-        in_use = collections_in_use(session)
+        collections = list_collections(session)
         return render(
             request,
             "titles.html",
-            found=find_titles(session, wanted, cursor=cursor or None),
+            results=find_titles(session, title_filter, cursor=cursor or None),
             facets=title_facets(session, name),
-            collections=in_use,
-            ids={found.name: found.id for found in in_use},
-            filters=said,
+            collections=collections,
+            collection_ids={each.name: each.id for each in collections},
+            filters=filters,
         )
 
 
 @router.get("/{identifier}/collections/{collection_id}")
-def show_title(request: Request, _: Viewer, identifier: Identifier, collection_id: Id) -> Response:
-    """All that is known of a title in a collection."""
+def show_title(request: Request, _: Viewer, identifier: TitleId, collection_id: RowId) -> Response:
+    """Show a title of a collection."""
     with transaction() as session:
         collection = get_collection(session, collection_id)
-        found = list(title_views(session, collection=collection.name, identifiers=[identifier]))
-        if not found:
-            raise NotFound(f'"{collection.name}" has no title with the id "{identifier}".')
+        titles = list(title_views(session, collection=collection.name, identifiers=[identifier]))
+        if not titles:
+            raise NotFound(f'The collection "{collection.name}" has no title with the id "{identifier}".')
         return render(
             request,
             "title.html",
-            title=found[0],
+            title=titles[0],
             collection=collection,
             records=purchase_record_views(session, collection.name, identifier),
             history=title_history(session, collection.name, identifier),

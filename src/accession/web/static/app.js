@@ -1,68 +1,68 @@
-// Times in the viewer's zone, the choice of theme, and pages that keep themselves up to date.
+// Local times, the theme button, and live updates of pages.
 
-const zoned = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const timeFormat = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
 function showLocalTimes(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
-    time.textContent = zoned.format(new Date(time.dateTime));
+    time.textContent = timeFormat.format(new Date(time.dateTime));
   }
 }
 
-function nameTheme(button) {
+function labelThemeButton(button) {
   button.textContent = document.documentElement.dataset.bsTheme === "dark" ? "Light mode" : "Dark mode";
 }
 
-function offerThemes(button) {
-  nameTheme(button);
+function setUpThemeButton(button) {
+  labelThemeButton(button);
   button.addEventListener("click", () => {
     const theme = document.documentElement.dataset.bsTheme === "dark" ? "light" : "dark";
     document.documentElement.dataset.bsTheme = theme;
     localStorage.setItem("theme", theme);
-    nameTheme(button);
+    labelThemeButton(button);
   });
 }
 
-// The page is asked for again, and of its live parts those that differ take the place of the old: rows stay
-// where they are, and so does the focus, unless it is within what has changed.
-function keepUpToDate() {
-  const live = (page) => page.querySelectorAll("[data-live][id]");
-  const shown = new Map([...live(document)].map((part) => [part.id, part.innerHTML]));
+// Fetches the page again every `data-refresh` seconds and replaces the elements with `data-live` that have
+// changed. Rows and the keyboard focus stay where they are; an element that contains the focus is not replaced.
+function startLiveUpdates() {
+  const liveElements = (page) => page.querySelectorAll("[data-live][id]");
+  const shown = new Map([...liveElements(document)].map((element) => [element.id, element.innerHTML]));
   let timer;
 
   async function refresh() {
     clearTimeout(timer);
     try {
-      const answer = await fetch(location.href);
-      if (answer.ok && !answer.redirected) {
-        take(new DOMParser().parseFromString(await answer.text(), "text/html"));
+      const response = await fetch(location.href);
+      if (response.ok && !response.redirected) {
+        update(new DOMParser().parseFromString(await response.text(), "text/html"));
       }
     } finally {
-      wait();
+      schedule();
     }
   }
 
-  function take(page) {
-    for (const part of live(page)) {
-      const old = document.getElementById(part.id);
-      if (old && shown.get(part.id) !== part.innerHTML && !old.contains(document.activeElement)) {
-        shown.set(part.id, part.innerHTML);
-        old.replaceChildren(...part.childNodes);
+  function update(page) {
+    for (const element of liveElements(page)) {
+      const old = document.getElementById(element.id);
+      if (old && shown.get(element.id) !== element.innerHTML && !old.contains(document.activeElement)) {
+        shown.set(element.id, element.innerHTML);
+        old.replaceChildren(...element.childNodes);
         showLocalTimes(old);
       }
     }
     document.body.dataset.refresh = page.body.dataset.refresh ?? "";
   }
 
-  function wait() {
+  function schedule() {
     const seconds = Number(document.body.dataset.refresh);
     if (seconds && !document.hidden) timer = setTimeout(refresh, seconds * 1000);
   }
 
-  // A page that nobody looks at waits until somebody does.
+  // A hidden page is not updated until it becomes visible.
   document.addEventListener("visibilitychange", () => document.hidden || refresh());
-  wait();
+  schedule();
 }
 
 showLocalTimes(document);
-offerThemes(document.getElementById("theme"));
-keepUpToDate();
+setUpThemeButton(document.getElementById("theme"));
+startLiveUpdates();

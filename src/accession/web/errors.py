@@ -1,0 +1,97 @@
+"""HTTP errors of the web app: which status and sentence an exception becomes (RFC 9457)."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from kombu.exceptions import OperationalError as BrokerError
+from pydantic import BaseModel, Field
+from redis import RedisError
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+
+from accession.bibliotheca.errors import RemoteIntegrationException
+from accession.core.errors import InvalidInput, NotFound, UserError
+from accession.core.sanitize import sanitize
+from accession.tasks.broker import broker_unavailable
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+_RETRY_LATER = {"Retry-After": "10"}
+
+
+class Problem(BaseModel):
+    """Why a request failed."""
+
+    type: str = Field(default="about:blank", description="Problem type; always about:blank.")
+    title: str = Field(description="Name of the HTTP status.")
+    status: int = Field(description="HTTP status code.")
+    detail: str = Field(description="What failed, why, and what to do.")
+
+
+class HTTPProblem(Exception):
+    """A request that is answered with an error status."""
+
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        """Create a problem; `detail` is one sentence: what failed, why, and what to do."""
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = dict(headers or {})
+
+
+# The server closes a connection on which an unexpected error rose.
+INTERNAL_ERROR = HTTPProblem(
+    500, "Internal error: see the log of Accession's web server for details.", {"Connection": "close"}
+)
+
+HANDLED_ERRORS: tuple[type[Exception], ...] = (
+    HTTPProblem,
+    UserError,
+    RemoteIntegrationException,
+    OperationalError,
+    RedisError,
+    BrokerError,
+    RequestValidationError,
+    HTTPException,
+)
+
+
+def problem_from_error(error: Exception) -> HTTPProblem:
+    """Return the problem that describes the exception; `INTERNAL_ERROR` for one not in `HANDLED_ERRORS`."""
+    match error:
+        case HTTPProblem():
+            return error
+        case NotFound():
+            return HTTPProblem(404, str(error))
+        case InvalidInput():
+            return HTTPProblem(422, str(error))
+        case UserError():
+            return HTTPProblem(409, str(error))
+        case RemoteIntegrationException():
+            return HTTPProblem(502, str(error))
+        case OperationalError():
+            return HTTPProblem(503, "The database is unavailable: run `accession doctor`.", _RETRY_LATER)
+        case RedisError() | BrokerError():
+            return HTTPProblem(503, broker_unavailable(), _RETRY_LATER)
+        case RequestValidationError():
+            return HTTPProblem(422, _first_validation_error(error))
+        case HTTPException():
+            return HTTPProblem(error.status_code, error.detail, error.headers)
+    return INTERNAL_ERROR
+
+
+def _first_validation_error(error: RequestValidationError) -> str:
+    first: Mapping[str, Any] = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+    return f"{field} is invalid: {first['msg'].removeprefix('Value error, ')}."
+
+
+def problem_response(problem: HTTPProblem) -> JSONResponse:
+    """Return the problem as `application/problem+json`."""
+    content = Problem(
+        title=HTTPStatus(problem.status).phrase, status=problem.status, detail=sanitize(problem.detail)
+    )
+    return JSONResponse(content.model_dump(), problem.status, problem.headers, media_type=PROBLEM_MEDIA_TYPE)

@@ -1,0 +1,77 @@
+"""Checks of where a request comes from: cross-site requests, DNS rebinding, other machines."""
+
+from urllib.parse import urlsplit
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.requests import Request
+
+from accession.core.loopback import is_loopback
+from accession.web.errors import HTTPProblem
+
+log = structlog.get_logger(__name__)
+
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+def client_address(request: Request) -> str:
+    """Return the client's IP address; behind a trusted proxy, the one that the proxy reports."""
+    return request.client.host if request.client else "unknown"
+
+
+def require_same_site(request: Request) -> None:
+    """Reject a change that another site made a browser send (CSRF).
+
+    Browsers set `Sec-Fetch-Site`, `Origin` and `Referer` themselves, and no page can forge them. A change
+    without any of the three is rejected too, so forms need no CSRF token.
+
+    Raises:
+        HTTPProblem: the request is a change and does not come from a page of this dashboard.
+    """
+    if request.method in SAFE_METHODS or not _is_cross_site(request.headers):
+        return
+    log.warning("cross-site request rejected", path=request.scope["path"], address=client_address(request))
+    raise HTTPProblem(
+        403,
+        "This change was not sent from a page of this dashboard: make it there, or send a token "
+        "(create one with `accession tokens add`).",
+    )
+
+
+def _is_cross_site(headers: Headers) -> bool:
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    source = headers.get("origin", headers.get("referer", ""))
+    host = headers.get("host", "").lower()
+    try:
+        return not host or urlsplit(source).netloc.rpartition("@")[2].lower() != host
+    except ValueError:
+        return True
+
+
+def require_local_request(request: Request) -> None:
+    """Reject a request that did not start on this machine, for the unauthenticated local mode.
+
+    The Host header must be a loopback name, which stops DNS rebinding, and the client's address, which a
+    trusted proxy may report, must be loopback too.
+
+    Raises:
+        HTTPProblem: the request names another host or comes from another machine.
+    """
+    host = _hostname(f"//{request.headers.get('host', '')}")
+    is_local_client = request.client is None or is_loopback(request.client.host)
+    if host is None or not is_loopback(host) or not is_local_client:
+        log.warning("non-local request rejected: no user exists", address=client_address(request))
+        raise HTTPProblem(
+            403,
+            "No user exists, so only this machine may open the dashboard, as http://127.0.0.1 or "
+            "http://localhost: add a user with `accession users add NAME --role operator`.",
+        )
+
+
+def _hostname(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
