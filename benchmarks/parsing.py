@@ -24,8 +24,9 @@ import pymarc
 from lxml import etree
 
 from accession.bibliotheca.items import parse_items
-from accession.bibliotheca.marc import MARC_NAMESPACE, MarcRecord, parse_marc_page
+from accession.bibliotheca.marc import MarcRecord, parse_marc_page
 from accession.bibliotheca.xml import local_name, parse_document
+from accession.core.marc21 import MARC_NAMESPACE
 from accession.sandbox.catalogue import build_catalogue
 from accession.sandbox.documents import error_document, item_documents, marc_collection
 

@@ -6,19 +6,15 @@ MARC 21 and raw XML, which only new and rejected records need, are produced on d
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import starmap
 from typing import TypeAlias
 
 from lxml import etree
-from pymarc import Field, Indicators, Record, Subfield
 
 from accession.bibliotheca.errors import UNKNOWN_CONTEXT, BadResponseException, ResponseContext, excerpt_of
 from accession.bibliotheca.xml import parse_document, parse_xml
-
-MARC_NAMESPACE = "http://www.loc.gov/MARC21/slim"
+from accession.core.marc21 import DELIMITER, MARC_NAMESPACE, Field, Marc21Record
 
 _COLLECTION, _RECORD, _LEADER, _CONTROL_FIELD, _DATA_FIELD, _SUBFIELD = (
     f"{{{MARC_NAMESPACE}}}{name}"
@@ -31,14 +27,8 @@ _SUBFIELD_CODES = frozenset(map(chr, range(ord("!"), ord("~") + 1)))
 _INDICATORS = _SUBFIELD_CODES | {" "}
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
-# ISO 2709 stores the length of a field in 4 digits and that of a record in 5.
-_MAX_FIELD_BYTES = 9_999
-_MAX_RECORD_BYTES = 99_999
-_DIRECTORY_ENTRY_BYTES = 12
 # A page is requested with a limit of 50 records.
 _MAX_RECORDS = 2_000
-# Fields are never truncated below this, so that an item id stays complete.
-_MIN_TRUNCATED_BYTES = 128
 
 
 ControlField: TypeAlias = tuple[str, str]
@@ -54,9 +44,9 @@ class MarcContent:
     leader: str
     fields: tuple[ControlField | DataField, ...]
 
-    def as_pymarc(self) -> Record:
-        """Return the content as a pymarc record."""
-        return Record(fields=[_to_pymarc(field) for field in self.fields], leader=self.leader)
+    def as_marc21(self) -> bytes:
+        """Return the content as binary MARC 21 (ISO 2709) in UTF-8; see `Marc21Record.as_marc21`."""
+        return Marc21Record(self.leader, [_encode_field(field) for field in self.fields]).as_marc21()
 
 
 @dataclass(frozen=True)
@@ -110,28 +100,16 @@ class MarcRecord:
         return hashlib.sha256(_encode([leader[5:12] + leader[17:], stable_fields]).encode()).hexdigest()
 
     def as_marc21(self) -> bytes:
-        """Return the record as binary MARC 21 (ISO 2709) in UTF-8.
+        """Return the record as binary MARC 21 (ISO 2709), truncated if it is too long.
 
-        The format is limited to 9,999 bytes per field and 99,999 bytes per record. A longer field is
-        truncated between characters and loses the subfields after that point. In a longer record the longest
-        fields are truncated further, and finally fields are removed from its end. `raw_xml` stays complete.
+        `raw_xml` stays complete.
 
         Raises:
             ValueError: the record has a fault.
         """
         if self.content is None:
             raise ValueError(f"The record cannot be converted to MARC 21: {self.fault}.")
-        complete = self.content.as_pymarc().as_marc21()
-        if len(complete) <= _MAX_FIELD_BYTES:
-            return complete
-        limit = _MAX_FIELD_BYTES
-        fields = [_truncate_field(field, limit) for field in self.content.fields]
-        while _record_size(fields) > _MAX_RECORD_BYTES and limit > _MIN_TRUNCATED_BYTES:
-            limit = max(limit // 2, _MIN_TRUNCATED_BYTES)
-            fields = [_truncate_field(field, limit) for field in fields]
-        while _record_size(fields) > _MAX_RECORD_BYTES:
-            del fields[-1 - len(fields) // 10 :]
-        return MarcContent(self.content.leader, tuple(fields)).as_pymarc().as_marc21()
+        return self.content.as_marc21()
 
 
 @dataclass(frozen=True)
@@ -252,7 +230,7 @@ def _check_heading(tag: str, first: str, second: str) -> tuple[str, str, str]:
 def _check_tag(tag: str, *, is_control: bool) -> None:
     if not (len(tag) == 3 and tag.isascii() and tag.isalnum()):
         raise _InvalidRecordError(f"{excerpt_of(tag)!r} is not a valid field tag")
-    # Control fields are 00X. pymarc distinguishes fields by tag alone, and would drop data of the wrong kind.
+    # Control fields are 00X. MARC 21 distinguishes the kinds of fields by tag alone.
     if (tag[:2] == "00" and tag[2].isdigit()) != is_control:
         kind = "controlfield" if is_control else "datafield"
         raise _InvalidRecordError(f"a {kind} cannot have the tag {tag}")
@@ -295,45 +273,9 @@ def _xml_without_time_stamps(raw_xml: str) -> bytes:
     return json.dumps(elements).encode()
 
 
-def _to_pymarc(field: ControlField | DataField) -> Field:
+def _encode_field(field: ControlField | DataField) -> Field:
     if len(field) == 2:
-        return Field(field[0], data=field[1])
+        return field[0], field[1].encode()
     tag, first, second, *subfields = field
-    return Field(tag, Indicators(first, second), list(starmap(Subfield, subfields)))
-
-
-def _record_size(fields: Sequence[ControlField | DataField]) -> int:
-    """Return the bytes of a record: leader, directory, fields, and both terminators."""
-    return _LEADER_LENGTH + 2 + sum(_DIRECTORY_ENTRY_BYTES + _field_size(field) for field in fields)
-
-
-def _field_size(field: ControlField | DataField) -> int:
-    """Return the bytes of a field: indicators, subfields with delimiter and code, and the terminator."""
-    if len(field) == 2:
-        return len(field[1].encode()) + 1
-    return 3 + sum(2 + len(value.encode()) for _, value in field[3:])
-
-
-def _truncate_field(field: ControlField | DataField, limit: int) -> ControlField | DataField:
-    """Return the field truncated to `limit` bytes, including its terminator."""
-    if _field_size(field) <= limit:
-        return field
-    if len(field) == 2:
-        return field[0], _truncate_text(field[1], limit - 1)
-    tag, first, second, *subfields = field
-    remaining = limit - 3
-    truncated: list[tuple[str, str]] = []
-    for code, value in subfields:
-        remaining -= 2
-        if remaining < 0:
-            break
-        truncated.append((code, _truncate_text(value, remaining)))
-        if truncated[-1][1] != value:
-            break
-        remaining -= len(value.encode())
-    return tag, first, second, *truncated
-
-
-def _truncate_text(text: str, size: int) -> str:
-    """Return the longest prefix of `text` that fits in `size` bytes of UTF-8."""
-    return text.encode()[:size].decode("utf-8", "ignore")
+    parts = [f"{DELIMITER}{code}{value}" for code, value in subfields]
+    return tag, f"{first}{second}{''.join(parts)}".encode()

@@ -1,14 +1,17 @@
-"""MARC 21 as people read it: a line a field."""
+"""Read binary MARC 21 records into fields that a page or an API can show."""
 
 from dataclasses import dataclass
 
-import pymarc
+from accession.core.marc21 import DELIMITER, Field, is_control_field, parse_marc21
 
 
 @dataclass(frozen=True)
 class MarcField:
-    """A field of a record: `text` of a control field; of a data field two `indicators`, and the `subfields`
-    as code and value, in their order."""
+    """A field of a MARC record.
+
+    A control field has a `text`; a data field has two `indicators`, and `subfields` as (code, value) in their
+    order.
+    """
 
     tag: str
     indicators: str = ""
@@ -17,16 +20,16 @@ class MarcField:
 
 
 def marc_fields(marc: bytes) -> list[MarcField]:
-    """The leader, as a field LDR, and the fields of a record in binary MARC 21, in their order."""
-    record = pymarc.Record(data=marc)
-    return [MarcField("LDR", text=str(record.leader)), *map(_field, record.fields)]
+    """Return the leader, with the tag LDR, and the fields of a binary MARC 21 record in their order."""
+    record = parse_marc21(marc)
+    return [MarcField("LDR", text=record.leader), *map(_decode_field, record.fields)]
 
 
-def _field(field: pymarc.Field) -> MarcField:
-    if field.control_field:
-        return MarcField(field.tag, text=field.data or "")
+def _decode_field(field: Field) -> MarcField:
+    tag, content = field[0], field[1].decode()
+    if is_control_field(tag):
+        return MarcField(tag, text=content)
+    indicators, *subfields = content.split(DELIMITER)
     return MarcField(
-        field.tag,
-        indicators="".join(field.indicators or ()),
-        subfields=tuple((subfield.code, subfield.value) for subfield in field.subfields),
+        tag, indicators=indicators, subfields=tuple((part[:1], part[1:]) for part in subfields if part)
     )
