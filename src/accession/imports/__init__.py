@@ -1,1 +1,1 @@
-"""What is one step? Each takes vendor answers into the catalogue and stamps the checkpoint. No Celery."""
+"""Import steps of each workflow: vendor responses become catalogue rows and checkpoints; no Celery."""

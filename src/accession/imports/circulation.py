@@ -1,56 +1,62 @@
-"""A batch of a collection's titles: what the vendor says of each now, and which it no longer has."""
+"""Update the availability and metadata of a batch of titles, and detect titles that were withdrawn."""
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from datetime import datetime
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, selectinload
 
-from accession.bibliotheca.client import MOST_ITEMS, BibliothecaAPI
-from accession.bibliotheca.errors import RemoteIntegrationException
+from accession.bibliotheca.client import MAX_ITEMS, BibliothecaAPI
+from accession.bibliotheca.errors import PermanentVendorError
 from accession.bibliotheca.items import DATA_SOURCE
-from accession.catalog.apply import apply_outbox, needs_apply, put_in_outbox
-from accession.catalog.circulation import is_news, lock_pools
+from accession.catalog.apply import apply_outbox
+from accession.catalog.circulation import has_new_counts, lock_pools
 from accession.catalog.data import ApplyData, CirculationData
-from accession.catalog.sweeps import note_swept
+from accession.catalog.outbox import enqueue_changes, find_changed_titles
+from accession.catalog.sweeps import record_swept
 from accession.core.clock import utc_now
 from accession.core.errors import UserError
 from accession.core.vocabulary import IdentifierType
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, Identifier, LicensePool
-from accession.imports.titles import LookUp, look_up
-from accession.runs.ledger import Counters, timestamp
+from accession.imports.title_lookup import TitleLookup, look_up_titles
+from accession.runs.ledger import RunCounters, get_or_create_checkpoint
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class BatchUpdateResult:
-    """What one batch was, and what comes next.
+    """The result of updating one batch of titles.
 
-    Of `titles_asked` the vendor's answer says what is so of `titles_told`, and of the others nothing that
-    can be used. Those that differ from what is stored are `titles_changed`, among them `titles_gone`,
-    which the vendor no longer has. `next_offset` is the id of the batch's last identifier, None when the
-    sweep is done. `outbox_ids` name what has to be applied once the batch is committed. `repairs` counts
-    documents that were well-formed only after a repair.
+    Attributes:
+        titles_requested: all titles of the batch.
+        titles_reported: titles with usable data; that a title is omitted is data, too.
+        titles_changed: titles whose data differs from what is stored.
+        titles_withdrawn: changed titles that the vendor no longer has.
+        next_offset: identifier id of the batch's last title; None when the sweep is complete.
+        outbox_ids: the outbox rows to apply after the commit.
+        repairs: number of documents that were well-formed only after a repair.
     """
 
-    titles_asked: int
-    titles_told: int
+    titles_requested: int
+    titles_reported: int
     titles_changed: int
-    titles_gone: int
+    titles_withdrawn: int
     next_offset: int | None
     outbox_ids: tuple[int, ...]
     repairs: int
 
     @property
-    def counters(self) -> Counters:
-        """The batch's share of the run's counters."""
-        return Counters(
-            records_fetched=self.titles_asked,
-            records_stored=self.titles_told,
-            records_rejected=self.titles_asked - self.titles_told,
+    def counters(self) -> RunCounters:
+        """Return what the batch adds to the run's counters."""
+        return RunCounters(
+            records_fetched=self.titles_requested,
+            records_stored=self.titles_reported,
+            records_rejected=self.titles_requested - self.titles_reported,
             titles_changed=self.titles_changed,
             repairs=self.repairs,
         )
@@ -58,16 +64,29 @@ class BatchUpdateResult:
 
 @dataclass(frozen=True)
 class RefreshResult:
-    """How many titles differed from what was stored, and which of those the vendor no longer has."""
+    """The number of titles that had changed, and the ids of those among them that were withdrawn."""
 
     titles_changed: int
-    gone: tuple[str, ...]
+    withdrawn: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _FetchedBatch:
+    """The vendor's data on a batch of titles as of a time (UTC) before the request.
+
+    `titles` are those with usable data; titles that the response omits are among them, without copies.
+    """
+
+    as_of: datetime
+    titles: Sequence[tuple[LicensePool, ApplyData]]
+    omitted: AbstractSet[str]
+    repairs: int
 
 
 class BibliothecaCirculationUpdater:
-    """Asks the vendor about the titles that one collection holds, a batch at a time.
+    """Updater of the titles that one collection holds, batch by batch.
 
-    Everything is written to the given session, which the caller commits: the batch is one transaction.
+    It writes to the given session and leaves the commit to the caller: a batch is one transaction.
     """
 
     def __init__(self, session: Session, collection: Collection, api: BibliothecaAPI) -> None:
@@ -76,65 +95,80 @@ class BibliothecaCirculationUpdater:
         self._api = api
 
     def get_offset(self) -> int:
-        """The id of the identifier after which the sweep goes on; 0 for the beginning."""
-        return timestamp(self._session, self._collection, Workflow.CIRCULATION).counter or 0
+        """Return the identifier id after which the sweep continues; 0 for its beginning."""
+        return get_or_create_checkpoint(self._session, self._collection, Workflow.CIRCULATION).counter or 0
 
     def update_batch(self, offset: int) -> BatchUpdateResult:
-        """Ask about the next 25 titles, in the order of their identifiers' ids above `offset`, and stamp the
-        checkpoint: its counter is the last id after a full batch; after the last batch it is 0 and `finish`
-        is now.
+        """Update the next 25 titles, those with the lowest identifier ids above `offset`.
 
-        What differs goes to the outbox. A title that the vendor's answer leaves out is the collection's no
-        longer: zero counts and the status "exhausted" are what there is to apply, once.
+        Changes are put into the outbox. A title that the response omits was withdrawn from the collection:
+        its counts become zero and its status "exhausted".
 
-        Raises `RemoteIntegrationException` for an answer that leaves out every title of the batch and that
-        the vendor contradicts when it is asked again. That and every other vendor error leave nothing
-        written.
+        The checkpoint's counter becomes the last identifier id, or 0 with the last batch, which also sets
+        `finish` to the present.
+
+        Raises:
+            PermanentVendorError: a response omits all titles of the batch, but the vendor has one of them.
+            RemoteIntegrationException: the vendor failed. In both cases nothing is written.
         """
-        pools = self._pools_above(offset)
-        next_offset = pools[-1].identifier_id if len(pools) == MOST_ITEMS else None
-        result = self._update(pools, offset, next_offset)
-        checkpoint = timestamp(self._session, self._collection, Workflow.CIRCULATION)
-        checkpoint.counter = next_offset or 0
-        if next_offset is None:
-            checkpoint.finish = utc_now()
-        return result
+        query = self._pools().where(LicensePool.identifier_id > offset).limit(MAX_ITEMS)
+        pools = self._session.scalars(query).all()
+        next_offset = pools[-1].identifier_id if len(pools) == MAX_ITEMS else None
+        batch = self._fetch_batch(pools)
+        changed_titles = find_changed_titles(self._session, batch.titles)
+        record_swept(
+            self._session,
+            self._collection,
+            after_id=offset,
+            last_id=next_offset,
+            identifier_ids=[pool.identifier_id for pool, _ in batch.titles],
+            at=batch.as_of,
+        )
+        outbox_ids = enqueue_changes(self._session, changed_titles)
+        self._update_checkpoint(next_offset)
+        return BatchUpdateResult(
+            titles_requested=len(pools),
+            titles_reported=len(batch.titles),
+            titles_changed=len(changed_titles),
+            titles_withdrawn=len(_log_withdrawn(changed_titles, batch.omitted)),
+            next_offset=next_offset,
+            outbox_ids=tuple(outbox_ids),
+            repairs=batch.repairs,
+        )
 
     def refresh(self, identifiers: Sequence[str]) -> RefreshResult:
-        """Ask about these titles (the vendor's ids) and apply what differs at once; the checkpoint stays.
+        """Update these titles (vendor ids) and apply the changes at once; the checkpoint stays as it is.
 
-        What was still to be applied to them is done with, too. Raises `UserError` for a title that the
-        collection does not hold, and vendor errors; nothing is written then.
+        Changes to them that were still in the outbox are applied or superseded.
+
+        Raises:
+            UserError: the collection does not hold one of the titles.
+            RemoteIntegrationException: the vendor failed. In both cases nothing is written.
         """
-        pools = self._pools_named(identifiers)
-        batches = [pools[start : start + MOST_ITEMS] for start in range(0, len(pools), MOST_ITEMS)]
-        answers = [(batch, self._ask(batch)) for batch in batches]
+        pools = self._pools_of(identifiers)
+        batches = [
+            self._fetch_batch(pools[start : start + MAX_ITEMS]) for start in range(0, len(pools), MAX_ITEMS)
+        ]
         lock_pools(self._session, [pool.id for pool in pools])
-        needed = needs_apply(
-            self._session, [word for batch, looked_up in answers for word in _said(batch, looked_up)]
-        )
-        gone = [name for _, looked_up in answers for name in _gone(needed, looked_up)]
-        apply_outbox(self._session, put_in_outbox(self._session, needed))
-        return RefreshResult(len(needed), tuple(gone))
+        titles = [title for batch in batches for title in batch.titles]
+        changed_titles = find_changed_titles(self._session, titles)
+        withdrawn = _log_withdrawn(changed_titles, {title for batch in batches for title in batch.omitted})
+        apply_outbox(self._session, enqueue_changes(self._session, changed_titles))
+        return RefreshResult(len(changed_titles), tuple(withdrawn))
 
-    def _pools_above(self, offset: int) -> Sequence[LicensePool]:
-        query = (
+    def _pools(self) -> Select[LicensePool]:
+        return (
             select(LicensePool)
             .where(LicensePool.collection_id == self._collection.id, LicensePool.data_source == DATA_SOURCE)
-            .where(LicensePool.identifier_id > offset)
             .order_by(LicensePool.identifier_id)
             .options(selectinload(LicensePool.identifier))
         )
-        return self._session.scalars(query.limit(MOST_ITEMS)).all()
 
-    def _pools_named(self, identifiers: Sequence[str]) -> Sequence[LicensePool]:
+    def _pools_of(self, identifiers: Sequence[str]) -> Sequence[LicensePool]:
         query = (
-            select(LicensePool)
+            self._pools()
             .join(LicensePool.identifier)
-            .where(LicensePool.collection_id == self._collection.id, LicensePool.data_source == DATA_SOURCE)
             .where(Identifier.type == IdentifierType.BIBLIOTHECA, Identifier.identifier.in_(identifiers))
-            .order_by(LicensePool.identifier_id)
-            .options(selectinload(LicensePool.identifier))
         )
         pools = self._session.scalars(query).all()
         held = {pool.identifier.identifier for pool in pools}
@@ -146,78 +180,62 @@ class BibliothecaCirculationUpdater:
                 )
         return pools
 
-    def _update(
-        self, pools: Sequence[LicensePool], offset: int, next_offset: int | None
-    ) -> BatchUpdateResult:
-        looked_up = self._ask(pools)
-        said = _said(pools, looked_up)
-        needed = needs_apply(self._session, said)
-        gone = _gone(needed, looked_up)
-        note_swept(
-            self._session,
-            self._collection,
-            after_id=offset,
-            last_id=next_offset,
-            told=[pool.identifier_id for pool, _ in said],
-            at=looked_up.as_of,
-        )
-        return BatchUpdateResult(
-            titles_asked=len(pools),
-            titles_told=len(said),
-            titles_changed=len(needed),
-            titles_gone=len(gone),
-            next_offset=next_offset,
-            outbox_ids=tuple(put_in_outbox(self._session, needed)),
-            repairs=looked_up.repairs,
-        )
+    def _update_checkpoint(self, next_offset: int | None) -> None:
+        checkpoint = get_or_create_checkpoint(self._session, self._collection, Workflow.CIRCULATION)
+        checkpoint.counter = next_offset or 0
+        if next_offset is None:
+            checkpoint.finish = utc_now()
 
-    def _ask(self, pools: Sequence[LicensePool]) -> LookUp:
-        """What the vendor says of the titles; an answer without any of them is believed only when it is
-        repeated, for all and for one alone."""
+    def _fetch_batch(self, pools: Sequence[LicensePool]) -> _FetchedBatch:
+        lookup = self._look_up_confirmed(pools)
+        data = {**dict.fromkeys(lookup.missing, _no_copies(lookup.as_of)), **lookup.titles}
+        titles = [(pool, data[name]) for pool in pools if (name := pool.identifier.identifier) in data]
+        return _FetchedBatch(lookup.as_of, titles, frozenset(lookup.missing), lookup.repairs)
+
+    def _look_up_confirmed(self, pools: Sequence[LicensePool]) -> TitleLookup:
+        """Look up the titles, and confirm a response that omits all of them.
+
+        It counts as confirmed if a second response omits all of them as well, and a third request, for one
+        of the titles alone, finds that title missing.
+        """
         ids = [pool.identifier.identifier for pool in pools]
-        looked_up = look_up(self._api, ids)
-        if not _would_vanish(pools, looked_up):
-            return looked_up
-        log.warning("the vendor leaves out every title of a batch and is asked again", titles=len(ids))
-        looked_up = look_up(self._api, ids)
-        vanishing = _would_vanish(pools, looked_up)
-        if vanishing and not look_up(self._api, vanishing[:1]).missing:
-            raise RemoteIntegrationException(
-                f"the vendor left out all {len(ids)} titles of a batch, but has one of them when it is asked "
-                "for it alone; nothing was changed, start the update again later",
+        lookup = look_up_titles(self._api, ids)
+        if not _newly_omitted(pools, lookup):
+            return lookup
+        log.warning("response omits all titles of a batch, retrying", titles=len(ids))
+        lookup = look_up_titles(self._api, ids)
+        newly_omitted = _newly_omitted(pools, lookup)
+        if newly_omitted and not look_up_titles(self._api, newly_omitted[:1]).missing:
+            raise PermanentVendorError(
+                f"the vendor omitted all {len(ids)} titles of a batch, but has one of them when it is "
+                "requested alone; nothing was changed, start the update again later",
                 self._collection.name,
             )
-        return looked_up
+        return lookup
 
 
-def _would_vanish(pools: Sequence[LicensePool], looked_up: LookUp) -> list[str]:
-    """The titles of which something is known, if every one of several titles is left out."""
-    if not 1 < len(pools) == len(looked_up.missing):
+def _newly_omitted(pools: Sequence[LicensePool], lookup: TitleLookup) -> list[str]:
+    """Return the titles not yet stored as withdrawn, if the response omits all of several titles."""
+    if not 1 < len(pools) == len(lookup.missing):
         return []
-    nothing = _nothing(looked_up)
-    return [pool.identifier.identifier for pool in pools if is_news(pool, nothing.circulation)]
+    no_copies = _no_copies(lookup.as_of).circulation
+    return [pool.identifier.identifier for pool in pools if has_new_counts(pool, no_copies)]
 
 
-def _said(pools: Sequence[LicensePool], looked_up: LookUp) -> list[tuple[LicensePool, ApplyData]]:
-    """The vendor's word on each title, of which its absence from a good answer is one too."""
-    words = {**dict.fromkeys(looked_up.missing, _nothing(looked_up)), **looked_up.titles}
-    return [(pool, words[name]) for pool in pools if (name := pool.identifier.identifier) in words]
+def _log_withdrawn(
+    changed_titles: Sequence[tuple[LicensePool, ApplyData]], omitted: AbstractSet[str]
+) -> Sequence[str]:
+    """Log the changed titles that the vendor omitted, and return their ids."""
+    withdrawn = [name for pool, _ in changed_titles if (name := pool.identifier.identifier) in omitted]
+    for name in withdrawn:
+        log.warning("title withdrawn by the vendor", title=name)
+    return withdrawn
 
 
-def _gone(needed: Sequence[tuple[LicensePool, ApplyData]], looked_up: LookUp) -> list[str]:
-    """Those of the titles to apply that the vendor has left out, each with a warning."""
-    missing = set(looked_up.missing)
-    gone = [name for pool, _ in needed if (name := pool.identifier.identifier) in missing]
-    for name in gone:
-        log.warning("the vendor no longer has a title; its copies become zero", title=name)
-    return gone
-
-
-def _nothing(looked_up: LookUp) -> ApplyData:
-    """No copy, and nobody who waits for one."""
+def _no_copies(as_of: datetime) -> ApplyData:
     return ApplyData(
         circulation=CirculationData(
-            as_of=looked_up.as_of,
+            as_of=as_of,
             licenses_owned=0,
             licenses_available=0,
             patrons_in_hold_queue=0,

@@ -1,4 +1,4 @@
-"""A slice of what happened to a collection's copies, into events and the counts of pools."""
+"""Import one time slice of circulation events and update the copy counts of their titles."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,45 +9,49 @@ import structlog
 from sqlalchemy.orm import Session
 
 from accession.bibliotheca.client import BibliothecaAPI
-from accession.bibliotheca.events import EventFault, EventsAnswer, parse_events
+from accession.bibliotheca.events import EventFault, EventsResponse, parse_events
 from accession.bibliotheca.items import DATA_SOURCE
-from accession.catalog.apply import needs_apply, put_in_outbox
-from accession.catalog.circulation import new_events, record_events
+from accession.catalog.circulation import filter_new_events, record_events
 from accession.catalog.data import EventData
-from accession.catalog.purchase_records import PurchaseDate
-from accession.catalog.rejected_records import Rejection, keep_rejected
-from accession.catalog.sweeps import not_looked_up, note_looked_up
-from accession.core.clock import utc_now
+from accession.catalog.lookups import filter_not_looked_up, record_looked_up
+from accession.catalog.outbox import enqueue_changes, find_changed_titles
+from accession.catalog.purchase_dates import PurchaseDate
+from accession.catalog.rejected_records import RejectedRecordData, store_rejected_records
 from accession.core.vocabulary import EventType, IdentifierType
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, IdentifierEquivalent, LicensePool, RejectedRecord, Run
-from accession.imports.titles import look_up
-from accession.runs.ledger import Counters, timestamp
+from accession.imports.checkpoints import advance_checkpoint
+from accession.imports.rejected_records import RetryResult, keep_open, resolve
+from accession.imports.title_lookup import TitleLookup, look_up_titles
+from accession.runs.ledger import RunCounters, get_or_create_checkpoint
 
 log = structlog.get_logger(__name__)
 
-# How far runs overlap, and how long an event may take to be told: the vendor publishes some late.
+# The vendor publishes some events up to five minutes late, so runs end before the present and overlap.
 OVERLAP = timedelta(minutes=5)
 
 SLICE_SIZE = timedelta(minutes=5)
-SHORTEST_SLICE = timedelta(minutes=1)
-LONGEST_SLICE = timedelta(hours=6)
+MIN_SLICE = timedelta(minutes=1)
+MAX_SLICE = timedelta(hours=6)
 
-# The vendor cuts an answer at 100 to 150 events without a word (NYPL-Simplified/circulation, 9018dcccf).
-MAY_BE_CUT = 100
+# The vendor truncates responses at 100 to 150 events without notice (NYPL-Simplified/circulation, 9018dcccf).
+TRUNCATION_THRESHOLD = 100
 
 _KNOWN_TYPES = frozenset(EventType)
 
 
 @dataclass(frozen=True)
 class SliceImportResult:
-    """What one slice was, and what comes next.
+    """The result of importing one time slice.
 
-    `slice_start` and `slice_end` are its bounds (UTC, half-open). Of `events_fetched` those that could
-    not be used are `events_rejected`, and the others `events_stored`; those told for the first time are
-    `events_new`. `next_slice_size`
-    is how wide the next slice may be. `outbox_ids` name what has to be applied once the slice is
-    committed. `repairs` counts documents that were well-formed only after a repair.
+    Attributes:
+        events_fetched: all events of the response, of which some are rejected and the others stored.
+        events_new: stored events that were not stored before.
+        slice_start: inclusive start of the slice (UTC).
+        slice_end: exclusive end of the slice (UTC).
+        next_slice_size: maximum width of the next slice.
+        outbox_ids: the outbox rows to apply after the commit.
+        repairs: number of documents that were well-formed only after a repair.
     """
 
     events_fetched: int
@@ -63,9 +67,9 @@ class SliceImportResult:
     repairs: int
 
     @property
-    def counters(self) -> Counters:
-        """The slice's share of the run's counters."""
-        return Counters(
+    def counters(self) -> RunCounters:
+        """Return what the slice adds to the run's counters."""
+        return RunCounters(
             records_fetched=self.events_fetched,
             records_stored=self.events_stored,
             records_rejected=self.events_rejected,
@@ -76,18 +80,24 @@ class SliceImportResult:
 
 
 @dataclass(frozen=True)
-class _Stored:
-    titles_new: int
-    titles_changed: int
-    outbox_ids: tuple[int, ...]
-    repairs: int
+class _FetchedSlice:
+    end: datetime
+    response: EventsResponse
+
+
+@dataclass(frozen=True)
+class _StoredEvents:
+    titles_new: int = 0
+    titles_changed: int = 0
+    outbox_ids: tuple[int, ...] = ()
+    repairs: int = 0
 
 
 class BibliothecaEventImporter:
-    """Imports what happened to one collection's copies, a slice of time at a time.
+    """Importer of the circulation events of one collection, time slice by time slice.
 
-    Everything is written to the given session, which the caller commits: the slice is one transaction. Of
-    titles that have been looked up in the same `run` nothing is asked again.
+    It writes to the given session and leaves the commit to the caller: a slice is one transaction. Titles
+    that the `run` has looked up before are not looked up again.
     """
 
     def __init__(
@@ -99,126 +109,132 @@ class BibliothecaEventImporter:
         self._run = run
 
     def get_start(self, cutoff: datetime) -> datetime:
-        """Where the next run begins: `OVERLAP` before the point up to which events are complete, or
-        before `cutoff` when there was no run yet; what was before is in the counts of the titles."""
-        finish = timestamp(self._session, self._collection, Workflow.EVENTS).finish
+        """Return where a run starts: `OVERLAP` before the checkpoint, or before `cutoff` without one.
+
+        Earlier events need no import: their effects are part of the counts of the titles.
+        """
+        finish = get_or_create_checkpoint(self._session, self._collection, Workflow.EVENTS).finish
         return (finish or cutoff) - OVERLAP
 
     def import_time_slice(
         self, start: datetime, cutoff: datetime, slice_size: timedelta = SLICE_SIZE
     ) -> SliceImportResult:
-        """Import the events from `start` on, of `slice_size` at most and not beyond `cutoff`, and stamp the
-        checkpoint.
+        """Import the events of a slice that ends at `cutoff` at the latest, and move the checkpoint with it.
 
-        An answer so long that the vendor may have cut it is not trusted: the first half of the slice is
-        asked for instead, and so on down to `SHORTEST_SLICE`; the rest is for the slices that follow. The
-        checkpoint only moves forward, and never over a span that nobody has asked for.
+        A response that may be truncated is not used: the first half of the slice is requested instead,
+        down to `MIN_SLICE`, and the rest is left to the next slices. The checkpoint never moves back, nor
+        forward over a span that has not been requested.
 
-        The titles of new events are looked up together. Their counts are those that the events make of
-        them; where the vendor's present counts are others, those are applied.
+        Events change the counts of their titles. The titles of new events are also looked up, all at once;
+        where the vendor's counts differ from the result, they are put into the outbox.
 
-        Vendor errors (`accession.bibliotheca.errors`) leave nothing written.
+        Raises:
+            RemoteIntegrationException: the vendor failed; nothing is written then.
         """
-        slice_end, answer = self._ask(start, min(start + slice_size, cutoff))
-        self._keep_rejected(start, answer.faults)
-        events = new_events(self._session, self._collection, answer.events)
+        fetched = self._fetch_slice(start, min(start + slice_size, cutoff))
+        response = fetched.response
+        self._store_rejected(start, response.faults)
+        events = filter_new_events(self._session, self._collection, response.events)
         stored = self._store(events)
-        checkpoint = timestamp(self._session, self._collection, Workflow.EVENTS)
-        if checkpoint.finish is None or start <= checkpoint.finish:
-            checkpoint.finish = max(slice_end, checkpoint.finish or slice_end)
+        advance_checkpoint(self._session, self._collection, Workflow.EVENTS, start=start, end=fetched.end)
         return SliceImportResult(
-            events_fetched=answer.fetched,
-            events_stored=len(answer.events),
-            events_rejected=len(answer.faults),
+            events_fetched=response.fetched,
+            events_stored=len(response.events),
+            events_rejected=len(response.faults),
             events_new=len(events),
             titles_new=stored.titles_new,
             titles_changed=stored.titles_changed,
             slice_start=start,
-            slice_end=slice_end,
-            next_slice_size=_next_size(slice_end - start, answer.fetched),
+            slice_end=fetched.end,
+            next_slice_size=_next_slice_size(fetched.end - start, response.fetched),
             outbox_ids=stored.outbox_ids,
-            repairs=answer.repaired + stored.repairs,
+            repairs=response.repaired + stored.repairs,
         )
 
-    def retry_rejected(self, rejected: RejectedRecord) -> tuple[int, ...] | None:
-        """Run a rejected event through the import again.
+    def retry_rejected(self, record: RejectedRecord) -> RetryResult:
+        """Import a rejected event again.
 
-        Returns the outbox ids of what has to be applied, and the event is resolved; or None, and it has
-        the reason of now.
+        Raises:
+            RemoteIntegrationException: the vendor failed; nothing is written then.
         """
-        answer = parse_events(rejected.raw_xml.encode())
-        for fault in answer.faults:
-            if rejected.reason != fault.reason:
-                rejected.reason = fault.reason
-            return None
-        stored = self._store(new_events(self._session, self._collection, answer.events))
-        rejected.resolved_at = utc_now()
-        return stored.outbox_ids
+        response = parse_events(record.raw_xml.encode())
+        if response.faults:
+            return keep_open(record, response.faults[0].reason)
+        stored = self._store(filter_new_events(self._session, self._collection, response.events))
+        return resolve(record, stored.outbox_ids)
 
-    def _keep_rejected(self, start: datetime, faults: Sequence[EventFault]) -> None:
-        for fault in faults:
-            log.error("event rejected", event_id=fault.event_id, reason=fault.reason)
-        rejections = [
-            Rejection(fault.reason, fault.raw_xml, hashlib.sha256(fault.raw_xml.encode()).hexdigest())
-            for fault in faults
-        ]
-        day = PurchaseDate(start.astimezone(UTC).date())
-        keep_rejected(self._session, self._collection, day, rejections, Workflow.EVENTS)
-
-    def _ask(self, start: datetime, end: datetime) -> tuple[datetime, EventsAnswer]:
-        answer = self._api.events(start, end)
-        while answer.fetched >= MAY_BE_CUT:
-            if end - start <= SHORTEST_SLICE:
+    def _fetch_slice(self, start: datetime, end: datetime) -> _FetchedSlice:
+        response = self._api.fetch_events(start, end)
+        while response.fetched >= TRUNCATION_THRESHOLD:
+            if end - start <= MIN_SLICE:
+                # The next circulation update corrects the counts.
                 log.warning(
-                    "the vendor may have left out events of a busy minute; the next sweep settles the counts",
-                    start=start.isoformat(),
-                    events=answer.fetched,
+                    "events response may be truncated", start=start.isoformat(), events=response.fetched
                 )
                 break
             half = timedelta(seconds=(end - start) // timedelta(seconds=2))
-            end = start + max(half, SHORTEST_SLICE)
-            answer = self._api.events(start, end)
-        return end, answer
+            end = start + max(half, MIN_SLICE)
+            response = self._api.fetch_events(start, end)
+        return _FetchedSlice(end, response)
 
-    def _store(self, events: Sequence[EventData]) -> _Stored:
+    def _store_rejected(self, start: datetime, faults: Sequence[EventFault]) -> None:
+        for fault in faults:
+            log.error("event rejected", event_id=fault.event_id, reason=fault.reason)
+        records = [
+            RejectedRecordData(
+                fault.reason, fault.raw_xml, hashlib.sha256(fault.raw_xml.encode()).hexdigest()
+            )
+            for fault in faults
+        ]
+        day = PurchaseDate(start.astimezone(UTC).date())
+        store_rejected_records(self._session, self._collection, day, records, Workflow.EVENTS)
+
+    def _store(self, events: Sequence[EventData]) -> _StoredEvents:
+        """Store new events with the counts and ISBNs of their titles, and enqueue the titles' changes."""
         if not events:
-            return _Stored(titles_new=0, titles_changed=0, outbox_ids=(), repairs=0)
+            return _StoredEvents()
         for event in events:
             if event.event_type not in _KNOWN_TYPES:
-                log.warning("event of an unknown type", event_id=event.event_id, type=event.event_type)
-        ids = list(dict.fromkeys(event.identifier for event in events))
-        new_ids = not_looked_up(self._session, self._run, ids)
-        looked_up = look_up(self._api, new_ids)
-        note_looked_up(self._session, self._run, new_ids)
-        for missing in looked_up.missing:
-            log.warning("the vendor has no metadata for a title that it tells events of", title=missing)
-        found = LicensePool.for_foreign_ids(
-            self._session, DATA_SOURCE, IdentifierType.BIBLIOTHECA, ids, collection=self._collection
+                log.warning("unknown event type", event_id=event.event_id, type=event.event_type)
+        title_ids = list(dict.fromkeys(event.identifier for event in events))
+        lookup = self._look_up_new_titles(title_ids)
+        pools_with_novelty = LicensePool.for_foreign_ids(
+            self._session, DATA_SOURCE, IdentifierType.BIBLIOTHECA, title_ids, collection=self._collection
         )
-        pools = {item_id: pool for item_id, (pool, _) in found.items()}
-        new = {pool.id for pool, is_new in found.values() if is_new}
-        changed = record_events(self._session, self._collection, pools, events)
-        to_apply = needs_apply(
-            self._session, [(pools[item_id], title) for item_id, title in looked_up.titles.items()]
-        )
-        isbns = {event.identifier: event.isbn for event in events if event.isbn is not None}
-        IdentifierEquivalent.add_first(
-            self._session,
-            DATA_SOURCE,
-            {pools[item_id].identifier_id: isbn for item_id, isbn in isbns.items()},
-        )
-        return _Stored(
-            titles_new=len(new),
-            titles_changed=len((changed | {pool.id for pool, _ in to_apply}) - new),
-            outbox_ids=tuple(put_in_outbox(self._session, to_apply)),
-            repairs=looked_up.repairs,
+        pools = {title_id: pool for title_id, (pool, _) in pools_with_novelty.items()}
+        new_pool_ids = {pool.id for pool, is_new in pools_with_novelty.values() if is_new}
+        changed_pool_ids = record_events(self._session, self._collection, pools, events)
+        titles = [(pools[title_id], title) for title_id, title in lookup.titles.items()]
+        changed_titles = find_changed_titles(self._session, titles)
+        isbns = {
+            pools[event.identifier].identifier_id: event.isbn for event in events if event.isbn is not None
+        }
+        IdentifierEquivalent.add_first(self._session, DATA_SOURCE, isbns)
+        changed_pool_ids |= {pool.id for pool, _ in changed_titles}
+        return _StoredEvents(
+            titles_new=len(new_pool_ids),
+            titles_changed=len(changed_pool_ids - new_pool_ids),
+            outbox_ids=tuple(enqueue_changes(self._session, changed_titles)),
+            repairs=lookup.repairs,
         )
 
+    def _look_up_new_titles(self, title_ids: Sequence[str]) -> TitleLookup:
+        new_ids = filter_not_looked_up(self._session, self._run, title_ids)
+        lookup = look_up_titles(self._api, new_ids)
+        record_looked_up(self._session, self._run, new_ids)
+        for title_id in lookup.missing:
+            log.warning("no metadata for a title with events", title=title_id)
+        return lookup
 
-def _next_size(size: timedelta, events: int) -> timedelta:
-    """Twice as wide after an empty slice; after a narrow one with few events back towards the usual."""
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _next_slice_size(size: timedelta, events: int) -> timedelta:
+    """Double the size after an empty slice, and that of a small slice with few events up to the usual."""
     if not events:
-        return min(2 * size, LONGEST_SLICE)
-    if 2 * events < MAY_BE_CUT:
+        return min(2 * size, MAX_SLICE)
+    if 2 * events < TRUNCATION_THRESHOLD:
         return max(size, min(2 * size, SLICE_SIZE))
     return size

@@ -1,8 +1,7 @@
-"""Asking the vendor for pages before it is their turn, while the page at hand waits for an answer of its own.
+"""Prefetch later pages of purchase records while the current page waits for a response of its own.
 
-One page after another, the vendor's latency is what an import waits for. So whenever a page has to wait,
-those that come after it in any case are asked for beside it, and their answers laid on a shelf for them.
-A page that finds its answer there need not ask. One that does not, asks.
+An import that requests one page after another spends its time waiting for the vendor. Pages that follow
+in any case are therefore requested in background threads, and their responses cached until they are due.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,56 +11,70 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
+from typing import Protocol
 
 from accession.bibliotheca.client import BibliothecaAPI
-from accession.bibliotheca.errors import RETRYABLE, RemoteIntegrationException
+from accession.bibliotheca.errors import RemoteIntegrationException, TransientVendorError
 from accession.bibliotheca.marc import MarcPage
 from accession.imports.windows import Window
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A question for purchase records: a window, and the 1-based offset in it."""
+class PageRequest:
+    """A request for one page of purchase records: a window and the 1-based offset in it."""
 
     window: Window
     offset: int = 1
 
     @property
-    def name(self) -> str:
-        """What the question is called on a shelf."""
+    def cache_key(self) -> str:
+        """Return the key of the response in a `PrefetchCache`."""
         return f"{self.window.start.isoformat()}/{self.window.end.isoformat()}/{self.offset}"
 
 
-class Shelf:
-    """Where answers wait for the page whose turn it is. This one keeps nothing, so that nothing is asked for
-    ahead of its turn."""
+class PrefetchCache(Protocol):
+    """A cache of the vendor's responses to pages that are due soon."""
 
-    def take(self, name: str) -> bytes | None:
-        """The answer to the question of this name, which is gone then; None where there is none."""
+    def pop(self, key: str) -> bytes | None:
+        """Remove a response from the cache and return it; None where there is none."""
 
-    def lay(self, name: str, answer: bytes) -> None:
-        """Keep an answer for a minute or so, while the vendor would still say the same."""
+    def put(self, key: str, response: bytes) -> None:
+        """Store a response, for about a minute: an older one might differ from what the vendor has now."""
 
-    def missing(self, names: Sequence[str]) -> Sequence[str]:
-        """Those of the names under which an answer is worth having."""
+    def missing(self, keys: Sequence[str]) -> Sequence[str]:
+        """Return the keys whose responses are not cached and should be."""
+
+
+class NullPrefetchCache:
+    """A cache that stores nothing and reports nothing as missing, so that nothing is prefetched."""
+
+    def pop(self, key: str) -> bytes | None:
+        """Return None."""
+        return None
+
+    def put(self, key: str, response: bytes) -> None:
+        """Discard the response."""
+
+    def missing(self, keys: Sequence[str]) -> Sequence[str]:
+        """Return no key."""
         return ()
 
 
-class ReadingAhead:
-    """The asking for one page. Within its context others are asked for beside it; at its end all those have
-    been answered.
+class Prefetcher:
+    """Fetch one page and prefetch others meanwhile.
 
-    A vendor error of another page than the one at hand is left for that page to meet.
+    Use it as a context manager: on leaving, it waits for all prefetched responses and caches them. A vendor
+    error of a prefetched page is ignored here; it recurs when that page is requested itself.
     """
 
-    def __init__(self, api: BibliothecaAPI, shelf: Shelf, at_once: int) -> None:
+    def __init__(self, api: BibliothecaAPI, cache: PrefetchCache, max_concurrency: int) -> None:
         self._api = api
-        self._shelf = shelf
-        self._at_once = at_once
-        self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="ahead")
-        self._under_way: dict[str, Future[bytes]] = {}
+        self._cache = cache
+        self._max_concurrency = max_concurrency
+        self._threads = ThreadPoolExecutor(max_concurrency, thread_name_prefix="prefetch")
+        self._in_flight: dict[str, Future[bytes]] = {}
 
-    def __enter__(self) -> "ReadingAhead":
+    def __enter__(self) -> "Prefetcher":
         return self
 
     def __exit__(
@@ -71,28 +84,33 @@ class ReadingAhead:
             if error is not None:
                 threads.shutdown(cancel_futures=True)
                 return
-            for name, answer in self._under_way.items():
+            for key, response in self._in_flight.items():
                 with suppress(RemoteIntegrationException):
-                    self._shelf.lay(name, answer.result())
+                    self._cache.put(key, response.result())
 
-    def page(self, asked: Asked, sure: Iterable[Asked]) -> MarcPage:
-        """The vendor's answer for the page at hand; when it has to be waited for, others that are `sure` to
-        be needed are asked for beside it."""
-        answer = self._shelf.take(asked.name)
-        if answer is not None:
-            # One that cannot be read is asked for again.
-            with suppress(*RETRYABLE):
-                return self._api.read_marc_page(answer)
-        self.ask_beside(1, sure)
-        return self._api.marc_page(asked.window.start, asked.window.end, asked.offset)
+    def fetch_page(self, request: PageRequest, upcoming: Iterable[PageRequest]) -> MarcPage:
+        """Return the requested page, from the cache where possible.
 
-    def ask_beside(self, requests: int, sure: Iterable[Asked]) -> None:
-        """Begin to ask for pages that are `sure` to be needed and are not there yet, beside so many requests
-        of the page at hand."""
-        pages = {page.name: page for page in islice(sure, self._at_once)}
-        wanted = self._shelf.missing([name for name in pages if name not in self._under_way])
-        for name in wanted[: max(0, self._at_once - requests)]:
-            ask, window = copy_context().run, pages[name].window
-            self._under_way[name] = self._threads.submit(
-                ask, self._api.marc_body, window.start, window.end, pages[name].offset
+        When the vendor has to be asked, `upcoming` pages, which will certainly be needed, are prefetched.
+        """
+        response = self._cache.pop(request.cache_key)
+        if response is not None:
+            # A cached response that cannot be parsed is requested again.
+            with suppress(TransientVendorError):
+                return self._api.parse_marc_body(response)
+        self.prefetch(upcoming, concurrent_requests=1)
+        return self._api.fetch_marc_page(request.window.start, request.window.end, request.offset)
+
+    def prefetch(self, upcoming: Iterable[PageRequest], *, concurrent_requests: int) -> None:
+        """Start to request the `upcoming` pages that are neither cached nor in flight.
+
+        `concurrent_requests` is the number of other requests that the caller is about to make: together
+        with them there are never more than the maximum in flight.
+        """
+        requests = {request.cache_key: request for request in islice(upcoming, self._max_concurrency)}
+        missing = self._cache.missing([key for key in requests if key not in self._in_flight])
+        for key in missing[: max(0, self._max_concurrency - concurrent_requests)]:
+            window = requests[key].window
+            self._in_flight[key] = self._threads.submit(
+                copy_context().run, self._api.fetch_marc_body, window.start, window.end, requests[key].offset
             )

@@ -1,4 +1,4 @@
-"""One page of the vendor's purchase records into license pools, purchase records and the outbox."""
+"""Import one page of purchase records into licence pools, purchase records and the outbox."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -12,43 +12,43 @@ from sqlalchemy.orm import Session
 from accession.bibliotheca.client import PAGE_SIZE, BibliothecaAPI
 from accession.bibliotheca.errors import excerpt_of
 from accession.bibliotheca.items import DATA_SOURCE, is_item_id
-from accession.bibliotheca.marc import MarcRecord, marc_record_from_xml
-from accession.catalog.apply import needs_apply, put_in_outbox
-from accession.catalog.purchase_records import (
-    PurchaseDate,
-    StoredRecord,
-    purchases_by_day,
-    store_purchase_records,
-)
-from accession.catalog.rejected_records import Rejection, keep_rejected
-from accession.catalog.sweeps import not_looked_up, note_looked_up
-from accession.core.clock import utc_now, whole_second
+from accession.bibliotheca.marc import MarcPage, MarcRecord, marc_record_from_xml
+from accession.catalog.lookups import filter_not_looked_up, record_looked_up
+from accession.catalog.outbox import enqueue_changes, find_changed_titles
+from accession.catalog.purchase_dates import PurchaseDate
+from accession.catalog.purchase_records import PurchaseRecordData, purchases_by_day, store_purchase_records
+from accession.catalog.rejected_records import RejectedRecordData, store_rejected_records
+from accession.core.clock import truncate_to_second, utc_now
 from accession.core.settings import get_settings
 from accession.core.vocabulary import IdentifierType
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, LicensePool, RejectedRecord, Run
-from accession.imports.prefetch import Asked, ReadingAhead, Shelf
-from accession.imports.titles import LookUp, look_up, requests_for
-from accession.imports.windows import Place, Width, Window, requests_of
-from accession.runs.ledger import Counters, timestamp
+from accession.imports.checkpoints import advance_checkpoint
+from accession.imports.prefetch import NullPrefetchCache, PageRequest, PrefetchCache, Prefetcher
+from accession.imports.rejected_records import RetryResult, keep_open, resolve
+from accession.imports.title_lookup import TitleLookup, count_concurrent_requests, look_up_titles
+from accession.imports.windows import ImportCursor, Width, Window, count_requests
+from accession.runs.ledger import RunCounters, get_or_create_checkpoint
 
 log = structlog.get_logger(__name__)
 
-# The vendor had no purchases before; a later start would lose titles for good.
+# The vendor has no purchases before this date; a later start would miss titles.
 DEFAULT_PURCHASE_RECORD_START_TIME = datetime(2014, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class PageImportResult:
-    """What one page was, and what comes next.
+class DayImportResult:
+    """The result of importing one page of a day.
 
-    `window` is what was asked for, and `next` where the import stands behind the page. `outbox_ids` name
-    what has to be applied once the page is committed. `repairs` counts documents that were well-formed only
-    after a repair.
+    Attributes:
+        window: the span that was requested: a day, a calendar month or a probe.
+        next_cursor: where the import continues.
+        outbox_ids: the outbox rows to apply after the commit.
+        repairs: number of documents that were well-formed only after a repair.
     """
 
     window: Window
-    next: Place
+    next_cursor: ImportCursor
     records_fetched: int = 0
     records_stored: int = 0
     records_rejected: int = 0
@@ -58,9 +58,24 @@ class PageImportResult:
     repairs: int = 0
 
     @property
-    def counters(self) -> Counters:
-        """The page's share of the run's counters."""
-        return Counters(
+    def day_start(self) -> datetime:
+        """Return the inclusive start of the window (UTC)."""
+        return self.window.start
+
+    @property
+    def day_end(self) -> datetime:
+        """Return the exclusive end of the window (UTC)."""
+        return self.window.end
+
+    @property
+    def next_offset(self) -> int | None:
+        """Return the offset of the window's next page; None when this was its last."""
+        return None if self.next_cursor.window_end is None else self.next_cursor.offset
+
+    @property
+    def counters(self) -> RunCounters:
+        """Return what the page adds to the run's counters."""
+        return RunCounters(
             records_fetched=self.records_fetched,
             records_stored=self.records_stored,
             records_rejected=self.records_rejected,
@@ -71,38 +86,39 @@ class PageImportResult:
 
 
 @dataclass(frozen=True)
-class _Sorted:
-    """The records of a page: those with one usable id, each with it, and the others."""
+class _SortedPage:
+    """The records of a page: usable ones, each with its title's id, and rejected ones."""
 
     usable: Sequence[tuple[str, MarcRecord]]
-    rejections: Sequence[Rejection]
+    rejected: Sequence[RejectedRecordData] = ()
 
     @property
-    def ids(self) -> Sequence[str]:
-        """The titles of the page, each once."""
+    def title_ids(self) -> Sequence[str]:
+        """Return the distinct ids of the page's titles in their order."""
         return list(dict.fromkeys(item_id for item_id, _ in self.usable))
 
 
 @dataclass(frozen=True)
-class _Stored:
-    new: int
-    changed: int
-    outbox_ids: tuple[int, ...]
+class _StoredTitles:
+    new: int = 0
+    changed: int = 0
+    outbox_ids: tuple[int, ...] = ()
 
 
-def reimport_requests(session: Session, collection: Collection) -> int:
-    """How many requests a forced reimport of the collection makes, if the vendor has sold what is stored."""
+def count_reimport_requests(session: Session, collection: Collection) -> int:
+    """Return how many requests a forced reimport makes if the vendor has the purchases that are stored."""
     width = Width(get_settings().purchase_window)
-    sold = purchases_by_day(session, collection)
-    return requests_of(sold, DEFAULT_PURCHASE_RECORD_START_TIME, whole_second(utc_now()), width)
+    titles_by_day = purchases_by_day(session, collection)
+    now = truncate_to_second(utc_now())
+    return count_requests(titles_by_day, DEFAULT_PURCHASE_RECORD_START_TIME, now, width)
 
 
 class BibliothecaPurchaseRecordImporter:
-    """Imports purchase records of one collection, a page at a time.
+    """Importer of the purchase records of one collection, page by page.
 
-    Everything is written to the given session, which the caller commits: the page is one transaction. Of
-    titles that have been looked up in the same `run` nothing is asked again; on a `shelf` the vendor's
-    answers lie for pages whose turn is yet to come.
+    It writes to the given session and leaves the commit to the caller: a page is one transaction. Titles
+    that the `run` has looked up before are not looked up again. Without a `prefetch_cache` no pages are
+    prefetched.
     """
 
     def __init__(
@@ -111,159 +127,164 @@ class BibliothecaPurchaseRecordImporter:
         collection: Collection,
         api: BibliothecaAPI,
         run: Run | None = None,
-        shelf: Shelf | None = None,
+        prefetch_cache: PrefetchCache | None = None,
     ) -> None:
         self._session = session
         self._collection = collection
         self._api = api
         self._run = run
-        self._shelf = shelf or Shelf()
+        self._prefetch_cache = prefetch_cache or NullPrefetchCache()
 
     def get_start(self) -> datetime:
-        """Up to where the collection's purchases are complete; 2014-01-01 before the first run."""
-        finish = timestamp(self._session, self._collection, Workflow.PURCHASES).finish
+        """Return the checkpoint (UTC), or the default start time before the first import."""
+        finish = get_or_create_checkpoint(self._session, self._collection, Workflow.PURCHASES).finish
         return finish or DEFAULT_PURCHASE_RECORD_START_TIME
 
     def clear_checkpoint(self) -> None:
-        """Forget how far the collection was complete: a forced reimport begins."""
-        timestamp(self._session, self._collection, Workflow.PURCHASES).finish = None
+        """Clear the checkpoint for a forced reimport."""
+        get_or_create_checkpoint(self._session, self._collection, Workflow.PURCHASES).finish = None
 
-    def import_page(self, place: Place, now: datetime, width: Width = Width.DAY) -> PageImportResult:
-        """Import the page at `place`, of a window that ends at `now` (UTC) at the latest, and stamp the
-        checkpoint. That only moves forward, and never over a span that nobody has asked for.
+    def import_day(self, cursor: ImportCursor, now: datetime, width: Width = Width.DAY) -> DayImportResult:
+        """Import one page of the day at `cursor` and move the checkpoint with it.
 
-        The checkpoint becomes the window's end when this was its last page, else its start. Of a leap
-        nothing is stored: the checkpoint is moved over it when it is empty.
+        The day ends at `now` (UTC) at the latest. Its place may be taken by a calendar month, if `width`
+        says so, or by a probe, whose records are not stored: see `accession.imports.windows`.
 
-        A vendor that answers a higher offset with the records of the page before would otherwise be asked
-        for ever: there the window ends.
+        The checkpoint becomes the start of the day, and its end with the last page or an empty probe. It
+        never moves back, nor forward over a span that has not been requested.
 
-        Vendor errors (`accession.bibliotheca.errors`) leave nothing written.
+        Raises:
+            RemoteIntegrationException: the vendor failed; nothing is written then.
         """
-        window = place.window(now, width)
-        if window.leap:
-            return self._leap(place, window)
-        at_once = get_settings().vendor_max_concurrency
-        with ReadingAhead(self._api, self._shelf, at_once) as ahead:
-            behind = [Asked(window) for window in islice(place.windows_ahead(now, width), at_once)]
-            page = ahead.page(Asked(window, place.offset), behind)
-            fingerprint = _fingerprint(page.records)
-            repeated = bool(page.records) and fingerprint == place.previous_page
-            if repeated:
-                log.warning(
-                    "the vendor repeats a page at a higher offset; the window ends here",
-                    day=window.start.isoformat(),
-                    offset=place.offset,
-                )
-            records = () if repeated else page.records
-            full = len(records) >= PAGE_SIZE
-            if full:
-                behind = [Asked(window, place.offset + PAGE_SIZE), *behind]
-            sorted_page = _sorted(records, window.start)
-            looked_up = self._look_up(sorted_page.ids, ahead, behind)
-            bought = PurchaseDate(window.start.astimezone(UTC).date(), month_only=window.is_month)
-            stored = self._store(sorted_page, looked_up, bought)
-            self._complete_up_to(window.start if full else window.end, since=window.start)
-        return PageImportResult(
+        window = cursor.window(now, width)
+        if window.is_probe:
+            return self._probe(cursor, window)
+        max_concurrency = get_settings().vendor_max_concurrency
+        upcoming_windows = islice(cursor.upcoming_windows(now, width), max_concurrency)
+        upcoming = [PageRequest(upcoming_window) for upcoming_window in upcoming_windows]
+        with Prefetcher(self._api, self._prefetch_cache, max_concurrency) as prefetcher:
+            page = prefetcher.fetch_page(PageRequest(window, cursor.offset), upcoming)
+            return self._import_page(page, window, cursor, prefetcher, upcoming)
+
+    def retry_rejected(self, record: RejectedRecord) -> RetryResult:
+        """Import a rejected record again, with the purchase date it was received under.
+
+        Raises:
+            RemoteIntegrationException: the vendor failed; nothing is written then.
+        """
+        marc_record = marc_record_from_xml(record.raw_xml)
+        reason = _rejection_reason(marc_record)
+        if reason is not None:
+            return keep_open(record, reason)
+        page = _SortedPage([(marc_record.item_ids[0], marc_record)])
+        lookup = look_up_titles(self._api, page.title_ids)
+        stored = self._store(page, lookup, PurchaseDate(record.purchased_on, record.month_only))
+        return resolve(record, stored.outbox_ids)
+
+    def _probe(self, cursor: ImportCursor, window: Window) -> DayImportResult:
+        # One record would tell, but the vendor's behaviour with other limits than the usual is unknown.
+        page = self._api.fetch_marc_page(window.start, window.end, limit=PAGE_SIZE)
+        has_records = bool(page.records)
+        if not has_records:
+            self._advance_checkpoint(window, window.end)
+        next_cursor = cursor.after_probe(window, has_records=has_records)
+        return DayImportResult(window, next_cursor, repairs=int(page.repaired))
+
+    def _import_page(
+        self,
+        page: MarcPage,
+        window: Window,
+        cursor: ImportCursor,
+        prefetcher: Prefetcher,
+        upcoming: Sequence[PageRequest],
+    ) -> DayImportResult:
+        records = page.records
+        fingerprint = _fingerprint(records)
+        if records and fingerprint == cursor.previous_page:
+            # Without this a vendor that ignores the offset would be asked for the same page forever.
+            log.warning("vendor repeated a page", day=window.start.isoformat(), offset=cursor.offset)
+            records = ()
+        is_full = len(records) >= PAGE_SIZE
+        if is_full:
+            upcoming = [PageRequest(window, cursor.offset + PAGE_SIZE), *upcoming]
+        sorted_page = _sort_records(records, window)
+        lookup = self._look_up_new_titles(sorted_page.title_ids, prefetcher, upcoming)
+        purchase_date = PurchaseDate(window.start.astimezone(UTC).date(), month_only=window.is_month)
+        stored = self._store(sorted_page, lookup, purchase_date)
+        self._advance_checkpoint(window, window.start if is_full else window.end)
+        has_records = bool(page.records) or cursor.offset > 1
+        return DayImportResult(
             window=window,
-            next=place.after_page(
-                window, fingerprint, full=full, sold=bool(page.records) or place.offset > 1
-            ),
+            next_cursor=cursor.after_page(window, fingerprint, is_full=is_full, has_records=has_records),
             records_fetched=len(records),
             records_stored=len(sorted_page.usable),
-            records_rejected=len(sorted_page.rejections),
+            records_rejected=len(sorted_page.rejected),
             titles_new=stored.new,
             titles_changed=stored.changed,
             outbox_ids=stored.outbox_ids,
-            repairs=page.repaired + looked_up.repairs,
+            repairs=page.repaired + lookup.repairs,
         )
 
-    def _leap(self, place: Place, window: Window) -> PageImportResult:
-        # The usual limit, although one record would tell: what the vendor makes of others nobody knows.
-        page = self._api.marc_page(window.start, window.end, limit=PAGE_SIZE)
-        sold = bool(page.records)
-        if not sold:
-            self._complete_up_to(window.end, since=window.start)
-        return PageImportResult(window, place.after_leap(window, sold=sold), repairs=int(page.repaired))
+    def _advance_checkpoint(self, window: Window, end: datetime) -> None:
+        advance_checkpoint(self._session, self._collection, Workflow.PURCHASES, start=window.start, end=end)
 
-    def _complete_up_to(self, moment: datetime, *, since: datetime) -> None:
-        checkpoint = timestamp(self._session, self._collection, Workflow.PURCHASES)
-        if checkpoint.finish is None or since <= checkpoint.finish:
-            checkpoint.finish = max(moment, checkpoint.finish or moment)
+    def _look_up_new_titles(
+        self, title_ids: Sequence[str], prefetcher: Prefetcher, upcoming: Iterable[PageRequest]
+    ) -> TitleLookup:
+        """Look up the titles that this run has not looked up before, and prefetch pages meanwhile."""
+        new_ids = filter_not_looked_up(self._session, self._run, title_ids)
+        if new_ids:
+            concurrent_requests = count_concurrent_requests(len(new_ids))
+            prefetcher.prefetch(upcoming, concurrent_requests=concurrent_requests)
+        lookup = look_up_titles(self._api, new_ids)
+        for title_id in lookup.missing:
+            log.warning("no metadata for a purchased title", title=title_id)
+        record_looked_up(self._session, self._run, new_ids)
+        return lookup
 
-    def retry_rejected(self, rejected: RejectedRecord) -> tuple[int, ...] | None:
-        """Run a rejected record through the import again, under the day it came in.
-
-        Returns the outbox ids of what has to be applied, and the record is resolved; or None, and the
-        record has the reason of now.
-        """
-        record = marc_record_from_xml(rejected.raw_xml)
-        reason = _why_unusable(record)
-        if reason is not None:
-            if rejected.reason != reason:
-                rejected.reason = reason
-            return None
-        page = _Sorted([(record.item_ids[0], record)], [])
-        looked_up = look_up(self._api, page.ids)
-        stored = self._store(page, looked_up, PurchaseDate(rejected.purchased_on, rejected.month_only))
-        rejected.resolved_at = utc_now()
-        return stored.outbox_ids
-
-    def _look_up(self, ids: Sequence[str], ahead: ReadingAhead, behind: Iterable[Asked]) -> LookUp:
-        """What the vendor says of the titles, those left out that this run has asked about before; while
-        it is asked, so it is for pages behind."""
-        new = not_looked_up(self._session, self._run, ids)
-        if new:
-            ahead.ask_beside(requests_for(len(new)), behind)
-        looked_up = look_up(self._api, new)
-        for missing in looked_up.missing:
-            log.warning("the vendor has no metadata for a title it has sold", title=missing)
-        note_looked_up(self._session, self._run, new)
-        return looked_up
-
-    def _store(self, page: _Sorted, looked_up: LookUp, bought: PurchaseDate) -> _Stored:
-        keep_rejected(self._session, self._collection, bought, page.rejections)
+    def _store(self, page: _SortedPage, lookup: TitleLookup, purchase_date: PurchaseDate) -> _StoredTitles:
+        store_rejected_records(self._session, self._collection, purchase_date, page.rejected)
         if not page.usable:
-            return _Stored(new=0, changed=0, outbox_ids=())
+            return _StoredTitles()
         pools = LicensePool.for_foreign_ids(
             self._session,
             DATA_SOURCE,
             IdentifierType.BIBLIOTHECA,
-            page.ids,
+            page.title_ids,
             collection=self._collection,
         )
         store_purchase_records(
             self._session,
-            bought,
+            purchase_date,
             [
-                StoredRecord(pools[item_id][0], record.as_marc21, record.content_hash())
+                PurchaseRecordData(pools[item_id][0], record.as_marc21, record.content_hash())
                 for item_id, record in page.usable
             ],
         )
-        found = [(pools[item_id][0], title) for item_id, title in looked_up.titles.items()]
-        to_apply = needs_apply(self._session, found)
-        new = {pool.id for pool, is_new in pools.values() if is_new}
-        return _Stored(
-            new=len(new),
-            changed=sum(pool.id not in new for pool, _ in to_apply),
-            outbox_ids=tuple(put_in_outbox(self._session, to_apply)),
+        titles = [(pools[item_id][0], title) for item_id, title in lookup.titles.items()]
+        changed_titles = find_changed_titles(self._session, titles)
+        new_pool_ids = {pool.id for pool, is_new in pools.values() if is_new}
+        return _StoredTitles(
+            new=len(new_pool_ids),
+            changed=sum(pool.id not in new_pool_ids for pool, _ in changed_titles),
+            outbox_ids=tuple(enqueue_changes(self._session, changed_titles)),
         )
 
 
-def _sorted(records: Sequence[MarcRecord], start: datetime) -> _Sorted:
+def _sort_records(records: Sequence[MarcRecord], window: Window) -> _SortedPage:
     usable: list[tuple[str, MarcRecord]] = []
-    rejections: list[Rejection] = []
+    rejected: list[RejectedRecordData] = []
     for record in records:
-        reason = _why_unusable(record)
+        reason = _rejection_reason(record)
         if reason is None:
             usable.append((record.item_ids[0], record))
         else:
-            log.error("purchase record rejected", reason=reason, day=start.date().isoformat())
-            rejections.append(Rejection(reason, record.raw_xml, record.content_hash()))
-    return _Sorted(usable, rejections)
+            log.error("purchase record rejected", reason=reason, day=window.start.date().isoformat())
+            rejected.append(RejectedRecordData(reason, record.raw_xml, record.content_hash()))
+    return _SortedPage(usable, rejected)
 
 
-def _why_unusable(record: MarcRecord) -> str | None:
+def _rejection_reason(record: MarcRecord) -> str | None:
     if record.fault is not None:
         return record.fault
     ids = record.item_ids
@@ -272,14 +293,14 @@ def _why_unusable(record: MarcRecord) -> str | None:
     if len(ids) > 1:
         return f"It has {len(ids)} title identifiers (001): {excerpt_of(', '.join(ids))}."
     if not is_item_id(ids[0]):
-        return f"Its title identifier (001) is not one the vendor can be asked for: {excerpt_of(ids[0])!r}."
+        return f"Its title identifier (001) is invalid: {excerpt_of(ids[0])!r}."
     return None
 
 
 def _fingerprint(records: Iterable[MarcRecord]) -> str:
     digest = hashlib.sha256()
     for record in records:
-        # Records without an identifier are told apart by what they say.
-        name = record.item_ids[0] if len(record.item_ids) == 1 else record.content_hash()
-        digest.update(name.encode("utf-8", "replace") + b"\x1e")
+        # Records without exactly one identifier are distinguished by their content.
+        key = record.item_ids[0] if len(record.item_ids) == 1 else record.content_hash()
+        digest.update(key.encode("utf-8", "replace") + b"\x1e")
     return digest.hexdigest()[:16]

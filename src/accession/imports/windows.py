@@ -1,9 +1,9 @@
-"""Which span of time the import of purchases asks for next, and what it learns from the answer.
+"""Choose the time windows that a purchase import requests, and skip long spans without purchases.
 
-A day is the unit, so that each title keeps the day of its purchase, which the vendor's records do not
-carry. Where nothing was sold for a while the import leaps: it asks once for a wide window, and goes on
-behind it when that is empty; when it is not, the import comes nearer to what was sold in it by narrower
-ones, and at last by days.
+A window is a day by default, so that every title gets the day of its purchase: the vendor's records do
+not carry it. Gaps (spans without purchases) are skipped by galloping search, also known as exponential
+search: after some empty days a probe requests the rest of the month, after an empty month the rest of the
+year. An empty probe is skipped as a whole; one with purchases is narrowed down to months and then days.
 """
 
 from bisect import bisect_left
@@ -13,141 +13,156 @@ from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from itertools import accumulate
 
-from accession.bibliotheca.client import MOST_ITEMS, PAGE_SIZE
+from accession.bibliotheca.client import MAX_ITEMS, PAGE_SIZE
 
-QUIET_DAYS = 7
+EMPTY_DAYS_BEFORE_PROBE = 7
 
 
 class Width(StrEnum):
-    """How wide the windows are whose records are stored."""
+    """The width of the windows whose records are stored."""
 
     DAY = "day"
     MONTH = "month"
-    """Calendar months where a whole one is past and begins the window; days elsewhere."""
+    """Calendar months that have ended; days where a month has begun or is not over yet."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """The span `[start, end)`, in UTC. Of a `leap` nothing is stored: it is asked for to learn whether
-    anything was sold."""
+    """The time span `[start, end)` in UTC of one request for purchase records.
+
+    The records of a probe are not stored: it only tells whether the span holds any.
+    """
 
     start: datetime
     end: datetime
-    leap: bool = False
+    is_probe: bool = False
 
     @property
     def is_month(self) -> bool:
-        """Whether its records are known to be of a month, and not of which day."""
-        return not self.leap and self.end > _next_day(self.start)
+        """Return whether the records' month is known, but not their day."""
+        return not self.is_probe and self.end > _next_day(self.start)
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where an import stands between two pages.
+class ImportCursor:
+    """The position of an import between two pages.
 
-    The next window starts with `current_day` (UTC). In its midst `window_end` is the end that it began with
-    (were it moved on from page to page, a purchase made meanwhile could shift the others to offsets that
-    have been read already), `offset` (1-based) is the next page's, and `previous_page` the fingerprint of
-    the page before. `empty` counts the windows just before that held nothing, as far as that matters.
-    Where `sold_before` is known, something was sold between `current_day` and then.
+    `current_day` (UTC) is the start of the current window and `offset` (1-based) that of its next page.
+    `window_end` and `previous_page` (a fingerprint of its records) are set between two pages of a window.
+    The end stays the same for all pages: if it moved with the present, a new purchase could shift
+    records to offsets that have already been read. `empty_windows` counts the empty windows just
+    before this one, up to one more than a probe needs. `next_sale_bound`, where known, is a time before
+    which at least one purchase follows `current_day`.
     """
 
     current_day: datetime
     offset: int = 1
     previous_page: str | None = None
     window_end: datetime | None = None
-    empty: int = 0
-    sold_before: datetime | None = None
+    empty_windows: int = 0
+    next_sale_bound: datetime | None = None
 
     def window(self, now: datetime, width: Width = Width.DAY) -> Window:
-        """The window to ask for; no part of it lies behind `now` (UTC)."""
+        """Return the window to request next; it ends at `now` (UTC) at the latest."""
         if self.window_end is not None:
             return Window(self.current_day, self.window_end)
-        day, month = min(_next_day(self.current_day), now), _next_month(self.current_day)
-        if (
-            width is Width.MONTH
-            and _next_month(self.current_day - _MOMENT) == self.current_day
-            and month <= now
-        ):
-            return Window(self.current_day, month)
-        for end in self._leaps(month):
-            until = min(end, now)
-            if until > day and (self.sold_before is None or until < self.sold_before):
-                return Window(self.current_day, until, leap=True)
-        return Window(self.current_day, day)
+        next_day, next_month = _next_day(self.current_day), _next_month(self.current_day)
+        is_first_of_month = _next_month(self.current_day - _TICK) == self.current_day
+        if width is Width.MONTH and is_first_of_month and next_month <= now:
+            return Window(self.current_day, next_month)
+        for probe_end in self._probe_ends(next_month):
+            end = min(probe_end, now)
+            # A probe up to the bound or beyond is known not to be empty.
+            if end > next_day and (self.next_sale_bound is None or end < self.next_sale_bound):
+                return Window(self.current_day, end, is_probe=True)
+        return Window(self.current_day, min(next_day, now))
 
-    def _leaps(self, month: datetime) -> Iterator[datetime]:
-        if self.empty > QUIET_DAYS:
+    def _probe_ends(self, next_month: datetime) -> Iterator[datetime]:
+        if self.empty_windows > EMPTY_DAYS_BEFORE_PROBE:
             yield _next_year(self.current_day)
-        if self.empty >= QUIET_DAYS:
-            yield month
+        if self.empty_windows >= EMPTY_DAYS_BEFORE_PROBE:
+            yield next_month
 
-    def after_page(self, window: Window, fingerprint: str, *, full: bool, sold: bool) -> "Place":
-        """The place behind a page of the window: its next page after a full one, else the next window.
+    def after_page(
+        self, window: Window, fingerprint: str, *, is_full: bool, has_records: bool
+    ) -> "ImportCursor":
+        """Return the cursor after a page: at the window's next page, or at the next window.
 
-        `sold` says whether the page held records, or any before it in the window did.
+        `has_records` says whether the window has any records, on this page or an earlier one.
         """
-        if full:
+        if is_full:
             return replace(
                 self,
                 offset=self.offset + PAGE_SIZE,
                 previous_page=fingerprint,
                 window_end=window.end,
             )
-        return self._behind(window, sold=sold)
+        return self._after_window(window, has_records=has_records)
 
-    def after_leap(self, window: Window, *, sold: bool) -> "Place":
-        """The place behind an empty leap; the same one, with what is known now, when something was sold."""
-        return replace(self, sold_before=window.end) if sold else self._behind(window, sold=False)
+    def after_probe(self, window: Window, *, has_records: bool) -> "ImportCursor":
+        """Return the cursor after a probe: past an empty one, else at the same day with a sale bound."""
+        if has_records:
+            return replace(self, next_sale_bound=window.end)
+        return self._after_window(window, has_records=False)
 
-    def _behind(self, window: Window, *, sold: bool) -> "Place":
-        known = None if sold or (self.sold_before or window.end) <= window.end else self.sold_before
-        empty = 0 if sold else min(self.empty + 1, QUIET_DAYS + 1)
-        return Place(window.end, empty=empty, sold_before=known)
+    def _after_window(self, window: Window, *, has_records: bool) -> "ImportCursor":
+        if has_records:
+            return ImportCursor(window.end)
+        bound = self.next_sale_bound
+        return ImportCursor(
+            window.end,
+            empty_windows=min(self.empty_windows + 1, EMPTY_DAYS_BEFORE_PROBE + 1),
+            next_sale_bound=bound if bound is not None and bound > window.end else None,
+        )
 
-    def windows_ahead(self, now: datetime, width: Width = Width.DAY) -> Iterator[Window]:
-        """The windows that will be asked for after the present one, whatever is sold in it and in them.
+    def upcoming_windows(self, now: datetime, width: Width = Width.DAY) -> Iterator[Window]:
+        """Yield the windows that follow this one in any case, whether they hold purchases or not.
 
-        None is cut off by `now`: by the time it is its turn, more of it would be past. Nor is any more than
-        seven away, before which something may be sold, and the next leap then be another.
+        Windows that end at `now` are left out, since they will be longer by the time they are due. At most
+        seven are looked at: a purchase found in one of them could change which probe comes after them.
         """
-        place, window = self, self.window(now, width)
-        for _ in range(QUIET_DAYS):
-            if window.leap:
+        cursor, window = self, self.window(now, width)
+        for _ in range(EMPTY_DAYS_BEFORE_PROBE):
+            if window.is_probe:
                 return
-            place = place._behind(window, sold=False)
-            window = place.window(now, width)
-            if not window.leap and window.end < now:
+            cursor = cursor._after_window(window, has_records=False)
+            window = cursor.window(now, width)
+            if not window.is_probe and window.end < now:
                 yield window
 
 
-def requests_of(sold: Mapping[date, int], start: datetime, now: datetime, width: Width = Width.DAY) -> int:
-    """How many requests an import from `start` to `now` makes of a vendor that has sold so many titles on
-    each day: pages, leaps, and look-ups of all titles, without second looks at blank answers."""
-    days = sorted(sold)
-    until = list(accumulate((sold[day] for day in days), initial=0))
+def count_requests(
+    titles_by_day: Mapping[date, int], start: datetime, now: datetime, width: Width = Width.DAY
+) -> int:
+    """Return the number of requests of an import from `start` to `now` for so many titles per purchase day.
 
-    def within(window: Window) -> int:
+    Pages, probes and metadata requests for all titles are counted; repeated requests after a blank
+    response are not.
+    """
+    days = sorted(titles_by_day)
+    cumulative = list(accumulate((titles_by_day[day] for day in days), initial=0))
+
+    def titles_in(window: Window) -> int:
         first, last = (
-            bisect_left(days, moment.date()) for moment in (window.start, _next_day(window.end - _MOMENT))
+            bisect_left(days, moment.date()) for moment in (window.start, _next_day(window.end - _TICK))
         )
-        return until[last] - until[first]
+        return cumulative[last] - cumulative[first]
 
-    requests, place = 0, Place(start)
-    while place.current_day < now:
-        window = place.window(now, width)
-        titles = within(window)
+    requests, cursor = 0, ImportCursor(start)
+    while cursor.current_day < now:
+        window = cursor.window(now, width)
+        titles = titles_in(window)
         requests += 1
-        if window.leap:
-            place = place.after_leap(window, sold=titles > 0)
+        if window.is_probe:
+            cursor = cursor.after_probe(window, has_records=titles > 0)
             continue
-        full, rest = divmod(titles, PAGE_SIZE)
-        requests += full + full * -(-PAGE_SIZE // MOST_ITEMS) + -(-rest // MOST_ITEMS)
-        place = place.after_page(window, "", full=False, sold=titles > 0)
+        full_pages, rest = divmod(titles, PAGE_SIZE)
+        requests += full_pages + full_pages * -(-PAGE_SIZE // MAX_ITEMS) + -(-rest // MAX_ITEMS)
+        cursor = cursor.after_page(window, "", is_full=False, has_records=titles > 0)
     return requests
 
 
-_MOMENT = timedelta.resolution
+_TICK = timedelta.resolution
 
 
 def _next_day(moment: datetime) -> datetime:
@@ -156,9 +171,9 @@ def _next_day(moment: datetime) -> datetime:
 
 
 def _next_month(moment: datetime) -> datetime:
-    # Twenty-eight days after its 4th every month has ended, and the next has not.
-    day = moment.astimezone(UTC).replace(day=4, hour=0, minute=0, second=0, microsecond=0)
-    return (day + timedelta(days=28)).replace(day=1)
+    # 28 days after the 4th of any month lies in the next month.
+    fourth = moment.astimezone(UTC).replace(day=4, hour=0, minute=0, second=0, microsecond=0)
+    return (fourth + timedelta(days=28)).replace(day=1)
 
 
 def _next_year(moment: datetime) -> datetime:

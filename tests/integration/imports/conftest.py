@@ -1,5 +1,5 @@
-"""Fixtures of these tests."""
+"""Fixtures of the tests of import steps."""
 
-from tests.fixtures.importers import event_importer, importer, own, updater
+from tests.fixtures.importers import event_importer, importer, isolated_database, updater
 
-__all__ = ["event_importer", "importer", "own", "updater"]
+__all__ = ["event_importer", "importer", "isolated_database", "updater"]

@@ -1,4 +1,4 @@
-"""Asking for pages before it is their turn: beside what is waited for, never in vain, and losing nothing."""
+"""Tests of prefetching: pages are requested early and concurrently, never twice and never in vain."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -12,137 +12,148 @@ from sqlalchemy.orm import Session
 from accession.bibliotheca.errors import BadResponseException
 from accession.core.settings import get_settings
 from accession.db.models import Collection, Identifier, LicensePool, PurchaseRecord
-from accession.imports.prefetch import Asked, ReadingAhead, Shelf
-from accession.imports.purchases import BibliothecaPurchaseRecordImporter, PageImportResult
-from accession.imports.vendor import api_for
-from accession.imports.windows import Place, Window
+from accession.imports.prefetch import PageRequest, Prefetcher
+from accession.imports.purchases import BibliothecaPurchaseRecordImporter, DayImportResult
+from accession.imports.vendor_api import vendor_api_for
+from accession.imports.windows import ImportCursor, Window
 from tests.fixtures.factories import day
-from tests.fixtures.holdings import names
-from tests.fixtures.vendor import Vendor
+from tests.fixtures.holdings import title_ids
+from tests.fixtures.vendor import ScriptedVendor
 
-MAY_1, LATER = day(2024, 5, 1), day(2024, 6, 1)
+MAY_1, NOW = day(2024, 5, 1), day(2024, 6, 1)
+DEADLINE_SECONDS = 60
 
 
-class OnPaper(Shelf):
-    """A shelf in this process."""
+class InMemoryPrefetchCache:
+    """A prefetch cache in this process."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, bytes] = {}
+        self.responses: dict[str, bytes] = {}
 
-    def take(self, name: str) -> bytes | None:
-        return self.answers.pop(name, None)
+    def pop(self, key: str) -> bytes | None:
+        return self.responses.pop(key, None)
 
-    def lay(self, name: str, answer: bytes) -> None:
-        self.answers[name] = answer
+    def put(self, key: str, response: bytes) -> None:
+        self.responses[key] = response
 
-    def missing(self, names: Sequence[str]) -> Sequence[str]:
-        return [name for name in names if name not in self.answers]
+    def missing(self, keys: Sequence[str]) -> Sequence[str]:
+        return [key for key in keys if key not in self.responses]
 
 
 @pytest.fixture
-def shelf() -> OnPaper:
-    return OnPaper()
+def cache() -> InMemoryPrefetchCache:
+    return InMemoryPrefetchCache()
 
 
 @pytest.fixture
 def importer(
-    session: Session, collection: Collection, vendor: Vendor, shelf: OnPaper
+    session: Session, collection: Collection, vendor: ScriptedVendor, cache: InMemoryPrefetchCache
 ) -> BibliothecaPurchaseRecordImporter:
-    return BibliothecaPurchaseRecordImporter(session, collection, api_for(collection), shelf=shelf)
+    api = vendor_api_for(collection)
+    return BibliothecaPurchaseRecordImporter(session, collection, api, prefetch_cache=cache)
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> int:
+def max_concurrency(monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(get_settings(), "vendor_max_concurrency", 4)
     return 4
 
 
-def asked(vendor: Vendor) -> list[tuple[str, str]]:
+def requested_pages(vendor: ScriptedVendor) -> list[tuple[str, str]]:
+    """Return month and day of the start, and the offset, of each page requested."""
     return [(request["startdate"][5:10], request["offset"]) for request in vendor.marc_requests()]
 
 
-def walk(importer: BibliothecaPurchaseRecordImporter, place: Place, pages: int) -> Iterator[PageImportResult]:
+def import_pages(
+    importer: BibliothecaPurchaseRecordImporter, cursor: ImportCursor, pages: int
+) -> Iterator[DayImportResult]:
     for _ in range(pages):
-        page = importer.import_page(place, LATER)
+        page = importer.import_day(cursor, NOW)
         yield page
-        place = page.next
+        cursor = page.next_cursor
 
 
-def test_a_page_that_waits_for_its_answer_has_those_behind_it_asked_for_beside_it(
-    vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_uncached_page_prefetches_the_pages_after_it(
+    vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
-    importer.import_page(Place(MAY_1), LATER)
-    assert sorted(asked(vendor)) == [(f"05-0{n}", "1") for n in (1, 2, 3, 4)]
+    importer.import_day(ImportCursor(MAY_1), NOW)
+    assert sorted(requested_pages(vendor)) == [(f"05-0{n}", "1") for n in (1, 2, 3, 4)]
 
-    for page in walk(importer, Place(day(2024, 5, 2), empty=1), 3):
-        assert (page.records_fetched, len(asked(vendor))) == (0, 4), "the answers are there"
-    importer.import_page(page.next, LATER)
-    assert sorted(asked(vendor))[4:] == [("05-05", "1"), ("05-06", "1"), ("05-07", "1")]
+    for page in import_pages(importer, ImportCursor(day(2024, 5, 2), empty_windows=1), 3):
+        assert (page.records_fetched, len(requested_pages(vendor))) == (0, 4), "responses are cached"
+    importer.import_day(page.next_cursor, NOW)
+    assert sorted(requested_pages(vendor))[4:] == [("05-05", "1"), ("05-06", "1"), ("05-07", "1")]
 
 
-def test_all_that_is_asked_for_is_under_way_at_once(
-    vendor: Vendor, importer: BibliothecaPurchaseRecordImporter, at_once: int, monkeypatch: pytest.MonkeyPatch
+def test_prefetched_requests_are_concurrent(
+    vendor: ScriptedVendor,
+    importer: BibliothecaPurchaseRecordImporter,
+    max_concurrency: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    everybody = threading.Barrier(at_once, timeout=10)
-    answer = vendor._answer
+    all_in_flight = threading.Barrier(max_concurrency, timeout=DEADLINE_SECONDS)
 
-    def wait_for_the_others(request: httpx.Request) -> httpx.Response:
-        everybody.wait()
-        return answer(request)
+    def respond_when_all_in_flight(request: httpx.Request) -> httpx.Response:
+        all_in_flight.wait()
+        return vendor.handle_request(request)
 
-    with httpx.Client(transport=httpx.MockTransport(wait_for_the_others)) as client:
+    with httpx.Client(transport=httpx.MockTransport(respond_when_all_in_flight)) as client:
         monkeypatch.setattr("accession.bibliotheca.client.http_client", lambda: client)
-        importer.import_page(Place(MAY_1), LATER)
-    assert not everybody.broken
+        importer.import_day(ImportCursor(MAY_1), NOW)
+    assert not all_in_flight.broken
 
 
-def test_a_page_whose_answer_is_there_asks_ahead_while_its_titles_are_looked_up(
-    vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_cached_page_prefetches_during_its_title_lookup(
+    vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
-    vendor.sells(day(2024, 5, 2, 9), *names(30))
-    first, second = walk(importer, Place(MAY_1), 2)
+    vendor.add_purchases(day(2024, 5, 2, 9), *title_ids(30))
+    first, second = import_pages(importer, ImportCursor(MAY_1), 2)
 
     assert (first.records_fetched, second.titles_new) == (0, 30)
-    # Two requests are for the titles, and as many may be under way beside them.
-    assert sorted(asked(vendor))[4:] == [("05-05", "1"), ("05-06", "1")]
+    # The lookup takes two of the four concurrent requests.
+    assert sorted(requested_pages(vendor))[4:] == [("05-05", "1"), ("05-06", "1")]
     assert sorted(map(len, vendor.item_requests())) == [5, 25]
 
 
-def test_the_next_page_of_a_window_is_asked_for_while_the_titles_of_this_are_looked_up(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_next_page_of_a_window_is_prefetched_during_lookup(
+    session: Session, vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
-    vendor.sells(day(2024, 5, 1, 9), *names(130))
-    for page in walk(importer, Place(MAY_1), 3):
-        assert page.window == Window(MAY_1, day(2024, 5, 2))
+    vendor.add_purchases(day(2024, 5, 1, 9), *title_ids(130))
+    for page in import_pages(importer, ImportCursor(MAY_1), 3):
+        assert (page.day_start, page.day_end) == (MAY_1, day(2024, 5, 2))
 
-    windows = asked(vendor)
-    assert len(windows) == len(set(windows)), "nothing is asked for twice"
-    assert {window for window in windows if window[0] == "05-01"} == {
+    pages = requested_pages(vendor)
+    assert len(pages) == len(set(pages)), "no page is requested twice"
+    assert {page for page in pages if page[0] == "05-01"} == {
         ("05-01", "1"),
         ("05-01", "51"),
         ("05-01", "101"),
     }
     query = select(Identifier.identifier).join(LicensePool.identifier)
-    assert set(session.scalars(query)) == set(names(130))
+    assert set(session.scalars(query)) == set(title_ids(130))
 
 
-def test_a_whole_import_asks_for_nothing_in_vain(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter, shelf: OnPaper
+def test_import_requests_each_page_once_and_none_in_vain(
+    session: Session,
+    vendor: ScriptedVendor,
+    importer: BibliothecaPurchaseRecordImporter,
+    cache: InMemoryPrefetchCache,
 ) -> None:
-    vendor.sells(day(2024, 5, 1, 9), *names(50, "a"))
-    vendor.sells(day(2024, 5, 7, 9), *names(120, "b"))
-    vendor.sells(day(2024, 5, 8), *names(3, "c"))
-    vendor.sells(day(2024, 5, 26), *names(3, "d"))
-    place, end = Place(MAY_1), day(2024, 6, 1, 4)
-    while place.current_day < end:
-        page = importer.import_page(place, end)
-        place = page.next
+    vendor.add_purchases(day(2024, 5, 1, 9), *title_ids(50, "a"))
+    vendor.add_purchases(day(2024, 5, 7, 9), *title_ids(120, "b"))
+    vendor.add_purchases(day(2024, 5, 8), *title_ids(3, "c"))
+    vendor.add_purchases(day(2024, 5, 26), *title_ids(3, "d"))
+    cursor, now = ImportCursor(MAY_1), day(2024, 6, 1, 4)
+    while cursor.current_day < now:
+        cursor = importer.import_day(cursor, now).next_cursor
 
-    windows = [(asked["startdate"], asked["enddate"], asked["offset"]) for asked in vendor.marc_requests()]
-    assert len(windows) == len(set(windows))
-    assert shelf.answers == {}
-    days = {(f"2024-05-{n:02}T00:00:00", "1") for n in (*range(1, 16), *range(16, 32))}
-    assert {(start, offset) for start, _, offset in windows} - days == {
+    requests = [
+        (request["startdate"], request["enddate"], request["offset"]) for request in vendor.marc_requests()
+    ]
+    assert len(requests) == len(set(requests))
+    assert cache.responses == {}
+    first_pages = {(f"2024-05-{n:02}T00:00:00", "1") for n in range(1, 32)}
+    assert {(start, offset) for start, _, offset in requests} - first_pages == {
         ("2024-05-01T00:00:00", "51"),
         ("2024-05-07T00:00:00", "51"),
         ("2024-05-07T00:00:00", "101"),
@@ -151,54 +162,66 @@ def test_a_whole_import_asks_for_nothing_in_vain(
     assert len(session.scalars(select(PurchaseRecord.id)).all()) == 176
 
 
-def test_a_fault_of_a_page_ahead_is_left_for_that_page(
-    collection: Collection, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter, shelf: OnPaper
+def test_failed_prefetch_leaves_the_error_to_its_own_page(
+    collection: Collection,
+    vendor: ScriptedVendor,
+    importer: BibliothecaPurchaseRecordImporter,
+    cache: InMemoryPrefetchCache,
 ) -> None:
-    vendor.sells(day(2024, 5, 3, 9), "abc")
-    with ReadingAhead(api_for(collection), shelf, 4) as ahead:
-        vendor.answers.append(httpx.Response(502))
-        ahead.ask_beside(1, [Asked(Window(day(2024, 5, 3), day(2024, 5, 4)))])
+    vendor.add_purchases(day(2024, 5, 3, 9), "abc")
+    with Prefetcher(vendor_api_for(collection), cache, 4) as prefetcher:
+        vendor.responses.append(httpx.Response(502))
+        request = PageRequest(Window(day(2024, 5, 3), day(2024, 5, 4)))
+        prefetcher.prefetch([request], concurrent_requests=1)
 
-    assert shelf.answers == {}
-    assert importer.import_page(Place(day(2024, 5, 3)), LATER).titles_new == 1
+    assert cache.responses == {}
+    assert importer.import_day(ImportCursor(day(2024, 5, 3)), NOW).titles_new == 1
 
 
-def test_a_page_that_fails_leaves_nothing_on_the_shelf(
-    vendor: Vendor, importer: BibliothecaPurchaseRecordImporter, shelf: OnPaper
+def test_failed_page_caches_no_prefetched_responses(
+    vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter, cache: InMemoryPrefetchCache
 ) -> None:
-    vendor.answers.extend([httpx.Response(502)] * 4)
+    vendor.responses.extend([httpx.Response(502)] * 4)
     with pytest.raises(BadResponseException):
-        importer.import_page(Place(MAY_1), LATER)
+        importer.import_day(ImportCursor(MAY_1), NOW)
 
-    assert shelf.answers == {}
+    assert cache.responses == {}
 
 
 @pytest.mark.parametrize(
-    "spoilt", [b"<html></html>", b"<marc:collection", b"<Error><Message>no</Message></Error>"]
+    "malformed",
+    [b"<html></html>", b"<marc:collection", b"<Error><Message>no</Message></Error>"],
+    ids=["HTML", "truncated", "error document"],
 )
-def test_an_answer_that_cannot_be_read_when_its_turn_comes_is_asked_for_again(
-    spoilt: bytes, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter, shelf: OnPaper
+def test_malformed_cached_response_is_requested_again(
+    malformed: bytes,
+    vendor: ScriptedVendor,
+    importer: BibliothecaPurchaseRecordImporter,
+    cache: InMemoryPrefetchCache,
 ) -> None:
-    vendor.sells(day(2024, 5, 1, 9), "abc")
-    shelf.lay(Asked(Window(MAY_1, day(2024, 5, 2))).name, spoilt)
+    vendor.add_purchases(day(2024, 5, 1, 9), "abc")
+    cache.put(PageRequest(Window(MAY_1, day(2024, 5, 2))).cache_key, malformed)
 
-    assert importer.import_page(Place(MAY_1), LATER).titles_new == 1
+    assert importer.import_day(ImportCursor(MAY_1), NOW).titles_new == 1
 
 
-def test_a_blank_that_was_told_twice_is_believed_when_its_turn_comes(
-    vendor: Vendor, importer: BibliothecaPurchaseRecordImporter, shelf: OnPaper
+def test_prefetched_blank_response_needs_no_second_request(
+    vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
-    vendor.answers.extend([httpx.Response(200)] * 8)
-    place = importer.import_page(Place(MAY_1), LATER).next
-    requests = len(vendor.requests)
+    """A blank response is confirmed by a second one when it is prefetched."""
+    vendor.responses.extend([httpx.Response(200)] * 8)
+    cursor = importer.import_day(ImportCursor(MAY_1), NOW).next_cursor
+    assert len(vendor.requests) == 8
 
-    assert importer.import_page(place, LATER).next == Place(day(2024, 5, 3), empty=2)
-    assert requests == len(vendor.requests) == 8
+    next_cursor = importer.import_day(cursor, NOW).next_cursor
+
+    assert next_cursor == ImportCursor(day(2024, 5, 3), empty_windows=2)
+    assert len(vendor.requests) == 8
 
 
-def test_what_is_cut_off_by_the_present_is_not_asked_for_ahead(
-    vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_window_that_ends_now_is_not_prefetched(
+    vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
-    importer.import_page(Place(MAY_1), day(2024, 5, 2) + timedelta(hours=4))
+    importer.import_day(ImportCursor(MAY_1), day(2024, 5, 2) + timedelta(hours=4))
 
-    assert asked(vendor) == [("05-01", "1")]
+    assert requested_pages(vendor) == [("05-01", "1")]

@@ -1,5 +1,6 @@
-"""Records that cannot be used: kept with the reason, once, and tried again when someone asks."""
+"""Tests of rejected purchase records: stored once with a reason, and imported again on request."""
 
+from collections.abc import Callable
 from datetime import date
 
 import httpx
@@ -10,27 +11,34 @@ from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
 from accession.bibliotheca.errors import BadResponseException
-from accession.catalog.apply import apply_outbox
 from accession.catalog.titles import title_views
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, LicensePool, RejectedRecord
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter
-from accession.imports.windows import Place
-from accession.runs.ledger import timestamp
+from accession.imports.rejected_records import RetryResult
+from accession.imports.windows import ImportCursor
+from accession.runs.ledger import get_or_create_checkpoint
 from tests.fixtures.factories import NOON, day
-from tests.fixtures.vendor import Vendor, marc
+from tests.fixtures.holdings import commit_and_apply
+from tests.fixtures.vendor import ScriptedVendor, marc
 
-MAY_1, MAY_2 = day(2024, 5, 1), day(2024, 5, 2)
-LATER = day(2024, 6, 1)
+MAY_1, MAY_2, MAY_3 = day(2024, 5, 1), day(2024, 5, 2), day(2024, 5, 3)
+NOW = day(2024, 6, 1)
+STILL_OPEN = RetryResult(is_resolved=False)
 
 
-def rejected(session: Session) -> list[RejectedRecord]:
+def rejected_records(session: Session) -> list[RejectedRecord]:
     return list(session.scalars(select(RejectedRecord).order_by(RejectedRecord.id)))
 
 
-def broken(item_id: str, title: str = "A title") -> str:
-    """A record in which a field has lost its tag."""
+def record_without_tag(item_id: str, title: str = "A title") -> str:
+    """Return a record with a field that has an empty tag."""
     return marc(item_id, title=title).replace('tag="245"', 'tag=""')
+
+
+def repair(record: RejectedRecord) -> None:
+    """Restore the tag of a stored record, as if a newer version could read it."""
+    record.raw_xml = record.raw_xml.replace('tag=""', 'tag="245"')
 
 
 @pytest.mark.parametrize(
@@ -40,93 +48,101 @@ def broken(item_id: str, title: str = "A title") -> str:
         (marc(" "), "It has no title identifier (001)."),
         (marc("abc", "abd"), "It has 2 title identifiers (001): abc, abd."),
         (marc("abc", "abc"), "It has 2 title identifiers (001): abc, abc."),
-        (marc("a/b"), "Its title identifier (001) is not one the vendor can be asked for: 'a/b'."),
-        (marc("x" * 33), f"Its title identifier (001) is not one the vendor can be asked for: '{'x' * 33}'."),
-        (broken("abc"), "'' is not the tag of a field"),
+        (marc("a/b"), "Its title identifier (001) is invalid: 'a/b'."),
+        (marc("x" * 33), f"Its title identifier (001) is invalid: '{'x' * 33}'."),
+        (record_without_tag("abc"), "'' is not the tag of a field"),
     ],
+    ids=["no 001", "blank 001", "two 001", "same 001 twice", "slash in 001", "long 001", "empty tag"],
 )
-def test_a_record_that_cannot_be_used_is_kept_and_logged_and_the_page_goes_on(
+def test_invalid_record_is_rejected_and_others_are_stored(
     session: Session,
     collection: Collection,
-    vendor: Vendor,
+    vendor: ScriptedVendor,
     importer: BibliothecaPurchaseRecordImporter,
     record: str,
     reason: str,
 ) -> None:
-    vendor.sells(day(2024, 5, 1, 9), "good1")
-    vendor.sold.append((day(2024, 5, 1, 9), record))
-    vendor.sells(day(2024, 5, 1, 9), "good2")
+    vendor.add_purchases(day(2024, 5, 1, 9), "good1")
+    vendor.purchases.append((day(2024, 5, 1, 9), record))
+    vendor.add_purchases(day(2024, 5, 1, 9), "good2")
 
     with capture_logs() as logs:
-        result = importer.import_page(Place(MAY_1), LATER)
+        result = importer.import_day(ImportCursor(MAY_1), NOW)
     session.commit()
 
     assert (result.records_fetched, result.records_rejected, result.titles_new) == (3, 1, 2)
     assert vendor.item_requests() == [["good1", "good2"]]
-    (kept,) = rejected(session)
-    assert (kept.collection_id, kept.purchased_on, kept.reason) == (collection.id, date(2024, 5, 1), reason)
-    assert kept.raw_xml.startswith("<marc:record ")
-    assert "A title" in kept.raw_xml
-    assert kept.resolved_at is None
-    assert [(line["log_level"], line["event"], line["reason"]) for line in logs] == [
+    (rejected,) = rejected_records(session)
+    assert (rejected.collection_id, rejected.purchased_on) == (collection.id, date(2024, 5, 1))
+    assert rejected.reason == reason
+    assert rejected.raw_xml.startswith("<marc:record ")
+    assert "A title" in rejected.raw_xml
+    assert rejected.resolved_at is None
+    assert [(entry["log_level"], entry["event"], entry["reason"]) for entry in logs] == [
         ("error", "purchase record rejected", reason)
     ]
-    assert timestamp(session, collection, Workflow.PURCHASES).finish == MAY_2
+    assert get_or_create_checkpoint(session, collection, Workflow.PURCHASES).finish == MAY_2
 
 
-@pytest.mark.parametrize("make", [lambda: marc(), lambda: marc("abc", "abd"), lambda: broken("abc")])
-def test_a_record_sent_again_under_new_stamps_is_kept_once(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter, make: object
+@pytest.mark.parametrize(
+    "make_record",
+    [lambda: marc(), lambda: marc("abc", "abd"), lambda: record_without_tag("abc")],
+    ids=["no 001", "two 001", "empty tag"],
+)
+def test_rejected_record_with_new_time_stamps_is_stored_once(
+    session: Session,
+    vendor: ScriptedVendor,
+    importer: BibliothecaPurchaseRecordImporter,
+    make_record: Callable[[], str],
 ) -> None:
-    assert callable(make)
-    sent = set()
-    for _ in range(3):
-        sent.add(record := make())
-        vendor.sold = [(MAY_1, record), (MAY_1, record)]
-        assert importer.import_page(Place(MAY_1), LATER).records_rejected == 2
+    """The vendor renews the time stamps of its records in every response."""
+    records = {make_record() for _ in range(3)}
+    for record in records:
+        vendor.purchases = [(MAY_1, record), (MAY_1, record)]
+        assert importer.import_day(ImportCursor(MAY_1), NOW).records_rejected == 2
         session.commit()
 
-    assert len(sent) == 3
-    assert len(rejected(session)) == 1
+    assert len(records) == 3
+    assert len(rejected_records(session)) == 1
 
 
-def test_records_that_say_different_things_are_kept_apart(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_rejected_records_with_other_content_are_all_stored(
+    session: Session, vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
-    vendor.sold = [
+    vendor.purchases = [
         (MAY_1, marc(title="One")),
         (MAY_1, marc(title="Two")),
-        (MAY_1, broken("abc", "One")),
-        (MAY_1, broken("abc", "Two")),
+        (MAY_1, record_without_tag("abc", "One")),
+        (MAY_1, record_without_tag("abc", "Two")),
     ]
 
-    importer.import_page(Place(MAY_1), LATER)
+    importer.import_day(ImportCursor(MAY_1), NOW)
 
-    assert len(rejected(session)) == 4
+    assert len(rejected_records(session)) == 4
 
 
-def test_a_record_that_is_still_unusable_stays_with_the_reason_of_now(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_retry_of_invalid_record_updates_its_reason(
+    session: Session, vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
-    vendor.sold = [(MAY_1, marc())]
-    importer.import_page(Place(MAY_1), LATER)
-    (kept,) = rejected(session)
-    kept.reason = "what an older version said"
+    vendor.purchases = [(MAY_1, marc())]
+    importer.import_day(ImportCursor(MAY_1), NOW)
+    (rejected,) = rejected_records(session)
+    rejected.reason = "A reason given by an older version."
     session.commit()
 
-    assert importer.retry_rejected(kept) is None
+    assert importer.retry_rejected(rejected) == STILL_OPEN
     session.commit()
 
-    assert (kept.reason, kept.resolved_at) == ("It has no title identifier (001).", None)
-    assert importer.retry_rejected(kept) is None
+    assert (rejected.reason, rejected.resolved_at) == ("It has no title identifier (001).", None)
+    assert importer.retry_rejected(rejected) == STILL_OPEN
     assert not session.dirty
     assert session.scalars(select(LicensePool)).all() == []
 
 
-def test_kept_text_that_is_no_xml_stays_with_a_reason(
+def test_retry_of_malformed_xml_leaves_the_record_open(
     session: Session, collection: Collection, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
-    kept = RejectedRecord(
+    rejected = RejectedRecord(
         collection_id=collection.id,
         purchased_on=date(2024, 5, 1),
         reason="x",
@@ -134,60 +150,63 @@ def test_kept_text_that_is_no_xml_stays_with_a_reason(
         content_hash="x",
         created_at=NOON,
     )
-    session.add(kept)
+    session.add(rejected)
 
-    assert importer.retry_rejected(kept) is None
-    assert "malformed or truncated XML" in kept.reason
+    assert importer.retry_rejected(rejected) == STILL_OPEN
+    assert "malformed or truncated XML" in rejected.reason
 
 
-def test_a_record_that_is_usable_now_passes_under_the_day_it_came_in(
-    session: Session, collection: Collection, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_retry_of_repaired_record_stores_its_original_date(
+    session: Session,
+    collection: Collection,
+    vendor: ScriptedVendor,
+    importer: BibliothecaPurchaseRecordImporter,
 ) -> None:
-    vendor.sells(MAY_1, "abc")
-    vendor.sold = [(MAY_1, broken("abc"))]
-    importer.import_page(Place(MAY_1), LATER)
-    importer.import_page(Place(day(2024, 5, 2)), LATER)
+    vendor.add_purchases(MAY_1, "abc")
+    vendor.purchases = [(MAY_1, record_without_tag("abc"))]
+    importer.import_day(ImportCursor(MAY_1), NOW)
+    importer.import_day(ImportCursor(MAY_2), NOW)
     session.commit()
-    (kept,) = rejected(session)
-    kept.raw_xml = kept.raw_xml.replace('tag=""', 'tag="245"')
+    (rejected,) = rejected_records(session)
+    repair(rejected)
 
     with time_machine.travel(NOON, tick=False):
-        outbox_ids = importer.retry_rejected(kept)
-    session.commit()
+        result = importer.retry_rejected(rejected)
 
-    assert outbox_ids is not None
-    assert kept.resolved_at == NOON
-    apply_outbox(session, outbox_ids)
+    assert result.is_resolved
+    assert rejected.resolved_at == NOON
+    commit_and_apply(session, result.outbox_ids)
     (view,) = title_views(session)
     assert (view.identifier, view.title, view.purchased_on) == ("abc", "Title abc", "2024-05-01")
-    assert timestamp(session, collection, Workflow.PURCHASES).finish == day(2024, 5, 3)
+    assert get_or_create_checkpoint(session, collection, Workflow.PURCHASES).finish == MAY_3
 
 
-def test_a_record_that_passes_with_nothing_to_apply_is_resolved_all_the_same(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_retry_resolves_a_record_without_changes_to_apply(
+    session: Session, vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
-    vendor.sold = [(MAY_1, broken("abc"))]
-    importer.import_page(Place(MAY_1), LATER)
-    (kept,) = rejected(session)
-    kept.raw_xml = kept.raw_xml.replace('tag=""', 'tag="245"')
+    """The vendor has no metadata for the title."""
+    vendor.purchases = [(MAY_1, record_without_tag("abc"))]
+    importer.import_day(ImportCursor(MAY_1), NOW)
+    (rejected,) = rejected_records(session)
+    repair(rejected)
 
-    assert importer.retry_rejected(kept) == ()
-    assert kept.resolved_at is not None
+    assert importer.retry_rejected(rejected) == RetryResult(is_resolved=True, outbox_ids=())
+    assert rejected.resolved_at is not None
 
 
-def test_a_vendor_fault_leaves_the_record_as_it_was(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_retry_during_a_vendor_failure_leaves_the_record_open(
+    session: Session, vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
-    vendor.sold = [(MAY_1, broken("abc"))]
-    importer.import_page(Place(MAY_1), LATER)
-    (kept,) = rejected(session)
-    kept.raw_xml = kept.raw_xml.replace('tag=""', 'tag="245"')
+    vendor.purchases = [(MAY_1, record_without_tag("abc"))]
+    importer.import_day(ImportCursor(MAY_1), NOW)
+    (rejected,) = rejected_records(session)
+    repair(rejected)
     session.commit()
-    vendor.answers.append(httpx.Response(502))
+    vendor.responses.append(httpx.Response(502))
 
     with pytest.raises(BadResponseException):
-        importer.retry_rejected(kept)
+        importer.retry_rejected(rejected)
     session.commit()
 
-    assert kept.resolved_at is None
+    assert rejected.resolved_at is None
     assert session.scalars(select(LicensePool)).all() == []

@@ -1,0 +1,22 @@
+"""Move the checkpoint of a workflow forward, step by step."""
+
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from accession.core.workflow import Workflow
+from accession.db.models import Collection
+from accession.runs.ledger import get_or_create_checkpoint
+
+
+def advance_checkpoint(
+    session: Session, collection: Collection, workflow: Workflow, *, start: datetime, end: datetime
+) -> None:
+    """Move the checkpoint to `end` after the span from `start` (UTC) has been imported up to there.
+
+    The checkpoint never moves back. It stays where it is when the span begins after it: what lies between
+    has not been imported.
+    """
+    checkpoint = get_or_create_checkpoint(session, collection, workflow)
+    if checkpoint.finish is None or start <= checkpoint.finish:
+        checkpoint.finish = max(end, checkpoint.finish or end)
