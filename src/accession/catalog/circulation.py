@@ -1,9 +1,8 @@
-"""Keeping the counts of pools true: what the vendor says when it is asked, and the events in between.
+"""Copy counts of license pools, from the vendor's snapshots and from circulation events.
 
-A snapshot is the vendor's word on all counts of a title at one moment. The counts of a pool are those
-of its last snapshot and every counted event since, in the order of their moments: so it does not matter
-when, how often or in which order the events arrive. Pools are locked in the order of their ids, against
-writing only.
+A snapshot holds all counts of a title at one moment. The counts of a pool are those of its last snapshot plus
+the events since, in the order of their times, so it does not matter when, how often or in which order the
+events arrive.
 """
 
 from collections import defaultdict
@@ -16,76 +15,76 @@ from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from accession.catalog.changes import Change, pool_changes
 from accession.catalog.data import CirculationData, EventData
-from accession.catalog.sweeps import last_swept
+from accession.catalog.sweeps import last_swept_at
+from accession.catalog.title_changes import Change, pool_changes
 from accession.core.clock import utc_now
 from accession.core.vocabulary import EventType
-from accession.db.bulk import one_of, update_of
+from accession.db.bulk import in_array, update_statement
 from accession.db.models import (
     CirculationEvent,
     Collection,
-    Counts,
+    CopyCounts,
     LicensePool,
     PoolStatus,
-    counted_on,
+    counts_after_events,
     table_of,
 )
 
-# Of a pool without a snapshot every event counts.
-_EVER = text("'-infinity'")
-_OF_COPIES_OWNED = (EventType.PURCHASE, EventType.REMOVED)
+# Every event of a pool without a snapshot counts.
+_NO_SNAPSHOT = text("'-infinity'")
+_EVENTS_THAT_CHANGE_COPIES_OWNED = (EventType.PURCHASE, EventType.REMOVED)
 
 
 @dataclass(frozen=True)
-class Counted:
-    """How many pools a snapshot has written, and what of them has changed by it."""
+class AppliedSnapshots:
+    """Number of pools written, and the changes to record in the titles' histories."""
 
-    pools: int
+    written: int
     changes: Sequence[Change] = ()
 
 
 def lock_pools(session: Session, pool_ids: Iterable[int]) -> Sequence[LicensePool]:
-    """The pools as they are now, locked until the transaction ends; whoever locks pools locks them first.
+    """Lock pools until the transaction ends, and return them with their present values.
 
-    A page that adds a purchase record to one of them goes on.
+    A transaction that locks several kinds of rows locks the pools first. The lock does not block transactions
+    that add purchase records to the pools.
     """
-    query = select(LicensePool).where(one_of(LicensePool.id, set(pool_ids))).order_by(LicensePool.id)
+    query = select(LicensePool).where(in_array(LicensePool.id, set(pool_ids))).order_by(LicensePool.id)
     query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
     return session.scalars(query).all()
 
 
-def is_news(pool: LicensePool, data: CirculationData) -> bool:
-    """Whether a snapshot made now differs from the pool's counts; one older than the last does not."""
+def has_new_counts(pool: LicensePool, data: CirculationData) -> bool:
+    """Return whether a snapshot differs from the pool's counts and is not older than its last snapshot."""
     if pool.circulation_as_of is not None and data.as_of < pool.circulation_as_of:
         return False
-    counts = _told(data, pool.licenses_reserved)
-    return (counts, _status(counts, told=True)) != (pool.counts, pool.status)
+    counts = _snapshot_counts(data, pool.licenses_reserved)
+    return (counts, _status(counts, is_known=True)) != (pool.counts, pool.status)
 
 
 def apply_snapshots(
-    session: Session, pools: Sequence[LicensePool], said: Mapping[int, CirculationData]
-) -> Counted:
-    """Make locked pools say what the vendor said of them (by pool id), with the events since.
+    session: Session, pools: Sequence[LicensePool], snapshots: Mapping[int, CirculationData]
+) -> AppliedSnapshots:
+    """Write snapshots, by pool id, and the events since to locked pools.
 
-    What has changed is for the caller to note. A snapshot older than the pool's last is not applied, and
-    one that says what was known of its moment is not written. The session reads pools that were written
-    anew when they are used again.
+    A snapshot is not written if it is older than the pool's last one, or equal to the counts known for its
+    moment. The session's objects of written pools expire. The caller records the changes.
     """
     events, now = _events_since_snapshot(session, pools), utc_now()
     rows: list[dict[str, Any]] = []
     changes: list[Change] = []
     for pool in pools:
-        data = said[pool.id]
+        data = snapshots[pool.id]
         if pool.circulation_as_of is not None and data.as_of < pool.circulation_as_of:
             continue
         before = [e.event_type for e in events[pool.id] if e.occurred_at < data.as_of]
         since = [e.event_type for e in events[pool.id] if e.occurred_at >= data.as_of]
-        known = counted_on(pool.snapshot, before)
-        snapshot = _told(data, known.reserved)
-        counts = counted_on(snapshot, since)
-        status = _status(counts, told=True)
-        # What newer events hide today may come out when an event of the time between is told late.
+        known = counts_after_events(pool.snapshot, before)
+        snapshot = _snapshot_counts(data, known.reserved)
+        counts = counts_after_events(snapshot, since)
+        status = _status(counts, is_known=True)
+        # Compares the snapshot, too: later events may hide a difference that a late event reveals.
         if (snapshot, counts, status) == (known, pool.counts, pool.status):
             continue
         rows.append(
@@ -107,12 +106,14 @@ def apply_snapshots(
         changes += pool_changes(pool, counts, status, now)
         session.expire(pool)
     if rows:
-        session.execute(update_of(table_of(LicensePool), rows))
-    return Counted(len(rows), changes)
+        session.execute(update_statement(table_of(LicensePool), rows))
+    return AppliedSnapshots(len(rows), changes)
 
 
-def new_events(session: Session, collection: Collection, events: Iterable[EventData]) -> list[EventData]:
-    """Those of `events` that the collection has not been told yet, each once, in the order given."""
+def filter_new_events(
+    session: Session, collection: Collection, events: Iterable[EventData]
+) -> list[EventData]:
+    """Return the events that the collection has not stored yet, without duplicates and in the order given."""
     by_id: dict[str, EventData] = {}
     for event in events:
         by_id.setdefault(event.event_id, event)
@@ -128,14 +129,13 @@ def new_events(session: Session, collection: Collection, events: Iterable[EventD
 def record_events(
     session: Session, collection: Collection, pools: Mapping[str, LicensePool], events: Sequence[EventData]
 ) -> set[int]:
-    """Keep new events, at least one, and count them; returns the ids of the pools whose counts or status
-    they changed.
+    """Store new events, at least one, and return the ids of the pools whose counts or status changed.
 
-    `pools` are those of the events' identifiers. An event that was past at its pool's last snapshot is
-    kept and changes nothing.
+    `pools` are the pools by the events' identifiers. An event that occurred before the vendor last returned
+    the counts of its title is stored but not counted.
     """
-    concerned = lock_pools(session, {pools[event.identifier].id for event in events})
-    known_up_to = _known_up_to(session, collection, concerned)
+    locked = lock_pools(session, {pools[event.identifier].id for event in events})
+    counted_from = _last_snapshot_times(session, collection, locked)
     rows = [
         {
             "collection_id": collection.id,
@@ -143,35 +143,37 @@ def record_events(
             "license_pool_id": pool_id,
             "event_type": event.event_type,
             "occurred_at": event.occurred_at,
-            "counted": pool_id not in known_up_to or event.occurred_at >= known_up_to[pool_id],
+            "counted": pool_id not in counted_from or event.occurred_at >= counted_from[pool_id],
         }
         for event in events
         for pool_id in [pools[event.identifier].id]
     ]
     session.execute(insert(CirculationEvent).values(rows).on_conflict_do_nothing())
-    return _count_again(session, concerned)
+    return _recount(session, locked)
 
 
-def _known_up_to(
+def _last_snapshot_times(
     session: Session, collection: Collection, pools: Sequence[LicensePool]
 ) -> dict[int, datetime]:
-    """When the vendor was last asked about each pool, where it ever was; changed or not."""
-    swept = last_swept(session, collection, [pool.identifier_id for pool in pools])
-    looks = {
+    """Return when the vendor last returned each pool's counts, including counts that had not changed."""
+    swept = last_swept_at(session, collection, [pool.identifier_id for pool in pools])
+    times = {
         pool.id: [at for at in (pool.circulation_as_of, swept.get(pool.identifier_id)) if at is not None]
         for pool in pools
     }
-    return {pool_id: max(moments) for pool_id, moments in looks.items() if moments}
+    return {pool_id: max(moments) for pool_id, moments in times.items() if moments}
 
 
-def _count_again(session: Session, pools: Sequence[LicensePool]) -> set[int]:
+def _recount(session: Session, pools: Sequence[LicensePool]) -> set[int]:
     events = _events_since_snapshot(session, pools)
     changed = set()
     for pool in pools:
         types = [event.event_type for event in events[pool.id]]
-        counts = counted_on(pool.snapshot, types)
-        told = pool.circulation_as_of is not None or any(kind in _OF_COPIES_OWNED for kind in types)
-        status = _status(counts, told=told)
+        counts = counts_after_events(pool.snapshot, types)
+        is_known = pool.circulation_as_of is not None or any(
+            event_type in _EVENTS_THAT_CHANGE_COPIES_OWNED for event_type in types
+        )
+        status = _status(counts, is_known=is_known)
         if (counts, status) != (pool.counts, pool.status):
             pool.counts, pool.status, pool.updated_at = counts, status, utc_now()
             changed.add(pool.id)
@@ -181,12 +183,12 @@ def _count_again(session: Session, pools: Sequence[LicensePool]) -> set[int]:
 def _events_since_snapshot(
     session: Session, pools: Sequence[LicensePool]
 ) -> Mapping[int, Sequence[CirculationEvent]]:
-    """The counted events of each pool since its last snapshot, in the order of their moments."""
+    """Return the counted events of each pool since its last snapshot, in the order of their times."""
     query = (
         select(CirculationEvent)
         .join(LicensePool, CirculationEvent.license_pool_id == LicensePool.id)
-        .where(one_of(LicensePool.id, [pool.id for pool in pools]), CirculationEvent.counted)
-        .where(CirculationEvent.occurred_at >= func.coalesce(LicensePool.circulation_as_of, _EVER))
+        .where(in_array(LicensePool.id, [pool.id for pool in pools]), CirculationEvent.counted)
+        .where(CirculationEvent.occurred_at >= func.coalesce(LicensePool.circulation_as_of, _NO_SNAPSHOT))
         .order_by(CirculationEvent.occurred_at, CirculationEvent.event_id)
     )
     events = defaultdict(list)
@@ -195,16 +197,18 @@ def _events_since_snapshot(
     return events
 
 
-def _told(data: CirculationData, reserved: int) -> Counts:
-    """The counts of a snapshot; where it does not tell the reserved copies, as many as there can be of
-    those known."""
-    counts = Counts(data.licenses_owned, data.licenses_available, reserved, data.patrons_in_hold_queue)
+def _snapshot_counts(data: CirculationData, reserved: int) -> CopyCounts:
+    """Return a snapshot's counts.
+
+    Where it does not report reserved copies, use the known number, limited to the copies not available.
+    """
+    counts = CopyCounts(data.licenses_owned, data.licenses_available, reserved, data.patrons_in_hold_queue)
     if data.licenses_reserved is not None:
         return replace(counts, reserved=data.licenses_reserved)
     return replace(counts, reserved=min(reserved, max(0, counts.owned - counts.available)))
 
 
-def _status(counts: Counts, *, told: bool) -> str:
+def _status(counts: CopyCounts, *, is_known: bool) -> str:
     if counts.owned:
         return PoolStatus.ACTIVE
-    return PoolStatus.EXHAUSTED if told else PoolStatus.UNKNOWN
+    return PoolStatus.EXHAUSTED if is_known else PoolStatus.UNKNOWN

@@ -1,7 +1,7 @@
-"""What a vendor says of a title, in the catalogue's words, before it is stored.
+"""Data classes for titles, copy counts and events, independent of the vendor that sent them.
 
-A data class owns its hash and its comparison. The vendor folders make these objects, `apply` writes
-them, and the outbox carries them as JSON in between.
+The vendor's package creates these objects, the outbox stores them as JSON, and the apply writes them to the
+catalogue.
 """
 
 import hashlib
@@ -16,10 +16,10 @@ from pydantic import (
     field_validator,
 )
 
-from accession.core.text import _LONGEST_ADDRESS, _LONGEST_SEARCH_TEXT, Count, Name, Text, comparable
-from accession.core.vocabulary import Format, IdentifierType, LinkRel, Medium, Role, SubjectScheme
+from accession.core.text import MAX_SEARCH_TEXT_LENGTH, MAX_URL_BYTES, Count, Name, Text, normalise_text
+from accession.core.vocabulary import ContributorRole, Format, IdentifierType, LinkRel, Medium, SubjectScheme
 
-# A new way of hashing is a new version: titles then differ by version, and are applied once more.
+# Raise it when the way of hashing changes: every title then differs and is applied once more.
 HASH_VERSION = 1
 
 
@@ -28,38 +28,42 @@ class _Data(BaseModel):
 
 
 class ContributorData(_Data):
-    """A person in one role. `sort_name` is "Last, First"; `display_name` is "First Last".
+    """A person in one role.
 
-    Names are cut at 300 characters.
+    `sort_name` is "Last, First" and `display_name` "First Last", each cut at 300 characters.
     """
 
     sort_name: Name
     display_name: Name
-    role: Role
+    role: ContributorRole
 
 
 class SubjectData(_Data):
-    """One subject heading, cut at 300 characters."""
+    """A subject heading, cut at 300 characters."""
 
     scheme: SubjectScheme
     name: Name
 
 
 class LinkData(_Data):
-    """One web address of a title."""
+    """A web address that belongs to a title."""
 
     rel: LinkRel
     href: Text = Field(min_length=1)
 
 
 class BibliographicData(_Data):
-    """The description of one title by one data source.
+    """Metadata of one title from one data source.
 
-    `as_of` is when the source said so (UTC). `published` is an ISO 8601 date of whatever precision the
-    source has: `2016`, `2016-09` or `2016-09-03`. `language` is ISO 639-2 (three letters). `isbns` are
-    13 digits, the title's own first. `duration_ms` is in milliseconds. Order is kept where it means
-    something: contributors, subjects, ISBNs. Links longer than 2,000 bytes, which browsers do not take,
-    are left out.
+    Attributes:
+        as_of: When the source returned the metadata (UTC).
+        published: ISO 8601 date in the source's precision: `2016`, `2016-09` or `2016-09-03`.
+        language: ISO 639-2 code of three letters.
+        isbns: ISBN-13s, the title's own first.
+        duration_ms: Playing time in milliseconds.
+        links: Web addresses; those longer than 2,000 bytes, which browsers do not open, are left out.
+
+    The order of contributors, subjects and ISBNs is kept, because it has a meaning.
     """
 
     data_source: Text
@@ -84,31 +88,32 @@ class BibliographicData(_Data):
 
     @field_validator("links")
     @classmethod
-    def _addresses_in_use(cls, links: tuple[LinkData, ...]) -> tuple[LinkData, ...]:
-        return tuple(link for link in links if len(link.href.encode()) <= _LONGEST_ADDRESS)
+    def _drop_long_links(cls, links: tuple[LinkData, ...]) -> tuple[LinkData, ...]:
+        return tuple(link for link in links if len(link.href.encode()) <= MAX_URL_BYTES)
 
     def content_hash(self) -> str:
-        """`<version>:<SHA-256>` over everything that describes the title.
+        """Return `<version>:<SHA-256>` of the canonical JSON of every field but `as_of`.
 
-        Left out: `as_of`, because a later look at the same description is no change. Circulation is a
-        class of its own and takes no part.
+        The same metadata fetched later has the same hash.
         """
         content = self.model_dump(mode="json", exclude={"as_of"})
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return f"{HASH_VERSION}:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
     def search_text(self) -> str:
-        """What the title is found by, in one line, `comparable`: title, subtitle, authors and narrators,
-        publisher, ISBNs and identifier."""
+        """Return the text that a search looks in, as one normalised line.
+
+        It holds title, subtitle, authors and narrators, publisher, ISBNs and identifier.
+        """
         people = dict.fromkeys(each.display_name for each in self.contributors)
         parts = (self.title, self.subtitle, *people, self.publisher, *self.isbns, self.identifier)
-        return " ".join(comparable(" ".join(filter(None, parts))).split())[:_LONGEST_SEARCH_TEXT]
+        return " ".join(normalise_text(" ".join(filter(None, parts))).split())[:MAX_SEARCH_TEXT_LENGTH]
 
 
 class CirculationData(_Data):
-    """How many copies of one title the collection has, in copies, as of a moment (UTC).
+    """Copy counts of one title in one collection as of a moment (UTC): a snapshot.
 
-    `licenses_reserved` is None where the source does not say.
+    `licenses_reserved` is None where the source does not report it.
     """
 
     as_of: AwareDatetime
@@ -119,34 +124,33 @@ class CirculationData(_Data):
 
 
 class ApplyData(_Data):
-    """What has to be applied to one title of a collection: its counts, and its description where that is
-    news."""
+    """A pending change of one title of a collection: its counts, and its metadata if that has changed."""
 
     bibliographic: BibliographicData | None = None
     circulation: CirculationData
 
     @property
     def as_of(self) -> datetime:
-        """When the source said so."""
+        """Return when the source returned the data (UTC)."""
         return self.circulation.as_of
 
 
 class TitleData(ApplyData):
-    """All that a source says of one title in one collection, at one moment."""
+    """Metadata and counts of one title in one collection, from one response."""
 
     bibliographic: BibliographicData
 
     @property
     def identifier(self) -> str:
-        """The title's identifier at its source."""
+        """Return the source's identifier of the title."""
         return self.bibliographic.identifier
 
 
 class EventData(_Data):
-    """One thing that happened to a title, at a moment (UTC). Who the patron was is never part of it.
+    """A circulation event of a title at a moment (UTC), without any data about the patron.
 
-    `event_id` is the source's, and the same whenever the event is told again. `event_type` is one of
-    `EventType`, or a word that nobody here knows. Ids and types are cut at 300 characters.
+    `event_id` is the source's and stays the same when the event is delivered again. `event_type` is an
+    `EventType`, or an unknown type. Ids and types are cut at 300 characters.
     """
 
     event_id: Name

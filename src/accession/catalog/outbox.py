@@ -1,21 +1,171 @@
-"""TODO."""
+"""Outbox of pending changes: title data that is stored and not yet applied to editions and license pools.
 
-from sqlalchemy import (
-    func,
-    select,
-)
+A step of a run adds rows in its own transaction, and the apply deletes them in the transaction that applies
+them. A license pool has at most one row, whose `data` is an `ApplyData` as JSON.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, DateTime, Text, and_, cast, delete, func, select, true, update
 from sqlalchemy.orm import Session
 
-from accession.db.models import ApplyOutbox, LicensePool
+from accession.catalog.circulation import has_new_counts, lock_pools
+from accession.catalog.data import ApplyData
+from accession.catalog.editions import EditionUpdate, pool_edition_join
+from accession.core.clock import utc_now
+from accession.db.bulk import in_array, insert_statement
+from accession.db.models import ApplyOutbox, Edition, LicensePool, table_of
 
 
-def applies_pending(session: Session) -> dict[int, int]:
-    """How many titles of each collection, by its id, still have to be applied, where there are any."""
+@dataclass(frozen=True)
+class LockedChanges:
+    """Outbox rows that are locked together with their license pools; `data` is by pool id."""
+
+    outbox_ids: tuple[int, ...]
+    pools: tuple[LicensePool, ...]
+    data: Mapping[int, ApplyData]
+
+
+def find_changed_titles(
+    session: Session, titles: Sequence[tuple[LicensePool, ApplyData]]
+) -> list[tuple[LicensePool, ApplyData]]:
+    """Return the data of `titles` that differs from the catalogue, found with one query.
+
+    Metadata is compared by its hash. Where it is the same, only the counts are compared and returned: events
+    change the pool's counts without changing the hash. Data older than the catalogue's does not differ.
+
+    A title with a pending change is always returned: the vendor may have taken back what the outbox holds.
+    """
+    query = (
+        select(LicensePool.id, Edition.content_hash, Edition.as_of, ApplyOutbox.id.label("pending"))
+        .outerjoin(Edition, pool_edition_join())
+        .outerjoin(ApplyOutbox, ApplyOutbox.license_pool_id == LicensePool.id)
+        .where(in_array(LicensePool.id, [pool.id for pool, _ in titles]))
+    )
+    stored = {row.id: row for row in session.execute(query)}
+    changed: list[tuple[LicensePool, ApplyData]] = []
+    for pool, title in titles:
+        row, metadata = stored[pool.id], title.bibliographic
+        has_new_metadata = metadata is not None and EditionUpdate(metadata).replaces(row)
+        if has_new_metadata or row.pending is not None:
+            changed.append((pool, title))
+        elif has_new_counts(pool, title.circulation):
+            changed.append((pool, ApplyData(circulation=title.circulation)))
+    return changed
+
+
+def enqueue_changes(session: Session, titles: Sequence[tuple[LicensePool, ApplyData]]) -> list[int]:
+    """Add `titles` to the outbox and return the ids of the rows, for the message to the apply task.
+
+    Newer data replaces what the pool's row holds, but counts without metadata keep the metadata that is
+    pending. Where the row holds newer data it stays as it is and its id is left out: its message was sent.
+    """
+    if not titles:
+        return []
+    latest = {pool.id: title for pool, title in sorted(titles, key=lambda entry: entry[1].as_of)}
+    now = utc_now()
+    rows = [
+        {
+            "license_pool_id": pool_id,
+            # Excluding None keeps the row's value of that key when the two are merged.
+            "data": title.model_dump(mode="json", exclude_none=True),
+            "published_at": now,
+        }
+        for pool_id, title in sorted(latest.items())
+    ]
+    statement = insert_statement(table_of(ApplyOutbox), rows)
+    statement = statement.on_conflict_do_update(
+        index_elements=["license_pool_id"],
+        set_={
+            "data": ApplyOutbox.data.concat(statement.excluded.data),
+            "published_at": statement.excluded.published_at,
+        },
+        where=_as_of(ApplyOutbox.data) <= _as_of(statement.excluded.data),
+    )
+    return list(session.scalars(statement.returning(ApplyOutbox.id)))
+
+
+def split_by_metadata(session: Session, outbox_ids: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Return the ids of the rows that still exist: those with metadata, and those with counts only."""
+    query = select(ApplyOutbox.id, _has_metadata()).where(in_array(ApplyOutbox.id, outbox_ids))
+    rows = session.execute(query.order_by(ApplyOutbox.id)).all()
+    with_metadata = [row_id for row_id, has_metadata in rows if has_metadata]
+    return with_metadata, [row_id for row_id, has_metadata in rows if not has_metadata]
+
+
+def find_identifier_ids(session: Session, outbox_ids: Sequence[int]) -> dict[int, int]:
+    """Return the id of each row's title identifier, by row id, for the rows that still exist.
+
+    Pools of several collections share the identifier of a title.
+    """
+    query = select(ApplyOutbox.id, LicensePool.identifier_id).join(ApplyOutbox.license_pool)
+    return dict(
+        session.execute(query.where(in_array(ApplyOutbox.id, outbox_ids)).order_by(ApplyOutbox.id)).all()
+    )
+
+
+def list_outbox_ids(session: Session, collection_id: int) -> Sequence[int]:
+    """Return the ids of all rows of a collection, oldest first."""
+    query = select(ApplyOutbox.id).join(ApplyOutbox.license_pool)
+    return session.scalars(
+        query.where(LicensePool.collection_id == collection_id).order_by(ApplyOutbox.id)
+    ).all()
+
+
+def claim_stale_rows(session: Session, published_before: datetime | None) -> list[int]:
+    """Mark rows as published now and return their ids, so that their lost messages are sent again.
+
+    Takes the rows last published before `published_before` (UTC), or every row where that is None.
+    """
+    statement = update(ApplyOutbox).values(published_at=utc_now()).returning(ApplyOutbox.id)
+    if published_before is not None:
+        statement = statement.where(ApplyOutbox.published_at < published_before)
+    return sorted(session.scalars(statement))
+
+
+def lock_changes(session: Session, outbox_ids: Sequence[int], *, counts_only: bool) -> LockedChanges:
+    """Lock the rows that still exist, after their pools, and read their data.
+
+    With `counts_only`, rows that hold metadata are left out.
+    """
+    selected = and_(in_array(ApplyOutbox.id, outbox_ids), ~_has_metadata() if counts_only else true())
+    pools = lock_pools(session, session.scalars(select(ApplyOutbox.license_pool_id).where(selected)))
+    data = cast(ApplyOutbox.data, Text).label("data")
+    query = select(ApplyOutbox.id, ApplyOutbox.license_pool_id, data).where(selected)
+    query = query.where(in_array(ApplyOutbox.license_pool_id, [pool.id for pool in pools]))
+    rows = session.execute(query.order_by(ApplyOutbox.license_pool_id).with_for_update()).all()
+    by_pool = {row.license_pool_id: ApplyData.model_validate_json(row.data) for row in rows}
+    return LockedChanges(
+        outbox_ids=tuple(row.id for row in rows),
+        pools=tuple(pool for pool in pools if pool.id in by_pool),
+        data=by_pool,
+    )
+
+
+def delete_changes(session: Session, outbox_ids: Sequence[int]) -> None:
+    """Delete outbox rows that have been applied."""
+    session.execute(delete(table_of(ApplyOutbox)).where(in_array(ApplyOutbox.id, outbox_ids)))
+
+
+def count_pending_changes_by_collection(session: Session) -> dict[int, int]:
+    """Return the number of titles with a pending change by collection id, where there are any."""
     query = select(LicensePool.collection_id, func.count()).join(ApplyOutbox.license_pool)
     return dict(session.execute(query.group_by(LicensePool.collection_id)).all())
 
 
-def count_pending_applies(session: Session, collection_id: int) -> int:
-    """How many of the collection's titles still have to be applied."""
+def count_pending_changes(session: Session, collection_id: int) -> int:
+    """Return the number of a collection's titles with a pending change."""
     query = select(func.count()).select_from(ApplyOutbox).join(ApplyOutbox.license_pool)
     return session.scalar(query.where(LicensePool.collection_id == collection_id)) or 0
+
+
+def _as_of(data: Any) -> ColumnElement[datetime]:
+    return cast(data["circulation"]["as_of"].astext, DateTime(timezone=True))
+
+
+def _has_metadata() -> ColumnElement[bool]:
+    has_metadata: ColumnElement[bool] = ApplyOutbox.data.has_key("bibliographic")
+    return has_metadata

@@ -1,83 +1,34 @@
-"""TODO."""
+"""Rejected records: purchase records and events that could not be imported, with the reason."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import (
-    Select,
-    func,
-    select,
-)
+from sqlalchemy import Select, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from accession.accounts.collections import in_use
-from accession.catalog.purchase_records import PurchaseDate, _dated, _may_be
+from accession.accounts.collections import is_of_collection
+from accession.catalog.purchase_dates import PurchaseDate, may_have_date
 from accession.core.clock import utc_now
 from accession.core.errors import NotFound, UserError
-from accession.core.text import storable
+from accession.core.text import clean_text
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, RejectedRecord
 
 
 @dataclass(frozen=True)
-class Rejection:
-    """A record of the vendor's that cannot be used, and why."""
+class RejectedRecordData:
+    """A record to be stored as rejected."""
 
     reason: str
     raw_xml: str
     content_hash: str
 
 
-def keep_rejected(
-    session: Session,
-    collection: Collection,
-    bought: PurchaseDate,
-    rejections: Sequence[Rejection],
-    workflow: Workflow = Workflow.PURCHASES,
-) -> None:
-    """Afterwards each rejection of the date is kept once, however often the vendor sends it."""
-    if not rejections:
-        return
-    rows = {
-        rejection.content_hash: {
-            "collection_id": collection.id,
-            "workflow": workflow.value,
-            **_dated(bought),
-            "reason": rejection.reason,
-            "raw_xml": rejection.raw_xml,
-            "content_hash": rejection.content_hash,
-            "created_at": utc_now(),
-        }
-        for rejection in rejections
-    }
-    query = select(RejectedRecord.content_hash).where(
-        RejectedRecord.collection_id == collection.id, _may_be(RejectedRecord, bought)
-    )
-    known = set(session.scalars(query.where(RejectedRecord.content_hash.in_(rows))))
-    if new := [row for content_hash, row in sorted(rows.items()) if content_hash not in known]:
-        session.execute(insert(RejectedRecord).values(new).on_conflict_do_nothing())
-
-
-def resolve_rejected(session: Session, record_id: int, note: str) -> None:
-    """Afterwards the rejected record counts as resolved, with the note; a retry leaves it alone.
-
-    Raises `NotFound` when there is no such record, and `UserError` when it is resolved already.
-    """
-    rejected = session.get(RejectedRecord, record_id, with_for_update=True)
-    if rejected is None:
-        raise NotFound(f"There is no rejected record {record_id}: see `accession rejects list --all`.")
-    if rejected.resolved_at is not None:
-        raise UserError(
-            f"The rejected record {record_id} is resolved already: see `accession rejects list --all`."
-        )
-    rejected.resolved_at, rejected.note = utc_now(), storable(note)
-
-
 @dataclass(frozen=True)
-class RejectView:
-    """A purchase record, or an event, that could not be used."""
+class RejectedRecordView:
+    """A rejected purchase record or event."""
 
     id: int
     collection: str
@@ -89,57 +40,127 @@ class RejectView:
     note: str | None
 
 
-def reject_views(
+def store_rejected_records(
+    session: Session,
+    collection: Collection,
+    purchase_date: PurchaseDate,
+    records: Sequence[RejectedRecordData],
+    workflow: Workflow = Workflow.PURCHASES,
+) -> None:
+    """Store rejected records; one that is already stored for the date is not stored again."""
+    if not records:
+        return
+    rows = {
+        record.content_hash: {
+            "collection_id": collection.id,
+            "workflow": workflow.value,
+            **purchase_date.columns,
+            "reason": record.reason,
+            "raw_xml": record.raw_xml,
+            "content_hash": record.content_hash,
+            "created_at": utc_now(),
+        }
+        for record in records
+    }
+    query = select(RejectedRecord.content_hash).where(
+        RejectedRecord.collection_id == collection.id, may_have_date(RejectedRecord, purchase_date)
+    )
+    known = set(session.scalars(query.where(RejectedRecord.content_hash.in_(rows))))
+    if new := [row for content_hash, row in sorted(rows.items()) if content_hash not in known]:
+        session.execute(insert(RejectedRecord).values(new).on_conflict_do_nothing())
+
+
+def lock_open_rejected_record(session: Session, record_id: int) -> RejectedRecord:
+    """Return an open rejected record, whose row stays locked until the transaction ends.
+
+    Raises:
+        UserError: there is no such record, or it is resolved.
+    """
+    rejected = session.get(RejectedRecord, record_id, with_for_update=True)
+    if rejected is None or rejected.resolved_at is not None:
+        raise UserError(f"There is no open rejected record {record_id}: see `accession rejects list`.")
+    return rejected
+
+
+def resolve_rejected_record(session: Session, record_id: int, note: str) -> None:
+    """Mark a rejected record as resolved, with a note, so that it is not retried.
+
+    Raises:
+        NotFound: no collection in use has such a record.
+        UserError: the record is already resolved.
+    """
+    rejected = session.scalars(
+        select(RejectedRecord)
+        .where(is_of_collection(RejectedRecord.collection_id, None), RejectedRecord.id == record_id)
+        .with_for_update()
+    ).one_or_none()
+    if rejected is None:
+        raise _not_found(record_id)
+    if rejected.resolved_at is not None:
+        raise UserError(
+            f"The rejected record {record_id} is already resolved: see `accession rejects list --all`."
+        )
+    rejected.resolved_at, rejected.note = utc_now(), clean_text(note)
+
+
+def rejected_record_views(
     session: Session,
     *,
     collection: str | None = None,
     with_resolved: bool = False,
     limit: int | None = None,
     offset: int = 0,
-) -> list[RejectView]:
-    """The rejected records of collections in use, oldest first; resolved ones only on request."""
-    query = _rejects().where(in_use(RejectedRecord.collection_id, collection))
+) -> list[RejectedRecordView]:
+    """Return the rejected records of one collection, or of all in use, oldest first."""
+    query = _select_records().where(is_of_collection(RejectedRecord.collection_id, collection))
     if not with_resolved:
         query = query.where(RejectedRecord.resolved_at.is_(None))
     rows = session.execute(query.order_by(RejectedRecord.id).limit(limit).offset(offset))
-    return [_reject_view(rejected, name) for rejected, name in rows]
+    return [_view(rejected, name) for rejected, name in rows]
 
 
-def reject_view(session: Session, record_id: int) -> tuple[RejectView, str]:
-    """One rejected record, resolved or not, and what the vendor sent.
+def find_rejected_record(session: Session, record_id: int) -> tuple[RejectedRecordView, str]:
+    """Return a rejected record, open or resolved, and its raw XML.
 
-    Raises `NotFound` when there is none of that number in a collection in use.
+    Raises:
+        NotFound: no collection in use has such a record.
     """
-    query = _rejects().where(in_use(RejectedRecord.collection_id, None), RejectedRecord.id == record_id)
-    found = session.execute(query).one_or_none()
-    if found is None:
-        raise NotFound(f"There is no rejected record {record_id}: see `accession rejects list --all`.")
-    rejected, name = found
-    return _reject_view(rejected, name), rejected.raw_xml
+    query = _select_records().where(
+        is_of_collection(RejectedRecord.collection_id, None), RejectedRecord.id == record_id
+    )
+    row = session.execute(query).one_or_none()
+    if row is None:
+        raise _not_found(record_id)
+    rejected, name = row
+    return _view(rejected, name), rejected.raw_xml
 
 
-def _rejects() -> Select[RejectedRecord, str]:
+def count_open_rejected_records(session: Session) -> dict[str, int]:
+    """Return the number of open rejected records by name, for every collection in use."""
+    is_open = RejectedRecord.resolved_at.is_(None) & (RejectedRecord.collection_id == Collection.id)
+    number = select(func.count()).where(is_open).scalar_subquery()
+    query = select(Collection.name, number).where(Collection.marked_for_deletion_at.is_(None))
+    return dict(session.execute(query).all())
+
+
+def _select_records() -> Select[RejectedRecord, str]:
     return select(RejectedRecord, Collection.name).join(
         Collection, RejectedRecord.collection_id == Collection.id
     )
 
 
-def _reject_view(rejected: RejectedRecord, collection: str) -> RejectView:
-    return RejectView(
-        rejected.id,
-        collection,
-        rejected.workflow,
-        str(PurchaseDate(rejected.purchased_on, rejected.month_only)),
-        rejected.reason,
-        rejected.created_at,
-        rejected.resolved_at,
-        rejected.note,
+def _view(rejected: RejectedRecord, collection: str) -> RejectedRecordView:
+    return RejectedRecordView(
+        id=rejected.id,
+        collection=collection,
+        workflow=rejected.workflow,
+        purchased_on=str(PurchaseDate(rejected.purchased_on, rejected.month_only)),
+        reason=rejected.reason,
+        created_at=rejected.created_at,
+        resolved_at=rejected.resolved_at,
+        note=rejected.note,
     )
 
 
-def unresolved_rejects(session: Session) -> dict[str, int]:
-    """How many rejected records of each collection in use nobody has resolved."""
-    unresolved = RejectedRecord.resolved_at.is_(None) & (RejectedRecord.collection_id == Collection.id)
-    number = select(func.count()).where(unresolved).scalar_subquery()
-    query = select(Collection.name, number).where(Collection.marked_for_deletion_at.is_(None))
-    return dict(session.execute(query).all())
+def _not_found(record_id: int) -> NotFound:
+    return NotFound(f"There is no rejected record {record_id}: see `accession rejects list --all`.")

@@ -1,4 +1,4 @@
-"""What has been: the course of a run, purchases over time, and what happened to a title."""
+"""History of a title in a collection: purchases, changes of metadata and counts, and circulation events."""
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +11,8 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import find_collection
-from accession.catalog.titles import TitleView, describes
+from accession.catalog.editions import pool_edition_join
+from accession.catalog.titles import TitleView
 from accession.core.errors import NotFound
 from accession.core.vocabulary import EventType, IdentifierType
 from accession.db.models import (
@@ -24,14 +25,35 @@ from accession.db.models import (
     TitleChange,
 )
 
-# Titles
+_EVENT_TEXTS: Mapping[str, str] = {
+    EventType.PURCHASE: "Copy added",
+    EventType.REMOVED: "Copy removed",
+    EventType.CHECKOUT: "Checked out",
+    EventType.CHECKIN: "Returned",
+    EventType.HOLD: "Hold placed",
+    EventType.RESERVED: "Copy reserved for a hold",
+}
+_COUNT_LABELS = {
+    "licenses_owned": "owned",
+    "licenses_available": "available",
+    "licenses_reserved": "reserved",
+    "patrons_in_hold_queue": "on hold",
+    "status": "status",
+}
+_FIELD_LABELS = {"cover_url": "cover", "duration_ms": "length", "isbns": "ISBNs", "on_sale": "date of sale"}
+_FIELD_ORDER = {field.name: position for position, field in enumerate(fields(TitleView))}
 
 
 @dataclass(frozen=True)
 class HistoryEntry:
-    """One thing that happened to a collection's title: it was bought, its description or its counts changed,
-    or the vendor told an event. `text` says it in words; `changes` has, by field of `TitleView`, what was so
-    before and since. `at` is a moment in UTC, of a purchase the beginning of its day or month."""
+    """An entry in the history of a title.
+
+    Attributes:
+        at: Time in UTC; of a purchase, the start of its day or month.
+        kind: `purchased`, `changed` (metadata), `availability` (counts or status) or `event`.
+        text: Description for people.
+        changes: Value before and after by field of `TitleView`.
+    """
 
     at: datetime
     kind: Literal["purchased", "changed", "availability", "event"]
@@ -39,100 +61,78 @@ class HistoryEntry:
     changes: Mapping[str, tuple[Any, Any]]
 
 
-_EVENTS: Mapping[str, str] = {
-    EventType.PURCHASE: "Copy added",
-    EventType.REMOVED: "Copy removed",
-    EventType.CHECKOUT: "Lent",
-    EventType.CHECKIN: "Returned",
-    EventType.HOLD: "Hold placed",
-    EventType.RESERVED: "Copy set aside for who waited",
-}
-
-
-_COUNTS = {
-    "licenses_owned": "owned",
-    "licenses_available": "available",
-    "licenses_reserved": "reserved",
-    "patrons_in_hold_queue": "waiting",
-    "status": "status",
-}
-
-
-_WORDS = {"cover_url": "cover", "duration_ms": "length", "isbns": "ISBNs", "on_sale": "date of sale"}
-
-
-_ORDER = {field.name: place for place, field in enumerate(fields(TitleView))}
-
-
 def title_history(session: Session, collection: str, identifier: str, limit: int = 200) -> list[HistoryEntry]:
-    """What happened to a collection's title, by the vendor's id, newest first, at most `limit` entries.
+    """Return the latest `limit` entries of a title in a collection, newest first.
 
-    Raises `NotFound` when there is no such collection, or it does not hold the title.
+    Raises:
+        NotFound: there is no such collection, or it does not hold the title.
     """
-    pool_id, edition_id = _held(session, find_collection(session, collection), identifier)
-    newest = heapq.merge(
-        _purchases_of(session, pool_id, limit),
-        _changes_of(session, TitleChange.edition_id == edition_id, limit, _described) if edition_id else (),
-        _changes_of(session, TitleChange.license_pool_id == pool_id, limit, _counted),
-        _events_of(session, pool_id, limit),
+    pool_id, edition_id = _find_pool(session, find_collection(session, collection), identifier)
+    is_edition, is_pool = TitleChange.edition_id == edition_id, TitleChange.license_pool_id == pool_id
+    entries = heapq.merge(
+        _purchases(session, pool_id, limit),
+        _changes(session, is_edition, limit, _metadata_entry) if edition_id else (),
+        _changes(session, is_pool, limit, _availability_entry),
+        _events(session, pool_id, limit),
         key=lambda entry: entry.at,
         reverse=True,
     )
-    return list(islice(newest, limit))
+    return list(islice(entries, limit))
 
 
-def _held(session: Session, collection: Collection, identifier: str) -> tuple[int, int | None]:
-    """The ids of the collection's pool of a title, and of the title's edition."""
+def _find_pool(session: Session, collection: Collection, identifier: str) -> tuple[int, int | None]:
+    """Return the ids of the title's pool in the collection and of its edition."""
     query = (
         select(LicensePool.id, Edition.id)
         .join(Identifier, LicensePool.identifier_id == Identifier.id)
-        .outerjoin(Edition, describes())
+        .outerjoin(Edition, pool_edition_join())
         .where(LicensePool.collection_id == collection.id)
-        # The index has the type first.
+        # The type comes first in the index.
         .where(Identifier.type.in_(IdentifierType), Identifier.identifier == identifier)
     )
-    held = session.execute(query.order_by(LicensePool.id).limit(1)).one_or_none()
-    if held is None:
+    row = session.execute(query.order_by(LicensePool.id).limit(1)).one_or_none()
+    if row is None:
         raise NotFound(
             f'The collection "{collection.name}" holds no title with id "{identifier}": '
             "see `accession titles list`."
         )
-    return held[0], held[1]
+    return row[0], row[1]
 
 
-def _purchases_of(session: Session, pool_id: int, limit: int) -> Iterator[HistoryEntry]:
+def _purchases(session: Session, pool_id: int, limit: int) -> Iterator[HistoryEntry]:
     row = PurchaseRecord
     query = select(row.purchased_on, row.month_only).where(row.license_pool_id == pool_id)
     for day, month_only in session.execute(query.order_by(row.purchased_on.desc()).limit(limit)):
-        text = f"Bought in {day:%Y-%m}" if month_only else "Bought"
+        text = f"Purchased in {day:%Y-%m}" if month_only else "Purchased"
         yield HistoryEntry(datetime.combine(day, time(), UTC), "purchased", text, {})
 
 
-def _changes_of(
+def _changes(
     session: Session,
-    which: ColumnElement[bool],
+    condition: ColumnElement[bool],
     limit: int,
     entry: Callable[[datetime, Mapping[str, tuple[Any, Any]]], HistoryEntry],
 ) -> Iterator[HistoryEntry]:
     row = TitleChange
-    query = select(row.changed_at, row.changes).where(which)
+    query = select(row.changed_at, row.changes).where(condition)
     for at, changes in session.execute(query.order_by(row.changed_at.desc(), row.id.desc()).limit(limit)):
-        in_order = sorted(changes, key=lambda field: _ORDER.get(field, len(_ORDER)))
+        in_order = sorted(changes, key=lambda field: _FIELD_ORDER.get(field, len(_FIELD_ORDER)))
         yield entry(at, {field: (changes[field][0], changes[field][1]) for field in in_order})
 
 
-def _described(at: datetime, changes: Mapping[str, tuple[Any, Any]]) -> HistoryEntry:
-    words = (_WORDS.get(field, field.replace("_", " ")) for field in changes)
-    return HistoryEntry(at, "changed", f"Changed: {', '.join(words)}", changes)
+def _metadata_entry(at: datetime, changes: Mapping[str, tuple[Any, Any]]) -> HistoryEntry:
+    labels = (_FIELD_LABELS.get(field, field.replace("_", " ")) for field in changes)
+    return HistoryEntry(at, "changed", f"Changed: {', '.join(labels)}", changes)
 
 
-def _counted(at: datetime, changes: Mapping[str, tuple[Any, Any]]) -> HistoryEntry:
-    texts = (f"{_COUNTS[field]} {before} → {after}" for field, (before, after) in changes.items())
+def _availability_entry(at: datetime, changes: Mapping[str, tuple[Any, Any]]) -> HistoryEntry:
+    texts = (f"{_COUNT_LABELS[field]} {before} → {after}" for field, (before, after) in changes.items())
     return HistoryEntry(at, "availability", ", ".join(texts).capitalize(), changes)
 
 
-def _events_of(session: Session, pool_id: int, limit: int) -> Iterator[HistoryEntry]:
+def _events(session: Session, pool_id: int, limit: int) -> Iterator[HistoryEntry]:
     row = CirculationEvent
     query = select(row.occurred_at, row.event_type).where(row.license_pool_id == pool_id)
-    for at, kind in session.execute(query.order_by(row.occurred_at.desc(), row.id.desc()).limit(limit)):
-        yield HistoryEntry(at, "event", _EVENTS.get(kind, f"Told by the vendor: {kind}"), {})
+    for at, event_type in session.execute(query.order_by(row.occurred_at.desc(), row.id.desc()).limit(limit)):
+        text = _EVENT_TEXTS.get(event_type, f"Unknown event: {event_type}")
+        yield HistoryEntry(at, "event", text, {})

@@ -9,17 +9,12 @@ import pytest
 from sqlalchemy import delete, func, select, text
 from sqlalchemy.orm import Session
 
-from accession.catalog.apply import (
-    Applied,
-    apply_outbox,
-    apply_titles,
-    needs_apply,
-    outbox_kinds,
-    put_in_outbox,
-)
+from accession.catalog.apply import ApplyResult, apply_outbox
 from accession.catalog.data import ApplyData, LinkData, TitleData
-from accession.catalog.purchase_records import PurchaseDate, StoredRecord, store_purchase_records
-from accession.core.vocabulary import Format, IdentifierType, LinkRel, Medium, Role
+from accession.catalog.outbox import enqueue_changes, find_changed_titles, split_by_metadata
+from accession.catalog.purchase_dates import PurchaseDate
+from accession.catalog.purchase_records import PurchaseRecordData, store_purchase_records
+from accession.core.vocabulary import ContributorRole, Format, IdentifierType, LinkRel, Medium
 from accession.db.engine import engine, transaction
 from accession.db.models import (
     ApplyOutbox,
@@ -36,13 +31,14 @@ from accession.db.models import (
 )
 from tests.fixtures.factories import (
     NOON,
-    PATIENCE,
-    Job,
+    TIMEOUT_SECONDS,
+    BackgroundThread,
+    apply_titles,
     make_collection,
     make_pool,
     person,
-    side_by_side,
-    statements_of,
+    record_statements,
+    run_concurrently,
     subject,
     title_data,
     wait_for_blocked,
@@ -51,9 +47,9 @@ from tests.fixtures.factories import (
 HOUR = timedelta(hours=1)
 
 
-def apply(session: Session, *titles: tuple[LicensePool, ApplyData]) -> Applied:
+def apply(session: Session, *titles: tuple[LicensePool, ApplyData]) -> ApplyResult:
     """All the way: through the outbox, each step committed."""
-    outbox_ids = put_in_outbox(session, titles)
+    outbox_ids = enqueue_changes(session, titles)
     session.commit()
     applied = apply_outbox(session, outbox_ids)
     session.commit()
@@ -132,8 +128,8 @@ def test_a_page_is_compared_in_one_query(session: Session, collection: Collectio
     apply(session, *((pools()[name][0], title_data(name)) for name in names[:25]))
     titles = [(pools()[name][0], title_data(name)) for name in names]
 
-    with statements_of(engine()) as sent:
-        found = needs_apply(session, titles)
+    with record_statements(engine()) as sent:
+        found = find_changed_titles(session, titles)
 
     assert len(sent) == 1
     assert [pool.identifier.identifier for pool, _ in found] == names[25:]
@@ -141,12 +137,12 @@ def test_a_page_is_compared_in_one_query(session: Session, collection: Collectio
 
 def test_a_new_title_needs_apply_and_an_applied_one_does_not(session: Session, pool: LicensePool) -> None:
     title = (pool, title_data("solaris"))
-    assert needs_apply(session, [title]) == [title]
+    assert find_changed_titles(session, [title]) == [title]
 
     apply(session, title)
 
-    assert needs_apply(session, [title]) == []
-    assert needs_apply(session, [(pool, title_data("solaris", as_of=NOON + HOUR))]) == []
+    assert find_changed_titles(session, [title]) == []
+    assert find_changed_titles(session, [(pool, title_data("solaris", as_of=NOON + HOUR))]) == []
 
 
 @pytest.mark.parametrize(
@@ -166,7 +162,7 @@ def test_any_difference_needs_apply_unless_it_is_older(
     apply(session, (pool, title_data("solaris")))
 
     def needs(as_of: Any) -> bool:
-        return bool(needs_apply(session, [(pool, title_data("solaris", as_of=as_of, **change))]))
+        return bool(find_changed_titles(session, [(pool, title_data("solaris", as_of=as_of, **change))]))
 
     assert needs(NOON + HOUR)
     assert needs(NOON)
@@ -181,9 +177,9 @@ def test_counts_changed_by_someone_else_are_seen_in_the_live_columns(
     pool.licenses_available = 0
     session.commit()
 
-    (counted,) = needs_apply(session, [title])
+    (counted,) = find_changed_titles(session, [title])
     assert counted == (pool, ApplyData(circulation=title[1].circulation))
-    assert apply(session, counted) == Applied(editions=0, pools=1)
+    assert apply(session, counted) == ApplyResult(editions=0, pools=1)
     assert counts_of(session, pool)[:2] == (2, 1)
 
 
@@ -193,12 +189,12 @@ def test_counts_without_a_description_are_compared_with_the_counts_alone(
 ) -> None:
     apply(session, (pool, title_data("solaris")))
     if pending:
-        put_in_outbox(session, [(pool, title_data("solaris", licenses_owned=3))])
+        enqueue_changes(session, [(pool, title_data("solaris", licenses_owned=3))])
 
     def needed(hours: int, **changes: Any) -> bool:
         counts = title_data("solaris", as_of=NOON + hours * HOUR, **changes).circulation
         word = (pool, ApplyData(circulation=counts))
-        found = needs_apply(session, [word])
+        found = find_changed_titles(session, [word])
         assert found in ([], [word])
         return bool(found)
 
@@ -221,7 +217,7 @@ def test_an_edition_of_another_source_is_no_description_by_this_one(
     )
     session.flush()
 
-    assert len(needs_apply(session, [(pool, title_data("solaris"))])) == 1
+    assert len(find_changed_titles(session, [(pool, title_data("solaris"))])) == 1
 
 
 def test_a_title_that_is_again_as_stored_needs_apply_while_something_else_is_pending(
@@ -229,12 +225,12 @@ def test_a_title_that_is_again_as_stored_needs_apply_while_something_else_is_pen
 ) -> None:
     """Else what the vendor has taken back would be applied after all."""
     apply(session, (pool, title_data("solaris")))
-    put_in_outbox(session, [(pool, title_data("solaris", as_of=NOON + HOUR, title="A slip"))])
+    enqueue_changes(session, [(pool, title_data("solaris", as_of=NOON + HOUR, title="A slip"))])
     session.commit()
     as_before = (pool, title_data("solaris", as_of=NOON + 2 * HOUR))
 
-    assert needs_apply(session, [as_before]) == [as_before]
-    assert apply(session, as_before) == Applied(0, 0)
+    assert find_changed_titles(session, [as_before]) == [as_before]
+    assert apply(session, as_before) == ApplyResult(0, 0)
     assert edition_of(session, pool).title == "Title solaris"
 
 
@@ -242,8 +238,8 @@ def test_a_title_that_is_again_as_stored_needs_apply_while_something_else_is_pen
 
 
 def test_a_later_word_takes_the_place_of_the_earlier(session: Session, pool: LicensePool) -> None:
-    first = put_in_outbox(session, [(pool, title_data("solaris", title="First"))])
-    again = put_in_outbox(
+    first = enqueue_changes(session, [(pool, title_data("solaris", title="First"))])
+    again = enqueue_changes(
         session,
         [(pool, title_data("solaris", title="Second")), (pool, title_data("solaris", title="Third"))],
     )
@@ -262,10 +258,10 @@ def test_an_earlier_word_that_comes_late_does_not_take_the_place_of_the_later(
     earlier = (pool, title_data("solaris", as_of=NOON, title="Earlier"))
 
     if together:
-        put_in_outbox(session, [later, earlier])
+        enqueue_changes(session, [later, earlier])
     else:
-        put_in_outbox(session, [later])
-        assert put_in_outbox(session, [earlier]) == []
+        enqueue_changes(session, [later])
+        assert enqueue_changes(session, [earlier]) == []
 
     row = session.scalars(select(ApplyOutbox)).one()
     assert TitleData.model_validate(row.data).bibliographic.title == "Later"
@@ -274,13 +270,13 @@ def test_an_earlier_word_that_comes_late_does_not_take_the_place_of_the_later(
 def test_counts_alone_leave_a_description_that_is_still_to_be_applied(
     session: Session, pool: LicensePool
 ) -> None:
-    described = put_in_outbox(session, [(pool, title_data("solaris", title="Described"))])
+    described = enqueue_changes(session, [(pool, title_data("solaris", title="Described"))])
     counts = title_data("solaris", as_of=NOON + HOUR, licenses_owned=7).circulation
 
-    assert put_in_outbox(session, [(pool, ApplyData(circulation=counts))]) == described
+    assert enqueue_changes(session, [(pool, ApplyData(circulation=counts))]) == described
 
-    assert outbox_kinds(session, described) == (described, [])
-    assert apply_outbox(session, described) == Applied(editions=1, pools=1)
+    assert split_by_metadata(session, described) == (described, [])
+    assert apply_outbox(session, described) == ApplyResult(editions=1, pools=1)
     session.commit()
     assert edition_of(session, pool).title == "Described"
     assert counts_of(session, pool)[0] == 7
@@ -291,15 +287,15 @@ def test_a_description_joins_counts_that_wait_alone_and_is_left_for_its_own_mess
 ) -> None:
     other = make_pool(session, collection, "other")
     counts = ApplyData(circulation=title_data("solaris").circulation)
-    row_ids = put_in_outbox(session, [(pool, counts), (other, counts)])
-    assert outbox_kinds(session, [*row_ids, 4711]) == ([], row_ids)
-    put_in_outbox(session, [(pool, title_data("solaris", as_of=NOON + HOUR))])
+    row_ids = enqueue_changes(session, [(pool, counts), (other, counts)])
+    assert split_by_metadata(session, [*row_ids, 4711]) == ([], row_ids)
+    enqueue_changes(session, [(pool, title_data("solaris", as_of=NOON + HOUR))])
 
-    assert apply_outbox(session, row_ids, counts_only=True) == Applied(editions=0, pools=1)
+    assert apply_outbox(session, row_ids, counts_only=True) == ApplyResult(editions=0, pools=1)
     session.commit()
 
     left = session.scalars(select(ApplyOutbox)).one()
-    assert (left.license_pool_id, outbox_kinds(session, row_ids)) == (pool.id, ([left.id], []))
+    assert (left.license_pool_id, split_by_metadata(session, row_ids)) == (pool.id, ([left.id], []))
     assert counts_of(session, other)[:2] == (2, 1)
     assert counts_of(session, pool)[:2] == (0, 0)
 
@@ -307,12 +303,12 @@ def test_a_description_joins_counts_that_wait_alone_and_is_left_for_its_own_mess
 def test_older_counts_do_not_take_the_place_of_those_beside_a_description(
     session: Session, pool: LicensePool
 ) -> None:
-    described = put_in_outbox(session, [(pool, title_data("solaris", licenses_owned=3))])
+    described = enqueue_changes(session, [(pool, title_data("solaris", licenses_owned=3))])
     counts = title_data("solaris", as_of=NOON - HOUR, licenses_owned=7).circulation
 
-    assert put_in_outbox(session, [(pool, ApplyData(circulation=counts))]) == []
+    assert enqueue_changes(session, [(pool, ApplyData(circulation=counts))]) == []
 
-    assert apply_outbox(session, described) == Applied(editions=1, pools=1)
+    assert apply_outbox(session, described) == ApplyResult(editions=1, pools=1)
     session.commit()
     assert counts_of(session, pool)[0] == 3
 
@@ -321,12 +317,12 @@ def test_an_older_description_does_not_take_the_place_of_counts_that_wait_alone(
     session: Session, pool: LicensePool
 ) -> None:
     counts = title_data("solaris", as_of=NOON + HOUR, licenses_owned=7).circulation
-    row_ids = put_in_outbox(session, [(pool, ApplyData(circulation=counts))])
+    row_ids = enqueue_changes(session, [(pool, ApplyData(circulation=counts))])
 
-    assert put_in_outbox(session, [(pool, title_data("solaris"))]) == []
+    assert enqueue_changes(session, [(pool, title_data("solaris"))]) == []
 
-    assert outbox_kinds(session, row_ids) == ([], row_ids)
-    assert apply_outbox(session, row_ids, counts_only=True) == Applied(editions=0, pools=1)
+    assert split_by_metadata(session, row_ids) == ([], row_ids)
+    assert apply_outbox(session, row_ids, counts_only=True) == ApplyResult(editions=0, pools=1)
     session.commit()
     assert counts_of(session, pool)[0] == 7
 
@@ -334,7 +330,7 @@ def test_an_older_description_does_not_take_the_place_of_counts_that_wait_alone(
 def test_counts_that_wait_alone_give_way_to_later_ones(session: Session, pool: LicensePool) -> None:
     def put(hours: int, owned: int) -> list[int]:
         counts = title_data("solaris", as_of=NOON + hours * HOUR, licenses_owned=owned).circulation
-        return put_in_outbox(session, [(pool, ApplyData(circulation=counts))])
+        return enqueue_changes(session, [(pool, ApplyData(circulation=counts))])
 
     row_ids = put(1, 4)
     assert put(2, 5) == row_ids
@@ -346,24 +342,24 @@ def test_counts_that_wait_alone_give_way_to_later_ones(session: Session, pool: L
 
 
 def test_nothing_to_apply_is_nothing_in_the_outbox(session: Session) -> None:
-    with statements_of(engine()) as sent:
-        assert put_in_outbox(session, []) == []
-        assert apply_titles(session, {}) == Applied(0, 0)
+    with record_statements(engine()) as sent:
+        assert enqueue_changes(session, []) == []
+        assert apply_titles(session, {}) == ApplyResult(0, 0)
 
     assert sent == []
 
 
 def test_rows_that_are_gone_have_been_applied_already(session: Session, pool: LicensePool) -> None:
-    outbox_ids = put_in_outbox(session, [(pool, title_data("solaris"))])
-    assert apply_outbox(session, outbox_ids) == Applied(editions=1, pools=1)
+    outbox_ids = enqueue_changes(session, [(pool, title_data("solaris"))])
+    assert apply_outbox(session, outbox_ids) == ApplyResult(editions=1, pools=1)
     session.commit()
 
-    assert apply_outbox(session, [*outbox_ids, 4711]) == Applied(0, 0)
+    assert apply_outbox(session, [*outbox_ids, 4711]) == ApplyResult(0, 0)
     assert session.scalar(select(func.count()).select_from(ApplyOutbox)) == 0
 
 
 def test_a_row_that_cannot_be_applied_stays(session: Session, pool: LicensePool) -> None:
-    outbox_ids = put_in_outbox(session, [(pool, title_data("solaris"))])
+    outbox_ids = enqueue_changes(session, [(pool, title_data("solaris"))])
     session.scalars(select(ApplyOutbox)).one().data = {"bibliographic": {}}
     session.commit()
 
@@ -376,7 +372,7 @@ def test_a_row_that_cannot_be_applied_stays(session: Session, pool: LicensePool)
 
 def test_only_the_named_rows_are_applied(session: Session, pool: LicensePool, collection: Collection) -> None:
     other = make_pool(session, collection, "other")
-    (mine, _) = put_in_outbox(session, [(pool, title_data("solaris")), (other, title_data("other"))])
+    (mine, _) = enqueue_changes(session, [(pool, title_data("solaris")), (other, title_data("other"))])
 
     apply_outbox(session, [mine])
 
@@ -385,11 +381,11 @@ def test_only_the_named_rows_are_applied(session: Session, pool: LicensePool, co
 
 
 def test_a_pool_that_is_deleted_takes_its_outbox_row_along(session: Session, pool: LicensePool) -> None:
-    outbox_ids = put_in_outbox(session, [(pool, title_data("solaris"))])
+    outbox_ids = enqueue_changes(session, [(pool, title_data("solaris"))])
     session.execute(delete(LicensePool))
     session.commit()
 
-    assert apply_outbox(session, outbox_ids) == Applied(0, 0)
+    assert apply_outbox(session, outbox_ids) == ApplyResult(0, 0)
 
 
 # The apply
@@ -407,7 +403,7 @@ def test_everything_the_vendor_says_is_stored(session: Session, pool: LicensePoo
                 contributors=(
                     person("Lem, Stanisław"),
                     person("Kandel, Michael"),
-                    person("Lem, Stanisław", Role.NARRATOR),
+                    person("Lem, Stanisław", ContributorRole.NARRATOR),
                 ),
                 publisher="Wydawnictwo MON",
                 published="1961-06",
@@ -432,7 +428,7 @@ def test_everything_the_vendor_says_is_stored(session: Session, pool: LicensePoo
         ),
     )
 
-    assert applied == Applied(editions=1, pools=1)
+    assert applied == ApplyResult(editions=1, pools=1)
     edition = edition_of(session, pool)
     assert (edition.title, edition.subtitle, edition.publisher) == ("Solaris", "Powieść", "Wydawnictwo MON")
     assert (edition.published, edition.on_sale, edition.language) == ("1961-06", "2014-02-03", "pol")
@@ -479,7 +475,7 @@ def test_a_second_description_replaces_the_first_as_a_whole(session: Session, po
             title_data(
                 "solaris",
                 as_of=NOON + HOUR,
-                contributors=(person("Kandel, Michael"), person("Reader, Rita", Role.NARRATOR)),
+                contributors=(person("Kandel, Michael"), person("Reader, Rita", ContributorRole.NARRATOR)),
                 subjects=(subject("FICTION / General"),),
                 isbns=("9780156027601",),
                 links=(LinkData(rel=LinkRel.COVER, href="https://images.example/2"),),
@@ -553,8 +549,8 @@ def test_an_apply_run_again_writes_nothing(session: Session, pool: LicensePool) 
     apply(session, title)
     before = versions(session)
 
-    assert apply(session, title) == Applied(0, 0)
-    assert apply(session, (pool, title_data("solaris", as_of=NOON + HOUR))) == Applied(0, 0)
+    assert apply(session, title) == ApplyResult(0, 0)
+    assert apply(session, (pool, title_data("solaris", as_of=NOON + HOUR))) == ApplyResult(0, 0)
 
     assert versions(session) == before
 
@@ -563,7 +559,7 @@ def with_its_own(number: int, **changes: Any) -> TitleData:
     """A title that shares nothing with others."""
     return title_data(
         f"t{number}",
-        contributors=(person(f"Author {number}, A"), person(f"Reader {number}, R", Role.NARRATOR)),
+        contributors=(person(f"Author {number}, A"), person(f"Reader {number}, R", ContributorRole.NARRATOR)),
         subjects=(subject(f"FICTION / {number}"), subject(f"HISTORY / {number}")),
         isbns=(f"97883080{number:05}", f"97801560{number:05}"),
         links=(LinkData(rel=LinkRel.COVER, href=f"https://images.example/{number}"),),
@@ -572,27 +568,27 @@ def with_its_own(number: int, **changes: Any) -> TitleData:
 
 
 def test_many_titles_take_as_many_statements_as_a_few(session: Session, collection: Collection) -> None:
-    def statements(numbers: Sequence[int], **changes: Any) -> tuple[Applied, int, int]:
+    def statements(numbers: Sequence[int], **changes: Any) -> tuple[ApplyResult, int, int]:
         """What an apply has written, and in how many statements, of which so many write."""
         titles = [with_its_own(n, **changes) for n in numbers]
         pools = [make_pool(session, collection, title.identifier) for title in titles]
-        outbox_ids = put_in_outbox(session, list(zip(pools, titles, strict=True)))
+        outbox_ids = enqueue_changes(session, list(zip(pools, titles, strict=True)))
         session.commit()
-        with statements_of(engine()) as sent:
+        with record_statements(engine()) as sent:
             applied = apply_outbox(session, outbox_ids)
             session.commit()
         return applied, len(sent), sum(each.startswith(("INSERT", "UPDATE", "DELETE")) for each in sent)
 
     few, many = range(5), range(10, 60)
     # Editions, contributors, subjects, ISBNs, what joins them, links, and pools; and the outbox's row.
-    assert statements(few) == (Applied(5, 5), 22, 10)
-    assert statements(many) == (Applied(50, 50), 22, 10)
+    assert statements(few) == (ApplyResult(5, 5), 22, 10)
+    assert statements(many) == (ApplyResult(50, 50), 22, 10)
     # Of what changes, how it was is read and kept.
     changed: dict[str, Any] = {"title": "Another", "licenses_owned": 9, "as_of": NOON + HOUR}
-    assert statements(few, **changed) == (Applied(5, 5), 18, 4)
-    assert statements(many, **changed) == (Applied(50, 50), 18, 4)
-    assert statements(few, **changed) == (Applied(0, 0), 6, 1)
-    assert statements(many, **changed) == (Applied(0, 0), 6, 1)
+    assert statements(few, **changed) == (ApplyResult(5, 5), 18, 4)
+    assert statements(many, **changed) == (ApplyResult(50, 50), 18, 4)
+    assert statements(few, **changed) == (ApplyResult(0, 0), 6, 1)
+    assert statements(many, **changed) == (ApplyResult(0, 0), 6, 1)
 
 
 def test_an_edition_that_is_as_it_should_be_is_not_waited_for(session: Session, pool: LicensePool) -> None:
@@ -613,7 +609,7 @@ def test_counts_alone_leave_the_edition_as_it_is(session: Session, pool: License
 
     applied = apply(session, (pool, title_data("solaris", as_of=NOON + HOUR, licenses_available=0)))
 
-    assert applied == Applied(editions=0, pools=1)
+    assert applied == ApplyResult(editions=0, pools=1)
     written: dict[str, list[str]] = {"license_pools": [], "title_changes": []}
     assert versions(session) | written == before | written
     assert pool.circulation_as_of == NOON + HOUR
@@ -624,7 +620,7 @@ def test_counts_of_a_title_that_nobody_has_described_make_no_edition(
 ) -> None:
     counts = title_data("solaris").circulation
 
-    assert apply_titles(session, {pool.id: ApplyData(circulation=counts)}) == Applied(editions=0, pools=1)
+    assert apply_titles(session, {pool.id: ApplyData(circulation=counts)}) == ApplyResult(editions=0, pools=1)
     session.commit()
 
     assert session.scalar(select(func.count()).select_from(Edition)) == 0
@@ -638,7 +634,9 @@ def test_an_older_description_is_not_applied_and_newer_counts_beside_it_are(
     old = title_data("solaris", as_of=NOON - HOUR, title="Old")
     new = title_data("solaris", as_of=NOON + HOUR, licenses_owned=9)
 
-    assert apply(session, (pool, old.model_copy(update={"circulation": new.circulation}))) == Applied(0, 1)
+    assert apply(session, (pool, old.model_copy(update={"circulation": new.circulation}))) == ApplyResult(
+        0, 1
+    )
 
     assert edition_of(session, pool).title == "Known"
     assert counts_of(session, pool)[0] == 9
@@ -651,7 +649,7 @@ def test_older_counts_are_not_applied_and_a_newer_description_beside_them_is(
     old = title_data("solaris", as_of=NOON - HOUR, licenses_owned=9)
     new = title_data("solaris", as_of=NOON + HOUR, title="New")
 
-    assert apply(session, (pool, old.model_copy(update={"bibliographic": new.bibliographic}))) == Applied(
+    assert apply(session, (pool, old.model_copy(update={"bibliographic": new.bibliographic}))) == ApplyResult(
         1, 0
     )
 
@@ -705,7 +703,7 @@ def test_two_collections_share_one_edition_and_not_their_counts(session: Session
         (other, title_data("solaris", licenses_owned=7)),
     )
 
-    assert applied == Applied(editions=1, pools=2)
+    assert applied == ApplyResult(editions=1, pools=2)
     assert session.scalar(select(func.count()).select_from(Edition)) == 1
     assert (counts_of(session, pool)[0], counts_of(session, other)[0]) == (1, 7)
 
@@ -724,7 +722,7 @@ def test_of_two_collections_words_on_one_title_the_newer_counts(
 
 def apply_at_once(*batches: Sequence[tuple[int, TitleData]]) -> None:
     """Apply each batch of titles by pool id in a transaction of its own, all starting together."""
-    start = threading.Barrier(len(batches), timeout=PATIENCE)
+    start = threading.Barrier(len(batches), timeout=TIMEOUT_SECONDS)
 
     def job(batch: Sequence[tuple[int, TitleData]]) -> None:
         with transaction() as mine:
@@ -732,7 +730,7 @@ def apply_at_once(*batches: Sequence[tuple[int, TitleData]]) -> None:
             start.wait()
             apply_titles(mine, dict(batch))
 
-    side_by_side(*[lambda batch=batch: job(batch) for batch in batches])
+    run_concurrently(*[lambda batch=batch: job(batch) for batch in batches])
 
 
 def pages(session: Session, collection: Collection) -> tuple[list[LicensePool], list[str]]:
@@ -794,7 +792,7 @@ def test_a_page_that_meets_an_apply_of_the_same_title_waits_for_it(
     """The page has added a purchase record, and so holds on to the pool, when it comes upon the outbox
     row that the apply holds; and the apply has not written the pool yet."""
     apply(session, (pool, title_data("solaris")))
-    (row_id,) = put_in_outbox(session, [(pool, title_data("solaris", title="One", licenses_owned=1))])
+    (row_id,) = enqueue_changes(session, [(pool, title_data("solaris", title="One", licenses_owned=1))])
     session.commit()
     pool_id = pool.id
 
@@ -802,9 +800,9 @@ def test_a_page_that_meets_an_apply_of_the_same_title_waits_for_it(
         with transaction() as mine:
             here = mine.get_one(LicensePool, pool_id)
             store_purchase_records(
-                mine, PurchaseDate(NOON.date()), [StoredRecord(here, lambda: b"marc", "hash")]
+                mine, PurchaseDate(NOON.date()), [PurchaseRecordData(here, lambda: b"marc", "hash")]
             )
-            put_in_outbox(mine, [(here, title_data("solaris", title="Two", licenses_owned=2))])
+            enqueue_changes(mine, [(here, title_data("solaris", title="Two", licenses_owned=2))])
 
     def apply_row() -> None:
         with transaction() as mine:
@@ -812,9 +810,9 @@ def test_a_page_that_meets_an_apply_of_the_same_title_waits_for_it(
 
     with transaction() as holder:
         holder.execute(select(Edition).with_for_update())
-        applying = Job(apply_row)
+        applying = BackgroundThread(apply_row)
         wait_for_blocked(holder.connection(), 1)
-        paging = Job(page)
+        paging = BackgroundThread(page)
         wait_for_blocked(holder.connection(), 2)
     applying.finish()
     paging.finish()
@@ -830,14 +828,14 @@ def test_a_page_and_an_apply_take_the_rows_of_the_outbox_in_the_same_order(
     """The row of the later pool has been waiting longer, and so has the smaller id."""
     later = make_pool(session, collection, "later")
     ids = {"solaris": pool.id, "later": later.id}
-    (old_row,) = put_in_outbox(session, [(later, title_data("later"))])
-    (new_row,) = put_in_outbox(session, [(pool, title_data("solaris"))])
+    (old_row,) = enqueue_changes(session, [(later, title_data("later"))])
+    (new_row,) = enqueue_changes(session, [(pool, title_data("solaris"))])
     session.commit()
 
     def page() -> None:
         with transaction() as mine:
             titles = [(mine.get_one(LicensePool, ids[name]), title_data(name, title="X")) for name in ids]
-            put_in_outbox(mine, titles)
+            enqueue_changes(mine, titles)
 
     def apply_rows() -> None:
         with transaction() as mine:
@@ -845,9 +843,9 @@ def test_a_page_and_an_apply_take_the_rows_of_the_outbox_in_the_same_order(
 
     with transaction() as holder:
         holder.execute(select(ApplyOutbox).filter_by(id=new_row).with_for_update())
-        paging = Job(page)
+        paging = BackgroundThread(page)
         wait_for_blocked(holder.connection(), 1)
-        applying = Job(apply_rows)
+        applying = BackgroundThread(apply_rows)
         wait_for_blocked(holder.connection(), 2)
     paging.finish()
     applying.finish()

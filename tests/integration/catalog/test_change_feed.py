@@ -9,13 +9,15 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import mark_for_deletion
-from accession.catalog.apply import apply_titles
-from accession.catalog.change_feed import FeedFilter, complete_until, count_feed, feed, last_change
-from accession.catalog.purchase_records import PurchaseDate, StoredRecord, store_purchase_records
+from accession.catalog.change_feed import count_feed, read_feed
+from accession.catalog.feed_filter import FeedFilter
+from accession.catalog.modification_times import complete_until, last_modification
+from accession.catalog.purchase_dates import PurchaseDate
+from accession.catalog.purchase_records import PurchaseRecordData, store_purchase_records
 from accession.core.clock import utc_now
 from accession.db.engine import engine
 from accession.db.models import Collection, Edition, LicensePool
-from tests.fixtures.factories import NOON, make_collection, make_pool, title_data
+from tests.fixtures.factories import NOON, apply_titles, make_collection, make_pool, title_data
 
 HOUR = timedelta(hours=1)
 
@@ -32,13 +34,13 @@ def pools(session: Session, collection: Collection) -> list[LicensePool]:
     return pools
 
 
-def record_of(pool: LicensePool, marc: bytes) -> StoredRecord:
-    return StoredRecord(pool, lambda: marc, marc.decode())
+def record_of(pool: LicensePool, marc: bytes) -> PurchaseRecordData:
+    return PurchaseRecordData(pool, lambda: marc, marc.decode())
 
 
 def told(session: Session, wanted: FeedFilter, **how: Any) -> dict[str, datetime]:
     """The titles wanted and when each was modified, in their order."""
-    return {found.title.identifier: found.modified_at for found in feed(session, wanted, **how)}
+    return {found.title.identifier: found.modified_at for found in read_feed(session, wanted, **how)}
 
 
 def test_titles_are_told_in_a_lasting_order_and_from_any_place_on(
@@ -63,7 +65,7 @@ def test_what_has_changed_since_is_told_whatever_it_was(
     session.commit()
     changed = FeedFilter(since=later)
     assert told(session, changed) == {"a": later, "b": later, "c": later}
-    assert [found.marc for found in feed(session, changed, with_marc=True)] == [None, None, b"another"]
+    assert [found.marc for found in read_feed(session, changed, with_marc=True)] == [None, None, b"another"]
     assert told(session, FeedFilter(since=later + HOUR)) == {}
     assert told(session, FeedFilter(until=NOON + HOUR)) == {}
 
@@ -81,7 +83,9 @@ def test_what_is_gone_is_told_as_removed_to_whoever_asks_for_it(
     session.commit()
     assert list(told(session, FeedFilter())) == ["a", "c"]
     everything = FeedFilter(with_removed=True)
-    removed = {(t.title.collection, t.title.identifier) for t in feed(session, everything) if t.is_removed}
+    removed = {
+        (t.title.collection, t.title.identifier) for t in read_feed(session, everything) if t.is_removed
+    }
     assert removed == {("Alder Library", "b"), ("Birch Library", "a")}
     assert told(session, FeedFilter(with_removed=True, since=later)) == {"b": later, "a": later}
     assert list(told(session, FeedFilter(collections=(collection.id,), with_removed=True))) == ["a", "b", "c"]
@@ -106,17 +110,17 @@ def test_the_last_change_is_told_once_none_can_follow_in_its_second(
 ) -> None:
     collection.created_at = NOON
     session.commit()
-    assert last_change(session) == NOON + 2 * HOUR
+    assert last_modification(session) == NOON + 2 * HOUR
     apply_titles(session, {pools[0].id: title_data("a", title="Another", as_of=utc_now())})
     session.commit()
-    assert last_change(session) is None
+    assert last_modification(session) is None
     with time_machine.travel(NOON + 3 * HOUR, tick=False):
         mark_for_deletion(collection)
     session.execute(update(Edition).values(updated_at=NOON))
     session.execute(update(LicensePool).values(updated_at=NOON))
     session.commit()
-    assert last_change(session) == NOON + 3 * HOUR
+    assert last_modification(session) == NOON + 3 * HOUR
 
 
 def test_nothing_has_changed_where_nothing_is(session: Session) -> None:
-    assert last_change(session) is None
+    assert last_modification(session) is None

@@ -10,32 +10,40 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from accession.catalog.apply import apply_outbox, apply_titles, put_in_outbox
-from accession.catalog.circulation import apply_snapshots, is_news, lock_pools, new_events, record_events
+from accession.catalog.apply import apply_outbox
+from accession.catalog.circulation import (
+    apply_snapshots,
+    filter_new_events,
+    has_new_counts,
+    lock_pools,
+    record_events,
+)
 from accession.catalog.data import ApplyData, CirculationData, EventData
-from accession.catalog.sweeps import note_swept
-from accession.catalog.written_rows import rows_written_since, write_mark
+from accession.catalog.outbox import enqueue_changes
+from accession.catalog.sweeps import record_swept
+from accession.catalog.written_rows import count_rows_written_since, read_table_state
 from accession.core.vocabulary import EventType, IdentifierType
 from accession.db.engine import engine, transaction
 from accession.db.models import (
     CirculationEvent,
     Collection,
-    Counts,
+    CopyCounts,
     Identifier,
     IdentifierEquivalent,
     LicensePool,
-    counted_on,
+    counts_after_events,
 )
 from tests.fixtures.factories import (
     NOON,
-    PATIENCE,
     SOURCE,
-    Job,
+    TIMEOUT_SECONDS,
+    BackgroundThread,
+    apply_titles,
     counts_data,
     event_data,
     make_collection,
     make_pool,
-    side_by_side,
+    run_concurrently,
     title_data,
     wait_for_blocked,
 )
@@ -51,7 +59,7 @@ def pool(session: Session, collection: Collection) -> LicensePool:
 
 def told(session: Session, collection: Collection, *events: EventData) -> set[int]:
     """A slice of events arrives; returns the pools it has changed."""
-    new = new_events(session, collection, events)
+    new = filter_new_events(session, collection, events)
     if not new:
         return set()
     pools = {event.identifier: make_pool(session, collection, event.identifier) for event in new}
@@ -104,7 +112,7 @@ deliveries = st.lists(happenings, min_size=1, max_size=12).flatmap(
 Delivered = tuple[list[EventData], list[list[int]]]
 few = st.integers(0, 3)
 any_counts = st.builds(
-    lambda owned, available, reserved, holds: Counts(owned, min(owned, available), reserved, holds),
+    lambda owned, available, reserved, holds: CopyCounts(owned, min(owned, available), reserved, holds),
     few,
     few,
     few,
@@ -120,14 +128,14 @@ def in_time(events: Sequence[EventData], title: str = "solaris") -> list[str]:
     return [event.event_type for event in ordered if event.identifier == title]
 
 
-def status_of(counts: Counts, events: Sequence[str], *, told: bool) -> str:
+def status_of(counts: CopyCounts, events: Sequence[str], *, told: bool) -> str:
     if counts.owned > 0:
         return "active"
     return "exhausted" if told or not {"PURCHASE", "REMOVED"}.isdisjoint(events) else "unknown"
 
 
 def pools_that_stand_at(
-    session: Session, counts: Counts | None
+    session: Session, counts: CopyCounts | None
 ) -> tuple[Collection, Mapping[str, LicensePool]]:
     """A collection whose pools the vendor has told at noon, or not yet; never committed, so that the next
     example finds nothing of it."""
@@ -152,14 +160,14 @@ def pools_that_stand_at(
 def arrive(
     session: Session, collection: Collection, pools: Mapping[str, LicensePool], events: Sequence[EventData]
 ) -> None:
-    if new := new_events(session, collection, events):
+    if new := filter_new_events(session, collection, events):
         record_events(session, collection, pools, new)
 
 
 @on_the_database
 @given(delivered=deliveries, start=st.none() | any_counts)
 def test_any_slices_leave_what_each_event_once_in_the_order_of_its_time_makes(
-    database: None, delivered: Delivered, start: Counts | None
+    database: None, delivered: Delivered, start: CopyCounts | None
 ) -> None:
     events, slices = delivered
     with Session(engine()) as session:
@@ -169,7 +177,7 @@ def test_any_slices_leave_what_each_event_once_in_the_order_of_its_time_makes(
 
         for title, pool in pools.items():
             types = in_time(events, title)
-            counts = counted_on(start or Counts(0, 0, 0, 0), types)
+            counts = counts_after_events(start or CopyCounts(0, 0, 0, 0), types)
             assert pool.counts == counts
             assert pool.status == status_of(counts, types, told=start is not None)
         rows = session.scalars(select(CirculationEvent).order_by(CirculationEvent.event_id)).all()
@@ -187,7 +195,7 @@ def test_a_snapshot_in_between_counts_for_all_that_was_before_it(
     events, slices = delivered
     said = counts_data(3, 1, 2, as_of=NOON + look * MINUTE + MINUTE / 2, reserved=1)
     with Session(engine()) as session:
-        collection, pools = pools_that_stand_at(session, Counts(9, 9, 0, 0))
+        collection, pools = pools_that_stand_at(session, CopyCounts(9, 9, 0, 0))
         pool = pools["solaris"]
         for at, numbers in enumerate(slices):
             if at == min(look_after, len(slices) - 1):
@@ -195,7 +203,7 @@ def test_a_snapshot_in_between_counts_for_all_that_was_before_it(
             arrive(session, collection, pools, [events[n] for n in numbers])
 
         since = [event for event in events if event.occurred_at >= said.as_of]
-        assert pool.counts == counted_on(Counts(3, 1, 1, 2), in_time(since))
+        assert pool.counts == counts_after_events(CopyCounts(3, 1, 1, 2), in_time(since))
 
 
 @on_the_database
@@ -207,7 +215,12 @@ def test_a_snapshot_in_between_counts_for_all_that_was_before_it(
     written_after=st.integers(0, 5),
 )
 def test_a_sweep_counts_for_all_that_was_before_it_whenever_its_word_is_written(
-    database: None, delivered: Delivered, start: Counts, look: int, word: Counts | None, written_after: int
+    database: None,
+    delivered: Delivered,
+    start: CopyCounts,
+    look: int,
+    word: CopyCounts | None,
+    written_after: int,
 ) -> None:
     """The vendor says something of its own, or what is known already, which is not written at all."""
     events, slices = delivered
@@ -220,18 +233,20 @@ def test_a_sweep_counts_for_all_that_was_before_it_whenever_its_word_is_written(
         arrive(session, collection, pools, [events[n] for n in before])
         told = word or pool.counts
         said = counts_data(told.owned, told.available, told.holds, as_of=as_of, reserved=told.reserved)
-        news = is_news(pool, said)
-        note_swept(session, collection, after_id=0, last_id=None, told=[pool.identifier_id], at=as_of)
+        news = has_new_counts(pool, said)
+        record_swept(
+            session, collection, after_id=0, last_id=None, identifier_ids=[pool.identifier_id], at=as_of
+        )
         for at, numbers in enumerate(slices):
             if news and at == min(written_after, len(slices) - 1):
                 apply_snapshots(session, lock_pools(session, [pool.id]), {pool.id: said})
             arrive(session, collection, pools, [events[n] for n in numbers])
 
         since = in_time([event for event in events if event not in past])
-        counts = counted_on(told, since)
+        counts = counts_after_events(told, since)
         assert (pool.counts, pool.status) == (counts, status_of(counts, since, told=True))
         # The sweep was told nothing of the other title.
-        assert pools["eden"].counts == counted_on(start, in_time(events, "eden"))
+        assert pools["eden"].counts == counts_after_events(start, in_time(events, "eden"))
         assert kept(session) == {
             event.event_id: event.identifier == "eden" or event not in past or n in before
             for n, event in enumerate(events)
@@ -287,8 +302,13 @@ def test_a_sweep_that_found_nothing_new_is_a_snapshot_too(
     silent = make_pool(session, collection, "silent")
     for one in (pool, silent):
         snapshot(session, one, counts_data(2, 1, 0, as_of=NOON))
-    note_swept(
-        session, collection, after_id=0, last_id=None, told=[pool.identifier_id], at=NOON + 10 * MINUTE
+    record_swept(
+        session,
+        collection,
+        after_id=0,
+        last_id=None,
+        identifier_ids=[pool.identifier_id],
+        at=NOON + 10 * MINUTE,
     )
 
     changed = told(
@@ -312,12 +332,12 @@ def test_a_snapshot_that_says_what_is_known_is_not_written(
     told(session, collection, event_data("1", "CHECKIN", at=NOON + MINUTE))
     before = pool.updated_at
     again = counts_data(2, 1, 0, as_of=NOON + 2 * MINUTE)
-    mark = write_mark(session)
+    mark = read_table_state(session)
     session.commit()
 
-    assert not is_news(pool, again)
+    assert not has_new_counts(pool, again)
     assert snapshot(session, pool, again) == 0
-    assert rows_written_since(session, mark) == 0
+    assert count_rows_written_since(session, mark) == 0
     assert (pool.circulation_as_of, pool.updated_at) == (NOON, before)
 
 
@@ -325,7 +345,7 @@ def test_a_snapshot_older_than_the_last_is_not_applied(session: Session, pool: L
     snapshot(session, pool, counts_data(2, 1, 0, as_of=NOON))
     older = counts_data(9, 9, 9, as_of=NOON - MINUTE)
 
-    assert not is_news(pool, older)
+    assert not has_new_counts(pool, older)
     assert snapshot(session, pool, older) == 0
     assert state(session, pool) == (2, 1, 0, 0, "active")
 
@@ -333,7 +353,7 @@ def test_a_snapshot_older_than_the_last_is_not_applied(session: Session, pool: L
 def test_a_snapshot_that_is_written_late_leaves_the_newer_events_in_force(
     session: Session, collection: Collection, pool: LicensePool
 ) -> None:
-    (row_id,) = put_in_outbox(session, [(pool, title_data("solaris", as_of=NOON, licenses_owned=3))])
+    (row_id,) = enqueue_changes(session, [(pool, title_data("solaris", as_of=NOON, licenses_owned=3))])
     told(
         session,
         collection,
@@ -449,7 +469,7 @@ def test_events_and_applies_of_one_title_take_turns_and_lose_nothing(
     session: Session, collection: Collection, pool: LicensePool
 ) -> None:
     """Both want the pool and its outbox row: the slice locks the pool first, and so does the apply."""
-    (row_id,) = put_in_outbox(session, [(pool, title_data("solaris", as_of=NOON))])
+    (row_id,) = enqueue_changes(session, [(pool, title_data("solaris", as_of=NOON))])
     session.commit()
     collection_id, pool_id = collection.id, pool.id
 
@@ -461,9 +481,9 @@ def test_events_and_applies_of_one_title_take_turns_and_lose_nothing(
         here = mine.get_one(LicensePool, pool_id)
         checkout = event_data("1", "CHECKOUT", at=NOON + MINUTE)
         record_events(mine, mine.get_one(Collection, collection_id), {"solaris": here}, [checkout])
-        applying = Job(apply)
+        applying = BackgroundThread(apply)
         wait_for_blocked(watcher, 1)
-        put_in_outbox(mine, [(here, ApplyData(circulation=counts_data(4, 2, 0, as_of=NOON + 2 * MINUTE)))])
+        enqueue_changes(mine, [(here, ApplyData(circulation=counts_data(4, 2, 0, as_of=NOON + 2 * MINUTE)))])
     applying.finish()
 
     assert state(session, pool)[:2] == (4, 2)
@@ -473,7 +493,7 @@ def test_events_and_applies_of_one_title_take_turns_and_lose_nothing(
 def test_events_that_meet_the_apply_of_an_older_snapshot_count_on_it(
     session: Session, collection: Collection, pool: LicensePool, events_first: bool
 ) -> None:
-    row_ids = put_in_outbox(session, [(pool, title_data("solaris", as_of=NOON))])
+    row_ids = enqueue_changes(session, [(pool, title_data("solaris", as_of=NOON))])
     session.commit()
     collection_id, pool_id = collection.id, pool.id
 
@@ -492,7 +512,7 @@ def test_events_that_meet_the_apply_of_an_older_snapshot_count_on_it(
 
     with engine().connect() as watcher, transaction() as mine:
         first(mine)
-        waiting = Job(wait_and_go)
+        waiting = BackgroundThread(wait_and_go)
         wait_for_blocked(watcher, 1)
     waiting.finish()
 
@@ -517,7 +537,7 @@ def test_two_slices_that_tell_the_same_event_at_once_count_it_once(
 
     with engine().connect() as watcher, transaction() as mine:
         slice_of(mine, both)
-        waiting = Job(another)
+        waiting = BackgroundThread(another)
         wait_for_blocked(watcher, 1)
     waiting.finish()
 
@@ -530,10 +550,10 @@ def test_slices_and_an_apply_on_many_titles_in_any_order_neither_deadlock_nor_lo
 ) -> None:
     names = [f"t{n:02}" for n in range(20)]
     pools = {name: make_pool(session, collection, name) for name in names}
-    row_ids = put_in_outbox(session, [(pools[name], title_data(name)) for name in names])
+    row_ids = enqueue_changes(session, [(pools[name], title_data(name)) for name in names])
     session.commit()
     ids, collection_id = {name: pool.id for name, pool in pools.items()}, collection.id
-    start = threading.Barrier(3, timeout=PATIENCE)
+    start = threading.Barrier(3, timeout=TIMEOUT_SECONDS)
 
     def slice_of(event_type: str, minute: int, order: Sequence[str]) -> None:
         with transaction() as mine:
@@ -542,7 +562,7 @@ def test_slices_and_an_apply_on_many_titles_in_any_order_neither_deadlock_nor_lo
             at = NOON + minute * MINUTE
             start.wait()
             arrive(mine, here, theirs, [event_data(f"{minute}-{n}", event_type, n, at=at) for n in order])
-            put_in_outbox(
+            enqueue_changes(
                 mine,
                 [
                     (theirs[n], ApplyData(circulation=counts_data(2, 1, 0, as_of=NOON, reserved=0)))
@@ -556,7 +576,7 @@ def test_slices_and_an_apply_on_many_titles_in_any_order_neither_deadlock_nor_lo
             start.wait()
             apply_outbox(mine, row_ids[::-1])
 
-    side_by_side(
+    run_concurrently(
         lambda: slice_of("CHECKOUT", 1, names[::-1]),
         lambda: slice_of("HOLD", 2, [*names[10:], *names[:10]]),
         apply,

@@ -1,20 +1,20 @@
-"""Purchase records: stored by pool and day, or kept as rejected, and never written twice."""
+"""Purchase records: stored once for each pool and purchase date."""
 
 from datetime import date
 
 import pytest
-import time_machine
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from accession.catalog.purchase_records import PurchaseDate, StoredRecord, store_purchase_records
-from accession.catalog.rejected_records import Rejection, keep_rejected, resolve_rejected
-from accession.core.errors import UserError
+from accession.catalog.purchase_dates import PurchaseDate
+from accession.catalog.purchase_records import PurchaseRecordData, store_purchase_records
 from accession.db.engine import engine
-from accession.db.models import Collection, LicensePool, PurchaseRecord, RejectedRecord
-from tests.fixtures.factories import NOON, make_collection, make_pool, statements_of
+from accession.db.models import Collection, LicensePool, PurchaseRecord
+from tests.fixtures.factories import make_pool, record_statements
 
-FIRST, SECOND = PurchaseDate(date(2014, 3, 1)), PurchaseDate(date(2016, 5, 2))
+MARCH_1, MAY_2 = PurchaseDate(date(2014, 3, 1)), PurchaseDate(date(2016, 5, 2))
+MARCH = PurchaseDate(date(2014, 3, 1), month_only=True)
+MARCH_9, MARCH_20 = PurchaseDate(date(2014, 3, 9)), PurchaseDate(date(2014, 3, 20))
 
 
 @pytest.fixture
@@ -22,155 +22,93 @@ def pool(session: Session, collection: Collection) -> LicensePool:
     return make_pool(session, collection, "abc")
 
 
-def stored(session: Session) -> list[tuple[PurchaseDate, bytes]]:
+def stored_records(session: Session) -> list[tuple[PurchaseDate, bytes]]:
     rows = session.scalars(select(PurchaseRecord).order_by(PurchaseRecord.purchased_on))
     return [(PurchaseDate(row.purchased_on, row.month_only), row.marc) for row in rows]
 
 
-def record(pool: LicensePool, says: str) -> StoredRecord:
-    return StoredRecord(pool, f"marc of {says}".encode, f"hash of {says}")
+def record(pool: LicensePool, content: str) -> PurchaseRecordData:
+    return PurchaseRecordData(pool, f"marc of {content}".encode, f"hash of {content}")
 
 
-def test_a_title_bought_on_two_days_has_two_records(session: Session, pool: LicensePool) -> None:
-    store_purchase_records(session, SECOND, [record(pool, "b")])
-    store_purchase_records(session, FIRST, [record(pool, "a")])
+def test_title_purchased_on_two_days_has_two_records(session: Session, pool: LicensePool) -> None:
+    store_purchase_records(session, MAY_2, [record(pool, "b")])
+    store_purchase_records(session, MARCH_1, [record(pool, "a")])
 
-    assert stored(session) == [(FIRST, b"marc of a"), (SECOND, b"marc of b")]
-
-
-def test_a_record_that_says_the_same_is_neither_written_nor_made(session: Session, pool: LicensePool) -> None:
-    def made() -> bytes:
-        raise AssertionError("binary MARC of a record that is not written")
-
-    store_purchase_records(session, FIRST, [record(pool, "a")])
-
-    with statements_of(engine()) as sent:
-        store_purchase_records(session, FIRST, [StoredRecord(pool, made, "hash of a")])
-
-    assert [statement[:6] for statement in sent] == ["SELECT"]
-    assert stored(session) == [(FIRST, b"marc of a")]
+    assert stored_records(session) == [(MARCH_1, b"marc of a"), (MAY_2, b"marc of b")]
 
 
-def test_a_record_that_says_something_else_takes_the_place_of_the_days_other(
-    session: Session, pool: LicensePool
-) -> None:
-    store_purchase_records(session, FIRST, [record(pool, "a")])
-    store_purchase_records(session, FIRST, [record(pool, "b"), record(pool, "c")])
+def test_unchanged_record_is_not_serialised_or_written(session: Session, pool: LicensePool) -> None:
+    def serialise() -> bytes:
+        raise AssertionError("an unchanged record must not be serialised")
 
-    assert stored(session) == [(FIRST, b"marc of c")]
+    store_purchase_records(session, MARCH_1, [record(pool, "a")])
 
+    with record_statements(engine()) as statements:
+        store_purchase_records(session, MARCH_1, [PurchaseRecordData(pool, serialise, "hash of a")])
 
-def test_no_records_are_no_rows(session: Session, collection: Collection) -> None:
-    store_purchase_records(session, FIRST, [])
-    keep_rejected(session, collection, FIRST, [])
-
-    assert stored(session) == []
-    assert session.scalars(select(RejectedRecord)).all() == []
+    assert [statement[:6] for statement in statements] == ["SELECT"]
+    assert stored_records(session) == [(MARCH_1, b"marc of a")]
 
 
-def test_a_rejection_is_kept_once_a_day_and_collection(session: Session, collection: Collection) -> None:
-    other = make_collection(session, "Birch Library")
-    rejection = Rejection("It has no title identifier (001).", "<record/>", "hash")
+def test_changed_record_replaces_the_one_of_the_same_day(session: Session, pool: LicensePool) -> None:
+    store_purchase_records(session, MARCH_1, [record(pool, "a")])
+    store_purchase_records(session, MARCH_1, [record(pool, "b"), record(pool, "c")])
 
-    for _ in range(2):
-        keep_rejected(session, collection, FIRST, [rejection, rejection])
-        keep_rejected(session, collection, SECOND, [rejection])
-        keep_rejected(session, other, FIRST, [rejection])
-
-    kept = session.scalars(select(RejectedRecord).order_by(RejectedRecord.id)).all()
-    assert [(each.collection_id, PurchaseDate(each.purchased_on, each.month_only)) for each in kept] == [
-        (collection.id, FIRST),
-        (collection.id, SECOND),
-        (other.id, FIRST),
-    ]
-    assert {(each.reason, each.raw_xml, each.resolved_at) for each in kept} == {
-        ("It has no title identifier (001).", "<record/>", None)
-    }
+    assert stored_records(session) == [(MARCH_1, b"marc of c")]
 
 
-def test_a_rejected_record_is_resolved_once_with_its_note(session: Session, collection: Collection) -> None:
-    keep_rejected(session, collection, FIRST, [Rejection("It has no id.", "<record/>", "hash")])
-    kept = session.scalars(select(RejectedRecord)).one()
+def test_empty_list_of_records_stores_nothing(session: Session, collection: Collection) -> None:
+    store_purchase_records(session, MARCH_1, [])
 
-    with time_machine.travel(NOON, tick=False):
-        resolve_rejected(session, kept.id, "The vendor knows\0. ")
-
-    assert (kept.resolved_at, kept.note) == (NOON, "The vendor knows.")
-    with pytest.raises(UserError, match=rf"^The rejected record {kept.id} is resolved already: see `acc"):
-        resolve_rejected(session, kept.id, "Again.")
-    with pytest.raises(
-        UserError, match=r"^There is no rejected record 4711: see `accession rejects list --all"
-    ):
-        resolve_rejected(session, 4711, "Gone.")
+    assert stored_records(session) == []
 
 
-# Months
-
-
-MARCH = PurchaseDate(date(2014, 3, 1), month_only=True)
-MARCH_9, MARCH_20 = PurchaseDate(date(2014, 3, 9)), PurchaseDate(date(2014, 3, 20))
-
-
-def test_a_purchase_of_which_the_month_is_known_gets_its_day_once_that_is_told(
-    session: Session, pool: LicensePool
-) -> None:
+def test_purchase_with_month_only_gets_its_day_later(session: Session, pool: LicensePool) -> None:
     store_purchase_records(session, MARCH, [record(pool, "a")])
-    assert stored(session) == [(MARCH, b"marc of a")]
+    assert stored_records(session) == [(MARCH, b"marc of a")]
 
     store_purchase_records(session, MARCH_9, [record(pool, "a")])
-    assert stored(session) == [(MARCH_9, b"marc of a")]
+    assert stored_records(session) == [(MARCH_9, b"marc of a")]
 
     store_purchase_records(session, MARCH_20, [record(pool, "a")])
-    assert stored(session) == [(MARCH_9, b"marc of a"), (MARCH_20, b"marc of a")]
+    assert stored_records(session) == [(MARCH_9, b"marc of a"), (MARCH_20, b"marc of a")]
 
 
-@pytest.mark.parametrize("days", [[FIRST], [MARCH_9], [MARCH_20, MARCH_9]])
-def test_a_month_adds_nothing_to_the_days_that_are_known_of_it(
+@pytest.mark.parametrize("days", [[MARCH_1], [MARCH_9], [MARCH_20, MARCH_9]])
+def test_month_import_keeps_days_that_are_known(
     session: Session, pool: LicensePool, days: list[PurchaseDate]
 ) -> None:
     for day in days:
         store_purchase_records(session, day, [record(pool, "a")])
-    before = stored(session)
+    before = stored_records(session)
 
-    with statements_of(engine()) as sent:
+    with record_statements(engine()) as statements:
         store_purchase_records(session, MARCH, [record(pool, "a")])
 
-    assert [statement[:6] for statement in sent] == ["SELECT"]
-    assert stored(session) == before
+    assert [statement[:6] for statement in statements] == ["SELECT"]
+    assert stored_records(session) == before
 
 
-def test_what_a_month_tells_anew_of_a_purchase_is_stored_under_its_day(
-    session: Session, pool: LicensePool
-) -> None:
+def test_month_import_updates_record_under_its_day(session: Session, pool: LicensePool) -> None:
     store_purchase_records(session, MARCH_9, [record(pool, "a")])
     store_purchase_records(session, MARCH, [record(pool, "b")])
 
-    assert stored(session) == [(MARCH_9, b"marc of b")]
+    assert stored_records(session) == [(MARCH_9, b"marc of b")]
 
 
-def test_the_first_of_a_month_may_be_a_day_or_a_month(session: Session, pool: LicensePool) -> None:
+def test_first_day_of_month_replaces_month_only_date(session: Session, pool: LicensePool) -> None:
     store_purchase_records(session, MARCH, [record(pool, "a")])
-    store_purchase_records(session, FIRST, [record(pool, "a")])
+    store_purchase_records(session, MARCH_1, [record(pool, "a")])
 
-    assert stored(session) == [(FIRST, b"marc of a")]
+    assert stored_records(session) == [(MARCH_1, b"marc of a")]
 
 
-def test_months_do_not_mingle(session: Session, pool: LicensePool) -> None:
+def test_purchases_of_adjacent_months_stay_separate(session: Session, pool: LicensePool) -> None:
     april = PurchaseDate(date(2014, 4, 1), month_only=True)
     last_of_march = PurchaseDate(date(2014, 3, 31))
 
-    for bought in (last_of_march, april, MARCH, last_of_march, april):
-        store_purchase_records(session, bought, [record(pool, "a")])
+    for purchase_date in (last_of_march, april, MARCH, last_of_march, april):
+        store_purchase_records(session, purchase_date, [record(pool, "a")])
 
-    assert stored(session) == [(last_of_march, b"marc of a"), (april, b"marc of a")]
-
-
-@pytest.mark.parametrize("told", [(MARCH, MARCH_9, MARCH), (MARCH_9, MARCH, MARCH_9)])
-def test_a_rejection_is_kept_once_whether_its_day_is_known_or_its_month(
-    session: Session, collection: Collection, told: tuple[PurchaseDate, ...]
-) -> None:
-    for bought in told:
-        keep_rejected(session, collection, bought, [Rejection("It has no id.", "<record/>", "hash")])
-
-    (kept,) = session.scalars(select(RejectedRecord)).all()
-    assert PurchaseDate(kept.purchased_on, kept.month_only) == told[0]
+    assert stored_records(session) == [(last_of_march, b"marc of a"), (april, b"marc of a")]

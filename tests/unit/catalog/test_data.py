@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from accession.catalog import data
 from accession.catalog.data import BibliographicData, ContributorData, LinkData, SubjectData, TitleData
-from accession.core.vocabulary import Format, IdentifierType, LinkRel, Medium, Role, SubjectScheme
+from accession.core.vocabulary import Format, IdentifierType, LinkRel, Medium, ContributorRole, SubjectScheme
 from tests.fixtures.factories import NOON, person, subject, title_data
 
 CHANGES: dict[str, Any] = {
@@ -136,7 +136,7 @@ def test_names_that_are_looked_up_are_cut_to_what_an_index_holds() -> None:
     long = "Ł" * 299 + " " + "ó" * 500
 
     assert SubjectData(scheme=SubjectScheme.LABEL, name=long).name == "Ł" * 299
-    named = ContributorData(sort_name=long, display_name=long, role=Role.AUTHOR)
+    named = ContributorData(sort_name=long, display_name=long, role=ContributorRole.AUTHOR)
     assert (named.sort_name, named.display_name) == ("Ł" * 299, "Ł" * 299)
 
 

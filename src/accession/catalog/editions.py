@@ -1,0 +1,216 @@
+"""Editions: join them with license pools, and write metadata to them.
+
+The row of an edition is also the lock for its contributors, subjects, ISBNs and links: it is locked before
+these are compared and replaced. An edition that needs no change is not locked.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+
+from accession.catalog.data import BibliographicData
+from accession.catalog.title_changes import METADATA_COLUMNS, Change, edition_changes, read_metadata
+from accession.core.clock import utc_now
+from accession.core.vocabulary import IdentifierType
+from accession.db.bulk import (
+    get_or_create_ids,
+    in_array,
+    in_keys,
+    insert_statement,
+    replace_rows,
+    update_statement,
+)
+from accession.db.models import (
+    Classification,
+    Contribution,
+    Contributor,
+    Edition,
+    Identifier,
+    IdentifierEquivalent,
+    LicensePool,
+    Link,
+    Subject,
+    table_of,
+)
+
+EditionKey = tuple[str, int]
+"""Natural key of an edition: the data source and the id of the identifier."""
+
+
+class EditionUpdate:
+    """Metadata for an edition, with its hash, which is expensive and computed once."""
+
+    def __init__(self, metadata: BibliographicData) -> None:
+        self.metadata = metadata
+        self.content_hash = metadata.content_hash()
+
+    def replaces(self, edition: Any) -> bool:
+        """Return whether the metadata differs from an edition's and is not older."""
+        is_older = edition.as_of is not None and self.metadata.as_of < edition.as_of
+        return not is_older and self.content_hash != edition.content_hash
+
+    def columns(self, now: datetime) -> dict[str, Any]:
+        """Return the columns of the edition's row."""
+        return {
+            **{name: getattr(self.metadata, name) for name in (*METADATA_COLUMNS, "as_of")},
+            "search_text": self.metadata.search_text(),
+            "content_hash": self.content_hash,
+            "updated_at": now,
+        }
+
+
+@dataclass(frozen=True)
+class WrittenEditions:
+    """Number of editions written, and the changes to record in the titles' histories."""
+
+    written: int
+    changes: Sequence[Change] = ()
+
+
+def pool_edition_join() -> ColumnElement[bool]:
+    """Return the join condition of a license pool and the edition of its title."""
+    return (Edition.identifier_id == LicensePool.identifier_id) & (
+        Edition.data_source == LicensePool.data_source
+    )
+
+
+def write_editions(session: Session, updates: Mapping[EditionKey, EditionUpdate]) -> WrittenEditions:
+    """Add editions, and update those that their update replaces.
+
+    The contributors, subjects, ISBNs and links of a written edition are replaced as a whole.
+    """
+    if not updates:
+        return WrittenEditions(0)
+    existing, now = _read_editions(session, updates), utc_now()
+    needed = {
+        key: update
+        for key, update in updates.items()
+        if key not in existing or update.replaces(existing[key])
+    }
+    added = _add_editions(session, {key: each for key, each in needed.items() if key not in existing}, now)
+    # Includes editions that another transaction has added meanwhile.
+    changed, changes = _update_editions(
+        session, {key: each for key, each in needed.items() if key not in added}, now
+    )
+    written = added | changed
+    if written:
+        by_edition = {edition_id: updates[key].metadata for key, edition_id in written.items()}
+        _replace_contributions(session, by_edition)
+        _replace_classifications(session, by_edition)
+        _replace_links(session, by_edition)
+        _replace_equivalents(session, {key: updates[key].metadata for key in written})
+    return WrittenEditions(len(written), changes)
+
+
+def _read_editions(
+    session: Session, keys: Collection[EditionKey], *, lock: bool = False
+) -> dict[EditionKey, Any]:
+    query = select(
+        Edition.id, Edition.data_source, Edition.identifier_id, Edition.content_hash, Edition.as_of
+    )
+    # The data source comes first in the unique index.
+    query = query.where(in_array(Edition.data_source, {source for source, _ in keys}))
+    query = query.where(in_array(Edition.identifier_id, {identifier_id for _, identifier_id in keys}))
+    if lock:
+        query = query.order_by(Edition.id).with_for_update(key_share=True)
+    rows = {(row.data_source, row.identifier_id): row for row in session.execute(query)}
+    return {key: row for key, row in rows.items() if key in keys}
+
+
+def _add_editions(
+    session: Session, updates: Mapping[EditionKey, EditionUpdate], now: datetime
+) -> dict[EditionKey, int]:
+    """Insert editions in the order of their keys, and return the ids of those that did not exist."""
+    if not updates:
+        return {}
+    rows = [
+        {"data_source": source, "identifier_id": identifier_id, "created_at": now, **update.columns(now)}
+        for (source, identifier_id), update in sorted(updates.items(), key=lambda item: item[0])
+    ]
+    statement = insert_statement(table_of(Edition), rows).on_conflict_do_nothing()
+    ids = session.execute(statement.returning(Edition.id, Edition.data_source, Edition.identifier_id))
+    return {(source, identifier_id): row_id for row_id, source, identifier_id in ids}
+
+
+def _update_editions(
+    session: Session, updates: Mapping[EditionKey, EditionUpdate], now: datetime
+) -> tuple[dict[EditionKey, int], Sequence[Change]]:
+    """Lock editions, update those that still differ, and return their ids and what has changed."""
+    if not updates:
+        return {}, ()
+    locked = _read_editions(session, updates, lock=True)
+    changed = {key: row.id for key, row in locked.items() if updates[key].replaces(row)}
+    if not changed:
+        return {}, ()
+    before = read_metadata(session, changed.values())
+    rows = [{"id": row_id, **updates[key].columns(now)} for key, row_id in changed.items()]
+    session.execute(update_statement(table_of(Edition), rows))
+    return changed, edition_changes(before, {changed[key]: updates[key].metadata for key in changed}, now)
+
+
+def _replace_contributions(session: Session, editions: Mapping[int, BibliographicData]) -> None:
+    people = {(c.sort_name, c.display_name) for data in editions.values() for c in data.contributors}
+    ids = get_or_create_ids(session, table_of(Contributor), ("sort_name", "display_name"), people)
+    rows: dict[tuple[int, int, str], dict[str, Any]] = {}
+    for edition_id, data in editions.items():
+        for position, person in enumerate(data.contributors):
+            contributor_id = ids[person.sort_name, person.display_name]
+            rows.setdefault(
+                (edition_id, contributor_id, person.role),
+                {
+                    "edition_id": edition_id,
+                    "contributor_id": contributor_id,
+                    "role": person.role.value,
+                    "position": position,
+                },
+            )
+    replace_rows(session, table_of(Contribution), in_array(Contribution.edition_id, editions), rows.values())
+
+
+def _replace_classifications(session: Session, editions: Mapping[int, BibliographicData]) -> None:
+    subjects = {(s.scheme.value, s.name) for data in editions.values() for s in data.subjects}
+    ids = get_or_create_ids(session, table_of(Subject), ("scheme", "name"), subjects)
+    rows: dict[tuple[int, int], dict[str, Any]] = {}
+    for edition_id, data in editions.items():
+        for position, subject in enumerate(data.subjects):
+            subject_id = ids[subject.scheme.value, subject.name]
+            rows.setdefault(
+                (edition_id, subject_id),
+                {"edition_id": edition_id, "subject_id": subject_id, "position": position},
+            )
+    owned = in_array(Classification.edition_id, editions)
+    replace_rows(session, table_of(Classification), owned, rows.values())
+
+
+def _replace_links(session: Session, editions: Mapping[int, BibliographicData]) -> None:
+    rows = [
+        {"edition_id": edition_id, "rel": link.rel.value, "href": link.href}
+        for edition_id, data in editions.items()
+        for link in data.links
+    ]
+    replace_rows(session, table_of(Link), in_array(Link.edition_id, editions), rows)
+
+
+def _replace_equivalents(session: Session, editions: Mapping[EditionKey, BibliographicData]) -> None:
+    isbns = {isbn for data in editions.values() for isbn in data.isbns}
+    ids = Identifier.ids(session, IdentifierType.ISBN, isbns)
+    rows: dict[tuple[int, int, str], dict[str, Any]] = {}
+    for (data_source, identifier_id), data in editions.items():
+        for position, isbn in enumerate(data.isbns):
+            equivalent_id = ids[IdentifierType.ISBN.value, isbn]
+            rows.setdefault(
+                (identifier_id, equivalent_id, data_source),
+                {
+                    "identifier_id": identifier_id,
+                    "equivalent_id": equivalent_id,
+                    "data_source": data_source,
+                    "position": position,
+                },
+            )
+    owners = [{"identifier_id": row_id, "data_source": source} for source, row_id in editions]
+    table = table_of(IdentifierEquivalent)
+    replace_rows(session, table, in_keys(table, owners), rows.values())

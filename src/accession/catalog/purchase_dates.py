@@ -1,0 +1,41 @@
+"""Dates of purchases: a day, or a month where the import requested a whole month at once."""
+
+from calendar import monthrange
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from sqlalchemy import ColumnElement
+
+from accession.db.models import PurchaseRecord, RejectedRecord
+
+
+@dataclass(frozen=True)
+class PurchaseDate:
+    """A day (UTC), or a month if `month_only`; `day` is then the first of the month."""
+
+    day: date
+    month_only: bool = False
+
+    def __str__(self) -> str:
+        """Return `2019-03-17`, or `2019-03` for a month."""
+        return f"{self.day:%Y-%m}" if self.month_only else self.day.isoformat()
+
+    @property
+    def days(self) -> tuple[date, date]:
+        """Return the first and the last possible day of the purchase."""
+        last = monthrange(self.day.year, self.day.month)[1]
+        return self.day, self.day.replace(day=last) if self.month_only else self.day
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Return the columns that store the date."""
+        return {"purchased_on": self.day, "month_only": self.month_only}
+
+
+def may_have_date(
+    model: type[PurchaseRecord] | type[RejectedRecord], purchase_date: PurchaseDate
+) -> ColumnElement[bool]:
+    """Return the condition that a row's date is the same as the purchase date, or one includes the other."""
+    in_month = model.purchased_on == purchase_date.day.replace(day=1)
+    return model.purchased_on.between(*purchase_date.days) | (model.month_only & in_month)

@@ -1,0 +1,102 @@
+"""Filter titles by collection, format, language, availability and purchase date."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+
+from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
+from sqlalchemy.orm import Session
+
+from accession.accounts.collections import find_collection, is_of_collection
+from accession.catalog.editions import pool_edition_join
+from accession.core.errors import InvalidInput
+from accession.core.text import clean_text
+from accession.db.models import Edition, LicensePool, PoolStatus, PurchaseRecord
+
+PoolQuery = Select[int]
+"""A query for the ids of license pools."""
+
+_AVAILABILITIES: Mapping[str, ColumnElement[bool]] = {
+    "available": LicensePool.licenses_available > 0,
+    "on_hold": and_(
+        LicensePool.licenses_owned > 0,
+        or_(LicensePool.licenses_available == 0, LicensePool.patrons_in_hold_queue > 0),
+    ),
+    "withdrawn": LicensePool.status == PoolStatus.EXHAUSTED,
+}
+
+
+@dataclass(frozen=True)
+class TitleFilter:
+    """Conditions on titles; a field left at its default sets none.
+
+    Attributes:
+        text: Words of title, subtitle, authors, narrators and publisher, or an ISBN, or the vendor's id. Only
+            the first 100 characters are used.
+        availability: `available` (at least one copy), `on_hold` (no copy available, or patrons in the hold
+            queue) or `withdrawn` (no copy owned any more).
+        held: Leave out withdrawn titles.
+        purchased_from: First day of a purchase. A purchase of which only the month is known matches if the
+            month includes the day.
+        purchased_until: Last day of a purchase, likewise.
+    """
+
+    text: str = ""
+    collection: str | None = None
+    format: str | None = None
+    language: str | None = None
+    availability: str | None = None
+    held: bool = False
+    purchased_from: date | None = None
+    purchased_until: date | None = None
+
+
+def select_pools(session: Session, filters: TitleFilter) -> PoolQuery:
+    """Return a query for the pools that match every filter but the text.
+
+    Raises:
+        NotFound: the collection does not exist.
+        InvalidInput: the availability does not exist.
+    """
+    query = select_pools_of(session, filters.collection)
+    if filters.format:
+        query = query.where(Edition.format == clean_text(filters.format))
+    if filters.language:
+        query = query.where(Edition.language == clean_text(filters.language))
+    if filters.format or filters.language:
+        query = query.where(pool_edition_join())
+    if filters.availability:
+        if filters.availability not in _AVAILABILITIES:
+            known = ", ".join(_AVAILABILITIES)
+            raise InvalidInput(f'There is no availability "{filters.availability}": choose one of {known}.')
+        query = query.where(_AVAILABILITIES[filters.availability])
+    if filters.held:
+        query = query.where(LicensePool.status != PoolStatus.EXHAUSTED)
+    if filters.purchased_from or filters.purchased_until:
+        query = query.where(_is_purchased_between(filters.purchased_from, filters.purchased_until))
+    return query
+
+
+def select_pools_of(session: Session, collection: str | None) -> PoolQuery:
+    """Return a query for the pools of one collection, or of all in use.
+
+    Raises:
+        NotFound: the collection does not exist.
+    """
+    query = select(LicensePool.id)
+    if collection is None:
+        return query.where(is_of_collection(LicensePool.collection_id, None))
+    # With an id instead of a name the database can estimate the number of rows.
+    return query.where(LicensePool.collection_id == find_collection(session, collection).id)
+
+
+def _is_purchased_between(first: date | None, last: date | None) -> ColumnElement[bool]:
+    row = PurchaseRecord
+    purchase = exists().where(
+        row.license_pool_id == LicensePool.id, row.collection_id == LicensePool.collection_id
+    )
+    if first is not None:
+        # A month is stored as its first day.
+        in_month = row.month_only & (row.purchased_on >= first.replace(day=1))
+        purchase = purchase.where(or_(row.purchased_on >= first, in_month))
+    return purchase.where(row.purchased_on <= last) if last is not None else purchase
