@@ -1,4 +1,4 @@
-"""`python -m accession` is `accession`."""
+"""Run the command line with `python -m accession`."""
 
 from accession.cli.main import main
 

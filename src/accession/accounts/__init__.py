@@ -1,1 +1,1 @@
-"""Collections, which are accounts with the vendor, and their encrypted keys."""
+"""Collections, which are accounts with the vendor, and their encrypted account keys."""

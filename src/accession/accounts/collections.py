@@ -32,6 +32,12 @@ def list_collections(session: Session) -> Sequence[Collection]:
     return session.scalars(query.order_by(Collection.name)).all()
 
 
+def collection_ids_in_use(session: Session) -> Sequence[int]:
+    """Return the ids of all collections that are not marked for deletion, in ascending order."""
+    query = select(Collection.id).where(Collection.marked_for_deletion_at.is_(None))
+    return session.scalars(query.order_by(Collection.id)).all()
+
+
 def get_collection(session: Session, collection_id: int) -> Collection:
     """Return the collection with this id.
 
@@ -150,7 +156,7 @@ def mark_for_deletion(collection: Collection) -> None:
 
 
 def is_of_collection(collection_id: InstrumentedAttribute[int], name: str | None) -> ColumnElement[bool]:
-    """Return the condition that a row belongs to the named collection, or to any that is not being deleted."""
+    """Return the condition that a row is of the named collection, or of any not marked for deletion."""
     ids = select(Collection.id).where(Collection.marked_for_deletion_at.is_(None))
     if name is None:
         return collection_id.in_(ids)

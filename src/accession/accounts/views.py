@@ -1,12 +1,9 @@
-"""TODO."""
+"""Collections as they are listed."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import (
-    func,
-    select,
-)
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import list_collections
@@ -15,7 +12,7 @@ from accession.db.models import Collection, LicensePool
 
 @dataclass(frozen=True)
 class CollectionView:
-    """A collection as it may be shown: without its key."""
+    """A collection without its account key. `titles` is the number of its titles."""
 
     name: str
     library_id: str
@@ -26,9 +23,9 @@ class CollectionView:
 
 
 def collection_views(session: Session) -> list[CollectionView]:
-    """Every collection in use, by name."""
-    owned = select(LicensePool.collection_id, func.count()).group_by(LicensePool.collection_id)
-    counts = dict(session.execute(owned).all())
+    """Return the collections that are not marked for deletion, by name."""
+    per_collection = select(LicensePool.collection_id, func.count()).group_by(LicensePool.collection_id)
+    counts = dict(session.execute(per_collection).all())
     return [
         CollectionView(c.name, c.library_id, c.account_id, c.base_url, counts.get(c.id, 0), c.created_at)
         for c in list_collections(session)
@@ -37,4 +34,5 @@ def collection_views(session: Session) -> list[CollectionView]:
 
 def collection_names(session: Session) -> dict[int, str]:
     """Return the name of every collection by its id, including those marked for deletion."""
-    return {row.id: row.name for row in session.execute(select(Collection.id, Collection.name))}
+    query = select(Collection.id, Collection.name).order_by(Collection.id)
+    return {row.id: row.name for row in session.execute(query)}

@@ -1,1 +1,1 @@
-"""Users, API tokens, passwords and roles."""
+"""Authentication: users, API tokens, passwords and roles."""

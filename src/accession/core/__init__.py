@@ -1,1 +1,1 @@
-"""Base modules without a domain: clock, errors, text, files, settings, logging."""
+"""Base modules without a domain: clock, errors, text, files, settings and logging."""

@@ -1,19 +1,19 @@
-"""The one place that asks what time it is."""
+"""Clock of the program. All times are in UTC."""
 
 from datetime import UTC, datetime
 
 
 def utc_now() -> datetime:
-    """The present moment in UTC."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
-def whole_second(moment: datetime) -> datetime:
-    """`moment` without its fraction of a second: the vendor's dates carry none."""
-    return moment.replace(microsecond=0)
+def truncate_to_second(time: datetime) -> datetime:
+    """Return `time` without fractions of a second, which the vendor's dates cannot express."""
+    return time.replace(microsecond=0)
 
 
-def moment_of(text: str) -> datetime:
-    """The moment in `text` (ISO 8601), in UTC where it names no zone."""
-    moment = datetime.fromisoformat(text)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+def parse_datetime(text: str) -> datetime:
+    """Parse an ISO 8601 date and time; without a time zone it is in UTC."""
+    time = datetime.fromisoformat(text)
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time

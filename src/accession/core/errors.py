@@ -1,19 +1,19 @@
-"""The error that is meant for a person."""
+"""Errors whose message is for the user."""
 
 
 class UserError(Exception):
-    """Something a person can put right.
+    """An error that the user can fix.
 
-    Its text is one sentence: what happened, to what, what to do next. The command line prints it
-    without a traceback and exits with `exit_code`.
+    The message is one sentence: what failed, why, and what to do. The command line prints it without a
+    traceback and exits with `exit_code`.
     """
 
     exit_code = 1
 
 
 class NotFound(UserError):
-    """Nothing has this name or number."""
+    """No object with this name or id exists."""
 
 
-class Unusable(UserError):
-    """What was given cannot be used."""
+class InvalidInput(UserError):
+    """An argument is invalid."""

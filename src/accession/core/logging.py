@@ -1,4 +1,4 @@
-"""Log lines that carry what they are about: one set-up for CLI, workers and beat."""
+"""Logging configuration for the command line, the workers and the scheduler."""
 
 import logging
 import sys
@@ -9,10 +9,10 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, ExcInfo
 
-from accession.core.sanitize import harmless, harmless_lines
+from accession.core.sanitize import sanitize, sanitize_lines
 from accession.core.settings import Settings
 
-# These say at INFO what our own lines say better, and httpcore prints signed headers at DEBUG.
+# Their INFO messages repeat ours, and at DEBUG httpcore logs signed headers.
 _QUIET = (
     "httpx",
     "httpcore",
@@ -25,8 +25,8 @@ _QUIET = (
 )
 
 
-def set_up_logging(settings: Settings) -> None:
-    """Send every log line, ours and the libraries', to standard error in the chosen form."""
+def configure_logging(settings: Settings) -> None:
+    """Write all log messages, also those of libraries, to standard error in the configured format."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -37,12 +37,10 @@ def set_up_logging(settings: Settings) -> None:
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=_harmless_traceback
-        )
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_write_traceback)
     )
-    # JSON escapes what cannot be printed.
-    prepared = [] if settings.log_format == "json" else [_harmless_values]
+    # JSON escapes unprintable characters by itself.
+    sanitizers = [] if settings.log_format == "json" else [_sanitize_values]
     if settings.log_format == "json":
         shared.append(structlog.processors.format_exc_info)
     structlog.configure(
@@ -58,7 +56,7 @@ def set_up_logging(settings: Settings) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *prepared, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *sanitizers, renderer],
         )
     )
     root = logging.getLogger()
@@ -68,18 +66,20 @@ def set_up_logging(settings: Settings) -> None:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
-def _harmless_values(_logger: object, _method: str, line: EventDict) -> EventDict:
-    """One call is one line, whatever the vendor put into it."""
+def _sanitize_values(_logger: object, _method: str, line: EventDict) -> EventDict:
+    """Keep vendor data in a message from breaking the line or controlling the terminal."""
     for name, value in line.items():
-        shown = value if isinstance(value, str) else repr(value)
-        if name != "exc_info" and not shown.isprintable():
-            line[name] = harmless(shown)
+        text = value if isinstance(value, str) else repr(value)
+        if name != "exc_info" and not text.isprintable():
+            line[name] = sanitize(text)
     return line
 
 
-def _harmless_traceback(out: TextIO, exc_info: ExcInfo) -> None:
-    """Below the line, indented, so that nothing in it passes for a line; local variables, among them the
-    vendor's answers, are not shown."""
+def _write_traceback(out: TextIO, exc_info: ExcInfo) -> None:
+    """Write the traceback indented, so that no line of it can be mistaken for a log message.
+
+    It has no local variables: they may contain vendor data.
+    """
     text = StringIO()
     structlog.dev.plain_traceback(text, exc_info)
-    out.write("\n" + indent(harmless_lines(text.getvalue().strip()), "    "))
+    out.write("\n" + indent(sanitize_lines(text.getvalue().strip()), "    "))

@@ -1,23 +1,22 @@
-"""Text from elsewhere made fit to be shown: nothing in it commands a terminal or begins a line of its own."""
+"""Sanitize untrusted text before it is shown: no terminal control sequences, no forged log lines."""
 
 import json
 
 
-def harmless(text: str, instead: str = " ") -> str:
-    """`text` with `instead` for each character that cannot be printed: line ends and other controls, escape
-    sequences' beginnings, direction marks, lone surrogates."""
+def sanitize(text: str, replacement: str = " ") -> str:
+    """Replace each unprintable character: line ends, control characters, direction marks, lone surrogates."""
     if text.isprintable():
         return text
-    return "".join(char if char.isprintable() else instead for char in text)
+    return "".join(char if char.isprintable() else replacement for char in text)
 
 
-def harmless_lines(text: str) -> str:
-    """`text` made harmless line by line; its line ends stay."""
-    return "\n".join(map(harmless, text.splitlines()))
+def sanitize_lines(text: str) -> str:
+    """Sanitize each line of `text`; line ends stay."""
+    return "\n".join(map(sanitize, text.splitlines()))
 
 
-def escaped_json(line: str) -> str:
-    """A line of JSON in which what cannot be printed is escaped: a terminal may be what reads it."""
+def escape_json_line(line: str) -> str:
+    """Escape the unprintable characters in a line of JSON, which may be shown in a terminal."""
     if line.isprintable():
         return line
     return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in line)

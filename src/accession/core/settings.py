@@ -1,7 +1,7 @@
-"""What an operator can choose: environment variables `ACCESSION_*`, or `accession.toml` in the home.
+"""Settings: environment variables `ACCESSION_*`, and `accession.toml` in the home.
 
-An environment variable wins over the file, and one that is set to nothing counts as not set.
-`docs/configuration.md` is generated from this module.
+Environment variables override the file; an empty variable counts as unset. `docs/configuration.md` is
+generated from this module.
 """
 
 import re
@@ -27,35 +27,36 @@ TOML_NAME = "accession.toml"
 
 
 class Home(BaseSettings):
-    """Where everything of one installation lives; read first, because the settings file lies in it."""
+    """The home folder of an installation; read first, because it contains the settings file."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="ignore")
 
     home: Path = Field(
         default_factory=lambda: platformdirs.user_data_path("accession"),
-        description="Folder of the installation: embedded servers' data, key file, logs, accession.toml. "
-        "Default: the platform's data directory.",
+        description="Folder of the installation: data of the embedded servers, key file, logs, "
+        "accession.toml. Default: the platform's data directory.",
     )
 
     @field_validator("home")
     @classmethod
-    def _absolute(cls, home: Path) -> Path:
+    def _make_absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
 
 
 class ScheduledExport(BaseModel):
-    """A file that is written again and again: one of `name`, a moment and the format's suffix in the folder
-    `target`, a path or a URL of fsspec, which keeps the last of them.
+    """An export that is written on a schedule.
 
-    `at` is a time of day in the schedule's zone, or `hourly`. `since` makes it a file of changes; `options`
-    are those of the format.
+    Each file is named by `name`, the time and the format's suffix, and is written to `target`: the path of a
+    folder, or a URL that fsspec supports. Older files beyond the last `keep` are deleted. `at` is a time of
+    day in the time zone of the schedule, or `hourly`. `since` limits the file to changes of the last days,
+    such as `7d`; `options` are those of the format.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[\w-]{1,60}$")
     format: str
-    # A URL may hold a password.
+    # A URL may contain a password.
     target: str = Field(min_length=1, repr=False)
     at: str = Field(default="06:00", pattern=r"^(hourly|([01]\d|2[0-3]):[0-5]\d)$")
     keep: int = Field(default=7, ge=1)
@@ -65,147 +66,154 @@ class ScheduledExport(BaseModel):
 
     @field_validator("target")
     @classmethod
-    def _the_same_for_every_process(cls, target: str) -> str:
+    def _validate_target(cls, target: str) -> str:
         if "://" not in target and not Path(target).expanduser().is_absolute():
-            raise ValueError("give the folder by its whole path, or as a URL")
+            raise ValueError("enter an absolute path or a URL")
         return target
 
 
 class Settings(Home):
-    """Every setting, with its default."""
+    """All settings, with their defaults."""
 
     database_url: SecretStr | None = Field(
         default=None,
-        description="PostgreSQL 15 or newer to use, as postgresql://user:password@host:port/database. "
-        "Unset: an embedded server in the home.",
+        description="URL of a PostgreSQL server (15 or newer): "
+        "postgresql://user:password@host:port/database. Unset: an embedded server in the "
+        "home.",
     )
     redis_url: SecretStr | None = Field(
         default=None,
-        description="Redis or Valkey to use, as redis://:password@host:port/0. "
+        description="URL of a Redis or Valkey server: redis://:password@host:port/0. "
         "Unset: an embedded server in the home.",
     )
     secret_key: SecretStr | None = Field(
         default=None,
-        description="The key that encrypts account keys at rest: 32 bytes in URL-safe base64, as "
-        "`secret.key` holds them. Unset: the file secret.key in the home, made on first use with mode 600.",
+        description="Key that encrypts the account keys in the database: 32 bytes in URL-safe base64. "
+        "Unset: the file secret.key in the home, which is created on first use with mode 600.",
     )
     time_zone: str = Field(
-        default="UTC", description="Zone in which the daily schedule's times are meant, as Europe/Berlin."
+        default="UTC", description="Time zone of the daily schedule, such as Europe/Berlin."
     )
     worker_concurrency: int = Field(
-        default=2, ge=1, le=64, description="Tasks that one worker of `accession up` runs side by side."
+        default=2,
+        ge=1,
+        le=64,
+        description="Number of tasks that the worker of `accession up` runs in parallel.",
     )
     vendor_timeout_seconds: float = Field(
         default=60,
         ge=1,
         le=300,
-        description="How long the vendor may be silent before a request has timed out; "
-        "a whole answer may take twice as long.",
+        description="Read timeout of vendor requests: longest wait for the next byte. "
+        "A complete response may take twice as long.",
     )
     vendor_max_concurrency: int = Field(
         default=4,
         ge=1,
         le=32,
-        description="Requests that the vendor may have at once for one collection, of all workers together.",
+        description="Maximum number of simultaneous vendor requests per collection, over all workers.",
     )
     vendor_max_requests_per_second: float | None = Field(
         default=None,
         gt=0,
         le=1000,
-        description="Requests a second that the vendor may get for one collection, of all workers together. "
-        "Unset: as many as it answers.",
+        description="Maximum rate of vendor requests per collection, over all workers. Unset: unlimited.",
     )
     lookup_concurrency: int = Field(
         default=2,
         ge=1,
         le=32,
-        description="Requests for the metadata of one page's titles, 25 titles each, that are made at once.",
+        description="Number of simultaneous metadata requests for one page of purchases, 25 titles each.",
     )
     purchase_window: Literal["day", "month"] = Field(
         default="day",
-        description="How much of the past one question for purchases covers. `month` needs a quarter of the "
-        "requests, but of what was bought in a month that is over, no more than the month is then known.",
+        description="Time span of one purchase request in the past. `month` needs a quarter of the "
+        "requests, but purchases of past months are then known by month only, not by day.",
     )
     retry_backoff_seconds: float = Field(
         default=60,
         ge=0,
         le=600,
-        description="Wait before a failed page is tried again; doubled for each of the four retries.",
+        description="Delay before the first retry of a failed step; doubled for each of the four retries.",
     )
     exports: tuple[ScheduledExport, ...] = Field(
         default=(),
-        description="Exports on a schedule, each a table with `name`, `format` and `target` (a folder or a "
-        "URL of fsspec); `at` (`03:00` or `hourly`; 06:00), `keep` (the last 7), `collections` (all), "
-        "`since` (changes of a span, as `7d`) and `options` (of the format). In the environment as JSON.",
+        description="Scheduled exports, each a table with `name`, `format` and `target` (a folder, or a "
+        "URL that fsspec supports); optional are `at` (`03:00` or `hourly`; default 06:00), "
+        "`keep` (number of files; 7), `collections` (default: all), `since` (only changes of "
+        "the last days, such as `7d`) and `options` (of the format). In the environment as "
+        "JSON.",
     )
     web_host: str = Field(
         default="127.0.0.1",
-        description="Address at which the dashboard and the API are served. Any but a loopback address needs "
-        "a user: `accession users add`.",
+        description="Address on which the dashboard and the API listen. An address other than loopback "
+        "requires a user: `accession users add`.",
     )
     web_port: int = Field(
-        default=8642, ge=0, le=65535, description="Port of the dashboard and the API; 0: they are not served."
+        default=8642, ge=0, le=65535, description="Port of the dashboard and the API; 0 disables both."
     )
     oai_admin_email: str = Field(
         default="nobody@accession.invalid",
-        description="The address of e-mail at which OAI-PMH tells harvesters to write to you.",
+        description="Email address of the administrator, as published to OAI-PMH harvesters.",
     )
     title_url_template: str = Field(
         default="https://ebook.yourcloudlibrary.com/library/{library_id}-document_id-{identifier}",
-        description="The vendor's page of a title, to which feeds lead patrons: {library_id} is the "
-        "collection's, {identifier} the vendor's id of the title.",
+        description="URL of a title's page at the vendor, for links in feeds. {library_id} is replaced by "
+        "the library id of the collection, {identifier} by the vendor's id of the title.",
     )
     shutdown_grace_seconds: float = Field(
         default=60,
         ge=1,
-        description="How long a stop waits for the pages at hand before it puts them back in the queue.",
+        description="Time that a shutdown gives running tasks to finish, before it puts them back in the "
+        "queue.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least severe log line that is written."
+        default="info", description="Minimum severity of log messages."
     )
     log_format: Literal["console", "json"] = Field(
-        default="console", description="`console` for people, `json` for one object a line."
+        default="console",
+        description="Format of log messages: `console` for people, or `json` with one object per line.",
     )
 
     @field_validator("database_url")
     @classmethod
-    def _postgresql(cls, url: SecretStr | None) -> SecretStr | None:
+    def _validate_database_url(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None and not re.match(r"postgres(ql)?(\+\w+)?://", url.get_secret_value()):
-            raise ValueError("give it as postgresql://user:password@host:port/database")
+            raise ValueError("enter it as postgresql://user:password@host:port/database")
         return url
 
     @field_validator("redis_url")
     @classmethod
-    def _redis(cls, url: SecretStr | None) -> SecretStr | None:
+    def _validate_redis_url(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None and not re.match(r"rediss?://", url.get_secret_value()):
-            raise ValueError("give it as redis://:password@host:port/0")
+            raise ValueError("enter it as redis://:password@host:port/0")
         return url
 
     @field_validator("oai_admin_email")
     @classmethod
-    def _email(cls, address: str) -> str:
+    def _validate_email(cls, address: str) -> str:
         if not re.fullmatch(r"[^\s@]+@[^\s@.]+(\.[^\s@.]+)+", address):
-            raise ValueError("give it as name@library.example")
+            raise ValueError("enter it as name@library.example")
         return address
 
     @field_validator("title_url_template")
     @classmethod
-    def _web_address(cls, template: str) -> str:
+    def _validate_title_url(cls, template: str) -> str:
         if not re.match(r"https?://[^\s{}/]+/\S*$", template) or "{identifier}" not in template:
-            raise ValueError("give it as https://host/... with {identifier} in it")
+            raise ValueError("enter it as https://host/... and include {identifier}")
         return template
 
     @field_validator("time_zone")
     @classmethod
-    def _known_zone(cls, name: str) -> str:
+    def _validate_time_zone(cls, name: str) -> str:
         try:
             return ZoneInfo(name).key
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError(f"{name!r} is not a time zone; name one as Europe/Berlin or UTC") from None
+            raise ValueError(f"{name!r} is not a time zone; enter one such as Europe/Berlin or UTC") from None
 
     @field_validator("exports")
     @classmethod
-    def _of_different_names(cls, exports: tuple[ScheduledExport, ...]) -> tuple[ScheduledExport, ...]:
+    def _validate_exports(cls, exports: tuple[ScheduledExport, ...]) -> tuple[ScheduledExport, ...]:
         names = [export.name for export in exports]
         if len(set(names)) < len(names):
             raise ValueError("two exports have the same name")
@@ -220,13 +228,17 @@ class Settings(Home):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then the environment, then the file in the home."""
+        """Return the sources in order of precedence: arguments, environment, file in the home."""
         home = Home(**init_settings()).home
         return init_settings, env_settings, _file_settings(settings_cls, home / TOML_NAME)
 
 
 def _file_settings(settings_cls: type[BaseSettings], path: Path) -> TomlConfigSettingsSource:
-    """What the file says, which may be missing; raises `UserError` when it cannot be used."""
+    """Return the settings of the file, none if it is missing.
+
+    Raises:
+        UserError: the file cannot be read, or sets an unknown setting.
+    """
     try:
         file = TomlConfigSettingsSource(settings_cls, path)
     except (OSError, ValueError) as error:
@@ -235,13 +247,13 @@ def _file_settings(settings_cls: type[BaseSettings], path: Path) -> TomlConfigSe
     for name in file.toml_data:
         if name in Home.model_fields:
             raise UserError(
-                f"The settings file {path} lies in the home and cannot set it: "
+                f"The settings file {path} is in the home and cannot set it: "
                 f"set the environment variable {ENV_PREFIX}{name.upper()} instead."
             )
         if name not in names:
-            alike = get_close_matches(name, names, n=1)
-            advice = f"did you mean {alike[0]}?" if alike else f"choose among {', '.join(names)}."
-            raise UserError(f"There is no setting {name}, which {path} sets: {advice}")
+            similar = get_close_matches(name, names, n=1)
+            advice = f"did you mean {similar[0]}?" if similar else f"the settings are {', '.join(names)}."
+            raise UserError(f"The settings file {path} sets {name}, which does not exist: {advice}")
     return file
 
 
@@ -249,9 +261,10 @@ _settings: Settings | None = None
 
 
 def get_settings() -> Settings:
-    """This process's settings, read once.
+    """Return this process's settings, which are read once.
 
-    Raises `UserError` naming the setting when one has an unusable value.
+    Raises:
+        UserError: a setting is invalid; the message names it.
     """
     global _settings
     if _settings is None:
@@ -260,7 +273,7 @@ def get_settings() -> Settings:
 
 
 def use_settings(settings: Settings | None) -> None:
-    """Make `settings` this process's settings; None to have them read anew."""
+    """Set this process's settings; with None they are read again."""
     global _settings
     _settings = settings
 
@@ -269,11 +282,11 @@ def _read_settings() -> Settings:
     try:
         return Settings()
     except SettingsError as error:
-        raise UserError(f"A setting is no JSON ({error}): see docs/configuration.md.") from None
+        raise UserError(f"A setting is not valid JSON ({error}): see docs/configuration.md.") from None
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise UserError(
-            f"The setting {ENV_PREFIX}{name.upper()} (or {name} in {TOML_NAME}) cannot be used: "
+            f"The setting {ENV_PREFIX}{name.upper()} (or {name} in {TOML_NAME}) is invalid: "
             f"{first['msg'].removeprefix('Value error, ')}."
         ) from None

@@ -1,47 +1,36 @@
-"""TODO."""
+"""Cleaning and normalisation of text, and field types for vendor data."""
 
 from typing import Annotated
 from unicodedata import normalize
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-)
+from pydantic import AfterValidator, BeforeValidator, Field
 
-# A row of a B-tree index holds 2,704 bytes: what is found by its name or address stays below.
-_LONGEST_NAME = 300
+# An entry of a B-tree index holds at most 2,704 bytes: indexed names and URLs must stay below.
+_MAX_NAME_LENGTH = 300
+MAX_URL_BYTES = 2000
 
-
-_LONGEST_ADDRESS = 2000
+# A tsvector of PostgreSQL holds at most one megabyte. Titles are not found by words after this length.
+MAX_SEARCH_TEXT_LENGTH = 4000
 
 
-# Of a title that goes on for ever, words beyond these find nothing; PostgreSQL takes no more than a megabyte.
-_LONGEST_SEARCH_TEXT = 4000
-
-
-def storable(text: str) -> str:
-    """Text as PostgreSQL can hold it: without NUL, and without lone surrogates, which UTF-8 cannot say."""
+def clean_text(text: str) -> str:
+    """Strip white space, and remove what PostgreSQL cannot store: NUL and lone surrogates."""
     return text.replace("\0", "").encode("utf-8", "ignore").decode("utf-8").strip()
 
 
-def comparable(text: str) -> str:
-    """The text with one way to write each character: an accent is part of its letter, `ﬁ` is `fi`."""
+def normalise_text(text: str) -> str:
+    """Return the text in Unicode normal form NFKC: composed accents, no ligatures (`ﬁ` becomes `fi`)."""
     return normalize("NFKC", text)
 
 
-def _storable(value: object) -> object:
-    return storable(value) if isinstance(value, str) else value
+def _clean(value: object) -> object:
+    return clean_text(value) if isinstance(value, str) else value
 
 
-def _cut(name: str) -> str:
-    return name[:_LONGEST_NAME].rstrip()
+def _truncate(name: str) -> str:
+    return name[:_MAX_NAME_LENGTH].rstrip()
 
 
-Text = Annotated[str, BeforeValidator(_storable)]
-
-
-Name = Annotated[str, Field(min_length=1), BeforeValidator(_storable), AfterValidator(_cut)]
-
-
+Text = Annotated[str, BeforeValidator(_clean)]
+Name = Annotated[str, Field(min_length=1), BeforeValidator(_clean), AfterValidator(_truncate)]
 Count = Annotated[int, Field(ge=0, le=2_147_483_647)]

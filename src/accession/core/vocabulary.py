@@ -1,24 +1,24 @@
-"""TODO."""
+"""Controlled vocabularies of title metadata and circulation events."""
 
 from enum import StrEnum
 
 
 class IdentifierType(StrEnum):
-    """Kinds of identifier."""
+    """Type of an identifier."""
 
     BIBLIOTHECA = "Bibliotheca ID"
     ISBN = "ISBN"
 
 
 class Medium(StrEnum):
-    """How a title is taken in."""
+    """Medium of a title."""
 
     BOOK = "book"
     AUDIOBOOK = "audiobook"
 
 
 class Format(StrEnum):
-    """The file format of a title."""
+    """File format of a title."""
 
     EPUB = "epub"
     EPUB3 = "epub3"
@@ -26,31 +26,31 @@ class Format(StrEnum):
     MP3 = "mp3"
 
 
-class Role(StrEnum):
-    """What a contributor did."""
+class ContributorRole(StrEnum):
+    """Role of a contributor."""
 
     AUTHOR = "author"
     NARRATOR = "narrator"
 
 
 class SubjectScheme(StrEnum):
-    """Where a subject's wording comes from."""
+    """Scheme of a subject heading."""
 
     BISAC = "BISAC"
-    """A whole BISAC heading, as `FICTION / Fantasy / Epic`."""
+    """A full BISAC heading, such as `FICTION / Fantasy / Epic`."""
     LABEL = "label"
-    """A vendor's plain label, as `Mystery & Detective`."""
+    """A label of the vendor, such as `Mystery & Detective`."""
 
 
 class LinkRel(StrEnum):
-    """What a link leads to."""
+    """Relation of a link to its title."""
 
     COVER = "cover"
     THUMBNAIL = "thumbnail"
 
 
 class EventType(StrEnum):
-    """What can happen to one copy of a title, or to the patrons who wait for one."""
+    """Type of a circulation event: what happened to one copy, or to the holds on a title."""
 
     PURCHASE = "PURCHASE"
     REMOVED = "REMOVED"

@@ -1,10 +1,10 @@
-"""TODO."""
+"""The three workflows."""
 
 from enum import StrEnum
 
 
 class Workflow(StrEnum):
-    """The workflows, by the word that status and runs show."""
+    """A workflow; the value is its name in the command line, the API and the run ledger."""
 
     PURCHASES = "purchases"
     EVENTS = "events"
@@ -12,7 +12,7 @@ class Workflow(StrEnum):
 
     @property
     def service(self) -> str:
-        """The service name of the workflow's checkpoint."""
+        """Return the service name of the workflow's checkpoint."""
         return _SERVICES[self]
 
 

@@ -1,1 +1,1 @@
-"""PostgreSQL: engine, models, bulk statements, schema and migrations."""
+"""PostgreSQL access: engine, models, bulk statements, schema and migrations."""

@@ -1,4 +1,4 @@
-"""One engine per process, and sessions on it."""
+"""Database engine of this process, and sessions on it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,15 +13,15 @@ from sqlalchemy.orm import Session
 from accession.core.errors import UserError
 from accession.core.settings import get_settings
 
-OLDEST_POSTGRESQL = 15
+MIN_POSTGRESQL_VERSION = 15
 
 
 @cache
 def engine() -> Engine:
-    """The process's engine for the configured database.
+    """Return this process's engine for the configured database.
 
-    Raises `UserError` when no database is configured, which is the case when embedded servers are
-    meant and `accession up` has not started them.
+    Raises:
+        UserError: no database is configured: `accession up` has not started the embedded one.
     """
     url = get_settings().database_url
     if url is None:
@@ -32,41 +32,41 @@ def engine() -> Engine:
 
 
 def make_engine(url: str) -> Engine:
-    """An engine on `url`, with the psycopg 3 driver whichever driver the URL names, in UTC."""
-    made = create_engine(
+    """Create an engine for `url`, in UTC, with the psycopg 3 driver whichever driver the URL names."""
+    new_engine = create_engine(
         make_url(url).set(drivername="postgresql+psycopg"),
         pool_pre_ping=True,
         pool_size=2,
-        # An error's text goes into logs and the ledger: what was to be stored stays out of it.
+        # Error messages go into logs and the run ledger; the values of a statement must not.
         hide_parameters=True,
         connect_args={"options": "-c timezone=UTC", "application_name": "accession", "connect_timeout": 10},
     )
-    event.listen(made, "connect", _send_arrays_in_binary)
-    return made
+    event.listen(new_engine, "connect", _send_arrays_in_binary)
+    return new_engine
 
 
 def _send_arrays_in_binary(connection: Connection[Any], _: object) -> None:
-    # Psycopg would rather send them as text, in which it has to escape every quotation mark of each element.
+    # psycopg's default is text, in which it has to escape every quotation mark of each element.
     connection.adapters.register_dumper(list, ListBinaryDumper)
 
 
 @contextmanager
 def transaction() -> Iterator[Session]:
-    """A session in a transaction of its own, committed at the end, rolled back by an exception."""
+    """Open a session with a transaction: committed at the end, rolled back by an exception."""
     with Session(engine()) as session, session.begin():
         yield session
 
 
 @contextmanager
 def snapshot() -> Iterator[Session]:
-    """A session that sees the database as it is at one moment, however long it reads, and writes nothing."""
+    """Open a read-only session that sees the database as of one moment, however long it reads."""
     with Session(engine()) as session:
         options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         session.connection(execution_options=options)
         yield session
 
 
-def forget_connections() -> None:
-    """Leave the parent's connections to the parent: called in each child after a fork."""
+def dispose_engine() -> None:
+    """Drop the connections inherited from the parent process without closing them; call it after a fork."""
     if engine.cache_info().currsize:
         engine().dispose(close=False)

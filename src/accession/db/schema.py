@@ -1,4 +1,4 @@
-"""Bringing a database to the schema of this program, and telling whether it is there."""
+"""Schema of the database: upgrade it, and check which revision it has."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,24 +10,26 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
 
 from accession.core.errors import UserError
-from accession.db.engine import OLDEST_POSTGRESQL
+from accession.db.engine import MIN_POSTGRESQL_VERSION
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 @dataclass(frozen=True)
 class SchemaState:
-    """Revisions of the database and of the program; `found` is None for an empty database."""
+    """Schema revisions of the database and of this program."""
 
-    found: str | None
-    wanted: str
-    known: bool
-    """Whether this program knows the database's revision; if not, the database is newer."""
+    revision: str | None
+    """The database's revision; None for an empty database."""
+    head: str
+    """The newest revision that this program knows."""
+    is_known: bool
+    """False when the database's revision is unknown to this program, which means that it is newer."""
 
     @property
-    def current(self) -> bool:
-        """Whether the database is as this program wants it."""
-        return self.found == self.wanted
+    def is_current(self) -> bool:
+        """Return whether the database has this program's schema."""
+        return self.revision == self.head
 
 
 def _config(engine: Engine) -> Config:
@@ -38,54 +40,59 @@ def _config(engine: Engine) -> Config:
 
 
 def schema_state(engine: Engine) -> SchemaState:
-    """Compare the database's revision with the newest that this program knows."""
+    """Return the revisions of the database and of this program."""
     scripts = ScriptDirectory.from_config(_config(engine))
     with engine.connect() as connection:
-        found = MigrationContext.configure(connection).get_current_revision()
-    wanted = scripts.get_current_head()
-    if wanted is None:
-        raise AssertionError("the program carries no migrations")
-    known = found is None or any(script.revision == found for script in scripts.walk_revisions())
-    return SchemaState(found, wanted, known)
+        revision = MigrationContext.configure(connection).get_current_revision()
+    head = scripts.get_current_head()
+    if head is None:
+        raise AssertionError("the program contains no migrations")
+    is_known = revision is None or any(script.revision == revision for script in scripts.walk_revisions())
+    return SchemaState(revision, head, is_known)
 
 
 def upgrade(engine: Engine) -> SchemaState:
-    """Migrate to this program's schema; two programs that do so at once take turns.
+    """Migrate the database to this program's schema and return its state before.
 
-    Returns the state as it was before. Raises `UserError` for a PostgreSQL that is too old and for a
-    database newer than the program; nothing is changed then.
+    Concurrent upgrades wait for each other.
+
+    Raises:
+        UserError: PostgreSQL is too old, or the database is newer than this program; nothing is changed.
     """
     with engine.connect() as connection:
         version = connection.connection.dbapi_connection.info.server_version // 10000  # type: ignore[union-attr]
-    if version < OLDEST_POSTGRESQL:
+    if version < MIN_POSTGRESQL_VERSION:
         raise UserError(
-            f"The database server is PostgreSQL {version}: Accession needs {OLDEST_POSTGRESQL} or newer."
+            f"The database server is PostgreSQL {version}: Accession needs {MIN_POSTGRESQL_VERSION} or newer."
         )
     before = schema_state(engine)
-    refuse_newer(before)
-    if not before.current:
+    require_known_schema(before)
+    if not before.is_current:
         command.upgrade(_config(engine), "head")
     return before
 
 
-def downgrade(engine: Engine, revision: str) -> None:
-    """Migrate back to `revision` ("base" for an empty database); what only newer tables hold is lost."""
-    command.downgrade(_config(engine), revision)
+def require_known_schema(state: SchemaState) -> None:
+    """Check that the database is not newer than this program.
 
-
-def refuse_newer(state: SchemaState) -> None:
-    """Raise `UserError` when the database is newer than the program."""
-    if not state.known:
+    Raises:
+        UserError: the database is newer.
+    """
+    if not state.is_known:
         raise UserError(
-            f"The database has schema {state.found}, which this version of Accession does not know: "
-            "install the newer Accession that made it."
+            f"The database has schema {state.revision}, which this version of Accession does not know: "
+            "install the newer Accession that created it."
         )
 
 
 def require_current(engine: Engine) -> str:
-    """The schema that the database has, which is the program's; raises `UserError` when it is another."""
+    """Return the database's revision, which is this program's.
+
+    Raises:
+        UserError: the database has another revision.
+    """
     state = schema_state(engine)
-    refuse_newer(state)
-    if not state.current:
-        raise UserError(f"{state.found or 'none'} instead of {state.wanted}: run `accession db upgrade`")
-    return state.wanted
+    require_known_schema(state)
+    if not state.is_current:
+        raise UserError(f"{state.revision or 'none'} instead of {state.head}: run `accession db upgrade`")
+    return state.head

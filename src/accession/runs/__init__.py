@@ -1,1 +1,1 @@
-"""Runs: ledger, checkpoints, progress, health and diagnostics."""
+"""Runs of the workflows: ledger, checkpoints, progress, health and diagnostics."""

@@ -1,4 +1,4 @@
-"""Finding what has gone wrong without an error: checkpoints in the future, titles without metadata."""
+"""Diagnostics: checkpoints in the future, titles without metadata, stale outbox rows."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from accession.catalog.editions import pool_edition_join
 from accession.core.clock import utc_now
 from accession.core.workflow import Workflow
 from accession.db.models import (
@@ -22,18 +23,18 @@ from accession.db.models import (
     Run,
     Timestamp,
 )
-from accession.runs.ledger import SERVICE_TYPE, timestamp
+from accession.runs.ledger import SERVICE_TYPE, get_or_create_checkpoint
 
-# The clocks of several machines are never quite the same.
-_CLOCKS_DIFFER = timedelta(minutes=1)
+# Clocks of several machines are never exactly the same.
+_MAX_CLOCK_SKEW = timedelta(minutes=1)
 
-# The sweep goes by identifiers; its checkpoint's moment only tells when it was last done.
-_THROUGH_TIME = (Workflow.PURCHASES, Workflow.EVENTS)
+# The circulation sweep goes through identifiers; its checkpoint's `finish` is only the time of the last one.
+_TIME_BASED_WORKFLOWS = (Workflow.PURCHASES, Workflow.EVENTS)
 
 
 @dataclass(frozen=True)
 class FutureCheckpoint:
-    """A workflow that is said to be complete up to a moment that is still to come."""
+    """A checkpoint that is in the future."""
 
     collection_id: int
     workflow: Workflow
@@ -41,26 +42,28 @@ class FutureCheckpoint:
 
 
 @dataclass(frozen=True)
-class Undescribed:
-    """A collection's titles without metadata, and without any that waits to be applied, by the vendor's ids.
+class TitlesWithoutMetadata:
+    """Titles of a collection, by the vendor's ids, that have no metadata and no pending update.
 
-    `gone` are those of which the vendor has said that it does not have them, `open` all others.
+    `withdrawn` are those that the vendor no longer has, `fetchable` all others.
     """
 
-    open: tuple[str, ...]
-    gone: tuple[str, ...]
+    fetchable: tuple[str, ...]
+    withdrawn: tuple[str, ...]
 
 
-def future_checkpoints(session: Session) -> list[FutureCheckpoint]:
-    """The checkpoints of collections in use that lie in the future: until then nothing is asked for, and
-    what happens meanwhile is never asked for at all."""
-    workflows = {workflow.service: workflow for workflow in _THROUGH_TIME}
+def find_future_checkpoints(session: Session) -> list[FutureCheckpoint]:
+    """Return the checkpoints that are in the future, of collections that are not marked for deletion.
+
+    Until that time nothing would be imported, and what happens before it would be skipped for good.
+    """
+    workflows = {workflow.service: workflow for workflow in _TIME_BASED_WORKFLOWS}
     query = (
         select(Timestamp)
         .join(Collection, Timestamp.collection_id == Collection.id)
         .where(Collection.marked_for_deletion_at.is_(None))
         .where(Timestamp.service.in_(workflows), Timestamp.service_type == SERVICE_TYPE)
-        .where(Timestamp.finish > utc_now() + _CLOCKS_DIFFER)
+        .where(Timestamp.finish > utc_now() + _MAX_CLOCK_SKEW)
         .order_by(Timestamp.id)
     )
     return [
@@ -70,61 +73,60 @@ def future_checkpoints(session: Session) -> list[FutureCheckpoint]:
     ]
 
 
-def set_back(session: Session, found: FutureCheckpoint) -> datetime | None:
-    """Set a checkpoint in the future back to what is certain, and return that; None for the beginning.
+def reset_checkpoint(session: Session, future: FutureCheckpoint) -> datetime | None:
+    """Reset a checkpoint in the future to a safe time, and return that; None for the beginning.
 
-    It was set by a clock that was ahead, or by hand, and nothing tells since when: the moments in the
-    ledger come from the same clocks. Whatever was bought between the real end of the last good import and
-    the checkpoint has not been asked for. So purchases begin anew: that costs time, while any later moment
-    could lose titles. Events go back to the newest that is stored, whose moment is the vendor's word;
-    without one the next run begins as the first does, and the sweep has settled the counts in any case.
+    The checkpoint was written by a wrong clock or by hand, and the ledger's times come from the same clocks,
+    so that the time up to which the import is really complete is unknown. Purchases are imported again from
+    the beginning: any later start could lose titles. Events continue after the newest stored event, whose
+    time is the vendor's; without one they start like a first run, as the circulation sweep corrects the
+    counts anyway.
     """
-    collection = session.get_one(Collection, found.collection_id)
-    checkpoint = timestamp(session, collection, found.workflow)
+    collection = session.get_one(Collection, future.collection_id)
+    checkpoint = get_or_create_checkpoint(session, collection, future.workflow)
     checkpoint.finish = None
-    if found.workflow is Workflow.EVENTS:
+    if future.workflow is Workflow.EVENTS:
         newest = select(func.max(CirculationEvent.occurred_at)).where(
-            CirculationEvent.collection_id == found.collection_id,
+            CirculationEvent.collection_id == future.collection_id,
             CirculationEvent.occurred_at <= utc_now(),
         )
         checkpoint.finish = session.scalar(newest)
     return checkpoint.finish
 
 
-def is_at_work(session: Session, collection_id: int, workflow: Workflow) -> bool:
-    """Whether a run of the workflow has not ended for the collection."""
+def has_active_run(session: Session, collection_id: int, workflow: Workflow) -> bool:
+    """Return whether the collection has a queued or running run of the workflow."""
     query = select(Run.id).filter_by(collection_id=collection_id, workflow=workflow.value)
     return session.scalar(query.where(Run.state.in_(ACTIVE_STATES)).limit(1)) is not None
 
 
-def undescribed(session: Session, collections: Sequence[Collection]) -> dict[str, Undescribed]:
-    """The titles of each collection, by its name, without metadata, in the order of their first import."""
-    described = select(Edition.id).where(
-        Edition.identifier_id == LicensePool.identifier_id,
-        Edition.data_source == LicensePool.data_source,
-        Edition.content_hash.is_not(None),
-    )
+def find_titles_without_metadata(
+    session: Session, collections: Sequence[Collection]
+) -> dict[str, TitlesWithoutMetadata]:
+    """Return the titles without metadata by collection name, in the order of their first import."""
+    metadata = select(Edition.id).where(pool_edition_join(), Edition.content_hash.is_not(None))
     pending = select(ApplyOutbox.id).where(ApplyOutbox.license_pool_id == LicensePool.id)
     query = (
         select(LicensePool.collection_id, Identifier.identifier, LicensePool.status)
         .join(LicensePool.identifier)
         .where(LicensePool.collection_id.in_([collection.id for collection in collections]))
-        .where(~described.exists(), ~pending.exists())
+        .where(~metadata.exists(), ~pending.exists())
         .order_by(LicensePool.id)
     )
-    # Where the vendor's answer leaves out a title, its copies become zero, and its status this.
-    found: defaultdict[tuple[int, bool], list[str]] = defaultdict(list)
-    for collection_id, name, status in session.execute(query):
-        found[collection_id, status == PoolStatus.EXHAUSTED].append(name)
+    # A title that the vendor no longer has was set to zero copies, hence this status.
+    identifiers: defaultdict[tuple[int, bool], list[str]] = defaultdict(list)
+    for collection_id, identifier, status in session.execute(query):
+        identifiers[collection_id, status == PoolStatus.EXHAUSTED].append(identifier)
     return {
-        collection.name: Undescribed(
-            open=tuple(found[collection.id, False]), gone=tuple(found[collection.id, True])
+        collection.name: TitlesWithoutMetadata(
+            fetchable=tuple(identifiers[collection.id, False]),
+            withdrawn=tuple(identifiers[collection.id, True]),
         )
         for collection in collections
     }
 
 
-def count_published_before(session: Session, moment: datetime) -> int:
-    """How many outbox rows were last published before `moment`, and are not applied yet."""
-    query = select(func.count()).select_from(ApplyOutbox).where(ApplyOutbox.published_at < moment)
+def count_outbox_rows_published_before(session: Session, time: datetime) -> int:
+    """Return the number of pending outbox rows that were last published before `time`."""
+    query = select(func.count()).select_from(ApplyOutbox).where(ApplyOutbox.published_at < time)
     return session.scalar(query) or 0

@@ -1,4 +1,4 @@
-"""How each collection stands, at a glance: what the dashboard's first page and the API show of it."""
+"""Health of collections and their workflows, for the dashboard's overview and the API."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import ARRAY, ColumnElement, Text, func, literal, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from accession.accounts.collections import collections_in_use
-from accession.catalog.outbox import applies_pending
+from accession.accounts.collections import list_collections
+from accession.catalog.outbox import count_pending_changes_by_collection
 from accession.catalog.purchase_counts import recent_purchases
 from accession.core.clock import utc_now
 from accession.core.workflow import Workflow
@@ -23,36 +23,40 @@ from accession.db.models import (
     Run,
     RunState,
 )
-from accession.runs.progress import Progress, progress_of_each
-from accession.runs.views import NEVER, checkpoints, latest_runs, shown_state
+from accession.runs.progress import RunProgress, estimate_progress_of_runs
+from accession.runs.views import NEVER, displayed_state, find_latest_runs, list_checkpoints
 
-# Past its schedule's interval by as long as a run that is started late, and its retries, may take.
-_LATE_AFTER: Mapping[Workflow, timedelta] = {
+# Longest time without a success: the interval of the schedule, plus a late start and all retries.
+_MAX_SUCCESS_AGE: Mapping[Workflow, timedelta] = {
     Workflow.PURCHASES: timedelta(hours=26),
     Workflow.EVENTS: timedelta(hours=3),
     Workflow.CIRCULATION: timedelta(hours=26),
 }
 
 
-class Standing(StrEnum):
-    """How a collection, or a workflow of it, stands; those that need a person come first."""
+class HealthState(StrEnum):
+    """Health of a collection or of one of its workflows, worst first."""
 
-    TROUBLE = "trouble"
-    """A run has failed or was interrupted, or none has succeeded for longer than the schedule allows."""
-    WORKING = "working"
-    """A run is at work, or waits for a worker."""
+    FAILING = "failing"
+    """The last run failed or was interrupted, or the last success is too long ago."""
+    RUNNING = "running"
+    """A run is in progress or queued."""
     NEW = "new"
-    """It was added not long ago, and nothing has succeeded yet."""
-    WELL = "well"
+    """Recently added; no run has succeeded yet."""
+    HEALTHY = "healthy"
 
 
 @dataclass(frozen=True)
-class WorkflowOverview:
-    """Where one workflow stands for a collection. `checkpoint` is up to where it is complete, `run_id` its
-    latest run, `state` that run's, and `error` what that says. `progress` is of a run at work."""
+class WorkflowHealth:
+    """Health of one workflow of a collection.
+
+    `checkpoint` is the time (UTC) up to which the workflow is complete. `run_id`, `state`, `started_at`,
+    `error` and `records_fetched` are those of its latest run; `progress` is None unless that run is in
+    progress.
+    """
 
     workflow: str
-    standing: Standing
+    health: HealthState
     state: str = NEVER
     run_id: int | None = None
     checkpoint: datetime | None = None
@@ -60,28 +64,31 @@ class WorkflowOverview:
     started_at: datetime | None = None
     error: str | None = None
     records_fetched: int = 0
-    progress: Progress | None = None
+    progress: RunProgress | None = None
 
 
 @dataclass(frozen=True)
-class CollectionOverview:
-    """A collection at a glance. `purchases` are those of each of the last 24 months, oldest first;
-    `rejected` the rejected records that nobody has resolved; `trouble` says what needs a person."""
+class CollectionHealth:
+    """Health of a collection.
+
+    `purchases` are the numbers of purchases in each of the last 24 months, oldest first; `rejected` is the
+    number of open rejected records; `problem` describes what is failing.
+    """
 
     id: int
     name: str
-    standing: Standing
+    health: HealthState
     titles: int
     rejected: int
-    applies_pending: int
+    pending_updates: int
     purchases: tuple[int, ...]
-    workflows: tuple[WorkflowOverview, ...]
-    trouble: str | None = None
+    workflows: tuple[WorkflowHealth, ...]
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
-class Copies:
-    """The copies of all titles of a collection, and the holds on them."""
+class CopyTotals:
+    """Copies of all titles of a collection, and the holds on them."""
 
     owned: int
     available: int
@@ -89,8 +96,8 @@ class Copies:
     holds: int
 
 
-def copies_of(session: Session, collection_id: int) -> Copies:
-    """The collection's copies, summed."""
+def sum_copies(session: Session, collection_id: int) -> CopyTotals:
+    """Return the collection's copies and holds, summed over its titles."""
     counts = (
         LicensePool.licenses_owned,
         LicensePool.licenses_available,
@@ -99,50 +106,61 @@ def copies_of(session: Session, collection_id: int) -> Copies:
     )
     sums = select(*(func.coalesce(func.sum(count), 0) for count in counts))
     row: Any = session.execute(sums.where(LicensePool.collection_id == collection_id)).one()
-    return Copies(*row)
+    return CopyTotals(*row)
 
 
-def collection_overviews(session: Session, collection_id: int | None = None) -> list[CollectionOverview]:
-    """Every collection in use, or the one: those in trouble first, and then by name."""
+def collection_health(session: Session, collection_id: int | None = None) -> list[CollectionHealth]:
+    """Return the health of every collection, or of one: failing collections first, then by name."""
     collections = [
-        found for found in collections_in_use(session) if collection_id is None or found.id == collection_id
+        collection
+        for collection in list_collections(session)
+        if collection_id is None or collection.id == collection_id
     ]
-    workflows = _workflows(session, collections)
-    titles = _counted(session, LicensePool.collection_id)
-    rejected = _counted(session, RejectedRecord.collection_id, RejectedRecord.resolved_at.is_(None))
-    pending, purchases = applies_pending(session), recent_purchases(session)
+    workflows = _workflow_health(session, collections)
+    titles = _count_by_collection(session, LicensePool.collection_id)
+    rejected = _count_by_collection(
+        session, RejectedRecord.collection_id, RejectedRecord.resolved_at.is_(None)
+    )
+    pending, purchases = count_pending_changes_by_collection(session), recent_purchases(session)
     views = [
-        CollectionOverview(
-            id=found.id,
-            name=found.name,
-            standing=_worst(workflows[found.id]),
-            titles=titles.get(found.id, 0),
-            rejected=rejected.get(found.id, 0),
-            applies_pending=pending.get(found.id, 0),
-            purchases=purchases[found.id],
-            workflows=workflows[found.id],
-            trouble=_trouble(workflows[found.id]),
+        CollectionHealth(
+            id=collection.id,
+            name=collection.name,
+            health=_worst_health(workflows[collection.id]),
+            titles=titles.get(collection.id, 0),
+            rejected=rejected.get(collection.id, 0),
+            pending_updates=pending.get(collection.id, 0),
+            purchases=purchases[collection.id],
+            workflows=workflows[collection.id],
+            problem=_describe_problem(workflows[collection.id]),
         )
-        for found in collections
+        for collection in collections
     ]
-    return sorted(views, key=lambda view: (view.standing is not Standing.TROUBLE, view.name.casefold()))
+    return sorted(views, key=lambda view: (view.health is not HealthState.FAILING, view.name.casefold()))
 
 
-def _workflows(session: Session, collections: list[Collection]) -> dict[int, tuple[WorkflowOverview, ...]]:
-    runs, successes, finishes = latest_runs(session), _last_successes(session), checkpoints(session)
-    progress = progress_of_each(session, [run for run in runs.values() if run.state in BEGUN_STATES])
+def _workflow_health(
+    session: Session, collections: list[Collection]
+) -> dict[int, tuple[WorkflowHealth, ...]]:
+    runs, successes, checkpoints = (
+        find_latest_runs(session),
+        _last_successes(session),
+        list_checkpoints(session),
+    )
+    begun = [run for run in runs.values() if run.state in BEGUN_STATES]
+    progress = estimate_progress_of_runs(session, begun)
 
-    def overview(collection: Collection, workflow: Workflow) -> WorkflowOverview:
+    def health_of(collection: Collection, workflow: Workflow) -> WorkflowHealth:
         key = (collection.id, workflow.value)
         run, success = runs.get(key), successes.get(key)
-        checkpoint = finishes.get((collection.id, workflow.service))
+        checkpoint = checkpoints.get((collection.id, workflow.service))
         if run is None:
-            standing = _standing(workflow, NEVER, success, collection.created_at)
-            return WorkflowOverview(workflow.value, standing, checkpoint=checkpoint)
-        state = shown_state(run)
-        return WorkflowOverview(
+            health = _health_state(workflow, NEVER, success, collection.created_at)
+            return WorkflowHealth(workflow.value, health, checkpoint=checkpoint)
+        state = displayed_state(run)
+        return WorkflowHealth(
             workflow=workflow.value,
-            standing=_standing(workflow, state, success, collection.created_at),
+            health=_health_state(workflow, state, success, collection.created_at),
             state=state,
             run_id=run.id,
             checkpoint=checkpoint,
@@ -153,63 +171,71 @@ def _workflows(session: Session, collections: list[Collection]) -> dict[int, tup
             progress=progress.get(run.id),
         )
 
-    return {found.id: tuple(overview(found, workflow) for workflow in Workflow) for found in collections}
+    return {
+        collection.id: tuple(health_of(collection, workflow) for workflow in Workflow)
+        for collection in collections
+    }
 
 
 def _last_successes(session: Session) -> dict[tuple[int, str], datetime]:
-    """When the last run that succeeded ended, of each collection and workflow where one did."""
-    every = func.unnest(literal(list(Workflow), ARRAY(Text))).table_valued("workflow", name="every")
-    every = every.render_derived()
-    # One by one, each found by an index: the ledger keeps every run there ever was.
+    """Return when the last successful run ended, by collection id and workflow."""
+    workflows = func.unnest(literal(list(Workflow), ARRAY(Text))).table_valued("workflow", name="workflows")
+    workflows = workflows.render_derived()
+    # One index lookup for each pair, because the ledger keeps all runs and grows without limit.
     last = (
         select(Run.finished_at)
-        .where(Run.collection_id == Collection.id, Run.workflow == every.c.workflow)
+        .where(Run.collection_id == Collection.id, Run.workflow == workflows.c.workflow)
         .where(Run.state == RunState.SUCCEEDED)
         .order_by(Run.id.desc())
         .limit(1)
         .scalar_subquery()
     )
-    query = select(Collection.id, every.c.workflow, last).select_from(Collection).join(every, true())
+    query = select(Collection.id, workflows.c.workflow, last).select_from(Collection).join(workflows, true())
     rows = session.execute(query)
     return {(collection_id, workflow): at for collection_id, workflow, at in rows if at is not None}
 
 
-def _standing(workflow: Workflow, state: str, success: datetime | None, added: datetime) -> Standing:
+def _health_state(
+    workflow: Workflow, state: str, last_success: datetime | None, added_at: datetime
+) -> HealthState:
     if state in (RunState.FAILED, RunState.INTERRUPTED):
-        return Standing.TROUBLE
+        return HealthState.FAILING
     if state in ACTIVE_STATES:
-        return Standing.WORKING
-    if utc_now() - (success or added) > _LATE_AFTER[workflow]:
-        return Standing.TROUBLE
-    return Standing.NEW if success is None else Standing.WELL
+        return HealthState.RUNNING
+    if utc_now() - (last_success or added_at) > _MAX_SUCCESS_AGE[workflow]:
+        return HealthState.FAILING
+    return HealthState.NEW if last_success is None else HealthState.HEALTHY
 
 
-def _worst(workflows: tuple[WorkflowOverview, ...]) -> Standing:
-    standings = {workflow.standing for workflow in workflows}
-    if Standing.WELL in standings:
-        standings.discard(Standing.NEW)
-    return next(standing for standing in Standing if standing in standings)
+def _worst_health(workflows: tuple[WorkflowHealth, ...]) -> HealthState:
+    states = {workflow.health for workflow in workflows}
+    if HealthState.HEALTHY in states:
+        states.discard(HealthState.NEW)
+    return next(state for state in HealthState if state in states)
 
 
-def _trouble(workflows: tuple[WorkflowOverview, ...]) -> str | None:
-    """What needs a person, as one sentence for each workflow concerned."""
-    words = [
-        f"{workflow.workflow}: {_why(workflow)}"
+def _describe_problem(workflows: tuple[WorkflowHealth, ...]) -> str | None:
+    """Return one sentence for each failing workflow, None without any."""
+    sentences = [
+        f"{workflow.workflow}: {_failure_reason(workflow)}"
         for workflow in workflows
-        if workflow.standing is Standing.TROUBLE
+        if workflow.health is HealthState.FAILING
     ]
-    return " ".join(words) or None
+    return " ".join(sentences) or None
 
 
-def _why(workflow: WorkflowOverview) -> str:
+def _failure_reason(workflow: WorkflowHealth) -> str:
     if workflow.state in (RunState.FAILED, RunState.INTERRUPTED):
         return workflow.error or f"the last run was {workflow.state}."
     if workflow.last_success is None:
-        return "no run has succeeded since the collection was added; see that worker and schedule run."
+        return (
+            "no run has succeeded since the collection was added: check that a worker and the scheduler "
+            "are running."
+        )
     return f"no run has succeeded since {workflow.last_success:%Y-%m-%d %H:%M} UTC."
 
 
-def _counted(
+def _count_by_collection(
     session: Session, collection_id: InstrumentedAttribute[int], *where: ColumnElement[bool]
 ) -> dict[int, int]:
     query = select(collection_id, func.count()).where(*where).group_by(collection_id)

@@ -1,4 +1,4 @@
-"""The run ledger and the checkpoints: where every chain stands, and how far each workflow is complete."""
+"""Run ledger and checkpoints: the state of every run, and how far each workflow is complete."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -16,38 +16,33 @@ from accession.db.models import (
     BEGUN_STATES,
     Collection,
     LookedUpTitle,
-    Retry,
     Run,
+    RunRetry,
+    RunSample,
     RunState,
     RunTotals,
-    Sample,
     Timestamp,
 )
 
 SERVICE_TYPE = "task"
 
+SUPERSEDED = "Its lock expired and a newer run replaced it."
 
-SUPERSEDED = "Its lock had expired, and a newer run took over."
-
-
-# How long a chain may be silent: its lock expires then, and its run counts as interrupted.
+# Longest time between two steps: then the lock expires, and the run counts as interrupted.
 LEASE = timedelta(hours=2)
 
-
-# A run is sampled at most so often, and ever less often: one of a minute and one of a day both draw a curve.
-_SHORTEST_STEP = timedelta(seconds=1)
-
-
-_STEPS_SO_FAR = 100
+# The interval between samples grows with the run's age, so that a run of any length has a few hundred.
+_MIN_SAMPLE_INTERVAL = timedelta(seconds=1)
+_SAMPLES_PER_RUN_TIME = 100
 
 
 @dataclass(frozen=True)
-class Counters:
-    """What one page, or a run of pages, has met: records of the vendor, titles of the collection.
+class RunCounters:
+    """Counters of a step, or of several.
 
-    A record is a purchase record, an event, or a title that was asked about; a page is a page of
-    purchase records, a slice, or a batch. Each record fetched is either stored, which it may have been
-    before, or rejected: the ledger takes no others.
+    A record is a purchase record, an event, or a requested title; a page is a page of purchase records, a
+    slice of events, or a batch of titles. Every fetched record is either stored (now or before) or rejected;
+    the database enforces it.
     """
 
     records_fetched: int = 0
@@ -60,35 +55,39 @@ class Counters:
     pages: int = 1
 
 
-_COUNTED = tuple(field.name for field in fields(Counters))
+_COUNTER_NAMES = tuple(field.name for field in fields(RunCounters))
 
 
-def timestamp(session: Session, collection: Collection, workflow: Workflow) -> Timestamp:
-    """The collection's checkpoint for `workflow`, made without a `finish` when there is none yet."""
+def get_or_create_checkpoint(session: Session, collection: Collection, workflow: Workflow) -> Timestamp:
+    """Return the collection's checkpoint for `workflow`; a new one has neither `finish` nor `counter`."""
     key = {"collection_id": collection.id, "service": workflow.service, "service_type": SERVICE_TYPE}
     query = select(Timestamp).filter_by(**key)
-    if (found := session.scalars(query).one_or_none()) is not None:
-        return found
+    if (checkpoint := session.scalars(query).one_or_none()) is not None:
+        return checkpoint
     session.execute(insert(Timestamp).values(key).on_conflict_do_nothing())
     return session.scalars(query).one()
 
 
 def find_run(session: Session, task_id: str) -> Run | None:
-    """The run of the chain with this task id."""
+    """Return the run with this task id."""
     return session.scalars(select(Run).filter_by(task_id=task_id)).one_or_none()
 
 
-def latest_run(session: Session, collection_id: int, workflow: Workflow) -> Run | None:
-    """The collection's newest run of a workflow."""
+def find_latest_run(session: Session, collection_id: int, workflow: Workflow) -> Run | None:
+    """Return the collection's newest run of a workflow."""
     query = select(Run).filter_by(collection_id=collection_id, workflow=workflow.value)
     return session.scalars(query.order_by(Run.id.desc()).limit(1)).one_or_none()
 
 
-def last_started(session: Session, workflow: Workflow) -> dict[int, datetime]:
-    """When the newest run of the workflow was to begin, of each collection in use; when it was added, where
-    there was none."""
-    moment = select(Run.started_at).where(Run.collection_id == Collection.id, Run.workflow == workflow.value)
-    newest = moment.order_by(Run.id.desc()).limit(1).scalar_subquery()
+def list_last_starts(session: Session, workflow: Workflow) -> dict[int, datetime]:
+    """Return when the newest run of the workflow was started, by collection id.
+
+    Collections without a run have the time when they were added; those marked for deletion are left out.
+    """
+    started_at = select(Run.started_at).where(
+        Run.collection_id == Collection.id, Run.workflow == workflow.value
+    )
+    newest = started_at.order_by(Run.id.desc()).limit(1).scalar_subquery()
     query = (
         select(Collection.id, func.coalesce(newest, Collection.created_at))
         .where(Collection.marked_for_deletion_at.is_(None))
@@ -98,7 +97,7 @@ def last_started(session: Session, workflow: Workflow) -> dict[int, datetime]:
 
 
 def lock_run(session: Session, task_id: str) -> Run | None:
-    """The run of the chain, once it has begun, locked until the transaction ends, as it is now."""
+    """Lock a begun run until the transaction ends, and return its present state; None if there is none."""
     query = select(Run).filter_by(task_id=task_id).where(Run.state != RunState.QUEUED).with_for_update()
     return session.scalars(query.execution_options(populate_existing=True)).one_or_none()
 
@@ -106,8 +105,10 @@ def lock_run(session: Session, task_id: str) -> Run | None:
 def queue_runs(
     session: Session, workflow: Workflow, task_ids: Mapping[int, str], arguments: Mapping[str, Any]
 ) -> None:
-    """Note that a chain with these arguments is to begin for each collection, before its message is sent:
-    a broker can lose that."""
+    """Record a queued run with these arguments for each collection (task ids by collection id).
+
+    Call it before sending the messages, which the broker can lose.
+    """
     rows = [
         _new_run(collection_id, workflow, task_id, arguments, RunState.QUEUED)
         for collection_id, task_id in task_ids.items()
@@ -116,18 +117,18 @@ def queue_runs(
         session.execute(insert(Run).values(rows))
 
 
-def forget_queued_run(session: Session, task_id: str) -> None:
-    """A chain that may not begin leaves nothing in the ledger."""
+def delete_queued_run(session: Session, task_id: str) -> None:
+    """Delete a run that is still queued, because it may not begin."""
     session.execute(delete(Run).where(Run.task_id == task_id, Run.state == RunState.QUEUED))
 
 
 def open_run(
     session: Session, collection_id: int, workflow: Workflow, task_id: str, cursor: Mapping[str, Any]
 ) -> None:
-    """Begin a chain's row, queued or not; a first message delivered twice begins one.
+    """Set a queued run to running, or add a running one. A redelivered first message changes nothing.
 
-    Any other run of the same work that still counts as begun has lost its lock: it is marked
-    interrupted, so that it stops should a message of it still turn up.
+    Other begun runs of the same workflow and collection have lost their lock: they are marked as interrupted,
+    so that they stop if another message of theirs arrives.
     """
     others = select(Run).where(
         Run.collection_id == collection_id,
@@ -139,10 +140,10 @@ def open_run(
         end_run(other, RunState.INTERRUPTED, SUPERSEDED)
     row = _new_run(collection_id, workflow, task_id, cursor, RunState.RUNNING)
     statement = insert(Run).values(row)
-    begun = {name: statement.excluded[name] for name in ("state", "cursor", "started_at", "updated_at")}
+    new_values = {name: statement.excluded[name] for name in ("state", "cursor", "started_at", "updated_at")}
     session.execute(
         statement.on_conflict_do_update(
-            index_elements=["task_id"], set_=begun, where=Run.state == RunState.QUEUED
+            index_elements=["task_id"], set_=new_values, where=Run.state == RunState.QUEUED
         )
     )
 
@@ -162,10 +163,10 @@ def _new_run(
     }
 
 
-def record_page(
-    run: Run, counters: Counters, *, since: datetime | None, next_cursor: Mapping[str, Any] | None
+def record_step(
+    run: Run, counters: RunCounters, *, since: datetime | None, next_cursor: Mapping[str, Any] | None
 ) -> None:
-    """Count a step and move the cursor on; without a next cursor the run has succeeded."""
+    """Add the counters of a step and move the cursor; without a next cursor the run has succeeded."""
     run.pages += counters.pages
     run.records_fetched += counters.records_fetched
     run.records_stored += counters.records_stored
@@ -182,74 +183,76 @@ def record_page(
         run.cursor = dict(next_cursor)
         run.updated_at = utc_now()
         if _is_sample_due(run, run.updated_at):
-            _take_sample(run, run.updated_at)
+            _store_sample(run, run.updated_at)
 
 
 def _is_sample_due(run: Run, now: datetime) -> bool:
-    step = max(_SHORTEST_STEP, (now - run.started_at) / _STEPS_SO_FAR)
-    return now - (run.sampled_at or run.started_at) >= step
+    interval = max(_MIN_SAMPLE_INTERVAL, (now - run.started_at) / _SAMPLES_PER_RUN_TIME)
+    return now - (run.sampled_at or run.started_at) >= interval
 
 
-def _take_sample(run: Run, at: datetime) -> None:
+def _store_sample(run: Run, at: datetime) -> None:
     if (session := object_session(run)) is not None:
-        taken = {"pages": run.pages, "records_fetched": run.records_fetched}
-        statement = insert(Sample).values(run_id=run.id, at=at, **taken)
-        session.execute(statement.on_conflict_do_update(index_elements=["run_id", "at"], set_=taken))
+        sample = {"pages": run.pages, "records_fetched": run.records_fetched}
+        statement = insert(RunSample).values(run_id=run.id, at=at, **sample)
+        session.execute(statement.on_conflict_do_update(index_elements=["run_id", "at"], set_=sample))
         run.sampled_at = at
 
 
-def note_retry(run: Run, reason: str, *, retry: int) -> None:
-    """Show that the page at hand met a fault and will be tried again, for the `retry`th time (from 1)."""
+def record_retry(run: Run, reason: str, *, retry: int) -> None:
+    """Record that a step failed for this reason and will be retried for the `retry`-th time (from 1)."""
     run.state, run.error, run.updated_at = RunState.RETRYING.value, reason, utc_now()
     if (session := object_session(run)) is not None:
-        session.add(Retry(run_id=run.id, at=run.updated_at, retry=retry, reason=reason))
+        session.add(RunRetry(run_id=run.id, at=run.updated_at, retry=retry, reason=reason))
 
 
 def end_run(run: Run, state: RunState, error: str | None = None) -> None:
-    """Close the row: nothing of this chain will write any more. What it has counted joins the totals."""
-    at_work, session = is_active(run), object_session(run)
+    """End the run in this state, and add its counters to the totals."""
+    was_active, session = is_active(run), object_session(run)
     run.state, run.error = state.value, error
     run.finished_at = run.updated_at = utc_now()
     if run.sampled_at is not None:
-        _take_sample(run, run.finished_at)
+        _store_sample(run, run.finished_at)
     if session is not None:
         session.execute(delete(LookedUpTitle).where(LookedUpTitle.run_id == run.id))
-        if at_work:
+        if was_active:
             _add_to_totals(session, run)
 
 
 def _add_to_totals(session: Session, run: Run) -> None:
-    of_the_run = select(Run.workflow, *(getattr(Run, name) for name in _COUNTED)).where(Run.id == run.id)
-    statement = insert(RunTotals).from_select(["workflow", *_COUNTED], of_the_run)
-    added = {name: getattr(RunTotals, name) + statement.excluded[name] for name in _COUNTED}
-    session.execute(statement.on_conflict_do_update(index_elements=["workflow"], set_=added))
+    counters = select(Run.workflow, *(getattr(Run, name) for name in _COUNTER_NAMES)).where(Run.id == run.id)
+    statement = insert(RunTotals).from_select(["workflow", *_COUNTER_NAMES], counters)
+    sums = {name: getattr(RunTotals, name) + statement.excluded[name] for name in _COUNTER_NAMES}
+    session.execute(statement.on_conflict_do_update(index_elements=["workflow"], set_=sums))
 
 
-def run_totals(session: Session) -> dict[Workflow, Counters]:
-    """What all runs of each workflow have counted, those at work and those whose rows are gone included.
+def sum_run_counters(session: Session) -> dict[Workflow, RunCounters]:
+    """Return the counters of each workflow, summed over all runs that ever were.
 
-    It never becomes less, and takes as long however many runs there were.
+    The sums never decrease, and include active runs and runs whose rows were deleted.
     """
-    ended = select(RunTotals.workflow, *(getattr(RunTotals, name) for name in _COUNTED))
-    at_work = select(Run.workflow, *(getattr(Run, name) for name in _COUNTED))
-    # In one statement: a run that ends meanwhile is in one of the two.
-    both = union_all(ended, at_work.where(Run.state.in_(ACTIVE_STATES))).subquery()
-    sums = select(both.c.workflow, *(func.sum(both.c[name]) for name in _COUNTED)).group_by(both.c.workflow)
-    found = {
-        workflow: Counters(**dict(zip(_COUNTED, map(int, counted), strict=True)))
-        for workflow, *counted in session.execute(sums)
+    ended = select(RunTotals.workflow, *(getattr(RunTotals, name) for name in _COUNTER_NAMES))
+    active = select(Run.workflow, *(getattr(Run, name) for name in _COUNTER_NAMES))
+    # One statement, so that a run that ends meanwhile is counted exactly once.
+    both = union_all(ended, active.where(Run.state.in_(ACTIVE_STATES))).subquery()
+    sums = select(both.c.workflow, *(func.sum(both.c[name]) for name in _COUNTER_NAMES)).group_by(
+        both.c.workflow
+    )
+    totals = {
+        workflow: RunCounters(**dict(zip(_COUNTER_NAMES, map(int, values), strict=True)))
+        for workflow, *values in session.execute(sums)
     }
-    return {workflow: found.get(workflow.value, Counters(pages=0)) for workflow in Workflow}
+    return {workflow: totals.get(workflow.value, RunCounters(pages=0)) for workflow in Workflow}
 
 
 def is_active(run: Run) -> bool:
-    """Whether the chain still has work to do."""
+    """Return whether the run has not ended."""
     return run.state in ACTIVE_STATES
 
 
-def active_runs(session: Session, *, silent_since: datetime | None = None) -> Sequence[Run]:
-    """Every run that has not ended, oldest first; with `silent_since` those that have not moved since."""
+def active_runs(session: Session, *, stalled_since: datetime | None = None) -> Sequence[Run]:
+    """Return the active runs, oldest first; with `stalled_since` those without a step since then."""
     query = select(Run).where(Run.state.in_(ACTIVE_STATES))
-    if silent_since is not None:
-        query = query.where(Run.updated_at < silent_since)
+    if stalled_since is not None:
+        query = query.where(Run.updated_at < stalled_since)
     return session.scalars(query.order_by(Run.id)).all()

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Samples and retries of a run, for its charts and lists."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,12 +6,12 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from accession.db.models import Retry, Sample
+from accession.db.models import RunRetry, RunSample
 
 
 @dataclass(frozen=True)
-class RunSample:
-    """What a run had done at a moment (UTC), from its beginning: pages, and records fetched."""
+class RunSampleView:
+    """Counters of a run at one time (UTC), counted from its start."""
 
     at: datetime
     pages: int
@@ -19,21 +19,21 @@ class RunSample:
 
 
 @dataclass(frozen=True)
-class RunRetry:
-    """That a page was to be tried again, for the `retry`th time (from 1), and why."""
+class RunRetryView:
+    """A retry of a step: scheduled at this time (UTC), for the `retry`-th time (from 1), and why."""
 
     at: datetime
     retry: int
     reason: str
 
 
-def run_samples(session: Session, run_id: int) -> list[RunSample]:
-    """The samples of a run, oldest first; a run of some seconds has none, one of a day a few hundred."""
-    query = select(Sample.at, Sample.pages, Sample.records_fetched).where(Sample.run_id == run_id)
-    return [RunSample(*row) for row in session.execute(query.order_by(Sample.at))]
+def run_samples(session: Session, run_id: int) -> list[RunSampleView]:
+    """Return the samples of a run, oldest first: none after seconds, a few hundred after a day."""
+    query = select(RunSample.at, RunSample.pages, RunSample.records_fetched).where(RunSample.run_id == run_id)
+    return [RunSampleView(*row) for row in session.execute(query.order_by(RunSample.at))]
 
 
-def run_retries(session: Session, run_id: int) -> list[RunRetry]:
-    """The retries of a run, oldest first."""
-    query = select(Retry.at, Retry.retry, Retry.reason).where(Retry.run_id == run_id)
-    return [RunRetry(*row) for row in session.execute(query.order_by(Retry.id))]
+def run_retries(session: Session, run_id: int) -> list[RunRetryView]:
+    """Return the retries of a run, oldest first."""
+    query = select(RunRetry.at, RunRetry.retry, RunRetry.reason).where(RunRetry.run_id == run_id)
+    return [RunRetryView(*row) for row in session.execute(query.order_by(RunRetry.id))]

@@ -1,35 +1,26 @@
-"""TODO."""
+"""Runs and workflow status as they are listed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    ARRAY,
-    ColumnElement,
-    Select,
-    Text,
-    func,
-    literal,
-    select,
-    true,
-)
+from sqlalchemy import ARRAY, ColumnElement, Select, Text, func, literal, select, true
 from sqlalchemy.orm import Session
 
-from accession.accounts.collections import collections_in_use, in_use
-from accession.catalog.outbox import applies_pending
+from accession.accounts.collections import is_of_collection, list_collections
+from accession.catalog.outbox import count_pending_changes_by_collection
 from accession.core.clock import utc_now
 from accession.core.errors import NotFound
 from accession.core.workflow import Workflow
 from accession.db.models import ACTIVE_STATES, BEGUN_STATES, Collection, Run, RunState, Timestamp
 from accession.runs.ledger import LEASE, SERVICE_TYPE
 
+# State of a workflow that has no run.
 NEVER = "never"
 
-
-# What of a link's arguments says where the run is; the rest is between one link and the next.
-_CURSOR: Mapping[str, Sequence[str]] = {
+# The arguments of a step that show its position; the others are internal.
+_CURSOR_FIELDS: Mapping[str, Sequence[str]] = {
     Workflow.PURCHASES: ("current_day", "offset"),
     Workflow.EVENTS: ("start",),
     Workflow.CIRCULATION: ("offset",),
@@ -38,7 +29,7 @@ _CURSOR: Mapping[str, Sequence[str]] = {
 
 @dataclass(frozen=True)
 class StatusView:
-    """Where one workflow stands for one collection: its checkpoint and its latest run."""
+    """Status of one workflow of one collection: its checkpoint and its latest run."""
 
     collection: str
     workflow: str
@@ -51,7 +42,7 @@ class StatusView:
     records_rejected: int = 0
     titles_new: int = 0
     titles_changed: int = 0
-    applies_pending: int = 0
+    pending_updates: int = 0
     started_at: datetime | None = None
     finished_at: datetime | None = None
     error: str | None = None
@@ -59,7 +50,7 @@ class StatusView:
 
 @dataclass(frozen=True)
 class RunView:
-    """One run of the ledger. `cursor` is where it will go on, None once it has ended."""
+    """A run of the ledger. `cursor` is the position of its next step, None when it has ended."""
 
     id: int
     collection: str
@@ -79,12 +70,16 @@ class RunView:
     error: str | None
 
 
-_OF_THE_RUN = {field.name for field in fields(StatusView)} & {field.name for field in fields(RunView)}
+_SHARED_FIELDS = {field.name for field in fields(StatusView)} & {field.name for field in fields(RunView)}
 
 
 def status_views(session: Session) -> list[StatusView]:
-    """Every workflow of every collection in use."""
-    runs, finishes, pending = latest_runs(session), checkpoints(session), applies_pending(session)
+    """Return the status of every workflow of every collection that is not marked for deletion."""
+    runs, finishes, pending = (
+        find_latest_runs(session),
+        list_checkpoints(session),
+        count_pending_changes_by_collection(session),
+    )
     return [
         _status_view(
             collection,
@@ -93,29 +88,33 @@ def status_views(session: Session) -> list[StatusView]:
             finishes.get((collection.id, workflow.service)),
             pending.get(collection.id, 0),
         )
-        for collection in collections_in_use(session)
+        for collection in list_collections(session)
         for workflow in Workflow
     ]
 
 
-def checkpoints(session: Session) -> dict[tuple[int, str], datetime | None]:
-    """Up to where each service is complete, by collection id and service."""
+def list_checkpoints(session: Session) -> dict[tuple[int, str], datetime | None]:
+    """Return the time (UTC) up to which each service is complete, by collection id and service."""
     query = select(Timestamp.collection_id, Timestamp.service, Timestamp.finish)
     rows = session.execute(query.where(Timestamp.service_type == SERVICE_TYPE))
     return {(collection_id, service): finish for collection_id, service, finish in rows}
 
 
-def latest_runs(session: Session) -> dict[tuple[int, str], Run]:
-    """The newest run of each collection and workflow; but one that waits to begin does not hide the one at
-    work, for which it may be refused."""
-    every = func.unnest(literal(list(Workflow), ARRAY(Text))).table_valued("workflow", name="every")
-    every = every.render_derived()
-    # One by one, each found by an index: the ledger keeps every run there ever was.
-    mine = select(Run.id).where(Run.collection_id == Collection.id, Run.workflow == every.c.workflow)
-    latest = mine.order_by(Run.id.desc()).limit(1).scalar_subquery()
-    newest = select(latest).select_from(Collection).join(every, true())
-    at_work = select(Run).where(Run.state.in_(BEGUN_STATES)).order_by(Run.id)
-    runs = [*session.scalars(select(Run).where(Run.id.in_(newest))), *session.scalars(at_work)]
+def find_latest_runs(session: Session) -> dict[tuple[int, str], Run]:
+    """Return the latest run by collection id and workflow.
+
+    A begun run takes precedence over a newer queued one, which may be refused because of it.
+    """
+    workflows = func.unnest(literal(list(Workflow), ARRAY(Text))).table_valued("workflow", name="workflows")
+    workflows = workflows.render_derived()
+    # One index lookup for each pair, because the ledger keeps all runs and grows without limit.
+    runs_of_pair = select(Run.id).where(
+        Run.collection_id == Collection.id, Run.workflow == workflows.c.workflow
+    )
+    latest = runs_of_pair.order_by(Run.id.desc()).limit(1).scalar_subquery()
+    newest = select(latest).select_from(Collection).join(workflows, true())
+    begun = select(Run).where(Run.state.in_(BEGUN_STATES)).order_by(Run.id)
+    runs = [*session.scalars(select(Run).where(Run.id.in_(newest))), *session.scalars(begun)]
     return {(run.collection_id, run.workflow): run for run in runs}
 
 
@@ -124,15 +123,15 @@ def _status_view(
     workflow: Workflow,
     run: Run | None,
     checkpoint: datetime | None,
-    applies_pending: int,
+    pending_updates: int,
 ) -> StatusView:
-    unrun = StatusView(
-        collection.name, workflow.value, checkpoint=checkpoint, applies_pending=applies_pending
+    without_run = StatusView(
+        collection.name, workflow.value, checkpoint=checkpoint, pending_updates=pending_updates
     )
     if run is None:
-        return unrun
+        return without_run
     view = _run_view(run, collection.name)
-    return replace(unrun, **{name: getattr(view, name) for name in _OF_THE_RUN})
+    return replace(without_run, **{name: getattr(view, name) for name in _SHARED_FIELDS})
 
 
 def run_views(
@@ -144,31 +143,35 @@ def run_views(
     before_id: int | None = None,
     limit: int | None = None,
 ) -> list[RunView]:
-    """The runs of collections in use, newest first; those before the run `before_id`, where that is given."""
-    query = _runs().where(in_use(Run.collection_id, collection))
+    """Return the matching runs, newest first; `before_id` continues an earlier listing."""
+    query = _runs().where(is_of_collection(Run.collection_id, collection))
     if workflow is not None:
         query = query.where(Run.workflow == workflow)
     if state is not None:
-        query = query.where(_is_shown_as(state))
+        query = query.where(_has_displayed_state(state))
     if before_id is not None:
         query = query.where(Run.id < before_id)
     rows = session.execute(query.order_by(Run.id.desc()).limit(limit))
     return [_run_view(run, name) for run, name in rows]
 
 
-def shown_state(run: Run) -> str:
-    """The run's state; one that has been silent for too long counts as interrupted."""
-    silent = run.state in BEGUN_STATES and run.updated_at < utc_now() - LEASE
-    return RunState.INTERRUPTED.value if silent else run.state
+def displayed_state(run: Run) -> str:
+    """Return the run's state; a run without a step for too long (`LEASE`) counts as interrupted."""
+    is_stalled = run.state in BEGUN_STATES and run.updated_at < utc_now() - LEASE
+    return RunState.INTERRUPTED.value if is_stalled else run.state
 
 
 def run_view(session: Session, run_id: int) -> RunView:
-    """One run; raises `NotFound` when there is none of that number in a collection in use."""
-    query = _runs().where(in_use(Run.collection_id, None), Run.id == run_id)
-    found = session.execute(query).one_or_none()
-    if found is None:
+    """Return one run.
+
+    Raises:
+        NotFound: there is none with this id, or its collection is marked for deletion.
+    """
+    query = _runs().where(is_of_collection(Run.collection_id, None), Run.id == run_id)
+    row = session.execute(query).one_or_none()
+    if row is None:
         raise NotFound(f"There is no run {run_id}: see `accession runs list`.")
-    run, name = found
+    run, name = row
     return _run_view(run, name)
 
 
@@ -176,13 +179,13 @@ def _runs() -> Select[Run, str]:
     return select(Run, Collection.name).join(Collection, Run.collection_id == Collection.id)
 
 
-def _is_shown_as(state: str) -> ColumnElement[bool]:
-    """That a run has the state that its view shows."""
-    silent = Run.updated_at < utc_now() - LEASE
+def _has_displayed_state(state: str) -> ColumnElement[bool]:
+    """Return the condition that `displayed_state` of a run is `state`."""
+    is_stalled = Run.updated_at < utc_now() - LEASE
     if state in BEGUN_STATES:
-        return (Run.state == state) & ~silent
+        return (Run.state == state) & ~is_stalled
     if state == RunState.INTERRUPTED:
-        return (Run.state == state) | Run.state.in_(BEGUN_STATES) & silent
+        return (Run.state == state) | Run.state.in_(BEGUN_STATES) & is_stalled
     return Run.state == state
 
 
@@ -192,8 +195,8 @@ def _run_view(run: Run, collection: str) -> RunView:
         id=run.id,
         collection=collection,
         workflow=run.workflow,
-        state=shown_state(run),
-        cursor={name: run.cursor.get(name) for name in _CURSOR[run.workflow]} if active else None,
+        state=displayed_state(run),
+        cursor={name: run.cursor.get(name) for name in _CURSOR_FIELDS[run.workflow]} if active else None,
         pages=run.pages,
         records_fetched=run.records_fetched,
         records_stored=run.records_stored,
@@ -208,8 +211,8 @@ def _run_view(run: Run, collection: str) -> RunView:
     )
 
 
-def runs_at_work(session: Session) -> dict[Workflow, int]:
-    """How many runs of each workflow have begun and not ended."""
+def count_running_runs(session: Session) -> dict[Workflow, int]:
+    """Return the number of runs in progress of each workflow."""
     query = select(Run.workflow, func.count()).where(Run.state.in_(BEGUN_STATES)).group_by(Run.workflow)
-    found = dict(session.execute(query).all())
-    return {workflow: found.get(workflow.value, 0) for workflow in Workflow}
+    counts = dict(session.execute(query).all())
+    return {workflow: counts.get(workflow.value, 0) for workflow in Workflow}

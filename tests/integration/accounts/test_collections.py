@@ -4,10 +4,11 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
+from accession.accounts.account import Account
 from accession.accounts.collections import (
-    UnknownCollection,
+    CollectionNotFound,
     add_collection,
-    collections_in_use,
+    list_collections,
     find_collection,
     mark_for_deletion,
 )
@@ -32,7 +33,7 @@ def test_a_collection_is_found_by_its_name(session: Session, collection: Collect
 def test_a_name_that_nobody_has_is_said_in_these_words(
     session: Session, collection: Collection, name: str
 ) -> None:
-    with pytest.raises(UnknownCollection) as error:
+    with pytest.raises(CollectionNotFound) as error:
         find_collection(session, name)
 
     assert str(error.value) == f'No collection found named "{name}".'
@@ -45,11 +46,13 @@ def test_a_name_in_use_is_refused_and_the_collection_stays_as_it_was(
     with pytest.raises(UserError, match='There is a collection named "Alder Library" already: choose'):
         add_collection(
             session,
-            name="Alder Library",
-            library_id="other",
-            account_id="other",
-            account_key=SecretStr("other"),
-            base_url="https://partner.example",
+            Account(
+                collection="Alder Library",
+                library_id="other",
+                account_id="other",
+                account_key=SecretStr("other"),
+                base_url="https://partner.example",
+            ),
         )
 
     assert find_collection(session, "Alder Library").library_id == "alder"
@@ -58,7 +61,7 @@ def test_a_name_in_use_is_refused_and_the_collection_stays_as_it_was(
 def test_a_removed_collections_name_is_free_again(session: Session, collection: Collection) -> None:
     mark_for_deletion(collection)
     session.commit()
-    with pytest.raises(UnknownCollection):
+    with pytest.raises(CollectionNotFound):
         find_collection(session, "Alder Library")
 
     second = make_collection(session, "Alder Library")
@@ -75,7 +78,7 @@ def test_the_collections_in_use_come_by_name(session: Session, collection: Colle
     mark_for_deletion(collection)
     session.commit()
 
-    assert [each.name for each in collections_in_use(session)] == ["Birch Library", "Cedar Library"]
+    assert [each.name for each in list_collections(session)] == ["Birch Library", "Cedar Library"]
 
 
 def test_a_collection_is_shown_with_its_titles_and_without_its_key(

@@ -15,18 +15,19 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accession.accounts import keys
+from accession.accounts.account import Account
 from accession.accounts.collections import add_collection, find_collection, mark_for_deletion, set_account_key
-from accession.accounts.keys import KEY_FILE, KeyRotation, Reencrypted, account_key_of, key_rotation
+from accession.accounts.keys import KEY_FILE, KeyRotation, ReencryptionResult, decrypt_account_key, key_rotation
 from accession.core.errors import UserError
 from accession.db.engine import engine, transaction
 from accession.db.models import Collection
 from accession.local.servers import ServerUrls
-from tests.fixtures.factories import ACCOUNT_KEY, Job, make_collection, wait_for_blocked
+from tests.fixtures.factories import ACCOUNT_KEY, BackgroundThread, make_collection, wait_for_blocked
 from tests.fixtures.machine import as_root
 from tests.integration.accounts.test_keys import use_key_of_environment
 
 
-def rotate() -> tuple[KeyRotation, Reencrypted]:
+def rotate() -> tuple[KeyRotation, ReencryptionResult]:
     with key_rotation() as rotation, transaction() as session:
         done = rotation.reencrypt(session)
     return rotation, done
@@ -67,7 +68,7 @@ def test_afterwards_a_new_key_alone_decrypts_every_account_key(session: Session,
     (new,) = keys_in(home)
     assert new != old
     assert all_decrypted_with(new) == {ACCOUNT_KEY}
-    assert done == Reencrypted(done=2, left=0)
+    assert done == ReencryptionResult(done=2, left=0)
     assert not rotation.completes_another
     assert repr(rotation).find(new.decode()) == -1
     for encrypted in stored().values():
@@ -117,10 +118,10 @@ def test_a_key_file_elsewhere_that_the_home_links_to_is_changed_where_it_is(
 
 
 def test_without_a_collection_the_key_is_changed_all_the_same(session: Session, home: Path) -> None:
-    keys.make_key_file_if_missing()
+    keys.ensure_key_file()
     before = keys_in(home)
 
-    assert rotate()[1] == Reencrypted(done=0, left=0)
+    assert rotate()[1] == ReencryptionResult(done=0, left=0)
     assert keys_in(home) != before
 
 
@@ -128,12 +129,12 @@ def test_a_worker_that_has_read_the_old_key_reads_the_file_once_more(
     session: Session, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collection = make_collection(session, "Alder Library")
-    assert account_key_of(collection).get_secret_value() == ACCOUNT_KEY
+    assert decrypt_account_key(collection).get_secret_value() == ACCOUNT_KEY
 
     rotate_elsewhere(monkeypatch)
     session.expire_all()
 
-    assert account_key_of(collection).get_secret_value() == ACCOUNT_KEY
+    assert decrypt_account_key(collection).get_secret_value() == ACCOUNT_KEY
 
 
 def test_a_worker_that_has_read_the_row_before_reads_it_once_more(session: Session, home: Path) -> None:
@@ -145,7 +146,7 @@ def test_a_worker_that_has_read_the_row_before_reads_it_once_more(session: Sessi
 
     before = collection.account_key_encrypted
     assert before != stored()["Alder Library"]
-    assert account_key_of(collection).get_secret_value() == ACCOUNT_KEY
+    assert decrypt_account_key(collection).get_secret_value() == ACCOUNT_KEY
 
 
 def test_whoever_adds_a_collection_while_the_key_changes_uses_the_new_one(
@@ -154,7 +155,7 @@ def test_whoever_adds_a_collection_while_the_key_changes_uses_the_new_one(
     """It comes when the rotation has read the account keys, and before the key file has the new key."""
     make_collection(session, "Alder Library")
     replace = keys._replace_key_file
-    others: list[Job] = []
+    others: list[BackgroundThread] = []
 
     def add() -> None:
         with transaction() as own:
@@ -166,7 +167,7 @@ def test_whoever_adds_a_collection_while_the_key_changes_uses_the_new_one(
 
     def somebody_comes(path: Path, keys_: Iterable[bytes]) -> None:
         if not others:
-            others.extend([Job(add), Job(change)])
+            others.extend([BackgroundThread(add), BackgroundThread(change)])
             with engine().connect() as connection:
                 wait_for_blocked(connection, 2)
         replace(path, keys_)
@@ -184,11 +185,13 @@ def test_whoever_adds_a_collection_while_the_key_changes_uses_the_new_one(
 def make_collection_in(session: Session, name: str) -> Collection:
     return add_collection(
         session,
-        name=name,
-        library_id="alder",
-        account_id="library.alder",
-        account_key=SecretStr(ACCOUNT_KEY),
-        base_url="http://127.0.0.1:9",
+        Account(
+            collection=name,
+            library_id="alder",
+            account_id="library.alder",
+            account_key=SecretStr(ACCOUNT_KEY),
+            base_url="http://127.0.0.1:9",
+        ),
     )
 
 
@@ -196,7 +199,7 @@ def test_a_collection_that_is_being_added_is_waited_for(session: Session, home: 
     make_collection(session, "Alder Library")
     make_collection_in(session, "Birch Library")
 
-    job = Job(rotate)
+    job = BackgroundThread(rotate)
     with engine().connect() as connection:
         wait_for_blocked(connection, 1)
     session.commit()
@@ -361,7 +364,7 @@ def test_a_removed_collection_whose_key_was_lost_long_ago_does_not_stand_in_the_
     session.commit()
     before = stored()["Birch Library"]
 
-    assert rotate()[1] == Reencrypted(done=1, left=1)
+    assert rotate()[1] == ReencryptionResult(done=1, left=1)
 
     assert stored()["Birch Library"] == before
     assert Fernet(keys_in(home)[0]).decrypt(stored()["Alder Library"]).decode() == ACCOUNT_KEY
@@ -390,7 +393,7 @@ def test_a_key_file_that_cannot_be_written_is_told_and_every_account_key_stays_r
     assert len(keys_in(home)) == (1 if keys_left == 2 else 2)
     assert [file.name for file in home.iterdir()] == [KEY_FILE]
     session.expire_all()
-    assert account_key_of(collection).get_secret_value() == ACCOUNT_KEY
+    assert decrypt_account_key(collection).get_secret_value() == ACCOUNT_KEY
     monkeypatch.undo()
     rotate()
     assert all_decrypted_with(keys_in(home)[0]) == {ACCOUNT_KEY}
@@ -459,7 +462,7 @@ def test_with_two_keys_in_the_environment_the_first_takes_over(session: Session,
 
     rotation, done = rotate()
 
-    assert (rotation.file, done) == (None, Reencrypted(done=1, left=0))
+    assert (rotation.file, done) == (None, ReencryptionResult(done=1, left=0))
     assert all_decrypted_with(new.encode()) == {ACCOUNT_KEY}
     assert not home.exists()
 

@@ -11,11 +11,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accession.accounts import keys
-from accession.accounts.keys import KEY_FILE, account_key_of, encrypt_account_key, make_key_file_if_missing
+from accession.accounts.keys import KEY_FILE, decrypt_account_key, encrypt_account_key, ensure_key_file
 from accession.core.errors import UserError
 from accession.core.settings import get_settings, use_settings
 from accession.db.models import Collection
-from tests.fixtures.factories import ACCOUNT_KEY, PATIENCE, make_collection, side_by_side
+from tests.fixtures.factories import ACCOUNT_KEY, TIMEOUT_SECONDS, make_collection, run_concurrently
 
 
 def use_key_of_environment(key: str) -> None:
@@ -30,8 +30,8 @@ def test_what_lies_in_the_table_does_not_hold_the_key(session: Session, home: Pa
 
     assert stored is not None
     assert ACCOUNT_KEY.encode() not in stored
-    assert account_key_of(collection).get_secret_value() == ACCOUNT_KEY
-    assert ACCOUNT_KEY not in repr(account_key_of(collection))
+    assert decrypt_account_key(collection).get_secret_value() == ACCOUNT_KEY
+    assert ACCOUNT_KEY not in repr(decrypt_account_key(collection))
 
 
 def test_the_same_key_twice_does_not_look_the_same(home: Path) -> None:
@@ -47,17 +47,17 @@ def test_the_key_file_is_made_on_first_use_for_its_owner_alone(home: Path) -> No
 
 
 def test_the_key_file_is_made_once(home: Path) -> None:
-    make_key_file_if_missing()
+    ensure_key_file()
     before = (home / KEY_FILE).read_bytes()
 
-    make_key_file_if_missing()
+    ensure_key_file()
 
     assert (home / KEY_FILE).read_bytes() == before
 
 
 def test_programs_that_start_at_once_agree_on_one_key(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them have found no key file, and each has made a key, before the first puts its own there."""
-    all_made = threading.Barrier(8, timeout=PATIENCE)
+    all_made = threading.Barrier(8, timeout=TIMEOUT_SECONDS)
     made: list[bytes] = []
     seen: list[bytes] = []
     generate = Fernet.generate_key
@@ -70,10 +70,10 @@ def test_programs_that_start_at_once_agree_on_one_key(home: Path, monkeypatch: p
     monkeypatch.setattr(Fernet, "generate_key", generate_together)
 
     def start() -> None:
-        make_key_file_if_missing()
+        ensure_key_file()
         seen.append((home / KEY_FILE).read_bytes())
 
-    side_by_side(*[start] * 8)
+    run_concurrently(*[start] * 8)
 
     assert len(set(made)) == 8
     assert len(set(seen)) == 1
@@ -86,7 +86,7 @@ def test_another_key_file_is_told_as_such(session: Session, home: Path) -> None:
     keys._cipher.cache_clear()
 
     with pytest.raises(UserError, match='"Alder Library" was encrypted with another key file') as error:
-        account_key_of(collection)
+        decrypt_account_key(collection)
     assert str(home) in str(error.value)
 
 
@@ -107,7 +107,7 @@ def test_a_key_file_that_is_gone_is_told_as_such(session: Session, home: Path) -
     keys._cipher.cache_clear()
 
     with pytest.raises(UserError, match=r"cannot be read .No such file or directory.: put it back"):
-        account_key_of(collection)
+        decrypt_account_key(collection)
 
 
 @pytest.mark.parametrize("broken", [b"too short", b"\xff" * 44, b"A" * 44, b"A" * 43 + b"=\nhalf"])
@@ -141,7 +141,7 @@ def test_a_key_of_the_environment_leaves_the_home_alone(session: Session, home: 
 
     collection = make_collection(session, "Alder Library")
 
-    assert account_key_of(collection).get_secret_value() == ACCOUNT_KEY
+    assert decrypt_account_key(collection).get_secret_value() == ACCOUNT_KEY
     assert not home.exists()
 
 
@@ -162,7 +162,7 @@ def test_of_several_keys_of_the_environment_the_first_encrypts_and_any_decrypts(
 
     use_key_of_environment(f"{new}{between}{old}")
 
-    assert account_key_of(collection).get_secret_value() == ACCOUNT_KEY
+    assert decrypt_account_key(collection).get_secret_value() == ACCOUNT_KEY
     assert Fernet(new).decrypt(encrypt_account_key(SecretStr("abc"))) == b"abc"
 
 
@@ -171,7 +171,7 @@ def test_another_key_of_the_environment_is_told_as_such(session: Session, home: 
     use_key_of_environment(Fernet.generate_key().decode())
 
     with pytest.raises(UserError, match="than that of ACCESSION_SECRET_KEY: set the right one, and start"):
-        account_key_of(collection)
+        decrypt_account_key(collection)
 
 
 def test_a_broken_key_of_the_environment_is_named_and_not_shown(home: Path) -> None:

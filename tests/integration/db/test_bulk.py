@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from accession.catalog.apply import apply_titles
-from accession.db.bulk import insert_of, natural_key_ids, replace_rows, update_of
+from accession.db.bulk import get_or_create_ids, insert_statement, replace_rows, update_statement
 from accession.db.engine import engine, transaction
 from accession.db.models import (
     Classification,
@@ -20,7 +19,15 @@ from accession.db.models import (
     Subject,
     table_of,
 )
-from tests.fixtures.factories import NOON, PATIENCE, make_pool, side_by_side, statements_of, title_data
+from tests.fixtures.factories import (
+    NOON,
+    TIMEOUT_SECONDS,
+    apply_titles,
+    make_pool,
+    record_statements,
+    run_concurrently,
+    title_data,
+)
 
 CONTRIBUTORS = table_of(Contributor)
 KEY = ("sort_name", "display_name")
@@ -42,8 +49,8 @@ def writes_of(sent: list[str]) -> list[str]:
 def test_every_natural_key_has_one_row_for_ever(
     session: Session, first: list[tuple[str, str]], second: list[tuple[str, str]]
 ) -> None:
-    ids = natural_key_ids(session, CONTRIBUTORS, KEY, first)
-    more = natural_key_ids(session, CONTRIBUTORS, KEY, first[::-1] + second)
+    ids = get_or_create_ids(session, CONTRIBUTORS, KEY, first)
+    more = get_or_create_ids(session, CONTRIBUTORS, KEY, first[::-1] + second)
 
     assert (set(ids), set(more)) == (set(first), {*first, *second})
     assert more | ids == more
@@ -54,27 +61,27 @@ def test_every_natural_key_has_one_row_for_ever(
 
 def test_known_keys_are_looked_up_in_one_query_and_none_in_no_query(session: Session) -> None:
     wanted = [(f"Name {n}", "x") for n in range(50)]
-    natural_key_ids(session, CONTRIBUTORS, KEY, wanted)
+    get_or_create_ids(session, CONTRIBUTORS, KEY, wanted)
 
-    with statements_of(engine()) as sent:
-        natural_key_ids(session, CONTRIBUTORS, KEY, wanted)
+    with record_statements(engine()) as sent:
+        get_or_create_ids(session, CONTRIBUTORS, KEY, wanted)
         assert (len(sent), writes_of(sent)) == (1, [])
-        assert natural_key_ids(session, CONTRIBUTORS, KEY, []) == {}
+        assert get_or_create_ids(session, CONTRIBUTORS, KEY, []) == {}
         assert len(sent) == 1
 
 
 def test_two_transactions_that_add_the_same_keys_in_opposite_order_agree(session: Session) -> None:
     wanted = [(f"Name {n}", "x") for n in range(200)]
-    both = threading.Barrier(2, timeout=PATIENCE)
+    both = threading.Barrier(2, timeout=TIMEOUT_SECONDS)
     found: list[dict[tuple[Any, ...], int]] = []
 
     def add(order: list[tuple[str, str]]) -> None:
         with transaction() as mine:
             mine.execute(select(1))
             both.wait()
-            found.append(natural_key_ids(mine, CONTRIBUTORS, KEY, order))
+            found.append(get_or_create_ids(mine, CONTRIBUTORS, KEY, order))
 
-    side_by_side(lambda: add(wanted), lambda: add(wanted[::-1]))
+    run_concurrently(lambda: add(wanted), lambda: add(wanted[::-1]))
 
     assert found[0] == found[1]
     assert session.scalar(select(func.count()).select_from(Contributor)) == 200
@@ -93,7 +100,7 @@ def test_rows_are_added_and_changed_as_they_are_given(
     second: list[tuple[str | None, int | None]],
 ) -> None:
     table = table_of(Edition)
-    identifier_ids = natural_key_ids(
+    identifier_ids = get_or_create_ids(
         session, table_of(Identifier), ("type", "identifier"), [("ISBN", f"{n}") for n in range(len(first))]
     )
     rows = [
@@ -101,21 +108,21 @@ def test_rows_are_added_and_changed_as_they_are_given(
         | {"title": title, "duration_ms": number}
         for row_id, (title, number) in zip(sorted(identifier_ids.values()), first, strict=True)
     ]
-    row_ids = session.scalars(insert_of(table, rows).returning(table.c.id)).all()
+    row_ids = session.scalars(insert_statement(table, rows).returning(table.c.id)).all()
     stored = select(table.c.title, table.c.duration_ms).order_by(table.c.id)
     assert [tuple(row) for row in session.execute(stored)] == first
 
     changes = list(zip(row_ids, second, strict=False))
     changed = [{"id": row_id, "title": title, "duration_ms": n} for row_id, (title, n) in changes]
-    session.execute(update_of(table, changed))
+    session.execute(update_statement(table, changed))
     assert [tuple(row) for row in session.execute(stored)] == [*second[: len(first)], *first[len(second) :]]
     session.rollback()
 
 
 def test_the_text_of_a_statement_is_the_same_for_any_number_of_rows(session: Session) -> None:
-    with statements_of(engine()) as sent:
+    with record_statements(engine()) as sent:
         for count in (1, 7, 50):
-            natural_key_ids(session, CONTRIBUTORS, KEY, [(f"Name {count} {n}", "x") for n in range(count)])
+            get_or_create_ids(session, CONTRIBUTORS, KEY, [(f"Name {count} {n}", "x") for n in range(count)])
 
     assert (len(sent), len(set(sent))) == (6, 2)
 
@@ -139,7 +146,7 @@ def test_replaced_rows_are_all_there_is_and_others_stay(
     )
     *owners, bystander = session.scalars(select(Edition.id).order_by(Edition.id))
     owned = table.c.edition_id.in_(owners)
-    subjects = natural_key_ids(
+    subjects = get_or_create_ids(
         session, table_of(Subject), ("scheme", "name"), [("label", f"{n}") for n in range(5)]
     )
 
@@ -151,7 +158,7 @@ def test_replaced_rows_are_all_there_is_and_others_stay(
 
     replace_rows(session, table, owned, rows(before))
     replace_rows(session, table, owned, rows(after))
-    with statements_of(engine()) as sent:
+    with record_statements(engine()) as sent:
         replace_rows(session, table, owned, rows(after))
 
     assert writes_of(sent) == []

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from accession.core.errors import UserError
 from accession.core.settings import Settings, get_settings, use_settings
 from accession.db import engine as database
-from accession.db.engine import forget_connections, make_engine, transaction
+from accession.db.engine import dispose_engine, make_engine, transaction
 from accession.db.models import Identifier
 from accession.local.servers import ServerUrls
 
@@ -103,7 +103,7 @@ def test_a_child_leaves_its_parents_connections_open(engine_anew: None, servers:
     with database.engine().connect() as connection:
         parents = connection.scalar(text("SELECT pg_backend_pid()"))
 
-    forget_connections()
+    dispose_engine()
 
     with database.engine().connect() as connection:
         assert connection.scalar(text("SELECT pg_backend_pid()")) != parents
@@ -113,6 +113,6 @@ def test_a_child_leaves_its_parents_connections_open(engine_anew: None, servers:
 
 
 def test_a_child_of_a_process_without_an_engine_makes_none(engine_anew: None) -> None:
-    forget_connections()
+    dispose_engine()
 
     assert database.engine.cache_info().currsize == 0

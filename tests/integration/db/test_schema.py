@@ -13,20 +13,20 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, func, inspect, select, text
 from sqlalchemy.orm import Session
 
-from accession.catalog.purchase_records import PurchaseDate
-from accession.catalog.rejected_records import Rejection, keep_rejected
+from accession.catalog.purchase_dates import PurchaseDate
+from accession.catalog.rejected_records import RejectedRecordData, store_rejected_records
 from accession.core.errors import UserError
 from accession.core.workflow import Workflow
 from accession.db import schema
 from accession.db.engine import make_engine
-from accession.db.models import ACTIVE_STATES, Base, Collection, Counts, Edition, LicensePool, RunTotals
-from accession.runs.ledger import Counters, open_run, queue_runs, run_totals
+from accession.db.models import ACTIVE_STATES, Base, Collection, CopyCounts, Edition, LicensePool, RunTotals
+from accession.runs.ledger import RunCounters, open_run, queue_runs, sum_run_counters
 from tests.fixtures.factories import (
     NOON,
-    PATIENCE,
+    TIMEOUT_SECONDS,
     make_collection,
-    put_something_everywhere,
-    rows_of,
+    populate_all_tables,
+    table_rows,
     scratch_database,
     wait_for_blocked,
 )
@@ -42,7 +42,7 @@ def test_an_empty_database_has_no_schema_and_is_not_newer(scratch: Engine) -> No
     state = schema.schema_state(scratch)
 
     assert (state.found, state.known, state.current) == (None, True, False)
-    schema.refuse_newer(state)
+    schema.require_known_schema(state)
 
 
 def test_migrations_make_exactly_what_the_models_say(scratch: Engine) -> None:
@@ -94,7 +94,7 @@ def test_conditions_of_constraints_and_indexes_are_those_of_the_models_too(scrat
 
 def test_an_upgrade_of_a_current_database_changes_nothing(scratch: Engine) -> None:
     schema.upgrade(scratch)
-    put_something_everywhere(scratch)
+    populate_all_tables(scratch)
 
     before = schema.upgrade(scratch)
 
@@ -105,7 +105,7 @@ def test_an_upgrade_of_a_current_database_changes_nothing(scratch: Engine) -> No
 
 def test_a_full_database_can_go_back_to_nothing_and_forth_again(scratch: Engine) -> None:
     schema.upgrade(scratch)
-    put_something_everywhere(scratch)
+    populate_all_tables(scratch)
 
     schema.downgrade(scratch, "base")
     assert tables(scratch) == {"alembic_version"}
@@ -113,12 +113,12 @@ def test_a_full_database_can_go_back_to_nothing_and_forth_again(scratch: Engine)
 
     schema.upgrade(scratch)
     assert tables(scratch) == {"alembic_version", *Base.metadata.tables}
-    put_something_everywhere(scratch)
+    populate_all_tables(scratch)
 
 
 def test_counts_from_before_there_were_events_are_the_last_snapshot(scratch: Engine) -> None:
     schema.upgrade(scratch)
-    put_something_everywhere(scratch)
+    populate_all_tables(scratch)
     schema.downgrade(scratch, "0001")
     with scratch.begin() as connection:
         connection.execute(
@@ -132,7 +132,7 @@ def test_counts_from_before_there_were_events_are_the_last_snapshot(scratch: Eng
 
     with Session(scratch) as session:
         pool = session.scalars(select(LicensePool)).one()
-        assert pool.counts == pool.snapshot == Counts(5, 2, 1, 3)
+        assert pool.counts == pool.snapshot == CopyCounts(5, 2, 1, 3)
 
 
 RUNS = (
@@ -153,7 +153,7 @@ def without(rows: list[dict[str, Any]], *columns: str) -> list[dict[str, Any]]:
 
 
 def everything_of(engine: Engine) -> dict[str, list[dict[str, Any]]]:
-    return {table: rows_of(engine, table) for table in tables(engine) - {"alembic_version"}}
+    return {table: table_rows(engine, table) for table in tables(engine) - {"alembic_version"}}
 
 
 def test_runs_and_rejected_records_from_before_each_record_was_accounted_for_are_kept(
@@ -173,32 +173,32 @@ def test_runs_and_rejected_records_from_before_each_record_was_accounted_for_are
         ]
         connection.execute(text(RUNS), [dict(zip(columns, run, strict=True)) for run in runs_before])
         connection.execute(text(REJECTED), [{"hash": "one"}, {"hash": "two"}])
-    runs, rejected = rows_of(scratch, "runs"), rows_of(scratch, "rejected_records")
+    runs, rejected = table_rows(scratch, "runs"), table_rows(scratch, "rejected_records")
 
     schema.upgrade(scratch)
     schema.downgrade(scratch, "0005")
 
-    upgraded = rows_of(scratch, "runs")
+    upgraded = table_rows(scratch, "runs")
     assert [run["records_stored"] for run in upgraded] == [57, 0, 94, 0]
     assert without(upgraded, "records_stored") == runs
-    kept = rows_of(scratch, "rejected_records")
+    kept = table_rows(scratch, "rejected_records")
     assert [record["workflow"] for record in kept] == ["purchases", "purchases"]
     assert without(kept, "workflow", "month_only") == rejected
 
     schema.downgrade(scratch, "0002")
 
-    assert (rows_of(scratch, "runs"), rows_of(scratch, "rejected_records")) == (runs, rejected)
+    assert (table_rows(scratch, "runs"), table_rows(scratch, "rejected_records")) == (runs, rejected)
 
 
 def test_a_downgrade_loses_queued_runs_and_rejected_events_and_nothing_else(scratch: Engine) -> None:
     schema.upgrade(scratch)
-    put_something_everywhere(scratch)
+    populate_all_tables(scratch)
     with Session(scratch) as session:
         collection = session.scalars(select(Collection)).one()
         open_run(session, collection.id, Workflow.EVENTS, "begun", {"start": None})
         queue_runs(session, Workflow.CIRCULATION, {collection.id: "queued"}, {})
-        rejection = Rejection("Its moment cannot be read.", "<CloudLibraryEvent/>", "another hash")
-        keep_rejected(session, collection, PurchaseDate(NOON.date()), [rejection], workflow=Workflow.EVENTS)
+        rejection = RejectedRecordData("Its moment cannot be read.", "<CloudLibraryEvent/>", "another hash")
+        store_rejected_records(session, collection, PurchaseDate(NOON.date()), [rejection], workflow=Workflow.EVENTS)
         session.commit()
     schema.downgrade(scratch, "0003")
     everything = everything_of(scratch)
@@ -224,7 +224,7 @@ def test_a_downgrade_loses_queued_runs_and_rejected_events_and_nothing_else(scra
 
 def test_without_the_months_a_purchase_of_one_was_on_its_first(scratch: Engine) -> None:
     schema.upgrade(scratch)
-    put_something_everywhere(scratch)
+    populate_all_tables(scratch)
     with scratch.begin() as connection:
         connection.execute(text("UPDATE purchase_records SET purchased_on = '2024-05-01', month_only = true"))
     schema.downgrade(scratch, "0005")
@@ -248,13 +248,13 @@ def test_without_the_months_a_purchase_of_one_was_on_its_first(scratch: Engine) 
 
 def test_purchases_from_before_they_knew_their_collection_are_found_by_it(scratch: Engine) -> None:
     schema.upgrade(scratch)
-    put_something_everywhere(scratch)
-    purchases = rows_of(scratch, "purchase_records")
+    populate_all_tables(scratch)
+    purchases = table_rows(scratch, "purchase_records")
     schema.downgrade(scratch, "0005")
 
     schema.upgrade(scratch)
 
-    assert rows_of(scratch, "purchase_records") == purchases
+    assert table_rows(scratch, "purchase_records") == purchases
 
 
 def test_the_totals_begin_with_what_ended_runs_have_counted(scratch: Engine) -> None:
@@ -285,8 +285,8 @@ def test_the_totals_begin_with_what_ended_runs_have_counted(scratch: Engine) -> 
             "purchases": (6, 65),
             "events": (3, 94),
         }
-        totals = run_totals(session)
-    assert totals[Workflow.PURCHASES] == Counters(
+        totals = sum_run_counters(session)
+    assert totals[Workflow.PURCHASES] == RunCounters(
         records_fetched=72,
         records_stored=64,
         records_rejected=8,
@@ -295,12 +295,12 @@ def test_the_totals_begin_with_what_ended_runs_have_counted(scratch: Engine) -> 
         repairs=3,
         pages=9,
     )
-    assert totals[Workflow.CIRCULATION] == Counters(pages=0)
+    assert totals[Workflow.CIRCULATION] == RunCounters(pages=0)
 
 
 def test_titles_from_before_there_was_a_search_are_found_by_the_same_text(scratch: Engine) -> None:
     schema.upgrade(scratch)
-    put_something_everywhere(scratch)
+    populate_all_tables(scratch)
     with scratch.begin() as connection:
         connection.execute(
             text(
@@ -308,7 +308,7 @@ def test_titles_from_before_there_was_a_search_are_found_by_the_same_text(scratc
                 " SELECT 'Another', id, '2024-05-01', '2024-05-01' FROM identifiers LIMIT 1"
             )
         )
-    editions = rows_of(scratch, "editions")
+    editions = table_rows(scratch, "editions")
     assert [edition["search_text"] for edition in editions] == [
         "Title abc Stanisław Lem Rita Reader Wydawnictwo 9788308068298 abc",
         None,
@@ -317,7 +317,7 @@ def test_titles_from_before_there_was_a_search_are_found_by_the_same_text(scratc
 
     schema.upgrade(scratch)
 
-    assert rows_of(scratch, "editions") == editions
+    assert table_rows(scratch, "editions") == editions
 
 
 @pytest.fixture
@@ -353,7 +353,7 @@ def test_extensions_that_an_administrator_has_made_will_do(scratch: Engine, tena
 
     schema.upgrade(tenant)
 
-    put_something_everywhere(tenant)
+    populate_all_tables(tenant)
 
 
 def test_two_programs_that_upgrade_at_once_take_turns(scratch: Engine) -> None:
@@ -376,7 +376,7 @@ def test_two_programs_that_upgrade_at_once_take_turns(scratch: Engine) -> None:
         try:
             wait_for_blocked(connection, 2)
             connection.execute(text(f"SELECT pg_advisory_unlock({TAKING_TURNS})"))
-            said = [program.communicate(timeout=PATIENCE)[1] for program in programs]
+            said = [program.communicate(timeout=TIMEOUT_SECONDS)[1] for program in programs]
         finally:
             for left in programs:
                 left.kill()

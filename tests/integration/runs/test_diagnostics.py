@@ -2,10 +2,10 @@
 
 from sqlalchemy.orm import Session
 
-from accession.catalog.apply import apply_titles, put_in_outbox
+from accession.catalog.outbox import enqueue_changes
 from accession.db.models import Collection
-from accession.runs.diagnostics import Undescribed, undescribed
-from tests.fixtures.factories import make_collection, make_pool, title_data
+from accession.runs.diagnostics import TitlesWithoutMetadata, find_titles_without_metadata
+from tests.fixtures.factories import apply_titles, make_collection, make_pool, title_data
 
 
 def test_titles_without_metadata_are_told_by_collection_in_the_order_of_their_import(
@@ -19,17 +19,17 @@ def test_titles_without_metadata_are_told_by_collection_in_the_order_of_their_im
         make_pool(session, collection, name) for name in ("described", "waiting", "gone")
     )
     apply_titles(session, {described.id: title_data("described")})
-    put_in_outbox(session, [(waiting, title_data("waiting"))])
+    enqueue_changes(session, [(waiting, title_data("waiting"))])
     gone.status = "exhausted"
     session.commit()
 
-    assert undescribed(session, [collection, birch]) == {
-        "Alder Library": Undescribed(open=("d", "b", "a", "c"), gone=("gone",)),
-        "Birch Library": Undescribed(open=("c", "a", "b"), gone=()),
+    assert find_titles_without_metadata(session, [collection, birch]) == {
+        "Alder Library": TitlesWithoutMetadata(open=("d", "b", "a", "c"), gone=("gone",)),
+        "Birch Library": TitlesWithoutMetadata(open=("c", "a", "b"), gone=()),
     }
     apply_titles(session, {make_pool(session, birch, "a").id: title_data("a")})
-    assert undescribed(session, [birch, cedar]) == {
-        "Birch Library": Undescribed(open=("c", "b"), gone=()),
-        "Cedar Library": Undescribed(open=(), gone=()),
+    assert find_titles_without_metadata(session, [birch, cedar]) == {
+        "Birch Library": TitlesWithoutMetadata(open=("c", "b"), gone=()),
+        "Cedar Library": TitlesWithoutMetadata(open=(), gone=()),
     }
-    assert undescribed(session, []) == {}
+    assert find_titles_without_metadata(session, []) == {}

@@ -11,25 +11,25 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import mark_for_deletion
-from accession.catalog.sweeps import last_swept, note_swept
+from accession.catalog.sweeps import last_swept_at, record_swept
 from accession.core.workflow import Workflow
 from accession.db.engine import transaction
 from accession.db.models import Collection, Run, RunState, SweptBatch, Timestamp
 from accession.runs.ledger import (
-    Counters,
+    RunCounters,
     active_runs,
     end_run,
     find_run,
     is_active,
-    last_started,
-    latest_run,
+    list_last_starts,
+    find_latest_run,
     lock_run,
-    note_retry,
+    record_retry,
     open_run,
-    record_page,
-    timestamp,
+    record_step,
+    get_or_create_checkpoint,
 )
-from tests.fixtures.factories import NOON, day, make_collection, side_by_side
+from tests.fixtures.factories import NOON, day, make_collection, run_concurrently
 
 CURSOR = {"current_day": None, "offset": 1}
 PURCHASES = Workflow.PURCHASES
@@ -46,28 +46,28 @@ def run(session: Session, collection: Collection) -> Run:
 
 
 def page(run: Run, next_cursor: dict[str, Any] | None, **counts: int) -> None:
-    record_page(run, Counters(**counts), since=day(2014, 1, 1), next_cursor=next_cursor)
+    record_step(run, RunCounters(**counts), since=day(2014, 1, 1), next_cursor=next_cursor)
 
 
 # The checkpoint
 
 
 def test_a_checkpoint_is_made_once_and_says_nothing_yet(session: Session, collection: Collection) -> None:
-    made = timestamp(session, collection, PURCHASES)
+    made = get_or_create_checkpoint(session, collection, PURCHASES)
     session.commit()
 
     assert (made.service, made.service_type) == ("Bibliotheca Purchase Record Importer", "task")
     assert (made.finish, made.counter) == (None, None)
-    assert timestamp(session, collection, PURCHASES) is made
+    assert get_or_create_checkpoint(session, collection, PURCHASES) is made
 
 
 def test_a_checkpoint_is_one_collections_own(session: Session, collection: Collection) -> None:
     other = make_collection(session, "Birch Library")
-    timestamp(session, collection, PURCHASES).finish = NOON
+    get_or_create_checkpoint(session, collection, PURCHASES).finish = NOON
     session.commit()
 
-    assert timestamp(session, other, PURCHASES).finish is None
-    assert timestamp(session, collection, PURCHASES).finish == NOON
+    assert get_or_create_checkpoint(session, other, PURCHASES).finish is None
+    assert get_or_create_checkpoint(session, collection, PURCHASES).finish == NOON
 
 
 def test_two_that_ask_for_a_checkpoint_at_once_get_the_same(session: Session, collection: Collection) -> None:
@@ -76,9 +76,9 @@ def test_two_that_ask_for_a_checkpoint_at_once_get_the_same(session: Session, co
 
     def ask() -> None:
         with transaction() as mine:
-            timestamp(mine, mine.get_one(Collection, collection_id), PURCHASES)
+            get_or_create_checkpoint(mine, mine.get_one(Collection, collection_id), PURCHASES)
 
-    side_by_side(*[ask] * 4)
+    run_concurrently(*[ask] * 4)
 
     assert session.scalar(select(func.count()).select_from(Timestamp)) == 1
 
@@ -110,7 +110,7 @@ def test_a_newer_run_interrupts_the_one_that_lost_its_lock_and_no_other(
     open_run(session, collection.id, PURCHASES, "task-2", CURSOR)
     session.commit()
 
-    assert (run.state, run.error) == ("interrupted", "Its lock had expired, and a newer run took over.")
+    assert (run.state, run.error) == ("interrupted", "Its lock expired and a newer run replaced it.")
     assert run.finished_at is not None
     assert not is_active(run)
     assert [each.task_id for each in active_runs(session)] == ["others", "task-2"]
@@ -137,9 +137,9 @@ def test_pages_add_up_and_move_the_cursor_on(session: Session, run: Run) -> None
             titles_new=40,
             titles_changed=2,
         )
-    record_page(
+    record_step(
         run,
-        Counters(records_fetched=7, records_stored=7, titles_new=6, titles_changed=1, repairs=2),
+        RunCounters(records_fetched=7, records_stored=7, titles_new=6, titles_changed=1, repairs=2),
         since=day(2020, 1, 1),
         next_cursor={"offset": 1},
     )
@@ -173,7 +173,7 @@ def test_the_last_page_ends_the_run(session: Session, run: Run) -> None:
 
 def test_a_retry_shows_why_until_the_page_is_done(session: Session, run: Run) -> None:
     with time_machine.travel(NOON + timedelta(minutes=5), tick=False):
-        note_retry(run, "the vendor did not answer", retry=1)
+        record_retry(run, "the vendor did not answer", retry=1)
     session.commit()
     assert (run.state, run.error, run.pages) == ("retrying", "the vendor did not answer", 0)
     assert run.updated_at == NOON + timedelta(minutes=5)
@@ -197,19 +197,19 @@ def test_a_run_that_ends_early_says_why(session: Session, run: Run, state: RunSt
 def test_the_newest_run_of_a_collection_is_its_latest(
     session: Session, collection: Collection, run: Run
 ) -> None:
-    assert latest_run(session, collection.id, PURCHASES) is run
+    assert find_latest_run(session, collection.id, PURCHASES) is run
     open_run(session, collection.id, PURCHASES, "task-2", CURSOR)
 
-    latest = latest_run(session, collection.id, PURCHASES)
+    latest = find_latest_run(session, collection.id, PURCHASES)
 
     assert latest is not None
     assert latest.task_id == "task-2"
-    assert latest_run(session, 4711, PURCHASES) is None
+    assert find_latest_run(session, 4711, PURCHASES) is None
 
 
 def test_a_batch_takes_the_place_of_those_that_began_in_it(session: Session, collection: Collection) -> None:
     def swept(after_id: int, last_id: int | None, told: list[int], at: datetime) -> None:
-        note_swept(session, collection, after_id=after_id, last_id=last_id, told=told, at=at)
+        record_swept(session, collection, after_id=after_id, last_id=last_id, identifier_ids=told, at=at)
 
     swept(0, 3, [1, 2, 3], NOON)
     swept(3, 6, [4, 5, 6], NOON)
@@ -217,10 +217,10 @@ def test_a_batch_takes_the_place_of_those_that_began_in_it(session: Session, col
 
     later = NOON + timedelta(days=1)
     swept(0, 4, [1, 2, 4], later)  # 3 had no answer this time.
-    assert last_swept(session, collection, range(1, 9)) == {1: later, 2: later, 4: later, 7: NOON}
+    assert last_swept_at(session, collection, range(1, 9)) == {1: later, 2: later, 4: later, 7: NOON}
     swept(4, None, [5, 7], later)
 
-    assert last_swept(session, collection, range(1, 9)) == dict.fromkeys((1, 2, 4, 5, 7), later)
+    assert last_swept_at(session, collection, range(1, 9)) == dict.fromkeys((1, 2, 4, 5, 7), later)
     assert session.scalars(select(SweptBatch.after_id).order_by(SweptBatch.after_id)).all() == [0, 4]
 
 
@@ -229,17 +229,17 @@ def test_a_batch_leaves_the_next_one_and_those_of_other_collections(
 ) -> None:
     other = make_collection(session, "Birch Library")
     for owner in (collection, other):
-        note_swept(session, owner, after_id=0, last_id=3, told=[1, 2, 3], at=NOON)
-        note_swept(session, owner, after_id=3, last_id=None, told=[4], at=NOON)
+        record_swept(session, owner, after_id=0, last_id=3, identifier_ids=[1, 2, 3], at=NOON)
+        record_swept(session, owner, after_id=3, last_id=None, identifier_ids=[4], at=NOON)
 
     later = NOON + timedelta(days=1)
-    note_swept(session, collection, after_id=0, last_id=3, told=[1, 2, 3], at=later)
+    record_swept(session, collection, after_id=0, last_id=3, identifier_ids=[1, 2, 3], at=later)
 
-    assert last_swept(session, collection, range(1, 5)) == {1: later, 2: later, 3: later, 4: NOON}
-    assert last_swept(session, other, range(1, 5)) == dict.fromkeys(range(1, 5), NOON)
-    note_swept(session, collection, after_id=0, last_id=None, told=[1], at=later)
-    assert last_swept(session, collection, range(1, 5)) == {1: later}
-    assert last_swept(session, other, range(1, 5)) == dict.fromkeys(range(1, 5), NOON)
+    assert last_swept_at(session, collection, range(1, 5)) == {1: later, 2: later, 3: later, 4: NOON}
+    assert last_swept_at(session, other, range(1, 5)) == dict.fromkeys(range(1, 5), NOON)
+    record_swept(session, collection, after_id=0, last_id=None, identifier_ids=[1], at=later)
+    assert last_swept_at(session, collection, range(1, 5)) == {1: later}
+    assert last_swept_at(session, other, range(1, 5)) == dict.fromkeys(range(1, 5), NOON)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -257,21 +257,21 @@ def test_of_all_sweeps_of_a_title_the_latest_counts(
             batch = sorted(title for title in held if title > after_id)[:5]
             last_id = batch[-1] if len(batch) == 5 else None
             told = [title for title in batch if dice.random() < 0.8]
-            note_swept(session, collection, after_id=after_id, last_id=last_id, told=told, at=at)
+            record_swept(session, collection, after_id=after_id, last_id=last_id, identifier_ids=told, at=at)
             over = [begun for begun in told_at if after_id <= begun and (last_id is None or begun < last_id)]
             for begun in over:
                 del told_at[begun]
             told_at[after_id] = dict.fromkeys(told, at)
 
             known = sorted((at, title) for batch in told_at.values() for title, at in batch.items())
-            assert last_swept(session, collection, range(45)) == {title: at for at, title in known}
+            assert last_swept_at(session, collection, range(45)) == {title: at for at, title in known}
             after_id = last_id or 0
 
 
 def test_nothing_is_known_of_no_title(session: Session, collection: Collection) -> None:
-    note_swept(session, collection, after_id=0, last_id=None, told=[1], at=NOON)
+    record_swept(session, collection, after_id=0, last_id=None, identifier_ids=[1], at=NOON)
 
-    assert last_swept(session, collection, []) == {}
+    assert last_swept_at(session, collection, []) == {}
 
 
 @pytest.mark.parametrize("workflow", Workflow)
@@ -290,7 +290,7 @@ def test_a_workflow_was_last_started_with_its_newest_run_or_else_when_the_collec
             with time_machine.travel(moment, tick=False):
                 open_run(session, owner.id, kind, f"{owner.name} {kind} {moment}", CURSOR)
 
-    assert last_started(session, workflow) == {
+    assert list_last_starts(session, workflow) == {
         collection.id: NOON + timedelta(hours=1),
         other.id: other.created_at,
     }

@@ -7,11 +7,11 @@ import pytest
 import time_machine
 from sqlalchemy.orm import Session
 
-from accession.core.clock import moment_of
+from accession.core.clock import parse_datetime
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, Run, RunState
-from accession.runs.ledger import Counters, end_run, find_run, open_run, record_page
-from accession.runs.progress import Progress, progress_of
+from accession.runs.ledger import RunCounters, end_run, find_run, open_run, record_step
+from accession.runs.progress import RunProgress, estimate_progress
 from tests.fixtures.factories import NOON, day, make_collection, make_pool
 
 YEAR = timedelta(days=365)
@@ -35,10 +35,10 @@ def test_before_its_first_page_nothing_is_done_and_at_its_end_all_is(
 ) -> None:
     with time_machine.travel(NOON, tick=False):
         run = started(session, collection, workflow)
-    assert progress_of(session, run) == Progress(0.0)
+    assert estimate_progress(session, run) == RunProgress(0.0)
 
     end_run(run, RunState.SUCCEEDED)
-    assert progress_of(session, run).share == 1.0
+    assert estimate_progress(session, run).share == 1.0
 
 
 @pytest.mark.parametrize(
@@ -53,22 +53,22 @@ def test_a_run_through_time_is_as_far_as_the_time_it_has_covered(
 ) -> None:
     with time_machine.travel(NOON, tick=False):
         run = started(session, collection, workflow)
-        record_page(run, Counters(), since=NOON - 4 * YEAR, next_cursor=cursor)
-        assert progress_of(session, run) == Progress(0.75, NOON - YEAR)
+        record_step(run, RunCounters(), since=NOON - 4 * YEAR, next_cursor=cursor)
+        assert estimate_progress(session, run) == RunProgress(0.75, NOON - YEAR)
 
 
 def test_what_is_left_is_told_from_what_was_done(session: Session, collection: Collection) -> None:
     with time_machine.travel(NOON - timedelta(seconds=30), tick=False):
         run = started(session, collection, Workflow.EVENTS)
     with time_machine.travel(NOON, tick=False):
-        counters = Counters(records_fetched=60, records_stored=60)
-        record_page(
+        counters = RunCounters(records_fetched=60, records_stored=60)
+        record_step(
             run,
             counters,
             since=NOON - 4 * YEAR,
             next_cursor={"start": (NOON - YEAR).isoformat(), "slice_seconds": 300},
         )
-        assert progress_of(session, run) == Progress(0.75, NOON - YEAR, per_second=2.0, seconds_left=10.0)
+        assert estimate_progress(session, run) == RunProgress(0.75, NOON - YEAR, per_second=2.0, seconds_left=10.0)
 
 
 def test_a_sweep_is_as_far_as_the_titles_it_has_asked_about(session: Session, collection: Collection) -> None:
@@ -76,9 +76,9 @@ def test_a_sweep_is_as_far_as_the_titles_it_has_asked_about(session: Session, co
     make_pool(session, make_collection(session, "Birch Library"), "another")
     with time_machine.travel(NOON, tick=False):
         run = started(session, collection, Workflow.CIRCULATION)
-        record_page(run, Counters(), since=None, next_cursor={"offset": pools[0].identifier_id})
+        record_step(run, RunCounters(), since=None, next_cursor={"offset": pools[0].identifier_id})
 
-    assert progress_of(session, run) == Progress(0.25)
+    assert estimate_progress(session, run) == RunProgress(0.25)
 
 
 @pytest.mark.parametrize(
@@ -91,4 +91,4 @@ def test_a_sweep_is_as_far_as_the_titles_it_has_asked_about(session: Session, co
     ],
 )
 def test_a_moment_that_names_no_zone_is_in_utc(text: str, moment: datetime) -> None:
-    assert moment_of(text) == moment
+    assert parse_datetime(text) == moment

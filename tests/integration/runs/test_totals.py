@@ -10,13 +10,13 @@ from sqlalchemy.orm import Session
 from accession.core.workflow import Workflow
 from accession.db.engine import engine, transaction
 from accession.db.models import ACTIVE_STATES, Collection, Run, RunState
-from accession.runs.ledger import Counters, end_run, find_run, open_run, record_page, run_totals
-from tests.fixtures.factories import make_collection, side_by_side
-from tests.fixtures.servers import empty_database
+from accession.runs.ledger import RunCounters, end_run, find_run, open_run, record_step, sum_run_counters
+from tests.fixtures.factories import make_collection, run_concurrently
+from tests.fixtures.servers import truncate_all_tables
 
 NUMBERS = st.integers(0, 50)
 COUNTERS = st.builds(
-    lambda stored, rejected, new, changed, repairs, pages: Counters(
+    lambda stored, rejected, new, changed, repairs, pages: RunCounters(
         stored + rejected, stored, rejected, new, changed, repairs, pages
     ),
     *[NUMBERS] * 5,
@@ -32,21 +32,21 @@ STEPS = st.lists(
 )
 
 
-def sums_over_all_runs(session: Session) -> dict[Workflow, Counters]:
-    names = list(vars(Counters()))
+def sums_over_all_runs(session: Session) -> dict[Workflow, RunCounters]:
+    names = list(vars(RunCounters()))
     query = select(Run.workflow, *(func.sum(getattr(Run, name)) for name in names)).group_by(Run.workflow)
     found = {
-        row[0]: Counters(**dict(zip(names, map(int, row[1:]), strict=True))) for row in session.execute(query)
+        row[0]: RunCounters(**dict(zip(names, map(int, row[1:]), strict=True))) for row in session.execute(query)
     }
-    return {workflow: found.get(workflow.value, Counters(pages=0)) for workflow in Workflow}
+    return {workflow: found.get(workflow.value, RunCounters(pages=0)) for workflow in Workflow}
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(STEPS)
 def test_the_totals_are_the_sums_over_all_runs_in_whatever_order_they_work_and_end(
-    database: None, steps: list[tuple[Workflow, str, Counters]]
+    database: None, steps: list[tuple[Workflow, str, RunCounters]]
 ) -> None:
-    empty_database()
+    truncate_all_tables()
     at_work: dict[Workflow, str] = {}
     with Session(engine()) as session:
         collection = make_collection(session, "Alder Library")
@@ -57,7 +57,7 @@ def test_the_totals_are_the_sums_over_all_runs_in_whatever_order_they_work_and_e
             run = find_run(session, at_work[workflow])
             assert run is not None
             if what in ("page", "newer run", "last page"):
-                record_page(
+                record_step(
                     run, counters, since=None, next_cursor=None if what == "last page" else {"offset": 2}
                 )
             else:
@@ -65,7 +65,7 @@ def test_the_totals_are_the_sums_over_all_runs_in_whatever_order_they_work_and_e
             if what not in ("page", "newer run"):
                 del at_work[workflow]
             session.commit()
-            assert run_totals(session) == sums_over_all_runs(session)
+            assert sum_run_counters(session) == sums_over_all_runs(session)
 
 
 def test_totals_stay_when_the_rows_of_runs_that_have_ended_go(
@@ -75,26 +75,26 @@ def test_totals_stay_when_the_rows_of_runs_that_have_ended_go(
         open_run(session, collection.id, Workflow.EVENTS, f"task-{number}", {})
         run = find_run(session, f"task-{number}")
         assert run is not None
-        counters = Counters(records_fetched=10, records_stored=10)
-        record_page(run, counters, since=None, next_cursor=None if last else {"start": "later"})
+        counters = RunCounters(records_fetched=10, records_stored=10)
+        record_step(run, counters, since=None, next_cursor=None if last else {"start": "later"})
     session.commit()
-    before = run_totals(session)
+    before = sum_run_counters(session)
     session.execute(delete(Run).where(Run.state.not_in(ACTIVE_STATES)))
     session.commit()
 
-    assert before[Workflow.EVENTS] == Counters(records_fetched=20, records_stored=20, pages=2)
-    assert run_totals(session) == before
+    assert before[Workflow.EVENTS] == RunCounters(records_fetched=20, records_stored=20, pages=2)
+    assert sum_run_counters(session) == before
 
 
 def test_a_run_that_is_ended_twice_counts_once(session: Session, collection: Collection) -> None:
     open_run(session, collection.id, Workflow.EVENTS, "task", {})
     run = find_run(session, "task")
     assert run is not None
-    record_page(run, Counters(), since=None, next_cursor=None)
+    record_step(run, RunCounters(), since=None, next_cursor=None)
     end_run(run, RunState.FAILED, "why")
     session.commit()
 
-    assert run_totals(session)[Workflow.EVENTS].pages == 1
+    assert sum_run_counters(session)[Workflow.EVENTS].pages == 1
 
 
 def test_an_end_that_is_rolled_back_has_not_counted(session: Session, collection: Collection) -> None:
@@ -102,10 +102,10 @@ def test_an_end_that_is_rolled_back_has_not_counted(session: Session, collection
     session.commit()
     run = find_run(session, "task")
     assert run is not None
-    record_page(run, Counters(), since=None, next_cursor=None)
+    record_step(run, RunCounters(), since=None, next_cursor=None)
     session.rollback()
 
-    assert run_totals(session)[Workflow.EVENTS].pages == 0
+    assert sum_run_counters(session)[Workflow.EVENTS].pages == 0
 
 
 def test_runs_that_end_at_once_all_count(session: Session) -> None:
@@ -117,12 +117,12 @@ def test_runs_that_end_at_once_all_count(session: Session) -> None:
             with transaction() as own:
                 run = find_run(own, name)
                 assert run is not None
-                record_page(run, Counters(), since=None, next_cursor=None)
+                record_step(run, RunCounters(), since=None, next_cursor=None)
 
         return end
 
     ends = [ending(make_collection(session, f"Library {number}")) for number in range(8)]
     session.commit()
-    side_by_side(*ends)
+    run_concurrently(*ends)
 
-    assert run_totals(session)[Workflow.EVENTS].pages == 8
+    assert sum_run_counters(session)[Workflow.EVENTS].pages == 8

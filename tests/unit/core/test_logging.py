@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 import structlog
 
-from accession.core.logging import set_up_logging
+from accession.core.logging import configure_logging
 from accession.core.settings import Settings
 
 SetUp = Callable[..., Any]
@@ -24,7 +24,7 @@ def set_up() -> Iterator[SetUp]:
     levels = {name: logging.getLogger(name).level for name in ("httpx", "httpcore", "alembic", "kombu")}
 
     def up(**settings: Any) -> Any:
-        set_up_logging(Settings(**settings))
+        configure_logging(Settings(**settings))
         return structlog.get_logger(f"accession.{uuid4().hex}")
 
     yield up

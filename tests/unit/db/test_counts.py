@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accession.core.vocabulary import EventType
-from accession.db.models import Counts, counted_on
+from accession.db.models import CopyCounts, counts_after_events
 
 TYPES = [*(event_type.value for event_type in EventType), "RENEWED"]
 
@@ -36,7 +36,7 @@ TYPES = [*(event_type.value for event_type in EventType), "RENEWED"]
 def test_each_event_has_its_effect(
     event_type: str, before: tuple[int, int, int, int], after: tuple[int, int, int, int]
 ) -> None:
-    assert Counts(*before).after(event_type) == Counts(*after)
+    assert CopyCounts(*before).after(event_type) == CopyCounts(*after)
 
 
 def model(start: tuple[int, int, int, int], event_types: list[str]) -> dict[str, int]:
@@ -74,7 +74,7 @@ def test_any_sequence_of_events_counts_as_the_rules_say(
 ) -> None:
     start = (owned, min(available, owned), reserved, holds)
 
-    counts = counted_on(Counts(*start), event_types)
+    counts = counts_after_events(CopyCounts(*start), event_types)
 
     assert vars(counts) == model(start, event_types)
     assert min(vars(counts).values()) >= 0

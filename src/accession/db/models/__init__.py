@@ -1,19 +1,19 @@
-"""Models by area. Importing the package registers every table with the metadata of `Base`."""
+"""Models by area. Importing this package registers every table in the metadata of `Base`."""
 
 from accession.db.models.auth import ApiToken, User
 from accession.db.models.base import Base, table_of
 from accession.db.models.circulation import CirculationEvent
 from accession.db.models.collections import Collection, Timestamp
-from accession.db.models.counts import Counts, counted_on
+from accession.db.models.counts import CopyCounts, counts_after_events
 from accession.db.models.runs import (
     ACTIVE_STATES,
     BEGUN_STATES,
     LookedUpTitle,
-    Retry,
     Run,
+    RunRetry,
+    RunSample,
     RunState,
     RunTotals,
-    Sample,
     SweptBatch,
 )
 from accession.db.models.titles import (
@@ -44,7 +44,7 @@ __all__ = [
     "Collection",
     "Contribution",
     "Contributor",
-    "Counts",
+    "CopyCounts",
     "Edition",
     "Identifier",
     "IdentifierEquivalent",
@@ -54,16 +54,16 @@ __all__ = [
     "PoolStatus",
     "PurchaseRecord",
     "RejectedRecord",
-    "Retry",
     "Run",
+    "RunRetry",
+    "RunSample",
     "RunState",
     "RunTotals",
-    "Sample",
     "Subject",
     "SweptBatch",
     "Timestamp",
     "TitleChange",
     "User",
-    "counted_on",
+    "counts_after_events",
     "table_of",
 ]

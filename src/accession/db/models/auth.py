@@ -1,4 +1,4 @@
-"""TODO."""
+"""Users and API tokens."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from accession.db.models.base import Base
 
 
 class User(Base):
-    """Someone who may log in to the dashboard. A session is begun with the `session_key` of its time, and
-    ends when that is renewed."""
+    """A person who can log in to the dashboard.
+
+    A session is valid as long as the user has the `session_key` that it was started with.
+    """
 
     __tablename__ = "users"
 
@@ -31,8 +33,11 @@ class User(Base):
 
 
 class ApiToken(Base):
-    """What a program shows, as a hash; kept when it is revoked. It is of a role, or opens feeds, of every
-    collection or of one."""
+    """An API token, stored as a hash, and kept after it was revoked.
+
+    It has either a role, or feeds that it can read: those of one collection, or without `collection_id` of
+    all.
+    """
 
     __tablename__ = "api_tokens"
     __table_args__ = (
@@ -43,7 +48,7 @@ class ApiToken(Base):
             postgresql_where=text("revoked_at IS NULL"),
         ),
         CheckConstraint(
-            "num_nonnulls(role, feeds) = 1 AND num_nonnulls(role, collection_id) < 2", name="opens"
+            "num_nonnulls(role, feeds) = 1 AND num_nonnulls(role, collection_id) < 2", name="role_or_feeds"
         ),
     )
 

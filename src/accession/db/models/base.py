@@ -1,4 +1,4 @@
-"""TODO."""
+"""Declarative base of the models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 
 class Base(DeclarativeBase):
-    """Names every constraint, so that a migration can name it too."""
+    """Declarative base; its naming convention gives every constraint a name for migrations to use."""
 
     metadata = MetaData(
         naming_convention={
@@ -40,5 +40,5 @@ class Base(DeclarativeBase):
 
 
 def table_of(model: type[Base]) -> Table:
-    """The table behind a model, for statements on rows rather than on objects."""
+    """Return the table of a model, for statements on rows rather than on objects."""
     return cast(Table, model.__table__)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Circulation events."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from accession.db.models.base import Base
 
 
 class CirculationEvent(Base):
-    """Something that happened to a copy of a title, told by the vendor; nothing says to whom.
+    """An event that the vendor reported for a copy of a title, such as a loan. The patron is not stored.
 
-    The vendor's `event_id` makes it one, however often it is told. `counted` says whether it takes part
-    in the pool's counts: not when it was already past at the pool's last snapshot.
+    An event that is delivered several times is stored once, by the vendor's `event_id`. `counted` is true
+    when it contributes to the pool's counts: not when the pool's snapshot was taken after it.
     """
 
     __tablename__ = "circulation_events"

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Collections and their checkpoints."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from accession.db.models.base import Base
 
 
 class Collection(Base):
-    """One library's account with the vendor. The account key is encrypted (`catalog.keys`)."""
+    """One library's account with the vendor. The account key is encrypted (`accession.accounts.keys`)."""
 
     __tablename__ = "collections"
     __table_args__ = (
-        # A name is free again once its collection is on its way out.
+        # A name can be reused once its collection is marked for deletion.
         Index(
             "uq_collections_name_in_use",
             "name",
@@ -41,9 +41,9 @@ class Collection(Base):
 
 
 class Timestamp(Base):
-    """The checkpoint: up to where one service is complete for one collection.
+    """A checkpoint: how far one service is complete for one collection.
 
-    `finish` is a moment (purchases, events), `counter` an identifier's id (circulation).
+    `finish` is a time (purchases, events), `counter` the id of an identifier (circulation).
     """
 
     __tablename__ = "timestamps"

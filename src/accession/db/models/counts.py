@@ -1,4 +1,6 @@
-"""How many copies there are and who waits: the arithmetic of circulation events, without a database."""
+"""Copy counts of a title, and the effect of circulation events on them. No database access."""
+
+from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -7,43 +9,43 @@ from accession.core.vocabulary import EventType
 
 
 @dataclass(frozen=True)
-class Counts:
-    """What a collection has of one title: copies owned, available and reserved, and patrons waiting."""
+class CopyCounts:
+    """Copies of one title in a collection (owned, available, reserved), and the patrons on hold."""
 
     owned: int
     available: int
     reserved: int
     holds: int
 
-    def after(self, event_type: str) -> "Counts":
-        """The counts once an event has happened to one copy; an unknown type changes nothing.
+    def after(self, event_type: str) -> CopyCounts:
+        """Return the counts after an event of this type on one copy; an unknown type changes nothing.
 
-        No number falls below zero, and there are never more copies available than owned.
+        No count falls below zero, and there are never more copies available than owned.
         """
         match event_type:
             case EventType.PURCHASE:
-                # A copy that patrons wait for is not free; the vendor says so with a RESERVED.
-                told = replace(self, owned=self.owned + 1, available=self.available + (not self.holds))
+                # While patrons are on hold, the new copy is for them: the vendor sends RESERVED.
+                counts = replace(self, owned=self.owned + 1, available=self.available + (not self.holds))
             case EventType.REMOVED:
-                told = replace(self, owned=self.owned - 1)
+                counts = replace(self, owned=self.owned - 1)
             case EventType.CHECKOUT if self.available:
-                told = replace(self, available=self.available - 1)
+                counts = replace(self, available=self.available - 1)
             case EventType.CHECKOUT:
-                told = replace(self, reserved=self.reserved - 1)
+                counts = replace(self, reserved=self.reserved - 1)
             case EventType.CHECKIN if not self.holds:
-                told = replace(self, available=self.available + 1)
+                counts = replace(self, available=self.available + 1)
             case EventType.HOLD:
-                told = replace(self, holds=self.holds + 1, available=0)
+                counts = replace(self, holds=self.holds + 1, available=0)
             case EventType.RESERVED:
-                told = replace(self, holds=self.holds - 1, reserved=self.reserved + 1)
+                counts = replace(self, holds=self.holds - 1, reserved=self.reserved + 1)
             case _:
-                told = self
-        owned = max(0, told.owned)
-        return Counts(owned, min(told.available, owned), max(0, told.reserved), max(0, told.holds))
+                counts = self
+        owned = max(0, counts.owned)
+        return CopyCounts(owned, min(counts.available, owned), max(0, counts.reserved), max(0, counts.holds))
 
 
-def counted_on(counts: Counts, event_types: Iterable[str]) -> Counts:
-    """The counts after all these events, which come in the order of their moments."""
+def counts_after_events(counts: CopyCounts, event_types: Iterable[str]) -> CopyCounts:
+    """Return the counts after these events, given in chronological order."""
     for event_type in event_types:
         counts = counts.after(event_type)
     return counts

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Run ledger: runs, their samples and retries, and what sweeps have covered."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from accession.db.models.base import Base
 
 
 class RunState(StrEnum):
-    """How a run stands."""
+    """State of a run."""
 
     QUEUED = "queued"
-    """It was asked for, and no worker has begun it yet."""
+    """Requested, but no worker has started it yet."""
     RUNNING = "running"
     RETRYING = "retrying"
-    """A page met a vendor fault and will be tried again."""
+    """A step failed with a vendor error and will be retried."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
-    """It stopped before its end and will not go on: superseded, or its collection is leaving."""
+    """Stopped before its end for good: replaced by a newer run, or its collection is marked for deletion."""
 
 
 BEGUN_STATES = (RunState.RUNNING, RunState.RETRYING)
@@ -39,10 +39,11 @@ ACTIVE_STATES = (RunState.QUEUED, *BEGUN_STATES)
 
 
 class Run(Base):
-    """The ledger's row for one chain: where it stands and what it has done so far.
+    """A run: one execution of a workflow for one collection, with its state and counters.
 
-    `cursor` holds the arguments of the link that is expected next: the page that commits moves it on,
-    in its own transaction, and a link sent with any other cursor has nothing to do here.
+    `cursor` holds the arguments of the next step. Each step moves it in the transaction in which it stores
+    its records; a step that was sent with another cursor is a redelivery and does nothing. `since` is the
+    time (UTC) from which the run imports.
     """
 
     __tablename__ = "runs"
@@ -55,8 +56,8 @@ class Run(Base):
             "collection_id",
             postgresql_where=text("state IN ('queued', 'running', 'retrying')"),
         ),
-        # Nothing that the vendor has told is dropped.
-        CheckConstraint("records_fetched = records_stored + records_rejected", name="records_kept"),
+        # Every record that the vendor returned is accounted for.
+        CheckConstraint("records_fetched = records_stored + records_rejected", name="records_accounted_for"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -76,13 +77,13 @@ class Run(Base):
     started_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     sampled_at: Mapped[datetime | None]
-    """When the last of its samples was taken."""
+    """Time of the latest sample."""
     finished_at: Mapped[datetime | None]
     error: Mapped[str | None]
 
 
-class Retry(Base):
-    """That a page of a run met a fault and was to be tried again, for the nth time (from 1), and why."""
+class RunRetry(Base):
+    """A retry of a step: the `retry`-th (from 1) was scheduled at this time for this reason."""
 
     __tablename__ = "run_retries"
     __table_args__ = (Index("ix_run_retries_run_id_id", "run_id", "id"),)
@@ -94,8 +95,8 @@ class Retry(Base):
     reason: Mapped[str]
 
 
-class Sample(Base):
-    """What a run had done at a moment."""
+class RunSample(Base):
+    """A sample of a run's counters at one time."""
 
     __tablename__ = "run_samples"
 
@@ -106,7 +107,7 @@ class Sample(Base):
 
 
 class RunTotals(Base):
-    """What all runs of a workflow that have ended have counted: it stays when their rows go."""
+    """Counters of all ended runs of a workflow, summed; they outlive the rows of the runs."""
 
     __tablename__ = "run_totals"
 
@@ -121,8 +122,7 @@ class RunTotals(Base):
 
 
 class LookedUpTitle(Base):
-    """That a run has looked up a title, by the vendor's id, so that it need not do so twice. The rows go with
-    the end of the run."""
+    """A title, by the vendor's id, whose metadata a run has already looked up. Deleted when the run ends."""
 
     __tablename__ = "looked_up_titles"
 
@@ -131,11 +131,10 @@ class LookedUpTitle(Base):
 
 
 class SweptBatch(Base):
-    """When the circulation sweep last asked about a batch of a collection's titles.
+    """The time when the circulation sweep last requested a batch of a collection's titles.
 
-    It stands in the ledger, a row a batch, because a sweep writes nothing to pools that are as they
-    were. `after_id` is the offset the batch began at, `identifier_ids` those of its titles whose counts
-    were told.
+    Kept per batch, because a sweep writes nothing to pools that have not changed. `after_id` is the offset at
+    which the batch started, `identifier_ids` those of its titles for which the vendor returned counts.
     """
 
     __tablename__ = "swept_batches"

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Titles: identifiers, licence pools, editions, purchase records, rejected records."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from sqlalchemy.orm import Mapped, Session, composite, mapped_column, relationsh
 
 from accession.core.clock import utc_now
 from accession.core.vocabulary import IdentifierType
-from accession.db.bulk import insert_of, natural_key_ids, one_of
+from accession.db.bulk import get_or_create_ids, in_array, insert_statement
 from accession.db.models.base import Base, table_of
 from accession.db.models.collections import Collection
-from accession.db.models.counts import Counts
+from accession.db.models.counts import CopyCounts
 
 
 class Identifier(Base):
-    """A name of a title in one scheme: the vendor's id, an ISBN."""
+    """An identifier of a title in one scheme: the vendor's id, or an ISBN."""
 
     __tablename__ = "identifiers"
     __table_args__ = (UniqueConstraint("type", "identifier"),)
@@ -44,13 +44,13 @@ class Identifier(Base):
     def ids(
         cls, session: Session, identifier_type: IdentifierType, identifiers: Iterable[str]
     ) -> dict[tuple[Any, ...], int]:
-        """The row ids by (type, identifier), added where they are new; safe beside other writers."""
-        wanted = [(identifier_type.value, name) for name in identifiers]
-        return natural_key_ids(session, table_of(cls), ("type", "identifier"), wanted)
+        """Return the row ids by (type, identifier), adding those that are missing. Safe under concurrency."""
+        keys = [(identifier_type.value, name) for name in identifiers]
+        return get_or_create_ids(session, table_of(cls), ("type", "identifier"), keys)
 
 
 class IdentifierEquivalent(Base):
-    """A data source's word that two identifiers name the same title: its ISBNs, in the source's order."""
+    """A data source's statement that two identifiers denote one title: its ISBNs, in the source's order."""
 
     __tablename__ = "identifier_equivalents"
 
@@ -65,15 +65,19 @@ class IdentifierEquivalent(Base):
 
     @classmethod
     def add_first(cls, session: Session, data_source: str, isbns: Mapping[int, str]) -> None:
-        """Note the ISBN of each identifier (by id) of which `data_source` has named none yet, and that it has
-        not described: a description names those that there are."""
-        named = select(cls.identifier_id).where(cls.data_source == data_source, cls.identifier_id.in_(isbns))
-        described = select(Edition.identifier_id).where(
+        """Add the ISBN of each identifier (by id) that has no ISBN and no metadata from `data_source` yet.
+
+        Titles with metadata are left out: the metadata already lists all their ISBNs.
+        """
+        with_isbn = select(cls.identifier_id).where(
+            cls.data_source == data_source, cls.identifier_id.in_(isbns)
+        )
+        with_metadata = select(Edition.identifier_id).where(
             Edition.data_source == data_source,
             Edition.identifier_id.in_(isbns),
             Edition.content_hash.is_not(None),
         )
-        missing = sorted(isbns.keys() - set(session.scalars(named.union(described))))
+        missing = sorted(isbns.keys() - set(session.scalars(with_isbn.union(with_metadata))))
         if not missing:
             return
         ids = Identifier.ids(session, IdentifierType.ISBN, [isbns[row_id] for row_id in missing])
@@ -86,32 +90,32 @@ class IdentifierEquivalent(Base):
             }
             for row_id in missing
         ]
-        session.execute(insert_of(table_of(cls), rows).on_conflict_do_nothing())
+        session.execute(insert_statement(table_of(cls), rows).on_conflict_do_nothing())
 
 
 class PoolStatus(StrEnum):
-    """What a license pool can do for a reader."""
+    """Status of a licence pool."""
 
     UNKNOWN = "unknown"
-    """The vendor has not told how many copies there are."""
+    """The vendor has not returned copy counts yet."""
     ACTIVE = "active"
     EXHAUSTED = "exhausted"
-    """The collection has no copy any more."""
+    """The collection has no copy left."""
 
 
 class LicensePool(Base):
-    """A collection's holding of one title, in copies.
+    """A licence pool: a collection's holding of one title, in copies.
 
-    `counts` is what is so now: `snapshot`, what the vendor said when it was asked at
-    `circulation_as_of`, and the events counted since. A snapshot that says what is known already is not
-    written, and `circulation_as_of` stays.
+    `counts` are the present copies: `snapshot`, the counts that the vendor returned at `circulation_as_of`,
+    plus the events since. A new snapshot that equals the stored one is not written, and `circulation_as_of`
+    stays.
     """
 
     __tablename__ = "license_pools"
     __table_args__ = (
         UniqueConstraint("collection_id", "data_source", "identifier_id"),
         Index("ix_license_pools_collection_id_id", "collection_id", "id"),
-        # There are few, and a list of them should not look at all the others.
+        # Few pools are exhausted; listing them must not scan all others.
         Index(
             "ix_license_pools_exhausted", "collection_id", "id", postgresql_where=text("status = 'exhausted'")
         ),
@@ -135,28 +139,12 @@ class LicensePool(Base):
     updated_at: Mapped[datetime] = mapped_column(index=True)
 
     identifier: Mapped[Identifier] = relationship()
-    counts: Mapped[Counts] = composite(
+    counts: Mapped[CopyCounts] = composite(
         "licenses_owned", "licenses_available", "licenses_reserved", "patrons_in_hold_queue"
     )
-    snapshot: Mapped[Counts] = composite(
+    snapshot: Mapped[CopyCounts] = composite(
         "snapshot_owned", "snapshot_available", "snapshot_reserved", "snapshot_holds"
     )
-
-    @classmethod
-    def for_foreign_id(
-        cls,
-        session: Session,
-        data_source: str,
-        identifier_type: IdentifierType,
-        identifier: str,
-        *,
-        collection: Collection,
-    ) -> tuple[LicensePool, bool]:
-        """The collection's pool of one title, and whether it was made just now."""
-        pools = cls.for_foreign_ids(
-            session, data_source, identifier_type, [identifier], collection=collection
-        )
-        return pools[identifier]
 
     @classmethod
     def for_foreign_ids(
@@ -168,24 +156,23 @@ class LicensePool(Base):
         *,
         collection: Collection,
     ) -> dict[str, tuple[LicensePool, bool]]:
-        """Get or create the pools of many titles: identifier to (pool, is_new).
+        """Get or create the pools of many titles; return (pool, is_new) by identifier.
 
-        Safe beside other transactions doing the same: rows are added in the order of their key, and
-        one that another has added meanwhile is taken as it is, and is not new. Nothing is written for
-        pools that exist. An identifier given twice has one pool.
+        Safe under concurrency: rows are added in the order of their keys, and a pool that another transaction
+        has added meanwhile is returned as not new. Nothing is written for existing pools.
         """
-        wanted = {
+        names = {
             row_id: name
             for (_, name), row_id in Identifier.ids(session, identifier_type, identifiers).items()
         }
-        mine = (cls.collection_id == collection.id) & (cls.data_source == data_source)
+        in_collection = (cls.collection_id == collection.id) & (cls.data_source == data_source)
 
         def stored(identifier_ids: Iterable[int]) -> dict[int, LicensePool]:
-            query = select(cls).where(mine, one_of(cls.identifier_id, identifier_ids))
+            query = select(cls).where(in_collection, in_array(cls.identifier_id, identifier_ids))
             return {pool.identifier_id: pool for pool in session.scalars(query)}
 
-        pools = stored(wanted)
-        missing = sorted(wanted.keys() - pools.keys())
+        pools = stored(names)
+        missing = sorted(names.keys() - pools.keys())
         added: set[int] = set()
         if missing:
             now = utc_now()
@@ -199,24 +186,24 @@ class LicensePool(Base):
                 }
                 for identifier_id in missing
             ]
-            statement = insert_of(table_of(cls), rows).on_conflict_do_nothing()
+            statement = insert_statement(table_of(cls), rows).on_conflict_do_nothing()
             added = set(session.scalars(statement.returning(cls.identifier_id)))
             pools |= stored(missing)
-        return {wanted[row_id]: (pool, row_id in added) for row_id, pool in pools.items()}
+        return {names[row_id]: (pool, row_id in added) for row_id, pool in pools.items()}
 
 
 class PurchaseRecord(Base):
-    """One MARC record saying that the collection bought a title, under the day of the purchase (UTC).
+    """A MARC record which states that the collection purchased a title on a day (UTC).
 
-    Where `month_only`, no more is known than the month, and the day is its first. `marc` is the vendor's
-    record as binary MARC 21. `content_hash` leaves out what the vendor stamps anew in each answer, and so
-    tells whether the record has changed.
+    With `month_only` just the month is known, and the day is its first. `marc` is the vendor's record as
+    binary MARC 21. `content_hash` changes only when the record does: it leaves out the fields that the vendor
+    generates anew for each response.
     """
 
     __tablename__ = "purchase_records"
     __table_args__ = (
         UniqueConstraint("license_pool_id", "purchased_on"),
-        # With all that purchases are counted by, so that none of a hundred thousand rows has to be read.
+        # Covers the queries that count purchases, so that they read the index alone.
         Index(
             "ix_purchase_records_collection_id_purchased_on",
             "collection_id",
@@ -236,10 +223,10 @@ class PurchaseRecord(Base):
 
 
 class ApplyOutbox(Base):
-    """What still has to be applied to a pool and its edition: written with the page, deleted by the apply.
+    """A pending update of a pool and its edition: written by a step, deleted by the apply.
 
-    `data` is an `ApplyData` as JSON. A row whose `published_at` lies far back has lost its message, and
-    is published again.
+    `data` is a serialised `ApplyData`. A row with an old `published_at` has lost its message and is published
+    again.
     """
 
     __tablename__ = "apply_outbox"
@@ -255,11 +242,11 @@ class ApplyOutbox(Base):
 
 
 class Edition(Base):
-    """The description of one title by one data source; the same for every collection that holds it.
+    """The metadata of one title from one data source, shared by all collections that hold it.
 
-    `content_hash` is written with everything it vouches for, in one transaction. `search_text` is what the
-    title is found by, `search_words` its words as full text search compares them; `accession_fold`, which a
-    migration makes, takes accents and capitals away.
+    `content_hash` covers all metadata and is written in the same transaction; it is null while there is none.
+    `search_text` is the text in which titles are searched, `search_words` its lexemes for full text search.
+    The SQL function `accession_fold` (see the migrations) removes accents and case.
     """
 
     __tablename__ = "editions"
@@ -291,7 +278,7 @@ class Edition(Base):
     medium: Mapped[str | None]
     format: Mapped[str | None]
     search_text: Mapped[str | None] = mapped_column(deferred=True)
-    # Stored: to take a title's words apart anew costs a tenth of a millisecond.
+    # Persisted, because computing it takes about 0.1 ms a title.
     search_words: Mapped[str | None] = mapped_column(
         TSVECTOR,
         Computed("to_tsvector('simple'::regconfig, accession_fold(search_text))", persisted=True),
@@ -304,7 +291,7 @@ class Edition(Base):
 
 
 class Contributor(Base):
-    """A person, known by how the name is sorted and shown."""
+    """A person, identified by sort name and display name."""
 
     __tablename__ = "contributors"
     __table_args__ = (UniqueConstraint("sort_name", "display_name"),)
@@ -315,7 +302,7 @@ class Contributor(Base):
 
 
 class Contribution(Base):
-    """What a contributor did for an edition."""
+    """The role of a contributor in an edition."""
 
     __tablename__ = "contributions"
 
@@ -326,7 +313,7 @@ class Contribution(Base):
 
 
 class Subject(Base):
-    """A subject heading of a scheme."""
+    """A subject heading of one scheme."""
 
     __tablename__ = "subjects"
     __table_args__ = (UniqueConstraint("scheme", "name"),)
@@ -337,7 +324,7 @@ class Subject(Base):
 
 
 class Classification(Base):
-    """An edition is about a subject."""
+    """A subject of an edition."""
 
     __tablename__ = "classifications"
 
@@ -347,7 +334,7 @@ class Classification(Base):
 
 
 class Link(Base):
-    """A web address of an edition: its cover, the cover's thumbnail."""
+    """A URL of an edition: its cover, or the cover's thumbnail."""
 
     __tablename__ = "links"
 
@@ -357,8 +344,10 @@ class Link(Base):
 
 
 class TitleChange(Base):
-    """That an edition, or the counts or status of a pool, changed: by field what was so before and what is so
-    since (`catalog.changes`)."""
+    """A change of an edition, or of the counts or status of a pool.
+
+    `changes` holds the old and the new value of each field (`accession.catalog.changes`).
+    """
 
     __tablename__ = "title_changes"
     __table_args__ = (
@@ -374,7 +363,7 @@ class TitleChange(Base):
             "changed_at",
             postgresql_where=text("license_pool_id IS NOT NULL"),
         ),
-        CheckConstraint("num_nonnulls(edition_id, license_pool_id) = 1", name="of_one"),
+        CheckConstraint("num_nonnulls(edition_id, license_pool_id) = 1", name="one_owner"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
@@ -385,19 +374,16 @@ class TitleChange(Base):
 
 
 class RejectedRecord(Base):
-    """A purchase record that could not be used, as the vendor sent it, and why; or, of another workflow, an
-    event, of which nothing is kept that says who the patron was.
+    """A purchase record or event that could not be imported, with its raw XML and the reason.
 
-    `purchased_on` and `month_only` are what the window it came in tells of its purchase, so that a later try
-    can store it as if it had passed at once.
+    An event is kept without its patron. `purchased_on` and `month_only` come from the window in which the
+    record was received, so that a later retry can store it with the right date.
     """
 
     __tablename__ = "rejected_records"
     __table_args__ = (
         UniqueConstraint("collection_id", "purchased_on", "content_hash"),
-        Index(
-            "ix_rejected_records_unresolved", "collection_id", postgresql_where=text("resolved_at IS NULL")
-        ),
+        Index("ix_rejected_records_open", "collection_id", postgresql_where=text("resolved_at IS NULL")),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -411,4 +397,4 @@ class RejectedRecord(Base):
     created_at: Mapped[datetime]
     resolved_at: Mapped[datetime | None]
     note: Mapped[str | None]
-    """What whoever resolved it by hand had to say."""
+    """Comment of the person who resolved it by hand."""

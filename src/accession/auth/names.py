@@ -1,0 +1,18 @@
+"""Names of users and tokens."""
+
+from accession.core.errors import UserError
+
+MAX_NAME_LENGTH = 100
+
+
+def validate_name(kind: str, name: str) -> None:
+    """Check a name; `kind` is "user" or "token".
+
+    Raises:
+        UserError: the name is empty, too long, or has line breaks or surrounding spaces.
+    """
+    if not name.isprintable() or name != name.strip() or not 0 < len(name) <= MAX_NAME_LENGTH:
+        raise UserError(
+            f"The {kind} name {name!r} is invalid: enter 1 to {MAX_NAME_LENGTH} characters, "
+            "without leading or trailing spaces and without line breaks."
+        )

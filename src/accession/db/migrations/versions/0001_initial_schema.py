@@ -1,0 +1,571 @@
+"""Initial schema."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+from accession.core.errors import UserError
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Create every table, index, function and extension."""
+    for extension in ("pg_trgm", "unaccent"):
+        _create_extension(extension)
+    _create_fold_function()
+    _create_collections()
+    _create_titles()
+    _create_editions()
+    _create_circulation()
+    _create_runs()
+    _create_users_and_tokens()
+
+
+def _create_extension(name: str) -> None:
+    try:
+        op.execute(f"CREATE EXTENSION IF NOT EXISTS {name}")
+    except sa.exc.DBAPIError as error:
+        reason = str(error.orig).splitlines()[0]
+        raise UserError(
+            f"The database extension {name} cannot be created ({reason}): install PostgreSQL's contrib "
+            f"modules on its server, and have its administrator run CREATE EXTENSION {name} in this database."
+        ) from error
+
+
+def _create_fold_function() -> None:
+    """Create `accession_fold`, which removes accents, case and joining signs: `Élan-vital` -> `elan vital`.
+
+    Full text search would otherwise read words joined by such signs as an address, a tag or a number. The
+    body is parsed at creation (RETURN, not a string), so that it resolves unaccent under any search path,
+    such as that of pg_restore. IMMUTABLE holds as long as unaccent's rules, which change at most with a new
+    PostgreSQL version.
+    """
+    op.execute(
+        "CREATE FUNCTION accession_fold(value text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE"
+        " RETURN translate(lower(unaccent('unaccent', value)), '&+-./<>@', '        ')"
+    )
+
+
+def _create_collections() -> None:
+    op.create_table(
+        "collections",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("library_id", sa.Text(), nullable=False),
+        sa.Column("account_id", sa.Text(), nullable=False),
+        sa.Column("account_key_encrypted", sa.LargeBinary(), nullable=False),
+        sa.Column("base_url", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("marked_for_deletion_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_collections")),
+    )
+    op.create_index(
+        "uq_collections_name_in_use",
+        "collections",
+        ["name"],
+        unique=True,
+        postgresql_where=sa.text("marked_for_deletion_at IS NULL"),
+    )
+    op.create_table(
+        "timestamps",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("collection_id", sa.Integer(), nullable=False),
+        sa.Column("service", sa.Text(), nullable=False),
+        sa.Column("service_type", sa.Text(), nullable=False),
+        sa.Column("finish", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("counter", sa.Integer(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["collection_id"],
+            ["collections.id"],
+            name=op.f("fk_timestamps_collection_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_timestamps")),
+        sa.UniqueConstraint(
+            "collection_id",
+            "service",
+            "service_type",
+            name=op.f("uq_timestamps_collection_id_service_service_type"),
+        ),
+    )
+
+
+def _create_titles() -> None:
+    op.create_table(
+        "identifiers",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("identifier", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_identifiers")),
+        sa.UniqueConstraint("type", "identifier", name=op.f("uq_identifiers_type_identifier")),
+    )
+    op.create_table(
+        "identifier_equivalents",
+        sa.Column("identifier_id", sa.Integer(), nullable=False),
+        sa.Column("equivalent_id", sa.Integer(), nullable=False),
+        sa.Column("data_source", sa.Text(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["equivalent_id"],
+            ["identifiers.id"],
+            name=op.f("fk_identifier_equivalents_equivalent_id"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["identifier_id"],
+            ["identifiers.id"],
+            name=op.f("fk_identifier_equivalents_identifier_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint(
+            "identifier_id", "equivalent_id", "data_source", name=op.f("pk_identifier_equivalents")
+        ),
+    )
+    op.create_index(
+        op.f("ix_identifier_equivalents_equivalent_id"),
+        "identifier_equivalents",
+        ["equivalent_id"],
+    )
+    op.create_table(
+        "license_pools",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("collection_id", sa.Integer(), nullable=False),
+        sa.Column("identifier_id", sa.Integer(), nullable=False),
+        sa.Column("data_source", sa.Text(), nullable=False),
+        sa.Column("licenses_owned", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("licenses_available", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("licenses_reserved", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("patrons_in_hold_queue", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("status", sa.Text(), server_default="unknown", nullable=False),
+        sa.Column("circulation_as_of", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("snapshot_owned", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("snapshot_available", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("snapshot_reserved", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("snapshot_holds", sa.Integer(), server_default="0", nullable=False),
+        sa.ForeignKeyConstraint(
+            ["collection_id"],
+            ["collections.id"],
+            name=op.f("fk_license_pools_collection_id"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["identifier_id"], ["identifiers.id"], name=op.f("fk_license_pools_identifier_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_license_pools")),
+        sa.UniqueConstraint(
+            "collection_id",
+            "data_source",
+            "identifier_id",
+            name=op.f("uq_license_pools_collection_id_data_source_identifier_id"),
+        ),
+    )
+    op.create_index(op.f("ix_license_pools_identifier_id"), "license_pools", ["identifier_id"])
+    op.create_index("ix_license_pools_collection_id_id", "license_pools", ["collection_id", "id"])
+    op.create_index(
+        "ix_license_pools_exhausted",
+        "license_pools",
+        ["collection_id", "id"],
+        postgresql_where=sa.text("status = 'exhausted'"),
+    )
+    op.create_index("ix_license_pools_updated_at", "license_pools", ["updated_at"])
+    op.create_table(
+        "apply_outbox",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("license_pool_id", sa.Integer(), nullable=False),
+        sa.Column("data", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("published_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["license_pool_id"],
+            ["license_pools.id"],
+            name=op.f("fk_apply_outbox_license_pool_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_apply_outbox")),
+        sa.UniqueConstraint("license_pool_id", name=op.f("uq_apply_outbox_license_pool_id")),
+    )
+    op.create_index(op.f("ix_apply_outbox_published_at"), "apply_outbox", ["published_at"])
+    op.create_table(
+        "purchase_records",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("license_pool_id", sa.Integer(), nullable=False),
+        sa.Column("purchased_on", sa.Date(), nullable=False),
+        sa.Column("marc", sa.LargeBinary(), nullable=False),
+        sa.Column("content_hash", sa.Text(), nullable=False),
+        sa.Column("month_only", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("collection_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["collection_id"],
+            ["collections.id"],
+            name=op.f("fk_purchase_records_collection_id"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["license_pool_id"],
+            ["license_pools.id"],
+            name=op.f("fk_purchase_records_license_pool_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_purchase_records")),
+        sa.UniqueConstraint(
+            "license_pool_id", "purchased_on", name=op.f("uq_purchase_records_license_pool_id_purchased_on")
+        ),
+    )
+    op.create_index(
+        "ix_purchase_records_collection_id_purchased_on",
+        "purchase_records",
+        ["collection_id", "purchased_on"],
+        postgresql_include=["license_pool_id"],
+    )
+    op.create_index(
+        "ix_purchase_records_collection_id_license_pool_id",
+        "purchase_records",
+        ["collection_id", "license_pool_id"],
+    )
+    op.create_table(
+        "rejected_records",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("collection_id", sa.Integer(), nullable=False),
+        sa.Column("purchased_on", sa.Date(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("raw_xml", sa.Text(), nullable=False),
+        sa.Column("content_hash", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("resolved_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("workflow", sa.Text(), nullable=False),
+        sa.Column("month_only", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("note", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["collection_id"],
+            ["collections.id"],
+            name=op.f("fk_rejected_records_collection_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_rejected_records")),
+        sa.UniqueConstraint(
+            "collection_id",
+            "purchased_on",
+            "content_hash",
+            name=op.f("uq_rejected_records_collection_id_purchased_on_content_hash"),
+        ),
+    )
+    op.create_index(
+        "ix_rejected_records_open",
+        "rejected_records",
+        ["collection_id"],
+        postgresql_where=sa.text("resolved_at IS NULL"),
+    )
+
+
+def _create_editions() -> None:
+    op.create_table(
+        "editions",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("data_source", sa.Text(), nullable=False),
+        sa.Column("identifier_id", sa.Integer(), nullable=False),
+        sa.Column("title", sa.Text(), nullable=True),
+        sa.Column("subtitle", sa.Text(), nullable=True),
+        sa.Column("publisher", sa.Text(), nullable=True),
+        sa.Column("published", sa.Text(), nullable=True),
+        sa.Column("on_sale", sa.Text(), nullable=True),
+        sa.Column("language", sa.Text(), nullable=True),
+        sa.Column("description", sa.Text(), nullable=True),
+        sa.Column("page_count", sa.Integer(), nullable=True),
+        sa.Column("duration_ms", sa.BigInteger(), nullable=True),
+        sa.Column("medium", sa.Text(), nullable=True),
+        sa.Column("format", sa.Text(), nullable=True),
+        sa.Column("content_hash", sa.Text(), nullable=True),
+        sa.Column("as_of", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("search_text", sa.Text(), nullable=True),
+        sa.Column(
+            "search_words",
+            postgresql.TSVECTOR(),
+            sa.Computed("to_tsvector('simple'::regconfig, accession_fold(search_text))", persisted=True),
+            nullable=True,
+        ),
+        sa.ForeignKeyConstraint(
+            ["identifier_id"], ["identifiers.id"], name=op.f("fk_editions_identifier_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_editions")),
+        sa.UniqueConstraint(
+            "data_source", "identifier_id", name=op.f("uq_editions_data_source_identifier_id")
+        ),
+    )
+    op.create_index("ix_editions_format", "editions", ["format"])
+    op.create_index("ix_editions_language", "editions", ["language"])
+    op.create_index("ix_editions_search_words", "editions", ["search_words"], postgresql_using="gin")
+    op.create_index(
+        "ix_editions_search_trigrams",
+        "editions",
+        [sa.text("accession_fold(search_text) gin_trgm_ops")],
+        postgresql_using="gin",
+    )
+    op.create_index("ix_editions_updated_at", "editions", ["updated_at"])
+    op.create_table(
+        "contributors",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("sort_name", sa.Text(), nullable=False),
+        sa.Column("display_name", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_contributors")),
+        sa.UniqueConstraint("sort_name", "display_name", name=op.f("uq_contributors_sort_name_display_name")),
+    )
+    op.create_table(
+        "contributions",
+        sa.Column("edition_id", sa.Integer(), nullable=False),
+        sa.Column("contributor_id", sa.Integer(), nullable=False),
+        sa.Column("role", sa.Text(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["contributor_id"], ["contributors.id"], name=op.f("fk_contributions_contributor_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["edition_id"], ["editions.id"], name=op.f("fk_contributions_edition_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("edition_id", "contributor_id", "role", name=op.f("pk_contributions")),
+    )
+    op.create_index(op.f("ix_contributions_contributor_id"), "contributions", ["contributor_id"])
+    op.create_table(
+        "subjects",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("scheme", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_subjects")),
+        sa.UniqueConstraint("scheme", "name", name=op.f("uq_subjects_scheme_name")),
+    )
+    op.create_table(
+        "classifications",
+        sa.Column("edition_id", sa.Integer(), nullable=False),
+        sa.Column("subject_id", sa.Integer(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["edition_id"], ["editions.id"], name=op.f("fk_classifications_edition_id"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(["subject_id"], ["subjects.id"], name=op.f("fk_classifications_subject_id")),
+        sa.PrimaryKeyConstraint("edition_id", "subject_id", name=op.f("pk_classifications")),
+    )
+    op.create_index(op.f("ix_classifications_subject_id"), "classifications", ["subject_id"])
+    op.create_table(
+        "links",
+        sa.Column("edition_id", sa.Integer(), nullable=False),
+        sa.Column("rel", sa.Text(), nullable=False),
+        sa.Column("href", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["edition_id"], ["editions.id"], name=op.f("fk_links_edition_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("edition_id", "rel", "href", name=op.f("pk_links")),
+    )
+    op.create_table(
+        "title_changes",
+        sa.Column("id", sa.BigInteger(), nullable=False),
+        sa.Column("edition_id", sa.Integer(), nullable=True),
+        sa.Column("license_pool_id", sa.Integer(), nullable=True),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("changes", postgresql.JSONB(), nullable=False),
+        sa.CheckConstraint(
+            "num_nonnulls(edition_id, license_pool_id) = 1", name=op.f("ck_title_changes_one_owner")
+        ),
+        sa.ForeignKeyConstraint(
+            ["edition_id"], ["editions.id"], name=op.f("fk_title_changes_edition_id"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["license_pool_id"],
+            ["license_pools.id"],
+            name=op.f("fk_title_changes_license_pool_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_title_changes")),
+    )
+    for owner in ("edition_id", "license_pool_id"):
+        op.create_index(
+            f"ix_title_changes_{owner}_changed_at",
+            "title_changes",
+            [owner, "changed_at"],
+            postgresql_where=sa.text(f"{owner} IS NOT NULL"),
+        )
+
+
+def _create_circulation() -> None:
+    op.create_table(
+        "circulation_events",
+        sa.Column("id", sa.BigInteger(), nullable=False),
+        sa.Column("collection_id", sa.Integer(), nullable=False),
+        sa.Column("event_id", sa.Text(), nullable=False),
+        sa.Column("license_pool_id", sa.Integer(), nullable=False),
+        sa.Column("event_type", sa.Text(), nullable=False),
+        sa.Column("occurred_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("counted", sa.Boolean(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["collection_id"],
+            ["collections.id"],
+            name=op.f("fk_circulation_events_collection_id"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["license_pool_id"],
+            ["license_pools.id"],
+            name=op.f("fk_circulation_events_license_pool_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_circulation_events")),
+        sa.UniqueConstraint(
+            "collection_id", "event_id", name=op.f("uq_circulation_events_collection_id_event_id")
+        ),
+    )
+    op.create_index(
+        "ix_circulation_events_license_pool_id_occurred_at",
+        "circulation_events",
+        ["license_pool_id", "occurred_at"],
+    )
+    op.create_table(
+        "swept_batches",
+        sa.Column("collection_id", sa.Integer(), nullable=False),
+        sa.Column("after_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("identifier_ids", postgresql.ARRAY(sa.Integer()), nullable=False),
+        sa.Column("swept_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["collection_id"],
+            ["collections.id"],
+            name=op.f("fk_swept_batches_collection_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("collection_id", "after_id", name=op.f("pk_swept_batches")),
+    )
+
+
+def _create_runs() -> None:
+    op.create_table(
+        "runs",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("collection_id", sa.Integer(), nullable=False),
+        sa.Column("workflow", sa.Text(), nullable=False),
+        sa.Column("task_id", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("cursor", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("pages", sa.Integer(), nullable=False),
+        sa.Column("records_fetched", sa.Integer(), nullable=False),
+        sa.Column("records_rejected", sa.Integer(), nullable=False),
+        sa.Column("titles_new", sa.Integer(), nullable=False),
+        sa.Column("titles_changed", sa.Integer(), nullable=False),
+        sa.Column("repairs", sa.Integer(), nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("records_stored", sa.Integer(), nullable=False),
+        sa.Column("sampled_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "records_fetched = records_stored + records_rejected", name=op.f("ck_runs_records_accounted_for")
+        ),
+        sa.ForeignKeyConstraint(
+            ["collection_id"], ["collections.id"], name=op.f("fk_runs_collection_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_runs")),
+        sa.UniqueConstraint("task_id", name=op.f("uq_runs_task_id")),
+    )
+    op.create_index(
+        "ix_runs_active",
+        "runs",
+        ["collection_id"],
+        postgresql_where=sa.text("state IN ('queued', 'running', 'retrying')"),
+    )
+    op.create_index("ix_runs_collection_id_workflow_id", "runs", ["collection_id", "workflow", "id"])
+    op.create_index("ix_runs_collection_id_id", "runs", ["collection_id", "id"])
+    op.create_index("ix_runs_state_id", "runs", ["state", "id"])
+    op.create_table(
+        "run_retries",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("run_id", sa.Integer(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("retry", sa.Integer(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["run_id"], ["runs.id"], name=op.f("fk_run_retries_run_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_run_retries")),
+    )
+    op.create_index("ix_run_retries_run_id_id", "run_retries", ["run_id", "id"])
+    op.create_table(
+        "run_samples",
+        sa.Column("run_id", sa.Integer(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("pages", sa.Integer(), nullable=False),
+        sa.Column("records_fetched", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["run_id"], ["runs.id"], name=op.f("fk_run_samples_run_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("run_id", "at", name=op.f("pk_run_samples")),
+    )
+    op.create_table(
+        "run_totals",
+        sa.Column("workflow", sa.Text(), nullable=False),
+        sa.Column("pages", sa.BigInteger(), nullable=False),
+        sa.Column("records_fetched", sa.BigInteger(), nullable=False),
+        sa.Column("records_stored", sa.BigInteger(), nullable=False),
+        sa.Column("records_rejected", sa.BigInteger(), nullable=False),
+        sa.Column("titles_new", sa.BigInteger(), nullable=False),
+        sa.Column("titles_changed", sa.BigInteger(), nullable=False),
+        sa.Column("repairs", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("workflow", name=op.f("pk_run_totals")),
+    )
+    op.create_table(
+        "looked_up_titles",
+        sa.Column("run_id", sa.Integer(), nullable=False),
+        sa.Column("identifier", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["run_id"], ["runs.id"], name=op.f("fk_looked_up_titles_run_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("run_id", "identifier", name=op.f("pk_looked_up_titles")),
+    )
+
+
+def _create_users_and_tokens() -> None:
+    op.create_table(
+        "users",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("password_hash", sa.Text(), nullable=False),
+        sa.Column("role", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("session_key", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
+        sa.UniqueConstraint("name", name=op.f("uq_users_name")),
+    )
+    op.create_table(
+        "api_tokens",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("token_hash", sa.Text(), nullable=False),
+        sa.Column("role", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("feeds", sa.ARRAY(sa.Text()), nullable=True),
+        sa.Column("collection_id", sa.Integer(), nullable=True),
+        sa.CheckConstraint(
+            "num_nonnulls(role, feeds) = 1 AND num_nonnulls(role, collection_id) < 2",
+            name=op.f("ck_api_tokens_role_or_feeds"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["collection_id"],
+            ["collections.id"],
+            name=op.f("fk_api_tokens_collection_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_api_tokens")),
+        sa.UniqueConstraint("token_hash", name=op.f("uq_api_tokens_token_hash")),
+    )
+    op.create_index(
+        "uq_api_tokens_name_in_use",
+        "api_tokens",
+        ["name"],
+        unique=True,
+        postgresql_where=sa.text("revoked_at IS NULL"),
+    )
