@@ -5,7 +5,6 @@ They serve a PostgreSQL of the operator's, too, of their own version or older.
 
 import os
 import re
-import secrets
 import shutil
 import signal
 import stat
@@ -22,7 +21,7 @@ from psycopg import pq, sql
 from sqlalchemy import URL, make_url
 
 from accession.core.errors import UserError
-from accession.core.fs import settle
+from accession.core.fs import atomic_write
 from accession.core.settings import ENV_PREFIX, Settings
 from accession.db import schema
 from accession.db.engine import make_engine
@@ -58,23 +57,16 @@ def back_up(database_url: str, file: Path) -> int:
     whatever goes wrong, the one that was there stays. Raises `UserError` when it cannot be made.
     """
     file = file.resolve()
-    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:
         if file.exists() and not stat.S_ISREG(file.stat().st_mode):
             raise FileExistsError(0, "it is there, and no file")
-        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        _dump(make_url(database_url), draft)
-        settle(draft)
-        draft.replace(file)
-        settle(file.parent)
+        with atomic_write(file) as draft:
+            _dump(make_url(database_url), Path(draft.name))
     except OSError as error:
         raise UserError(
             f"The backup {file} cannot be written ({error.strerror}): "
             "name a file in a folder that is there and that you may write into."
         ) from None
-    finally:
-        with suppress(OSError):
-            draft.unlink()
     return file.stat().st_size
 
 
@@ -274,9 +266,9 @@ def _brought_up_to_date(database: URL, backup: Backup) -> SchemaState:
     engine = make_engine(database.render_as_string(hide_password=False))
     try:
         state = schema.schema_state(engine)
-        if not state.known:
+        if not state.is_known:
             raise UserError(
-                f"The backup {backup.path} has schema {state.found}, which this version of Accession does "
+                f"The backup {backup.path} has schema {state.revision}, which this version of Accession does "
                 "not know: install the newer Accession that made it; nothing was changed."
             )
         return schema.upgrade(engine)
