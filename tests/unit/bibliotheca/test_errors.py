@@ -1,4 +1,4 @@
-"""The vendor's errors say by class what to do, and by text what happened."""
+"""A vendor error's class says whether to retry, and its text says what happened."""
 
 import json
 import pickle
@@ -6,85 +6,94 @@ import pickle
 import pytest
 
 from accession.bibliotheca.errors import (
+    AuthenticationFailed,
     BadResponseException,
+    ConnectionFailed,
+    PermanentVendorError,
     RemoteInitiatedServerError,
     RemoteIntegrationException,
     RequestTimedOut,
     ResponseContext,
     TransientVendorError,
+    UnknownLibrary,
     excerpt_of,
 )
 
-EVERY_CLASS = (RemoteIntegrationException, *TransientVendorError)
+TRANSIENT = [BadResponseException, ConnectionFailed, RemoteInitiatedServerError, RequestTimedOut]
+PERMANENT = [AuthenticationFailed, PermanentVendorError, UnknownLibrary]
+ALL_TYPES = [RemoteIntegrationException, TransientVendorError, *TRANSIENT, *PERMANENT]
+CONTEXT = ResponseContext("Main", "https://vendor.example/x", 502)
 
 
-def test_three_classes_are_to_be_retried_and_the_base_is_not() -> None:
-    assert set(TransientVendorError) == {BadResponseException, RequestTimedOut, RemoteInitiatedServerError}
-    assert not issubclass(RemoteIntegrationException, TransientVendorError)
+@pytest.mark.parametrize("error_type", TRANSIENT)
+def test_failure_of_the_vendor_is_transient(error_type: type[RemoteIntegrationException]) -> None:
+    assert issubclass(error_type, TransientVendorError)
+    assert not issubclass(error_type, PermanentVendorError)
 
 
-@pytest.mark.parametrize("kind", EVERY_CLASS)
-def test_an_error_survives_pickling_whole(kind: type[RemoteIntegrationException]) -> None:
-    error = ResponseContext("Main", "https://vendor.example/x", 502).error(kind, "the vendor fell over", b"<oops>")
+@pytest.mark.parametrize("error_type", PERMANENT)
+def test_mistake_in_the_request_is_permanent(error_type: type[RemoteIntegrationException]) -> None:
+    assert issubclass(error_type, PermanentVendorError)
+    assert not issubclass(error_type, TransientVendorError)
+
+
+@pytest.mark.parametrize("error_type", ALL_TYPES)
+def test_error_survives_pickling(error_type: type[RemoteIntegrationException]) -> None:
+    error = CONTEXT.error(error_type, "the vendor failed", b"<oops>")
 
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301
 
-    assert type(copy) is kind
+    assert type(copy) is error_type
     assert vars(copy) == vars(error)
     assert str(copy) == str(error)
 
 
-@pytest.mark.parametrize("kind", EVERY_CLASS)
-def test_an_error_can_be_made_anew_from_arguments_that_were_json(
-    kind: type[RemoteIntegrationException],
-) -> None:
-    error = ResponseContext("Main", "https://vendor.example/x", 502).error(kind, "the vendor fell over", b"<oops>")
+@pytest.mark.parametrize("error_type", ALL_TYPES)
+def test_error_survives_a_json_round_trip(error_type: type[RemoteIntegrationException]) -> None:
+    """Celery stores the arguments of exceptions as JSON."""
+    error = CONTEXT.error(error_type, "the vendor failed", b"<oops>")
 
-    assert str(kind(*json.loads(json.dumps(error.args)))) == str(error)
+    assert str(error_type(*json.loads(json.dumps(error.args)))) == str(error)
 
 
-def test_the_wait_that_the_vendor_asks_for_survives_pickling() -> None:
+def test_retry_after_survives_pickling() -> None:
     error = BadResponseException("busy", "Main", "https://vendor.example/x", 429, "", 17.0)
 
     assert pickle.loads(pickle.dumps(error)).retry_after == 17.0  # noqa: S301
 
 
-def test_the_text_of_an_error_is_one_sentence_that_names_collection_address_and_status() -> None:
-    error = ResponseContext("Main", "https://vendor.example/x", 502).error(
-        BadResponseException, "the vendor fell over"
-    )
+def test_error_text_names_collection_url_and_status() -> None:
+    error = CONTEXT.error(BadResponseException, "the vendor failed")
 
-    assert str(error) == 'Collection "Main": the vendor fell over (https://vendor.example/x, status 502).'
+    assert str(error) == 'Collection "Main": the vendor failed (https://vendor.example/x, status 502).'
 
 
-@pytest.mark.parametrize("kind", EVERY_CLASS)
-def test_an_error_about_an_answer_that_must_not_be_quoted_has_no_word_of_it(
-    kind: type[RemoteIntegrationException],
-) -> None:
+@pytest.mark.parametrize("error_type", ALL_TYPES)
+def test_error_about_personal_data_quotes_nothing(error_type: type[RemoteIntegrationException]) -> None:
     context = ResponseContext("Main", "https://vendor.example/x", 502, contains_personal_data=True)
 
-    error = context.error(kind, f"the vendor fell over: {context.quote('oops', 'never mind')}", b"<oops>")
+    error = context.error(error_type, f"the vendor failed: {context.quote('oops', 'omitted')}", b"<oops>")
 
     assert error.excerpt == ""
     assert str(error) == (
-        'Collection "Main": the vendor fell over: never mind (https://vendor.example/x, status 502).'
+        'Collection "Main": the vendor failed: omitted (https://vendor.example/x, status 502).'
     )
     assert context.cause(ValueError("oops")) is None
 
 
-def test_an_error_about_any_other_answer_quotes_it_and_has_its_cause() -> None:
+def test_error_about_other_response_quotes_it() -> None:
     cause = ValueError("oops")
 
     assert ResponseContext().error(RequestTimedOut, "late", b"<oops>").excerpt == "<oops>"
-    assert ResponseContext().quote("oops", "never mind") == "oops"
+    assert ResponseContext().quote("oops", "omitted") == "oops"
     assert ResponseContext().cause(cause) is cause
 
 
-def test_an_error_of_unknown_origin_is_still_a_sentence() -> None:
-    assert str(RequestTimedOut("no answer came")) == "no answer came."
+def test_error_without_context_is_a_sentence() -> None:
+    assert str(RequestTimedOut("there was no response")) == "there was no response."
 
 
-def test_an_excerpt_is_short_and_cannot_drive_a_terminal() -> None:
+def test_excerpt_is_short_and_printable() -> None:
     excerpt = excerpt_of(
         b"\xef\xbb\xbf\x1b[31mred\x00\r\n\t\xff" + "\N{RIGHT-TO-LEFT OVERRIDE}x".encode() * 500
     )
@@ -94,5 +103,5 @@ def test_an_excerpt_is_short_and_cannot_drive_a_terminal() -> None:
     assert "red" in excerpt
 
 
-def test_an_excerpt_of_a_long_blank_beginning_is_empty() -> None:
+def test_excerpt_of_white_space_is_empty() -> None:
     assert excerpt_of(" \n" * 50) == ""

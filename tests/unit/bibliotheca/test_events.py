@@ -1,4 +1,4 @@
-"""Event documents become events in the catalogue's words, and nobody learns from them who a patron was."""
+"""Event documents are parsed to events, and nothing about a patron is kept."""
 
 import re
 import traceback
@@ -16,7 +16,7 @@ from accession.bibliotheca.errors import (
     RemoteInitiatedServerError,
     TransientVendorError,
 )
-from accession.bibliotheca.events import EventFault, EventsAnswer, parse_events
+from accession.bibliotheca.events import EventFault, EventsResponse, parse_events
 from accession.catalog.data import EventData
 from accession.core.vocabulary import EventType
 from tests.fixtures.vendor import PATRON, PATRON_CARD
@@ -53,33 +53,33 @@ def batch_of(*elements: str) -> bytes:
     return f"<LibraryEventBatch><Events>{''.join(elements)}</Events></LibraryEventBatch>".encode()
 
 
-def answer_with(**elements: str) -> EventsAnswer:
+def response_with(**elements: str) -> EventsResponse:
     return parse_events(batch_of(element_of({**COMPLETE, **elements})))
 
 
 def event_with(**elements: str) -> EventData:
-    answer = answer_with(**elements)
-    assert answer.faults == ()
-    return answer.events[0]
+    response = response_with(**elements)
+    assert response.faults == ()
+    return response.events[0]
 
 
 def fault_with(**elements: str) -> EventFault:
-    answer = answer_with(**elements)
-    assert answer.events == ()
-    return answer.faults[0]
+    response = response_with(**elements)
+    assert response.events == ()
+    return response.faults[0]
 
 
-def told(fault: EventFault) -> tuple[str | None, str]:
+def id_and_reason(fault: EventFault) -> tuple[str | None, str]:
     return fault.event_id, fault.reason
 
 
 # Events
 
 
-def test_events_come_out_in_the_order_of_the_document_whichever_elements_the_vendor_sends() -> None:
-    answer = parse_events(BATCH)
+def test_events_keep_the_order_of_the_document() -> None:
+    response = parse_events(BATCH)
 
-    assert answer.events == (
+    assert response.events == (
         EventData(
             event_id="e-0001",
             event_type=EventType.CHECKOUT,
@@ -100,41 +100,44 @@ def test_events_come_out_in_the_order_of_the_document_whichever_elements_the_ven
             occurred_at=datetime(2024, 5, 1, 8, 4, 5, 678_000, tzinfo=UTC),
         ),
     )
-    assert (answer.requests, answer.repaired) == (1, False)
+    assert (response.requests, response.repaired) == (1, False)
 
 
-def test_one_malformed_event_is_reported_and_does_not_lose_the_others() -> None:
-    answer = parse_events(BATCH)
+def test_invalid_event_does_not_affect_the_others() -> None:
+    response = parse_events(BATCH)
 
-    assert [told(fault) for fault in answer.faults] == [("e-0003", "It does not say when it happened.")]
-    assert (len(answer.events), answer.fetched) == (3, 4)
+    assert [id_and_reason(fault) for fault in response.faults] == [
+        ("e-0003", "It has no valid date and time.")
+    ]
+    assert (len(response.events), response.fetched) == (3, 4)
 
 
 @pytest.mark.parametrize(
     "body",
     [
+        (DOCUMENTS / "events_empty.xml").read_bytes(),
         b"<LibraryEventBatch/>",
         b'<LibraryEventBatch xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" />\r\n',
         b"<LibraryEventBatch><Events/></LibraryEventBatch>",
         b"<LibraryEventBatch><PublishId>1</PublishId></LibraryEventBatch>",
     ],
 )
-def test_an_empty_batch_has_no_events(body: bytes) -> None:
-    assert parse_events(body) == EventsAnswer(events=(), faults=())
+def test_empty_batch_has_no_events(body: bytes) -> None:
+    assert parse_events(body) == EventsResponse(events=(), faults=())
     assert parse_events(body).fetched == 0
 
 
-def test_an_answer_tells_how_many_requests_it_took() -> None:
+def test_response_has_number_of_requests() -> None:
     assert parse_events(BATCH, requests=2).requests == 2
 
 
-def test_an_event_told_twice_comes_out_twice() -> None:
+def test_repeated_event_is_returned_twice() -> None:
     element = element_of(COMPLETE)
 
     assert parse_events(batch_of(element, element)).events == (EVENT, EVENT)
 
 
-def test_events_are_found_wherever_they_stand_and_in_any_namespace() -> None:
+def test_events_are_found_at_any_depth_and_namespace() -> None:
     element = element_of(COMPLETE)
     prefixed = re.sub("<(/?)", r"<\1v:", element)
 
@@ -147,16 +150,16 @@ def test_events_are_found_wherever_they_stand_and_in_any_namespace() -> None:
 
 
 @pytest.mark.parametrize("name", EventType)
-def test_every_known_type_is_read_however_it_is_written(name: str) -> None:
+def test_known_event_type_is_normalised(name: str) -> None:
     assert event_with(EventType=f" {name.lower()}\n").event_type == EventType(name)
 
 
-def test_an_unknown_type_is_kept() -> None:
+def test_unknown_event_type_is_kept() -> None:
     assert event_with(EventType=" Lent  elsewhere ").event_type == "LENT ELSEWHERE"
 
 
 @pytest.mark.parametrize(
-    ("said", "isbn"),
+    ("text", "isbn"),
     [
         ("9780141439549", "9780141439549"),
         ("978-0-14-143954-9", "9780141439549"),
@@ -167,17 +170,17 @@ def test_an_unknown_type_is_kept() -> None:
         ("none", None),
     ],
 )
-def test_an_isbn_is_thirteen_digits_or_none(said: str, isbn: str | None) -> None:
-    assert event_with(ISBN=said).isbn == isbn
+def test_isbn_is_normalised_or_none(text: str, isbn: str | None) -> None:
+    assert event_with(ISBN=text).isbn == isbn
 
 
-def test_ids_lose_their_white_space_and_keep_their_case() -> None:
+def test_ids_are_stripped_and_keep_their_case() -> None:
     event = event_with(EventId="\n E-1 ", ItemId=" Qx7k2m9\t")
 
     assert (event.event_id, event.identifier) == ("E-1", "Qx7k2m9")
 
 
-def test_of_an_element_that_comes_twice_the_first_that_says_something_counts() -> None:
+def test_first_non_empty_of_repeated_elements_is_used() -> None:
     element = element_of({**COMPLETE, "EventId": " "}).replace(
         "<EventType>", "<EventId>e-1</EventId><EventId>e-2</EventId><EventType>"
     )
@@ -189,7 +192,7 @@ def test_of_an_element_that_comes_twice_the_first_that_says_something_counts() -
 
 
 @pytest.mark.parametrize(
-    ("said", "moment"),
+    ("text", "moment"),
     [
         ("2024-05-01T08:11:40", datetime(2024, 5, 1, 8, 11, 40, tzinfo=UTC)),
         (" 2024-05-01T08:11:40Z ", datetime(2024, 5, 1, 8, 11, 40, tzinfo=UTC)),
@@ -203,14 +206,14 @@ def test_of_an_element_that_comes_twice_the_first_that_says_something_counts() -
         ("2024-02-29t08:11:40z", datetime(2024, 2, 29, 8, 11, 40, tzinfo=UTC)),
     ],
 )
-def test_a_moment_is_in_utc_unless_it_names_another_zone(said: str, moment: datetime) -> None:
-    event = event_with(EventStartDateTimeInUTC=said)
+def test_moment_without_offset_is_utc(text: str, moment: datetime) -> None:
+    event = event_with(EventStartDateTimeInUTC=text)
 
     assert event.occurred_at == moment
     assert event.occurred_at.utcoffset() == timedelta(0)
 
 
-UNREADABLE = (
+INVALID_MOMENTS = (
     "",
     "2024-05-01",
     "yesterday",
@@ -222,7 +225,7 @@ UNREADABLE = (
     "2024-05-01T08:11:40 UTC",
     "0000-01-01T00:00:00",
     "٢٠٢٤-05-01T08:11:40",
-    # How many systems write "no date".
+    # Many systems write "no date" like this.
     "0001-01-01T00:00:00",
     "0001-01-01T00:00:00+14:00",
     "9999-12-31T23:59:59.9999999",
@@ -230,39 +233,39 @@ UNREADABLE = (
 )
 
 
-@pytest.mark.parametrize("said", UNREADABLE)
-def test_the_end_stands_in_for_a_start_that_cannot_be_read(said: str) -> None:
-    event = event_with(EventStartDateTimeInUTC=said, EventEndDateTimeInUTC="2024-05-01T09:00:00")
+@pytest.mark.parametrize("text", INVALID_MOMENTS)
+def test_end_is_used_if_start_is_invalid(text: str) -> None:
+    event = event_with(EventStartDateTimeInUTC=text, EventEndDateTimeInUTC="2024-05-01T09:00:00")
 
     assert event.occurred_at == datetime(2024, 5, 1, 9, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("said", UNREADABLE)
-def test_an_event_without_a_readable_moment_is_a_fault(said: str) -> None:
-    fault = fault_with(EventStartDateTimeInUTC=said, EventEndDateTimeInUTC=said)
+@pytest.mark.parametrize("text", INVALID_MOMENTS)
+def test_event_without_valid_moment_is_a_fault(text: str) -> None:
+    fault = fault_with(EventStartDateTimeInUTC=text, EventEndDateTimeInUTC=text)
 
-    assert told(fault) == ("e-1", "It does not say when it happened.")
+    assert id_and_reason(fault) == ("e-1", "It has no valid date and time.")
 
 
 MORNING, NOON, EVENING = "2024-11-10T05:07:56", "2024-11-10T12:00:00", "2024-11-10T19:30:00"
 
 
 @pytest.mark.parametrize(
-    ("event_type", "start", "end", "published", "happened"),
+    ("event_type", "start", "end", "published", "expected"),
     [
-        # A return that is told with its loan is at its end, as long as that has come.
+        # A return that spans its loan happened at the end, unless that is after its publication.
         ("CHECKIN", MORNING, NOON, EVENING, NOON),
         ("CHECKIN", MORNING, NOON, "", NOON),
         ("CHECKIN", NOON, NOON, EVENING, NOON),
         ("CHECKIN", MORNING, EVENING, NOON, MORNING),
         ("CHECKIN", MORNING, "", NOON, MORNING),
-        # A loan is at its start, and when it will end is no event.
+        # A loan happened at its start; its end is the due date.
         ("CHECKOUT", MORNING, NOON, EVENING, MORNING),
         ("CHECKOUT", MORNING, EVENING, NOON, MORNING),
     ],
 )
-def test_a_return_happens_at_its_end_and_all_else_at_its_start(
-    event_type: str, start: str, end: str, published: str, happened: str
+def test_return_occurs_at_its_end_and_loan_at_its_start(
+    event_type: str, start: str, end: str, published: str, expected: str
 ) -> None:
     event = event_with(
         EventType=event_type,
@@ -270,13 +273,13 @@ def test_a_return_happens_at_its_end_and_all_else_at_its_start(
         EventEndDateTimeInUTC=end,
         EventPublishDateTimeInUTC=published,
     )
-    assert f"{event.occurred_at:%Y-%m-%dT%H:%M:%S}" == happened
+    assert f"{event.occurred_at:%Y-%m-%dT%H:%M:%S}" == expected
 
 
-def test_the_end_stands_in_for_a_start_that_is_missing() -> None:
-    ended = {name: text for name, text in COMPLETE.items() if name != "EventStartDateTimeInUTC"}
+def test_end_is_used_if_start_is_missing() -> None:
+    without_start = {name: text for name, text in COMPLETE.items() if name != "EventStartDateTimeInUTC"}
 
-    (event,) = parse_events(batch_of(element_of(ended))).events
+    (event,) = parse_events(batch_of(element_of(without_start))).events
 
     assert event.occurred_at == datetime(2024, 5, 22, 8, 11, 40, tzinfo=UTC)
 
@@ -287,7 +290,7 @@ moments = st.datetimes(*(datetime(year, 1, 1, tzinfo=UTC).replace(tzinfo=None) f
 
 @settings(deadline=None)
 @given(moments, zones)
-def test_a_moment_in_any_zone_comes_out_as_it_went_in(wall: datetime, zone: timezone) -> None:
+def test_moment_in_any_zone_is_preserved(wall: datetime, zone: timezone) -> None:
     moment = wall.replace(tzinfo=zone)
 
     assert event_with(EventStartDateTimeInUTC=moment.isoformat()).occurred_at == moment
@@ -295,72 +298,70 @@ def test_a_moment_in_any_zone_comes_out_as_it_went_in(wall: datetime, zone: time
 
 @settings(deadline=None)
 @given(moments, st.integers(1, 7), st.sampled_from(["", "Z", "+00:00"]))
-def test_a_fraction_of_any_length_is_read_to_the_microsecond(
-    wall: datetime, digits: int, suffix: str
-) -> None:
+def test_fraction_is_parsed_to_microseconds(wall: datetime, digits: int, suffix: str) -> None:
     fraction = f"{wall.microsecond:06}0"[:digits]
-    said = f"{wall.replace(microsecond=0).isoformat()}.{fraction}{suffix}"
+    text = f"{wall.replace(microsecond=0).isoformat()}.{fraction}{suffix}"
 
-    told = event_with(EventStartDateTimeInUTC=said).occurred_at
+    occurred_at = event_with(EventStartDateTimeInUTC=text).occurred_at
 
-    assert told == wall.replace(microsecond=int(fraction[:6].ljust(6, "0")), tzinfo=UTC)
+    assert occurred_at == wall.replace(microsecond=int(fraction[:6].ljust(6, "0")), tzinfo=UTC)
 
 
 # Faults
 
 
-def test_an_event_without_an_id_is_a_fault_that_tells_its_type() -> None:
-    assert told(fault_with(EventId=" ")) == (None, "It has no EventId (type 'CHECKOUT').")
+def test_event_without_id_is_a_fault_with_its_type() -> None:
+    assert id_and_reason(fault_with(EventId=" ")) == (None, "It has no EventId (type 'CHECKOUT').")
 
 
-def test_an_event_without_a_type_is_a_fault() -> None:
-    assert told(fault_with(EventType="")) == ("e-1", "It has no EventType.")
+def test_event_without_type_is_a_fault() -> None:
+    assert id_and_reason(fault_with(EventType="")) == ("e-1", "It has no EventType.")
 
 
 @pytest.mark.parametrize("item_id", ["", "a/b", "a,b", "a b", "..", "é", "x" * 33])
-def test_an_event_of_an_item_that_cannot_be_asked_for_is_a_fault(item_id: str) -> None:
-    reason = f"Its ItemId is not one the vendor can be asked for: {item_id!r}."
-    assert told(fault_with(ItemId=item_id)) == ("e-1", reason)
+def test_event_with_invalid_item_id_is_a_fault(item_id: str) -> None:
+    reason = f"Its ItemId is invalid: {item_id!r}."
+    assert id_and_reason(fault_with(ItemId=item_id)) == ("e-1", reason)
 
 
-def test_what_is_kept_of_a_fault_is_a_batch_of_its_own_without_the_patron() -> None:
+def test_stored_fault_is_a_batch_without_the_patron() -> None:
     fault = fault_with(EventStartDateTimeInUTC="soon", EventEndDateTimeInUTC="", ISBN="a & b")
 
     assert PATRON not in fault.raw_xml
     assert PATRON_CARD not in fault.raw_xml
     assert parse_events(fault.raw_xml.encode()).faults == (fault,)
-    mended = fault.raw_xml.replace("soon", COMPLETE["EventStartDateTimeInUTC"])
-    (event,) = parse_events(mended.encode()).events
+    corrected = fault.raw_xml.replace("soon", COMPLETE["EventStartDateTimeInUTC"])
+    (event,) = parse_events(corrected.encode()).events
     assert event == EVENT.model_copy(update={"isbn": None})
 
 
-def test_nor_with_what_stands_within_an_element_that_is_read() -> None:
-    answer = parse_events(
+def test_stored_fault_omits_nested_elements() -> None:
+    response = parse_events(
         batch_of(f"<CloudLibraryEvent><ItemId><PatronId>{PATRON}</PatronId></ItemId></CloudLibraryEvent>")
     )
 
-    assert PATRON not in answer.faults[0].raw_xml
+    assert PATRON not in response.faults[0].raw_xml
 
 
-def test_an_event_that_says_nothing_at_all_is_a_fault() -> None:
-    answer = parse_events(batch_of("<CloudLibraryEvent/>", element_of(COMPLETE)))
+def test_event_without_elements_is_a_fault() -> None:
+    response = parse_events(batch_of("<CloudLibraryEvent/>", element_of(COMPLETE)))
 
-    assert answer.events == (EVENT,)
-    assert [told(fault) for fault in answer.faults] == [(None, "It has no EventId (type '').")]
-
-
-def test_what_a_fault_tells_is_short_and_cannot_drive_a_terminal() -> None:
-    said = "\N{RIGHT-TO-LEFT OVERRIDE}\x9b31m" + "x" * 1000
-
-    by_item = fault_with(EventId=said, ItemId=said)
-    by_type = fault_with(EventId="", EventType=said)
-
-    for text in (by_item.event_id or "", by_item.reason, by_type.reason):
-        assert text.isprintable()
-        assert len(text) < 300
+    assert response.events == (EVENT,)
+    assert [id_and_reason(fault) for fault in response.faults] == [(None, "It has no EventId (type '').")]
 
 
-# Documents that are none
+def test_fault_reason_is_short_and_printable() -> None:
+    text = "\N{RIGHT-TO-LEFT OVERRIDE}\x9b31m" + "x" * 1000
+
+    by_item = fault_with(EventId=text, ItemId=text)
+    by_type = fault_with(EventId="", EventType=text)
+
+    for output in (by_item.event_id or "", by_item.reason, by_type.reason):
+        assert output.isprintable()
+        assert len(output) < 300
+
+
+# Invalid documents
 
 
 @pytest.mark.parametrize(
@@ -370,8 +371,8 @@ def test_what_a_fault_tells_is_short_and_cannot_drive_a_terminal() -> None:
         BATCH.replace(b"<Events>", b"<Error><Message>Unknown error</Message></Error><Events>"),
     ],
 )
-def test_an_error_document_or_one_with_an_error_in_it_is_the_vendors_own_fault(body: bytes) -> None:
-    with pytest.raises(RemoteInitiatedServerError, match="an error of its own"):
+def test_error_document_raises_server_error(body: bytes) -> None:
+    with pytest.raises(RemoteInitiatedServerError, match="the vendor reported an error"):
         parse_events(body)
 
 
@@ -387,36 +388,36 @@ def test_an_error_document_or_one_with_an_error_in_it_is_the_vendors_own_fault(b
         (DOCUMENTS / "maintenance.html").read_bytes(),
     ],
 )
-def test_anything_but_a_batch_is_a_bad_response_and_never_no_events(body: bytes) -> None:
+def test_other_document_is_a_bad_response(body: bytes) -> None:
     with pytest.raises(BadResponseException):
         parse_events(body)
 
 
-def test_an_undefined_entity_is_repaired_and_said_so() -> None:
+def test_undefined_entity_is_repaired() -> None:
     body = BATCH.replace(b"ask us", b"ask&nbsp;us &supl;").replace(b"rvs", b"r&v&#x1F;s")
 
-    answer = parse_events(body)
+    response = parse_events(body)
 
-    assert answer.repaired
-    assert answer.events == parse_events(BATCH).events
-    assert answer.faults == parse_events(BATCH).faults
+    assert response.repaired
+    assert response.events == parse_events(BATCH).events
+    assert response.faults == parse_events(BATCH).faults
 
 
 # Patrons
 
 
-def test_who_the_patron_was_shows_nowhere() -> None:
+def test_parsed_events_do_not_contain_the_patron() -> None:
     assert PATRON.encode() in BATCH
     assert PATRON_CARD.encode() in BATCH
 
-    answer = parse_events(BATCH)
+    response = parse_events(BATCH)
 
-    assert PATRON not in repr(answer)
-    assert PATRON_CARD not in repr(answer)
+    assert PATRON not in repr(response)
+    assert PATRON_CARD not in repr(response)
 
 
 @pytest.mark.parametrize("body", [f"<{PATRON}/>", f"<Error><Message>{PATRON}</Message></Error>", PATRON])
-def test_an_error_about_a_batch_of_unknown_origin_names_no_patron_either(body: str) -> None:
+def test_error_without_context_names_no_patron(body: str) -> None:
     with pytest.raises(TransientVendorError) as caught:
         parse_events(body.encode())
 
@@ -427,15 +428,15 @@ def test_an_error_about_a_batch_of_unknown_origin_names_no_patron_either(body: s
 @pytest.mark.parametrize(
     "name", ["EventId", "EventType", "EventStartDateTimeInUTC", "EventEndDateTimeInUTC", "ItemId", "ISBN"]
 )
-def test_a_patrons_id_inside_another_element_is_not_read_either(name: str) -> None:
+def test_patron_id_within_another_element_is_ignored(name: str) -> None:
     stray = f"<{name}>1<PatronId>{PATRON}</PatronId></{name}>"
     others = {other: text for other, text in COMPLETE.items() if other != name}
     element = element_of(others).replace("<LibraryId>", f"{stray}<LibraryId>")
 
-    answer = parse_events(batch_of(element))
+    response = parse_events(batch_of(element))
 
-    assert answer.fetched == 1
-    assert PATRON not in repr(answer).lower()
+    assert response.fetched == 1
+    assert PATRON not in repr(response).lower()
 
 
 xml_text = st.text(
@@ -451,26 +452,24 @@ fields = st.dictionaries(st.sampled_from(list(COMPLETE)[:-2]), values)
 
 @settings(deadline=None)
 @given(fields, st.booleans())
-def test_whatever_an_event_says_it_is_an_event_or_a_fault_and_never_tells_the_patron(
-    said: dict[str, str], first: bool
-) -> None:
+def test_arbitrary_event_never_contains_the_patron(elements: dict[str, str], patron_first: bool) -> None:
     patron = {"PatronId": PATRON, "PatronLibraryId": PATRON_CARD}
 
-    answer = parse_events(batch_of(element_of(patron | said if first else said | patron)))
+    response = parse_events(batch_of(element_of(patron | elements if patron_first else elements | patron)))
 
-    assert answer.fetched == 1
-    assert PATRON not in repr(answer)
-    assert PATRON_CARD not in repr(answer)
-    for event in answer.events:
+    assert response.fetched == 1
+    assert PATRON not in repr(response)
+    assert PATRON_CARD not in repr(response)
+    for event in response.events:
         assert EventData.model_validate_json(event.model_dump_json()) == event
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(fields, st.booleans()), max_size=5))
-def test_bad_events_never_cost_a_good_one(told: list[tuple[dict[str, str], bool]]) -> None:
-    elements = [element_of(COMPLETE if good else {**said, "EventId": ""}) for said, good in told]
+def test_invalid_events_do_not_affect_valid_ones(entries: list[tuple[dict[str, str], bool]]) -> None:
+    elements = [element_of(COMPLETE if is_valid else {**texts, "EventId": ""}) for texts, is_valid in entries]
 
-    answer = parse_events(batch_of(*elements))
+    response = parse_events(batch_of(*elements))
 
-    assert answer.events == (EVENT,) * sum(good for _, good in told)
-    assert answer.fetched == len(told)
+    assert response.events == (EVENT,) * sum(is_valid for _, is_valid in entries)
+    assert response.fetched == len(entries)

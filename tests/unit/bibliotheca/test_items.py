@@ -1,4 +1,4 @@
-"""Item documents become titles in the catalogue's words."""
+"""Item documents are parsed to titles with metadata and copy counts."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from accession.bibliotheca.errors import BadResponseException, RemoteInitiatedServerError
 from accession.bibliotheca.items import DATA_SOURCE, is_item_id, parse_items
 from accession.bibliotheca.normalise import iso_date, language_code
-from accession.bibliotheca.text import plain, plain_paragraphs
+from accession.bibliotheca.text import to_plain_line, to_plain_paragraphs
 from accession.catalog.data import BibliographicData, CirculationData, TitleData
 from accession.core.vocabulary import ContributorRole, Format, IdentifierType, Medium, SubjectScheme
 
@@ -27,28 +27,28 @@ COMPLETE = {
 
 
 def document_of(*items: dict[str, str]) -> bytes:
-    """An item document with these elements, escaped once as XML wants it."""
+    """Return an item document with these elements, escaped once."""
     bodies = ("".join(f"<{name}>{escape(text)}</{name}>" for name, text in item.items()) for item in items)
     return f"<ArrayOfItem>{''.join(f'<Item>{body}</Item>' for body in bodies)}</ArrayOfItem>".encode()
 
 
 def title_with(**elements: str) -> TitleData:
-    answer = parse_items(document_of({**COMPLETE, **elements}), NOW)
-    assert answer.faults == ()
-    return answer.titles[0]
+    response = parse_items(document_of({**COMPLETE, **elements}), NOW)
+    assert response.faults == ()
+    return response.titles[0]
 
 
-def description_with(**elements: str) -> BibliographicData:
+def metadata_with(**elements: str) -> BibliographicData:
     return title_with(**elements).bibliographic
 
 
 def fault_with(**elements: str) -> str:
-    answer = parse_items(document_of({**COMPLETE, **elements}), NOW)
-    assert answer.titles == ()
-    return answer.faults[0].reason
+    response = parse_items(document_of({**COMPLETE, **elements}), NOW)
+    assert response.titles == ()
+    return response.faults[0].reason
 
 
-def test_a_book_comes_out_clean_in_every_field() -> None:
+def test_book_is_parsed_with_all_fields() -> None:
     title = parse_items((DOCUMENTS / "items.xml").read_bytes(), NOW).titles[0]
     book = title.bibliographic
 
@@ -92,8 +92,8 @@ def test_a_book_comes_out_clean_in_every_field() -> None:
     assert title.as_of == NOW
 
 
-def test_a_hash_is_what_it_was_in_earlier_versions() -> None:
-    """With any other, an upgrade would apply every title once more."""
+def test_metadata_hash_is_stable_across_versions() -> None:
+    """With another hash an upgrade would apply every title again."""
     titles = parse_items((DOCUMENTS / "items.xml").read_bytes(), NOW).titles
 
     assert [title.bibliographic.content_hash()[:18] for title in titles] == [
@@ -103,7 +103,7 @@ def test_a_hash_is_what_it_was_in_earlier_versions() -> None:
     ]
 
 
-def test_an_audiobook_has_narrators_and_a_duration() -> None:
+def test_audiobook_has_narrators_and_duration() -> None:
     title = parse_items((DOCUMENTS / "items.xml").read_bytes(), NOW).titles[1]
     book = title.bibliographic
 
@@ -133,17 +133,17 @@ def test_an_audiobook_has_narrators_and_a_duration() -> None:
     assert title.circulation.patrons_in_hold_queue == 4
 
 
-def test_one_malformed_item_is_reported_and_does_not_lose_the_others() -> None:
-    answer = parse_items((DOCUMENTS / "items.xml").read_bytes(), NOW)
+def test_invalid_item_does_not_affect_the_others() -> None:
+    response = parse_items((DOCUMENTS / "items.xml").read_bytes(), NOW)
 
-    assert [title.identifier for title in answer.titles] == ["qx7k2m9", "ah51rr9", "b3tz8w"]
-    assert [(fault.item_id, fault.reason) for fault in answer.faults] == [
+    assert [title.identifier for title in response.titles] == ["qx7k2m9", "ah51rr9", "b3tz8w"]
+    assert [(fault.item_id, fault.reason) for fault in response.faults] == [
         ("zz00bad", "TotalCopies is not a count: 'some'")
     ]
-    assert (answer.requests, answer.repaired) == (1, False)
+    assert (response.requests, response.repaired) == (1, False)
 
 
-def test_an_unknown_format_is_a_book_without_one() -> None:
+def test_unknown_format_is_a_book_without_format() -> None:
     book = parse_items((DOCUMENTS / "items.xml").read_bytes(), NOW).titles[2].bibliographic
 
     assert (book.format, book.medium, book.language, book.published, book.links) == (
@@ -155,36 +155,82 @@ def test_an_unknown_format_is_a_book_without_one() -> None:
     )
 
 
-def test_a_document_without_items_is_an_answer_without_titles() -> None:
-    answer = parse_items((DOCUMENTS / "items_empty.xml").read_bytes(), NOW)
+@pytest.mark.parametrize(
+    ("name", "titles"),
+    [
+        ("item_single.xml", ["The Moonstone"]),
+        ("item_audio.xml", ["The Wind in the Willows"]),
+        ("items.xml", ["Middlemarch", "Ficciones", "Der Zauberberg"]),
+    ],
+)
+def test_item_document_is_parsed_to_clean_titles(name: str, titles: list[str]) -> None:
+    response = parse_items((DOCUMENTS / name).read_bytes(), NOW)
 
-    assert (answer.titles, answer.faults) == ((), ())
+    assert [title.bibliographic.title for title in response.titles] == titles
+    for title in response.titles:
+        assert title.bibliographic.language
+        assert "<" not in (title.bibliographic.description or "")
+        assert "&amp;" not in title.model_dump_json()
+
+
+def test_single_item_has_no_faults() -> None:
+    response = parse_items((DOCUMENTS / "item_single.xml").read_bytes(), NOW)
+
+    (title,) = response.titles
+    assert response.faults == ()
+    assert (title.identifier, title.bibliographic.publisher) == ("m4rple1", "Harper & Brothers")
+    assert title.bibliographic.description == (
+        "A stolen diamond.\n\nSergeant Cuff investigates\N{EM DASH}with roses."
+    )
+
+
+def test_audio_item_with_paragraphs_is_parsed() -> None:
+    response = parse_items((DOCUMENTS / "item_audio.xml").read_bytes(), NOW)
+
+    (title,) = response.titles
+    assert response.faults == ()
+    assert (title.bibliographic.format, title.bibliographic.duration_ms) == (Format.MP3, 16_022_000)
+    assert title.bibliographic.description == (
+        'Mole, Rat, Toad & Badger by the river.\n\n"Messing about in boats."'
+    )
+    assert [person.display_name for person in title.bibliographic.contributors] == [
+        "Kenneth Grahame",
+        "Ann Otter",
+        "Bo Weasel",
+        "Cy Stoat",
+    ]
+
+
+def test_document_without_items_has_no_titles() -> None:
+    response = parse_items((DOCUMENTS / "items_empty.xml").read_bytes(), NOW)
+
+    assert (response.titles, response.faults) == ((), ())
 
 
 @pytest.mark.parametrize("body", [b"", b"  \r\n", b"\xef\xbb\xbf"])
-def test_a_blank_body_is_never_an_answer(body: bytes) -> None:
+def test_blank_body_is_a_server_error(body: bytes) -> None:
     with pytest.raises(RemoteInitiatedServerError):
         parse_items(body, NOW)
 
 
 @pytest.mark.parametrize("name", ["maintenance.html", "marc_page.xml"])
-def test_another_document_is_never_an_answer(name: str) -> None:
+def test_other_document_is_a_bad_response(name: str) -> None:
     with pytest.raises(BadResponseException):
         parse_items((DOCUMENTS / name).read_bytes(), NOW)
 
 
-def test_of_an_item_that_comes_twice_the_last_counts() -> None:
-    answer = parse_items(
+def test_last_of_repeated_items_is_used() -> None:
+    response = parse_items(
         document_of(COMPLETE, {**COMPLETE, "ItemId": "x"}, {**COMPLETE, "Title": "Later"}), NOW
     )
 
-    assert [(title.identifier, title.bibliographic.title) for title in answer.titles] == [
+    assert [(title.identifier, title.bibliographic.title) for title in response.titles] == [
         ("abc123", "Later"),
         ("x", "A Title"),
     ]
 
 
-def test_elements_that_are_unknown_repeated_or_missing_do_no_harm() -> None:
+def test_unknown_and_repeated_elements_are_tolerated() -> None:
     body = (
         b"<ArrayOfItem><Paging/>text<Item><Title/><Title>Kept</Title><Title>Second</Title>"
         b"<ItemId> a1 </ItemId><Novelty><Deep/></Novelty><TotalCopies>0</TotalCopies></Item></ArrayOfItem>"
@@ -195,38 +241,38 @@ def test_elements_that_are_unknown_repeated_or_missing_do_no_harm() -> None:
     assert title.circulation.licenses_owned == 0
 
 
-def test_a_repaired_document_says_so() -> None:
+def test_repaired_document_is_marked() -> None:
     body = document_of(COMPLETE).replace(b"A Title", b"&ldquo;A&rdquo; \x02Title")
 
-    answer = parse_items(body, NOW)
+    response = parse_items(body, NOW)
 
-    assert answer.repaired
-    assert answer.titles[0].bibliographic.title == "“A” Title"
+    assert response.repaired
+    assert response.titles[0].bibliographic.title == "“A” Title"
 
 
 @pytest.mark.parametrize("name", ["ItemId", "Title"])
 @pytest.mark.parametrize("text", ["", "  ", "\N{SOFT HYPHEN}"])
-def test_an_item_without_id_or_title_is_a_fault(name: str, text: str) -> None:
+def test_item_without_id_or_title_is_a_fault(name: str, text: str) -> None:
     assert fault_with(**{name: text}) == f"it has no {name}"
 
 
 @pytest.mark.parametrize("name", ["TotalCopies", "AvailableCopies", "OnHoldCount"])
 @pytest.mark.parametrize("text", ["-1", "many", "1.5", "2147483648", "9" * 30, "٣"])
-def test_a_count_that_is_none_is_a_fault(name: str, text: str) -> None:
+def test_invalid_count_is_a_fault(name: str, text: str) -> None:
     assert name in fault_with(**{name: text})
 
 
-def test_silence_about_the_copies_owned_is_a_fault_and_about_the_others_is_zero() -> None:
+def test_only_missing_owned_copies_are_a_fault() -> None:
     assert "TotalCopies" in fault_with(TotalCopies="")
 
     circulation = title_with(AvailableCopies="", OnHoldCount="").circulation
     assert (circulation.licenses_available, circulation.patrons_in_hold_queue) == (0, 0)
 
 
-def test_what_the_data_classes_refuse_is_a_fault() -> None:
-    answer = parse_items(document_of(COMPLETE), datetime(2024, 5, 1))  # noqa: DTZ001
+def test_item_rejected_by_data_class_is_a_fault() -> None:
+    response = parse_items(document_of(COMPLETE), datetime(2024, 5, 1))  # noqa: DTZ001
 
-    assert "as_of" in answer.faults[0].reason
+    assert "as_of" in response.faults[0].reason
 
 
 @pytest.mark.parametrize(
@@ -244,14 +290,14 @@ def test_what_the_data_classes_refuse_is_a_fault() -> None:
         ("Smith &amp;amp; Co; Poe, E.", [("Smith & Co", "Smith & Co"), ("Poe, E.", "E. Poe")]),
     ],
 )
-def test_names_are_parted_and_turned(text: str, names: list[tuple[str, str]]) -> None:
-    people = description_with(Authors=text).contributors
+def test_names_are_split_and_reordered(text: str, names: list[tuple[str, str]]) -> None:
+    people = metadata_with(Authors=text).contributors
 
     assert [(person.sort_name, person.display_name) for person in people] == names
 
 
-def test_one_person_in_two_roles_stays_in_both() -> None:
-    people = description_with(Authors="Doe, Jane", Narrator="Doe, Jane; Doe, Jane").contributors
+def test_person_in_two_roles_is_kept_in_both() -> None:
+    people = metadata_with(Authors="Doe, Jane", Narrator="Doe, Jane; Doe, Jane").contributors
 
     assert [person.role for person in people] == [ContributorRole.AUTHOR, ContributorRole.NARRATOR]
 
@@ -276,9 +322,9 @@ def test_one_person_in_two_roles_stays_in_both() -> None:
         ),
     ],
 )
-def test_subjects_of_both_generations(text: str, subjects: list[tuple[str, str]]) -> None:
+def test_subjects_of_both_formats_are_parsed(text: str, subjects: list[tuple[str, str]]) -> None:
     assert [
-        (subject.scheme.value, subject.name) for subject in description_with(Genre=text).subjects
+        (subject.scheme.value, subject.name) for subject in metadata_with(Genre=text).subjects
     ] == subjects
 
 
@@ -300,8 +346,8 @@ def test_subjects_of_both_generations(text: str, subjects: list[tuple[str, str]]
         ("https://x.example/a b", []),
     ],
 )
-def test_a_cover_is_a_clean_web_address_or_none(url: str, links: list[str]) -> None:
-    assert [link.href for link in description_with(CoverLinkURL=url).links] == links
+def test_cover_is_kept_only_as_web_url(url: str, links: list[str]) -> None:
+    assert [link.href for link in metadata_with(CoverLinkURL=url).links] == links
 
 
 @pytest.mark.parametrize(
@@ -320,8 +366,8 @@ def test_a_cover_is_a_clean_web_address_or_none(url: str, links: list[str]) -> N
         ("", "", None),
     ],
 )
-def test_a_date_is_as_precise_as_it_is_good(pub_date: str, pub_year: str, published: str | None) -> None:
-    assert description_with(PubDate=pub_date, PubYear=pub_year).published == published
+def test_date_is_as_precise_as_its_valid_part(pub_date: str, pub_year: str, published: str | None) -> None:
+    assert metadata_with(PubDate=pub_date, PubYear=pub_year).published == published
 
 
 @pytest.mark.parametrize(
@@ -341,8 +387,8 @@ def test_a_date_is_as_precise_as_it_is_good(pub_date: str, pub_year: str, publis
         ("", None),
     ],
 )
-def test_a_language_becomes_its_bibliographic_code(text: str, code: str | None) -> None:
-    assert description_with(Language=text).language == code
+def test_language_becomes_bibliographic_code(text: str, code: str | None) -> None:
+    assert metadata_with(Language=text).language == code
     assert language_code(text) == code
 
 
@@ -360,13 +406,13 @@ def test_a_language_becomes_its_bibliographic_code(text: str, code: str | None) 
         ("", None),
     ],
 )
-def test_an_isbn_is_thirteen_good_digits_or_dropped(text: str, isbn: str | None) -> None:
-    assert description_with(ISBN13=text, PhysicalISBN=text).isbns == ((isbn,) if isbn else ())
+def test_isbn_is_normalised_or_dropped(text: str, isbn: str | None) -> None:
+    assert metadata_with(ISBN13=text, PhysicalISBN=text).isbns == ((isbn,) if isbn else ())
 
 
 @pytest.mark.parametrize("text", ["", "0", "n/a", "-3", "99999999999"])
-def test_pages_and_durations_that_are_no_numbers_are_unknown(text: str) -> None:
-    book = description_with(NumberOfPages=text, Duration=text)
+def test_invalid_pages_and_duration_are_unknown(text: str) -> None:
+    book = metadata_with(NumberOfPages=text, Duration=text)
 
     assert (book.page_count, book.duration_ms) == (None, None)
 
@@ -385,12 +431,12 @@ def test_pages_and_durations_that_are_no_numbers_are_unknown(text: str) -> None:
         ("line\r\nend", "line end"),
     ],
 )
-def test_a_description_becomes_plain_paragraphs(html: str, text: str) -> None:
-    assert plain_paragraphs(html) == text
-    assert description_with(Description=html).description == text
+def test_description_becomes_plain_paragraphs(html: str, text: str) -> None:
+    assert to_plain_paragraphs(html) == text
+    assert metadata_with(Description=html).description == text
 
 
-def test_html_that_nobody_escaped_is_read_as_well() -> None:
+def test_unescaped_html_is_converted() -> None:
     body = document_of({**COMPLETE, "Description": "@"}).replace(b"@", b"Tom &amp; <b>Ann</b><br/>two")
 
     assert parse_items(body, NOW).titles[0].bibliographic.description == "Tom & Ann\ntwo"
@@ -398,9 +444,9 @@ def test_html_that_nobody_escaped_is_read_as_well() -> None:
 
 @settings(deadline=None)
 @given(st.text(max_size=80))
-def test_no_text_is_too_odd_to_clean(text: str) -> None:
-    assert plain(text) == " ".join(plain(text).split())
-    assert "\n\n\n" not in plain_paragraphs(text)
+def test_arbitrary_text_is_cleaned(text: str) -> None:
+    assert to_plain_line(text) == " ".join(to_plain_line(text).split())
+    assert "\n\n\n" not in to_plain_paragraphs(text)
     iso_date(text)
 
 
@@ -413,11 +459,11 @@ def test_no_text_is_too_odd_to_clean(text: str) -> None:
         st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc", "Cn"]), max_size=40),
     )
 )
-def test_no_description_of_a_title_is_so_odd_that_it_raises(elements: dict[str, str]) -> None:
-    assert description_with(**elements).title == "A Title"
+def test_arbitrary_metadata_never_raises(elements: dict[str, str]) -> None:
+    assert metadata_with(**elements).title == "A Title"
 
 
 @pytest.mark.parametrize("text", ["", " ", ".", "..", "a b", "a,b", "a/b", "a?b", "é", "x" * 33])
-def test_what_the_vendor_cannot_be_asked_for_is_no_item_id(text: str) -> None:
+def test_invalid_item_id_is_recognised(text: str) -> None:
     assert not is_item_id(text)
     assert is_item_id("qx7k2m9")

@@ -1,4 +1,4 @@
-"""Pages of purchase records: every record is usable, or says why it is not."""
+"""Each record of a MARCXML page is valid, or has a fault with a reason."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ def field(tag: str, text: str = "x", code: str = "a") -> str:
     return f'<datafield tag="{tag}" ind1=" " ind2="0"><subfield code="{code}">{text}</subfield></datafield>'
 
 
-def usable(record: MarcRecord) -> Record:
+def as_pymarc(record: MarcRecord) -> Record:
     assert record.fault is None
     assert record.content is not None
     return Record(fields=[to_pymarc(field) for field in record.content.fields], leader=record.content.leader)
@@ -66,11 +66,11 @@ def content(record: Record) -> list[tuple[str, object]]:
     ]
 
 
-def test_a_page_gives_its_records_in_order_whatever_stands_between_them() -> None:
+def test_page_returns_records_in_order() -> None:
     page = parse_marc_page(document("marc_page.xml"))
 
     assert [record.item_ids for record in page.records] == [("qx7k2m9",), ("b3tz8w",), ("ah51rr9",)]
-    assert [usable(record)["245"]["a"] for record in page.records] == [
+    assert [as_pymarc(record)["245"]["a"] for record in page.records] == [
         "Middlemarch",
         "Der Zauberberg",
         "Ficciones",
@@ -78,8 +78,16 @@ def test_a_page_gives_its_records_in_order_whatever_stands_between_them() -> Non
     assert (page.repaired, page.requests) == (False, 1)
 
 
-def test_text_keeps_its_characters_and_a_field_its_indicators() -> None:
-    record = usable(parse_marc_page(document("marc_page.xml")).records[0])
+def test_page_with_one_record_is_parsed() -> None:
+    (record,) = parse_marc_page(document("marc_single_record.xml")).records
+
+    assert record.fault is None
+    assert record.item_ids == ("qx7k2m9",)
+    assert b"Middlemarch" in record.as_marc21()
+
+
+def test_text_and_indicators_are_preserved() -> None:
+    record = as_pymarc(parse_marc_page(document("marc_page.xml")).records[0])
 
     assert record["520"]["a"] == "A study of provincial life -- “a magnificent book” -- in eight parts."
     assert [each.indicators for each in record.get_fields("856")] == [
@@ -90,43 +98,43 @@ def test_text_keeps_its_characters_and_a_field_its_indicators() -> None:
     assert [each.value() for each in record.get_fields("007")] == ["tz", "cr unu||||||||"]
 
 
-def test_a_default_namespace_does_as_well_as_a_prefix() -> None:
+def test_default_namespace_is_accepted() -> None:
     (record,) = parse_marc_page(document("marc_default_namespace.xml")).records
 
     assert record.item_ids == ("qx7k2m9",)
 
 
-def test_a_byte_order_mark_does_no_harm() -> None:
+def test_byte_order_mark_is_accepted() -> None:
     assert len(parse_marc_page(b"\xef\xbb\xbf" + document("marc_page.xml")).records) == 3
 
 
-def test_undefined_entities_and_control_characters_are_repaired_and_the_repair_is_told() -> None:
+def test_undefined_entities_and_controls_are_repaired() -> None:
     page = parse_marc_page(document("marc_undefined_entities.xml"))
 
     assert page.repaired
-    assert usable(page.records[0])["520"]["a"] == (
+    assert as_pymarc(page.records[0])["520"]["a"] == (
         "A study of provincial\N{NO-BREAK SPACE}life &supl; Simon & Schuster  "
         "-- “a magnificent book” -- in eight parts."
     )
     assert page.records[1].item_ids == ("b3tz8w",)
 
 
-def test_an_empty_collection_is_an_empty_page() -> None:
+def test_empty_collection_is_an_empty_page() -> None:
     assert parse_marc_page(document("marc_empty.xml")).records == ()
 
 
 @pytest.mark.parametrize("name", ["marc_truncated.xml", "maintenance.html", "items_empty.xml"])
-def test_what_is_no_whole_collection_is_never_an_empty_page(name: str) -> None:
+def test_other_document_is_never_an_empty_page(name: str) -> None:
     with pytest.raises(BadResponseException):
         parse_marc_page(document(name))
 
 
-def test_a_collection_of_no_namespace_is_never_an_empty_page() -> None:
-    with pytest.raises(BadResponseException, match="not MARCXML"):
+def test_collection_without_namespace_is_rejected() -> None:
+    with pytest.raises(BadResponseException, match="not in the MARCXML namespace"):
         parse_marc_page(b"<collection><record/></collection>")
 
 
-def test_every_truncation_of_a_page_is_noticed() -> None:
+def test_truncated_page_is_rejected() -> None:
     page = document("marc_page.xml").rstrip()
 
     for end in range(1, len(page), 97):
@@ -134,13 +142,15 @@ def test_every_truncation_of_a_page_is_noticed() -> None:
             parse_marc_page(page[:end])
 
 
-@pytest.mark.parametrize("name", ["marc_with_error.xml", "error_authentication_failed.xml"])
-def test_an_error_document_is_the_vendors_fault_also_inside_a_collection(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["marc_with_error.xml", "error_authentication_failed.xml", "error_unknown.xml"]
+)
+def test_error_document_raises_server_error(name: str) -> None:
     with pytest.raises(RemoteInitiatedServerError):
         parse_marc_page(document(name))
 
 
-def test_a_record_that_cannot_be_used_stays_on_the_page_beside_the_good_ones() -> None:
+def test_invalid_record_stays_on_the_page() -> None:
     records = parse_marc_page(document("marc_unusable_records.xml")).records
 
     assert [record.item_ids for record in records] == [
@@ -155,7 +165,7 @@ def test_a_record_that_cannot_be_used_stays_on_the_page_beside_the_good_ones() -
     assert "A field lost its tag." in records[3].raw_xml
 
 
-def test_a_record_outside_the_marc_namespace_is_kept_with_its_fault() -> None:
+def test_record_without_namespace_has_a_fault() -> None:
     page = parse_marc_page(
         f'<m:collection xmlns:m="http://www.loc.gov/MARC21/slim"><record>{field("001", "abc")}</record>'
         "</m:collection>".encode()
@@ -170,23 +180,29 @@ def test_a_record_outside_the_marc_namespace_is_kept_with_its_fault() -> None:
     ("inner", "fault"),
     [
         ("", "no fields"),
-        ('<datafield ind1=" " ind2=" "/>', "not the tag"),
-        ('<controlfield tag="1">abc</controlfield>', "not the tag"),
-        ('<controlfield tag="٠٠١">abc</controlfield>', "not the tag"),
+        ('<datafield ind1=" " ind2=" "/>', "not a valid field tag"),
+        ('<controlfield tag="1">abc</controlfield>', "not a valid field tag"),
+        ('<controlfield tag="٠٠١">abc</controlfield>', "not a valid field tag"),
         ('<controlfield tag="245">abc</controlfield>', "controlfield cannot have the tag 245"),
         ('<datafield tag="001"/>', "datafield cannot have the tag 001"),
-        ('<datafield tag="245" ind1="12" ind2=" "/>', "indicators of field 245"),
-        ('<datafield tag="245" ind1=" " ind2="é"/>', "indicators of field 245"),
-        ('<datafield tag="245"><subfield>x</subfield></datafield>', "code of a subfield"),
-        ('<datafield tag="245"><subfield code="ab">x</subfield></datafield>', "code of a subfield"),
+        ('<datafield tag="245" ind1="12" ind2=" "/>', "not valid indicators, in field 245"),
+        ('<datafield tag="245" ind1=" " ind2="é"/>', "not valid indicators, in field 245"),
+        (
+            '<datafield tag="245"><subfield>x</subfield></datafield>',
+            "not a valid subfield code",
+        ),
+        (
+            '<datafield tag="245"><subfield code="ab">x</subfield></datafield>',
+            "not a valid subfield code",
+        ),
     ],
 )
-def test_what_marc_has_no_place_for_is_a_fault_with_a_reason(inner: str, fault: str) -> None:
+def test_invalid_marc_field_is_a_fault_with_a_reason(inner: str, fault: str) -> None:
     record = record_of(inner)
 
     assert record.content is None
     assert fault in (record.fault or "")
-    with pytest.raises(ValueError, match="cannot be MARC 21"):
+    with pytest.raises(ValueError, match="cannot be converted to MARC 21"):
         record.as_marc21()
 
 
@@ -199,9 +215,9 @@ def test_what_marc_has_no_place_for_is_a_fault_with_a_reason(inner: str, fault: 
         '<datafield tag="245"><subfield code="{}"/></datafield>',
     ],
 )
-def test_a_fault_says_no_more_than_a_sentence_of_what_it_is_about(inner: str) -> None:
-    endless = "\N{RIGHT-TO-LEFT OVERRIDE}\N{CONTROL SEQUENCE INTRODUCER}31m" + "x" * 20_000
-    page = f"<collection {NAMESPACE}><record>{inner.format(endless)}</record></collection>"
+def test_fault_is_short_and_printable(inner: str) -> None:
+    long_text = "\N{RIGHT-TO-LEFT OVERRIDE}\N{CONTROL SEQUENCE INTRODUCER}31m" + "x" * 20_000
+    page = f"<collection {NAMESPACE}><record>{inner.format(long_text)}</record></collection>"
 
     fault = parse_marc_page(page.encode()).records[-1].fault
 
@@ -211,17 +227,17 @@ def test_a_fault_says_no_more_than_a_sentence_of_what_it_is_about(inner: str) ->
 
 
 @pytest.mark.parametrize("raw_xml", ["", "<record>", "not xml", "<a/>"])
-def test_kept_text_that_is_no_record_is_a_record_with_a_fault(raw_xml: str) -> None:
+def test_stored_text_that_is_no_record_has_a_fault(raw_xml: str) -> None:
     record = marc_record_from_xml(raw_xml)
 
     assert record.fault
     assert (record.raw_xml, record.content, record.item_ids) == (raw_xml, None, ())
 
 
-def test_unknown_elements_attributes_and_fields_do_no_harm() -> None:
-    record = usable(
+def test_unknown_elements_and_attributes_are_ignored() -> None:
+    record = as_pymarc(
         record_of(
-            f"<novelty>x</novelty><!-- why --><?what is?>{field('001', 'abc')}{field('9XZ', 'new')}"
+            f"<novelty>x</novelty><!-- comment --><?pi x?>{field('001', 'abc')}{field('9XZ', 'new')}"
             '<datafield tag="500" colour="red">stray<note/>'
             '<subfield code="a">a<i>b</i>c<!-- -->d</subfield></datafield>'
         )
@@ -235,14 +251,14 @@ def test_unknown_elements_attributes_and_fields_do_no_harm() -> None:
 @pytest.mark.parametrize(
     "leader", ["", "<leader/>", "<leader>short</leader>", f"<leader>{'é' * 24}</leader>"]
 )
-def test_no_record_is_lost_for_its_leader(leader: str) -> None:
+def test_invalid_leader_is_replaced(leader: str) -> None:
     record = record_of(field("001", "abc"), leader)
 
-    assert usable(record)["001"].data == "abc"
-    assert content(read_back(record.as_marc21())) == content(usable(record))
+    assert as_pymarc(record)["001"].data == "abc"
+    assert content(read_back(record.as_marc21())) == content(as_pymarc(record))
 
 
-def test_a_record_can_be_made_anew_from_its_kept_xml() -> None:
+def test_record_is_parsed_again_from_stored_xml() -> None:
     for name in ("marc_page.xml", "marc_unusable_records.xml"):
         for record in parse_marc_page(document(name)).records:
             again = marc_record_from_xml(record.raw_xml)
@@ -255,7 +271,7 @@ def test_a_record_can_be_made_anew_from_its_kept_xml() -> None:
                 assert again.content_hash() == record.content_hash()
 
 
-def test_the_stamps_of_an_answer_and_the_leaders_lengths_are_no_change() -> None:
+def test_hash_ignores_time_stamps_and_leader_lengths() -> None:
     page = document("marc_page.xml")
     later = (
         page.replace(b"20240501081500.0", b"20250102030405.0")
@@ -278,7 +294,7 @@ def test_the_stamps_of_an_answer_and_the_leaders_lengths_are_no_change() -> None
         (b"qx7k2m9</marc:controlfield>", b"qx7k2m8</marc:controlfield>"),
     ],
 )
-def test_anything_else_is_a_change(old: bytes, new: bytes) -> None:
+def test_hash_covers_everything_else(old: bytes, new: bytes) -> None:
     page = document("marc_page.xml")
 
     assert (
@@ -305,20 +321,20 @@ def test_anything_else_is_a_change(old: bytes, new: bytes) -> None:
         ),
     ],
 )
-def test_a_hash_is_what_it_was_in_earlier_versions(name: str, hashes: list[str]) -> None:
-    """With any other, an upgrade would write every record once more."""
+def test_record_hash_is_stable_across_versions(name: str, hashes: list[str]) -> None:
+    """With another hash an upgrade would write every record again."""
     assert [record.content_hash()[:16] for record in parse_marc_page(document(name)).records] == hashes
 
 
 BROKEN = '<datafield ind1=" " ind2=" "/>'
 
 
-def test_a_record_with_a_fault_is_known_again_under_new_stamps() -> None:
-    def broken(stamp: str, year: str = "2011", more: str = "") -> str:
+def test_hash_of_faulty_record_ignores_time_stamps() -> None:
+    def broken(date: str, year: str = "2011", more: str = "") -> str:
         return record_of(
             field("001", "abc")
-            + field("005", f"20{stamp}081500.0")
-            + field("008", f"{stamp}s{year}")
+            + field("005", f"20{date}081500.0")
+            + field("008", f"{date}s{year}")
             + field("245", "Middlemarch")
             + BROKEN
             + more
@@ -329,16 +345,16 @@ def test_a_record_with_a_fault_is_known_again_under_new_stamps() -> None:
     assert broken("240501") != broken("240501", more=field("500"))
 
 
-def test_the_way_an_element_with_a_fault_is_written_is_no_change() -> None:
+def test_hash_of_faulty_record_ignores_xml_syntax() -> None:
     one = record_of(field("008", "") + '<datafield ind1="1" ind2="2"/>')
-    two = record_of('<controlfield tag="008"/><!-- why --><datafield  ind2="2" ind1="1"></datafield>')
+    two = record_of('<controlfield tag="008"/><!-- comment --><datafield  ind2="2" ind1="1"></datafield>')
 
     assert (one.content, two.content) == (None, None)
     assert one.content_hash() == two.content_hash()
 
 
-def test_a_record_in_a_namespace_that_is_no_address_has_a_hash_of_its_own() -> None:
-    """Canonical XML of the first version refuses a relative one."""
+def test_hash_supports_relative_namespaces() -> None:
+    """Canonical XML 1.0 rejects relative namespaces."""
     hashes = {
         marc_record_from_xml(f'<record xmlns="{name}">{inner}</record>').content_hash()
         for name in ("relative", "#")
@@ -348,7 +364,7 @@ def test_a_record_in_a_namespace_that_is_no_address_has_a_hash_of_its_own() -> N
     assert len(hashes) == 4
 
 
-def test_text_that_is_no_xml_has_a_hash_of_its_own() -> None:
+def test_hash_supports_text_that_is_not_xml() -> None:
     hashes = {marc_record_from_xml(raw_xml).content_hash() for raw_xml in ("", "<record>", "not xml", "é")}
 
     assert len(hashes) == 4
@@ -358,10 +374,10 @@ def test_binary_marc_reads_back_as_the_same_record() -> None:
     for record in parse_marc_page(document("marc_page.xml")).records:
         again = read_back(record.as_marc21())
         assert again.leader[9] == "a"
-        assert content(again) == content(usable(record))
+        assert content(again) == content(as_pymarc(record))
 
 
-def test_an_overlong_subfield_is_cut_at_a_characters_border_and_the_record_stays_whole() -> None:
+def test_overlong_subfield_is_truncated_between_characters() -> None:
     long = "€" * 5_000
     record = record_of(field("001", "abc") + field("520", long) + field("856", "after"))
 
@@ -369,17 +385,17 @@ def test_an_overlong_subfield_is_cut_at_a_characters_border_and_the_record_stays
 
     assert again["520"]["a"] == "€" * ((9_999 - 5) // 3)
     assert again["856"]["a"] == "after"
-    assert usable(record)["520"]["a"] == long
+    assert as_pymarc(record)["520"]["a"] == long
 
 
-def test_a_field_of_more_subfields_than_fit_loses_its_last_ones() -> None:
+def test_field_with_too_many_subfields_loses_the_last() -> None:
     empty = '<subfield code="a"/>'
     record = record_of(f'<datafield tag="520">{empty * 6_000}</datafield>')
 
     assert len(read_back(record.as_marc21())["520"].subfields) == (9_999 - 3) // 2
 
 
-def test_a_record_of_many_long_fields_is_shortened_until_it_fits() -> None:
+def test_record_with_long_fields_is_truncated_to_fit() -> None:
     record = record_of(field("001", "abc") + field("520", "y" * 9_000) * 40 + field("856", "after"))
 
     marc21 = record.as_marc21()
@@ -389,7 +405,7 @@ def test_a_record_of_many_long_fields_is_shortened_until_it_fits() -> None:
     assert read_back(marc21)["856"]["a"] == "after"
 
 
-def test_a_record_of_more_fields_than_fit_loses_its_last_ones() -> None:
+def test_record_with_too_many_fields_loses_the_last() -> None:
     record = record_of(field("001", "abc") + field("500", "y") * 12_000)
 
     again = read_back(record.as_marc21())
@@ -398,7 +414,7 @@ def test_a_record_of_more_fields_than_fit_loses_its_last_ones() -> None:
     assert 5_000 < len(again.fields) < 6_000
 
 
-# Everything that XML can say, but for line ends and the like.
+# All XML characters except controls, which include line ends.
 characters = st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc", "Cn"])
 long_texts = st.builds(
     lambda text, times: text * times, st.text(characters, min_size=1, max_size=5), st.integers(1, 20_000)
@@ -433,25 +449,25 @@ def written_as_xml(fields: list[Field]) -> str:
 
 @settings(deadline=None, max_examples=60)
 @given(records)
-def test_the_hash_is_over_the_fields_and_the_leader_without_their_stamps(fields: list[Field]) -> None:
-    told = [
+def test_hash_covers_fields_and_leader(fields: list[Field]) -> None:
+    hashed_fields = [
         [each.tag, (each.data or "")[6 if each.tag == "008" else 0 :]]
         if each.control_field
         else [each.tag, each.indicator1, each.indicator2, *each.subfields]
         for each in fields
         if each.tag != "005"
     ]
-    text = json.dumps([LEADER[5:12] + LEADER[17:], told], separators=(",", ":"))
+    text = json.dumps([LEADER[5:12] + LEADER[17:], hashed_fields], separators=(",", ":"))
 
     record = marc_record_from_xml(written_as_xml(fields))
 
-    assert content(usable(record)) == content(Record(fields=fields))
+    assert content(as_pymarc(record)) == content(Record(fields=fields))
     assert record.content_hash() == hashlib.sha256(text.encode()).hexdigest()
 
 
 @settings(deadline=None, max_examples=60)
 @given(records)
-def test_binary_marc_always_reads_back_and_says_the_beginning_of_what_was_said(fields: list[Field]) -> None:
+def test_arbitrary_record_reads_back_with_text_prefixes(fields: list[Field]) -> None:
     marc21 = marc_record_from_xml(written_as_xml(fields)).as_marc21()
     again = read_back(marc21)
 

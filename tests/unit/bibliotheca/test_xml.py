@@ -1,6 +1,5 @@
-"""Documents are read strictly, repaired once, and told from errors and web pages."""
+"""XML is parsed strictly, repaired once, and distinguished from error documents and HTML."""
 
-import time
 import traceback
 from pathlib import Path
 
@@ -15,24 +14,31 @@ from accession.bibliotheca.errors import (
     RemoteIntegrationException,
     ResponseContext,
 )
-from accession.bibliotheca.xml import is_blank, local_name, parse, read, repair, reported_error
+from accession.bibliotheca.xml import (
+    is_blank,
+    local_name,
+    parse_document,
+    parse_xml,
+    repair,
+    vendor_error_message,
+)
 
 DOCUMENTS = Path(__file__).parent / "documents"
 
 
 def text_of(body: bytes) -> str:
-    return "".join(parse(body).root.itertext())
+    return "".join(parse_xml(body).root.itertext())
 
 
-def test_a_sound_document_is_taken_as_it_stands() -> None:
-    document = read(b"<a>x &amp; y</a>", "a")
+def test_well_formed_document_is_not_repaired() -> None:
+    document = parse_document(b"<a>x &amp; y</a>", "a")
 
     assert document.root.text == "x & y"
     assert not document.repaired
 
 
-def test_a_byte_order_mark_alone_needs_no_repair() -> None:
-    assert not parse(b"\xef\xbb\xbf<?xml version='1.0'?><a/>").repaired
+def test_byte_order_mark_needs_no_repair() -> None:
+    assert not parse_xml(b"\xef\xbb\xbf<?xml version='1.0'?><a/>").repaired
 
 
 @pytest.mark.parametrize(
@@ -48,34 +54,31 @@ def test_a_byte_order_mark_alone_needs_no_repair() -> None:
         (b"<a>&#99999999999; & x</a>", "&#99999999999; & x"),
     ],
 )
-def test_known_faults_are_repaired_and_nothing_readable_is_lost(body: bytes, text: str) -> None:
+def test_known_fault_is_repaired_without_losing_text(body: bytes, text: str) -> None:
     assert text_of(body) == text
-    assert parse(body).repaired
+    assert parse_xml(body).repaired
 
 
-@pytest.mark.parametrize("warned_of", ['xmlns="relative"', 'xml:space="wide"'])
+@pytest.mark.parametrize("attribute", ['xmlns="relative"', 'xml:space="wide"'])
 @pytest.mark.parametrize("inner", ["<marc:record/>", '<record x:tag="1"/>'])
-def test_a_prefix_that_nobody_declared_is_no_document_whatever_else_is_odd(
-    inner: str, warned_of: str
-) -> None:
-    """libxml2's last complaint decides, and a warning after the error would let it pass: what stands under
-    another name than its own would then be overlooked."""
+def test_undeclared_prefix_before_a_warning_is_rejected(inner: str, attribute: str) -> None:
+    """lxml reports only libxml2's last message, so a warning after the error would hide it."""
     with pytest.raises(BadResponseException, match="prefix"):
-        parse(f"<collection>{inner}<last {warned_of}/></collection>".encode())
+        parse_xml(f"<collection>{inner}<last {attribute}/></collection>".encode())
 
 
-def test_an_error_is_one_among_any_number_of_warnings() -> None:
+def test_error_among_many_warnings_is_rejected() -> None:
     warnings = '<a xmlns="relative"/>' * 500
 
     with pytest.raises(BadResponseException, match="prefix"):
-        parse(f"<collection>{warnings}<marc:record/>{warnings}</collection>".encode())
+        parse_xml(f"<collection>{warnings}<marc:record/>{warnings}</collection>".encode())
     with pytest.raises(BadResponseException, match="not a valid URI"):
-        parse(f'<collection><record xmlns="http://["/>{warnings}</collection>'.encode())
+        parse_xml(f'<collection><record xmlns="http://["/>{warnings}</collection>'.encode())
 
 
 @settings(deadline=None)
 @given(st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cn"]), max_size=60))
-def test_the_repair_leaves_a_sound_document_saying_the_same(text: str) -> None:
+def test_repair_keeps_text_of_well_formed_document(text: str) -> None:
     root = etree.Element("a")
     root.text = text
     body = etree.tostring(root, encoding="UTF-8")
@@ -85,12 +88,12 @@ def test_the_repair_leaves_a_sound_document_saying_the_same(text: str) -> None:
 
 @settings(deadline=None)
 @given(st.binary(max_size=200))
-def test_whatever_the_vendor_sends_ends_in_a_document_or_in_its_own_errors(body: bytes) -> None:
+def test_arbitrary_bytes_are_parsed_or_rejected(body: bytes) -> None:
     try:
-        said = local_name(read(body, "a").root)
+        text = local_name(parse_document(body, "a").root)
     except RemoteIntegrationException as error:
-        said = error.excerpt
-    assert len(said) <= 200
+        text = error.excerpt
+    assert len(text) <= 200
 
 
 @pytest.mark.parametrize(
@@ -109,17 +112,17 @@ def test_whatever_the_vendor_sends_ends_in_a_document_or_in_its_own_errors(body:
         (DOCUMENTS / "maintenance.html").read_bytes(),
     ],
 )
-def test_anything_but_the_document_that_was_due_is_a_bad_response(body: bytes) -> None:
+def test_other_document_is_a_bad_response(body: bytes) -> None:
     with pytest.raises(BadResponseException):
-        read(body, "a")
+        parse_document(body, "a")
 
 
 @pytest.mark.parametrize("name", ["html", "HTML"])
-def test_a_web_page_is_called_one(name: str) -> None:
+def test_html_is_named_in_the_error(name: str) -> None:
     with pytest.raises(BadResponseException, match="HTML page"):
-        read(f"<{name}><body/></{name}>".encode(), "a")
+        parse_document(f"<{name}><body/></{name}>".encode(), "a")
     with pytest.raises(BadResponseException, match="HTML page"):
-        read(f"<{name}><br></{name}>".encode(), "a")
+        parse_document(f"<{name}><br></{name}>".encode(), "a")
 
 
 @pytest.mark.parametrize(
@@ -131,19 +134,17 @@ def test_a_web_page_is_called_one(name: str) -> None:
         b'<!DOCTYPE a [<!ENTITY % p SYSTEM "http://127.0.0.1:1/"> %p;]><a/>',
     ],
 )
-def test_a_document_type_declaration_is_refused(body: bytes) -> None:
+def test_document_type_declaration_is_rejected(body: bytes) -> None:
     with pytest.raises(BadResponseException):
-        read(body, "a")
+        parse_document(body, "a")
 
 
-def test_an_entity_bomb_goes_off_nowhere() -> None:
+def test_entity_bomb_is_rejected() -> None:
     levels = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 12))
     bomb = f'<!DOCTYPE a [<!ENTITY l0 "boom">{levels}]><a>&l11;</a>'.encode()
-    started = time.monotonic()
 
-    with pytest.raises(BadResponseException):
-        read(bomb, "a")
-    assert time.monotonic() - started < 1
+    with pytest.raises(BadResponseException, match="malformed or truncated XML"):
+        parse_document(bomb, "a")
 
 
 @pytest.mark.parametrize(
@@ -152,12 +153,12 @@ def test_an_entity_bomb_goes_off_nowhere() -> None:
         (b"<Error><Code>Gen-001</Code><Message>Unknown error</Message></Error>", "Unknown error"),
         (b"<a><Error><Message>Unknown error</Message></Error></a>", "Unknown error"),
         (b'<e:Error xmlns:e="urn:x"><e:Message>Unknown error</e:Message></e:Error>', "Unknown error"),
-        (b"<Error/>", "did not say"),
+        (b"<Error/>", "the vendor reported an error: no message"),
     ],
 )
-def test_an_error_document_is_the_vendors_own_fault(body: bytes, message: str) -> None:
+def test_error_document_raises_server_error(body: bytes, message: str) -> None:
     with pytest.raises(RemoteInitiatedServerError, match=message):
-        read(body, "a")
+        parse_document(body, "a")
 
 
 @pytest.mark.parametrize(
@@ -165,51 +166,47 @@ def test_an_error_document_is_the_vendors_own_fault(body: bytes, message: str) -
     [
         (
             b"<Error><Message>no secret here</Message></Error>",
-            "the vendor reported an error of its own: what it said is not repeated, "
-            "because it can name patrons",
+            "the vendor reported an error: its message is omitted because it may contain patron data",
         ),
         (
             b"<a><Error/>secret</a>",
-            "the vendor reported an error of its own: what it said is not repeated, "
-            "because it can name patrons",
+            "the vendor reported an error: its message is omitted because it may contain patron data",
         ),
-        (b"<secret/>", "the vendor sent another document where 'a' was due"),
-        (b"<html><secret/></html>", "the vendor sent an HTML page where 'a' was due"),
+        (b"<secret/>", "the vendor sent another document instead of 'a'"),
+        (b"<html><secret/></html>", "the vendor sent an HTML page instead of 'a'"),
         (b"<html><secret></html>", "the vendor sent an HTML page"),
         (b"<a><secret></a>", "the vendor sent malformed or truncated XML"),
         (b"<?xml version='1.0' encoding='secret'?><a/>", "the vendor sent malformed or truncated XML"),
     ],
 )
-def test_of_a_document_that_must_not_be_quoted_an_error_tells_only_what_kind_it_is(
-    body: bytes, problem: str
-) -> None:
+def test_error_about_personal_data_names_only_the_kind(body: bytes, problem: str) -> None:
     with pytest.raises(RemoteIntegrationException) as caught:
-        read(body, "a", ResponseContext("Main", contains_personal_data=True))
+        parse_document(body, "a", ResponseContext("Main", contains_personal_data=True))
 
     error = caught.value
     assert (error.problem, error.excerpt, error.__cause__) == (problem, "", None)
     assert "secret" not in "".join(traceback.format_exception(error))
 
 
-def test_of_any_other_document_an_error_tells_what_the_parser_said() -> None:
+def test_error_quotes_the_parser_message() -> None:
     with pytest.raises(BadResponseException, match="tag mismatch: b") as caught:
-        read(b"<a><b></a>", "a")
+        parse_document(b"<a><b></a>", "a")
 
     assert caught.value.excerpt == "<a><b></a>"
     assert isinstance(caught.value.__cause__, etree.XMLSyntaxError)
 
 
-def test_what_an_error_document_reports_is_told_from_other_bodies() -> None:
+def test_vendor_error_message_is_extracted() -> None:
     assert (
-        reported_error((DOCUMENTS / "error_authentication_failed.xml").read_bytes())
+        vendor_error_message((DOCUMENTS / "error_authentication_failed.xml").read_bytes())
         == "Authentication failed"
     )
-    assert reported_error((DOCUMENTS / "error_without_message.xml").read_bytes()) == ""
-    assert reported_error(b"<a/>") is None
-    assert reported_error(b"not xml") is None
+    assert vendor_error_message((DOCUMENTS / "error_without_message.xml").read_bytes()) == ""
+    assert vendor_error_message(b"<a/>") is None
+    assert vendor_error_message(b"not xml") is None
 
 
 @pytest.mark.parametrize("body", [b"", b" \r\n\t", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])
-def test_white_space_and_a_byte_order_mark_are_blank(body: bytes) -> None:
+def test_white_space_and_byte_order_mark_are_blank(body: bytes) -> None:
     assert is_blank(body)
     assert not is_blank(body + b"x")
