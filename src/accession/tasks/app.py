@@ -11,9 +11,9 @@ from celery.schedules import crontab
 from celery.signals import setup_logging, worker_process_init
 from kombu import Queue
 
-from accession.core.logging import set_up_logging
+from accession.core.logging import configure_logging
 from accession.core.settings import Settings, get_settings
-from accession.db.engine import forget_connections
+from accession.db.engine import dispose_engine
 from accession.tasks.broker import broker_url
 from accession.tasks.heartbeats import HEARTBEAT_SECONDS
 
@@ -134,10 +134,10 @@ app.conf.update(_configuration(get_settings()))
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]
-def _set_up_our_logging(**_: Any) -> None:
-    set_up_logging(get_settings())
+def _configure_worker_logging(**_: Any) -> None:
+    configure_logging(get_settings())
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]
-def _forget_connections_of_parent(**_: Any) -> None:
-    forget_connections()
+def _dispose_inherited_engine(**_: Any) -> None:
+    dispose_engine()

@@ -7,15 +7,12 @@ from typing import Any
 
 import structlog
 from celery import Task
-from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
 from accession.catalog.apply import apply_outbox
-from accession.catalog.outbox import split_by_metadata
+from accession.catalog.outbox import claim_stale_rows, find_identifier_ids, list_outbox_ids, split_by_metadata
 from accession.core.clock import utc_now
-from accession.db.bulk import in_array
 from accession.db.engine import transaction
-from accession.db.models import ApplyOutbox, LicensePool
 from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, MAX_RETRIES, app
 from accession.tasks.lock import TITLE_LOCK_SECONDS, LockResult, acquire_or_extend_each, release_each
 from accession.tasks.metrics import count_applied
@@ -55,10 +52,8 @@ def _what_it_is_about(task: Task) -> AbstractContextManager[None]:
 
 def publish_applies_of(collection_id: int) -> None:
     """Queue the apply of all that one collection's outbox holds; what is under way as well is done once."""
-    query = select(ApplyOutbox.id).join(ApplyOutbox.license_pool)
-    query = query.where(LicensePool.collection_id == collection_id).order_by(ApplyOutbox.id)
     with transaction() as session:
-        outbox_ids = session.scalars(query).all()
+        outbox_ids = list_outbox_ids(session, collection_id)
     publish_applies(outbox_ids)
 
 
@@ -130,10 +125,9 @@ def _apply(
 
 def _title_locks(outbox_ids: Sequence[int]) -> dict[int, str]:
     """Outbox row to the name of the lock of its title, which all collections that own the title share."""
-    query = select(ApplyOutbox.id, LicensePool.identifier_id).join(ApplyOutbox.license_pool)
     with transaction() as session:
-        rows = session.execute(query.where(in_array(ApplyOutbox.id, outbox_ids)).order_by(ApplyOutbox.id))
-        return {row_id: f"BibliographicApply:{identifier_id}" for row_id, identifier_id in rows}
+        identifier_ids = find_identifier_ids(session, outbox_ids)
+    return {row_id: f"BibliographicApply:{identifier_id}" for row_id, identifier_id in identifier_ids.items()}
 
 
 @app.task(ignore_result=True)  # type: ignore[untyped-decorator]
@@ -143,12 +137,8 @@ def publish_stale_applies(*, every_row: bool = False) -> int:
     A row counts as left behind ten minutes after it was last published, or at once with `every_row`,
     which is for a start at which no message can be under way.
     """
-    now = utc_now()
-    query = update(ApplyOutbox).values(published_at=now).returning(ApplyOutbox.id)
-    if not every_row:
-        query = query.where(ApplyOutbox.published_at < now - STALE_AFTER)
     with transaction() as session:
-        outbox_ids = sorted(session.scalars(query))
+        outbox_ids = claim_stale_rows(session, None if every_row else utc_now() - STALE_AFTER)
     if outbox_ids:
         log.warning("publishing left-behind applies again", titles=len(outbox_ids))
     publish_applies(outbox_ids)

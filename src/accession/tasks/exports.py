@@ -6,9 +6,9 @@ from accession.core.clock import utc_now
 from accession.core.errors import UserError
 from accession.core.settings import ScheduledExport, get_settings
 from accession.db.engine import snapshot
-from accession.exports.files import STAMP, joined, keep_last, replaced
+from accession.exports.files import TIME_FORMAT, join_url, prune_old_files, write_file_atomically
 from accession.exports.formats import find_format
-from accession.exports.wanted import since_of, wanted_titles
+from accession.exports.selection import parse_since, select_titles
 from accession.tasks.app import app
 from accession.tasks.outages import retry_while_unavailable
 
@@ -27,7 +27,7 @@ def run_export(name: str) -> None:
         return
     try:
         file, titles = retry_while_unavailable(lambda _: _write(export))
-        keep_last(export.target, f"{export.name}-", export.keep)
+        prune_old_files(export.target, f"{export.name}-", export.keep)
     except UserError as error:
         log.error("export failed", export=name, reason=str(error))
         return
@@ -37,9 +37,9 @@ def run_export(name: str) -> None:
 def _write(export: ScheduledExport) -> tuple[str, int]:
     """Write the export and return the file's name and its number of titles."""
     export_format = find_format(export.format)
-    since = None if export.since is None else since_of(export.since)
-    file = f"{export.name}-{utc_now():{STAMP}}{export_format.suffix}"
+    since = None if export.since is None else parse_since(export.since)
+    file = f"{export.name}-{utc_now():{TIME_FORMAT}}{export_format.suffix}"
     with snapshot() as session:
-        titles = wanted_titles(session, export.collections, since)
-        with replaced(joined(export.target, file)) as out:
+        titles = select_titles(session, export.collections, since)
+        with write_file_atomically(join_url(export.target, file)) as out:
             return file, export_format.write(session, titles, out, export.options, lambda _: None)

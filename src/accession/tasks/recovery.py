@@ -15,7 +15,7 @@ from accession.core.settings import get_settings
 from accession.core.workflow import Workflow
 from accession.db.engine import transaction
 from accession.db.models import Run
-from accession.runs.ledger import active_runs, find_run, is_active, last_start_times
+from accession.runs.ledger import active_runs, find_run, is_active, list_last_starts
 from accession.tasks.app import app, longest_step_seconds
 from accession.tasks.apply import publish_stale_applies
 from accession.tasks.workflow_task import enqueue_step, start_runs
@@ -84,7 +84,7 @@ def start_missed_runs() -> int:
 def _start_missed(workflow: Workflow) -> int:
     schedule = schedule_of(workflow)
     with transaction() as session:
-        start_times = last_start_times(session, workflow)
+        start_times = list_last_starts(session, workflow)
     missed = [
         collection_id
         for collection_id, started_at in start_times.items()

@@ -128,7 +128,8 @@ def run_step(
                 return outcome
             case _AlreadyProcessed():
                 _handle_redelivery(task, collection_id, is_repeat=is_repeat)
-                return _continue_without_result(task)
+                _store_no_result(task)
+                return None
             case _Processed(result):
                 publish_applies(result.outbox_ids)
                 if result.next_arguments is None:
@@ -136,7 +137,8 @@ def run_step(
                     log.info("run completed")
                     return RunOutcome.DONE
                 enqueue_step(task, collection_id, task.request.id, result.next_arguments)
-                return _continue_without_result(task)
+                _store_no_result(task)
+                return None
 
     with structlog.contextvars.bound_contextvars(
         workflow=task.workflow.value, collection=collection_id, run=task.request.id
@@ -147,7 +149,7 @@ def run_step(
             structlog.contextvars.unbind_contextvars("page")
 
 
-def _continue_without_result(task: WorkflowTask) -> None:
+def _store_no_result(task: WorkflowTask) -> None:
     # Celery's `Task.replace` does this with an exception, which costs a 60 KB message to the parent process.
     task.request.ignore_result = True
 

@@ -1,11 +1,10 @@
-"""Fixtures of these tests."""
+"""Fixtures of the tests of tasks."""
 
+from tests.fixtures.broker import app, broker
 from tests.fixtures.workers import (
     _module_worker,
-    app,
-    broker,
-    chains,
-    four_at_once,
+    four_concurrent_requests,
+    run_starter,
     vendor,
     worker,
 )
@@ -14,8 +13,8 @@ __all__ = [
     "_module_worker",
     "app",
     "broker",
-    "chains",
-    "four_at_once",
+    "four_concurrent_requests",
+    "run_starter",
     "vendor",
     "worker",
 ]

@@ -1,4 +1,4 @@
-"""What the app promises: queues, schedule, time limits."""
+"""The Celery app's configuration: queues, schedule, delivery, time limits."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+import time_machine
 from celery import Celery
 from celery.beat import Scheduler
 from pydantic import SecretStr
@@ -16,11 +17,11 @@ from accession.core.errors import UserError
 from accession.core.settings import Settings
 from accession.local.home import prepare_home
 from accession.local.valkey import EmbeddedValkey
-from tests.fixtures.factories import Job, day
-from tests.fixtures.workers import eventually, today_is
+from tests.fixtures.factories import BackgroundThread, day
+from tests.fixtures.waiting import wait_until
 
 
-def test_every_task_of_the_schedule_exists_and_so_does_its_queue(app: Celery) -> None:
+def test_scheduled_tasks_exist_and_have_a_queue(app: Celery) -> None:
     app.loader.import_default_modules()
     scheduled = {entry["task"] for entry in app.conf.beat_schedule.values()}
     assert scheduled <= app.tasks.keys()
@@ -32,7 +33,7 @@ def test_every_task_of_the_schedule_exists_and_so_does_its_queue(app: Celery) ->
 
 
 @pytest.mark.parametrize(
-    ("what", "now", "due"),
+    ("entry", "now", "due"),
     [
         ("import-purchase-records", day(2024, 1, 15), "2024-01-15T04:00+01:00"),
         ("import-purchase-records", day(2024, 7, 15), "2024-07-15T04:00+02:00"),
@@ -42,9 +43,7 @@ def test_every_task_of_the_schedule_exists_and_so_does_its_queue(app: Celery) ->
         ("update-circulation", day(2024, 1, 15, 4, 1), "2024-01-16T05:00+01:00"),
     ],
 )
-def test_workflows_begin_by_the_clock_where_the_library_is(
-    what: str, now: datetime, due: str, app: Celery
-) -> None:
+def test_schedule_follows_the_configured_time_zone(entry: str, now: datetime, due: str, app: Celery) -> None:
     from accession.tasks.app import _configuration
 
     settings = Settings(redis_url=SecretStr("redis://127.0.0.1:1/0"), time_zone="Europe/Berlin")
@@ -52,13 +51,13 @@ def test_workflows_begin_by_the_clock_where_the_library_is(
     berlin.conf.update(_configuration(settings))
     scheduler = Scheduler(app=berlin, lazy=True)
     scheduler.merge_inplace(berlin.conf.beat_schedule)
-    schedule = scheduler.schedule[what].schedule
-    with today_is(now):
+    schedule = scheduler.schedule[entry].schedule
+    with time_machine.travel(now, tick=False):
         wait = schedule.remaining_estimate(now.astimezone(ZoneInfo("Europe/Berlin")))
-    assert abs(now + wait - datetime.fromisoformat(due)) < timedelta(seconds=5)
+    assert abs(now + wait - datetime.fromisoformat(due)) < timedelta(seconds=1)
 
 
-def test_what_is_due_while_the_broker_is_away_is_sent_when_it_is_back(app: Celery, tmp_path: Path) -> None:
+def test_due_task_is_published_after_broker_outage(app: Celery, tmp_path: Path) -> None:
     prepare_home(tmp_path)
     broker = EmbeddedValkey(tmp_path, durable=False)
     broker.start()
@@ -71,8 +70,8 @@ def test_what_is_due_while_the_broker_is_away_is_sent_when_it_is_back(app: Celer
             scheduler.apply_entry(entry, producer=scheduler.producer)
             assert broker.pid is not None
             os.kill(broker.pid, signal.SIGKILL)
-            eventually(lambda: not broker.alive(), "the broker is away")
-            tick = Job(lambda: scheduler.apply_entry(entry, producer=scheduler.producer))
+            wait_until(lambda: not broker.alive(), "the broker has ended")
+            tick = BackgroundThread(lambda: scheduler.apply_entry(entry, producer=scheduler.producer))
             broker.ensure_running()
             tick.finish()
             with Redis.from_url(broker.url) as client:
@@ -81,18 +80,18 @@ def test_what_is_due_while_the_broker_is_away_is_sent_when_it_is_back(app: Celer
         broker.stop()
 
 
-def test_no_message_is_given_to_a_second_worker_while_the_first_may_still_wait_or_work(app: Celery) -> None:
+def test_visibility_timeout_exceeds_the_longest_step(app: Celery) -> None:
     from accession.tasks.app import _configuration
 
     for backoff in (0, 60, 600):
         settings = Settings(redis_url=SecretStr("redis://127.0.0.1:1/0"), retry_backoff_seconds=backoff)
         configuration = _configuration(settings)
-        visible_again = configuration["broker_transport_options"]["visibility_timeout"]
-        assert visible_again > max(8 * backoff, 900) + configuration["task_time_limit"]
+        visibility_timeout = configuration["broker_transport_options"]["visibility_timeout"]
+        assert visibility_timeout > max(8 * backoff, 900) + configuration["task_time_limit"]
         assert configuration["task_soft_time_limit"] < configuration["task_time_limit"]
 
 
-def test_messages_are_json_acknowledged_late_and_taken_one_by_one(app: Celery) -> None:
+def test_messages_are_json_and_acknowledged_late(app: Celery) -> None:
     assert app.conf.accept_content == ["json"]
     assert app.conf.task_serializer == app.conf.result_serializer == "json"
     assert app.conf.task_acks_late
@@ -101,7 +100,7 @@ def test_messages_are_json_acknowledged_late_and_taken_one_by_one(app: Celery) -
     assert app.conf.result_expires == 24 * 60 * 60
 
 
-def test_without_a_broker_a_person_is_told_how_to_get_one(app: Celery) -> None:
+def test_missing_broker_error_says_how_to_start_one(app: Celery) -> None:
     from accession.tasks.app import _configuration
 
     with pytest.raises(UserError, match="accession up"):

@@ -1,4 +1,4 @@
-"""A worker applies what was found, whatever is locked and whatever is spoilt."""
+"""A worker applies outbox rows, whatever titles are locked or invalid."""
 
 from typing import Any
 
@@ -8,10 +8,12 @@ from sqlalchemy.orm import Session
 
 from accession.db.engine import transaction
 from accession.db.models import ApplyOutbox, Collection, LicensePool
+from tests.fixtures.broker import Broker
 from tests.fixtures.factories import make_collection, title_data
-from tests.fixtures.workers import Broker, applied_titles, eventually, found, publish, rows_left
+from tests.fixtures.stored import add_outbox_rows, outbox_row_ids, publish, titles_with_metadata
+from tests.fixtures.waiting import wait_until
 
-pytestmark = pytest.mark.usefixtures("worker", "quick")
+pytestmark = pytest.mark.usefixtures("worker", "short_lock_wait")
 
 
 def lock_of(session: Session, row_id: int) -> str:
@@ -21,116 +23,116 @@ def lock_of(session: Session, row_id: int) -> str:
     return name
 
 
-def spoil(row_id: int, data: dict[str, Any] | None = None) -> None:
+def corrupt(row_id: int, data: dict[str, Any] | None = None) -> None:
     with transaction() as session:
-        spoilt = data or {"no": "title"}
-        session.execute(update(ApplyOutbox).where(ApplyOutbox.id == row_id).values(data=spoilt))
+        invalid = data or {"no": "title"}
+        session.execute(update(ApplyOutbox).where(ApplyOutbox.id == row_id).values(data=invalid))
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_lock_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("accession.tasks.apply._LOCKED_WAIT_SECONDS", 0.05)
 
 
-def test_titles_are_applied_and_their_outbox_rows_deleted(
+def test_apply_writes_titles_and_deletes_outbox_rows(
     session: Session, collection: Collection, broker: Broker
 ) -> None:
-    publish(found(session, collection, "t1", "t2"))
-    broker.settle()
-    assert applied_titles() == {"t1", "t2"}
+    publish(add_outbox_rows(session, collection, "t1", "t2"))
+    broker.wait_until_idle()
+    assert titles_with_metadata() == {"t1", "t2"}
     with transaction() as fresh:
         counts = fresh.query(LicensePool.licenses_owned, LicensePool.status).all()
     assert [tuple(row) for row in counts] == [(2, "active")] * 2
-    assert (rows_left(), broker.locks()) == ([], {})
+    assert (outbox_row_ids(), broker.locks()) == ([], {})
 
 
-def test_rows_that_are_gone_are_done(session: Session, collection: Collection, broker: Broker) -> None:
-    row_ids = found(session, collection, "t1")
+def test_apply_ignores_deleted_outbox_rows(session: Session, collection: Collection, broker: Broker) -> None:
+    row_ids = add_outbox_rows(session, collection, "t1")
     publish([*row_ids, 999])
     publish(row_ids)
     publish([998])
-    broker.settle()
-    assert (applied_titles(), rows_left()) == ({"t1"}, [])
+    broker.wait_until_idle()
+    assert (titles_with_metadata(), outbox_row_ids()) == ({"t1"}, [])
 
 
-def test_a_title_that_another_task_has_locked_is_applied_later_and_the_others_at_once(
+def test_locked_title_is_applied_later_than_the_others(
     session: Session, collection: Collection, broker: Broker
 ) -> None:
-    one, two, three = found(session, collection, "t1", "t2", "t3")
+    one, two, three = add_outbox_rows(session, collection, "t1", "t2", "t3")
     lock = lock_of(session, two)
-    broker.redis.set(lock, "another")
+    broker.redis.set(lock, "other-task")
     publish([one, two, three])
-    eventually(lambda: applied_titles() == {"t1", "t3"}, "the free titles are applied")
-    assert rows_left() == [two]
-    eventually(lambda: broker.locks() == {lock: "another"}, "the others' locks are released")
+    wait_until(lambda: titles_with_metadata() == {"t1", "t3"}, "the titles that are not locked are applied")
+    assert outbox_row_ids() == [two]
+    wait_until(lambda: broker.locks() == {lock: "other-task"}, "the locks of the applied titles are released")
     broker.redis.delete(lock)
-    broker.settle()
-    assert applied_titles() == {"t1", "t2", "t3"}
-    assert (rows_left(), broker.locks()) == ([], {})
+    broker.wait_until_idle()
+    assert titles_with_metadata() == {"t1", "t2", "t3"}
+    assert (outbox_row_ids(), broker.locks()) == ([], {})
 
 
-def test_a_lock_left_by_a_dead_predecessor_of_the_same_message_is_taken(
+def test_leftover_lock_of_same_message_is_reused(
     session: Session, collection: Collection, broker: Broker
 ) -> None:
     from accession.tasks.apply import bibliographic_apply
 
-    row_ids = found(session, collection, "t1")
+    row_ids = add_outbox_rows(session, collection, "t1")
     broker.redis.set(lock_of(session, row_ids[0]), "the-message")
     bibliographic_apply.apply_async((row_ids,), task_id="the-message")
-    broker.settle()
-    assert (applied_titles(), broker.locks()) == ({"t1"}, {})
+    broker.wait_until_idle()
+    assert (titles_with_metadata(), broker.locks()) == ({"t1"}, {})
 
 
-def test_two_collections_may_have_one_title_in_one_message(
+def test_one_message_with_one_title_of_two_collections(
     session: Session, collection: Collection, broker: Broker
 ) -> None:
     birch = make_collection(session, "Birch Library")
-    publish([*found(session, collection, "t1"), *found(session, birch, "t1")])
-    broker.settle()
-    assert (applied_titles(), rows_left(), broker.locks()) == ({"t1"}, [], {})
+    publish([*add_outbox_rows(session, collection, "t1"), *add_outbox_rows(session, birch, "t1")])
+    broker.wait_until_idle()
+    assert (titles_with_metadata(), outbox_row_ids(), broker.locks()) == ({"t1"}, [], {})
 
 
-def test_one_poisonous_title_does_not_keep_the_others_from_being_applied(
+def test_invalid_title_does_not_block_other_titles(
     session: Session, collection: Collection, broker: Broker
 ) -> None:
-    """Not even one that was locked when the poison was met."""
-    one, poison, locked, four = found(session, collection, "t1", "t2", "t3", "t4")
-    spoil(poison)
+    """Not even a title that was locked when the apply failed."""
+    one, invalid, locked, four = add_outbox_rows(session, collection, "t1", "t2", "t3", "t4")
+    corrupt(invalid)
     lock = lock_of(session, locked)
-    broker.redis.set(lock, "another")
-    publish([one, poison, locked, four])
-    eventually(lambda: rows_left() == [poison, locked], "the sound titles are applied")
+    broker.redis.set(lock, "other-task")
+    publish([one, invalid, locked, four])
+    wait_until(lambda: outbox_row_ids() == [invalid, locked], "the valid titles are applied")
     broker.redis.delete(lock)
-    broker.settle()
-    assert applied_titles() == {"t1", "t3", "t4"}
-    assert (rows_left(), broker.locks()) == ([poison], {})
+    broker.wait_until_idle()
+    assert titles_with_metadata() == {"t1", "t3", "t4"}
+    assert (outbox_row_ids(), broker.locks()) == ([invalid], {})
 
 
-def test_a_locked_title_is_not_forgotten_when_the_only_free_one_is_poisonous(
+def test_locked_title_is_applied_despite_an_invalid_title(
     session: Session, collection: Collection, broker: Broker
 ) -> None:
-    poison, locked = found(session, collection, "t1", "t2")
-    spoil(poison)
+    invalid, locked = add_outbox_rows(session, collection, "t1", "t2")
+    corrupt(invalid)
     lock = lock_of(session, locked)
-    broker.redis.set(lock, "another")
-    publish([poison, locked])
-    eventually(lambda: len(broker.raw_messages("apply")) == 0, "the message is taken")
+    broker.redis.set(lock, "other-task")
+    publish([invalid, locked])
+    wait_until(lambda: len(broker.raw_messages("apply")) == 0, "the message is taken")
     broker.redis.delete(lock)
-    broker.settle()
-    assert (applied_titles(), rows_left()) == ({"t2"}, [poison])
+    broker.wait_until_idle()
+    assert (titles_with_metadata(), outbox_row_ids()) == ({"t2"}, [invalid])
 
 
 TOO_LONG = title_data("t25", duration_ms=2**63).model_dump(mode="json", exclude_none=True)
 
 
-@pytest.mark.parametrize("spoilt", [{"no": "title"}, TOO_LONG], ids=["no title", "more than fits its column"])
-def test_of_a_page_with_one_poisonous_title_all_the_others_are_applied(
-    session: Session, collection: Collection, broker: Broker, spoilt: dict[str, Any]
+@pytest.mark.parametrize("data", [{"no": "title"}, TOO_LONG], ids=["no title", "value exceeds its column"])
+def test_page_with_one_invalid_title_applies_all_others(
+    session: Session, collection: Collection, broker: Broker, data: dict[str, Any]
 ) -> None:
     names = [f"t{number}" for number in range(50)]
-    row_ids = found(session, collection, *names)
-    spoil(row_ids[25], spoilt)
+    row_ids = add_outbox_rows(session, collection, *names)
+    corrupt(row_ids[25], data)
     publish(row_ids)
-    broker.settle()
-    assert applied_titles() == {*names} - {"t25"}
-    assert (rows_left(), broker.locks()) == ([row_ids[25]], {})
+    broker.wait_until_idle()
+    assert titles_with_metadata() == {*names} - {"t25"}
+    assert (outbox_row_ids(), broker.locks()) == ([row_ids[25]], {})

@@ -1,7 +1,8 @@
-"""Exports on a schedule."""
+"""Scheduled exports."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from structlog.typing import EventDict
 from accession.core.settings import ScheduledExport, Settings, get_settings, use_settings
 from accession.db.models import Collection
 from tests.fixtures.factories import NOON
-from tests.integration.exports.test_marc_files import DAY, buy
+from tests.fixtures.purchases import purchase_title
+
+DAY = timedelta(days=1)
 
 
 @contextmanager
 def scheduled(**export: Any) -> Iterator[None]:
-    """For a while there is this export in the settings."""
+    """Configure one scheduled export until the context ends."""
     before = get_settings()
     use_settings(before.model_copy(update={"exports": (ScheduledExport(**export),)}))
     try:
@@ -34,7 +37,7 @@ def scheduled(**export: Any) -> Iterator[None]:
 
 @pytest.fixture
 def store() -> Iterator[MemoryFileSystem]:
-    """fsspec's store in memory, with nothing in it."""
+    """fsspec's file system in memory, empty."""
     store = MemoryFileSystem()
     store.store.clear()
     yield store
@@ -43,7 +46,7 @@ def store() -> Iterator[MemoryFileSystem]:
 
 @pytest.fixture
 def lines(app: Celery, monkeypatch: pytest.MonkeyPatch) -> list[EventDict]:
-    """What the exports log."""
+    """The log events of the exports."""
     from accession.tasks import exports
 
     capture = LogCapture()
@@ -52,21 +55,21 @@ def lines(app: Celery, monkeypatch: pytest.MonkeyPatch) -> list[EventDict]:
 
 
 def run_on(day: int, name: str) -> None:
-    """Run the export on a day, at noon."""
+    """Run the export at noon of a day."""
     from accession.tasks.exports import run_export
 
     with time_machine.travel(NOON + day * DAY, tick=False):
         run_export(name)
 
 
-def test_every_run_writes_a_file_of_its_moment_and_the_last_are_kept(
+def test_export_writes_dated_file_and_keeps_the_last_two(
     app: Celery,
     session: Session,
     collection: Collection,
     store: MemoryFileSystem,
     lines: list[EventDict],
 ) -> None:
-    buy(session, collection, "solaris", NOON)
+    purchase_title(session, collection, "solaris", NOON)
     with scheduled(name="alder", format="marc21", target="memory://exports", keep=2):
         for day in range(3):
             run_on(day, "alder")
@@ -77,15 +80,15 @@ def test_every_run_writes_a_file_of_its_moment_and_the_last_are_kept(
     ]
     assert b"solaris" in store.cat("/exports/alder-20240503T120000Z.mrc")
     first = {"export": "alder", "file": "alder-20240501T120000Z.mrc", "titles": 1}
-    assert lines[0] == {"event": "the export is written", "log_level": "info", **first}
+    assert lines[0] == {"event": "export written", "log_level": "info", **first}
     assert len(lines) == 3
 
 
-def test_a_run_takes_the_collections_the_changes_and_the_options_that_are_set(
+def test_export_uses_configured_collections_and_options(
     app: Celery, session: Session, collection: Collection, tmp_path: Path
 ) -> None:
-    buy(session, collection, "solaris", NOON - 2 * DAY)
-    buy(session, collection, "eden", NOON)
+    purchase_title(session, collection, "solaris", NOON - 2 * DAY)
+    purchase_title(session, collection, "eden", NOON)
     with scheduled(
         name="changes",
         format="marcxml",
@@ -103,19 +106,20 @@ def test_a_run_takes_the_collections_the_changes_and_the_options_that_are_set(
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "reason"),
     [
         ({"format": "epub"}, 'There is no format "epub"'),
         ({"target": "/missing/folder"}, "cannot be written (No such file or directory)"),
         ({"target": "nowhere://ann:secret@host"}, "Protocol not known: nowhere"),
         ({"collections": ["Dogwood"]}, 'No collection found named "Dogwood".'),
-        ({"options": {"colour": "red"}}, "The option colour of a MARC export cannot be used"),
-        ({"since": "yesterday"}, '"yesterday" is no moment'),
+        ({"options": {"colour": "red"}}, "The option colour of a MARC export is invalid"),
+        ({"since": "yesterday"}, '"yesterday" is not a valid time'),
     ],
+    ids=["format", "folder", "protocol", "collection", "option", "since"],
 )
-def test_what_a_person_has_to_put_right_is_one_line_in_the_log(
+def test_export_error_is_logged_in_one_line(
     changes: dict[str, Any],
-    said: str,
+    reason: str,
     app: Celery,
     session: Session,
     tmp_path: Path,
@@ -125,21 +129,19 @@ def test_what_a_person_has_to_put_right_is_one_line_in_the_log(
         run_on(0, "alder")
 
     [line] = lines
-    assert line["event"] == "the export has failed"
-    assert said in line["reason"]
+    assert line["event"] == "export failed"
+    assert reason in line["reason"]
     assert "secret" not in line["reason"]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_export_that_is_no_longer_in_the_settings_does_nothing(
-    app: Celery, database: None, lines: list[EventDict]
-) -> None:
-    run_on(0, "forgotten")
+def test_unconfigured_export_does_nothing(app: Celery, database: None, lines: list[EventDict]) -> None:
+    run_on(0, "unconfigured")
 
-    assert [line["event"] for line in lines] == ["an export is not in the settings any more"]
+    assert [line["event"] for line in lines] == ["export is not configured"]
 
 
-def test_the_schedule_has_each_export_at_its_time(app: Celery) -> None:
+def test_each_export_is_scheduled_at_its_time(app: Celery) -> None:
     from accession.tasks.app import _configuration
 
     exports = [
@@ -158,7 +160,7 @@ def test_the_schedule_has_each_export_at_its_time(app: Celery) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "change",
     [
         {"name": "a/b"},
         {"at": "25:00"},
@@ -168,10 +170,10 @@ def test_the_schedule_has_each_export_at_its_time(app: Celery) -> None:
         {"colour": "red"},
     ],
 )
-def test_a_schedule_that_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
-    good = {"name": "alder", "format": "marc21", "target": "/exports"}
+def test_invalid_export_setting_is_rejected(change: dict[str, Any]) -> None:
+    valid = {"name": "alder", "format": "marc21", "target": "/exports"}
     with pytest.raises(ValidationError):
-        ScheduledExport(**good | wrong)
+        ScheduledExport(**valid | change)
     with pytest.raises(ValidationError, match="two exports have the same name"):
-        Settings(exports=(ScheduledExport(**good), ScheduledExport(**good)))
-    assert "/exports" not in repr(ScheduledExport(**good))
+        Settings(exports=(ScheduledExport(**valid), ScheduledExport(**valid)))
+    assert "/exports" not in repr(ScheduledExport(**valid))

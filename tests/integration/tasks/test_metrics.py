@@ -1,4 +1,4 @@
-"""What workers count together, and how they and beat say that they are there."""
+"""The counters of all workers, queue depths, and the heartbeats of workers and scheduler."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -7,32 +7,24 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 from redis import Redis
-from redis.exceptions import ConnectionError as RedisAway
+from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy.orm import Session
 
-from accession.bibliotheca.client import Endpoint, Outcome
+from accession.bibliotheca.outcomes import Endpoint, RequestOutcome
 from accession.core.settings import get_settings, use_settings
 from accession.core.workflow import Workflow
 from accession.db.models import Collection
-from tests.fixtures.factories import day, side_by_side
-from tests.fixtures.workers import (
-    Broker,
-    Chains,
-    WatchedVendor,
-    found,
-    hold,
-    publish,
-    running_worker,
-    set_checkpoint,
-    today_is,
-)
+from tests.fixtures.broker import Broker
+from tests.fixtures.factories import day, run_concurrently
+from tests.fixtures.stored import add_holdings, add_outbox_rows, publish, set_checkpoint
+from tests.fixtures.workers import ObservedVendor, RunStarter, running_worker, travel_to
 
 TODAY = day(2024, 5, 20, 10)
 
 
 @pytest.fixture
-def no_broker(broker: Broker) -> Iterator[None]:
-    """For a while nothing listens where the broker should be."""
+def broker_unavailable(broker: Broker) -> Iterator[None]:
+    """The settings name an address where no broker is listening."""
     before = get_settings()
     use_settings(before.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:9/0")}))
     yield
@@ -42,18 +34,18 @@ def no_broker(broker: Broker) -> Iterator[None]:
 # Counts
 
 
-def test_requests_of_many_threads_add_up(broker: Broker) -> None:
-    from accession.tasks.metrics import read_counts, request_counter
+def test_requests_of_many_threads_are_added(broker: Broker) -> None:
+    from accession.tasks.metrics import read_worker_metrics, request_counter
 
     count = request_counter()
 
-    def some() -> None:
+    def count_requests() -> None:
         for _ in range(20):
-            count(Endpoint.MARC, Outcome.OK, 0.15)
-        count(Endpoint.ITEMS, Outcome.TIMEOUT, 121.0)
+            count(Endpoint.MARC, RequestOutcome.OK, 0.15)
+        count(Endpoint.ITEMS, RequestOutcome.TIMEOUT, 121.0)
 
-    side_by_side(*[some] * 4)
-    counts = read_counts()
+    run_concurrently(*[count_requests] * 4)
+    counts = read_worker_metrics()
 
     assert {key: number for key, number in counts.requests.items() if number} == {
         ("marc", "ok"): 80,
@@ -65,78 +57,83 @@ def test_requests_of_many_threads_add_up(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "bucket"), [(0.0, 0), (0.02, 0), (0.0201, 1), (120.0, 11), (120.1, 12)])
-def test_a_bound_belongs_to_its_bucket(broker: Broker, seconds: float, bucket: int) -> None:
-    from accession.tasks.metrics import read_counts, request_counter
+def test_upper_bound_belongs_to_its_bucket(broker: Broker, seconds: float, bucket: int) -> None:
+    from accession.tasks.metrics import read_worker_metrics, request_counter
 
-    request_counter()(Endpoint.EVENTS, Outcome.OK, seconds)
+    request_counter()(Endpoint.EVENTS, RequestOutcome.OK, seconds)
 
-    assert read_counts().latency[Endpoint.EVENTS].requests.index(1) == bucket
+    assert read_worker_metrics().latency[Endpoint.EVENTS].requests.index(1) == bucket
 
 
-def test_a_chain_counts_what_it_asks_and_what_it_applies(
-    collection: Collection, vendor: WatchedVendor, chains: Chains, broker: Broker
+def test_run_counts_its_requests_and_applies(
+    collection: Collection, vendor: ObservedVendor, run_starter: RunStarter, broker: Broker
 ) -> None:
-    from accession.tasks.metrics import read_counts
+    from accession.tasks.metrics import read_worker_metrics
 
-    vendor.sells(day(2024, 5, 19, 9), "abc")
+    vendor.add_purchases(day(2024, 5, 19, 9), "abc")
     set_checkpoint(collection.id, day(2024, 5, 19))
-    with today_is(TODAY):
-        chains.start(collection)
-        while broker.messages() or broker.messages("apply"):
-            broker.deliver_next("default" if broker.messages() else "apply")
-    counts = read_counts()
+    with travel_to(TODAY):
+        run_starter.start(collection)
+        broker.deliver_all()
+        broker.deliver_all("apply")
+    counts = read_worker_metrics()
 
     asked = {endpoint: number for (endpoint, _), number in counts.requests.items() if number}
     assert asked == {"marc": len(vendor.marc_requests()), "items": len(vendor.item_requests())}
-    assert counts.applied == {"described": 1, "counts": 1}
+    assert counts.applied == {"metadata": 1, "counts": 1}
 
 
-def test_an_apply_that_writes_nothing_counts_nothing(
+def test_apply_that_writes_nothing_is_not_counted(
     session: Session, collection: Collection, broker: Broker
 ) -> None:
-    from accession.tasks.metrics import read_counts
+    from accession.tasks.metrics import read_worker_metrics
 
     for _ in range(2):
-        publish(found(session, collection, "abc"))
+        publish(add_outbox_rows(session, collection, "abc"))
         broker.deliver_next("apply")
 
-    assert read_counts().applied == {"described": 1, "counts": 1}
+    assert read_worker_metrics().applied == {"metadata": 1, "counts": 1}
 
 
-def test_a_broker_that_is_away_loses_counts_and_stops_nobody(no_broker: None) -> None:
-    from accession.tasks.heartbeats import forget_worker, note_tick, note_worker, read_heartbeats
-    from accession.tasks.metrics import count_applied, read_counts, request_counter
+def test_unavailable_broker_loses_counts_without_error(broker_unavailable: None) -> None:
+    from accession.tasks.heartbeats import (
+        read_heartbeats,
+        record_scheduler_tick,
+        record_worker_heartbeat,
+        remove_worker_heartbeat,
+    )
+    from accession.tasks.metrics import count_applied, read_worker_metrics, request_counter
 
-    request_counter()(Endpoint.MARC, Outcome.OK, 0.1)
-    count_applied(described=1, counts=1)
-    note_worker("alder")
-    forget_worker("alder")
-    note_tick()
+    request_counter()(Endpoint.MARC, RequestOutcome.OK, 0.1)
+    count_applied(metadata=1, counts=1)
+    record_worker_heartbeat("alder")
+    remove_worker_heartbeat("alder")
+    record_scheduler_tick()
 
-    for read in (read_counts, read_heartbeats):
-        with pytest.raises(RedisAway):
+    for read in (read_worker_metrics, read_heartbeats):
+        with pytest.raises(RedisConnectionError):
             read()
 
 
-def test_an_error_that_is_not_the_brokers_rises(broker: Broker) -> None:
+def test_error_in_counting_is_raised(broker: Broker) -> None:
     from accession.tasks.metrics import request_counter
 
     with pytest.raises(TypeError):
-        request_counter()(Endpoint.MARC, Outcome.OK, "soon")  # type: ignore[arg-type]
+        request_counter()(Endpoint.MARC, RequestOutcome.OK, "soon")  # type: ignore[arg-type]
 
 
 # Queues
 
 
-def test_messages_that_wait_and_those_with_a_worker_are_told_apart_by_queue(
-    session: Session, collection: Collection, vendor: WatchedVendor, chains: Chains, broker: Broker
+def test_queue_depth_separates_waiting_and_unacknowledged(
+    session: Session, collection: Collection, vendor: ObservedVendor, run_starter: RunStarter, broker: Broker
 ) -> None:
-    from accession.tasks.metrics import Depth, queue_depths
+    from accession.tasks.metrics import QueueDepth, queue_depths
 
-    hold(session, vendor, collection, "abc")
+    add_holdings(session, vendor, collection, "abc")
     for workflow in Workflow:
-        chains.start(collection, workflow)
-    publish(found(session, collection, "abc"))
+        run_starter.start(collection, workflow)
+    publish(add_outbox_rows(session, collection, "abc"))
     with broker.app.connection_for_read() as connection:
         channel = connection.channel()
         channel.do_restore = False
@@ -144,13 +141,13 @@ def test_messages_that_wait_and_those_with_a_worker_are_told_apart_by_queue(
             assert channel.basic_get(queue) is not None
         depths = queue_depths(["default", "apply"])
 
-    assert depths == {"default": Depth(1, 2), "apply": Depth(0, 1)}
+    assert depths == {"default": QueueDepth(1, 2), "apply": QueueDepth(0, 1)}
 
 
 # Heartbeats
 
 
-def test_a_worker_is_there_from_its_first_message_to_its_end(broker: Broker) -> None:
+def test_running_worker_has_a_heartbeat(broker: Broker) -> None:
     from accession.tasks.heartbeats import read_heartbeats
 
     assert read_heartbeats().workers == 0
@@ -159,45 +156,46 @@ def test_a_worker_is_there_from_its_first_message_to_its_end(broker: Broker) -> 
     assert read_heartbeats().workers == 0
 
 
-def test_a_worker_that_says_no_more_is_gone_after_half_a_minute(broker: Broker) -> None:
-    from accession.tasks.heartbeats import note_worker, read_heartbeats
+def test_worker_heartbeat_expires_after_thirty_seconds(broker: Broker) -> None:
+    from accession.tasks.heartbeats import read_heartbeats, record_worker_heartbeat
 
     for name in ("alder", "birch", "alder"):
-        note_worker(name)
+        record_worker_heartbeat(name)
+    move_heartbeat(broker.redis, "birch", timedelta(hours=1))
     assert read_heartbeats().workers == 2
-    age(broker.redis, "alder", timedelta(seconds=31))
+    move_heartbeat(broker.redis, "alder", timedelta(seconds=-31))
     assert read_heartbeats().workers == 1
-    note_worker("cedar")
-    assert broker.redis.zscore("heartbeats:workers", "alder") is None, "it does not stay for ever"
+    record_worker_heartbeat("cedar")
+    assert broker.redis.zscore("heartbeats:workers", "alder") is None, "expired heartbeats are deleted"
 
 
-def age(redis: Redis, name: str, ago: timedelta) -> None:
-    """A worker that was last there so long ago."""
-    redis.zincrby("heartbeats:workers", -ago.total_seconds(), name)
+def move_heartbeat(redis: Redis, name: str, difference: timedelta) -> None:
+    """Change the time of a worker's heartbeat."""
+    redis.zincrby("heartbeats:workers", difference.total_seconds(), name)
 
 
-@pytest.mark.parametrize(("ago", "overdue"), [(None, True), (0, False), (50, False), (70, True)])
-def test_beat_is_overdue_when_it_has_not_looked_for_a_minute(
-    broker: Broker, ago: int | None, overdue: bool
-) -> None:
-    from accession.tasks.heartbeats import note_tick, read_heartbeats
+@pytest.mark.parametrize(("age", "overdue"), [(None, True), (0, False), (60, False), (61, True)])
+def test_scheduler_is_overdue_after_a_minute(age: int | None, overdue: bool) -> None:
+    from accession.tasks.heartbeats import Heartbeats
 
-    if ago is not None:
-        note_tick()
-        broker.redis.incrby("heartbeats:beat", -ago)
-    heartbeats = read_heartbeats()
-
-    assert heartbeats.beat_is_overdue is overdue
-    assert (heartbeats.beat_silent_seconds is None) is (ago is None)
-    assert ago is None or ago <= (heartbeats.beat_silent_seconds or 0) <= ago + 2
+    assert Heartbeats(workers=1, scheduler_tick_age_seconds=age).is_scheduler_overdue is overdue
 
 
-def test_a_look_at_the_schedule_is_a_sign_of_life(broker: Broker, tmp_path: Path) -> None:
-    from accession.tasks.alive import Scheduler
+def test_scheduler_tick_has_an_age(broker: Broker) -> None:
+    from accession.tasks.heartbeats import read_heartbeats, record_scheduler_tick
+
+    record_scheduler_tick()
+    broker.redis.incrby("heartbeats:beat", -70)
+
+    assert (read_heartbeats().scheduler_tick_age_seconds or 0) >= 70
+
+
+def test_scheduler_tick_is_recorded(broker: Broker, tmp_path: Path) -> None:
+    from accession.tasks.heartbeat_steps import Scheduler
     from accession.tasks.heartbeats import read_heartbeats
 
     scheduler = Scheduler(app=broker.app, schedule_filename=str(tmp_path / "schedule"))
-    assert read_heartbeats().beat_silent_seconds is None
-    assert 0 <= scheduler.tick() <= 10, "it looks again soon"
-    assert read_heartbeats().beat_silent_seconds is not None
+    assert read_heartbeats().scheduler_tick_age_seconds is None
+    assert 0 <= scheduler.tick() <= 10, "it ticks again within ten seconds"
+    assert read_heartbeats().scheduler_tick_age_seconds is not None
     scheduler.close()

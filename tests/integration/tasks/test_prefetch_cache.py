@@ -1,0 +1,69 @@
+"""Prefetched responses and looked-up titles of a run whose steps are delivered by hand."""
+
+import pytest
+from sqlalchemy.orm import Session
+
+from accession.db.models import Collection, LookedUpTitle
+from tests.fixtures.broker import Broker
+from tests.fixtures.factories import day, make_collection
+from tests.fixtures.stored import count_rows, set_checkpoint, titles_with_metadata
+from tests.fixtures.workers import ObservedVendor, RunStarter, travel_to
+
+TODAY = day(2024, 5, 20, 10)
+
+
+@pytest.mark.usefixtures("four_concurrent_requests")
+def test_page_is_requested_if_its_prefetched_response_is_lost(
+    collection: Collection, vendor: ObservedVendor, run_starter: RunStarter, broker: Broker
+) -> None:
+    set_checkpoint(collection.id, day(2024, 5, 1))
+    vendor.add_purchases(day(2024, 5, 3, 9), "abc")
+    with travel_to(TODAY):
+        run_starter.start(collection)
+        broker.deliver_next()
+        assert len(vendor.requests) == 1, "the first page does not prefetch: the credentials may be wrong"
+        broker.deliver_next()
+        cached = list(broker.redis.scan_iter("vendor:prefetch:*"))
+        assert 0 < max(map(broker.redis.pttl, cached)) <= 60_000
+        broker.redis.delete(*cached)
+        broker.deliver_next()
+        broker.deliver_next("apply")
+    assert len(cached) == 3
+    assert titles_with_metadata() == {"abc"}
+
+
+def test_rolled_back_page_records_no_looked_up_titles(
+    collection: Collection,
+    vendor: ObservedVendor,
+    run_starter: RunStarter,
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from accession.imports import purchases
+
+    vendor.add_purchases(day(2024, 5, 1, 9), "abc")
+    set_checkpoint(collection.id, day(2024, 5, 1))
+    with travel_to(TODAY):
+        run_starter.start(collection)
+        message = broker.pop()
+        with monkeypatch.context() as patch:
+            patch.setattr(purchases, "find_changed_titles", lambda *_: 1 / 0)
+            assert isinstance(broker.deliver(message), ZeroDivisionError)
+    assert count_rows(LookedUpTitle) == 0
+
+
+def test_newer_run_deletes_looked_up_titles_of_older(
+    session: Session, vendor: ObservedVendor, run_starter: RunStarter, broker: Broker
+) -> None:
+    collection = make_collection(session, "Birch Library")
+    vendor.add_purchases(day(2024, 5, 1, 9), "abc")
+    set_checkpoint(collection.id, day(2024, 5, 1))
+    with travel_to(TODAY):
+        run_starter.start(collection)
+        broker.deliver_next()
+        assert count_rows(LookedUpTitle) == 1
+        broker.clear()
+        set_checkpoint(collection.id, day(2024, 5, 10))
+        run_starter.start(collection)
+        broker.deliver_next()
+    assert count_rows(LookedUpTitle) == 0
