@@ -22,7 +22,7 @@ from accession.bibliotheca.outcomes import Endpoint
 from accession.catalog.rejected_records import count_open_rejected_records
 from accession.core.clock import utc_now
 from accession.db.engine import transaction
-from accession.runs.ledger import run_totals
+from accession.runs.ledger import sum_run_counters
 from accession.runs.views import StatusView, count_running_runs, status_views
 from accession.tasks.heartbeats import read_heartbeats
 from accession.tasks.metrics import LATENCY_BUCKETS, Latency, queue_depths, read_worker_metrics
@@ -102,7 +102,7 @@ def _database_metrics() -> list[Metric]:
         statuses = status_views(session)
         rejected = count_open_rejected_records(session)
         running = count_running_runs(session)
-        totals = run_totals(session)
+        totals = sum_run_counters(session)
     counters = [
         _counter(
             name,
@@ -130,7 +130,7 @@ def _workflow_metrics(statuses: Sequence[StatusView]) -> Iterator[Metric]:
         if status.checkpoint is not None
     ]
     states = [((status.collection, status.workflow, status.state), 1) for status in statuses]
-    pending = {(status.collection,): status.applies_pending for status in statuses}
+    pending = {(status.collection,): status.pending_updates for status in statuses}
     labels = ("collection", "workflow")
     yield _gauge("checkpoint_age_seconds", "Time since the moment synced through", labels, ages)
     yield _gauge("run_state", "Always 1; state is the state of the latest run", (*labels, "state"), states)

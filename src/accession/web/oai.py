@@ -8,7 +8,8 @@ from fastapi.responses import Response
 
 from accession.core.settings import get_settings
 from accession.db.engine import transaction
-from accession.exports.oai import Repository, respond
+from accession.exports.oai.requests import Repository
+from accession.exports.oai.responses import respond
 from accession.web.errors import HTTPProblem
 from accession.web.principal import Reader
 

@@ -24,21 +24,16 @@ from accession.core.settings import get_settings
 from accession.core.vocabulary import Format
 from accession.db.engine import transaction
 from accession.db.models import Collection, PoolStatus
-from accession.exports.opds import (
-    FEED,
-    PUBLICATION,
-    Feed,
-    Part,
-    Places,
-    Publication,
-    Sample,
-    Shelf,
-    catalog,
-    collection_feed,
-    publication,
-    publications_feed,
-    written,
+from accession.exports.opds.feeds import (
+    PublicationsPage,
+    TitleGroup,
+    build_collection_feed,
+    build_publications_feed,
+    build_root_feed,
 )
+from accession.exports.opds.models import FEED_TYPE, PUBLICATION_TYPE, Feed, Publication, to_json
+from accession.exports.opds.publications import build_publication
+from accession.exports.opds.urls import FeedCollection, UrlBuilder
 from accession.web import covers
 from accession.web.errors import HTTPProblem
 from accession.web.parameters import NO_NUL, FacetFilter, OpdsAvailability, OpdsPage, RowId, TitleId
@@ -48,7 +43,7 @@ from accession.web.principal import Principal, Reader
 router = APIRouter(prefix="/opds/v2", include_in_schema=False)
 
 _PAGE_SIZE = 50
-_SAMPLE_SIZE = 12
+_GROUP_SIZE = 12
 
 
 @router.get("")
@@ -61,7 +56,7 @@ def show_catalog(request: Request, reader: Reader) -> Response:
             if reader.collection_id in (None, collection.id)
         ]
         modified = last_modification(session)
-    return _document_response(request, catalog(_places(request), collections), modified)
+    return _document_response(request, build_root_feed(_urls(request), collections), modified)
 
 
 @router.get("/collections/{collection_id}")
@@ -69,26 +64,26 @@ def show_collection(request: Request, reader: Reader, collection_id: RowId) -> R
     """Return a collection's start feed: groups of sample titles, and facets."""
     with transaction() as session:
         collection = _readable_collection(session, reader, collection_id)
-        samples = _samples(session, collection)
+        groups = _title_groups(session, collection)
         facets = title_facets(session, collection.name)
-        titles = [title for sample in samples for title in sample.titles]
-        shelf = _shelf(request, session, collection, titles)
+        titles = [title for group in groups for title in group.titles]
+        feed_collection = _feed_collection(request, session, collection, titles)
         modified = last_modification(session)
-    return _document_response(request, collection_feed(shelf, samples, facets), modified)
+    return _document_response(request, build_collection_feed(feed_collection, groups, facets), modified)
 
 
-def _samples(session: Session, collection: Collection) -> list[Sample]:
-    recent = recent_titles(session, collection.id, limit=_SAMPLE_SIZE)
-    samples = [Sample("Recently added", recent.titles, {"purchased_from": recent.since})]
+def _title_groups(session: Session, collection: Collection) -> list[TitleGroup]:
+    recent = recent_titles(session, collection.id, limit=_GROUP_SIZE)
+    groups = [TitleGroup("Recently added", recent.titles, {"purchased_from": recent.since})]
     held = TitleFilter(collection=collection.name, held=True)
     for name, title_filter in (
         ("Available now", replace(held, availability="available")),
         ("Audiobooks", replace(held, format=Format.MP3.value)),
     ):
-        page = find_titles(session, title_filter, limit=_SAMPLE_SIZE)
+        page = find_titles(session, title_filter, limit=_GROUP_SIZE)
         total = page.total if page.total_is_exact else None
-        samples.append(Sample(name, page.titles, _query_parameters(title_filter), total))
-    return samples
+        groups.append(TitleGroup(name, page.titles, _query_parameters(title_filter), total))
+    return groups
 
 
 def _query_parameters(title_filter: TitleFilter) -> dict[str, object]:
@@ -143,19 +138,21 @@ def _publications_page(
         collection = _readable_collection(session, reader, collection_id)
         held = replace(title_filter, collection=collection.name, held=True)
         titles = find_titles(session, held, cursor=cursor or None, limit=_PAGE_SIZE)
-        part = Part(
-            found=titles,
+        publications_page = PublicationsPage(
+            titles=titles,
             size=_PAGE_SIZE,
             number=int(number),
-            page=page,
-            previous=previous_cursor(session, held, cursor, limit=_PAGE_SIZE) if cursor else None,
-            step="search" if title_filter.text else "publications",
-            chosen=_query_parameters(title_filter),
+            position=page,
+            previous_cursor=previous_cursor(session, held, cursor, limit=_PAGE_SIZE) if cursor else None,
+            path="search" if title_filter.text else "publications",
+            filters=_query_parameters(title_filter),
         )
         facets = title_facets(session, collection.name)
-        shelf = _shelf(request, session, collection, titles.titles)
+        feed_collection = _feed_collection(request, session, collection, titles.titles)
         modified = last_modification(session)
-    return _document_response(request, publications_feed(shelf, part, facets), modified)
+    return _document_response(
+        request, build_publications_feed(feed_collection, publications_page, facets), modified
+    )
 
 
 @router.get("/collections/{collection_id}/publications/{identifier}")
@@ -164,9 +161,9 @@ def show_publication(request: Request, reader: Reader, collection_id: RowId, ide
     with transaction() as session:
         collection = _readable_collection(session, reader, collection_id)
         title = _held_title(session, collection, identifier)
-        shelf = _shelf(request, session, collection, [title])
+        feed_collection = _feed_collection(request, session, collection, [title])
         modified = title.updated_at if is_complete_through(session, title.updated_at) else None
-    return _document_response(request, publication(shelf, title), modified)
+    return _document_response(request, build_publication(feed_collection, title), modified)
 
 
 @router.get("/collections/{collection_id}/publications/{identifier}/cover")
@@ -192,24 +189,28 @@ def _held_title(session: Session, collection: Collection, identifier: str) -> Ti
     raise NotFound(f'The collection "{collection.name}" has no copies of a title with the id "{identifier}".')
 
 
-def _shelf(request: Request, session: Session, collection: Collection, titles: Iterable[TitleView]) -> Shelf:
-    return Shelf(
-        places=_places(request),
+def _feed_collection(
+    request: Request, session: Session, collection: Collection, titles: Iterable[TitleView]
+) -> FeedCollection:
+    return FeedCollection(
+        urls=_urls(request),
         collection_id=collection.id,
         name=collection.name,
         library_id=collection.library_id,
         title_url_template=get_settings().title_url_template,
-        bisac=filter_bisac_subjects(session, (subject for title in titles for subject in title.subjects)),
+        bisac_subjects=filter_bisac_subjects(
+            session, (subject for title in titles for subject in title.subjects)
+        ),
     )
 
 
-def _places(request: Request) -> Places:
-    return Places(f"{request.base_url}opds/v2", request.query_params.get("token"))
+def _urls(request: Request) -> UrlBuilder:
+    return UrlBuilder(f"{request.base_url}opds/v2", request.query_params.get("token"))
 
 
 def _document_response(request: Request, document: Feed | Publication, modified: datetime | None) -> Response:
     """Return the document, or 304 if the client's copy is current."""
-    body = written(document)
+    body = to_json(document)
     headers = {
         "ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
         # Clients may cache the document but must revalidate it.
@@ -219,7 +220,9 @@ def _document_response(request: Request, document: Feed | Publication, modified:
         headers["Last-Modified"] = format_datetime(modified.astimezone(UTC), usegmt=True)
     if _is_not_modified(request, headers["ETag"], modified):
         return Response(status_code=304, headers=headers)
-    return Response(body, headers=headers, media_type=FEED if isinstance(document, Feed) else PUBLICATION)
+    return Response(
+        body, headers=headers, media_type=FEED_TYPE if isinstance(document, Feed) else PUBLICATION_TYPE
+    )
 
 
 def _is_not_modified(request: Request, etag: str, modified: datetime | None) -> bool:

@@ -1,5 +1,5 @@
 """Fixtures of these tests."""
 
-from tests.fixtures.web_client import ann, browser, browser_on, redis, vic
+from tests.fixtures.web_client import ann, redis
 
-__all__ = ["ann", "browser", "browser_on", "redis", "vic"]
+__all__ = ["ann", "redis"]

@@ -1,5 +1,6 @@
 """Fixtures of these tests."""
 
-from tests.fixtures.web_client import ann, browser, browser_on, redis, vic
+from tests.fixtures.web_client import ann, browser, open_browser, redis, vic
+from tests.fixtures.web_server import client
 
-__all__ = ["ann", "browser", "browser_on", "redis", "vic"]
+__all__ = ["ann", "browser", "client", "open_browser", "redis", "vic"]

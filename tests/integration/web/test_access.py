@@ -1,4 +1,4 @@
-"""Who is let in: an open house on loopback, users who log in, programs with a token, and nobody else."""
+"""Access control: local mode without users, sessions, tokens, feed tokens, and cross-site requests."""
 
 import asyncio
 from base64 import b64encode
@@ -15,45 +15,51 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accession.accounts.keys import KEY_FILE
-from accession.auth.users import Feed, Role, remove_user, revoke_token, set_password, set_role
+from accession.auth.roles import FeedKind, UserRole
+from accession.auth.tokens import revoke_token
+from accession.auth.users import remove_user, set_password, set_role
 from accession.core.clock import utc_now
 from accession.core.errors import UserError
 from accession.core.loopback import is_loopback
 from accession.core.settings import get_settings, use_settings
 from accession.db.engine import engine
 from accession.db.models import ApiToken, Collection
-from accession.web.server import refuse_open_house
-from accession.web.sessions import COOKIE, LASTS
+from accession.web.server import require_user_unless_loopback
+from accession.web.sessions import COOKIE, MAX_AGE
 from tests.fixtures.factories import NOON
-from tests.fixtures.web_client import HERE, Browser, Open, make_feed_token, make_token, make_user
+from tests.fixtures.web_client import (
+    BASE_URL,
+    Browser,
+    OpenBrowser,
+    bearer,
+    make_feed_token,
+    make_token,
+    make_user,
+)
 
 LOCAL = {"name": "local", "role": "operator", "by": "local"}
 ANN = {"name": "ann", "role": "operator", "by": "session"}
-CHANGING = ("POST", "PUT", "PATCH", "DELETE")
+CHANGING_METHODS = ("POST", "PUT", "PATCH", "DELETE")
 
 
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
+# Local mode: no user exists
 
 
-# The open house
-
-
-def test_at_the_first_start_whoever_is_on_this_machine_may_do_everything(browser: Browser) -> None:
+def test_local_caller_without_users_can_do_everything(browser: Browser) -> None:
     assert browser.get("/who").json() == LOCAL
     assert browser.post("/who").json() == {"changed_by": "local"}
     assert browser.post("/api/v1/who").json() == {"changed_by": "local"}
 
 
-def test_there_is_nobody_to_log_in_as_then(browser: Browser) -> None:
-    answer = browser.get("/login?next=/who")
-    assert (answer.status_code, answer.headers["location"]) == (303, "/who")
-    assert "Name or password is wrong." in browser.log_in().text
+def test_login_without_users_fails(browser: Browser) -> None:
+    response = browser.get("/login?next=/who")
+    assert (response.status_code, response.headers["location"]) == (303, "/who")
+    assert "Wrong name or password." in browser.log_in().text
 
 
-@pytest.mark.parametrize("url", ["http://localhost:8642", "http://[::1]:8642", "http://127.8.9.1", HERE])
-def test_it_is_open_by_each_name_of_this_machine(browser_on: Open, url: str) -> None:
-    assert browser_on(base_url=url).get("/who").json() == LOCAL
+@pytest.mark.parametrize("url", ["http://localhost:8642", "http://[::1]:8642", "http://127.8.9.1", BASE_URL])
+def test_loopback_host_without_users_is_accepted(open_browser: OpenBrowser, url: str) -> None:
+    assert open_browser(base_url=url).get("/who").json() == LOCAL
 
 
 @pytest.mark.parametrize(
@@ -66,67 +72,67 @@ def test_it_is_open_by_each_name_of_this_machine(browser_on: Open, url: str) -> 
     ],
 )
 @pytest.mark.parametrize("path", ["/who", "/api/v1/who", "/login", "/metrics"])
-def test_a_name_that_was_bent_to_this_machine_opens_nothing(browser_on: Open, url: str, path: str) -> None:
-    """DNS rebinding: the page of evil.example would be of the same origin as ours."""
-    answer = browser_on(base_url=url).get(path)
-    assert answer.status_code == 403
-    assert "accession users add NAME --role operator" in answer.text
+def test_foreign_host_header_without_users_is_rejected(
+    open_browser: OpenBrowser, url: str, path: str
+) -> None:
+    """DNS rebinding would make a page of evil.example same-origin with the dashboard."""
+    response = open_browser(base_url=url).get(path)
+    assert response.status_code == 403
+    assert "accession users add NAME --role operator" in response.text
 
 
 @pytest.mark.parametrize("host", ["", "[::1", "127.0.0.1@evil.example", "evil.example:127.0.0.1"])
-def test_nor_does_a_host_that_is_none(browser: Browser, host: str) -> None:
+def test_malformed_host_header_without_users_is_rejected(browser: Browser, host: str) -> None:
     assert browser.get("/who", headers={"Host": host}).status_code == 403
 
 
-def test_a_proxy_does_not_open_the_house_to_other_machines(browser_on: Open) -> None:
-    """What a trusted proxy says of the client is the request's address."""
-    assert browser_on(address="10.0.0.7").get("/who").status_code == 403
+def test_remote_client_of_proxy_without_users_is_rejected(open_browser: OpenBrowser) -> None:
+    """A trusted proxy reports the address of its client."""
+    assert open_browser(address="10.0.0.7").get("/who").status_code == 403
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "accession.example"])  # noqa: S104
-def test_at_another_address_nothing_is_open_though_the_last_user_be_gone(
-    browser_on: Open, host: str, session: Session
+def test_non_loopback_bind_requires_login_even_without_users(
+    open_browser: OpenBrowser, host: str, session: Session
 ) -> None:
     with pytest.raises(UserError, match="accession users add NAME --role operator"):
-        refuse_open_house(session, host)
-    assert browser_on(host=host).get("/api/v1/who").status_code == 401
-    assert browser_on(host=host).get("/who").status_code == 303
+        require_user_unless_loopback(session, host)
+    assert open_browser(host=host).get("/api/v1/who").status_code == 401
+    assert open_browser(host=host).get("/who").status_code == 303
 
 
-def test_with_a_user_it_may_be_served_anywhere(session: Session, vic: str) -> None:
-    refuse_open_house(session, "0.0.0.0")  # noqa: S104
+def test_non_loopback_bind_with_user_is_allowed(session: Session, vic: str) -> None:
+    require_user_unless_loopback(session, "0.0.0.0")  # noqa: S104
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost", "LOCALHOST"])
-def test_an_open_house_is_no_fault_on_loopback(session: Session, host: str) -> None:
+def test_loopback_bind_without_users_is_allowed(session: Session, host: str) -> None:
     assert is_loopback(host)
-    refuse_open_house(session, host)
+    require_user_unless_loopback(session, host)
 
 
-# Those who log in
+# Login
 
 
-def test_once_there_is_a_user_everybody_logs_in_on_loopback_too(browser: Browser, ann: str) -> None:
-    answer = browser.get("/who?of=me&as=json")
-    assert answer.status_code == 303
-    assert answer.headers["location"] == "/login?next=/who%3Fof%3Dme%26as%3Djson"
+def test_first_user_makes_login_required_on_loopback(browser: Browser, ann: str) -> None:
+    response = browser.get("/who?of=me&as=json")
+    assert response.status_code == 303
+    assert response.headers["location"] == "/login?next=/who%3Fof%3Dme%26as%3Djson"
 
-    page = browser.get(answer.headers["location"])
+    page = browser.get(response.headers["location"])
     assert page.status_code == 200
     assert '<input type="hidden" name="next" value="/who?of=me&amp;as=json">' in page.text
 
-    inside = browser.log_in(next="/who?of=me&as=json")
-    assert (inside.status_code, inside.headers["location"]) == (303, "/who?of=me&as=json")
+    logged_in = browser.log_in(next="/who?of=me&as=json")
+    assert (logged_in.status_code, logged_in.headers["location"]) == (303, "/who?of=me&as=json")
     assert browser.get("/who").json() == ANN
     assert browser.post("/who").json() == {"changed_by": "ann"}
     assert browser.get("/login?next=/who").headers["location"] == "/who"
 
 
-def test_a_deed_without_a_login_leads_to_the_login_and_not_back_to_the_deed(
-    browser: Browser, ann: str
-) -> None:
-    answer = browser.post("/who")
-    assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+def test_post_without_login_redirects_to_login_without_next(browser: Browser, ann: str) -> None:
+    response = browser.post("/who")
+    assert (response.status_code, response.headers["location"]) == (303, "/login")
 
 
 @pytest.mark.parametrize(
@@ -137,113 +143,115 @@ def test_a_deed_without_a_login_leads_to_the_login_and_not_back_to_the_deed(
         ("OPTIONS", "/metrics"),
     ],
 )
-def test_a_program_is_told_that_it_needs_a_token(browser: Browser, ann: str, path: str, method: str) -> None:
-    answer = browser.request(method, path)
-    assert answer.status_code == 401
-    assert answer.headers["www-authenticate"] == "Bearer"
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json() == {
+def test_api_request_without_token_gets_problem_401(
+    browser: Browser, ann: str, path: str, method: str
+) -> None:
+    response = browser.request(method, path)
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json() == {
         "type": "about:blank",
         "title": "Unauthorized",
         "status": 401,
-        "detail": "This needs a token, as in: Authorization: Bearer acc_...",
+        "detail": "Authentication required: send a token as Authorization: Bearer acc_...",
     }
 
 
 @pytest.mark.parametrize("path", ["/oai", "/opds/v2"])
-def test_a_reading_app_is_asked_for_a_name_and_a_password(browser: Browser, ann: str, path: str) -> None:
-    answer = browser.get(path)
-    assert answer.status_code == 401
-    assert answer.headers["www-authenticate"] == 'Basic realm="Accession", charset="UTF-8"'
-    assert answer.headers["content-type"] == "application/problem+json"
+def test_feed_request_without_token_is_asked_for_basic_auth(browser: Browser, ann: str, path: str) -> None:
+    response = browser.get(path)
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == 'Basic realm="Accession", charset="UTF-8"'
+    assert response.headers["content-type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize(
     "path", ["/login", "/healthz", "/static/app.css", "/static/vendor/css/vendor/tabler.min.css"]
 )
-def test_some_paths_are_open_to_everybody(browser: Browser, ann: str, path: str) -> None:
+def test_public_path_needs_no_login(browser: Browser, ann: str, path: str) -> None:
     assert browser.get(path).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/favicon.ico", "/static/none.css"])
-def test_so_are_these_when_there_is_something(browser: Browser, ann: str, path: str) -> None:
+def test_missing_public_file_is_not_found(browser: Browser, ann: str, path: str) -> None:
     assert browser.get(path).status_code == 404
 
 
 @pytest.mark.parametrize(
     "path", ["/healthz/x", "/static", "/Login", "/login/x", "//static/app.css", "/openapi.json"]
 )
-def test_and_no_others(browser: Browser, ann: str, path: str) -> None:
-    assert browser.get(f"{HERE}{path}").status_code == 303
+def test_path_similar_to_public_one_needs_login(browser: Browser, ann: str, path: str) -> None:
+    assert browser.get(f"{BASE_URL}{path}").status_code == 303
 
 
-def test_what_is_open_needs_no_database(browser: Browser, no_database: None) -> None:
+def test_public_path_needs_no_database(browser: Browser, no_database: None) -> None:
     assert browser.get("/healthz").json() == {"status": "alive"}
     assert browser.get("/static/app.css").status_code == 200
 
 
-def test_a_database_that_is_away_is_told_as_such(browser: Browser, no_database: None) -> None:
-    answer = browser.get("/api/v1/who")
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
-    assert answer.json()["detail"] == "The database does not answer: see `accession doctor`."
+def test_unavailable_database_gets_status_503(browser: Browser, no_database: None) -> None:
+    response = browser.get("/api/v1/who")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "10")
+    assert response.json()["detail"] == "The database is unavailable: run `accession doctor`."
     page = browser.get("/who")
     assert page.status_code == 503
-    assert "The database does not answer" in page.text
+    assert "The database is unavailable" in page.text
 
 
 @pytest.fixture
 def no_database(browser: Browser) -> Iterator[None]:
-    """While a test lasts this process knows a database that is none."""
+    """Let this process use a database that does not exist."""
     before = get_settings()
-    away = SecretStr("postgresql://nobody@127.0.0.1:9/none")
-    for url in (away, before.database_url):
+    nowhere = SecretStr("postgresql://nobody@127.0.0.1:9/none")
+    for url in (nowhere, before.database_url):
         engine().dispose()
         engine.cache_clear()
         use_settings(before.model_copy(update={"database_url": url}))
-        if url is away:
+        if url is nowhere:
             yield
 
 
-def test_a_viewer_sees_and_cannot_change(browser: Browser, vic: str) -> None:
+def test_viewer_can_read_but_not_change(browser: Browser, vic: str) -> None:
     browser.log_in("vic")
     assert browser.get("/who").json() == {"name": "vic", "role": "viewer", "by": "session"}
 
     page = browser.post("/who")
     assert page.status_code == 403
     assert page.headers["content-type"].startswith("text/html")
-    assert "&#34;vic&#34; may see everything and change nothing: ask an operator." in page.text
+    assert "&#34;vic&#34; is a viewer and cannot change anything: ask an operator to do it." in page.text
 
-    for method in CHANGING:
-        answer = browser.request(method, "/api/v1/who")
-        assert answer.headers["content-type"] == "application/problem+json"
-        assert (answer.status_code, answer.json()["title"]) == (403, "Forbidden")
-
-
-# Sessions end
+    for method in CHANGING_METHODS:
+        response = browser.request(method, "/api/v1/who")
+        assert response.headers["content-type"] == "application/problem+json"
+        assert (response.status_code, response.json()["title"]) == (403, "Forbidden")
 
 
-def test_a_session_lasts_for_twelve_hours_from_its_last_use(browser: Browser, ann: str) -> None:
+# Sessions
+
+
+def test_session_expires_twelve_hours_after_last_use(browser: Browser, ann: str) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
         browser.log_in()
         for _ in range(3):
-            clock.shift(LASTS - timedelta(minutes=1))
+            clock.shift(MAX_AGE - timedelta(minutes=1))
             assert browser.get("/who").json() == ANN
-        clock.shift(LASTS + timedelta(minutes=1))
+        clock.shift(MAX_AGE + timedelta(minutes=1))
         assert browser.get("/who").status_code == 303
 
 
-def test_a_session_that_is_over_cannot_be_shown_again(browser: Browser, ann: str) -> None:
-    """By one who kept the cookie, where a browser forgets it."""
+def test_expired_session_cookie_is_rejected(browser: Browser, ann: str) -> None:
+    """A browser deletes the cookie when it expires, but an attacker may have kept it."""
     with time_machine.travel(NOON, tick=False) as clock:
         browser.log_in()
-        kept = browser.cookies[COOKIE]
-        clock.shift(LASTS + timedelta(seconds=1))
+        cookie = browser.cookies[COOKIE]
+        clock.shift(MAX_AGE + timedelta(seconds=1))
         browser.cookies.clear()
-        browser.cookies.set(COOKIE, kept)
+        browser.cookies.set(COOKIE, cookie)
         assert browser.get("/who").status_code == 303
 
 
-def test_the_cookie_is_renewed_once_an_hour_and_not_with_each_request(browser: Browser, ann: str) -> None:
+def test_session_cookie_is_renewed_at_most_once_an_hour(browser: Browser, ann: str) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
         browser.log_in()
         clock.shift(timedelta(minutes=59))
@@ -253,13 +261,13 @@ def test_the_cookie_is_renewed_once_an_hour_and_not_with_each_request(browser: B
         assert "set-cookie" not in browser.get("/who").headers
 
 
-def test_logging_out_ends_it_in_this_browser_however_old_it_is(browser: Browser, ann: str) -> None:
+def test_logout_ends_session_that_is_due_for_renewal(browser: Browser, ann: str) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
         browser.log_in()
         clock.shift(timedelta(hours=2))
-        answer = browser.post("/logout")
-        assert (answer.status_code, answer.headers["location"]) == (303, "/login")
-        assert len(answer.headers.get_list("set-cookie")) == 1
+        response = browser.post("/logout")
+        assert (response.status_code, response.headers["location"]) == (303, "/login")
+        assert len(response.headers.get_list("set-cookie")) == 1
         assert COOKIE not in browser.cookies
         assert browser.get("/who").status_code == 303
 
@@ -268,15 +276,15 @@ def test_logging_out_ends_it_in_this_browser_however_old_it_is(browser: Browser,
     "change",
     [
         lambda session: set_password(session, "ann", SecretStr("another long password")),
-        lambda session: set_role(session, "ann", Role.VIEWER),
+        lambda session: set_role(session, "ann", UserRole.VIEWER),
         lambda session: remove_user(session, "ann"),
     ],
     ids=["password", "role", "removed"],
 )
-def test_a_change_of_the_user_ends_every_session(
-    browser_on: Open, session: Session, ann: str, vic: str, change: Any
+def test_change_of_user_ends_all_sessions_of_the_user(
+    open_browser: OpenBrowser, session: Session, ann: str, vic: str, change: Any
 ) -> None:
-    at_home, at_work, other = browser_on(), browser_on(), browser_on()
+    at_home, at_work, other = open_browser(), open_browser(), open_browser()
     for browser in (at_home, at_work):
         browser.log_in()
     other.log_in("vic")
@@ -286,18 +294,14 @@ def test_a_change_of_the_user_ends_every_session(
     assert other.get("/who").json()["name"] == "vic"
 
 
-def test_a_user_who_comes_back_under_the_same_name_has_no_old_session(
-    browser: Browser, session: Session, ann: str
-) -> None:
+def test_user_recreated_under_same_name_has_no_session(browser: Browser, session: Session, ann: str) -> None:
     browser.log_in()
     remove_user(session, "ann")
-    make_user(session, "ann", Role.OPERATOR)
+    make_user(session, "ann", UserRole.OPERATOR)
     assert browser.get("/who").status_code == 303
 
 
-def test_a_new_key_of_the_installation_ends_every_session(
-    browser: Browser, session: Session, ann: str, tmp_path: Path
-) -> None:
+def test_new_encryption_key_ends_all_sessions(browser: Browser, ann: str, tmp_path: Path) -> None:
     use_settings(get_settings().model_copy(update={"home": tmp_path}))
     browser.log_in()
     assert browser.get("/who").json() == ANN
@@ -308,26 +312,27 @@ def test_a_new_key_of_the_installation_ends_every_session(
 @pytest.mark.parametrize(
     "cookie", ["", "x", "a.b.c", "WzEsIngiXQ.aaaaaa.bbbbbbbbbbbbbbbbbbbbbbbbbbb", "\x7f", '"']
 )
-def test_a_cookie_that_we_have_not_signed_opens_nothing(browser: Browser, ann: str, cookie: str) -> None:
+def test_unsigned_session_cookie_is_rejected(browser: Browser, ann: str, cookie: str) -> None:
     assert browser.get("/who", headers={"Cookie": f"{COOKIE}={cookie}"}).status_code == 303
 
 
-def test_a_cookie_that_was_altered_opens_nothing(browser: Browser, ann: str) -> None:
+def test_altered_session_cookie_is_rejected(browser: Browser, ann: str) -> None:
     browser.log_in()
-    kept = browser.cookies[COOKIE]
+    cookie = browser.cookies[COOKIE]
     browser.cookies.clear()
-    for place in range(0, len(kept) - 1, 7):
-        altered = kept[:place] + ("A" if kept[place] != "A" else "B") + kept[place + 1 :]
+    for position in range(0, len(cookie) - 1, 7):
+        other = "A" if cookie[position] != "A" else "B"
+        altered = cookie[:position] + other + cookie[position + 1 :]
         assert browser.get("/who", headers={"Cookie": f"{COOKIE}={altered}"}).status_code == 303
 
 
 @pytest.mark.parametrize(
     ("url", "secure"), [("http://127.0.0.1:8642", False), ("https://accession.example", True)]
 )
-def test_no_script_and_no_other_site_gets_the_cookie_and_behind_tls_no_plain_connection(
-    browser_on: Open, ann: str, url: str, secure: bool
+def test_session_cookie_has_protective_attributes(
+    open_browser: OpenBrowser, ann: str, url: str, secure: bool
 ) -> None:
-    browser = browser_on(base_url=url)
+    browser = open_browser(base_url=url)
     value, *attributes = browser.log_in().headers["set-cookie"].split("; ")
     assert value.startswith(f"{COOKIE}=")
     assert attributes[:4] == ["Max-Age=43200", "Path=/", "HttpOnly", "SameSite=Lax"]
@@ -335,204 +340,205 @@ def test_no_script_and_no_other_site_gets_the_cookie_and_behind_tls_no_plain_con
     assert browser.get("/who").json() == ANN
 
 
-# Tokens
+# Tokens with a role
 
 
-def test_a_token_works_until_it_is_revoked(browser: Browser, session: Session, ann: str) -> None:
-    token = make_token(session, role=Role.VIEWER)
-    browser.says = bearer(token)
+def test_revoked_token_is_rejected(browser: Browser, session: Session, ann: str) -> None:
+    browser.headers = bearer(make_token(session, role=UserRole.VIEWER))
     assert browser.get("/api/v1/who").json() == {"name": "script", "role": "viewer", "by": "token"}
     assert browser.get("/who").json()["by"] == "token"
     assert browser.post("/api/v1/who").status_code == 403
 
     revoke_token(session, "script")
     session.commit()
-    answer = browser.get("/api/v1/who")
-    assert answer.status_code == 401
-    assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
-    assert answer.json()["detail"] == (
-        "This token is unknown or revoked: make another with `accession tokens add`."
+    response = browser.get("/api/v1/who")
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+    assert response.json()["detail"] == (
+        "This token is unknown or revoked: create another with `accession tokens add`."
     )
 
 
-def test_a_token_that_is_wrong_opens_not_even_an_open_house(browser: Browser) -> None:
-    for wrong in ("", "acc_", "acc_" + "x" * 43, "\xe9"):
-        answer = browser.get("/who", headers={"Authorization": f"Bearer {wrong}".encode("latin-1")})
-        assert answer.status_code == 401
-        assert answer.headers["content-type"] == "application/problem+json"
+def test_invalid_token_is_rejected_even_without_users(browser: Browser) -> None:
+    for token in ("", "acc_", "acc_" + "x" * 43, "\xe9"):
+        response = browser.get("/who", headers={"Authorization": f"Bearer {token}".encode("latin-1")})
+        assert response.status_code == 401
+        assert response.headers["content-type"] == "application/problem+json"
 
 
-def test_an_operators_token_changes_things_from_a_plain_client(
-    browser_on: Open, session: Session, ann: str
+def test_operator_token_can_change_without_browser_headers(
+    open_browser: OpenBrowser, session: Session, ann: str
 ) -> None:
-    curl = browser_on(says=bearer(make_token(session)))
-    for method in CHANGING:
+    curl = open_browser(headers=bearer(make_token(session)))
+    for method in CHANGING_METHODS:
         assert curl.request(method, "/api/v1/who").json() == {"changed_by": "script"}
 
 
-def test_other_ways_to_authorize_are_passed_over(browser: Browser, ann: str) -> None:
-    answer = browser.get("/api/v1/who", headers={"Authorization": "Basic YW5uOng="})
-    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+def test_basic_auth_outside_feeds_is_ignored(browser: Browser, ann: str) -> None:
+    response = browser.get("/api/v1/who", headers={"Authorization": "Basic YW5uOng="})
+    assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
 
 
-def test_the_use_of_a_token_is_noted_once_a_minute(browser: Browser, session: Session) -> None:
-    browser.says = bearer(make_token(session))
+def test_token_use_is_recorded_once_a_minute(browser: Browser, session: Session) -> None:
+    browser.headers = bearer(make_token(session))
 
-    def noted() -> Any:
+    def last_used_at() -> Any:
         session.rollback()
         return session.scalar(select(ApiToken.last_used_at))
 
-    assert noted() is None
+    assert last_used_at() is None
     with time_machine.travel(NOON, tick=False) as clock:
         browser.get("/who")
-        assert noted() == NOON
+        assert last_used_at() == NOON
         clock.shift(timedelta(seconds=59))
         browser.get("/who")
-        assert noted() == NOON
+        assert last_used_at() == NOON
         clock.shift(timedelta(seconds=1))
         browser.get("/who")
-        assert noted() == utc_now()
+        assert last_used_at() == utc_now()
 
 
-# Tokens of feeds
+# Feed tokens
 
 
-def shown(token: str, way: str) -> dict[str, Any]:
-    """A request's options that show the token in this way."""
-    if way == "address":
+def token_options(token: str, method: str) -> dict[str, Any]:
+    """Return the request options that send the token as bearer, HTTP Basic password or query parameter."""
+    if method == "query":
         return {"params": {"token": token}}
-    basic = b64encode(f"whoever:{token}".encode()).decode()
-    return {"headers": {"Authorization": f"Basic {basic}"} if way == "basic" else bearer(token)}
+    basic = b64encode(f"anyone:{token}".encode()).decode()
+    return {"headers": {"Authorization": f"Basic {basic}"} if method == "basic" else bearer(token)}
 
 
-@pytest.mark.parametrize("way", ["bearer", "basic", "address"])
-def test_a_feed_token_opens_its_feed_in_each_way_until_it_is_revoked(
-    browser: Browser, session: Session, ann: str, way: str
+@pytest.mark.parametrize("method", ["bearer", "basic", "query"])
+def test_feed_token_reads_its_feed_until_revoked(
+    browser: Browser, session: Session, ann: str, method: str
 ) -> None:
-    options = shown(make_feed_token(session, Feed.OPDS), way)
+    options = token_options(make_feed_token(session, FeedKind.OPDS), method)
     assert browser.get("/opds/who", **options).json() == {"name": "app", "collection_id": None}
-    assert browser.get("/opds/who/everything", **options).json()["role"] == "viewer"
+    assert browser.get("/opds/who/viewer", **options).json()["role"] == "viewer"
     revoke_token(session, "app")
     session.commit()
-    answer = browser.get("/opds/who", **options)
-    assert answer.status_code == 401
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert "www-authenticate" in answer.headers
+    response = browser.get("/opds/who", **options)
+    assert response.status_code == 401
+    assert response.headers["content-type"] == "application/problem+json"
+    assert "www-authenticate" in response.headers
 
 
-def test_a_feed_token_opens_nothing_else(browser: Browser, session: Session, ann: str) -> None:
-    token = make_feed_token(session, Feed.OPDS)
+def test_feed_token_outside_its_feed_is_rejected(browser: Browser, session: Session, ann: str) -> None:
+    token = make_feed_token(session, FeedKind.OPDS)
     for path in ("/", "/who", "/api/v1/who", "/metrics", "/covers/abc", "/oai/who", "/opdsx", "/exports/x"):
-        answer = browser.get(path, headers=bearer(token))
-        assert (answer.status_code, answer.headers["content-type"]) == (403, "application/problem+json")
-        assert answer.json()["detail"] == 'The token "app" is for reading /opds, and opens nothing else.'
+        response = browser.get(path, headers=bearer(token))
+        assert (response.status_code, response.headers["content-type"]) == (403, "application/problem+json")
+        assert response.json()["detail"] == 'The token "app" only allows reading /opds.'
     for path in ("/oai/who", "/exports/x"):
-        for way in ("basic", "address"):
-            answer = browser.get(path, **shown(token, way))
-            assert (answer.status_code, answer.headers["content-type"]) == (403, "application/problem+json")
-    for way in ("basic", "address"):
-        assert browser.get("/api/v1/who", **shown(token, way)).status_code == 401
-    for method in (*CHANGING, "OPTIONS"):
-        assert browser.request(method, "/opds/who", headers=bearer(token)).status_code == 403
+        for method in ("basic", "query"):
+            response = browser.get(path, **token_options(token, method))
+            assert (response.status_code, response.headers["content-type"]) == (
+                403,
+                "application/problem+json",
+            )
+    for method in ("basic", "query"):
+        assert browser.get("/api/v1/who", **token_options(token, method)).status_code == 401
+    for verb in (*CHANGING_METHODS, "OPTIONS"):
+        assert browser.request(verb, "/opds/who", headers=bearer(token)).status_code == 403
 
 
-def test_a_token_may_be_for_several_feeds(browser: Browser, session: Session, ann: str) -> None:
-    browser.says = bearer(make_feed_token(session, Feed.OPDS, Feed.OAI))
+def test_token_for_two_feeds_reads_both(browser: Browser, session: Session, ann: str) -> None:
+    browser.headers = bearer(make_feed_token(session, FeedKind.OPDS, FeedKind.OAI))
     assert {browser.get(path).status_code for path in ("/opds/who", "/oai/who")} == {200}
-    told = browser.get("/exports/x").json()["detail"]
-    assert told == 'The token "app" is for reading /oai and /opds, and opens nothing else.'
+    detail = browser.get("/exports/x").json()["detail"]
+    assert detail == 'The token "app" only allows reading /oai and /opds.'
 
 
-def test_a_feed_token_of_one_collection_opens_only_what_minds_it(
+def test_feed_token_of_collection_only_opens_reader_routes(
     browser: Browser, session: Session, collection: Collection, ann: str
 ) -> None:
-    browser.says = bearer(make_feed_token(session, collection=collection.name))
+    browser.headers = bearer(make_feed_token(session, collection=collection.name))
     assert browser.get("/opds/who").json() == {"name": "app", "collection_id": collection.id}
-    answer = browser.get("/opds/who/everything")
-    assert answer.status_code == 403
-    assert answer.json()["detail"] == 'The token "app" opens the feeds of one collection, and not this.'
+    response = browser.get("/opds/who/viewer")
+    assert response.status_code == 403
+    assert response.json()["detail"] == 'The token "app" only allows reading the feeds of one collection.'
 
 
-@pytest.mark.parametrize("way", ["basic", "address"])
-def test_a_token_of_a_role_is_taken_only_as_a_bearer(
-    browser: Browser, session: Session, ann: str, way: str
+@pytest.mark.parametrize("method", ["basic", "query"])
+def test_token_with_role_is_only_accepted_as_bearer(
+    browser: Browser, session: Session, ann: str, method: str
 ) -> None:
     token = make_token(session)
     assert browser.get("/opds/who", headers=bearer(token)).status_code == 200
-    answer = browser.get("/opds/who", **shown(token, way))
-    assert answer.status_code == 401
-    assert answer.json()["detail"] == (
-        'The token "script" is of a role: send it as Authorization: Bearer acc_...'
+    response = browser.get("/opds/who", **token_options(token, method))
+    assert response.status_code == 401
+    assert response.json()["detail"] == (
+        'The token "script" has a role: send it as Authorization: Bearer acc_...'
     )
-    # Nor does it make up for a page of ours.
-    assert browser.post("/opds/who", **shown(token, way)).status_code == 401
+    # It does not make a cross-site request acceptable either.
+    assert browser.post("/opds/who", **token_options(token, method)).status_code == 401
 
 
-@pytest.mark.parametrize("coded", ["", "=", "YQ", "/w==", b64encode(b"proxy:its-password").decode()])
-def test_a_login_of_a_proxy_is_no_token_of_ours(browser: Browser, ann: str, coded: str) -> None:
-    answer = browser.get("/opds/who", headers={"Authorization": f"Basic {coded}"})
-    assert answer.json()["detail"] == "This needs a token, as in: Authorization: Bearer acc_..."
+@pytest.mark.parametrize("encoded", ["", "=", "YQ", "/w==", b64encode(b"proxy:its-password").decode()])
+def test_basic_login_of_proxy_is_not_taken_for_token(browser: Browser, ann: str, encoded: str) -> None:
+    headers = {"Authorization": f"Basic {encoded}"}
+    detail = browser.get("/opds/who", headers=headers).json()["detail"]
+    assert detail == "Authentication required: send a token as Authorization: Bearer acc_..."
     browser.log_in()
-    assert browser.get("/opds/who", headers={"Authorization": f"Basic {coded}"}).json()["name"] == "ann"
+    assert browser.get("/opds/who", headers=headers).json()["name"] == "ann"
 
 
-# Changes that come from elsewhere
+# Cross-site requests
 
-ELSEWHERE = [
+CROSS_SITE_HEADERS = [
     {"Sec-Fetch-Site": "cross-site"},
     {"Sec-Fetch-Site": "same-site"},
-    {"Sec-Fetch-Site": "cross-site", "Origin": HERE},
+    {"Sec-Fetch-Site": "cross-site", "Origin": BASE_URL},
     {"Origin": "http://evil.example"},
     {"Origin": "http://127.0.0.1:3000"},
     {"Origin": "http://127.0.0.1"},
     {"Origin": "null"},
-    {"Origin": "http://[", "Referer": HERE},
-    {"Origin": "http://evil.example", "Referer": HERE},
+    {"Origin": "http://[", "Referer": BASE_URL},
+    {"Origin": "http://evil.example", "Referer": BASE_URL},
     {"Referer": "http://evil.example/http://127.0.0.1:8642/"},
     {"Referer": "http://127.0.0.1:8642@evil.example/"},
     {"Referer": ""},
     {},
 ]
-FROM_HERE = [
+SAME_SITE_HEADERS = [
     {"Sec-Fetch-Site": "same-origin"},
     {"Sec-Fetch-Site": "none"},
-    {"Origin": HERE},
-    {"Referer": f"{HERE}/runs?state=failed"},
+    {"Origin": BASE_URL},
+    {"Referer": f"{BASE_URL}/runs?state=failed"},
 ]
 
 
-@pytest.mark.parametrize("somebody", ["ann", None])
-def test_a_change_that_another_site_makes_a_browser_send_is_refused(
-    browser: Browser, session: Session, somebody: str | None
-) -> None:
-    if somebody is not None:
-        make_user(session, somebody, Role.OPERATOR)
+@pytest.mark.parametrize("user", ["ann", None])
+def test_cross_site_change_is_rejected(browser: Browser, session: Session, user: str | None) -> None:
+    if user is not None:
+        make_user(session, user, UserRole.OPERATOR)
         browser.log_in()
-    for browser.says in ELSEWHERE:
-        for method in CHANGING:
+    for browser.headers in CROSS_SITE_HEADERS:
+        for method in CHANGING_METHODS:
             for path in ("/who", "/api/v1/who", "/login", "/logout"):
-                answer = browser.request(method, path)
-                assert answer.status_code == 403, browser.says
-                assert "does not come from a page of this dashboard" in answer.text
-                assert "set-cookie" not in answer.headers
+                response = browser.request(method, path)
+                assert response.status_code == 403, browser.headers
+                assert "was not sent from a page of this dashboard" in response.text
+                assert "set-cookie" not in response.headers
 
 
-@pytest.mark.parametrize("somebody", ["ann", None])
-def test_one_from_a_page_of_ours_is_not(browser: Browser, session: Session, somebody: str | None) -> None:
-    if somebody is not None:
-        make_user(session, somebody, Role.OPERATOR)
+@pytest.mark.parametrize("user", ["ann", None])
+def test_same_site_change_is_accepted(browser: Browser, session: Session, user: str | None) -> None:
+    if user is not None:
+        make_user(session, user, UserRole.OPERATOR)
         browser.log_in()
-    for browser.says in FROM_HERE:
-        assert browser.post("/who").json() == {"changed_by": somebody or "local"}, browser.says
+    for browser.headers in SAME_SITE_HEADERS:
+        assert browser.post("/who").json() == {"changed_by": user or "local"}, browser.headers
 
 
-def test_whoever_follows_a_link_from_elsewhere_sees_the_page(browser: Browser, ann: str) -> None:
+def test_cross_site_link_to_page_is_accepted(browser: Browser, ann: str) -> None:
     browser.log_in()
-    browser.says = {"Sec-Fetch-Site": "cross-site"}
+    browser.headers = {"Sec-Fetch-Site": "cross-site"}
     assert browser.get("/who").json() == ANN
 
 
-def test_there_are_no_web_sockets_that_somebody_would_have_to_guard(browser: Browser) -> None:
+def test_web_socket_is_closed(browser: Browser) -> None:
     sent: list[Any] = []
 
     async def send(message: Any) -> None:

@@ -1,4 +1,4 @@
-"""The API does what its own OpenAPI document says, whatever it is asked."""
+"""Property test: the API conforms to its own OpenAPI document."""
 
 from typing import Any
 
@@ -9,24 +9,24 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from sqlalchemy.orm import Session
 
 from accession.db.models import Collection
-from tests.fixtures.vendor import Vendor
-from tests.fixtures.web_client import Open, make_token
+from tests.fixtures.vendor import ScriptedVendor
+from tests.fixtures.web_client import OpenBrowser, bearer, make_token
 
-DOCUMENT = "/api/v1/openapi.json"
+OPENAPI_PATH = "/api/v1/openapi.json"
 
 
-def test_whatever_is_asked_is_answered_as_the_document_says(
-    browser_on: Open, session: Session, collection: Collection, vendor: Vendor, ann: str
+def test_any_request_gets_a_response_as_documented(
+    open_browser: OpenBrowser, session: Session, collection: Collection, vendor: ScriptedVendor, ann: str
 ) -> None:
-    headers = {"Authorization": f"Bearer {make_token(session)}"}
-    schema = schemathesis.openapi.from_asgi(DOCUMENT, browser_on().app, headers=headers)
-    for found in schema.get_all_operations():
-        assert isinstance(found, Ok)
+    headers = bearer(make_token(session))
+    schema = schemathesis.openapi.from_asgi(OPENAPI_PATH, open_browser().app, headers=headers)
+    for operation in schema.get_all_operations():
+        assert isinstance(operation, Ok)
 
         @settings(max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-        @given(case=found.ok().as_strategy())
-        def holds(case: schemathesis.Case[Any]) -> None:
-            # What cannot be used is told with 422, also where no schema could have said so.
+        @given(case=operation.ok().as_strategy())
+        def check(case: schemathesis.Case[Any]) -> None:
+            # The API also rejects values that a schema cannot describe, with status 422.
             case.call_and_validate(headers=headers, excluded_checks=[positive_data_acceptance])
 
-        holds()
+        check()

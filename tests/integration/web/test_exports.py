@@ -1,6 +1,6 @@
-"""Exports as downloads."""
+"""Downloads of exports, and streaming of responses."""
 
-import time
+import threading
 from typing import BinaryIO
 
 import pytest
@@ -8,33 +8,32 @@ from lxml import html
 from pymarc import MARCReader
 from sqlalchemy.orm import Session
 
-from accession.auth.users import Feed
+from accession.auth.roles import FeedKind
 from accession.db.models import Collection
 from accession.exports.formats import FORMATS
-from accession.web.streaming import streamed
+from accession.web.streaming import stream_output
 from tests.fixtures.factories import NOON, make_collection
-from tests.fixtures.web_client import Browser, make_feed_token
-from tests.integration.exports.test_marc_files import buy
+from tests.fixtures.purchases import purchase_title
+from tests.fixtures.waiting import DEADLINE_SECONDS
+from tests.fixtures.web_client import Browser, bearer, make_feed_token
 
 
-def test_the_page_offers_every_format_for_each_collection_and_tells_of_the_feeds(
-    browser: Browser, collection: Collection
-) -> None:
+def test_exports_page_lists_formats_collections_and_feeds(browser: Browser, collection: Collection) -> None:
     page = html.fromstring(browser.get("/exports").text)
 
     assert page.xpath("//nav//a[@aria-current='page']/text()") == ["Exports"]
     assert page.xpath("//button[@name='format']/@value") == list(FORMATS)
     assert page.xpath("//select[@name='collection']/option/text()") == ["all", "Alder Library"]
-    addresses = page.xpath("//table//a/@href")
-    assert addresses == ["http://127.0.0.1:8642/oai", "http://127.0.0.1:8642/opds/v2"]
+    urls = page.xpath("//table//a/@href")
+    assert urls == ["http://127.0.0.1:8642/oai", "http://127.0.0.1:8642/opds/v2"]
 
 
-def test_a_download_is_the_file_that_the_command_writes(
+def test_download_has_titles_of_all_or_one_collection(
     browser: Browser, session: Session, collection: Collection
 ) -> None:
-    buy(session, collection, "solaris", NOON)
+    purchase_title(session, collection, "solaris", NOON)
     other = make_collection(session, "Żółta Library")
-    buy(session, other, "eden", NOON)
+    purchase_title(session, other, "eden", NOON)
 
     everything = browser.get("/exports/download?format=marc21&collection=")
     some = browser.get(f"/exports/download?format=marcxml&collection={other.id}")
@@ -49,18 +48,18 @@ def test_a_download_is_the_file_that_the_command_writes(
     assert "solaris" not in some.text
 
 
-def test_a_token_of_one_collection_downloads_that_alone(
+def test_token_of_collection_only_downloads_that_collection(
     browser: Browser, session: Session, collection: Collection
 ) -> None:
-    buy(session, collection, "solaris", NOON)
+    purchase_title(session, collection, "solaris", NOON)
     other = make_collection(session, "Birch Library")
-    buy(session, other, "eden", NOON)
-    token = make_feed_token(session, Feed.EXPORTS, collection=other.name)
-    browser.says = {"Authorization": f"Bearer {token}"}
+    purchase_title(session, other, "eden", NOON)
+    token = make_feed_token(session, FeedKind.EXPORTS, collection=other.name)
+    browser.headers = bearer(token)
 
-    mine = browser.get("/exports/download?format=marc21")
+    own = browser.get("/exports/download?format=marc21")
 
-    assert [r["001"].data for r in MARCReader(mine.content) if r is not None] == ["eden"]
+    assert [r["001"].data for r in MARCReader(own.content) if r is not None] == ["eden"]
     assert browser.get(f"/exports/download?format=marc21&collection={collection.id}").status_code == 404
     assert browser.get("/exports").status_code == 403
 
@@ -69,47 +68,45 @@ def test_a_token_of_one_collection_downloads_that_alone(
     ("query", "status"),
     [("format=epub", 404), ("format=marc21&collection=99", 404), ("collection=1", 422), ("", 422)],
 )
-def test_a_download_that_there_is_not_is_refused(query: str, status: int, browser: Browser) -> None:
-    answer = browser.get(f"/exports/download?{query}")
+def test_invalid_download_is_rejected(query: str, status: int, browser: Browser) -> None:
+    response = browser.get(f"/exports/download?{query}")
 
-    assert answer.status_code == status
-    assert "content-disposition" not in answer.headers
+    assert response.status_code == status
+    assert "content-disposition" not in response.headers
 
 
-def test_what_is_streamed_comes_in_chunks_of_what_is_written() -> None:
+def test_streamed_output_arrives_in_bounded_chunks() -> None:
     def write(out: BinaryIO) -> None:
         for _ in range(100):
             out.write(b"x" * 10_000)
 
-    chunks = list(streamed(write))
+    chunks = list(stream_output(write))
 
     assert sum(map(len, chunks)) == 1_000_000
     assert max(map(len, chunks)) < 200_000
 
 
-def test_what_goes_wrong_while_it_is_written_does_not_end_as_if_it_were_whole() -> None:
+def test_error_while_streaming_is_raised_to_the_reader() -> None:
     def write(out: BinaryIO) -> None:
         out.write(b"x" * 100_000)
-        raise LookupError("the database is gone")
+        raise LookupError("the database is unavailable")
 
     with pytest.raises(LookupError):
-        list(streamed(write))
+        list(stream_output(write))
 
 
-def test_writing_ends_when_nobody_reads_any_more() -> None:
-    ended = []
+def test_writer_ends_when_reader_closes_the_stream() -> None:
+    ended = threading.Event()
 
     def write(out: BinaryIO) -> None:
         try:
             while True:
                 out.write(b"x" * 100_000)
         finally:
-            ended.append(True)
+            ended.set()
 
-    reading = streamed(write)
-    next(reading)
-    reading.close()  # type: ignore[attr-defined]
+    chunks = stream_output(write)
+    next(chunks)
+    chunks.close()  # type: ignore[attr-defined]
 
-    deadline = time.monotonic() + 30
-    while not ended:
-        assert time.monotonic() < deadline, "the writer goes on"
+    assert ended.wait(DEADLINE_SECONDS), "the writer did not end"

@@ -1,11 +1,11 @@
-"""What browsers are told to forbid, on every kind of answer."""
+"""Security headers on every kind of response."""
 
 import pytest
 from sqlalchemy.orm import Session
 
-from tests.fixtures.web_client import Browser, Open, make_token
+from tests.fixtures.web_client import Browser, OpenBrowser, bearer, make_token
 
-ALWAYS = {
+SECURITY_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'",
@@ -17,7 +17,7 @@ ALWAYS = {
     "cache-control": "no-store",
 }
 
-OPEN_HOUSE = [
+REQUESTS_WITHOUT_USERS = [
     ("GET", "/who", 200),
     ("GET", "/api/v1/who", 200),
     ("GET", "/healthz", 200),
@@ -29,7 +29,7 @@ OPEN_HOUSE = [
     ("GET", "/api/v1/broken", 500),
     ("GET", "/broken", 500),
 ]
-FOR_STRANGERS = [
+REQUESTS_WITHOUT_LOGIN = [
     ("GET", "/who", 303),
     ("GET", "/api/v1/who", 401),
     ("GET", "/login", 200),
@@ -37,55 +37,57 @@ FOR_STRANGERS = [
 ]
 
 
-def told(browser: Browser, method: str, path: str, status: int) -> dict[str, str | None]:
-    answer = browser.request(method, path)
-    assert answer.status_code == status, path
-    return {name: answer.headers.get(name) for name in ALWAYS}
+def headers_of(browser: Browser, method: str, path: str, status: int) -> dict[str, str | None]:
+    response = browser.request(method, path)
+    assert response.status_code == status, path
+    return {name: response.headers.get(name) for name in SECURITY_HEADERS}
 
 
-def test_every_answer_has_the_headers(browser: Browser) -> None:
-    for asked in OPEN_HOUSE:
-        assert told(browser, *asked) == ALWAYS, asked
+def test_every_response_has_security_headers(browser: Browser) -> None:
+    for method, path, status in REQUESTS_WITHOUT_USERS:
+        assert headers_of(browser, method, path, status) == SECURITY_HEADERS, path
 
 
-def test_so_has_every_refusal(browser: Browser, ann: str) -> None:
-    for asked in FOR_STRANGERS:
-        assert told(browser, *asked) == ALWAYS, asked
-    browser.says = {"Sec-Fetch-Site": "cross-site"}
-    assert told(browser, "POST", "/who", 403) == ALWAYS
+def test_every_rejected_request_gets_security_headers(browser: Browser, ann: str) -> None:
+    for method, path, status in REQUESTS_WITHOUT_LOGIN:
+        assert headers_of(browser, method, path, status) == SECURITY_HEADERS, path
+    browser.headers = {"Sec-Fetch-Site": "cross-site"}
+    assert headers_of(browser, "POST", "/who", 403) == SECURITY_HEADERS
 
 
-def test_pictures_styles_and_scripts_may_be_kept_for_a_day(browser: Browser) -> None:
-    assert told(browser, "GET", "/static/app.css", 200) == ALWAYS | {"cache-control": "public, max-age=86400"}
+def test_static_file_is_cacheable_for_a_day(browser: Browser) -> None:
+    expected = SECURITY_HEADERS | {"cache-control": "public, max-age=86400"}
+    assert headers_of(browser, "GET", "/static/app.css", 200) == expected
 
 
-def test_a_route_may_say_itself_how_long_its_answer_is_kept(browser: Browser) -> None:
-    assert told(browser, "GET", "/picture", 200) == ALWAYS | {"cache-control": "private, max-age=60"}
+def test_route_can_set_its_own_cache_control(browser: Browser) -> None:
+    expected = SECURITY_HEADERS | {"cache-control": "private, max-age=60"}
+    assert headers_of(browser, "GET", "/picture", 200) == expected
 
 
 @pytest.mark.parametrize(
-    ("url", "said"), [("https://accession.example", "max-age=31536000"), ("http://accession.example", None)]
+    ("url", "hsts"), [("https://accession.example", "max-age=31536000"), ("http://accession.example", None)]
 )
-def test_behind_tls_the_browser_is_told_to_stay_there(
-    browser_on: Open, ann: str, url: str, said: str | None
+def test_response_over_tls_has_hsts_header(
+    open_browser: OpenBrowser, ann: str, url: str, hsts: str | None
 ) -> None:
-    answer = browser_on(base_url=url).get("/login")
-    assert answer.headers.get("strict-transport-security") == said
+    response = open_browser(base_url=url).get("/login")
+    assert response.headers.get("strict-transport-security") == hsts
 
 
-def test_a_bug_is_told_in_the_form_that_whoever_asks_can_read(browser: Browser, session: Session) -> None:
-    sentence = "Something went wrong in Accession: its log says what."
+def test_unexpected_error_is_html_page_or_problem_document(browser: Browser, session: Session) -> None:
+    detail = "Internal error: see the log of Accession's web server for details."
     page = browser.get("/broken")
     assert page.headers["content-type"].startswith("text/html")
-    assert sentence in page.text
-    for answer in (
+    assert detail.replace("'", "&#39;") in page.text
+    for response in (
         browser.get("/api/v1/broken"),
-        browser.get("/broken", headers={"Authorization": f"Bearer {make_token(session)}"}),
+        browser.get("/broken", headers=bearer(make_token(session))),
     ):
-        assert answer.headers["content-type"] == "application/problem+json"
-        assert answer.json() == {
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.json() == {
             "type": "about:blank",
             "title": "Internal Server Error",
             "status": 500,
-            "detail": sentence,
+            "detail": detail,
         }

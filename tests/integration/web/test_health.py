@@ -1,8 +1,7 @@
-"""Whether the process is alive and the installation ready, as probes ask it."""
+"""Health endpoints `/healthz` and `/readyz`."""
 
 import json
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, active_count
@@ -12,153 +11,145 @@ import httpx
 import pytest
 from pydantic import SecretStr
 from redis import Redis
-from sqlalchemy import text
 
 from accession.core.settings import get_settings, use_settings
-from accession.db.engine import engine
-from accession.web.health import Checks, Finding
-from tests.fixtures.factories import NEWEST_SCHEMA
-from tests.fixtures.web_server import served
+from accession.db.engine import make_engine
+from accession.web.health import CheckResult, ReadinessChecks
+from tests.fixtures.factories import SCHEMA_REVISION
+from tests.fixtures.heartbeats import record_heartbeats
+from tests.fixtures.waiting import DEADLINE_SECONDS, wait_until
+
+NO_WORKER = "no heartbeat in the last 30 seconds: start a worker with `accession up`, or `accession worker`"
 
 
 @pytest.fixture
-def client(database: None, queues: Redis) -> Iterator[httpx.Client]:
-    from accession.web.app import create_app
-
-    with served(create_app()) as client:
-        yield client
-
-
-@pytest.fixture
-def all_there(queues: Redis) -> None:
-    """A worker and beat have given a sign of life."""
-    from accession.tasks.heartbeats import note_tick, note_worker
-
-    note_worker("alder")
-    note_tick()
+def heartbeats(queues: Redis) -> None:
+    """Record heartbeats of one worker and the scheduler."""
+    record_heartbeats(queues, "alder")
 
 
 @contextmanager
-def broker_at(url: str) -> Iterator[None]:
+def broker_url(url: str) -> Iterator[None]:
     before = get_settings()
     use_settings(before.model_copy(update={"redis_url": SecretStr(url)}))
     yield
     use_settings(before)
 
 
-def amiss(client: httpx.Client) -> dict[str, str]:
-    """What is not as it should be."""
-    answer = client.get("/readyz")
-    checks: dict[str, dict[str, Any]] = answer.json()["checks"]
-    found = {name: check["finding"] for name, check in checks.items() if not check["ok"]}
-    assert (answer.status_code, answer.json()["status"]) == ((503, "not ready") if found else (200, "ready"))
-    return found
+def failed_checks(client: httpx.Client) -> dict[str, str]:
+    """Return the findings of the failed checks by name."""
+    response = client.get("/readyz")
+    checks: dict[str, dict[str, Any]] = response.json()["checks"]
+    failed = {name: check["finding"] for name, check in checks.items() if not check["ok"]}
+    expected = (503, "not ready") if failed else (200, "ready")
+    assert (response.status_code, response.json()["status"]) == expected
+    return failed
 
 
-def test_an_installation_with_all_its_parts_is_ready(client: httpx.Client, all_there: None) -> None:
-    answer = client.get("/readyz")
+def test_complete_installation_is_ready(client: httpx.Client, heartbeats: None) -> None:
+    response = client.get("/readyz")
 
-    assert answer.status_code == 200
-    beat = answer.json()["checks"].pop("beat")
-    assert beat["ok"]
-    assert beat["finding"].startswith("it looked at its schedule ")
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert answer.json()["checks"] | {"beat": beat} == {
-        "database": {"ok": True, "finding": "it answers"},
-        "schema": {"ok": True, "finding": NEWEST_SCHEMA},
-        "broker": {"ok": True, "finding": "it answers"},
-        "worker": {"ok": True, "finding": "1 at work"},
-        "beat": beat,
+    assert response.status_code == 200
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.json()["checks"] == {
+        "database": {"ok": True, "finding": "available"},
+        "schema": {"ok": True, "finding": SCHEMA_REVISION},
+        "broker": {"ok": True, "finding": "available"},
+        "worker": {"ok": True, "finding": "1 running"},
+        "scheduler": {"ok": True, "finding": "the scheduler's last tick was 0 seconds ago"},
     }
 
 
-def test_without_worker_and_beat_it_is_not_ready_and_says_what_to_start(client: httpx.Client) -> None:
-    assert amiss(client) == {
-        "worker": "none was there in the last half minute: start one with `accession worker`",
-        "beat": "it has never looked at its schedule: start it with `accession beat`",
-    }
+def test_missing_worker_and_scheduler_are_not_ready(client: httpx.Client) -> None:
+    failed = failed_checks(client)
+
+    assert failed.keys() == {"worker", "scheduler"}
+    assert failed["worker"] == NO_WORKER
+    assert failed["scheduler"].endswith(": start it with `accession up`, or `accession beat`")
 
 
-def test_a_beat_that_hangs_is_told(client: httpx.Client, all_there: None, queues: Redis) -> None:
-    queues.incrby("heartbeats:beat", -100)
+def test_overdue_scheduler_is_not_ready(client: httpx.Client, heartbeats: None, queues: Redis) -> None:
+    queues.incrby("heartbeats:beat", -10_000)
 
-    assert amiss(client).keys() == {"beat"}
-
-
-def test_an_older_schema_is_told(client: httpx.Client, all_there: None) -> None:
-    with engine().begin() as connection:
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
-    try:
-        assert amiss(client) == {"schema": f"0001 instead of {NEWEST_SCHEMA}: run `accession db upgrade`"}
-    finally:
-        with engine().begin() as connection:
-            connection.execute(
-                text("UPDATE alembic_version SET version_num = :newest"), {"newest": NEWEST_SCHEMA}
-            )
+    assert failed_checks(client).keys() == {"scheduler"}
 
 
-def test_a_broker_that_is_away_is_told_without_its_address_or_password(client: httpx.Client) -> None:
-    with broker_at("redis://:hidden@127.0.0.1:9/0"):
-        found = amiss(client)
+def test_old_schema_is_not_ready(client: httpx.Client, heartbeats: None, next_revision: str) -> None:
+    failed = failed_checks(client)
 
-    assert found == dict.fromkeys(("broker", "worker", "beat"), "the broker does not answer")
-
-
-def test_a_broker_that_hangs_costs_no_more_than_a_moment(client: httpx.Client, all_there: None) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        began = time.monotonic()
-        with broker_at(f"redis://127.0.0.1:{silent.getsockname()[1]}/0"):
-            found = amiss(client)
-        assert time.monotonic() - began < 5
-
-    assert found.keys() == {"broker", "worker", "beat"}
+    assert failed.keys() == {"schema"}
+    assert "run `accession db upgrade`" in failed["schema"]
 
 
-def test_a_database_that_does_not_answer_is_told(
-    client: httpx.Client, all_there: None, monkeypatch: pytest.MonkeyPatch
+def test_unavailable_broker_is_reported_without_its_url(client: httpx.Client) -> None:
+    with broker_url("redis://:hidden@127.0.0.1:9/0"):
+        failed = failed_checks(client)
+
+    assert failed == dict.fromkeys(("broker", "worker", "scheduler"), "the broker is unavailable")
+
+
+def test_hanging_broker_does_not_block_the_response(client: httpx.Client, heartbeats: None) -> None:
+    # The socket accepts connections and never responds.
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        broker_url(f"redis://127.0.0.1:{silent.getsockname()[1]}/0"),
+    ):
+        failed = failed_checks(client)
+
+    assert failed.keys() == {"broker", "worker", "scheduler"}
+
+
+def test_unavailable_database_is_not_ready(
+    client: httpx.Client, heartbeats: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from accession.db.engine import make_engine
-    from accession.web import health
+    from accession.tasks import health_checks
 
-    dead = make_engine("postgresql://somebody:hidden@127.0.0.1:9/d")
-    monkeypatch.setattr(health, "engine", lambda: dead)
+    unavailable = make_engine("postgresql://somebody:hidden@127.0.0.1:9/d")
+    monkeypatch.setattr(health_checks, "engine", lambda: unavailable)
 
-    assert amiss(client) == dict.fromkeys(("database", "schema"), "the database does not answer")
-
-
-def test_alive_touches_no_server(client: httpx.Client) -> None:
-    with broker_at("redis://127.0.0.1:9/0"):
-        answer = client.get("/healthz")
-
-    assert (answer.status_code, answer.json()) == (200, {"status": "alive"})
+    assert failed_checks(client) == dict.fromkeys(("database", "schema"), "the database is unavailable")
 
 
-def test_a_check_that_hangs_costs_one_thread_however_often_it_is_asked_for() -> None:
-    go = Event()
+def test_liveness_needs_no_broker(client: httpx.Client) -> None:
+    with broker_url("redis://127.0.0.1:9/0"):
+        response = client.get("/healthz")
 
-    def hangs() -> str:
-        go.wait(10)
-        return "at last"
+    assert (response.status_code, response.json()) == (200, {"status": "alive"})
 
-    checks = Checks({"slow": hangs, "quick": lambda: "at once"}, within_seconds=0.05)
+
+def test_hanging_check_blocks_one_thread_only() -> None:
+    release = Event()
+
+    def slow() -> str:
+        release.wait(DEADLINE_SECONDS)
+        return "done"
+
+    checks = ReadinessChecks({"slow": slow}, timeout_seconds=0.01)
     before = active_count()
     for _ in range(3):
-        assert checks.findings() == {
-            "slow": Finding(False, "no answer within 0.05 seconds"),
-            "quick": Finding(True, "at once"),
-        }
+        assert checks.run() == {"slow": CheckResult(False, "no response within 0.01 seconds")}
     assert active_count() <= before + 1
-
-    go.set()
-    patient = Checks({"slow": hangs}, within_seconds=10)
-    assert patient.findings() == {"slow": Finding(True, "at last")}
+    release.set()
 
 
-def test_a_check_that_is_broken_is_not_ready_and_throws_nothing() -> None:
-    def broken() -> str:
+def test_hanging_check_does_not_affect_other_checks() -> None:
+    release = Event()
+
+    def slow() -> str:
+        release.wait(DEADLINE_SECONDS)
+        return "done"
+
+    checks = ReadinessChecks({"slow": slow, "quick": lambda: "ok"}, timeout_seconds=0.01)
+    wait_until(lambda: checks.run()["quick"] == CheckResult(True, "ok"))
+    release.set()
+    wait_until(lambda: checks.run()["slow"] == CheckResult(True, "done"))
+
+
+def test_unexpected_error_of_check_is_not_ready() -> None:
+    def fail() -> str:
         raise KeyError("secret")
 
-    found = Checks({"broken": broken}, within_seconds=5).findings()
+    results = ReadinessChecks({"broken": fail}, timeout_seconds=DEADLINE_SECONDS).run()
 
-    assert found == {"broken": Finding(False, "the check itself has failed with KeyError")}
-    assert "secret" not in json.dumps(str(found))
+    assert results == {"broken": CheckResult(False, "the check itself failed with KeyError")}
+    assert "secret" not in json.dumps(str(results))

@@ -11,7 +11,8 @@ from sickle.models import Header, Record
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from accession.auth.users import Feed, Role, add_feed_token
+from accession.auth.roles import FeedKind, UserRole
+from accession.auth.tokens import add_feed_token
 from accession.core.settings import get_settings, use_settings
 from accession.db.models import Collection, LicensePool
 from tests.fixtures.factories import make_collection, make_pool
@@ -46,7 +47,7 @@ def test_while_the_house_is_open_it_is_so_for_harvesters(browser: Browser) -> No
 
 def test_else_a_harvester_needs_a_viewers_token(browser: Browser, session: Session, ann: str) -> None:
     assert browser.get(IDENTIFY).status_code == 401
-    for token, status in ((make_token(session, role=Role.VIEWER), 200), ("acc_none", 401)):
+    for token, status in ((make_token(session, role=UserRole.VIEWER), 200), ("acc_none", 401)):
         shown = {"Authorization": f"Bearer {token}"}
         assert browser.get(IDENTIFY, headers=shown).status_code == status
         assert browser.post("/oai", headers=shown, data={"verb": "Identify"}).status_code == status
@@ -59,7 +60,7 @@ def test_a_token_of_the_feed_harvests_either_way_and_one_of_a_collection_that_al
     make_pool(session, make_collection(session, "Birch Library"), "theirs")
     identifiers = {}
     for name in (None, collection.name):
-        token = add_feed_token(session, f"of {name}", [Feed.OAI], name)
+        token = add_feed_token(session, f"of {name}", [FeedKind.OAI], name)
         session.commit()
         shown = {"Authorization": f"Bearer {token.get_secret_value()}"}
         asked = {"verb": "ListIdentifiers", "metadataPrefix": "oai_dc"}
@@ -247,7 +248,7 @@ def test_a_harvester_that_posts_needs_a_token_in_an_open_house_too(
 ) -> None:
     make_pool(session, collection, "solaris")
     assert client.post("/oai", data={"verb": "Identify"}).status_code == 403
-    shown = {"Authorization": f"Bearer {make_token(session, role=Role.VIEWER)}"}
+    shown = {"Authorization": f"Bearer {make_token(session, role=UserRole.VIEWER)}"}
     headers: list[Header] = list(
         harvester(client, http_method="POST", headers=shown).ListIdentifiers(metadataPrefix="marc21")
     )

@@ -16,15 +16,15 @@ from sqlalchemy.orm import Session
 from webpub_manifest_parser.opds2 import OPDS2FeedParserFactory
 
 from accession.accounts.collections import mark_for_deletion
-from accession.auth.users import Feed
-from accession.catalog.apply import apply_titles
+from accession.auth.roles import FeedKind
 from accession.catalog.data import SubjectData
-from accession.catalog.purchase_records import PurchaseDate, StoredRecord, store_purchase_records
+from accession.catalog.purchase_dates import PurchaseDate
+from accession.catalog.purchase_records import PurchaseRecordData, store_purchase_records
 from accession.core.settings import get_settings, use_settings
 from accession.core.vocabulary import Format, IdentifierType, Medium, SubjectScheme
 from accession.db.models import Collection, LicensePool
 from accession.exports.opds import BISAC
-from tests.fixtures.factories import NOON, SOURCE, make_collection, person, title_data
+from tests.fixtures.factories import NOON, SOURCE, apply_titles, make_collection, person, title_data
 from tests.fixtures.opds import valid
 from tests.fixtures.web_client import HERE, Browser, make_feed_token
 
@@ -44,7 +44,7 @@ def stock(
         )
         pools = {name: pool for name, (pool, _) in made.items()}
         apply_titles(session, {pools[name].id: title_data(name, **said) for name, said in titles.items()})
-        records = [StoredRecord(pool, lambda: b"marc", name) for name, pool in pools.items()]
+        records = [PurchaseRecordData(pool, lambda: b"marc", name) for name, pool in pools.items()]
         store_purchase_records(session, PurchaseDate(bought), records)
     session.commit()
     return pools
@@ -392,7 +392,7 @@ def test_what_is_not_there_is_told_as_a_problem(
         f"{shelf}/search?query=%00": 422,
         f"{shelf}/publications?page=2": 422,
         f"{shelf}/publications?page=2.cmFuazo1MA==": 422,
-        f"{shelf}/publications?availability=gone": 422,
+        f"{shelf}/publications?availability=withdrawn": 422,
         f"{shelf}/publications?purchased_from=yesterday": 422,
     }.items():
         answer = browser.get(url)
@@ -413,7 +413,7 @@ def test_what_is_not_there_is_told_as_a_problem(
         st.sampled_from(
             ["query", "page", "format", "language", "availability", "purchased_from", "token", "x"]
         ),
-        st.one_of(st.text(max_size=300), st.sampled_from(["1.cG9vbDow", "9.cmFuazo1MA==", "mp3", "waiting"])),
+        st.one_of(st.text(max_size=300), st.sampled_from(["1.cG9vbDow", "9.cmFuazo1MA==", "mp3", "on_hold"])),
     ),
 )
 def test_whatever_is_asked_for_is_answered_or_refused(
@@ -470,7 +470,7 @@ def test_a_token_for_one_collections_feed_does_not_open_anothers(
 ) -> None:
     other = make_collection(session, "Birch Library")
     stock(session, other, {"birch": {}})
-    token = make_feed_token(session, Feed.OPDS, collection=other.name)
+    token = make_feed_token(session, FeedKind.OPDS, collection=other.name)
     browser.says = {"Authorization": f"Bearer {token}"}
     theirs = f"{ROOT}/collections/{other.id}"
     assert [found["href"] for found in told(browser.get(ROOT))["navigation"]] == [theirs]

@@ -1,4 +1,4 @@
-"""docs/operations.md and its files name the metrics that there are."""
+"""Consistency of docs/operations.md, the alert rules and the Grafana dashboard with the metrics."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from accession.core.clock import utc_now
 from accession.core.workflow import Workflow
 from accession.db.models import Collection
-from accession.runs.ledger import timestamp
+from accession.runs.ledger import get_or_create_checkpoint
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "operations.md").read_text(encoding="utf-8")
@@ -30,16 +30,16 @@ GROUPING = re.compile(r"\bby \(([^)]*)\)")
 
 @pytest.fixture
 def families(session: Session, collection: Collection, queues: Redis) -> dict[str, Metric]:
-    """Every metric with a sample, by the name that the page gives it."""
-    from accession.tasks.heartbeats import note_tick
-    from accession.web.metrics import Figures
+    """Return every metric that has a sample, by its documented name."""
+    from accession.tasks.heartbeats import record_scheduler_tick
+    from accession.web.metrics import AccessionCollector
 
-    note_tick()
-    timestamp(session, collection, Workflow.EVENTS).finish = utc_now()
+    record_scheduler_tick()
+    get_or_create_checkpoint(session, collection, Workflow.EVENTS).finish = utc_now()
     session.commit()
     return {
         f"{family.name}_total" if family.type == "counter" else family.name: family
-        for family in Figures().collect()
+        for family in AccessionCollector().collect()
     }
 
 
@@ -54,52 +54,50 @@ def expressions(source: str) -> Iterator[str]:
         yield from (target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"])
 
 
-def test_the_page_explains_each_metric_with_its_type_and_its_labels(families: dict[str, Metric]) -> None:
-    explained = {
+def test_every_metric_is_documented_with_type_and_labels(families: dict[str, Metric]) -> None:
+    documented = {
         name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in ROW.findall(PAGE)
     }
 
-    assert explained == {name: (family.type, labels_of(family)) for name, family in families.items()}
+    assert documented == {name: (family.type, labels_of(family)) for name, family in families.items()}
 
 
 @pytest.mark.parametrize("source", ["alerts", "dashboard"])
-def test_alerts_and_dashboard_ask_for_metrics_and_labels_that_there_are(
-    source: str, families: dict[str, Metric]
-) -> None:
+def test_expressions_use_existing_metrics_and_labels(source: str, families: dict[str, Metric]) -> None:
     served = {sample.name: labels_of(family) for family in families.values() for sample in family.samples}
-    found = list(expressions(source))
-    assert len(found) >= 15
-    for expression in found:
-        named = set(METRIC.findall(expression))
-        assert named or expression.startswith("up{"), expression
-        assert named <= served.keys(), expression
+    all_expressions = list(expressions(source))
+    assert len(all_expressions) >= 15
+    for expression in all_expressions:
+        metrics = set(METRIC.findall(expression))
+        assert metrics or expression.startswith("up{"), expression
+        assert metrics <= served.keys(), expression
         for name, selected in SELECTOR.findall(expression):
             assert set(re.findall(r"(\w+)(?:=|!)", selected)) <= served[name], expression
-        of_any = set().union(*(served[name] for name in named)) | {"le"}
-        for grouped in GROUPING.findall(expression):
-            assert set(re.findall(r"\w+", grouped)) <= of_any, expression
+        labels = set().union(*(served[name] for name in metrics)) | {"le"}
+        for grouping in GROUPING.findall(expression):
+            assert set(re.findall(r"\w+", grouping)) <= labels, expression
 
 
-def test_the_dashboard_shows_every_metric(families: dict[str, Metric]) -> None:
+def test_dashboard_shows_every_metric(families: dict[str, Metric]) -> None:
     shown = " ".join(expressions("dashboard"))
 
     assert [name for name in families if name not in shown] == []
 
 
-def test_states_and_outcomes_that_are_asked_for_exist() -> None:
-    from accession.bibliotheca.client import Outcome
+def test_states_and_outcomes_in_expressions_exist() -> None:
+    from accession.bibliotheca.outcomes import RequestOutcome
     from accession.db.models import RunState
     from accession.runs.views import NEVER
 
-    words = {"state": {*RunState, NEVER, "waiting", "unacknowledged"}, "outcome": {*Outcome}}
-    for label, known in words.items():
-        for asked in re.findall(rf'{label}[=!]~?\\?"([^"\\]+)', ALERTS + json.dumps(DASHBOARD)):
-            assert set(asked.split("|")) <= known
-    for outcome in Outcome:
+    values = {"state": {*RunState, NEVER, "waiting", "unacknowledged"}, "outcome": {*RequestOutcome}}
+    for label, known in values.items():
+        for selected in re.findall(rf'{label}[=!]~?\\?"([^"\\]+)', ALERTS + json.dumps(DASHBOARD)):
+            assert set(selected.split("|")) <= known
+    for outcome in RequestOutcome:
         assert f"- `{outcome}`" in PAGE
 
 
-def test_the_page_says_what_to_do_about_each_alert() -> None:
+def test_every_alert_is_documented() -> None:
     alerts = re.findall(r"- alert: (\w+)", ALERTS)
 
     assert len(alerts) == len(set(alerts)) >= 12
@@ -107,7 +105,7 @@ def test_the_page_says_what_to_do_about_each_alert() -> None:
     assert re.findall(r"`(Accession\w+)`", table) == alerts
 
 
-def test_the_page_speaks_of_commands_and_files_that_there_are() -> None:
+def test_documented_commands_and_files_exist() -> None:
     commands = (DOCS / "cli.md").read_text(encoding="utf-8")
     for command in set(re.findall(r"`(accession [a-z]+(?: [a-z]+)?)`", PAGE)):
         assert f"`{command}`" in commands, command

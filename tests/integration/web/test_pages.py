@@ -1,24 +1,30 @@
-"""The pages as documents: everything shown is text, and nothing that is secret is shown."""
+"""Pages of the dashboard: escaping, forms, confirmation pages and filters."""
 
 import re
 from typing import Any
 
 import pytest
 from lxml import html
-from pydantic import SecretStr
 from redis import Redis
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from accession.accounts.collections import add_collection
-from accession.accounts.keys import account_key_of
-from accession.catalog.apply import apply_titles
-from accession.catalog.purchase_records import PurchaseDate
-from accession.catalog.rejected_records import Rejection, keep_rejected
+from accession.accounts.keys import decrypt_account_key
+from accession.catalog.purchase_dates import PurchaseDate
+from accession.catalog.rejected_records import RejectedRecordData, store_rejected_records
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, Run, RunState
-from accession.runs.ledger import end_run, note_retry, open_run
-from tests.fixtures.factories import ACCOUNT_KEY, NOON, make_pool, person, subject, title_data
+from accession.runs.ledger import end_run, open_run, record_retry
+from tests.fixtures.factories import (
+    ACCOUNT_KEY,
+    NOON,
+    apply_titles,
+    make_collection,
+    make_pool,
+    person,
+    subject,
+    title_data,
+)
 from tests.fixtures.web_client import Browser
 
 HOSTILE = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>{{ 7 * 7 }}"
@@ -42,33 +48,29 @@ PAGES = [
 
 @pytest.fixture
 def hostile(session: Session) -> Collection:
-    """A collection of which every text is hostile."""
-    collection = add_collection(
-        session,
-        name=HOSTILE,
-        library_id=HOSTILE,
-        account_id=HOSTILE,
-        account_key=SecretStr(ACCOUNT_KEY),
-        base_url="http://127.0.0.1:9",
-    )
+    """Store a collection whose texts all contain HTML and template syntax."""
+    collection = make_collection(session, "Alder Library")
+    collection.name = collection.library_id = collection.account_id = HOSTILE
     pool = make_pool(session, collection, "abc")
     texts: dict[str, Any] = dict.fromkeys(("title", "subtitle", "publisher", "description"), HOSTILE)
-    said = title_data("abc", contributors=(person(HOSTILE),), subjects=(subject(HOSTILE),), **texts)
-    apply_titles(session, {pool.id: said})
-    keep_rejected(session, collection, PurchaseDate(NOON.date()), [Rejection(HOSTILE, HOSTILE, "hash")])
+    metadata = title_data("abc", contributors=(person(HOSTILE),), subjects=(subject(HOSTILE),), **texts)
+    apply_titles(session, {pool.id: metadata})
+    store_rejected_records(
+        session, collection, PurchaseDate(NOON.date()), [RejectedRecordData(HOSTILE, HOSTILE, "hash")]
+    )
     open_run(session, collection.id, Workflow.PURCHASES, "task", {"current_day": None, "offset": 1})
     run = session.scalars(select(Run)).one()
-    note_retry(run, HOSTILE, retry=1)
+    record_retry(run, HOSTILE, retry=1)
     end_run(run, RunState.FAILED, HOSTILE)
     session.commit()
     return collection
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_whatever_is_stored_is_shown_as_text(browser: Browser, hostile: Collection, path: str) -> None:
-    answer = browser.get(path)
-    assert answer.status_code == 200, answer.text
-    page = html.fromstring(answer.text)
+def test_stored_text_is_escaped_on_every_page(browser: Browser, hostile: Collection, path: str) -> None:
+    response = browser.get(path)
+    assert response.status_code == 200, response.text
+    page = html.fromstring(response.text)
     assert [script.get("src") for script in page.iter("script")] == [
         "/static/theme.js",
         "/static/vendor/js/vendor/tabler.min.js",
@@ -77,58 +79,57 @@ def test_whatever_is_stored_is_shown_as_text(browser: Browser, hostile: Collecti
     assert not page.xpath("//@onerror | //@onclick | //@style")
     assert all(source.startswith(("/covers/", "/static/")) for source in page.xpath("//img/@src"))
     assert "49" not in re.findall(r"\{\{|\b49\b", page.text_content())
-    assert ACCOUNT_KEY not in answer.text
+    assert ACCOUNT_KEY not in response.text
 
 
-def test_a_form_that_cannot_be_used_comes_back_with_what_was_typed_and_why(
-    browser: Browser, session: Session
-) -> None:
-    typed = {"name": "Birch", "library_id": "birch", "account_id": "a b", "account_key": "birch-key"}
-    answer = browser.post("/collections/new", data={**typed, "base_url": "https://vendor.example"})
-    assert answer.status_code == 422
-    page = html.fromstring(answer.text)
+def test_invalid_form_is_shown_again_with_values_and_error(browser: Browser, session: Session) -> None:
+    fields = {"name": "Birch", "library_id": "birch", "account_id": "a b", "account_key": "birch-key"}
+    response = browser.post("/collections/new", data={**fields, "base_url": "https://vendor.example"})
+    assert response.status_code == 422
+    page = html.fromstring(response.text)
     assert "The account id of collection" in page.xpath("string(//*[@role='alert'])")
     assert page.xpath("//input[@id='name']/@value") == ["Birch"]
-    assert "birch-key" not in answer.text
+    assert "birch-key" not in response.text
     assert session.scalars(select(Collection)).all() == []
 
 
-def test_an_account_is_changed_and_an_empty_key_leaves_the_one_there_is(
+def test_empty_account_key_keeps_the_current_key(
     browser: Browser, session: Session, collection: Collection
 ) -> None:
-    place = f"/collections/{collection.id}"
-    typed = {"library_id": "cedar", "account_id": "library.cedar", "base_url": "https://vendor.example"}
-    answer = browser.post(f"{place}/edit", data={**typed, "account_key": ""})
-    assert (answer.status_code, answer.headers["location"]) == (303, place)
+    url = f"/collections/{collection.id}"
+    fields = {"library_id": "cedar", "account_id": "library.cedar", "base_url": "https://vendor.example"}
+    response = browser.post(f"{url}/edit", data={**fields, "account_key": ""})
+    assert (response.status_code, response.headers["location"]) == (303, url)
     session.refresh(collection)
-    assert (collection.library_id, account_key_of(collection).get_secret_value()) == ("cedar", ACCOUNT_KEY)
-    assert "The account is changed." in browser.get(place).text
-    assert "The account is changed." not in browser.get(place).text
+    assert (collection.library_id, decrypt_account_key(collection).get_secret_value()) == (
+        "cedar",
+        ACCOUNT_KEY,
+    )
+    assert "Account changed." in browser.get(url).text
+    assert "Account changed." not in browser.get(url).text
 
 
-def test_a_reimport_says_first_what_it_costs_and_is_queued_when_it_is_confirmed(
+def test_reimport_shows_its_cost_before_it_is_confirmed(
     browser: Browser, session: Session, collection: Collection, redis: Redis
 ) -> None:
-    place = f"/collections/{collection.id}/reimport"
-    assert re.search(r"about <strong>\d+ requests</strong>", browser.get(place).text)
+    url = f"/collections/{collection.id}/reimport"
+    assert re.search(r"about <strong>\d+ requests</strong>", browser.get(url).text)
     assert redis.llen("default") == 0
-    assert browser.post(place).status_code == 303
+    assert browser.post(url).status_code == 303
     assert session.scalars(select(Run)).one().cursor["reset_timestamp"]
     assert redis.llen("default") == 1
 
 
-def test_a_collection_that_is_marked_for_deletion_is_gone_from_the_pages(
-    browser: Browser, collection: Collection
-) -> None:
-    answer = browser.post(f"/collections/{collection.id}/remove")
-    assert answer.headers["location"] == "/"
-    assert "is marked for deletion." in browser.get("/").text
-    gone = browser.get(f"/collections/{collection.id}")
-    assert gone.status_code == 404
-    assert "There is no collection with the id" in gone.text
+def test_collection_marked_for_deletion_is_hidden(browser: Browser, collection: Collection) -> None:
+    response = browser.post(f"/collections/{collection.id}/remove")
+    assert response.headers["location"] == "/"
+    assert "marked for deletion." in browser.get("/").text
+    hidden = browser.get(f"/collections/{collection.id}")
+    assert hidden.status_code == 404
+    assert "There is no collection with the id" in hidden.text
 
 
-def test_runs_are_found_by_what_they_are(browser: Browser, hostile: Collection) -> None:
+def test_runs_are_filtered_by_workflow_state_and_collection(browser: Browser, hostile: Collection) -> None:
     assert 'href="/runs/1"' in browser.get("/runs?workflow=purchases&state=failed&collection=1").text
     assert 'href="/runs/1"' not in browser.get("/runs?workflow=events").text
     assert browser.get("/runs?workflow=nonsense").status_code == 422

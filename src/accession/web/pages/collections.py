@@ -21,7 +21,7 @@ from accession.core.workflow import Workflow
 from accession.db.engine import transaction
 from accession.imports.purchases import count_reimport_requests
 from accession.imports.vendor_api import check_account
-from accession.runs.health import collection_health, copy_totals
+from accession.runs.health import collection_health, sum_copies
 from accession.runs.views import run_views
 from accession.tasks.workflows import next_start, start_workflow
 from accession.web.pages.charts import DataPoint
@@ -82,7 +82,7 @@ def show_collection(request: Request, _: Viewer, collection_id: RowId) -> Respon
             "collection.html",
             account=collection,
             collection=collection_health(session, collection_id)[0],
-            copies=copy_totals(session, collection_id),
+            copies=sum_copies(session, collection_id),
             purchases=[DataPoint(f"{month.month:%Y-%m}", month.purchases) for month in months],
             titles=[DataPoint(f"{month.month:%Y-%m}", month.titles) for month in months],
             next_starts={workflow.value: next_start(workflow) for workflow in Workflow},

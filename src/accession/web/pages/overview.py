@@ -16,7 +16,7 @@ def overview(request: Request, _: Viewer) -> Response:
     """Show every collection, failing ones first."""
     with transaction() as session:
         collections = collection_health(session)
-    counts = {state: sum(c.standing is state for c in collections) for state in HealthState}
+    counts = {state: sum(c.health is state for c in collections) for state in HealthState}
     return render(
         request,
         "overview.html",

@@ -12,7 +12,7 @@ from accession.accounts.collections import list_collections
 from accession.core.workflow import Workflow
 from accession.db.engine import transaction
 from accession.db.models import Run, RunState
-from accession.runs.progress import progress_of
+from accession.runs.progress import estimate_progress
 from accession.runs.samples import RunSampleView, run_retries, run_samples
 from accession.runs.views import run_view, run_views
 from accession.web.pages.charts import DataPoint
@@ -66,7 +66,7 @@ def show_run(request: Request, _: Viewer, run_id: RowId) -> Response:
             request,
             "run.html",
             run=run,
-            progress=progress_of(session, session.get_one(Run, run_id)),
+            progress=estimate_progress(session, session.get_one(Run, run_id)),
             retries=run_retries(session, run_id),
             rates=list(_rates(run.started_at, run_samples(session, run_id))),
         )
