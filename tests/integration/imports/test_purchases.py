@@ -1,4 +1,4 @@
-"""One page of purchase records: what is asked of the vendor, what is stored, and how far that is complete."""
+"""Tests of importing a page of purchase records: requests, stored rows and the checkpoint."""
 
 from datetime import UTC, date, datetime, timedelta, timezone
 from io import BytesIO
@@ -11,13 +11,14 @@ from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
 from accession.bibliotheca.errors import (
-    RETRYABLE,
+    AuthenticationFailed,
     BadResponseException,
+    ConnectionFailed,
     RemoteInitiatedServerError,
     RemoteIntegrationException,
     RequestTimedOut,
+    TransientVendorError,
 )
-from accession.catalog.apply import apply_outbox
 from accession.catalog.titles import title_views
 from accession.core.errors import UserError
 from accession.core.workflow import Workflow
@@ -35,29 +36,31 @@ from accession.db.models import (
 from accession.imports.purchases import (
     DEFAULT_PURCHASE_RECORD_START_TIME,
     BibliothecaPurchaseRecordImporter,
-    PageImportResult,
+    DayImportResult,
 )
-from accession.imports.vendor import api_for
-from accession.imports.windows import Place
-from accession.runs.ledger import Counters, timestamp
+from accession.imports.vendor_api import vendor_api_for
+from accession.imports.windows import ImportCursor
+from accession.runs.ledger import RunCounters, get_or_create_checkpoint
 from tests.fixtures.factories import NOON, day, make_pool
-from tests.fixtures.holdings import outbox, warnings
-from tests.fixtures.vendor import Vendor, error_document, item, marc, marc_page
+from tests.fixtures.holdings import commit_and_apply, outbox_rows, title_ids, warning_events
+from tests.fixtures.vendor import ScriptedVendor, error_document, item, marc, marc_page
+
+Importer = BibliothecaPurchaseRecordImporter
 
 MAY_1, MAY_2, MAY_3 = day(2024, 5, 1), day(2024, 5, 2), day(2024, 5, 3)
-LATER = day(2024, 6, 1)
+NOW = day(2024, 6, 1)
 
 
 def checkpoint(session: Session, collection: Collection) -> datetime | None:
-    return timestamp(session, collection, Workflow.PURCHASES).finish
+    return get_or_create_checkpoint(session, collection, Workflow.PURCHASES).finish
 
 
-def pools(session: Session) -> list[str]:
+def stored_ids(session: Session) -> list[str]:
     query = select(Identifier.identifier).join(LicensePool, LicensePool.identifier_id == Identifier.id)
     return list(session.scalars(query.order_by(Identifier.identifier)))
 
 
-def records(session: Session) -> list[tuple[str, date]]:
+def stored_purchases(session: Session) -> list[tuple[str, date]]:
     query = (
         select(Identifier.identifier, PurchaseRecord.purchased_on)
         .join(LicensePool, LicensePool.identifier_id == Identifier.id)
@@ -66,7 +69,12 @@ def records(session: Session) -> list[tuple[str, date]]:
     return list(session.execute(query.order_by(Identifier.identifier, PurchaseRecord.purchased_on)))
 
 
-def counts(result: PageImportResult) -> tuple[int, int, int, int]:
+def count_rejected(session: Session) -> int:
+    return len(session.scalars(select(RejectedRecord)).all())
+
+
+def counts(result: DayImportResult) -> tuple[int, int, int, int]:
+    """Return records fetched and rejected, and titles new and changed."""
     return (
         result.records_fetched,
         result.records_rejected,
@@ -75,37 +83,24 @@ def counts(result: PageImportResult) -> tuple[int, int, int, int]:
     )
 
 
-def names(count: int, prefix: str = "t") -> list[str]:
-    return [f"{prefix}{n:03}" for n in range(count)]
+# Start
 
 
-def apply(session: Session, result: PageImportResult) -> None:
-    apply_outbox(session, result.outbox_ids)
-    session.commit()
-
-
-# Where to start
-
-
-def test_a_collection_never_imported_starts_with_the_vendors_first_year(
-    importer: BibliothecaPurchaseRecordImporter,
-) -> None:
+def test_first_import_starts_in_2014(importer: Importer) -> None:
     assert importer.get_start() == DEFAULT_PURCHASE_RECORD_START_TIME == datetime(2014, 1, 1, tzinfo=UTC)
 
 
-def test_a_collection_goes_on_where_it_is_complete(
-    session: Session, importer: BibliothecaPurchaseRecordImporter
-) -> None:
-    importer.import_page(Place(MAY_1), LATER)
+def test_import_continues_at_the_checkpoint(session: Session, importer: Importer) -> None:
+    importer.import_day(ImportCursor(MAY_1), NOW)
     session.commit()
 
     assert importer.get_start() == MAY_2
 
 
-def test_a_forced_reimport_forgets_how_far_it_was(
-    session: Session, collection: Collection, importer: BibliothecaPurchaseRecordImporter
+def test_cleared_checkpoint_restarts_the_import(
+    session: Session, collection: Collection, importer: Importer
 ) -> None:
-    importer.import_page(Place(MAY_1), LATER)
+    importer.import_day(ImportCursor(MAY_1), NOW)
 
     importer.clear_checkpoint()
 
@@ -113,34 +108,34 @@ def test_a_forced_reimport_forgets_how_far_it_was(
     assert importer.get_start() == DEFAULT_PURCHASE_RECORD_START_TIME
 
 
-# The window
+# Windows
 
 
 @pytest.mark.parametrize(
-    ("start", "cutoff", "end"),
+    ("start", "now", "end"),
     [
-        (MAY_1, LATER, MAY_2),
+        (MAY_1, NOW, MAY_2),
         (MAY_1, MAY_2, MAY_2),
         (MAY_1, day(2024, 5, 1, 9, 30), day(2024, 5, 1, 9, 30)),
-        (day(2024, 5, 1, 9, 30), LATER, MAY_2),
+        (day(2024, 5, 1, 9, 30), NOW, MAY_2),
         (day(2024, 5, 1, 9, 30), day(2024, 5, 2, 9, 30), MAY_2),
         (day(2024, 5, 1, 9, 30), day(2024, 5, 1, 9, 31), day(2024, 5, 1, 9, 31)),
-        (day(2024, 2, 29, 23, 59), LATER, day(2024, 3, 1)),
-        (day(2023, 12, 31), LATER, day(2024, 1, 1)),
+        (day(2024, 2, 29, 23, 59), NOW, day(2024, 3, 1)),
+        (day(2023, 12, 31), NOW, day(2024, 1, 1)),
     ],
 )
-def test_a_window_ends_with_its_day_or_at_the_cutoff(
+def test_window_ends_at_midnight_or_now(
     session: Session,
     collection: Collection,
-    vendor: Vendor,
-    importer: BibliothecaPurchaseRecordImporter,
+    vendor: ScriptedVendor,
+    importer: Importer,
     start: datetime,
-    cutoff: datetime,
+    now: datetime,
     end: datetime,
 ) -> None:
-    result = importer.import_page(Place(start), cutoff)
+    result = importer.import_day(ImportCursor(start), now)
 
-    assert (result.window.start, result.window.end) == (start, end)
+    assert (result.day_start, result.day_end) == (start, end)
     assert checkpoint(session, collection) == end
     assert vendor.marc_requests() == [
         {
@@ -152,41 +147,41 @@ def test_a_window_ends_with_its_day_or_at_the_cutoff(
     ]
 
 
-def test_a_day_is_a_day_in_utc_in_whatever_zone_its_start_is_told(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_window_is_a_utc_day_whatever_the_starts_time_zone(
+    session: Session, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    """It is the 2nd of May in Berlin already."""
-    vendor.sells(day(2024, 5, 1, 23), "abc")
+    """In Berlin the start is on the 2nd of May, in UTC on the 1st."""
+    vendor.add_purchases(day(2024, 5, 1, 23), "abc")
     start = datetime(2024, 5, 2, 0, 30, tzinfo=timezone(timedelta(hours=2)))
 
-    result = importer.import_page(Place(start), LATER)
+    result = importer.import_day(ImportCursor(start), NOW)
 
-    assert result.window.end == MAY_2
+    assert result.day_end == MAY_2
     assert vendor.marc_requests()[0]["startdate"] == "2024-05-01T22:30:00"
-    assert records(session) == [("abc", date(2024, 5, 1))]
+    assert stored_purchases(session) == [("abc", date(2024, 5, 1))]
 
 
-def test_a_moment_without_a_zone_is_refused_before_anything_is_asked(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_start_without_time_zone_is_rejected_before_a_request(
+    session: Session, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    with pytest.raises(ValueError, match="carry a time zone"):
-        importer.import_page(Place(datetime(2024, 5, 1)), LATER)  # noqa: DTZ001
+    with pytest.raises(ValueError, match="time zone"):
+        importer.import_day(ImportCursor(datetime(2024, 5, 1)), NOW)  # noqa: DTZ001
 
     assert vendor.requests == []
     assert session.scalars(select(Timestamp)).all() == []
 
 
-def test_windows_that_follow_each_other_meet_and_do_not_overlap(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_consecutive_windows_neither_overlap_nor_leave_gaps(
+    session: Session, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.sells(MAY_1, "at-midnight")
-    vendor.sells(day(2024, 5, 1, 23, 59), "before-midnight")
-    vendor.sells(MAY_2, "next-midnight")
-    moment = day(2024, 5, 1)
-    while moment < MAY_3:
-        moment = importer.import_page(Place(moment), MAY_3).window.end
+    vendor.add_purchases(MAY_1, "at-midnight")
+    vendor.add_purchases(day(2024, 5, 1, 23, 59), "before-midnight")
+    vendor.add_purchases(MAY_2, "next-midnight")
+    start = MAY_1
+    while start < MAY_3:
+        start = importer.import_day(ImportCursor(start), MAY_3).day_end
 
-    assert records(session) == [
+    assert stored_purchases(session) == [
         ("at-midnight", date(2024, 5, 1)),
         ("before-midnight", date(2024, 5, 1)),
         ("next-midnight", date(2024, 5, 2)),
@@ -196,386 +191,392 @@ def test_windows_that_follow_each_other_meet_and_do_not_overlap(
 # Pages
 
 
-def test_an_empty_window_is_done(
-    session: Session, collection: Collection, importer: BibliothecaPurchaseRecordImporter
+def test_empty_window_moves_the_checkpoint_to_its_end(
+    session: Session, collection: Collection, importer: Importer
 ) -> None:
-    result = importer.import_page(Place(MAY_1), LATER)
+    result = importer.import_day(ImportCursor(MAY_1), NOW)
 
     assert counts(result) == (0, 0, 0, 0)
-    assert (result.next, result.outbox_ids) == (Place(MAY_2, empty=1), ())
+    assert (result.next_offset, result.outbox_ids) == (None, ())
+    assert result.next_cursor == ImportCursor(MAY_2, empty_windows=1)
     assert checkpoint(session, collection) == MAY_2
 
 
-def test_a_blank_answer_is_believed_when_it_comes_twice(
-    session: Session, collection: Collection, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_two_blank_responses_mean_an_empty_window(
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.answers.extend([httpx.Response(200), httpx.Response(200, text=" \n")])
+    vendor.responses.extend([httpx.Response(200), httpx.Response(200, text=" \n")])
 
-    result = importer.import_page(Place(MAY_1), LATER)
+    result = importer.import_day(ImportCursor(MAY_1), NOW)
 
-    assert (result.records_fetched, result.next) == (0, Place(MAY_2, empty=1))
+    assert (result.records_fetched, result.next_cursor) == (0, ImportCursor(MAY_2, empty_windows=1))
     assert len(vendor.marc_requests()) == 2
     assert checkpoint(session, collection) == MAY_2
 
 
-def test_a_blank_answer_that_came_once_is_a_slip(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_single_blank_response_is_retried(
+    session: Session, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.sells(MAY_1, "abc")
-    vendor.answers.append(httpx.Response(200))
+    vendor.add_purchases(MAY_1, "abc")
+    vendor.responses.append(httpx.Response(200))
 
-    assert importer.import_page(Place(MAY_1), LATER).titles_new == 1
+    assert importer.import_day(ImportCursor(MAY_1), NOW).titles_new == 1
 
 
-def test_a_partial_page_ends_its_window(
-    session: Session, collection: Collection, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_partial_page_is_the_last_of_its_window(
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.sells(MAY_1, *names(49))
+    vendor.add_purchases(MAY_1, *title_ids(49))
 
-    result = importer.import_page(Place(MAY_1), LATER)
+    result = importer.import_day(ImportCursor(MAY_1), NOW)
 
     assert counts(result) == (49, 0, 49, 0)
-    assert result.counters == Counters(49, 49, 0, 49, 0)
-    assert result.next == Place(MAY_2)
+    assert result.counters == RunCounters(49, 49, 0, 49, 0)
+    assert (result.next_offset, result.next_cursor) == (None, ImportCursor(MAY_2))
     assert checkpoint(session, collection) == MAY_2
 
 
-def test_a_full_page_leaves_the_checkpoint_at_the_windows_start(
-    session: Session, collection: Collection, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_full_page_leaves_the_checkpoint_at_the_window_start(
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.sells(day(2024, 5, 1, 10), *names(60))
+    vendor.add_purchases(day(2024, 5, 1, 10), *title_ids(60))
     start = day(2024, 5, 1, 9)
 
-    first = importer.import_page(Place(start), LATER)
-    assert (first.records_fetched, first.next.current_day, first.next.offset) == (50, start, 51)
+    first = importer.import_day(ImportCursor(start), NOW)
+    assert (first.records_fetched, first.next_cursor.current_day, first.next_offset) == (50, start, 51)
     assert checkpoint(session, collection) == start
 
-    second = importer.import_page(first.next, LATER)
-    assert (second.records_fetched, second.next) == (10, Place(MAY_2))
+    second = importer.import_day(first.next_cursor, NOW)
+    assert (second.day_start, second.day_end) == (start, MAY_2)
+    assert (second.records_fetched, second.next_cursor) == (10, ImportCursor(MAY_2))
     assert checkpoint(session, collection) == MAY_2
     assert [request["offset"] for request in vendor.marc_requests()] == ["1", "51"]
-    assert pools(session) == names(60)
+    assert stored_ids(session) == title_ids(60)
 
 
-def test_the_checkpoint_moves_forward_and_over_no_gap(
-    session: Session, collection: Collection, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_checkpoint_moves_forward_and_never_over_a_gap(
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    """A message can name a day beyond what is complete, when its run is of a ledger that is no more."""
-    importer.import_page(Place(MAY_1), LATER)
+    """After a restore from a backup, a message of a run that is unknown there may name a later day."""
+    importer.import_day(ImportCursor(MAY_1), NOW)
 
-    importer.import_page(Place(day(2024, 5, 20)), LATER)
-    assert checkpoint(session, collection) == MAY_2, "nobody has asked for the days between"
+    importer.import_day(ImportCursor(day(2024, 5, 20)), NOW)
+    assert checkpoint(session, collection) == MAY_2, "the days between were not requested"
 
-    importer.import_page(Place(day(2024, 4, 1)), LATER)
-    assert checkpoint(session, collection) == MAY_2, "what is complete stays so"
+    importer.import_day(ImportCursor(day(2024, 4, 1)), NOW)
+    assert checkpoint(session, collection) == MAY_2, "the checkpoint does not move back"
 
 
-def test_a_window_of_exactly_a_page_is_done_after_an_empty_one(
-    session: Session, collection: Collection, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_window_of_exactly_one_page_ends_with_an_empty_page(
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.sells(MAY_1, *names(50))
+    vendor.add_purchases(MAY_1, *title_ids(50))
 
-    first = importer.import_page(Place(MAY_1), LATER)
-    second = importer.import_page(first.next, LATER)
+    first = importer.import_day(ImportCursor(MAY_1), NOW)
+    second = importer.import_day(first.next_cursor, NOW)
 
-    assert (first.next.offset, second.next) == (51, Place(MAY_2))
+    assert (first.next_offset, second.next_cursor) == (51, ImportCursor(MAY_2))
     assert checkpoint(session, collection) == MAY_2
 
 
-def test_a_page_that_repeats_the_one_before_ends_the_window_with_a_warning(
-    session: Session, collection: Collection, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_repeated_page_ends_its_window_with_a_warning(
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.sells(MAY_1, *names(50))
-    first = importer.import_page(Place(MAY_1), LATER)
-    vendor.repeats_pages = True
+    vendor.add_purchases(MAY_1, *title_ids(50))
+    first = importer.import_day(ImportCursor(MAY_1), NOW)
+    vendor.is_repeating_pages = True
 
     with capture_logs() as logs:
-        second = importer.import_page(first.next, LATER)
+        second = importer.import_day(first.next_cursor, NOW)
 
     assert counts(second) == (0, 0, 0, 0)
-    assert (second.next, second.outbox_ids) == (Place(MAY_2), ())
+    assert (second.next_cursor, second.outbox_ids) == (ImportCursor(MAY_2), ())
     assert checkpoint(session, collection) == MAY_2
-    assert warnings(logs) == ["the vendor repeats a page at a higher offset; the window ends here"]
+    assert warning_events(logs) == ["vendor repeated a page"]
 
 
-def test_the_first_page_of_a_window_is_never_a_repetition(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_first_page_imported_again_is_not_a_repeated_page(
+    session: Session, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.sells(MAY_1, *names(50))
-    importer.import_page(Place(MAY_1), LATER)
+    vendor.add_purchases(MAY_1, *title_ids(50))
+    importer.import_day(ImportCursor(MAY_1), NOW)
 
-    assert importer.import_page(Place(MAY_1), LATER).records_fetched == 50
+    assert importer.import_day(ImportCursor(MAY_1), NOW).records_fetched == 50
 
 
-def test_pages_of_records_without_identifiers_are_told_apart_by_what_they_say(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_pages_without_ids_are_compared_by_content(
+    session: Session, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.sold = [(MAY_1, marc(title=f"Title {n}")) for n in range(100)]
+    vendor.purchases = [(MAY_1, marc(title=f"Title {n}")) for n in range(100)]
 
-    first = importer.import_page(Place(MAY_1), LATER)
-    second = importer.import_page(first.next, LATER)
+    first = importer.import_day(ImportCursor(MAY_1), NOW)
+    second = importer.import_day(first.next_cursor, NOW)
 
     assert (first.records_rejected, second.records_rejected) == (50, 50)
-    assert len(session.scalars(select(RejectedRecord)).all()) == 100
+    assert count_rejected(session) == 100
 
 
-def test_a_full_page_of_unusable_records_that_is_repeated_ends_the_window_too(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_repeated_page_without_ids_ends_its_window(
+    session: Session, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    """The vendor stamps its records anew in each answer."""
-    vendor.sold = [(MAY_1, marc(title=f"Title {n}")) for n in range(50)]
-    first = importer.import_page(Place(MAY_1), LATER)
-    vendor.sold = [(MAY_1, marc(title=f"Title {n}")) for n in range(50)]
-    vendor.repeats_pages = True
+    """The vendor renews the time stamps of its records in every response."""
+    vendor.purchases = [(MAY_1, marc(title=f"Title {n}")) for n in range(50)]
+    first = importer.import_day(ImportCursor(MAY_1), NOW)
+    vendor.purchases = [(MAY_1, marc(title=f"Title {n}")) for n in range(50)]
+    vendor.is_repeating_pages = True
 
-    assert importer.import_page(first.next, LATER).next == Place(MAY_2)
+    assert importer.import_day(first.next_cursor, NOW).next_cursor == ImportCursor(MAY_2)
 
 
 # Titles
 
 
-def test_a_purchase_record_becomes_a_pool_with_its_record_and_its_metadata_in_the_outbox(
-    session: Session, collection: Collection, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_purchase_record_becomes_a_pool_with_metadata(
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.sells(MAY_1, "abc")
+    """The record is stored as MARC 21, and the metadata in the outbox until it is applied."""
+    vendor.add_purchases(MAY_1, "abc")
 
-    result = importer.import_page(Place(MAY_1), LATER)
+    result = importer.import_day(ImportCursor(MAY_1), NOW)
     session.commit()
 
     assert counts(result) == (1, 0, 1, 0)
-    assert pools(session) == ["abc"]
-    assert records(session) == [("abc", date(2024, 5, 1))]
+    assert stored_ids(session) == ["abc"]
+    assert stored_purchases(session) == [("abc", date(2024, 5, 1))]
     marc21 = session.scalars(select(PurchaseRecord.marc)).one()
     (record,) = MARCReader(BytesIO(marc21))
     assert record is not None
     assert record["001"].data == "abc"
-    waiting = outbox(session)
-    assert tuple(waiting) == result.outbox_ids
-    ((_, data),) = waiting.values()
+    pending = outbox_rows(session)
+    assert tuple(pending) == result.outbox_ids
+    ((_, data),) = pending.values()
     assert data.bibliographic is not None
     assert data.bibliographic.title == "Title abc"
 
-    apply(session, result)
+    commit_and_apply(session, result.outbox_ids)
     (view,) = title_views(session)
     assert (view.title, view.licenses_owned, view.purchased_on) == ("Title abc", 1, "2024-05-01")
 
 
-def test_every_title_of_a_page_is_looked_up_25_at_a_time_whether_new_or_not(
-    session: Session, collection: Collection, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_all_titles_of_a_page_are_looked_up_25_per_request(
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.sells(MAY_1, *names(50))
-    make_pool(session, collection, "t007")
+    vendor.add_purchases(MAY_1, *title_ids(50))
+    make_pool(session, collection, "t0007")
 
-    result = importer.import_page(Place(MAY_1), LATER)
+    result = importer.import_day(ImportCursor(MAY_1), NOW)
 
-    assert sorted(vendor.item_requests()) == [names(50)[:25], names(50)[25:]]
+    assert sorted(vendor.item_requests()) == [title_ids(50)[:25], title_ids(50)[25:]]
     assert (result.titles_new, result.titles_changed) == (49, 1)
     assert len(result.outbox_ids) == 50
 
 
-def test_a_window_without_usable_records_looks_nothing_up(
-    vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
-) -> None:
-    vendor.sold = [(MAY_1, marc())]
+def test_window_without_valid_records_looks_up_no_title(vendor: ScriptedVendor, importer: Importer) -> None:
+    vendor.purchases = [(MAY_1, marc())]
 
-    importer.import_page(Place(MAY_1), LATER)
+    importer.import_day(ImportCursor(MAY_1), NOW)
 
     assert vendor.item_requests() == []
 
 
-def test_only_what_needs_apply_is_in_the_outbox(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_outbox_holds_only_new_and_changed_titles(
+    session: Session, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.sells(MAY_1, "same", "described-anew", "counted-anew")
-    apply(session, importer.import_page(Place(MAY_1), LATER))
-    vendor.sells(MAY_1, "new")
-    vendor.items["described-anew"] = item("described-anew", title="Another title")
-    vendor.items["counted-anew"] = item("counted-anew", title="Title counted-anew", available=0, holds=3)
+    vendor.add_purchases(MAY_1, "same", "other-metadata", "other-counts")
+    commit_and_apply(session, importer.import_day(ImportCursor(MAY_1), NOW).outbox_ids)
+    vendor.add_purchases(MAY_1, "new")
+    vendor.items["other-metadata"] = item("other-metadata", title="Another title")
+    vendor.items["other-counts"] = item("other-counts", title="Title other-counts", available=0, holds=3)
 
-    result = importer.import_page(Place(MAY_1), LATER)
+    result = importer.import_day(ImportCursor(MAY_1), NOW)
 
     assert counts(result) == (4, 0, 1, 2)
-    waiting = outbox(session)
-    described = {name: data.bibliographic is not None for name, data in waiting.values()}
-    assert described == {"counted-anew": False, "described-anew": True, "new": True}
-    assert set(waiting) == set(result.outbox_ids)
+    pending = outbox_rows(session)
+    has_metadata = {item_id: data.bibliographic is not None for item_id, data in pending.values()}
+    assert has_metadata == {"other-counts": False, "other-metadata": True, "new": True}
+    assert set(pending) == set(result.outbox_ids)
 
 
-def test_a_title_that_the_vendor_does_not_return_gets_its_pool_and_a_warning(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_purchased_title_without_metadata_gets_a_pool(
+    session: Session, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.sells(MAY_1, "abc", "gone")
-    del vendor.items["gone"]
+    vendor.add_purchases(MAY_1, "abc", "omitted")
+    del vendor.items["omitted"]
 
     with capture_logs() as logs:
-        result = importer.import_page(Place(MAY_1), LATER)
+        result = importer.import_day(ImportCursor(MAY_1), NOW)
 
     assert counts(result) == (2, 0, 2, 0)
-    assert pools(session) == ["abc", "gone"]
-    assert records(session) == [("abc", date(2024, 5, 1)), ("gone", date(2024, 5, 1))]
+    assert stored_ids(session) == ["abc", "omitted"]
+    assert stored_purchases(session) == [("abc", date(2024, 5, 1)), ("omitted", date(2024, 5, 1))]
     assert len(result.outbox_ids) == 1
-    assert [(line["event"], line["title"]) for line in logs if line["log_level"] == "warning"] == [
-        ("the vendor has no metadata for a title it has sold", "gone")
+    assert [(entry["event"], entry["title"]) for entry in logs if entry["log_level"] == "warning"] == [
+        ("no metadata for a purchased title", "omitted")
     ]
 
 
-def test_a_known_title_that_the_vendor_does_not_return_keeps_what_is_known_of_it(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_known_title_without_metadata_keeps_its_data(
+    session: Session, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.sells(MAY_1, "abc")
-    apply(session, importer.import_page(Place(MAY_1), LATER))
+    vendor.add_purchases(MAY_1, "abc")
+    commit_and_apply(session, importer.import_day(ImportCursor(MAY_1), NOW).outbox_ids)
     vendor.items.clear()
 
-    assert importer.import_page(Place(MAY_1), LATER).outbox_ids == ()
+    assert importer.import_day(ImportCursor(MAY_1), NOW).outbox_ids == ()
 
     (view,) = title_views(session)
     assert (view.title, view.licenses_owned, view.status) == ("Title abc", 1, "active")
 
 
-def test_a_malformed_item_is_reported_once_and_the_others_are_taken(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_malformed_item_is_logged_once_and_others_are_stored(
+    session: Session, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.sells(MAY_1, "abc", "bad")
+    vendor.add_purchases(MAY_1, "abc", "bad")
     vendor.items["bad"] = item("bad", TotalCopies="many")
 
     with capture_logs() as logs:
-        result = importer.import_page(Place(MAY_1), LATER)
+        result = importer.import_day(ImportCursor(MAY_1), NOW)
 
-    assert [name for name, _ in outbox(session).values()] == ["abc"]
-    assert (result.titles_new, pools(session)) == (2, ["abc", "bad"])
-    assert [(line["event"], line["title"], line["reason"]) for line in logs] == [
-        ("title's metadata cannot be used", "bad", "TotalCopies is not a count: 'many'")
+    assert [item_id for item_id, _ in outbox_rows(session).values()] == ["abc"]
+    assert (result.titles_new, stored_ids(session)) == (2, ["abc", "bad"])
+    assert [(entry["event"], entry["title"], entry["reason"]) for entry in logs] == [
+        ("invalid title metadata", "bad", "TotalCopies is not a count: 'many'")
     ]
 
 
-def test_metadata_nobody_asked_for_is_left_alone(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_metadata_that_was_not_requested_is_ignored(
+    session: Session, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.sells(MAY_1, "abc")
+    vendor.add_purchases(MAY_1, "abc")
     vendor.items["abc"] += item("other")
 
-    importer.import_page(Place(MAY_1), LATER)
+    importer.import_day(ImportCursor(MAY_1), NOW)
 
-    assert [name for name, _ in outbox(session).values()] == ["abc"]
-    assert pools(session) == ["abc"]
+    assert [item_id for item_id, _ in outbox_rows(session).values()] == ["abc"]
+    assert stored_ids(session) == ["abc"]
 
 
-def test_a_title_twice_on_a_page_is_one_title(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_title_twice_on_a_page_is_stored_once(
+    session: Session, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.sells(MAY_1, "abc", "abc")
+    vendor.add_purchases(MAY_1, "abc", "abc")
 
-    result = importer.import_page(Place(MAY_1), LATER)
+    result = importer.import_day(ImportCursor(MAY_1), NOW)
 
     assert counts(result) == (2, 0, 1, 0)
-    assert (pools(session), vendor.item_requests()) == (["abc"], [["abc"]])
-    assert records(session) == [("abc", date(2024, 5, 1))]
+    assert (stored_ids(session), vendor.item_requests()) == (["abc"], [["abc"]])
+    assert stored_purchases(session) == [("abc", date(2024, 5, 1))]
     assert len(result.outbox_ids) == 1
 
 
-def test_a_title_bought_again_keeps_both_records_and_the_day_of_the_first(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_title_purchased_twice_keeps_the_first_date(
+    session: Session, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.sells(MAY_1, "abc")
-    vendor.sells(day(2024, 5, 2, 9), "abc")
-    apply(session, importer.import_page(Place(MAY_2), LATER))
+    vendor.add_purchases(MAY_1, "abc")
+    vendor.add_purchases(day(2024, 5, 2, 9), "abc")
+    commit_and_apply(session, importer.import_day(ImportCursor(MAY_2), NOW).outbox_ids)
 
-    again = importer.import_page(Place(MAY_1), LATER)
+    result = importer.import_day(ImportCursor(MAY_1), NOW)
 
-    assert counts(again) == (1, 0, 0, 0)
-    assert records(session) == [("abc", date(2024, 5, 1)), ("abc", date(2024, 5, 2))]
+    assert counts(result) == (1, 0, 0, 0)
+    assert stored_purchases(session) == [("abc", date(2024, 5, 1)), ("abc", date(2024, 5, 2))]
     (view,) = title_views(session)
     assert view.purchased_on == "2024-05-01"
 
 
-def test_an_identifier_with_white_space_around_it_is_the_identifier_within(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_white_space_around_an_id_is_removed(
+    session: Session, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.sold = [(MAY_1, marc(" abc ", " "))]
+    vendor.purchases = [(MAY_1, marc(" abc ", " "))]
     vendor.items["abc"] = item("abc")
 
-    assert counts(importer.import_page(Place(MAY_1), LATER)) == (1, 0, 1, 0)
-    assert pools(session) == ["abc"]
+    assert counts(importer.import_day(ImportCursor(MAY_1), NOW)) == (1, 0, 1, 0)
+    assert stored_ids(session) == ["abc"]
 
 
-def test_documents_that_had_to_be_repaired_are_counted(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
-) -> None:
-    vendor.sells(MAY_1, *names(50))
-    vendor.sold[0] = (MAY_1, marc("t000", title="TITLE").replace("TITLE", "&ldquo;Solaris&rdquo;"))
-    vendor.items["t030"] = item("t030", title="TITLE").replace("TITLE", "Salt &supl; Pepper")
+def test_repaired_documents_are_counted(session: Session, vendor: ScriptedVendor, importer: Importer) -> None:
+    vendor.add_purchases(MAY_1, *title_ids(50))
+    vendor.purchases[0] = (MAY_1, marc("t0000", title="TITLE").replace("TITLE", "&ldquo;Solaris&rdquo;"))
+    vendor.items["t0030"] = item("t0030", title="TITLE").replace("TITLE", "Salt &supl; Pepper")
 
-    result = importer.import_page(Place(MAY_1), LATER)
+    result = importer.import_day(ImportCursor(MAY_1), NOW)
 
     assert (result.repairs, result.counters.repairs) == (2, 2)
     assert counts(result) == (50, 0, 50, 0)
-    assert importer.import_page(Place(MAY_2), LATER).repairs == 0
+    assert importer.import_day(ImportCursor(MAY_2), NOW).repairs == 0
 
 
-# When it goes wrong
+# Failures
 
 
-FAULTS: list[tuple[list[httpx.Response | Exception], type[RemoteIntegrationException]]] = [
-    ([httpx.Response(502)], BadResponseException),
-    ([httpx.Response(200, text="<html/>")], BadResponseException),
-    ([httpx.Response(200, text=error_document("Unknown error"))], RemoteInitiatedServerError),
-    ([httpx.Response(200, text=marc_page([marc("abc")])[:-30])], BadResponseException),
-    ([httpx.ReadTimeout("slow")], RequestTimedOut),
-    ([httpx.Response(401)], RemoteIntegrationException),
-    ([httpx.Response(200, text=marc_page([marc("abc")])), httpx.Response(200)], RemoteInitiatedServerError),
-    ([httpx.Response(200, text=marc_page([marc("abc"), marc()])), httpx.Response(503)], BadResponseException),
-]
+PAGE = marc_page([marc("abc")])
+FAILURES: dict[str, tuple[list[httpx.Response | Exception], type[RemoteIntegrationException]]] = {
+    "bad gateway": ([httpx.Response(502)], BadResponseException),
+    "HTML": ([httpx.Response(200, text="<html/>")], BadResponseException),
+    "error document": (
+        [httpx.Response(200, text=error_document("Unknown error"))],
+        RemoteInitiatedServerError,
+    ),
+    "truncated page": ([httpx.Response(200, text=PAGE[:-30])], BadResponseException),
+    "read timeout": ([httpx.ReadTimeout("slow")], RequestTimedOut),
+    "unauthorised": ([httpx.Response(401)], AuthenticationFailed),
+    "blank items": ([httpx.Response(200, text=PAGE), httpx.Response(200)], RemoteInitiatedServerError),
+    "items unavailable": (
+        [httpx.Response(200, text=marc_page([marc("abc"), marc()])), httpx.Response(503)],
+        BadResponseException,
+    ),
+}
 
 
-@pytest.mark.parametrize(("answers", "error"), FAULTS)
-def test_a_vendor_fault_leaves_nothing_written(
+@pytest.mark.parametrize(("responses", "error"), FAILURES.values(), ids=FAILURES)
+def test_vendor_failure_leaves_nothing_written(
     session: Session,
-    vendor: Vendor,
-    importer: BibliothecaPurchaseRecordImporter,
-    answers: list[httpx.Response | Exception],
+    vendor: ScriptedVendor,
+    importer: Importer,
+    responses: list[httpx.Response | Exception],
     error: type[RemoteIntegrationException],
 ) -> None:
-    vendor.answers.extend(answers)
+    vendor.responses.extend(responses)
 
     with pytest.raises(error) as raised:
-        importer.import_page(Place(MAY_1), LATER)
+        importer.import_day(ImportCursor(MAY_1), NOW)
 
     assert raised.type is error
     # Committed on purpose: there is nothing to roll back.
     session.commit()
     for model in (LicensePool, PurchaseRecord, RejectedRecord, ApplyOutbox, Timestamp, Identifier):
         assert session.execute(select(table_of(model))).all() == []
-    assert (error in RETRYABLE) == (error is not RemoteIntegrationException)
+    assert issubclass(error, TransientVendorError) == (error is not AuthenticationFailed)
 
 
-def test_a_fault_at_the_second_lookup_loses_the_first_too(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_failed_second_lookup_discards_the_first(
+    session: Session, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.sells(MAY_1, *names(50))
-    page = marc_page(record for _, record in vendor.sold)
-    found = "".join(vendor.items[name] for name in names(25))
-    vendor.answers.extend(
+    vendor.add_purchases(MAY_1, *title_ids(50))
+    page = marc_page(record for _, record in vendor.purchases)
+    items = "".join(vendor.items[item_id] for item_id in title_ids(25))
+    vendor.responses.extend(
         [
             httpx.Response(200, text=page),
-            httpx.Response(200, text=f"<ArrayOfItem>{found}</ArrayOfItem>"),
-            httpx.ConnectError("gone"),
+            httpx.Response(200, text=f"<ArrayOfItem>{items}</ArrayOfItem>"),
+            httpx.ConnectError("refused"),
         ]
     )
 
-    with pytest.raises(RequestTimedOut):
-        importer.import_page(Place(MAY_1), LATER)
+    with pytest.raises(ConnectionFailed):
+        importer.import_day(ImportCursor(MAY_1), NOW)
     session.commit()
 
-    assert pools(session) == []
-    assert counts(importer.import_page(Place(MAY_1), LATER)) == (50, 0, 50, 0)
+    assert stored_ids(session) == []
+    assert counts(importer.import_day(ImportCursor(MAY_1), NOW)) == (50, 0, 50, 0)
 
 
-def test_a_crash_before_the_commit_leaves_nothing_of_the_page(
-    session: Session, collection: Collection, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_crash_before_the_commit_leaves_nothing_of_the_page(
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.sells(MAY_1, *names(3))
-    vendor.sold.append((MAY_1, marc()))
-    importer.import_page(Place(MAY_1), LATER)
+    vendor.add_purchases(MAY_1, *title_ids(3))
+    vendor.purchases.append((MAY_1, marc()))
+    importer.import_day(ImportCursor(MAY_1), NOW)
     session.flush()
     session.rollback()
 
@@ -583,79 +584,79 @@ def test_a_crash_before_the_commit_leaves_nothing_of_the_page(
         rows = session.execute(select(table)).all()
         assert len(rows) == (1 if name == "collections" else 0)
 
-    result = importer.import_page(Place(MAY_1), LATER)
+    result = importer.import_day(ImportCursor(MAY_1), NOW)
     session.commit()
     assert counts(result) == (4, 1, 3, 0)
     assert checkpoint(session, collection) == MAY_2
 
 
-def test_the_checkpoint_never_passes_a_record_that_is_neither_stored_nor_rejected(
-    session: Session, collection: Collection, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_checkpoint_never_passes_an_unstored_record(
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    """Looked at after every page, with a fault before each that must lose nothing."""
+    """Checked after each page; a failure before each page must lose nothing."""
     end = day(2024, 5, 4, 12)
-    for moment, sold in ((MAY_1, 120), (day(2024, 5, 2, 23, 59), 50), (day(2024, 5, 4, 11), 3)):
-        vendor.sells(moment, *names(sold, f"d{moment.day}-"))
-        vendor.sold.append((moment, marc(title=f"Without an identifier {moment}")))
-    place = Place(MAY_1)
-    while place.current_day < end:
-        vendor.answers.append(httpx.Response(502))
+    for moment, purchases in ((MAY_1, 120), (day(2024, 5, 2, 23, 59), 50), (day(2024, 5, 4, 11), 3)):
+        vendor.add_purchases(moment, *title_ids(purchases, f"d{moment.day}-"))
+        vendor.purchases.append((moment, marc(title=f"Without an identifier {moment}")))
+    cursor = ImportCursor(MAY_1)
+    while cursor.current_day < end:
+        vendor.responses.append(httpx.Response(502))
         with pytest.raises(BadResponseException):
-            importer.import_page(place, end)
+            importer.import_day(cursor, end)
         session.rollback()
-        page = importer.import_page(place, end)
+        page = importer.import_day(cursor, end)
         session.commit()
 
         reached = importer.get_start()
-        passed = sum(sold_at < reached for sold_at, _ in vendor.sold)
-        kept = len(records(session)) + len(session.scalars(select(RejectedRecord)).all())
-        assert passed <= kept
-        place = page.next
+        passed = sum(moment < reached for moment, _ in vendor.purchases)
+        stored = len(stored_purchases(session)) + count_rejected(session)
+        assert passed <= stored
+        cursor = page.next_cursor
 
-    assert (kept, reached) == (176, end)
+    assert (stored, reached) == (176, end)
 
 
-def test_a_page_processed_again_leaves_the_same_rows(
-    session: Session, collection: Collection, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_page_processed_again_leaves_the_same_rows(
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.sells(MAY_1, *names(3))
-    vendor.sold.append((MAY_1, marc()))
+    vendor.add_purchases(MAY_1, *title_ids(3))
+    vendor.purchases.append((MAY_1, marc()))
 
-    first = importer.import_page(Place(MAY_1), LATER)
+    first = importer.import_day(ImportCursor(MAY_1), NOW)
     session.commit()
-    before = (pools(session), records(session), len(session.scalars(select(RejectedRecord)).all()))
-    second = importer.import_page(Place(MAY_1), LATER)
+    before = (stored_ids(session), stored_purchases(session), count_rejected(session))
+    second = importer.import_day(ImportCursor(MAY_1), NOW)
     session.commit()
 
     assert first.outbox_ids == second.outbox_ids
-    assert len(outbox(session)) == 3
-    assert before == (pools(session), records(session), len(session.scalars(select(RejectedRecord)).all()))
+    assert len(outbox_rows(session)) == 3
+    assert before == (stored_ids(session), stored_purchases(session), count_rejected(session))
     assert checkpoint(session, collection) == MAY_2
 
 
-# The vendor of a collection
+# The vendor's API
 
 
-def test_a_collection_asks_its_own_vendor_with_its_own_account(
-    session: Session, collection: Collection, vendor: Vendor
+def test_collection_uses_its_own_account_and_base_url(
+    session: Session, collection: Collection, vendor: ScriptedVendor
 ) -> None:
-    api_for(collection).marc_page(MAY_1, MAY_2)
+    vendor_api_for(collection).fetch_marc_page(MAY_1, MAY_2)
 
     (request,) = vendor.requests
     assert str(request.url).startswith("http://127.0.0.1:9/cirrus/library/alder/data/marc?")
     assert request.headers["3mcl-Authorization"].startswith("3MCLAUTH library.alder:")
 
 
-def test_a_collection_whose_address_cannot_be_used_is_named(session: Session, collection: Collection) -> None:
+def test_invalid_base_url_error_names_the_collection(session: Session, collection: Collection) -> None:
     collection.base_url = "http://partner.example"
 
-    with pytest.raises(UserError, match='base URL of collection "Alder Library" is invalid'):
-        api_for(collection)
+    with pytest.raises(UserError, match='base URL of collection "Alder Library"'):
+        vendor_api_for(collection)
 
 
-def test_noon_is_in_the_window_of_its_day(
-    session: Session, vendor: Vendor, importer: BibliothecaPurchaseRecordImporter
+def test_purchase_at_noon_is_in_the_window_of_its_day(
+    session: Session, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    vendor.sells(NOON, "abc")
+    vendor.add_purchases(NOON, "abc")
 
-    assert importer.import_page(Place(MAY_1), LATER).titles_new == 1
+    assert importer.import_day(ImportCursor(MAY_1), NOW).titles_new == 1

@@ -50,7 +50,7 @@ def repair(record: RejectedRecord) -> None:
         (marc("abc", "abc"), "It has 2 title identifiers (001): abc, abc."),
         (marc("a/b"), "Its title identifier (001) is invalid: 'a/b'."),
         (marc("x" * 33), f"Its title identifier (001) is invalid: '{'x' * 33}'."),
-        (record_without_tag("abc"), "'' is not the tag of a field"),
+        (record_without_tag("abc"), "'' is not a valid field tag"),
     ],
     ids=["no 001", "blank 001", "two 001", "same 001 twice", "slash in 001", "long 001", "empty tag"],
 )

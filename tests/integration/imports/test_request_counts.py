@@ -227,9 +227,7 @@ def test_probe_with_records_stores_nothing(
 
     assert (page.day_start, page.day_end, page.next_offset) == (day(2014, 2, 8), day(2014, 3, 1), None)
     assert (page.counters.pages, page.records_fetched, page.outbox_ids) == (1, 0, ())
-    assert page.next_cursor == ImportCursor(
-        day(2014, 2, 8), empty_windows=7, next_sale_bound=day(2014, 3, 1)
-    )
+    assert page.next_cursor == ImportCursor(day(2014, 2, 8), empty_windows=7, next_sale_bound=day(2014, 3, 1))
     assert (purchase_dates(session), importer.get_start()) == ({}, FIRST)
 
 

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from accession.accounts.account import Account
 from accession.accounts.collections import add_collection
 from accession.core.clock import utc_now
 from accession.core.workflow import Workflow
@@ -45,14 +46,14 @@ def library() -> Iterator[RunningSandbox]:
 @pytest.fixture
 def empty_collection(session: Session, library: RunningSandbox) -> Collection:
     """The library's collection before its first import."""
-    collection = add_collection(
-        session,
-        name="Alder Library",
+    account = Account(
+        collection="Alder Library",
         library_id=library.account.library_id,
         account_id=library.account.account_id,
         account_key=SecretStr(library.account.account_key),
         base_url=library.base_url,
     )
+    collection = add_collection(session, account)
     get_or_create_checkpoint(session, collection, Workflow.EVENTS).finish = MORNING
     session.commit()
     return collection

@@ -30,9 +30,7 @@ def test_lookup_of_no_titles_sends_no_request(vendor: ScriptedVendor, api: Bibli
     assert vendor.requests == []
 
 
-@pytest.mark.parametrize(
-    ("titles", "batch_sizes"), [(1, [1]), (25, [25]), (26, [25, 1]), (60, [25, 25, 10])]
-)
+@pytest.mark.parametrize(("titles", "batch_sizes"), [(1, [1]), (25, [25]), (26, [25, 1]), (60, [25, 25, 10])])
 def test_lookup_requests_titles_in_batches_of_25(
     vendor: ScriptedVendor, api: BibliothecaAPI, titles: int, batch_sizes: list[int]
 ) -> None:
@@ -68,7 +66,11 @@ def test_invalid_item_is_logged_and_not_missing(vendor: ScriptedVendor, api: Bib
 
     assert (list(lookup.titles), lookup.missing) == (["good"], ("omitted",))
     (entry,) = logs
-    assert (entry["log_level"], entry["event"], entry["title"]) == ("warning", "invalid title metadata", "bad")
+    assert (entry["log_level"], entry["event"], entry["title"]) == (
+        "warning",
+        "invalid title metadata",
+        "bad",
+    )
     assert entry["reason"] == "it has no Title"
 
 
