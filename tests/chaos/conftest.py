@@ -1,5 +1,5 @@
-"""What these tests start from."""
+"""Fixtures of the chaos tests."""
 
-from tests.fixtures.commands import run, tasks
+from tests.fixtures.commands import celery_app, cli
 
-__all__ = ["run", "tasks"]
+__all__ = ["celery_app", "cli"]

@@ -16,9 +16,9 @@ from accession.cli.connect import require_broker, resolve_servers
 from accession.core.errors import UserError
 from accession.core.settings import ScheduledExport, get_settings
 from accession.db.engine import engine, transaction
-from accession.exports.files import refuse_missing_folder, shown
+from accession.exports.files import require_writable_folder, redact_credentials
 from accession.exports.formats import find_format
-from accession.exports.wanted import since_of, wanted_titles
+from accession.exports.selection import parse_since, select_titles
 from accession.local.supervisor import parts
 from accession.runs.views import status_views
 
@@ -143,11 +143,11 @@ def _account_keys() -> str:
 def _scheduled_export(export: ScheduledExport) -> str:
     find_format(export.format)
     if export.since is not None:
-        since_of(export.since)
-    refuse_missing_folder(export.target)
+        parse_since(export.since)
+    require_writable_folder(export.target)
     with transaction() as session:
-        wanted_titles(session, export.collections, None)
-    return f"{export.format} to {shown(export.target)} at {export.at}"
+        select_titles(session, export.collections, None)
+    return f"{export.format} to {redact_credentials(export.target)} at {export.at}"
 
 
 def run_checks() -> Iterator[Check]:

@@ -143,21 +143,21 @@ def rotate_key() -> None:
 
 
 def _rotation_report(rotation: KeyRotation, reencrypted: ReencryptionResult) -> list[str]:
-    reencrypted_keys = count_noun(reencrypted.done, "account key")
+    reencrypted_keys = count_noun(reencrypted.reencrypted, "account key")
     if rotation.file is None:
         lines = [
             f"Re-encrypted {reencrypted_keys} with the first key of ACCESSION_SECRET_KEY.",
             "Remove the other keys on every machine that runs Accession, and restart the workers.",
         ]
     else:
-        prefix = "Completed the interrupted rotation. " if rotation.completes_another else ""
+        prefix = "Completed the interrupted rotation. " if rotation.is_resumed else ""
         lines = [
             f"{prefix}Re-encrypted {reencrypted_keys} with the new key in {rotation.file}.",
             "Copy that file to your backups and to other machines that run workers.",
         ]
     lines.append("Keep the old key for as long as you keep older backups of the database.")
-    if reencrypted.left:
-        unreadable = count_noun(reencrypted.left, "account key")
+    if reencrypted.skipped:
+        unreadable = count_noun(reencrypted.skipped, "account key")
         lines.append(f"Not changed: {unreadable} of removed collections, encrypted with a lost key.")
     return lines
 

@@ -14,10 +14,10 @@ from accession.cli.output import count_noun, error_console
 from accession.core.errors import UserError
 from accession.core.sanitize import sanitize
 from accession.db.engine import snapshot
-from accession.exports.files import replaced, shown
+from accession.exports.files import redact_credentials, write_file_atomically
 from accession.exports.formats import Format
-from accession.exports.formats import Progress as ReportProgress
-from accession.exports.wanted import since_of, wanted_titles
+from accession.exports.progress import Progress as ReportProgress
+from accession.exports.selection import parse_since, select_titles
 
 InCollections = Annotated[
     list[str] | None,
@@ -55,20 +55,20 @@ def export(
     """
     if output is None and sys.stdout.isatty():
         raise UserError("An export cannot be shown on a terminal: name a file with --output, or use a pipe.")
-    changed_since = None if since is None else since_of(since)
+    changed_since = None if since is None else parse_since(since)
     with open_catalogue(snapshot) as session:
-        selection = wanted_titles(session, collections or (), changed_since)
+        selection = select_titles(session, collections or (), changed_since)
         total = count_feed(session, selection)
         with _progress_bar(total) as progress, _open_output(output) as out:
             written = export_format.write(session, selection, out, options, progress)
     if output is not None:
-        summary = f"Wrote {count_noun(written, 'title')} to {shown(output)}"
+        summary = f"Wrote {count_noun(written, 'title')} to {redact_credentials(output)}"
         error_console.print(sanitize(summary), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def _open_output(output: str | None) -> Iterator[BinaryIO]:
-    with nullcontext(sys.stdout.buffer) if output is None else replaced(output) as out:
+    with nullcontext(sys.stdout.buffer) if output is None else write_file_atomically(output) as out:
         yield out
         out.flush()
 

@@ -10,7 +10,7 @@ import typer
 from accession.cli.export_output import InCollections, Output, Since, export
 from accession.cli.output import print_table
 from accession.core.clock import utc_now
-from accession.exports.files import joined
+from accession.exports.files import join_url
 from accession.exports.formats import FORMATS
 from accession.exports.kbart import file_name
 from accession.exports.tables import COLUMNS, change_column
@@ -93,7 +93,7 @@ def export_kbart(
     With --since, an additional last column says whether a title is new, changed or removed.
     """
     if output is not None and Path(output).expanduser().is_dir():
-        output = joined(output, file_name(collection or (), utc_now().date(), only_changes=since is not None))
+        output = join_url(output, file_name(collection or (), utc_now().date(), only_changes=since is not None))
     export(FORMATS["kbart"], collection, since, output, {"url_template": url_template})
 
 
@@ -146,7 +146,7 @@ def list_columns() -> None:
         [
             ("Column", lambda c: c.name),
             ("Type", lambda c: c.kind.value),
-            ("Description", lambda c: c.meaning),
+            ("Description", lambda c: c.description),
         ],
         empty_message="",
     )

@@ -18,11 +18,11 @@ from accession.imports.circulation import BibliothecaCirculationUpdater
 from accession.imports.vendor_api import vendor_api_for
 from accession.runs.diagnostics import (
     FutureCheckpoint,
-    count_published_before,
-    future_checkpoints,
+    count_outbox_rows_published_before,
+    find_future_checkpoints,
     has_active_run,
     reset_checkpoint,
-    titles_without_metadata,
+    find_titles_without_metadata,
 )
 
 _MAX_TITLES_SHOWN = 5
@@ -127,7 +127,7 @@ def _stalled_runs() -> Iterator[_Problem]:
 def _future_checkpoints() -> Iterator[_Problem]:
     names = _collection_names()
     with transaction() as session:
-        checkpoints = future_checkpoints(session)
+        checkpoints = find_future_checkpoints(session)
     for checkpoint in checkpoints:
         yield _Problem(
             f"checkpoint of {_run_label(checkpoint.workflow, checkpoint.collection_id, names)}",
@@ -147,14 +147,14 @@ def _reset_checkpoint(checkpoint: FutureCheckpoint) -> str:
 
 def _missing_metadata() -> Iterator[_Problem | Check]:
     with transaction() as session:
-        missing = titles_without_metadata(session, list_collections(session))
+        missing = find_titles_without_metadata(session, list_collections(session))
     for collection, titles in missing.items():
         name = f"metadata of {collection}"
-        if titles.open:
+        if titles.fetchable:
             yield _Problem(
                 name,
-                f"{count_noun(len(titles.open), 'title')} without metadata: {_shorten(titles.open)}",
-                partial(_fetch_metadata, collection, titles.open),
+                f"{count_noun(len(titles.fetchable), 'title')} without metadata: {_shorten(titles.fetchable)}",
+                partial(_fetch_metadata, collection, titles.fetchable),
                 advice="`accession doctor --fix` fetches it, and so does the next circulation update",
             )
         if titles.withdrawn:
@@ -176,8 +176,8 @@ def _fetch_metadata(collection_name: str, titles: Sequence[str]) -> str:
             updater.refresh(titles[start : start + MAX_ITEMS])
     with transaction() as session:
         collection = find_collection(session, collection_name)
-        missing = titles_without_metadata(session, [collection])[collection_name]
-    if unusable := [title for title in titles if title in missing.open]:
+        missing = find_titles_without_metadata(session, [collection])[collection_name]
+    if unusable := [title for title in titles if title in missing.fetchable]:
         raise UserError(
             f"the vendor's metadata of {_shorten(unusable)} is unusable; the next circulation update retries"
         )
@@ -190,7 +190,7 @@ def _stale_outbox_rows() -> Iterator[_Problem]:
     from accession.tasks.apply import STALE_AFTER, publish_stale_applies
 
     with transaction() as session:
-        stale = count_published_before(session, utc_now() - STALE_AFTER)
+        stale = count_outbox_rows_published_before(session, utc_now() - STALE_AFTER)
     if stale:
         yield _Problem(
             "outbox",

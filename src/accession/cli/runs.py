@@ -29,7 +29,7 @@ def status(as_json: AsJson = False) -> None:
             ("Records", lambda s: s.records_fetched),
             ("Rejected", lambda s: s.records_rejected),
             ("New", lambda s: s.titles_new),
-            ("Pending updates", lambda s: s.applies_pending),
+            ("Pending updates", lambda s: s.pending_updates),
         ],
         as_json=as_json,
         empty_message=NO_COLLECTIONS,

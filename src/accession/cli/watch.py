@@ -16,8 +16,8 @@ from accession.core.sanitize import sanitize
 from accession.core.workflow import Workflow
 from accession.db.engine import transaction
 from accession.db.models import RunState
-from accession.runs.ledger import find_run, is_active, latest_run
-from accession.runs.progress import progress_of
+from accession.runs.ledger import find_run, is_active, find_latest_run
+from accession.runs.progress import estimate_progress
 from accession.tasks.app import app
 from accession.tasks.steps import RunOutcome
 
@@ -78,12 +78,12 @@ def _poll(session: Session, watched: WatchedRun, join: bool) -> WatchedRun:
     run = find_run(session, watched.task_id)
     if run is None or run.state == RunState.QUEUED:
         return _poll_task(session, watched, join)
-    progress = progress_of(session, run)
+    progress = estimate_progress(session, run)
     polled = replace(
         watched,
         records=run.records_fetched,
         reached=_format_reached(watched.workflow, progress.reached),
-        share=progress.share,
+        share=progress.fraction,
         remark="",
     )
     if is_active(run):
@@ -102,7 +102,7 @@ def _poll_task(session: Session, watched: WatchedRun, join: bool) -> WatchedRun:
         is_late = time.monotonic() - watched.queued_at > _NO_WORKER_HINT_SECONDS
         remark = "no worker has started it: is `accession up` running?" if is_late else "waiting for a worker"
         return replace(watched, remark=remark)
-    active = latest_run(session, watched.collection_id, watched.workflow)
+    active = find_latest_run(session, watched.collection_id, watched.workflow)
     if result.result == RunOutcome.REFUSED and not join:
         remark = "not started, because another run is active: retry when it has ended"
         return replace(watched, succeeded=False, remark=remark)

@@ -1,4 +1,4 @@
-"""What the doctor finds in ledger, locks and catalogue, and what it repairs."""
+"""Checks of `accession doctor` that can repair: locks, runs, checkpoints, metadata, outbox."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,81 +9,84 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import mark_for_deletion
-from accession.catalog.apply import put_in_outbox
 from accession.catalog.circulation import record_events
+from accession.catalog.outbox import enqueue_changes
 from accession.cli import checks
 from accession.core.clock import utc_now
 from accession.core.workflow import Workflow
 from accession.db.models import ApplyOutbox, Collection, LicensePool, Run, RunState
 from accession.local.servers import ServerUrls
-from accession.runs.ledger import LEASE, end_run, find_run, open_run, queue_runs, timestamp
-from tests.fixtures.commands import Run as Command
-from tests.fixtures.commands import settings
+from accession.runs.ledger import LEASE, end_run, find_run, get_or_create_checkpoint, open_run, queue_runs
+from tests.fixtures.commands import Cli, set_checkpoint, settings
 from tests.fixtures.factories import event_data, make_collection, make_pool, title_data
-from tests.fixtures.vendor import Vendor, item
+from tests.fixtures.vendor import ScriptedVendor, item
 
-LONG = timedelta(hours=3)
-ALL_WELL = {
-    "locks": "each belongs to a run at work",
-    "locks of runs": "no silent run is without",
-    "checkpoints": "none lies in the future",
-    "metadata": "every title has some",
-    "outbox": "nothing is left behind",
+STALLED = timedelta(hours=3)
+HEALTHY_FINDINGS = {
+    "locks": "none is orphaned",
+    "stalled runs": "none has lost its lock",
+    "checkpoints": "none is in the future",
+    "metadata": "all titles have metadata",
+    "outbox": "no stale rows",
 }
+OTHER_CHECKS = (
+    *("home", "key file", "database", "schema", "broker"),
+    *("workers", "scheduler", "account keys"),
+)
 
 
 @pytest.fixture(autouse=True)
-def _worker_and_beat_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether they do is another check's affair, which costs seconds."""
-    monkeypatch.setattr(checks, "_workers", lambda: "not asked")
-    monkeypatch.setattr(checks, "_beat", lambda: "not asked")
-
-
-@pytest.fixture
-def doctor(run: Command, broker: Redis) -> "Doctor":
-    return Doctor(run)
+def _skip_process_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pass the checks of the processes: none runs in these tests."""
+    monkeypatch.setattr(checks, "_workers", lambda: "skipped")
+    monkeypatch.setattr(checks, "_scheduler", lambda: "skipped")
 
 
 class Doctor:
-    """The command, and what it answers."""
+    """Runs `accession doctor`, and returns its results without those of other checks."""
 
-    def __init__(self, run: Command) -> None:
-        self._run = run
+    def __init__(self, cli: Cli) -> None:
+        self._cli = cli
 
-    def finds(self, *arguments: str, code: int) -> dict[str, Any]:
-        """What it says of ledger, locks and catalogue, by what it looked at."""
-        answer = self._run("doctor", "--json", *arguments)
-        assert answer.code == code, answer
-        parts = ("home", "key file", "database", "schema", "broker", "workers", "beat", "account keys")
+    def results(self, *arguments: str, exit_code: int) -> dict[str, Any]:
+        result = self._cli("doctor", "--json", *arguments)
+        assert result.exit_code == exit_code, result
         return {
-            found["what"]: found
-            for found in answer.json
-            if found["what"] not in parts and not found["what"].startswith("process")
+            check["name"]: check
+            for check in result.json
+            if check["name"] not in OTHER_CHECKS and not check["name"].startswith("process")
         }
 
-    def finds_wrong(self) -> dict[str, str]:
-        """What is wrong, without a repair."""
-        return {what: found["finding"] for what, found in self.finds(code=1).items() if not found["ok"]}
+    def failures(self) -> dict[str, str]:
+        """Return the findings of failed checks, without a repair."""
+        return {
+            name: check["finding"] for name, check in self.results(exit_code=1).items() if not check["ok"]
+        }
 
-    def repairs(self, *, code: int = 0) -> dict[str, str]:
-        """What was repaired."""
-        found = self.finds("--fix", code=code)
-        return {what: one["repaired"] for what, one in found.items() if one["repaired"] is not None}
+    def repairs(self) -> dict[str, str]:
+        """Repair, and return what was done, by check."""
+        results = self.results("--fix", exit_code=0)
+        return {name: check["repaired"] for name, check in results.items() if check["repaired"] is not None}
 
-    def is_content(self) -> None:
-        """Afterwards it is certain that all is well."""
-        found = self.finds(code=0)
-        assert {what: one["finding"] for what, one in found.items() if what in ALL_WELL} == ALL_WELL
-
-
-def hold_lock(broker: Redis, name: str, holder: str, *, untouched: timedelta) -> None:
-    broker.set(name, holder, px=LEASE - untouched)
+    def assert_healthy(self) -> None:
+        results = self.results(exit_code=0)
+        findings = {name: check["finding"] for name, check in results.items() if name in HEALTHY_FINDINGS}
+        assert findings == HEALTHY_FINDINGS
 
 
-def begun(session: Session, collection: Collection, workflow: Workflow, *, silent: timedelta) -> str:
-    """A run that has begun and been silent; its task id."""
+@pytest.fixture
+def doctor(cli: Cli, broker: Redis) -> Doctor:
+    return Doctor(cli)
+
+
+def hold_lock(broker: Redis, name: str, holder: str, *, age: timedelta) -> None:
+    broker.set(name, holder, px=LEASE - age)
+
+
+def open_stalled_run(session: Session, collection: Collection, workflow: Workflow, *, age: timedelta) -> str:
+    """Open a run whose last step was some time ago, commit, and return its task id."""
     open_run(session, collection.id, workflow, f"{workflow}-task", {"offset": 51})
-    session.execute(update(Run).values(updated_at=utc_now() - silent))
+    session.execute(update(Run).values(updated_at=utc_now() - age))
     session.commit()
     return f"{workflow}-task"
 
@@ -91,38 +94,36 @@ def begun(session: Session, collection: Collection, workflow: Workflow, *, silen
 # Locks
 
 
-def test_where_all_is_well_the_doctor_says_so_in_a_line_each(doctor: Doctor, collection: Collection) -> None:
-    doctor.is_content()
+def test_healthy_installation_passes_all_checks(doctor: Doctor, collection: Collection) -> None:
+    doctor.assert_healthy()
 
 
-@pytest.mark.parametrize("ended", [True, False])
-def test_a_lock_that_no_run_at_work_holds_is_set_free(
-    doctor: Doctor, session: Session, collection: Collection, broker: Redis, ended: bool
+@pytest.mark.parametrize("is_ended", [True, False], ids=["ended run", "no run"])
+def test_orphaned_lock_is_released(
+    doctor: Doctor, session: Session, collection: Collection, broker: Redis, is_ended: bool
 ) -> None:
-    if ended:
-        task_id = begun(session, collection, Workflow.EVENTS, silent=LONG)
+    if is_ended:
+        task_id = open_stalled_run(session, collection, Workflow.EVENTS, age=STALLED)
         run = find_run(session, task_id)
         assert run is not None
         end_run(run, RunState.SUCCEEDED)
         session.commit()
     name = f"ImportCollectionWorkflow:{collection.id}"
-    hold_lock(broker, name, "events-task", untouched=timedelta(minutes=5))
+    hold_lock(broker, name, "events-task", age=timedelta(minutes=5))
 
-    assert doctor.finds_wrong() == {
+    assert doctor.failures() == {
         "lock of events of Alder Library": (
-            "it is held for events-task, which is no run at work; no other can begin: "
+            "orphaned lock: its holder events-task is no active run, and no other run can start: "
             "run `accession doctor --fix`"
         )
     }
     assert broker.exists(name)
-    assert doctor.repairs() == {"lock of events of Alder Library": "the lock is free"}
+    assert doctor.repairs() == {"lock of events of Alder Library": "released"}
     assert not broker.exists(name)
-    doctor.is_content()
+    doctor.assert_healthy()
 
 
-def test_a_lock_without_an_end_and_of_a_collection_that_is_no_more_is_set_free_too(
-    doctor: Doctor, database: None, broker: Redis
-) -> None:
+def test_lock_of_unknown_collection_is_released(doctor: Doctor, database: None, broker: Redis) -> None:
     broker.set("CirculationUpdateWorkflow:77", "somebody")
     broker.set("CirculationUpdateWorkflow:other", "not ours")
 
@@ -131,39 +132,35 @@ def test_a_lock_without_an_end_and_of_a_collection_that_is_no_more_is_set_free_t
     assert broker.exists("CirculationUpdateWorkflow:other")
 
 
-def test_locks_of_runs_at_work_and_those_just_taken_are_left_alone(
+def test_locks_of_active_runs_and_new_locks_are_kept(
     doctor: Doctor, session: Session, collection: Collection, broker: Redis
 ) -> None:
-    begun(session, collection, Workflow.EVENTS, silent=timedelta(minutes=10))
-    queue_runs(session, Workflow.CIRCULATION, {collection.id: "waits"}, {})
+    open_stalled_run(session, collection, Workflow.EVENTS, age=timedelta(minutes=10))
+    queue_runs(session, Workflow.CIRCULATION, {collection.id: "queued"}, {})
     session.commit()
-    hold_lock(broker, f"ImportCollectionWorkflow:{collection.id}", "events-task", untouched=LEASE / 2)
-    hold_lock(broker, f"CirculationUpdateWorkflow:{collection.id}", "waits", untouched=LEASE / 2)
-    hold_lock(
-        broker, f"PurchaseRecordCollectionWorkflow:{collection.id}", "begins", untouched=timedelta(seconds=1)
-    )
+    hold_lock(broker, f"ImportCollectionWorkflow:{collection.id}", "events-task", age=LEASE / 2)
+    hold_lock(broker, f"CirculationUpdateWorkflow:{collection.id}", "queued", age=LEASE / 2)
+    hold_lock(broker, f"PurchaseRecordCollectionWorkflow:{collection.id}", "new", age=timedelta(seconds=1))
 
-    doctor.is_content()
+    doctor.assert_healthy()
 
 
-def test_a_lock_that_a_run_has_taken_meanwhile_is_left_to_it(
+def test_lock_taken_by_newer_run_is_not_released(
     doctor: Doctor, collection: Collection, broker: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from accession.tasks import care
+    from accession.tasks import diagnostics
 
     name = f"ImportCollectionWorkflow:{collection.id}"
-    hold_lock(broker, name, "ghost", untouched=timedelta(minutes=5))
-    find = care.stray_locks
+    hold_lock(broker, name, "ghost", age=timedelta(minutes=5))
+    find = diagnostics.find_orphaned_locks
 
     def find_and_take() -> Any:
-        found = find()
-        hold_lock(broker, name, "newer", untouched=timedelta(0))
-        return found
+        orphaned = find()
+        hold_lock(broker, name, "newer", age=timedelta(0))
+        return orphaned
 
-    monkeypatch.setattr(care, "stray_locks", find_and_take)
-    assert doctor.repairs() == {
-        "lock of events of Alder Library": "the lock is another's now, and left to it"
-    }
+    monkeypatch.setattr(diagnostics, "find_orphaned_locks", find_and_take)
+    assert doctor.repairs() == {"lock of events of Alder Library": "not released: a run has taken it since"}
     assert broker.get(name) == b"newer"
 
 
@@ -171,255 +168,248 @@ def test_a_lock_that_a_run_has_taken_meanwhile_is_left_to_it(
 
 
 @pytest.mark.parametrize("holder", [None, "ghost"])
-def test_a_silent_run_whose_lock_is_gone_or_anothers_goes_on(
+def test_stalled_run_without_lock_is_resumed(
     doctor: Doctor, session: Session, collection: Collection, broker: Redis, holder: str | None
 ) -> None:
-    begun(session, collection, Workflow.PURCHASES, silent=LONG)
+    open_stalled_run(session, collection, Workflow.PURCHASES, age=STALLED)
     name = f"PurchaseRecordCollectionWorkflow:{collection.id}"
     if holder:
-        hold_lock(broker, name, holder, untouched=timedelta(minutes=5))
+        hold_lock(broker, name, holder, age=timedelta(minutes=5))
 
-    finding = doctor.finds_wrong()["run of purchases of Alder Library"]
-    assert finding.startswith("it has lost its lock, and nothing was heard of it since ")
+    finding = doctor.failures()["run of purchases of Alder Library"]
+    assert finding.startswith("stalled run: it has lost its lock, and its last step ended at ")
     assert finding.endswith(": run `accession doctor --fix`")
     assert broker.llen("default") == 0
-    assert doctor.repairs()["run of purchases of Alder Library"] == "its next page is queued"
+    assert doctor.repairs()["run of purchases of Alder Library"] == "its next step is queued"
     assert (broker.llen("default"), broker.exists(name)) == (1, 0)
-    doctor.is_content()
+    doctor.assert_healthy()
 
 
-def test_runs_that_move_wait_to_begin_or_hold_their_lock_are_left_alone(
+def test_active_queued_and_locked_runs_are_not_resumed(
     doctor: Doctor, session: Session, collection: Collection, broker: Redis
 ) -> None:
     birch = make_collection(session, "Birch Library")
-    queue_runs(session, Workflow.CIRCULATION, {collection.id: "waits"}, {})
-    begun(session, birch, Workflow.EVENTS, silent=LEASE * 0.9)
-    hold_lock(broker, f"ImportCollectionWorkflow:{birch.id}", "events-task", untouched=LEASE * 0.9)
-    open_run(session, collection.id, Workflow.PURCHASES, "moves", {"offset": 51})
+    queue_runs(session, Workflow.CIRCULATION, {collection.id: "queued"}, {})
+    open_stalled_run(session, birch, Workflow.EVENTS, age=LEASE * 0.9)
+    hold_lock(broker, f"ImportCollectionWorkflow:{birch.id}", "events-task", age=LEASE * 0.9)
+    open_run(session, collection.id, Workflow.PURCHASES, "active", {"offset": 51})
     session.commit()
 
-    doctor.is_content()
+    doctor.assert_healthy()
 
 
-def test_a_run_that_has_ended_meanwhile_is_not_sent_on(
-    session: Session, collection: Collection, broker: Redis, tasks: None
+def test_ended_run_is_not_resumed(
+    session: Session, collection: Collection, broker: Redis, celery_app: None
 ) -> None:
-    from accession.tasks.recovery import send_expected_link
+    from accession.tasks.recovery import resume_run
 
-    run = find_run(session, begun(session, collection, Workflow.PURCHASES, silent=LONG))
+    run = find_run(session, open_stalled_run(session, collection, Workflow.PURCHASES, age=STALLED))
     assert run is not None
     end_run(run, RunState.SUCCEEDED)
     session.commit()
 
-    assert not send_expected_link(run.task_id)
-    assert not send_expected_link("nobody")
+    assert not resume_run(run.task_id)
+    assert not resume_run("nobody")
     assert broker.llen("default") == 0
 
 
 # Checkpoints
 
 
-def set_checkpoint(session: Session, collection: Collection, workflow: Workflow, finish: datetime) -> None:
-    timestamp(session, collection, workflow).finish = finish
-    session.commit()
-
-
 def checkpoint_of(session: Session, collection: Collection, workflow: Workflow) -> datetime | None:
     session.expire_all()
-    return timestamp(session, collection, workflow).finish
+    return get_or_create_checkpoint(session, collection, workflow).finish
 
 
-def test_purchases_complete_up_to_a_day_to_come_begin_anew(
+def test_future_purchases_checkpoint_is_removed(
     doctor: Doctor, session: Session, collection: Collection
 ) -> None:
     tomorrow = utc_now() + timedelta(days=1)
-    set_checkpoint(session, collection, Workflow.PURCHASES, tomorrow)
-    set_checkpoint(session, collection, Workflow.CIRCULATION, tomorrow)
+    set_checkpoint(session, collection, tomorrow, Workflow.PURCHASES)
+    set_checkpoint(session, collection, tomorrow, Workflow.CIRCULATION)
 
-    assert doctor.finds_wrong() == {
+    assert doctor.failures() == {
         "checkpoint of purchases of Alder Library": (
-            f"it lies in the future, {tomorrow:%Y-%m-%d %H:%M}, and nothing is asked for until then: "
+            f"it is in the future, {tomorrow:%Y-%m-%d %H:%M}, and nothing is imported until then: "
             "run `accession doctor --fix`"
         )
     }
     assert doctor.repairs() == {
         "checkpoint of purchases of Alder Library": (
-            "the next run begins as the first one did; it writes only what differs"
+            "the next run starts from the beginning and writes only what differs"
         )
     }
     assert checkpoint_of(session, collection, Workflow.PURCHASES) is None
     assert checkpoint_of(session, collection, Workflow.CIRCULATION) == tomorrow
-    doctor.is_content()
+    doctor.assert_healthy()
 
 
-def test_events_go_back_to_the_newest_that_the_vendor_has_told(
+def test_future_events_checkpoint_is_set_to_newest_event(
     doctor: Doctor, session: Session, collection: Collection
 ) -> None:
     pool = make_pool(session, collection, "abc")
-    put_in_outbox(session, [(pool, title_data("abc"))])
-    told = utc_now().replace(microsecond=0) - timedelta(days=2)
-    moments = [told - timedelta(days=1), told, utc_now() + timedelta(days=1)]
-    events = [event_data(str(n), "CHECKOUT", "abc", at=at) for n, at in enumerate(moments)]
+    enqueue_changes(session, [(pool, title_data("abc"))])
+    newest = utc_now().replace(microsecond=0) - timedelta(days=2)
+    times = [newest - timedelta(days=1), newest, utc_now() + timedelta(days=1)]
+    events = [event_data(str(n), "CHECKOUT", "abc", at=at) for n, at in enumerate(times)]
     record_events(session, collection, {"abc": pool}, events)
-    set_checkpoint(session, collection, Workflow.EVENTS, utc_now() + timedelta(days=1))
+    set_checkpoint(session, collection, utc_now() + timedelta(days=1), Workflow.EVENTS)
 
-    said = doctor.repairs()["checkpoint of events of Alder Library"]
+    repaired = doctor.repairs()["checkpoint of events of Alder Library"]
 
-    assert said == f"the next run goes on at {told:%Y-%m-%d %H:%M}; it writes only what differs"
-    assert checkpoint_of(session, collection, Workflow.EVENTS) == told
+    assert repaired == f"the next run starts from {newest:%Y-%m-%d %H:%M} and writes only what differs"
+    assert checkpoint_of(session, collection, Workflow.EVENTS) == newest
 
 
-def test_a_checkpoint_is_not_set_back_under_a_run_at_work(
+def test_checkpoint_of_active_run_is_not_reset(
     doctor: Doctor, session: Session, collection: Collection
 ) -> None:
     tomorrow = utc_now() + timedelta(days=1)
-    set_checkpoint(session, collection, Workflow.PURCHASES, tomorrow)
-    queue_runs(session, Workflow.PURCHASES, {collection.id: "waits"}, {})
+    set_checkpoint(session, collection, tomorrow, Workflow.PURCHASES)
+    queue_runs(session, Workflow.PURCHASES, {collection.id: "queued"}, {})
     session.commit()
 
-    found = doctor.finds("--fix", code=1)["checkpoint of purchases of Alder Library"]
+    check = doctor.results("--fix", exit_code=1)["checkpoint of purchases of Alder Library"]
 
-    assert (found["ok"], found["repaired"]) == (False, None)
-    assert "it is not repaired: a run is at work; try again when it has ended" in found["finding"]
+    assert (check["ok"], check["repaired"]) == (False, None)
+    assert "not repaired: a run is active; retry when it has ended" in check["finding"]
     assert checkpoint_of(session, collection, Workflow.PURCHASES) == tomorrow
 
 
-def test_clocks_that_differ_by_seconds_and_collections_on_their_way_out_are_no_matter(
+def test_small_clock_skew_and_removed_collection_pass(
     doctor: Doctor, session: Session, collection: Collection
 ) -> None:
-    set_checkpoint(session, collection, Workflow.PURCHASES, utc_now() + timedelta(seconds=30))
-    leaving = make_collection(session, "Birch Library")
-    set_checkpoint(session, leaving, Workflow.PURCHASES, utc_now() + timedelta(days=1))
-    mark_for_deletion(leaving)
+    set_checkpoint(session, collection, utc_now() + timedelta(seconds=30), Workflow.PURCHASES)
+    removed = make_collection(session, "Birch Library")
+    set_checkpoint(session, removed, utc_now() + timedelta(days=1), Workflow.PURCHASES)
+    mark_for_deletion(removed)
     session.commit()
 
-    doctor.is_content()
+    doctor.assert_healthy()
 
 
 # Metadata
 
 
-def test_titles_without_metadata_are_asked_for(
-    doctor: Doctor, session: Session, collection: Collection, vendor: Vendor
+def test_missing_metadata_is_fetched(
+    doctor: Doctor, session: Session, collection: Collection, vendor: ScriptedVendor
 ) -> None:
-    names = [f"t{number:02}" for number in range(30)]
-    for name in names:
+    identifiers = [f"t{number:02}" for number in range(30)]
+    for name in identifiers:
         make_pool(session, collection, name)
         vendor.items[name] = item(name, title=f"Title {name}", owned=1, available=1)
 
-    assert doctor.finds_wrong() == {
+    assert doctor.failures() == {
         "metadata of Alder Library": (
-            "30 titles without: t00, t01, t02, t03, t04 and 25 more: "
-            "`accession doctor --fix` asks the vendor, and so does the next sweep"
+            "30 titles without metadata: t00, t01, t02, t03, t04 and 25 more: "
+            "`accession doctor --fix` fetches it, and so does the next circulation update"
         )
     }
     assert vendor.requests == []
-    assert doctor.repairs() == {"metadata of Alder Library": "30 titles got metadata"}
+    assert doctor.repairs() == {"metadata of Alder Library": "fetched metadata of 30 titles"}
     assert sorted(map(len, vendor.item_requests())) == [5, 25]
-    doctor.is_content()
+    doctor.assert_healthy()
 
 
-def test_a_title_that_the_vendor_does_not_have_is_told_and_is_no_fault(
-    doctor: Doctor, session: Session, collection: Collection, vendor: Vendor
+def test_withdrawn_title_without_metadata_passes(
+    doctor: Doctor, session: Session, collection: Collection, vendor: ScriptedVendor
 ) -> None:
-    make_pool(session, collection, "gone")
-    make_pool(session, collection, "here")
-    vendor.items["here"] = item("here", title="Here", owned=1, available=1)
+    make_pool(session, collection, "withdrawn")
+    make_pool(session, collection, "listed")
+    vendor.items["listed"] = item("listed", title="Listed", owned=1, available=1)
 
     assert doctor.repairs() == {
-        "metadata of Alder Library": "1 title got metadata; the vendor does not have gone"
+        "metadata of Alder Library": "fetched metadata of 1 title; withdrawn by the vendor: withdrawn"
     }
 
-    found = doctor.finds(code=0)["metadata of Alder Library"]
-    assert found["finding"] == "1 title without, which the vendor does not have: gone"
+    check = doctor.results(exit_code=0)["metadata of Alder Library"]
+    assert check["finding"] == "1 title without metadata, withdrawn by the vendor: withdrawn"
     session.expire_all()
     assert set(session.scalars(select(LicensePool.status))) == {"active", "exhausted"}
 
 
-def test_a_title_of_which_the_vendor_says_nothing_usable_stays_a_fault(
-    doctor: Doctor, session: Session, collection: Collection, vendor: Vendor
+def test_unusable_metadata_remains_a_failure(
+    doctor: Doctor, session: Session, collection: Collection, vendor: ScriptedVendor
 ) -> None:
     make_pool(session, collection, "odd")
     vendor.items["odd"] = "<Item><ItemId>odd</ItemId></Item>"
 
-    found = doctor.finds("--fix", code=1)["metadata of Alder Library"]
+    check = doctor.results("--fix", exit_code=1)["metadata of Alder Library"]
 
-    assert found["finding"] == (
-        "1 title without: odd; it is not repaired: what the vendor says of odd cannot be used; "
-        "the next sweep asks again"
+    assert check["finding"] == (
+        "1 title without metadata: odd; not repaired: the vendor's metadata of odd is unusable; "
+        "the next circulation update retries"
     )
 
 
-def test_a_vendor_who_does_not_answer_is_told_and_the_rest_is_repaired(
+def test_unreachable_vendor_does_not_stop_other_repairs(
     doctor: Doctor, session: Session, collection: Collection, broker: Redis
 ) -> None:
     make_pool(session, collection, "abc")
     broker.set(f"ImportCollectionWorkflow:{collection.id}", "ghost")
 
-    found = doctor.finds("--fix", code=1)
+    results = doctor.results("--fix", exit_code=1)
 
-    assert found["metadata of Alder Library"]["ok"] is False
-    assert "it is not repaired: " in found["metadata of Alder Library"]["finding"]
-    assert found["lock of events of Alder Library"]["repaired"] == "the lock is free"
+    assert results["metadata of Alder Library"]["ok"] is False
+    assert "not repaired: " in results["metadata of Alder Library"]["finding"]
+    assert results["lock of events of Alder Library"]["repaired"] == "released"
 
 
 # Outbox
 
 
-def test_what_is_left_in_the_outbox_is_queued_again(
+def test_stale_outbox_rows_are_queued_again(
     doctor: Doctor, session: Session, collection: Collection, broker: Redis
 ) -> None:
-    put_in_outbox(session, [(make_pool(session, collection, name), title_data(name)) for name in "abc"])
+    enqueue_changes(session, [(make_pool(session, collection, name), title_data(name)) for name in "abc"])
     session.commit()
-    doctor.is_content()
+    doctor.assert_healthy()
     session.execute(update(ApplyOutbox).values(published_at=utc_now() - timedelta(minutes=11)))
     session.commit()
 
-    assert doctor.finds_wrong() == {
-        "outbox": "3 titles to be written for over ten minutes: run `accession doctor --fix`"
+    assert doctor.failures() == {
+        "outbox": "3 stale outbox rows, not applied for over ten minutes: run `accession doctor --fix`"
     }
-    assert doctor.repairs() == {"outbox": "3 titles queued again"}
+    assert doctor.repairs() == {"outbox": "queued 3 rows again"}
     assert broker.llen("apply") == 1
-    doctor.is_content()
+    doctor.assert_healthy()
 
 
-# The doctor itself
+# Output and failing checks
 
 
-def test_people_see_what_was_repaired_too(
-    run: Command, doctor: Doctor, collection: Collection, broker: Redis
-) -> None:
+def test_repair_is_shown_as_fixed(cli: Cli, doctor: Doctor, collection: Collection, broker: Redis) -> None:
     broker.set(f"ImportCollectionWorkflow:{collection.id}", "ghost")
 
-    answer = run("doctor", "--fix")
+    result = cli("doctor", "--fix")
 
-    assert answer.code == 0
+    assert result.exit_code == 0
     assert (
-        "DONE lock of events of Alder Library: it is held for ghost, which is no run at work; "
-        "no other can begin; the lock is free\n"
-    ) in answer.out
+        "FIXED lock of events of Alder Library: orphaned lock: its holder ghost is no active run, "
+        "and no other run can start; released\n"
+    ) in result.stdout
 
 
-def test_without_a_broker_the_doctor_still_looks_at_the_catalogue(
+def test_without_broker_the_catalogue_is_still_checked(
     doctor: Doctor, session: Session, collection: Collection, servers: ServerUrls
 ) -> None:
-    put_in_outbox(session, [(make_pool(session, collection, "abc"), title_data("abc"))])
-    session.execute(update(ApplyOutbox).values(published_at=utc_now() - LONG))
-    set_checkpoint(session, collection, Workflow.PURCHASES, utc_now() + timedelta(days=1))
+    enqueue_changes(session, [(make_pool(session, collection, "abc"), title_data("abc"))])
+    session.execute(update(ApplyOutbox).values(published_at=utc_now() - STALLED))
+    set_checkpoint(session, collection, utc_now() + timedelta(days=1), Workflow.PURCHASES)
     with settings(database_url=servers.database_url, redis_url="redis://127.0.0.1:9/0"):
-        found = doctor.finds_wrong()
-    assert list(found) == ["checkpoint of purchases of Alder Library", "outbox"]
+        failures = doctor.failures()
+    assert list(failures) == ["checkpoint of purchases of Alder Library", "outbox"]
 
 
-def test_a_look_that_fails_is_a_finding(
+def test_failing_check_is_reported_as_failure(
     doctor: Doctor, collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from redis.exceptions import ConnectionError as RedisAway
+    from redis.exceptions import ConnectionError as RedisConnectionError
 
-    from accession.tasks import care
+    from accession.tasks import diagnostics
 
     def fail() -> Any:
-        raise RedisAway("Connection refused.")
+        raise RedisConnectionError("Connection refused.")
 
-    monkeypatch.setattr(care, "stray_locks", fail)
-    assert doctor.finds_wrong() == {"locks": "Connection refused."}
+    monkeypatch.setattr(diagnostics, "find_orphaned_locks", fail)
+    assert doctor.failures() == {"locks": "Connection refused."}

@@ -1,5 +1,6 @@
-"""`accession export`, as a person gives it."""
+"""Command `export marc`, consistent snapshots, and the check of scheduled exports."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,131 +12,136 @@ from sqlalchemy.orm import Session
 from accession.core.settings import ScheduledExport, get_settings
 from accession.db.engine import snapshot
 from accession.db.models import Collection
-from tests.fixtures.commands import Run
+from tests.fixtures.commands import Cli
 from tests.fixtures.factories import NOON, make_collection
-from tests.integration.exports.test_marc_files import DAY, buy, count
+from tests.fixtures.purchases import purchase_title, set_copies
 
 
 @pytest.fixture
-def bought(session: Session, collection: Collection) -> None:
-    """Two collections with a title each, and a third that has one no more."""
-    buy(session, collection, "solaris", NOON)
-    buy(session, make_collection(session, "Birch Library"), "eden", NOON)
-    gone = buy(session, make_collection(session, "Cedar Library"), "fiasco", NOON)
-    count(session, gone, NOON + DAY, owned=0)
+def titles(session: Session, collection: Collection) -> None:
+    """Two collections with one title each, and a third whose title was removed a day later."""
+    purchase_title(session, collection, "solaris", NOON)
+    purchase_title(session, make_collection(session, "Birch Library"), "eden", NOON)
+    withdrawn = purchase_title(session, make_collection(session, "Cedar Library"), "fiasco", NOON)
+    set_copies(session, withdrawn, NOON + timedelta(days=1), owned=0)
 
 
-def ids(file: Path) -> list[tuple[str | None, str]]:
-    """The titles in a file, and their state."""
+def read_ids(file: Path) -> list[tuple[str | None, str]]:
+    """Return id and record status (leader/05) of the records in a file."""
     records = pymarc.MARCReader(file.read_bytes(), permissive=False)
     return [(each["001"].data, str(each.leader)[5]) for each in records if each is not None]
 
 
-def test_the_whole_catalogue_goes_into_a_file(run: Run, bought: None, tmp_path: Path) -> None:
+def test_export_writes_whole_catalogue_to_file(cli: Cli, titles: None, tmp_path: Path) -> None:
     file = tmp_path / "records.mrc"
-    answer = run("export", "marc", "--output", str(file))
+    result = cli("export", "marc", "--output", str(file))
 
-    assert (answer.code, answer.out, answer.err) == (0, "", f"2 titles in {file}\n")
-    assert ids(file) == [("solaris", "n"), ("eden", "n")]
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"Wrote 2 titles to {file}\n")
+    assert read_ids(file) == [("solaris", "n"), ("eden", "n")]
 
 
-def test_a_collection_with_the_librarys_own_fields_and_links(run: Run, bought: None, tmp_path: Path) -> None:
+def test_export_adds_profile_fields_links_and_availability(cli: Cli, titles: None, tmp_path: Path) -> None:
     file, profile = tmp_path / "records.mrc", tmp_path / "koha.toml"
     profile.write_text('[[fields]]\ntag = "942"\nsubfields = [["c", "EBOOK"]]\n')
-    words = (
+    options = (
         "--url-template",
         "https://ebook.example/{identifier}",
         "--profile",
         str(profile),
         "--availability",
     )
-    answer = run("export", "marc", "--collection", "Birch Library", *words, "--output", str(file))
+    result = cli("export", "marc", "--collection", "Birch Library", *options, "--output", str(file))
 
-    assert answer.code == 0
+    assert result.exit_code == 0
     [record] = pymarc.MARCReader(file.read_bytes(), permissive=False)
     assert record is not None
     assert (record["001"].data, record["942"]["c"], record["852"]["b"]) == ("eden", "EBOOK", "Birch Library")
     assert record.get_fields("856")[-1]["u"] == "https://ebook.example/eden"
 
 
-def test_what_has_changed_is_told_with_what_is_gone(run: Run, bought: None, tmp_path: Path) -> None:
+def test_export_since_contains_changed_and_removed_titles(cli: Cli, titles: None, tmp_path: Path) -> None:
     file = tmp_path / "changes.mrc"
 
-    assert run("export", "marc", "--since", f"{NOON + DAY:%Y-%m-%d}", "--output", str(file)).code == 0
-    assert ids(file) == [("fiasco", "d")]
-    assert run("export", "marc", "--since", "1h", "--output", str(file)).err == f"0 titles in {file}\n"
-    assert ids(file) == []
+    assert (
+        cli(
+            "export", "marc", "--since", f"{NOON + timedelta(days=1):%Y-%m-%d}", "--output", str(file)
+        ).exit_code
+        == 0
+    )
+    assert read_ids(file) == [("fiasco", "d")]
+    assert (
+        cli("export", "marc", "--since", "1h", "--output", str(file)).stderr == f"Wrote 0 titles to {file}\n"
+    )
+    assert read_ids(file) == []
 
 
-def test_without_a_file_the_records_go_into_a_pipe(run: Run, bought: None) -> None:
-    answer = run("export", "marc", "--format", "marcxml", "--collection", "Alder Library")
+def test_export_without_file_writes_to_standard_output(cli: Cli, titles: None) -> None:
+    result = cli("export", "marc", "--format", "marcxml", "--collection", "Alder Library")
 
-    assert (answer.code, answer.err) == (0, "")
-    assert answer.out.startswith('<?xml version="1.0" encoding="UTF-8"?>\n<collection')
-    assert '<controlfield tag="001">solaris</controlfield>' in answer.out
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith('<?xml version="1.0" encoding="UTF-8"?>\n<collection')
+    assert '<controlfield tag="001">solaris</controlfield>' in result.stdout
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("options", "message"),
     [
-        (("--since", "yesterday"), '"yesterday" is no moment: give a date as 2024-05-01'),
+        (("--since", "yesterday"), '"yesterday" is not a valid time: use a date (2024-05-01)'),
         (("--collection", "Dogwood"), 'No collection found named "Dogwood".'),
-        (("--url-template", "https://ebook.example/"), "it has no {identifier}, and so leads to no title"),
+        (("--url-template", "https://ebook.example/"), "it must contain {identifier}"),
         (("--profile", "/missing/koha.toml"), "The profile /missing/koha.toml cannot be read"),
         (("--output", "/missing/records.mrc"), "/missing/records.mrc cannot be written"),
         (("--output", "nowhere://ann:secret@host/x.mrc"), "nowhere://host/x.mrc cannot be written"),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_one_sentence(
-    words: tuple[str, str], said: str, run: Run, bought: None
-) -> None:
-    sentence = run("export", "marc", *words).sentence
+def test_invalid_option_is_reported(options: tuple[str, str], message: str, cli: Cli, titles: None) -> None:
+    error = cli("export", "marc", *options).error
 
-    assert said in sentence
-    assert "secret" not in sentence
+    assert message in error
+    assert "secret" not in error
 
 
-def test_an_export_that_fails_leaves_the_good_file(run: Run, bought: None, tmp_path: Path) -> None:
+def test_failed_export_keeps_existing_file(cli: Cli, titles: None, tmp_path: Path) -> None:
     file = tmp_path / "records.mrc"
-    run("export", "marc", "--output", str(file))
+    cli("export", "marc", "--output", str(file))
     before = file.read_bytes()
 
-    answer = run("export", "marc", "--url-template", "https://ebook.example/", "--output", str(file))
+    result = cli("export", "marc", "--url-template", "https://ebook.example/", "--output", str(file))
 
-    assert answer.code == 1
+    assert result.exit_code == 1
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
 
 
-def test_an_export_sees_one_moment_and_cannot_write(session: Session, bought: None) -> None:
-    with snapshot() as seen:
-        before = seen.scalar(text("SELECT count(*) FROM license_pools"))
-        buy(session, make_collection(session, "Later Library"), "later", NOON)
-        assert seen.scalar(text("SELECT count(*) FROM license_pools")) == before
-        assert seen.scalar(text("SHOW transaction_read_only")) == "on"
+def test_snapshot_is_consistent_and_read_only(session: Session, titles: None) -> None:
+    with snapshot() as reading:
+        before = reading.scalar(text("SELECT count(*) FROM license_pools"))
+        purchase_title(session, make_collection(session, "Later Library"), "later", NOON)
+        assert reading.scalar(text("SELECT count(*) FROM license_pools")) == before
+        assert reading.scalar(text("SHOW transaction_read_only")) == "on"
 
 
-def test_the_doctor_looks_at_scheduled_exports_before_their_time(
-    run: Run, bought: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_doctor_checks_scheduled_exports(
+    cli: Cli, titles: None, without_worker_wait: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def planned(name: str, **changes: Any) -> dict[str, Any]:
+    def export_settings(name: str, **changes: Any) -> dict[str, Any]:
         return {"name": name, "format": "marc21", "target": str(tmp_path)} | changes
 
     exports = [
-        planned("good", target="s3://ann:secret@bucket/folder"),
-        planned("format", format="epub"),
-        planned("folder", target="/missing/folder"),
-        planned("collection", collections=["Dogwood"]),
-        planned("since", since="yesterday"),
+        export_settings("good", target="s3://ann:secret@bucket/folder"),
+        export_settings("format", format="epub"),
+        export_settings("folder", target="/missing/folder"),
+        export_settings("collection", collections=["Dogwood"]),
+        export_settings("since", since="yesterday"),
     ]
-    made = tuple(ScheduledExport.model_validate(export) for export in exports)
-    monkeypatch.setattr(get_settings(), "exports", made)
+    scheduled = tuple(ScheduledExport.model_validate(export) for export in exports)
+    monkeypatch.setattr(get_settings(), "exports", scheduled)
 
-    checks = {check["what"]: check for check in run("doctor", "--json").json}
-    found = {export["name"]: checks[f"export {export['name']}"] for export in exports}
+    checks = {check["name"]: check for check in cli("doctor", "--json").json}
+    results = {export["name"]: checks[f"export {export['name']}"] for export in exports}
 
-    assert [name for name, check in found.items() if check["ok"]] == ["good"]
-    assert found["good"]["finding"] == "marc21 into s3://bucket/folder, 06:00"
-    assert found["format"]["finding"].startswith('There is no format "epub"')
-    assert found["folder"]["finding"].startswith("/missing/folder is no folder that can be written to")
-    assert found["collection"]["finding"] == 'No collection found named "Dogwood".'
-    assert found["since"]["finding"].startswith('"yesterday" is no moment')
+    assert [name for name, check in results.items() if check["ok"]] == ["good"]
+    assert results["good"]["finding"] == "marc21 to s3://bucket/folder at 06:00"
+    assert results["format"]["finding"].startswith('There is no format "epub"')
+    assert results["folder"]["finding"].startswith("/missing/folder is not a writable folder")
+    assert results["collection"]["finding"] == 'No collection found named "Dogwood".'
+    assert results["since"]["finding"].startswith('"yesterday" is not a valid time')

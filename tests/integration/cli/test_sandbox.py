@@ -1,4 +1,4 @@
-"""The stand-in vendor from the command line."""
+"""Command `accession sandbox serve`."""
 
 import signal
 import socket
@@ -6,10 +6,10 @@ import socket
 import httpx
 import pytest
 
-from tests.fixtures.commands import PATIENCE_SECONDS, Run, environment, process
+from tests.fixtures.commands import COMMAND_TIMEOUT_SECONDS, Cli, background_command, environment
 
 
-def test_it_says_where_it_answers_and_as_whom_and_ends_with_ctrl_c() -> None:
+def test_serve_prints_account_and_stops_on_ctrl_c() -> None:
     serve = (
         "sandbox",
         "serve",
@@ -22,59 +22,59 @@ def test_it_says_where_it_answers_and_as_whom_and_ends_with_ctrl_c() -> None:
         "--until",
         "2024-02-01",
     )
-    with process(*serve, "--seed", "7", env=environment()) as vendor:
+    with background_command(*serve, "--seed", "7", env=environment()) as vendor:
         assert vendor.stdout is not None
         lines = [vendor.stdout.readline() for _ in range(3)]
         base_url = lines[0].split()[-1]
         assert lines == [
-            f"The sandbox vendor answers at {base_url}\n",
+            f"The simulated vendor is at {base_url}\n",
             "  library id sandbox, account id library.sandbox, account key sandbox-key-that-is-no-secret\n",
             f"  statistics: {base_url}/sandbox/statistics\n",
         ]
-        assert httpx.get(f"{base_url}/sandbox/statistics").json()["titles_bought"] == 30
+        assert httpx.get(f"{base_url}/sandbox/statistics").json()["titles_purchased"] == 30
         days = {title["purchased_at"][:7] for title in httpx.get(f"{base_url}/sandbox/titles").json()}
         assert days == {"2024-01"}
         vendor.send_signal(signal.SIGINT)
-        assert vendor.wait(PATIENCE_SECONDS) == 0
+        assert vendor.wait(COMMAND_TIMEOUT_SECONDS) == 0
 
 
-def test_with_activity_there_is_an_hour_of_events_to_ask_for_at_once() -> None:
+def test_serve_with_activity_has_one_hour_of_events() -> None:
     serve = ("sandbox", "serve", "--port", "0", "--titles", "30", "--activity", "3600")
-    with process(*serve, env=environment()) as vendor:
+    with background_command(*serve, env=environment()) as vendor:
         assert vendor.stdout is not None
         base_url = vendor.stdout.readline().split()[-1]
         activity = httpx.get(f"{base_url}/sandbox/statistics").json()["activity"]
         assert activity["per_hour"] == 3600
         assert sum(activity["events"].values()) > 3000
         titles = httpx.get(f"{base_url}/sandbox/titles").json()
-        assert len(titles) > 30, "new titles, too"
+        assert len(titles) > 30, "some of the events are purchases"
 
 
 @pytest.mark.parametrize(
     "faults", ["bad-weather=0.1", "html=2", "html", "html=0.1,html=0.2", "html=0.6,blank=0.6"]
 )
-def test_wrong_faults_are_said(run: Run, faults: str) -> None:
-    sentence = run("sandbox", "serve", "--port", "0", "--faults", faults).sentence
-    assert faults.split(",")[0].split("=")[0] in sentence
+def test_invalid_faults_are_reported(cli: Cli, faults: str) -> None:
+    error = cli("sandbox", "serve", "--port", "0", "--faults", faults).error
+    assert faults.split(",")[0].split("=")[0] in error
     if faults.startswith("bad"):
-        assert "bad-gateway" in sentence
+        assert "bad-gateway" in error
 
 
-def test_a_span_without_days_is_said(run: Run) -> None:
+def test_empty_time_span_is_reported(cli: Cli) -> None:
     arguments = ("--port", "0", "--from", "2024-02-01", "--until", "2024-01-01")
-    assert "between 2024-02-01 and 2024-01-01" in run("sandbox", "serve", *arguments).sentence
+    assert "from 2024-02-01 to 2024-01-01" in cli("sandbox", "serve", *arguments).error
 
 
 @pytest.mark.parametrize(
-    "wrong", [("--port", "70000"), ("--titles", "-1"), ("--activity", "-1"), ("--from", "yesterday")]
+    "option", [("--port", "70000"), ("--titles", "-1"), ("--activity", "-1"), ("--from", "yesterday")]
 )
-def test_wrong_values_are_usage_errors(run: Run, wrong: tuple[str, str]) -> None:
-    assert run("sandbox", "serve", *wrong).code == 2
+def test_invalid_values_are_usage_errors(cli: Cli, option: tuple[str, str]) -> None:
+    assert cli("sandbox", "serve", *option).exit_code == 2
 
 
-def test_a_port_that_is_taken_is_said(run: Run) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        sentence = run("sandbox", "serve", "--titles", "0", "--port", str(port)).sentence
-    assert sentence.startswith(f"The sandbox cannot listen on port {port} (Address already in use")
-    assert sentence.endswith("choose another port, or 0 for any.")
+def test_used_port_is_reported(cli: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = occupied.getsockname()[1]
+        error = cli("sandbox", "serve", "--titles", "0", "--port", str(port)).error
+    assert error.startswith(f"The sandbox cannot listen on port {port} (Address already in use")
+    assert error.endswith("choose another port, or 0 for any.")

@@ -1,8 +1,11 @@
-"""Text made to harm, wherever it is shown: it drives no terminal, begins no line, and is data in JSON."""
+"""Hostile text in the output of commands: no control characters, no forged lines, unchanged data in JSON."""
 
+import importlib
 import json
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -10,22 +13,24 @@ from redis import Redis
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from accession.catalog.apply import apply_outbox, put_in_outbox
+from accession.catalog.apply import apply_outbox
 from accession.catalog.data import SubjectData
-from accession.catalog.purchase_records import PurchaseDate, StoredRecord, store_purchase_records
-from accession.catalog.rejected_records import Rejection, keep_rejected
+from accession.catalog.outbox import enqueue_changes
+from accession.catalog.purchase_dates import PurchaseDate
+from accession.catalog.purchase_records import PurchaseRecordData, store_purchase_records
+from accession.catalog.rejected_records import RejectedRecordData, store_rejected_records
 from accession.cli import output
 from accession.core.vocabulary import SubjectScheme
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, RunState
 from accession.db.models import Run as LedgerRun
 from accession.local.servers import ServerUrls
-from accession.runs.ledger import end_run, find_run, note_retry, open_run
-from tests.fixtures.commands import Answer, Run, environment
+from accession.runs.ledger import end_run, find_run, open_run, record_retry
+from tests.fixtures.commands import Cli, CommandResult, environment
 from tests.fixtures.factories import NOON, make_collection, make_pool, person, title_data
-from tests.fixtures.vendor import Vendor, error_document, item
+from tests.fixtures.vendor import ScriptedVendor, error_document, item
 
-EVIL = (
+HOSTILE_TEXT = (
     "\x1b[2J\x1b]52;c;aGk=\x07\x9b31m\x9d8;;http://x\x9c\u202egnp.exe\u2066 [red]x[/red] [/] [bold "
     "'; DROP TABLE runs;-- <script>alert(1)</script> =cmd|' /C calc'!A0\r\n\x0b\u2028\u0085"
     "2024-05-01T00:00:00Z [error    ] all is lost"
@@ -34,161 +39,178 @@ NAME = "[red]Alder[/red] [/] 'x'; -- =1+1 <b>"
 
 
 @pytest.fixture
-def evil(session: Session) -> Collection:
-    """A collection in which everything that can be said by others is hostile."""
+def hostile_collection(session: Session) -> Collection:
+    """A collection in which everything that others can enter is hostile."""
     collection = make_collection(session, NAME)
     pool = make_pool(session, collection, "evil")
-    store_purchase_records(session, PurchaseDate(NOON.date()), [StoredRecord(pool, lambda: b"marc", "hash")])
+    store_purchase_records(
+        session, PurchaseDate(NOON.date()), [PurchaseRecordData(pool, lambda: b"marc", "hash")]
+    )
     title = title_data(
         "evil",
-        title=EVIL,
-        subtitle=EVIL,
-        publisher=EVIL,
-        description=EVIL,
-        contributors=(person(EVIL),),
-        subjects=(SubjectData(scheme=SubjectScheme.LABEL, name=EVIL),),
+        title=HOSTILE_TEXT,
+        subtitle=HOSTILE_TEXT,
+        publisher=HOSTILE_TEXT,
+        description=HOSTILE_TEXT,
+        contributors=(person(HOSTILE_TEXT),),
+        subjects=(SubjectData(scheme=SubjectScheme.LABEL, name=HOSTILE_TEXT),),
     )
-    apply_outbox(session, put_in_outbox(session, [(pool, title)]))
-    keep_rejected(
-        session, collection, PurchaseDate(NOON.date()), [Rejection(EVIL, f"<a>\n{EVIL}</a>", "hash")]
+    apply_outbox(session, enqueue_changes(session, [(pool, title)]))
+    store_rejected_records(
+        session,
+        collection,
+        PurchaseDate(NOON.date()),
+        [RejectedRecordData(HOSTILE_TEXT, f"<a>\n{HOSTILE_TEXT}</a>", "hash")],
     )
-    failed(session, collection, Workflow.PURCHASES)
-    note_retry(begun(session, collection, Workflow.EVENTS), EVIL, retry=1)
+    fail_test_run(session, collection, Workflow.PURCHASES)
+    record_retry(open_test_run(session, collection, Workflow.EVENTS), HOSTILE_TEXT, retry=1)
     session.commit()
     return collection
 
 
-def begun(session: Session, collection: Collection, workflow: Workflow) -> LedgerRun:
+def open_test_run(session: Session, collection: Collection, workflow: Workflow) -> LedgerRun:
     open_run(session, collection.id, workflow, f"task-{workflow}", {})
     run = find_run(session, f"task-{workflow}")
     assert run is not None
     return run
 
 
-def failed(session: Session, collection: Collection, workflow: Workflow) -> None:
-    end_run(begun(session, collection, workflow), RunState.FAILED, EVIL)
+def fail_test_run(session: Session, collection: Collection, workflow: Workflow) -> None:
+    end_run(open_test_run(session, collection, workflow), RunState.FAILED, HOSTILE_TEXT)
 
 
 LISTINGS = ("status", "runs list", "titles list", "titles show evil", "rejects list")
 
 
 @pytest.mark.parametrize("command", [*LISTINGS, "collections list", "doctor"])
-def test_what_a_table_shows_drives_no_terminal_and_begins_no_line(
-    run: Run, evil: Collection, monkeypatch: pytest.MonkeyPatch, command: str
+def test_tables_contain_no_control_characters(
+    cli: Cli,
+    hostile_collection: Collection,
+    without_worker_wait: None,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
 ) -> None:
     monkeypatch.setattr(output.console, "width", 4000)
 
-    answer = run(*command.split())
+    result = cli(*command.split())
 
-    assert_harmless(answer)
+    assert_sanitized(result)
     if command != "titles list":
-        assert NAME in answer.out
+        assert NAME in result.stdout
     if command != "collections list":
-        assert "'; DROP TABLE runs;-- <script>alert(1)</script> =cmd|' /C calc'!A0" in answer.out
-        assert "[red]x[/red] [/] [bold" in answer.out
+        assert "'; DROP TABLE runs;-- <script>alert(1)</script> =cmd|' /C calc'!A0" in result.stdout
+        assert "[red]x[/red] [/] [bold" in result.stdout
 
 
-def test_a_rejected_record_is_shown_line_by_line_and_drives_no_terminal(run: Run, evil: Collection) -> None:
-    answer = run("rejects", "show", "1")
+def test_raw_record_contains_no_control_characters(cli: Cli, hostile_collection: Collection) -> None:
+    result = cli("rejects", "show", "1")
 
-    assert all(line.isprintable() for line in answer.out.split("\n"))
-    assert "<a>\n" in answer.out
-    assert "[red]x[/red] [/] [bold '; DROP TABLE runs;--" in answer.out
+    assert all(line.isprintable() for line in result.stdout.split("\n"))
+    assert "<a>\n" in result.stdout
+    assert "[red]x[/red] [/] [bold '; DROP TABLE runs;--" in result.stdout
 
 
 @pytest.mark.parametrize("command", [*LISTINGS, "collections list"])
-def test_what_json_says_is_the_data_and_drives_no_terminal(run: Run, evil: Collection, command: str) -> None:
-    answer = run(*command.split(), "--json")
+def test_json_keeps_data_and_escapes_control_characters(
+    cli: Cli, hostile_collection: Collection, command: str
+) -> None:
+    result = cli(*command.split(), "--json")
 
-    assert_harmless(answer)
-    told = json.dumps(answer.json)
-    assert json.dumps(NAME)[1:-1] in told
+    assert_sanitized(result)
+    text = json.dumps(result.json)
+    assert json.dumps(NAME)[1:-1] in text
     if command != "collections list":
-        assert json.dumps(EVIL)[1:-1] in told
+        assert json.dumps(HOSTILE_TEXT)[1:-1] in text
 
 
-def test_letters_that_can_be_printed_are_not_escaped(run: Run, session: Session, evil: Collection) -> None:
-    pool = make_pool(session, evil, "tame")
-    apply_outbox(session, put_in_outbox(session, [(pool, title_data("tame", title="Łąka 𝄞 «é»"))]))
+def test_json_does_not_escape_printable_letters(
+    cli: Cli, session: Session, hostile_collection: Collection
+) -> None:
+    pool = make_pool(session, hostile_collection, "tame")
+    apply_outbox(session, enqueue_changes(session, [(pool, title_data("tame", title="Łąka 𝄞 «é»"))]))
     session.commit()
-    assert "Łąka 𝄞 «é»" in run("titles", "list", "--json").out
-    assert "Łąka 𝄞 «é»" in run("titles", "show", "tame", "--json").out
+    assert "Łąka 𝄞 «é»" in cli("titles", "list", "--json").stdout
+    assert "Łąka 𝄞 «é»" in cli("titles", "show", "tame", "--json").stdout
 
 
-def assert_harmless(answer: Answer) -> None:
-    for line in (answer.out + answer.err).split("\n"):
+def assert_sanitized(result: CommandResult) -> None:
+    for line in (result.stdout + result.stderr).split("\n"):
         assert line.isprintable(), line
         assert not line.startswith("2024-05-01T00:00:00Z"), line
-
-
-# What the vendor answers a command
 
 
 @pytest.mark.parametrize("debug", [(), ("--debug",)])
 @pytest.mark.parametrize(
     "command", [("collections", "test", NAME), ("titles", "refresh", "evil", "--collection", NAME)]
 )
-def test_an_error_of_the_vendors_is_harmless(
-    run: Run, evil: Collection, vendor: Vendor, command: tuple[str, ...], debug: tuple[str, ...]
+def test_vendor_error_is_sanitized(
+    cli: Cli,
+    hostile_collection: Collection,
+    vendor: ScriptedVendor,
+    command: tuple[str, ...],
+    debug: tuple[str, ...],
 ) -> None:
-    said = error_document(EVIL.replace("<", "&lt;").replace("\x1b", "&#27;").replace("\x07", ""))
-    vendor.answers += [httpx.Response(200, text=said)] * 3
+    body = error_document(HOSTILE_TEXT.replace("<", "&lt;").replace("\x1b", "&#27;").replace("\x07", ""))
+    vendor.responses += [httpx.Response(200, text=body)] * 3
 
-    answer = run(*debug, *command)
+    result = cli(*debug, *command)
 
-    assert answer.code == 1
-    assert_harmless(answer)
-    assert "the vendor reported an error of its own" in answer.err
-    assert "[red]x[/red]" in answer.err
-    assert "DROP TABLE runs" in answer.err
-    assert ("Traceback" in answer.err) is bool(debug)
+    assert result.exit_code == 1
+    assert_sanitized(result)
+    assert "the vendor reported an error" in result.stderr
+    assert "[red]x[/red]" in result.stderr
+    assert "DROP TABLE runs" in result.stderr
+    assert ("Traceback" in result.stderr) is bool(debug)
 
 
-def test_a_title_that_is_refreshed_is_shown_harmless(run: Run, evil: Collection, vendor: Vendor) -> None:
+def test_refreshed_title_is_sanitized(
+    cli: Cli, hostile_collection: Collection, vendor: ScriptedVendor
+) -> None:
     vendor.items["evil"] = item("evil", title="\x9b2J\u202e[red]y[/red] 'evil'")
-    answer = run("titles", "refresh", "evil", "--collection", NAME)
-    assert answer.code == 0
-    assert_harmless(answer)
-    assert "[red]y[/red]" in answer.out
+    result = cli("titles", "refresh", "evil", "--collection", NAME)
+    assert result.exit_code == 0
+    assert_sanitized(result)
+    assert "[red]y[/red]" in result.stdout
 
 
-def test_a_run_that_is_watched_to_its_bad_end_is_harmless(
-    run: Run, session: Session, evil: Collection, broker: Redis, monkeypatch: pytest.MonkeyPatch
+def test_error_of_watched_run_is_sanitized(
+    cli: Cli, session: Session, hostile_collection: Collection, broker: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody works; the run is ended under the eyes of whoever waits."""
+    """No worker runs; the run fails while the command polls."""
 
-    def ends(_: float) -> None:
+    def fail_queued_runs(_: float) -> None:
         session.expire_all()
-        for waiting in session.scalars(select(LedgerRun).filter_by(state=RunState.QUEUED)).all():
-            open_run(session, evil.id, Workflow.CIRCULATION, waiting.task_id, {"offset": 0})
-            session.refresh(waiting)
-            end_run(waiting, RunState.FAILED, EVIL)
+        for queued in session.scalars(select(LedgerRun).filter_by(state=RunState.QUEUED)).all():
+            open_run(session, hostile_collection.id, Workflow.CIRCULATION, queued.task_id, {"offset": 0})
+            session.refresh(queued)
+            end_run(queued, RunState.FAILED, HOSTILE_TEXT)
         session.commit()
 
-    monkeypatch.setattr("time.sleep", ends)
-    answer = run("import", "circulation", "--collection", NAME, "--wait")
+    watch = importlib.import_module("accession.cli.watch")
+    monkeypatch.setattr(watch, "time", SimpleNamespace(sleep=fail_queued_runs, monotonic=time.monotonic))
+    result = cli("import", "circulation", "--collection", NAME, "--wait")
 
-    assert answer.code == 1
-    assert "[red]x[/red]" in answer.err
-    assert "failed: " in answer.err
-    sentence = next(line for line in answer.err.splitlines() if "failed: " in line)
-    assert sentence.isprintable()
+    assert result.exit_code == 1
+    assert "[red]x[/red]" in result.stderr
+    assert "failed: " in result.stderr
+    error_line = next(line for line in result.stderr.splitlines() if "failed: " in line)
+    assert error_line.isprintable()
 
 
-def test_a_bug_that_quotes_the_vendor_is_told_harmless(servers: ServerUrls) -> None:
-    """As Python prints it, in a process of its own."""
+def test_traceback_of_unexpected_error_is_sanitized(servers: ServerUrls) -> None:
+    """In its own process, because the interpreter prints the traceback."""
     program = (
         "import sys, typer; from accession.cli.main import run_app; app = typer.Typer()\n"
         "@app.command()\n"
         "def work() -> None:\n"
         "    account_key = 'the-' + 'key'\n"
-        f"    raise ZeroDivisionError({EVIL!r})\n"
+        f"    raise ZeroDivisionError({HOSTILE_TEXT!r})\n"
         "run_app(app)\n"
     )
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=False
     )
-    assert done.returncode == 1
-    assert "ZeroDivisionError:" in done.stderr
-    assert "the-key" not in done.stderr
-    assert all(line.isprintable() for line in done.stderr.split("\n"))
+    assert completed.returncode == 1
+    assert "ZeroDivisionError:" in completed.stderr
+    assert "the-key" not in completed.stderr
+    assert all(line.isprintable() for line in completed.stderr.split("\n"))

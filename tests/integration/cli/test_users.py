@@ -1,219 +1,181 @@
-"""Users and tokens from the command line."""
+"""Commands of `accession users`, and the users that `up` and `web` need."""
 
 import re
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from accession.auth.users import Role, add_user, use_token, user_with_password
+from accession.auth.roles import UserRole
+from accession.auth.users import add_user, authenticate_user
 from accession.core.settings import get_settings
-from accession.db.models import Collection, User
-from tests.e2e.cli.test_up import at, new_home, processes_of
-from tests.fixtures.commands import Answer, Run, settings
+from accession.db.models import User
+from accession.local.servers import ServerUrls
+from tests.fixtures.commands import Cli, CommandResult, server_variables, settings, settings_from_environment
 from tests.fixtures.factories import PASSWORD
-from tests.fixtures.machine import eventually, free_port, status_of
+from tests.fixtures.homes import processes_of
+from tests.fixtures.machine import free_port
 
-OTHER = "another long password"
-EVERYWHERE = {"ACCESSION_WEB_HOST": "0.0.0.0"}  # noqa: S104
-REFUSED = (
-    "The dashboard is to be served at 0.0.0.0, where others reach it, and there is no user: "
+ALL_INTERFACES = "0.0.0.0"  # noqa: S104
+OTHER_PASSWORD = "another long password"
+NON_LOOPBACK_ERROR = (
+    "The dashboard cannot be served at 0.0.0.0, which other machines can reach, without a user: "
     "add one with `accession users add NAME --role operator`, or unset ACCESSION_WEB_HOST."
 )
 
 
-def typed(password: str, again: str | None = None) -> str:
+def typed_twice(password: str, again: str | None = None) -> str:
     return f"{password}\n{password if again is None else again}\n"
 
 
-def knows(session: Session, name: str, password: str) -> bool:
+def has_password(session: Session, name: str, password: str) -> bool:
     session.rollback()
-    return user_with_password(session, name, SecretStr(password)) is not None
+    return authenticate_user(session, name, SecretStr(password)) is not None
 
 
 @pytest.fixture
 def ann(session: Session) -> str:
-    add_user(session, "ann", SecretStr(PASSWORD), Role.OPERATOR)
+    add_user(session, "ann", SecretStr(PASSWORD), UserRole.OPERATOR)
     session.commit()
     return "ann"
 
 
-def test_a_user_is_added_with_a_password_that_is_typed_twice_and_not_shown(
-    run: Run, session: Session
-) -> None:
-    answer = run("users", "add", "ann", "--role", "operator", typed=typed(PASSWORD))
-    assert answer.code == 0
-    assert answer.out.endswith('"ann" may log in as operator.\n')
-    assert PASSWORD not in answer.out + answer.err
-    assert knows(session, "ann", PASSWORD)
+def test_add_prompts_for_password_twice_without_echo(cli: Cli, session: Session) -> None:
+    result = cli("users", "add", "ann", "--role", "operator", typed=typed_twice(PASSWORD))
+    assert result.exit_code == 0
+    assert result.stdout.endswith('Added user "ann" with the role operator.\n')
+    assert PASSWORD not in result.stdout + result.stderr
+    assert has_password(session, "ann", PASSWORD)
 
 
-def test_a_password_that_is_typed_otherwise_again_is_asked_for_anew(run: Run, session: Session) -> None:
-    answer = run("users", "add", "ann", "--role", "viewer", typed=typed(OTHER, "x") + typed(PASSWORD))
-    assert answer.code == 0
-    assert knows(session, "ann", PASSWORD)
+def test_add_prompts_again_if_passwords_differ(cli: Cli, session: Session) -> None:
+    result = cli(
+        "users",
+        "add",
+        "ann",
+        "--role",
+        "viewer",
+        typed=typed_twice(OTHER_PASSWORD, "x") + typed_twice(PASSWORD),
+    )
+    assert result.exit_code == 0
+    assert has_password(session, "ann", PASSWORD)
 
 
-def test_a_user_is_added_with_the_password_of_the_environment(
-    run: Run, session: Session, monkeypatch: pytest.MonkeyPatch
+def test_add_reads_password_from_environment(
+    cli: Cli, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ACCESSION_PASSWORD", PASSWORD)
-    answer = run("users", "add", "vic", "--role", "viewer")
-    assert answer == Answer(0, '"vic" may log in as viewer.\n', "")
-    assert knows(session, "vic", PASSWORD)
+    result = cli("users", "add", "vic", "--role", "viewer")
+    assert result == CommandResult(0, 'Added user "vic" with the role viewer.\n', "")
+    assert has_password(session, "vic", PASSWORD)
 
 
 @pytest.mark.parametrize("password", ["", "too short"])
-def test_a_password_that_is_too_short_is_refused_in_one_sentence(
-    run: Run, database: None, monkeypatch: pytest.MonkeyPatch, password: str
+def test_short_password_is_rejected(
+    cli: Cli, database: None, monkeypatch: pytest.MonkeyPatch, password: str
 ) -> None:
     monkeypatch.setenv("ACCESSION_PASSWORD", password)
-    sentence = run("users", "add", "ann", "--role", "viewer").sentence
-    assert sentence == ("The password is too short: take at least 12 characters, such as four words.")
+    error = cli("users", "add", "ann", "--role", "viewer").error
+    assert error == ("The password is too short: enter at least 12 characters, such as four words.")
 
 
-def test_a_role_that_there_is_not_is_a_usage_error(run: Run, database: None) -> None:
-    assert run("users", "add", "ann", "--role", "king").code == 2
-    assert run("users", "add", "ann").code == 2
+def test_invalid_role_is_a_usage_error(cli: Cli, database: None) -> None:
+    assert cli("users", "add", "ann", "--role", "king").exit_code == 2
+    assert cli("users", "add", "ann").exit_code == 2
 
 
-def test_a_name_that_is_none_is_refused_before_a_password_is_asked_for(run: Run, database: None) -> None:
-    assert run("users", "add", " ", "--role", "viewer").sentence.startswith("A user cannot be named ' '")
+def test_invalid_name_is_rejected_before_password_prompt(cli: Cli, database: None) -> None:
+    assert cli("users", "add", " ", "--role", "viewer").error.startswith("The user name ' ' is invalid")
 
 
-def test_the_users_are_listed_without_their_secrets(run: Run, session: Session, ann: str) -> None:
-    (listed,) = run("users", "list", "--json").json
-    assert (listed.keys(), listed["name"], listed["role"]) == (
+def test_list_shows_users_without_secrets(cli: Cli, session: Session, ann: str) -> None:
+    (row,) = cli("users", "list", "--json").json
+    assert (row.keys(), row["name"], row["role"]) == (
         {"name", "role", "created_at"},
         "ann",
         "operator",
     )
-    assert re.search(r"^ann +operator +20", run("users", "list").out, re.MULTILINE)
+    assert re.search(r"^ann +operator +20", cli("users", "list").stdout, re.MULTILINE)
     user = session.scalars(select(User)).one()
     for secret in (user.password_hash, user.session_key):
-        assert secret not in run("--debug", "users", "list", "--json").out
+        assert secret not in cli("--debug", "users", "list", "--json").stdout
 
 
 @pytest.mark.parametrize(
-    ("host", "follows"),
+    ("host", "consequence"),
     [
-        ("127.0.0.1", "whoever is on this machine may do everything in the dashboard."),
-        ("0.0.0.0", "nobody can use the dashboard."),  # noqa: S104
+        ("127.0.0.1", "the dashboard is open to everybody on this machine."),
+        (ALL_INTERFACES, "the dashboard is not served."),
     ],
 )
-def test_without_a_user_it_is_said_what_that_means(
-    run: Run, session: Session, ann: str, host: str, follows: str
+def test_missing_users_message_depends_on_web_host(
+    cli: Cli, session: Session, ann: str, host: str, consequence: str
 ) -> None:
     urls = get_settings().model_dump(include={"home", "database_url", "redis_url"})
     with settings(**urls, web_host=host):
         assert (
-            run("users", "remove", "ann", "--yes").out == f'"ann" is removed.\nThere is no user: {follows}\n'
+            cli("users", "remove", "ann", "--yes").stdout
+            == f'Removed user "ann".\nThere are no users: {consequence}\n'
         )
-        said = " ".join(run("users", "list").out.split())
-    assert said == f"There is no user: {follows} Add one with: accession users add NAME --role operator"
-
-
-def test_a_new_password_and_a_new_role(run: Run, session: Session, ann: str) -> None:
-    answer = run("users", "set-password", "ann", typed=typed(OTHER))
-    assert answer.code == 0
-    assert (knows(session, "ann", PASSWORD), knows(session, "ann", OTHER)) == (False, True)
-    answer = run("users", "set-role", "ann", "viewer")
-    assert answer.out == '"ann" is a viewer now, and is logged out everywhere.\n'
-    assert run("users", "list", "--json").json[0]["role"] == "viewer"
-
-
-def test_a_user_is_removed_when_that_is_meant(run: Run, session: Session, ann: str) -> None:
-    assert run("users", "remove", "ann", typed="n\n").code == 1
-    assert knows(session, "ann", PASSWORD)
-    answer = run("users", "remove", "ann", typed="y\n")
-    assert answer.code == 0
-    assert not knows(session, "ann", PASSWORD)
-
-
-@pytest.mark.parametrize("asked", [("set-password",), ("remove", "--yes"), ("set-role", "viewer")])
-def test_an_unknown_user_is_told_before_anything_is_asked(
-    run: Run, database: None, asked: tuple[str, ...]
-) -> None:
-    name, *more = asked
+        message = " ".join(cli("users", "list").stdout.split())
     assert (
-        run("users", name, "bob", *more).sentence == 'No user found named "bob": see `accession users list`.'
+        message == f"There are no users: {consequence} Add one with: accession users add NAME --role operator"
     )
 
 
-def test_a_token_is_printed_once_alone_on_standard_output(run: Run, session: Session) -> None:
-    answer = run("tokens", "add", "prometheus", "--role", "viewer")
-    assert answer.code == 0
-    assert answer.err == 'The token "prometheus", a viewer\'s; nobody can show it again:\n'
-    token = answer.out.strip()
-    assert answer.out == f"{token}\n"
-    assert use_token(session, SecretStr(token)) is not None
-    session.rollback()
-
-    (listed,) = run("tokens", "list", "--json").json
-    assert listed.keys() == {"name", "role", "feeds", "collection", "created_at", "last_used_at"}
-    for again in (run("tokens", "list"), run("--debug", "tokens", "list", "--json")):
-        assert "prometheus" in again.out
-        assert token not in again.out + again.err
-
-    assert run("tokens", "revoke", "prometheus").out == 'The token "prometheus" is revoked.\n'
-    assert use_token(session, SecretStr(token)) is None
-    assert run("tokens", "list").out.startswith("No tokens in use.")
-    assert run("tokens", "revoke", "prometheus").sentence.startswith("No token in use is named")
+def test_password_and_role_can_be_changed(cli: Cli, session: Session, ann: str) -> None:
+    result = cli("users", "set-password", "ann", typed=typed_twice(OTHER_PASSWORD))
+    assert result.exit_code == 0
+    assert (has_password(session, "ann", PASSWORD), has_password(session, "ann", OTHER_PASSWORD)) == (
+        False,
+        True,
+    )
+    result = cli("users", "set-role", "ann", "viewer")
+    assert result.stdout == 'Changed the role of "ann" to viewer; all sessions of this user are ended.\n'
+    assert cli("users", "list", "--json").json[0]["role"] == "viewer"
 
 
-def test_a_token_for_feeds_is_listed_with_what_it_opens(
-    run: Run, session: Session, collection: Collection
+def test_remove_asks_for_confirmation(cli: Cli, session: Session, ann: str) -> None:
+    assert cli("users", "remove", "ann", typed="n\n").exit_code == 1
+    assert has_password(session, "ann", PASSWORD)
+    result = cli("users", "remove", "ann", typed="y\n")
+    assert result.exit_code == 0
+    assert not has_password(session, "ann", PASSWORD)
+
+
+@pytest.mark.parametrize("arguments", [("set-password",), ("remove", "--yes"), ("set-role", "viewer")])
+def test_unknown_user_is_reported_before_any_prompt(
+    cli: Cli, database: None, arguments: tuple[str, ...]
 ) -> None:
-    answer = run("tokens", "add", "app", "--feed", "opds", "--feed", "oai", "--collection", collection.name)
-    assert answer.err == 'The token "app", for reading opds, oai; nobody can show it again:\n'
-    assert use_token(session, SecretStr(answer.out.strip())) is not None
-    session.rollback()
-    (listed,) = run("tokens", "list", "--json").json
-    assert (listed["role"], listed["feeds"], listed["collection"]) == (None, ["oai", "opds"], collection.name)
-    assert re.search(rf"^app +oai, opds +{collection.name} +20", run("tokens", "list").out, re.MULTILINE)
+    command, *options = arguments
+    assert (
+        cli("users", command, "bob", *options).error
+        == 'No user found named "bob": see `accession users list`.'
+    )
 
 
-@pytest.mark.parametrize(
-    "opens",
-    [
-        (),
-        ("--role", "viewer", "--feed", "oai"),
-        ("--role", "viewer", "--collection", "Alder Library"),
-        ("--collection", "Alder Library"),
-        ("--feed", "rss"),
-    ],
-)
-def test_a_token_is_of_a_role_or_for_feeds(run: Run, collection: Collection, opens: tuple[str, ...]) -> None:
-    assert run("tokens", "add", "app", *opens).code == 2
+def test_up_refuses_non_loopback_bind_without_users(
+    cli: Cli,
+    celery_app: None,
+    servers: ServerUrls,
+    database: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    variables = {
+        "ACCESSION_HOME": str(tmp_path),
+        "ACCESSION_WEB_HOST": ALL_INTERFACES,
+        "ACCESSION_WEB_PORT": free_port(),
+        **server_variables(servers),
+    }
+    with settings_from_environment(monkeypatch, **variables):
+        assert cli("up").error == NON_LOOPBACK_ERROR
+    assert processes_of(tmp_path) == []
 
 
-def test_a_token_for_the_feed_of_no_collection_is_refused(run: Run, database: None) -> None:
-    refused = run("tokens", "add", "app", "--feed", "opds", "--collection", "Nowhere")
-    assert refused.sentence == 'No collection found named "Nowhere".'
-
-
-# Who reaches it
-
-
-def test_at_the_first_start_it_is_not_served_to_others_before_there_is_a_user() -> None:
-    """A user can be added though nothing runs yet."""
-    with new_home() as home:
-        refused = at(home, "up", ACCESSION_WEB_PORT=free_port(), **EVERYWHERE)
-        assert refused.sentence == REFUSED
-        assert processes_of(home) == []
-
-        added = at(home, "users", "add", "ann", "--role", "operator", ACCESSION_PASSWORD=PASSWORD)
-        assert added == Answer(0, '"ann" may log in as operator.\n', "")
-        assert processes_of(home) == []
-
-        port = free_port()
-        assert at(home, "up", "--detach", ACCESSION_WEB_PORT=port, **EVERYWHERE).code == 0
-        eventually(lambda: status_of(f"http://127.0.0.1:{port}/api") == 401)
-        assert at(home, "down").code == 0
-
-
-def test_nor_by_the_part_alone(run: Run, session: Session) -> None:
+def test_web_refuses_non_loopback_bind_without_users(cli: Cli, session: Session) -> None:
     urls = get_settings().model_dump(include={"home", "database_url", "redis_url"})
-    with settings(**urls, web_host="0.0.0.0"):  # noqa: S104
-        assert run("web").sentence == REFUSED
+    with settings(**urls, web_host=ALL_INTERFACES):
+        assert cli("web").error == NON_LOOPBACK_ERROR

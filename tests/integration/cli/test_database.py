@@ -1,0 +1,55 @@
+"""Command `env`, and the commands of `accession db`."""
+
+import pytest
+from sqlalchemy import Engine, inspect
+
+from accession.core.settings import get_settings
+from accession.local.servers import ServerUrls
+from tests.fixtures.commands import Cli, migrate_to_unknown_schema, settings_from_environment
+from tests.fixtures.factories import SCHEMA_REVISION
+
+
+def test_env_prints_server_urls(cli: Cli, servers: ServerUrls) -> None:
+    assert cli("env").stdout.splitlines() == [
+        f"ACCESSION_DATABASE_URL={servers.database_url}",
+        f"ACCESSION_REDIS_URL={servers.redis_url}",
+    ]
+
+
+def test_configured_url_takes_precedence_over_running_server(
+    cli: Cli, servers: ServerUrls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = str(get_settings().home)
+    with settings_from_environment(monkeypatch, ACCESSION_HOME=home):
+        assert f"ACCESSION_DATABASE_URL={servers.database_url}\n" in cli("env").stdout
+        assert cli("db", "check").exit_code == 0
+    with settings_from_environment(
+        monkeypatch, ACCESSION_HOME=home, ACCESSION_REDIS_URL="redis://elsewhere/3"
+    ):
+        assert cli("env").stdout.splitlines() == [
+            f"ACCESSION_DATABASE_URL={servers.database_url}",
+            "ACCESSION_REDIS_URL=redis://elsewhere/3",
+        ]
+
+
+def test_empty_database_is_migrated(cli: Cli, unmigrated_database: Engine) -> None:
+    missing = (
+        f"The database has schema none, this version needs {SCHEMA_REVISION}: run `accession db upgrade`."
+    )
+    assert cli("db", "check").error == missing
+    older = "The database has an older schema than this program: run `accession db upgrade`."
+    assert cli("status").error == older
+    assert cli("db", "upgrade").stdout == f"Migrated the database from schema none to {SCHEMA_REVISION}.\n"
+    assert "license_pools" in inspect(unmigrated_database).get_table_names()
+    assert cli("db", "check").stdout == f"The database has schema {SCHEMA_REVISION}, the current one.\n"
+    assert cli("db", "upgrade").stdout == f"The database already has schema {SCHEMA_REVISION}.\n"
+    assert cli("status").exit_code == 0
+
+
+@pytest.mark.parametrize("arguments", ["status", "db check", "db upgrade", "import purchases --import-all"])
+def test_newer_database_is_not_touched(cli: Cli, unmigrated_database: Engine, arguments: str) -> None:
+    migrate_to_unknown_schema(unmigrated_database)
+    assert cli(*arguments.split()).error == (
+        "The database has schema 9999, which this version of Accession does not know: "
+        "install the newer Accession that created it."
+    )

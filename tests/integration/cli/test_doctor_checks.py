@@ -1,0 +1,132 @@
+"""Checks of `accession doctor` that only read: home, keys, servers, processes and latest runs."""
+
+from pathlib import Path
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from accession.accounts import keys
+from accession.core.workflow import Workflow
+from accession.db.models import Collection, RunState
+from accession.local.servers import ServerUrls
+from accession.runs.ledger import end_run, find_run, open_run
+from tests.fixtures.commands import Cli, migrate_to_unknown_schema, settings
+from tests.fixtures.factories import SCHEMA_REVISION, make_collection
+
+
+def findings(cli: Cli) -> dict[str, tuple[bool, str]]:
+    result = cli("doctor", "--json")
+    results = {check["name"]: (check["ok"], check["finding"]) for check in result.json}
+    assert all(set(check) == {"name", "ok", "finding", "repaired"} for check in result.json)
+    assert result.exit_code == (0 if all(ok for ok, _ in results.values()) else 1)
+    return results
+
+
+def test_doctor_reports_missing_worker_and_scheduler(
+    cli: Cli, collection: Collection, without_worker_wait: None
+) -> None:
+    result = cli("doctor")
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert [line for line in lines if line.startswith("FAIL")] == [
+        "FAIL  workers: no heartbeat in the last 30 seconds: "
+        "start a worker with `accession up`, or `accession worker`",
+        "FAIL  scheduler: no tick of the scheduler is recorded: "
+        "start it with `accession up`, or `accession beat`",
+    ]
+    assert any(line.startswith("ok    database: PostgreSQL 1") for line in lines)
+    assert any(line.startswith("ok    broker: valkey 9") for line in lines)
+    results = findings(cli)
+    assert results["process postgres"][0]
+    assert results["schema"] == (True, SCHEMA_REVISION)
+    assert results["account keys"] == (True, "all 1 can be decrypted")
+    assert results["purchases of Alder Library"] == (True, "never")
+
+
+def test_doctor_reports_failed_run(cli: Cli, session: Session, without_worker_wait: None) -> None:
+    collection = make_collection(session, "Alder Library")
+    # Such a name cannot be entered: it stands for any hostile text in the database.
+    collection.name = "Alder [/north] \x1b[2J"
+    open_run(session, collection.id, Workflow.PURCHASES, "task-1", {"current_day": None, "offset": 1})
+    failed = find_run(session, "task-1")
+    assert failed is not None
+    end_run(failed, RunState.FAILED, "The [bold]key[/bold] is wrong.")
+    session.commit()
+    ok, finding = findings(cli)["purchases of Alder [/north] \x1b[2J"]
+    assert (ok, finding) == (False, "failed: The [bold]key[/bold] is wrong.")
+    output = cli("doctor").stdout
+    line = "FAIL  purchases of Alder [/north]  [2J: failed: The [bold]key[/bold] is wrong.\n"
+    assert line in output
+
+
+def test_doctor_checks_key_file(cli: Cli, home: Path, session: Session, without_worker_wait: None) -> None:
+    assert findings(cli)["key file"] == (
+        True,
+        f"{home / 'secret.key'} does not exist yet; adding the first collection creates it",
+    )
+    make_collection(session, "Alder Library")
+    assert findings(cli)["key file"] == (True, str(home / "secret.key"))
+    (home / "secret.key").chmod(0o640)
+    ok, finding = findings(cli)["key file"]
+    assert not ok
+    assert finding.endswith(f"is readable by others (mode 640): run chmod 600 {home / 'secret.key'}")
+    (home / "secret.key").unlink()
+    results = findings_with_reread_key(cli)
+    assert not results["account keys"][0]
+    assert "restore it from your backup" in results["account keys"][1]
+
+
+def findings_with_reread_key(cli: Cli) -> dict[str, tuple[bool, str]]:
+    """Return the findings of a new process, which reads the key file."""
+    keys._cipher.cache_clear()
+    return findings(cli)
+
+
+def test_doctor_checks_key_from_environment(
+    cli: Cli, servers: ServerUrls, home: Path, session: Session, without_worker_wait: None
+) -> None:
+    make_collection(session, "Alder Library")
+    other_key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+    urls = {"database_url": servers.database_url, "redis_url": servers.redis_url}
+    with settings(home=home, secret_key=other_key, **urls):
+        results = findings(cli)
+    assert results["key file"] == (True, "the key comes from ACCESSION_SECRET_KEY")
+    ok, finding = results["account keys"]
+    assert not ok
+    assert 'The account key of collection "Alder Library" was encrypted with another key' in finding
+
+
+def test_doctor_with_unused_home(cli: Cli, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with settings(home=home):
+        results = findings(cli)
+    assert results["home"] == (False, f"{home} does not exist yet; `accession up` creates it")
+    assert [name for name, (ok, _) in results.items() if not ok] == [
+        *("home", "database", "schema", "broker", "workers", "scheduler", "account keys")
+    ]
+    assert all("accession up" in finding for ok, finding in results.values() if not ok)
+
+
+def test_doctor_with_unreachable_servers(cli: Cli, tmp_path: Path) -> None:
+    unreachable_servers = {
+        "database_url": "postgresql://u:hidden@127.0.0.1:9/d",
+        "redis_url": "redis://:hidden@127.0.0.1:9/0",
+    }
+    with settings(home=tmp_path, **unreachable_servers):
+        results = findings(cli)
+    failures = {name: finding for name, (ok, finding) in results.items() if not ok}
+    assert list(failures) == ["database", "schema", "broker", "workers", "scheduler", "account keys"]
+    assert "hidden" not in str(failures)
+
+
+def test_doctor_with_empty_or_newer_database(
+    cli: Cli, unmigrated_database: Engine, without_worker_wait: None
+) -> None:
+    assert findings(cli)["schema"] == (
+        False,
+        f"none instead of {SCHEMA_REVISION}: run `accession db upgrade`",
+    )
+    migrate_to_unknown_schema(unmigrated_database)
+    ok, finding = findings(cli)["schema"]
+    assert not ok
+    assert "install the newer Accession" in finding
