@@ -166,7 +166,7 @@ def test_sweep_of_empty_collection_sends_no_request(
 def test_titles_are_requested_by_ascending_identifier_id(
     session: Session, collection: Collection, vendor: ScriptedVendor, updater: BibliothecaCirculationUpdater
 ) -> None:
-    """That order is neither that of the vendor ids nor that of the pools."""
+    """The order differs from that of the vendor ids and from that of the pools."""
     make_pool(session, make_collection(session, "Birch Library"), "shared")
     for name in ("z", "a", "m", "shared"):
         store_titles(session, collection, vendor, name)
@@ -679,7 +679,7 @@ def test_contradicted_omission_of_a_batch_stops_the_sweep(
 def test_omission_is_confirmed_with_a_title_not_withdrawn(
     session: Session, collection: Collection, vendor: ScriptedVendor, updater: BibliothecaCirculationUpdater
 ) -> None:
-    """That a title withdrawn before is omitted proves nothing about the others."""
+    """The omission of a title withdrawn before proves nothing about the others."""
     store_titles(session, collection, vendor, *title_ids(25))
     del vendor.items["t0000"]
     sweep(session, updater)

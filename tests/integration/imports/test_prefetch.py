@@ -1,4 +1,4 @@
-"""Tests of prefetching: pages are requested early and concurrently, never twice and never in vain."""
+"""Tests of prefetching: pages are requested early and concurrently, never twice and only if needed."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -133,7 +133,7 @@ def test_next_page_of_a_window_is_prefetched_during_lookup(
     assert set(session.scalars(query)) == set(title_ids(130))
 
 
-def test_import_requests_each_page_once_and_none_in_vain(
+def test_import_requests_each_needed_page_once(
     session: Session,
     vendor: ScriptedVendor,
     importer: BibliothecaPurchaseRecordImporter,

@@ -1,4 +1,4 @@
-"""Tests of the windows of a purchase import: complete coverage, few requests across gaps, none in vain."""
+"""Tests of the windows of a purchase import: complete coverage and few requests across gaps."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
