@@ -1,10 +1,10 @@
-"""Documents in the vendor's shape, spoilt at random, against everything that reads them.
+"""Fuzz the parsers of the vendor's documents with randomly mutated documents.
 
-Whatever the vendor sends is read, or refused with an error of `accession.bibliotheca.errors`: never a crash,
-never more than a second of the processor, never more than 100 MiB. What is read can be stored.
+Each input must be parsed or rejected with an error of `accession.bibliotheca.errors`, within one second of
+CPU time and 100 MiB of memory, and parsed data must be storable.
 
-`python -m tests.chaos.fuzzing --inputs 50000 [--seed N]` is the long run. It ends at the first input that
-breaks the promise, with exit code 1, and `--seed N --only K` runs that input again.
+`python -m tests.chaos.fuzzing --inputs 50000 [--seed N]` stops at the first input that fails, with exit code
+1. `--seed N --only K` runs that input again.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from typing import Any, TextIO
 from pymarc import MARCReader
 
 from accession.bibliotheca import xml
-from accession.bibliotheca.errors import Origin, RemoteIntegrationException
+from accession.bibliotheca.errors import RemoteIntegrationException, ResponseContext
 from accession.bibliotheca.events import parse_events
 from accession.bibliotheca.items import parse_items
 from accession.bibliotheca.marc import MarcRecord, marc_record_from_xml, parse_marc_page
@@ -40,52 +40,55 @@ from tests.fixtures.vendor import error_document
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
 DOCUMENTS = Path(__file__).parents[1] / "unit" / "bibliotheca" / "documents"
-SAMPLES = Path(__file__).parents[2].parent / "shared" / "vendor-samples"
-MOST_BYTES = 128 * 1024
+MAX_BYTES = 128 * 1024
+
+# Tests replace the clocks.
+cpu_seconds = time.process_time
+monotonic_seconds = time.monotonic
 
 
-# What must hold of everything that was read
+# Properties of parsed data
 
 
 def check_marc(body: bytes) -> None:
-    """A page of purchase records is read, and each record can be stored and read again."""
+    """Parse a page of purchase records; each record must be storable and parse the same again."""
     for record in parse_marc_page(body).records:
         _check_record(record)
 
 
 def check_stored(body: bytes) -> None:
-    """A rejected record is read as it was kept; PostgreSQL keeps neither NUL nor what is no UTF-8."""
+    """Parse a stored rejected record, which contains neither NUL nor invalid UTF-8."""
     _check_record(marc_record_from_xml(body.decode("utf-8", "replace").replace("\0", "")))
 
 
 def check_items(body: bytes) -> None:
-    """An item document is read, and each title is the same after its way through the outbox."""
-    answer = parse_items(body, NOW)
-    for title in answer.titles:
+    """Parse an item document; each title must be the same after a round trip through the outbox."""
+    response = parse_items(body, NOW)
+    for title in response.titles:
         _check_title(title)
-    for fault in answer.faults:
+    for fault in response.faults:
         _check_sentence(fault.reason)
         _check_storable(fault.item_id or "")
 
 
 def check_events(body: bytes) -> None:
-    """A batch of events is read, and an event that cannot be used is known again by what is kept of it."""
-    answer = parse_events(body)
-    for event in answer.events:
+    """Parse a batch of events; what is stored of an invalid event must parse to the same fault."""
+    response = parse_events(body)
+    for event in response.events:
         _check_event(event)
-    for fault in answer.faults:
+    for fault in response.faults:
         _check_sentence(fault.reason)
         _check_storable(fault.raw_xml)
         assert parse_events(fault.raw_xml.encode()).faults == (fault,)
 
 
 def check_errors(body: bytes) -> None:
-    """An error document is told from others, and nothing of it is quoted where that is forbidden."""
-    said = xml.reported_error(body)
-    assert said is None or len(said) <= 200
-    xml.parse(body)
+    """Parse an error document; it must not be quoted if it can contain personal data."""
+    message = xml.vendor_error_message(body)
+    assert message is None or len(message) <= 200
+    xml.parse_xml(body)
     try:
-        xml.read(body, "Error", Origin(quotable=False))
+        xml.parse_document(body, "Error", ResponseContext(contains_personal_data=True))
     except RemoteIntegrationException as error:
         _check_nothing_quoted(error)
         raise
@@ -102,26 +105,26 @@ def _check_record(record: MarcRecord) -> None:
         return
     marc21 = record.as_marc21()
     assert len(marc21) <= 99_999
-    assert [read is not None for read in MARCReader(marc21)] == [True]
+    assert [parsed is not None for parsed in MARCReader(marc21)] == [True]
 
 
 def _check_title(title: TitleData) -> None:
-    described = title.bibliographic
-    told = ApplyData(bibliographic=described, circulation=title.circulation).model_dump_json()
-    _check_storable(told)
-    assert "\\u0000" not in told
-    assert ApplyData.model_validate_json(told).bibliographic == described
-    assert described.content_hash() == described.model_copy().content_hash()
-    indexed = [name for each in described.contributors for name in (each.sort_name, each.display_name)]
-    indexed += [subject.name for subject in described.subjects]
+    metadata = title.bibliographic
+    stored = ApplyData(bibliographic=metadata, circulation=title.circulation).model_dump_json()
+    _check_storable(stored)
+    assert "\\u0000" not in stored
+    assert ApplyData.model_validate_json(stored).bibliographic == metadata
+    assert metadata.content_hash() == metadata.model_copy().content_hash()
+    indexed = [name for each in metadata.contributors for name in (each.sort_name, each.display_name)]
+    indexed += [subject.name for subject in metadata.subjects]
     assert all(0 < len(name) <= 300 for name in indexed)
 
 
 def _check_event(event: EventData) -> None:
-    told = event.model_dump_json()
-    _check_storable(told)
-    assert "\\u0000" not in told
-    assert EventData.model_validate_json(told) == event
+    stored = event.model_dump_json()
+    _check_storable(stored)
+    assert "\\u0000" not in stored
+    assert EventData.model_validate_json(stored) == event
     assert max(map(len, (event.event_id, event.event_type, event.identifier))) <= 300
 
 
@@ -141,15 +144,15 @@ def _check_sentence(reason: str) -> None:
 
 @dataclass(frozen=True)
 class Target:
-    """A reader, what must hold of what it reads, and the documents to spoil."""
+    """A parser, the check of its results, and documents to mutate."""
 
     name: str
     check: Callable[[bytes], None]
     documents: tuple[bytes, ...]
 
 
-def read_or_refused(target: Target, body: bytes) -> bool:
-    """Whether the target reads `body`; False when it refuses it as it may. Raises whatever must not be."""
+def parse_or_reject(target: Target, body: bytes) -> bool:
+    """Return whether the target parses `body`; False if it rejects it. Raise anything unexpected."""
     try:
         target.check(body)
     except RemoteIntegrationException as error:
@@ -159,26 +162,26 @@ def read_or_refused(target: Target, body: bytes) -> bool:
 
 
 def targets() -> tuple[Target, ...]:
-    """Every reader, with our own documents, the sandbox's, and the vendor's where they lie beside us."""
-    found = [path.read_bytes() for folder in (DOCUMENTS, SAMPLES) for path in sorted(folder.glob("*.xml"))]
-    found += _sandbox_documents()
-    found.append(error_document("Authentication failed").encode())
+    """Return all parsers, with the documents of the tests and of the sandbox."""
+    documents = [path.read_bytes() for path in sorted(DOCUMENTS.glob("*.xml"))]
+    documents += _sandbox_documents()
+    documents.append(error_document("Authentication failed").encode())
 
-    def holding(*roots: bytes) -> tuple[bytes, ...]:
-        return tuple(body for body in found if any(root in body[:400] for root in roots))
+    def containing(*roots: bytes) -> tuple[bytes, ...]:
+        return tuple(body for body in documents if any(root in body[:400] for root in roots))
 
-    pages, errors = holding(b"collection"), holding(b"<Error")
+    pages, errors = containing(b"collection"), containing(b"<Error")
     records = tuple(
         record.raw_xml.encode()
         for page in pages
-        if xml.reported_error(page) is None and page.rstrip().endswith(b"collection>")
+        if xml.vendor_error_message(page) is None and page.rstrip().endswith(b"collection>")
         for record in parse_marc_page(page).records[:4]
     )
     return (
         Target("parse_marc_page", check_marc, pages),
-        Target("parse_items", check_items, holding(b"ArrayOfItem")),
-        Target("parse_events", check_events, holding(b"LibraryEventBatch")),
-        Target("error documents", check_errors, (*errors, *holding(b"<html"), pages[0])),
+        Target("parse_items", check_items, containing(b"ArrayOfItem")),
+        Target("parse_events", check_events, containing(b"LibraryEventBatch")),
+        Target("error documents", check_errors, (*errors, *containing(b"<html"), pages[0])),
         Target("marc_record_from_xml", check_stored, records),
     )
 
@@ -186,18 +189,18 @@ def targets() -> tuple[Target, ...]:
 def _sandbox_documents() -> list[bytes]:
     start = datetime(2024, 4, 1, tzinfo=UTC)
     catalogue = build_catalogue(40, start, NOW, seed=1)
-    sold = catalogue.page(start, NOW, offset=1, limit=3)
+    purchases = catalogue.page(start, NOW, offset=1, limit=3)
     activity = Activity(catalogue, 20, NOW - timedelta(hours=1), seed=1)
     activity.advance(NOW)
     events = activity.between(NOW - timedelta(hours=1), NOW)[:6]
     return [
-        marc_collection(sold, "alder", NOW, undefined_entities=True).encode(),
-        item_documents(sold, "alder", double_escaped=True).encode(),
+        marc_collection(purchases, "alder", NOW, undefined_entities=True).encode(),
+        item_documents(purchases, "alder", double_escaped=True).encode(),
         event_batch(events, "alder", NOW, with_library=True).encode(),
     ]
 
 
-# How a document is spoilt
+# Mutations
 
 _TAG = re.compile(rb"<[A-Za-z][^<>]*>")
 _TEXT = re.compile(rb">([^<>]+)<")
@@ -236,18 +239,18 @@ _ENCODINGS = (
 )
 
 
-def _place(rng: Random, body: bytes) -> int:
+def _position(rng: Random, body: bytes) -> int:
     return rng.randrange(len(body) + 1)
 
 
-def _slice(rng: Random, body: bytes, longest: int = 2000) -> tuple[int, int]:
-    start = _place(rng, body)
-    return start, min(len(body), start + rng.randrange(1, longest))
+def _slice(rng: Random, body: bytes, max_length: int = 2000) -> tuple[int, int]:
+    start = _position(rng, body)
+    return start, min(len(body), start + rng.randrange(1, max_length))
 
 
 def _element(rng: Random, body: bytes) -> tuple[int, int]:
-    """Where an element stands, as far as a glance tells."""
-    tags = [(found.start(), found.end()) for found in _TAG.finditer(body)]
+    """Return the approximate position of a random element."""
+    tags = [(match.start(), match.end()) for match in _TAG.finditer(body)]
     if not tags:
         return _slice(rng, body)
     start, end = rng.choice(tags)
@@ -256,23 +259,23 @@ def _element(rng: Random, body: bytes) -> tuple[int, int]:
         return start, end
     name = re.split(rb"[\s/>]", tag[1:], maxsplit=1)[0]
     closing = b"</" + name + b">"
-    place = body.find(closing, end)
-    return start, place + len(closing) if place >= 0 else end
+    position = body.find(closing, end)
+    return start, position + len(closing) if position >= 0 else end
 
 
-def _times(piece: bytes, number: int) -> bytes:
-    """`piece` repeated, as far as there is room: what is cut off again is not to count as memory."""
-    return piece * min(number, MOST_BYTES // max(1, len(piece)))
+def _repeat(piece: bytes, number: int) -> bytes:
+    """Return `piece` repeated up to `MAX_BYTES`: what is cut off later must not count as memory."""
+    return piece * min(number, MAX_BYTES // max(1, len(piece)))
 
 
-def _replace(rng: Random, body: bytes, pattern: re.Pattern[bytes], put: bytes) -> bytes:
-    spans = [found.span(found.lastindex or 0) for found in pattern.finditer(body)]
+def _replace(rng: Random, body: bytes, pattern: re.Pattern[bytes], replacement: bytes) -> bytes:
+    spans = [match.span(match.lastindex or 0) for match in pattern.finditer(body)]
     start, end = rng.choice(spans) if spans else _slice(rng, body)
-    return body[:start] + put + body[end:]
+    return body[:start] + replacement + body[end:]
 
 
-def _odd_text(rng: Random) -> bytes:
-    """Text that stays text, escaped; now and then in an encoding that it should not be in."""
+def _unusual_text(rng: Random) -> bytes:
+    """Return unusual text, escaped, and sometimes in the wrong encoding."""
     text = rng.choice(_TEXTS)
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
     return escaped.encode(rng.choice(("utf-8", "utf-8", "utf-8", "utf-16-le")))
@@ -287,15 +290,15 @@ def _flip_bytes(rng: Random, body: bytes) -> bytes:
 
 
 def _insert(rng: Random, body: bytes) -> bytes:
-    place = _place(rng, body)
-    return body[:place] + rng.choice(_FRAGMENTS) * rng.choice((1, 1, 1, 2, 300)) + body[place:]
+    position = _position(rng, body)
+    return body[:position] + rng.choice(_FRAGMENTS) * rng.choice((1, 1, 1, 2, 300)) + body[position:]
 
 
-def _cut(rng: Random, body: bytes) -> bytes:
-    return body[: _place(rng, body)]
+def _truncate(rng: Random, body: bytes) -> bytes:
+    return body[: _position(rng, body)]
 
 
-def _cut_out(rng: Random, body: bytes) -> bytes:
+def _remove_slice(rng: Random, body: bytes) -> bytes:
     start, end = _slice(rng, body)
     return body[:start] + body[end:]
 
@@ -307,7 +310,7 @@ def _remove_element(rng: Random, body: bytes) -> bytes:
 
 def _repeat_element(rng: Random, body: bytes) -> bytes:
     start, end = _element(rng, body)
-    return body[:end] + _times(body[start:end], rng.choice((1, 1, 2, 20, 500))) + body[end:]
+    return body[:end] + _repeat(body[start:end], rng.choice((1, 1, 2, 20, 500))) + body[end:]
 
 
 def _swap_elements(rng: Random, body: bytes) -> bytes:
@@ -318,17 +321,17 @@ def _swap_elements(rng: Random, body: bytes) -> bytes:
 def _move_element(rng: Random, body: bytes) -> bytes:
     start, end = _element(rng, body)
     rest = body[:start] + body[end:]
-    tags = [found.end() for found in _TAG.finditer(rest)]
-    place = rng.choice(tags) if tags else _place(rng, rest)
-    return rest[:place] + body[start:end] + rest[place:]
+    tags = [match.end() for match in _TAG.finditer(rest)]
+    position = rng.choice(tags) if tags else _position(rng, rest)
+    return rest[:position] + body[start:end] + rest[position:]
 
 
 def _nest_element(rng: Random, body: bytes) -> bytes:
     start, end = _element(rng, body)
     name = re.split(rb"[\s/>]", body[start + 1 : end], maxsplit=1)[0]
     levels = rng.choice((1, 2, 100, 250, 300, 5000))
-    opened, closed = _times(b"<" + name + b">", levels), _times(b"</" + name + b">", levels)
-    return body[:start] + opened + body[start:end] + closed + body[end:]
+    start_tags, end_tags = _repeat(b"<" + name + b">", levels), _repeat(b"</" + name + b">", levels)
+    return body[:start] + start_tags + body[start:end] + end_tags + body[end:]
 
 
 def _rename_element(rng: Random, body: bytes) -> bytes:
@@ -337,37 +340,37 @@ def _rename_element(rng: Random, body: bytes) -> bytes:
         return body
     old, new = rng.choice(sorted(names)), rng.choice([*sorted(names), b"x", b"y:z"])
     start, end = _element(rng, body)
-    swapped = re.sub(rb"(</?)" + re.escape(old) + rb"(?=[\s/>])", rb"\g<1>" + new, body[start:end])
-    return body[:start] + swapped + body[end:]
+    renamed = re.sub(rb"(</?)" + re.escape(old) + rb"(?=[\s/>])", rb"\g<1>" + new, body[start:end])
+    return body[:start] + renamed + body[end:]
 
 
 def _change_text(rng: Random, body: bytes) -> bytes:
-    return _replace(rng, body, _TEXT, _odd_text(rng))
+    return _replace(rng, body, _TEXT, _unusual_text(rng))
 
 
 def _change_value(rng: Random, body: bytes) -> bytes:
-    return _replace(rng, body, _VALUE, b'"' + _odd_text(rng) + b'"')
+    return _replace(rng, body, _VALUE, b'"' + _unusual_text(rng) + b'"')
 
 
 def _change_namespace(rng: Random, body: bytes) -> bytes:
     prefix = rng.choice((b"", b":x", b":marc", b":xsi"))
-    declared = b" xmlns" + prefix + b'="' + rng.choice(_NAMESPACES) + b'"'
+    declaration = b" xmlns" + prefix + b'="' + rng.choice(_NAMESPACES) + b'"'
     if rng.random() < 0.5:
-        return _NAMESPACE.sub(lambda _: rng.choice((b"", declared)), body, count=1)
-    return _replace(rng, body, re.compile(rb"<[A-Za-z][\w:]*()"), declared)
+        return _NAMESPACE.sub(lambda _: rng.choice((b"", declaration)), body, count=1)
+    return _replace(rng, body, re.compile(rb"<[A-Za-z][\w:]*()"), declaration)
 
 
 def _change_encoding(rng: Random, body: bytes) -> bytes:
-    said, meant = rng.choice(_ENCODINGS), rng.choice(_ENCODINGS)
-    without = _DECLARATION.sub(b"", body, count=1)
+    declared, actual = rng.choice(_ENCODINGS), rng.choice(_ENCODINGS)
+    content = _DECLARATION.sub(b"", body, count=1)
     if rng.random() < 0.5:
         try:
-            without = without.decode("utf-8", "ignore").encode(meant, "xmlcharrefreplace")
+            content = content.decode("utf-8", "ignore").encode(actual, "xmlcharrefreplace")
         except (LookupError, UnicodeError):
-            said = meant
-    declaration = f'<?xml version="1.0" encoding="{said}"?>'
-    written = declaration.encode(meant if meant.startswith(("utf-16", "utf-32", "cp037")) else "ascii")
-    return rng.choice((written, b"")) + without
+            declared = actual
+    declaration = f'<?xml version="1.0" encoding="{declared}"?>'
+    encoded = declaration.encode(actual if actual.startswith(("utf-16", "utf-32", "cp037")) else "ascii")
+    return rng.choice((encoded, b"")) + content
 
 
 def _add_declaration(rng: Random, body: bytes) -> bytes:
@@ -377,25 +380,25 @@ def _add_declaration(rng: Random, body: bytes) -> bytes:
 
 
 MUTATIONS: Sequence[Callable[[Random, bytes], bytes]] = (
-    *(_flip_bytes, _insert, _insert, _cut, _cut_out),
+    *(_flip_bytes, _insert, _insert, _truncate, _remove_slice),
     *(_remove_element, _repeat_element, _swap_elements, _move_element, _nest_element, _rename_element),
     *(_change_text, _change_text, _change_text, _change_value, _change_value),
     *(_change_namespace, _change_encoding, _add_declaration),
 )
 
 
-def spoilt(rng: Random, body: bytes) -> bytes:
-    """`body` after a few mutations, at most `MOST_BYTES` long."""
+def mutated(rng: Random, body: bytes) -> bytes:
+    """Return `body` after a few mutations, at most `MAX_BYTES` long."""
     for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 5, 8))):
-        body = rng.choice(MUTATIONS)(rng, body)[:MOST_BYTES]
+        body = rng.choice(MUTATIONS)(rng, body)[:MAX_BYTES]
     return body
 
 
-def input_of(known: Sequence[Target], seed: int, number: int) -> tuple[Target, bytes]:
-    """The input of this number, which is the same whenever it is made from the same documents."""
+def make_input(fuzzed: Sequence[Target], seed: int, number: int) -> tuple[Target, bytes]:
+    """Return the input with this number, which depends only on the seed and the documents."""
     rng = Random(f"{seed}:{number}")
-    target = known[number % len(known)]
-    return target, spoilt(rng, rng.choice(target.documents))
+    target = fuzzed[number % len(fuzzed)]
+    return target, mutated(rng, rng.choice(target.documents))
 
 
 # The long run
@@ -403,91 +406,91 @@ def input_of(known: Sequence[Target], seed: int, number: int) -> tuple[Target, b
 
 @dataclass(frozen=True)
 class Limits:
-    """What an input may cost: processor time, memory beyond what unspoilt documents need, and time in which
-    nothing at all happens."""
+    """Limits for one input; memory counts beyond that of unmodified documents, a hang is lack of progress."""
 
-    seconds: float = 1.0
+    cpu_seconds: float = 1.0
     mebibytes: float = 100.0
-    silent_seconds: float = 20.0
+    hang_seconds: float = 20.0
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended: by target, how many inputs there were and how many of them were read.
+    """Result of a run.
 
-    `broken` says what went wrong with input `number`, None when nothing did.
+    `inputs` and `parsed` count by target. `failure` describes what went wrong with input `number`; None if
+    nothing did.
     """
 
     inputs: Mapping[str, int] = field(default_factory=dict)
-    read: Mapping[str, int] = field(default_factory=dict)
+    parsed: Mapping[str, int] = field(default_factory=dict)
     slowest_ms: float = 0.0
     slowest_number: int = 0
     growth_mib: float = 0.0
-    broken: str | None = None
+    failure: str | None = None
     number: int | None = None
 
 
 Inputs = Callable[[int], tuple[Target, bytes]]
-"""The input of each number."""
+"""Function that returns the input with a number."""
 
 
 def run(inputs: Inputs, numbers: range, limits: Limits, warm_up: Sequence[Target] = ()) -> Result:
-    """Run these inputs in a process of its own, up to the first that breaks the promise.
+    """Run inputs in a separate process until the first that fails.
 
-    A reader that takes its whole process down, or never returns, is found as well. What the documents of
-    `warm_up` need does not count as memory.
+    A parser that kills its process or never returns is detected too. The memory that the documents of
+    `warm_up` take does not count.
     """
     context = multiprocessing.get_context("fork")
-    at_work = context.Value("q", numbers.start)
+    current = context.Value("q", numbers.start)
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_run_all, args=(inputs, numbers, limits, warm_up, at_work, sender))
+    child = context.Process(target=_run_all, args=(inputs, numbers, limits, warm_up, current, sender))
     child.start()
     sender.close()
-    seen, since = numbers.start, time.monotonic()
+    last_number, last_progress = numbers.start, monotonic_seconds()
     try:
-        while time.monotonic() - since < limits.silent_seconds:
+        while monotonic_seconds() - last_progress < limits.hang_seconds:
             if receiver.poll(0.1):
                 result: Result = receiver.recv()
                 return result
-            if at_work.value != seen:
-                seen, since = at_work.value, time.monotonic()
-        broken = f"it has not come back for {limits.silent_seconds:.0f} s"
+            if current.value != last_number:
+                last_number, last_progress = current.value, monotonic_seconds()
+        failure = f"it did not return within {limits.hang_seconds:.0f} s"
     except EOFError:
-        broken = "it took its process down"
+        failure = "it killed its process"
     finally:
         child.kill()
         child.join()
-    return Result(broken=broken, number=at_work.value)
+    return Result(failure=failure, number=current.value)
 
 
 def _run_all(
-    inputs: Inputs, numbers: range, limits: Limits, warm_up: Sequence[Target], at_work: Any, sender: Any
+    inputs: Inputs, numbers: range, limits: Limits, warm_up: Sequence[Target], current: Any, sender: Any
 ) -> None:
     for target in warm_up:
         for body in target.documents:
-            read_or_refused(target, body)
+            parse_or_reject(target, body)
     before = _peak_mib()
-    seen, read = Counter[str](), Counter[str]()
+    inputs_run, parsed = Counter[str](), Counter[str]()
     slowest = (0.0, numbers.start)
 
-    def result(broken: str | None = None, number: int | None = None) -> Result:
+    def result(failure: str | None = None, number: int | None = None) -> Result:
         growth = _peak_mib() - before
-        return Result(seen, read, 1000 * slowest[0], slowest[1], growth, broken, number)
+        return Result(inputs_run, parsed, 1000 * slowest[0], slowest[1], growth, failure, number)
 
     for number in numbers:
-        at_work.value = number
+        current.value = number
         target, body = inputs(number)
-        started = time.process_time()
+        started = cpu_seconds()
         try:
-            read[target.name] += read_or_refused(target, body)
+            parsed[target.name] += parse_or_reject(target, body)
         except Exception:
             sender.send(result(traceback.format_exc(), number))
             return
-        took = time.process_time() - started
-        seen[target.name] += 1
+        took = cpu_seconds() - started
+        inputs_run[target.name] += 1
         slowest = max(slowest, (took, number))
-        if took > limits.seconds:
-            sender.send(result(f"it took {took:.1f} s of the processor", number))
+        if took > limits.cpu_seconds:
+            sender.send(result(f"it took {took:.1f} s of CPU time", number))
             return
         if _peak_mib() - before > limits.mebibytes:
             sender.send(result(f"it took {_peak_mib() - before:.0f} MiB of memory", number))
@@ -499,79 +502,79 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def long_run(known: Sequence[Target], seed: int, numbers: range, limits: Limits, out: TextIO) -> int:
-    """Run the inputs and say how it went; the exit code."""
+def long_run(fuzzed: Sequence[Target], seed: int, numbers: range, limits: Limits, out: TextIO) -> int:
+    """Run the inputs, report the result, and return the exit code."""
     out.write(f"seed {seed}, {len(numbers):,} inputs\n")
     out.flush()
-    result = run(partial(input_of, known, seed), numbers, limits, known)
+    result = run(partial(make_input, fuzzed, seed), numbers, limits, fuzzed)
     for name, count in result.inputs.items():
-        out.write(f"{name:>22}: {count:,} inputs, {result.read[name]:,} read, the others refused\n")
-    out.write(f"slowest: input {result.slowest_number} in {result.slowest_ms:.0f} ms of the processor\n")
-    out.write(f"peak memory: {result.growth_mib:.0f} MiB more than unspoilt documents need\n")
-    if result.broken is None:
+        out.write(f"{name:>22}: {count:,} inputs, {result.parsed[name]:,} parsed, the others rejected\n")
+    out.write(f"slowest: input {result.slowest_number} in {result.slowest_ms:.0f} ms of CPU time\n")
+    out.write(f"peak memory: {result.growth_mib:.0f} MiB more than unmodified documents take\n")
+    if result.failure is None:
         return 0
-    name = known[(result.number or 0) % len(known)].name
-    out.write(f"BROKEN by input {result.number} of {name}: {result.broken}\n")
-    out.write(f"Again: python -m tests.chaos.fuzzing --seed {seed} --only {result.number}\n")
+    name = fuzzed[(result.number or 0) % len(fuzzed)].name
+    out.write(f"FAILED on input {result.number} of {name}: {result.failure}\n")
+    out.write(f"Reproduce: python -m tests.chaos.fuzzing --seed {seed} --only {result.number}\n")
     return 1
 
 
-# The search that is guided by coverage
+# Coverage-guided fuzzing
 
 NO_ATHERIS = (
-    "atheris is not installed: put it into this environment with `python -m pip install atheris`, "
-    "which has wheels for CPython on Linux, and start again.\n"
+    "atheris is not installed: install it with `python -m pip install atheris` (it has wheels for CPython on "
+    "Linux) and start again.\n"
 )
 
 
-def guided_run(known: Sequence[Target], inputs: int, seed: int, out: TextIO) -> int:
-    """Let atheris choose the mutations by the code that they reach; the exit code."""
+def guided_run(fuzzed: Sequence[Target], inputs: int, seed: int, out: TextIO) -> int:
+    """Let atheris choose mutations by code coverage, and return the exit code."""
     try:
         atheris: Any = importlib.import_module("atheris")
     except ImportError:
         out.write(NO_ATHERIS)
         return 1
 
-    def read_one(data: bytes) -> None:
+    def parse_one(data: bytes) -> None:
         if data:
-            read_or_refused(known[data[0] % len(known)], data[1:])
+            parse_or_reject(fuzzed[data[0] % len(fuzzed)], data[1:])
 
-    def mutate(data: bytes, most: int, seed: int) -> bytes:
+    def mutate(data: bytes, max_size: int, seed: int) -> bytes:
         rng = Random(seed)
         if len(data) < 2:
-            chosen = rng.randrange(len(known))
-            data = bytes([chosen]) + rng.choice(known[chosen].documents)
-        return (data[:1] + spoilt(rng, data[1:]))[:most]
+            index = rng.randrange(len(fuzzed))
+            data = bytes([index]) + rng.choice(fuzzed[index].documents)
+        return (data[:1] + mutated(rng, data[1:]))[:max_size]
 
-    for module in ("xml", "marc", "items", "events", "text", "codes"):
+    for module in ("xml", "marc", "items", "events", "text", "normalise"):
         _instrument(atheris, sys.modules[f"accession.bibliotheca.{module}"])
-    options = [sys.argv[0], f"-runs={inputs}", f"-seed={seed % 2**32}", f"-max_len={MOST_BYTES}"]
-    atheris.Setup([*options, "-timeout=5", "-rss_limit_mb=1024"], read_one, custom_mutator=mutate)
+    options = [sys.argv[0], f"-runs={inputs}", f"-seed={seed % 2**32}", f"-max_len={MAX_BYTES}"]
+    atheris.Setup([*options, "-timeout=5", "-rss_limit_mb=1024"], parse_one, custom_mutator=mutate)
     atheris.Fuzz()
     return 0
 
 
 def _instrument(atheris: Any, module: ModuleType) -> None:
-    for name, found in list(vars(module).items()):
-        if isinstance(found, FunctionType) and found.__module__ == module.__name__:
-            setattr(module, name, atheris.instrument_func(found))
+    for name, value in list(vars(module).items()):
+        if isinstance(value, FunctionType) and value.__module__ == module.__name__:
+            setattr(module, name, atheris.instrument_func(value))
 
 
 def main(arguments: Sequence[str], out: TextIO) -> int:
-    """The command; its exit code."""
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.fuzzing", description=__doc__)
-    parser.add_argument("--inputs", type=int, default=50_000, help="How many inputs.")
-    parser.add_argument("--seed", type=int, help="Of an earlier run, to have its inputs again.")
-    parser.add_argument("--only", type=int, metavar="K", help="Run the input of this number alone.")
-    parser.add_argument("--atheris", action="store_true", help="Search guided by coverage.")
-    chosen = parser.parse_args(arguments)
-    seed = SystemRandom().randrange(2**32) if chosen.seed is None else chosen.seed
-    known = targets()
-    if chosen.atheris:
-        return guided_run(known, chosen.inputs, seed, out)
-    first = 0 if chosen.only is None else chosen.only
-    count = chosen.inputs if chosen.only is None else 1
-    return long_run(known, seed, range(first, first + count), Limits(), out)
+    parser.add_argument("--inputs", type=int, default=50_000, help="Number of inputs.")
+    parser.add_argument("--seed", type=int, help="Seed of an earlier run, to repeat its inputs.")
+    parser.add_argument("--only", type=int, metavar="K", help="Run only the input with this number.")
+    parser.add_argument("--atheris", action="store_true", help="Use atheris for coverage-guided fuzzing.")
+    options = parser.parse_args(arguments)
+    seed = SystemRandom().randrange(2**32) if options.seed is None else options.seed
+    fuzzed = targets()
+    if options.atheris:
+        return guided_run(fuzzed, options.inputs, seed, out)
+    first = 0 if options.only is None else options.only
+    count = options.inputs if options.only is None else 1
+    return long_run(fuzzed, seed, range(first, first + count), Limits(), out)
 
 
 if __name__ == "__main__":
