@@ -1,1 +1,1 @@
-"""How does the catalogue leave? MARC, OAI-PMH, OPDS 2, KBART and tables."""
+"""Exports: MARC 21, MARCXML, OAI-PMH, OPDS 2, KBART and tables."""

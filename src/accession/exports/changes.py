@@ -1,4 +1,4 @@
-"""What has become of a title since its reader last looked."""
+"""Kind of change of a title since a reader last fetched the catalogue."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -6,21 +6,22 @@ from enum import StrEnum
 from accession.catalog.change_feed import FeedTitle
 
 CHANGE = "change"
+"""Name of the column that holds the kind of change."""
 
 
 class Change(StrEnum):
-    """What a reader who has the catalogue of a moment has to do about a title."""
+    """Change of a title, from the point of view of a reader with an older copy of the catalogue."""
 
     NEW = "new"
     CHANGED = "changed"
     REMOVED = "removed"
 
 
-def change_since(since: datetime, *titles: FeedTitle) -> Change:
-    """What has become of a title, told by each collection that is asked for, since the moment (UTC).
+def change_since(since: datetime, *holdings: FeedTitle) -> Change:
+    """Return how a title has changed since a time (UTC), given its holdings in the exported collections.
 
-    It is removed when none has it any more, new when none had it before.
+    It is removed if no collection holds it any more, and new if none held it before.
     """
-    if all(title.is_removed for title in titles):
+    if all(holding.is_removed for holding in holdings):
         return Change.REMOVED
-    return Change.NEW if all(title.created_at >= since for title in titles) else Change.CHANGED
+    return Change.NEW if all(holding.created_at >= since for holding in holdings) else Change.CHANGED

@@ -1,4 +1,4 @@
-"""A title as simple Dublin Core, in the form that OAI-PMH gives it (`oai_dc`)."""
+"""Simple Dublin Core metadata of a title, in the `oai_dc` format of OAI-PMH."""
 
 from collections.abc import Iterator
 
@@ -6,13 +6,13 @@ from lxml.etree import Element, QName, SubElement, _Element
 
 from accession.catalog.change_feed import FeedTitle
 from accession.core.vocabulary import Format, Medium
-from accession.exports.xml import SCHEMA_LOCATION, XSI, clean
+from accession.exports.xml import SCHEMA_LOCATION, XSI, remove_forbidden_characters
 
 NAMESPACE = "http://www.openarchives.org/OAI/2.0/oai_dc/"
 SCHEMA = "http://www.openarchives.org/OAI/2.0/oai_dc.xsd"
 _DC = "http://purl.org/dc/elements/1.1/"
 
-# DCMI's words for kinds of resource.
+# Terms of the DCMI Type Vocabulary.
 _TYPES = {Medium.BOOK: "Text", Medium.AUDIOBOOK: "Sound"}
 _MEDIA_TYPES = {
     Format.EPUB: "application/epub+zip",
@@ -22,18 +22,18 @@ _MEDIA_TYPES = {
 }
 
 
-def dublin_core(found: FeedTitle) -> _Element:
-    """The record; what is not known is left out."""
+def build_dublin_core(entry: FeedTitle) -> _Element:
+    """Return the `oai_dc` record of a title; unknown values are omitted."""
     record = Element(QName(NAMESPACE, "dc"), nsmap={"oai_dc": NAMESPACE, "dc": _DC, "xsi": XSI})
     record.set(SCHEMA_LOCATION, f"{NAMESPACE} {SCHEMA}")
-    for name, text in _statements(found):
+    for name, text in _elements(entry):
         if text:
-            SubElement(record, QName(_DC, name)).text = clean(text)
+            SubElement(record, QName(_DC, name)).text = remove_forbidden_characters(text)
     return record
 
 
-def _statements(found: FeedTitle) -> Iterator[tuple[str, str | None]]:
-    title = found.title
+def _elements(entry: FeedTitle) -> Iterator[tuple[str, str | None]]:
+    title = entry.title
     yield "title", ": ".join(filter(None, (title.title, title.subtitle)))
     yield from (("creator", name) for name in title.authors)
     yield from (("subject", name) for name in title.subjects)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: in a folder of this machine, or wherever fsspec reaches."""
+"""Export files that are written atomically, on this machine or on any file system that fsspec supports."""
 
 import os
 import re
@@ -12,102 +12,104 @@ from typing import Any, BinaryIO, cast
 from fsspec.core import url_to_fs
 
 from accession.core.errors import UserError
-from accession.core.fs import settle
-from accession.core.sanitize import harmless
+from accession.core.fs import atomic_write
+from accession.core.sanitize import sanitize
 
-STAMP = "%Y%m%dT%H%M%SZ"
-_STAMP = r"\d{8}T\d{6}Z"
+TIME_FORMAT = "%Y%m%dT%H%M%SZ"
+"""Format of the time in the name of an export file (UTC)."""
+
+_TIME = r"\d{8}T\d{6}Z"
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s]+@")
 
 
 @contextmanager
-def replaced(target: str) -> Iterator[BinaryIO]:
-    """Write a file: what the block has written is at `target`, a path or any URL of fsspec, when the block
-    ends well. When it does not, the file that was there stays as it was.
+def write_file_atomically(target: str) -> Iterator[BinaryIO]:
+    """Write a file that appears at `target`, a path or fsspec URL, when the block ends without an error.
 
-    A file of this machine is on disk then, and is everybody's to read as far as the umask lets it. Raises
-    `UserError` when it cannot be written.
+    After an error the previous file remains. A local file is flushed to disk and readable by everybody as far
+    as the umask allows.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     path = _local_path(target)
-    with _replaced_here(path) if path is not None else _uploaded(target) as file:
+    with _local_file(path) if path is not None else _remote_file(target) as file:
         yield file
 
 
-def keep_last(folder: str, prefix: str, number: int) -> None:
-    """Afterwards the folder, a path or a URL, has no more than the last `number` files whose name is the
-    prefix and a moment (`STAMP`) with a suffix. Others are left alone.
+def prune_old_files(folder: str, prefix: str, keep: int) -> None:
+    """Delete all but the newest `keep` files of a folder, a path or URL, that are named prefix + time.
 
-    Raises `UserError` when they cannot be removed.
+    Other files are left alone.
+
+    Raises:
+        UserError: the folder cannot be read or a file cannot be deleted.
     """
-    ours = re.compile(rf"{re.escape(prefix)}{_STAMP}(\.\w+)+")
-    with _told_of(folder):
-        system, path = _reached(folder)
+    pattern = re.compile(rf"{re.escape(prefix)}{_TIME}(\.\w+)+")
+    with _error_as_sentence(folder):
+        system, path = _open_file_system(folder)
         system.invalidate_cache()
-        names = [str(found).rpartition("/")[2] for found in system.ls(path, detail=False)]
-        for name in sorted(filter(ours.fullmatch, names))[: -number or None]:
+        names = [str(entry).rpartition("/")[2] for entry in system.ls(path, detail=False)]
+        for name in sorted(filter(pattern.fullmatch, names))[: -keep or None]:
             system.rm_file(f"{path}/{name}")
 
 
-def refuse_missing_folder(folder: str) -> None:
-    """Raise `UserError` when the folder is on this machine and no file can be made in it."""
+def require_writable_folder(folder: str) -> None:
+    """Check that a folder on this machine exists and is writable; URLs of other machines are not checked.
+
+    Raises:
+        UserError: the folder does not exist or is not writable.
+    """
     path = _local_path(folder)
     if path is not None and not (path.is_dir() and os.access(path, os.W_OK | os.X_OK)):
-        raise UserError(f"{path} is no folder that can be written to: make it, or name another.")
+        raise UserError(f"{path} is not a writable folder: create it, or choose another.")
 
 
-def joined(folder: str, name: str) -> str:
-    """The path or URL of a file in the folder."""
+def join_url(folder: str, name: str) -> str:
+    """Return the path or URL of a file in a folder."""
     return f"{folder}{name}" if folder.endswith("/") else f"{folder}/{name}"
 
 
-def shown(target: str) -> str:
-    """The target as it may be shown: without a user and password."""
+def redact_credentials(target: str) -> str:
+    """Return a URL without user and password."""
     return _CREDENTIALS.sub("", target)
 
 
 def _local_path(target: str) -> Path | None:
-    """Where on this machine the target is, None when it is elsewhere."""
+    """Return the path of a local target, None for a remote one."""
     if "://" in target and not target.startswith(("file://", "local://")):
         return None
-    # Where a link leads to: replaced is the file itself.
+    # Symbolic links are resolved, so that the file is replaced and not the link.
     return Path(target.removeprefix("file://").removeprefix("local://")).expanduser().resolve()
 
 
-def _reached(target: str) -> tuple[Any, str]:
+def _open_file_system(target: str) -> tuple[Any, str]:
     local = _local_path(target)
     system, path = url_to_fs(target if local is None else f"file://{local}")
     return system, str(path).rstrip("/")
 
 
 @contextmanager
-def _replaced_here(path: Path) -> Iterator[BinaryIO]:
+def _local_file(path: Path) -> Iterator[BinaryIO]:
     if path.exists() and not path.is_file():
-        raise UserError(f"{path} is not a file, and is not replaced by one: name a file.")
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with _told_of(str(path), OSError):
-            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-            settle(path.parent)
-    except BaseException:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
+        raise UserError(f"{path} exists and is not a regular file: choose another name.")
+    with _error_as_sentence(str(path), OSError), atomic_write(path, mode=0o644) as file:
+        yield file
 
 
 @contextmanager
-def _uploaded(target: str) -> Iterator[BinaryIO]:
-    """Uploaded is what is whole: some stores make a file of whatever came before an error."""
-    with _told_of(target):
-        system, path = _reached(target)
+def _remote_file(target: str) -> Iterator[BinaryIO]:
+    """Write a temporary file and upload it when it is complete.
+
+    Some stores keep a partial file when an upload fails.
+    """
+    with _error_as_sentence(target):
+        system, path = _open_file_system(target)
     with tempfile.NamedTemporaryFile(prefix="accession-export-") as file:
-        with _told_of(file.name, OSError):
+        with _error_as_sentence(file.name, OSError):
             yield cast("BinaryIO", file)
             file.flush()
-        with _told_of(target):
+        with _error_as_sentence(target):
             _upload(system, file.name, path)
 
 
@@ -127,15 +129,15 @@ def _upload(system: Any, file: str, path: str) -> None:
 
 
 @contextmanager
-def _told_of(target: str, kind: type[Exception] = Exception) -> Iterator[None]:
-    """Errors of the kind become one sentence; each place that fsspec reaches has kinds of its own."""
+def _error_as_sentence(target: str, kind: type[Exception] = Exception) -> Iterator[None]:
+    """Turn errors of a kind into a `UserError`; each file system of fsspec raises errors of its own."""
     try:
         yield
     except kind as error:
         if isinstance(error, UserError):
             raise
-        reason = shown(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+        reason = redact_credentials(getattr(error, "strerror", None) or str(error) or type(error).__name__)
         raise UserError(
-            f"{shown(target)} cannot be written ({harmless(reason)}): see that it is there, has room, and is "
-            "yours to write."
+            f"{redact_credentials(target)} cannot be written ({sanitize(reason)}): check that it exists, has "
+            "free space and is writable."
         ) from None

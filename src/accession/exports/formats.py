@@ -1,4 +1,4 @@
-"""The forms in which the catalogue leaves as a file."""
+"""Registry of the file formats of exports."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,9 +6,10 @@ from typing import Any, BinaryIO, Protocol
 
 from sqlalchemy.orm import Session
 
-from accession.catalog.change_feed import FeedFilter
+from accession.catalog.feed_filter import FeedFilter
 from accession.core.errors import NotFound
 from accession.exports.marc_files import write_marc21, write_marcxml
+from accession.exports.progress import Progress
 from accession.exports.table_files import (
     write_csv_file,
     write_json_lines_file,
@@ -17,33 +18,40 @@ from accession.exports.table_files import (
 )
 from accession.exports.tables import require_pyarrow
 
-Progress = Callable[[int], None]
 
+class Writer(Protocol):
+    """Function that writes the selected titles to `out` and returns their number.
 
-class Write(Protocol):
-    """Writes the titles wanted to `out`, tells `progress` now and then how many it has written, and returns
-    how many there were. Options that cannot be used raise `UserError` before anything is written."""
+    It reports to `progress` the number of titles written so far. Invalid options raise `UserError` before
+    anything is written.
+    """
 
     def __call__(
         self,
         session: Session,
-        wanted: FeedFilter,
+        selection: FeedFilter,
         out: BinaryIO,
         options: Mapping[str, Any],
         progress: Progress,
-    ) -> int: ...
+    ) -> int:
+        """Write the selected titles."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """A form of file: `label` is for people, `suffix` with its dot. `require` raises `UserError` where what
-    it is written with is not installed."""
+    """A file format.
+
+    Attributes:
+        label: Name for people.
+        suffix: File name suffix with its dot.
+        require: Raises `UserError` if a package that the format needs is not installed.
+    """
 
     name: str
     label: str
     suffix: str
     media_type: str
-    write: Write
+    write: Writer
     require: Callable[[], object] = lambda: None
 
 
@@ -68,10 +76,14 @@ FORMATS: Mapping[str, Format] = {
 
 
 def find_format(name: str) -> Format:
-    """The format of this name; raises `NotFound` when there is none, and `UserError` when it
-    cannot be written here."""
-    found = FORMATS.get(name)
-    if found is None:
-        raise NotFound(f'There is no format "{name}": choose among {", ".join(FORMATS)}.')
-    found.require()
-    return found
+    """Return the format with this name.
+
+    Raises:
+        NotFound: there is no such format.
+        UserError: a package that the format needs is not installed.
+    """
+    file_format = FORMATS.get(name)
+    if file_format is None:
+        raise NotFound(f'There is no format "{name}": choose from {", ".join(FORMATS)}.')
+    file_format.require()
+    return file_format

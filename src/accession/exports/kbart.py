@@ -1,21 +1,22 @@
-"""KBART, the list of titles that knowledge bases take: NISO RP-9-2014, Phase II, the columns of monographs.
+"""KBART title lists for knowledge bases: NISO RP-9-2014 (Phase II), columns of monographs.
 
-UTF-8 without a byte order mark, which would become part of the first heading; values apart by tabs, titles by
-line ends, and nothing quoted, so that white space in a value is a blank. ISBNs are 13 digits without hyphens:
-the practice asks for hyphens only in an ISSN.
+The file is UTF-8 without a byte order mark, which would become part of the first heading. Values are separated
+by tabs and never quoted, so white space in a value becomes a blank. ISBNs have 13 digits without hyphens: the recommended practice requires hyphens only in ISSNs.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import BinaryIO
 
 from sqlalchemy.orm import Session
 
-from accession.catalog.change_feed import FeedFilter, FeedTitle, feed_by_name
-from accession.core.vocabulary import Medium, Role
+from accession.catalog.change_feed import FeedTitle, read_feed_by_name
+from accession.catalog.feed_filter import FeedFilter
+from accession.core.vocabulary import ContributorRole, Medium
 from accession.exports.changes import CHANGE, change_since
-from accession.exports.links import filled_address, said_of
+from accession.exports.progress import Progress
+from accession.exports.templates import fill_url, placeholder_values
 
 HEADINGS = (
     "publication_title",
@@ -45,60 +46,68 @@ HEADINGS = (
     "access_type",
 )
 _PROVIDER = "cloudLibrary"
-_TOLD_EVERY = 500
+_PROGRESS_INTERVAL = 500
 
 
 def file_name(collections: Sequence[str], day: date, *, only_changes: bool) -> str:
-    """The name that the practice gives a list of what these collections hold, made on the day:
-    `ProviderName_Region/Consortium_PackageName_YYYY-MM-DD.txt`, each without blanks and punctuation."""
+    """Return the file name that the recommended practice defines for a list of these collections.
+
+    The form is `ProviderName_Region/Consortium_PackageName_YYYY-MM-DD.txt`, with neither blanks nor
+    punctuation in each part.
+    """
     consortium = collections[0] if len(collections) == 1 else "Consortium"
-    named = re.sub(r"[^\w-]|_", "", consortium)
-    return f"{_PROVIDER}_{named}_{'Changes' if only_changes else 'AllTitles'}_{day.isoformat()}.txt"
+    consortium = re.sub(r"[^\w-]|_", "", consortium)
+    return f"{_PROVIDER}_{consortium}_{'Changes' if only_changes else 'AllTitles'}_{day.isoformat()}.txt"
 
 
 def write_kbart(
     session: Session,
-    wanted: FeedFilter,
+    selection: FeedFilter,
     out: BinaryIO,
     *,
     url_template: str | None = None,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> int:
-    """Write the titles wanted by name, each once however many collections have it; returns how many.
+    """Write the selected titles sorted by name, each once for all collections, and return their number.
 
-    `url_template` is the address of a title (`exports.links`), without one the addresses stay empty. A title
-    that is not described yet is left out: the practice wants a name. With `since` a column behind those of
-    the practice says what has become of each title; `wanted` should then have the removed ones. `progress`
-    is told now and then how many holdings are done.
+    Titles without metadata are omitted, because the recommended practice requires a name. If the selection
+    has `since`, an additional last column contains the kind of change; the selection should then include
+    removed titles.
+
+    Args:
+        session: Database session.
+        selection: Titles to write.
+        out: Binary stream.
+        url_template: URL of a title (`exports.templates`); without it, `title_url` is empty.
+        progress: Called with the number of holdings done.
     """
-    headings = HEADINGS if wanted.since is None else (*HEADINGS, CHANGE)
+    headings = HEADINGS if selection.since is None else (*HEADINGS, CHANGE)
     out.write(_line(headings))
     written = done = 0
-    for number, holdings in enumerate(feed_by_name(session, wanted), 1):
+    for number, holdings in enumerate(read_feed_by_name(session, selection), 1):
         row = _row(holdings[0], url_template)
         if row["publication_title"]:
-            if wanted.since is not None:
-                row[CHANGE] = change_since(wanted.since, *holdings)
+            if selection.since is not None:
+                row[CHANGE] = change_since(selection.since, *holdings)
             out.write(_line(row.get(heading, "") for heading in headings))
             written += 1
         done += len(holdings)
-        if number % _TOLD_EVERY == 0:
+        if number % _PROGRESS_INTERVAL == 0:
             progress(done)
     progress(done)
     return written
 
 
-def _row(found: FeedTitle, url_template: str | None) -> dict[str, str]:
-    """What is told of a title, by heading."""
-    title = found.title
-    people = found.headings.people if found.headings else ()
-    authors = (name for role, name in people if role == Role.AUTHOR)
+def _row(entry: FeedTitle, url_template: str | None) -> dict[str, str]:
+    title = entry.title
+    people = entry.headings.people if entry.headings else ()
+    authors = (name for role, name in people if role == ContributorRole.AUTHOR)
     return {
         "publication_title": ": ".join(filter(None, (title.title, title.subtitle))),
         "print_identifier": "".join(title.isbns[1:2]),
         "online_identifier": "".join(title.isbns[:1]),
-        "title_url": filled_address(url_template, said_of(found)) if url_template else "",
-        # The practice wants the last name.
+        "title_url": fill_url(url_template, placeholder_values(entry)) if url_template else "",
+        # The recommended practice asks for the last name.
         "first_author": next(authors, "").partition(",")[0],
         "title_id": title.identifier,
         "coverage_depth": "fulltext",

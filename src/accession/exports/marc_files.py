@@ -1,78 +1,77 @@
-"""Whole files of MARC 21: binary, one record after another, or a MARCXML collection."""
+"""Files of MARC 21 records: binary MARC 21, and MARCXML collections."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from sqlalchemy.orm import Session
 
-from accession.catalog.change_feed import FeedFilter, feed
-from accession.exports.iso2709 import MARC_NAMESPACE, MarcParts
-from accession.exports.marc import Profile, loadable_parts, made_profile, read_profile
-from accession.exports.options import Options, chosen
+from accession.catalog.change_feed import read_feed
+from accession.catalog.feed_filter import FeedFilter
+from accession.core.marc21 import MARC_NAMESPACE, Marc21Record
+from accession.exports.marc_profile import Profile, parse_profile, read_profile
+from accession.exports.marc_records import build_export_record
+from accession.exports.options import Options, parse_options
+from accession.exports.progress import Progress, report_progress
 
-_HEAD = f'<?xml version="1.0" encoding="UTF-8"?>\n<collection xmlns="{MARC_NAMESPACE}">\n'.encode()
-_FOOT = b"</collection>\n"
-_TOLD_EVERY = 500
+_START = f'<?xml version="1.0" encoding="UTF-8"?>\n<collection xmlns="{MARC_NAMESPACE}">\n'.encode()
+_END = b"</collection>\n"
 
 
 class MarcOptions(Options):
-    """What can be chosen of a MARC export; `url_template` wins over that of the profile."""
+    """Options of MARC exports; `url_template` takes precedence over that of the profile."""
 
     profile: Path | None = None
     url_template: str | None = None
     availability: bool = False
 
-    def made_profile(self) -> Profile:
-        """The profile with what was chosen beside it. Raises `UserError` when it cannot be used."""
+    def load_profile(self) -> Profile:
+        """Return the profile, with the URL template of the options.
+
+        Raises:
+            UserError: the profile or the template is invalid.
+        """
         profile = read_profile(self.profile) if self.profile is not None else Profile()
         if self.url_template is None:
             return profile
-        return made_profile({**dict(profile), "url_template": self.url_template}, "URL template")
+        return parse_profile({**dict(profile), "url_template": self.url_template}, "URL template")
 
 
 def write_marc21(
-    session: Session,
-    wanted: FeedFilter,
-    out: BinaryIO,
-    options: Mapping[str, Any],
-    progress: Callable[[int], None],
+    session: Session, selection: FeedFilter, out: BinaryIO, options: Mapping[str, Any], progress: Progress
 ) -> int:
-    """Write the records of the titles wanted as binary MARC 21; how many."""
-    records = _records(session, wanted, options)
-    return _write(out, (record.as_marc21() for record in records), progress)
+    """Write the selected titles as binary MARC 21 and return their number."""
+    records = _build_records(session, selection, options)
+    return _write(out, report_progress((record.as_marc21() for record in records), progress))
 
 
 def write_marcxml(
-    session: Session,
-    wanted: FeedFilter,
-    out: BinaryIO,
-    options: Mapping[str, Any],
-    progress: Callable[[int], None],
+    session: Session, selection: FeedFilter, out: BinaryIO, options: Mapping[str, Any], progress: Progress
 ) -> int:
-    """Write the records of the titles wanted as one MARCXML collection; how many."""
-    records = _records(session, wanted, options)
-    out.write(_HEAD)
-    written = _write(out, (record.as_marcxml(root=False) + b"\n" for record in records), progress)
-    out.write(_FOOT)
+    """Write the selected titles as a MARCXML collection and return their number."""
+    records = _build_records(session, selection, options)
+    lines = (record.as_marcxml(with_namespace=False) + b"\n" for record in records)
+    out.write(_START)
+    written = _write(out, report_progress(lines, progress))
+    out.write(_END)
     return written
 
 
-def _write(out: BinaryIO, records: Iterable[bytes], progress: Callable[[int], None]) -> int:
+def _write(out: BinaryIO, records: Iterable[bytes]) -> int:
     written = 0
-    for written, record in enumerate(records, 1):
+    for record in records:
         out.write(record)
-        if written % _TOLD_EVERY == 0:
-            progress(written)
-    progress(written)
+        written += 1
     return written
 
 
-def _records(session: Session, wanted: FeedFilter, options: Mapping[str, Any]) -> Iterator[MarcParts]:
-    """Options are refused here and now, before anything is written."""
-    said = chosen(MarcOptions, options, "MARC")
-    profile = said.made_profile()
+def _build_records(
+    session: Session, selection: FeedFilter, options: Mapping[str, Any]
+) -> Iterator[Marc21Record]:
+    # Not a generator function: invalid options are rejected before anything is written.
+    marc_options = parse_options(MarcOptions, options, "MARC")
+    profile = marc_options.load_profile()
     return (
-        loadable_parts(found, profile, availability=said.availability, since=wanted.since)
-        for found in feed(session, wanted, with_marc=True)
+        build_export_record(entry, profile, availability=marc_options.availability, since=selection.since)
+        for entry in read_feed(session, selection, with_marc=True)
     )

@@ -1,4 +1,4 @@
-"""What can be chosen of an export beside its titles."""
+"""Validation of the options of an export format."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -9,20 +9,24 @@ from accession.core.errors import UserError
 
 
 class Options(BaseModel):
-    """The options of a format; those that it does not have are refused."""
+    """Options of a format; unknown options are rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-Chosen = TypeVar("Chosen", bound=Options)
+OptionsT = TypeVar("OptionsT", bound=Options)
 
 
-def chosen(kind: type[Chosen], options: Mapping[str, Any], label: str) -> Chosen:
-    """The options of the format that people know as `label`; raises `UserError` when one cannot be used."""
+def parse_options(model: type[OptionsT], options: Mapping[str, Any], label: str) -> OptionsT:
+    """Validate the options of the format with this label.
+
+    Raises:
+        UserError: an option is unknown or invalid.
+    """
     try:
-        return kind.model_validate(options)
+        return model.model_validate(options)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         reason = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"The option {name} of a {label} export cannot be used: {reason}.") from None
+        raise UserError(f"The option {name} of a {label} export is invalid: {reason}.") from None

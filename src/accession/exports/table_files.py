@@ -1,87 +1,75 @@
-"""Whole files of tables and KBART lists, as the schedule and the dashboard ask for them, too."""
+"""Files of tables and KBART lists, for the command line, the schedule and the dashboard."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, BinaryIO
 
 from pydantic import AfterValidator
 from sqlalchemy.orm import Session
 
-from accession.catalog.change_feed import FeedFilter, FeedTitle, feed
+from accession.catalog.change_feed import read_feed
+from accession.catalog.feed_filter import FeedFilter
 from accession.exports.kbart import write_kbart
-from accession.exports.links import usable_address
-from accession.exports.options import Options, chosen
-from accession.exports.tables import Column, chosen_columns, write_csv, write_json_lines, write_parquet
-
-Progress = Callable[[int], None]
-
-_TOLD_EVERY = 500
+from accession.exports.options import Options, parse_options
+from accession.exports.progress import Progress, report_progress
+from accession.exports.tables import Column, select_columns, write_csv, write_json_lines, write_parquet
+from accession.exports.templates import check_url_template
 
 
 class TableOptions(Options):
-    """The columns, in their order; all of them when none is named."""
+    """Options of table exports: the columns in their order, all if none is named."""
 
     columns: tuple[str, ...] = ()
 
+    def select_columns(self, selection: FeedFilter) -> Sequence[Column]:
+        """Return the columns of an export.
+
+        Raises:
+            UserError: a column does not exist or is named twice.
+        """
+        return select_columns(self.columns, selection.since)
+
 
 class CsvOptions(TableOptions):
-    """Also whether the file begins with a byte order mark."""
+    """Options of CSV exports; `bom` starts the file with a byte order mark."""
 
     bom: bool = False
 
 
 class KbartOptions(Options):
-    """The address of a title, as `exports.links` has it."""
+    """Options of KBART exports: URL template of a title (`exports.templates`)."""
 
-    url_template: Annotated[str, AfterValidator(usable_address)] | None = None
+    url_template: Annotated[str, AfterValidator(check_url_template)] | None = None
 
 
 def write_csv_file(
-    session: Session, wanted: FeedFilter, out: BinaryIO, options: Mapping[str, Any], progress: Progress
+    session: Session, selection: FeedFilter, out: BinaryIO, options: Mapping[str, Any], progress: Progress
 ) -> int:
-    """Write the titles wanted as CSV; how many."""
-    said = chosen(CsvOptions, options, "CSV")
-    titles, columns = _chosen_titles(session, wanted, said, progress)
-    return write_csv(titles, out, columns, bom=said.bom)
+    """Write the selected titles as CSV and return their number."""
+    csv_options = parse_options(CsvOptions, options, "CSV")
+    columns = csv_options.select_columns(selection)
+    titles = report_progress(read_feed(session, selection), progress)
+    return write_csv(titles, out, columns, bom=csv_options.bom)
 
 
 def write_json_lines_file(
-    session: Session, wanted: FeedFilter, out: BinaryIO, options: Mapping[str, Any], progress: Progress
+    session: Session, selection: FeedFilter, out: BinaryIO, options: Mapping[str, Any], progress: Progress
 ) -> int:
-    """Write the titles wanted as JSON Lines; how many."""
-    said = chosen(TableOptions, options, "JSON Lines")
-    titles, columns = _chosen_titles(session, wanted, said, progress)
-    return write_json_lines(titles, out, columns)
+    """Write the selected titles as JSON Lines and return their number."""
+    columns = parse_options(TableOptions, options, "JSON Lines").select_columns(selection)
+    return write_json_lines(report_progress(read_feed(session, selection), progress), out, columns)
 
 
 def write_parquet_file(
-    session: Session, wanted: FeedFilter, out: BinaryIO, options: Mapping[str, Any], progress: Progress
+    session: Session, selection: FeedFilter, out: BinaryIO, options: Mapping[str, Any], progress: Progress
 ) -> int:
-    """Write the titles wanted as Parquet; how many."""
-    said = chosen(TableOptions, options, "Parquet")
-    titles, columns = _chosen_titles(session, wanted, said, progress)
-    return write_parquet(titles, out, columns)
+    """Write the selected titles as Parquet and return their number."""
+    columns = parse_options(TableOptions, options, "Parquet").select_columns(selection)
+    return write_parquet(report_progress(read_feed(session, selection), progress), out, columns)
 
 
 def write_kbart_file(
-    session: Session, wanted: FeedFilter, out: BinaryIO, options: Mapping[str, Any], progress: Progress
+    session: Session, selection: FeedFilter, out: BinaryIO, options: Mapping[str, Any], progress: Progress
 ) -> int:
-    """Write the titles wanted as a KBART list; how many."""
-    said = chosen(KbartOptions, options, "KBART")
-    return write_kbart(session, wanted, out, url_template=said.url_template, progress=progress)
-
-
-def _chosen_titles(
-    session: Session, wanted: FeedFilter, said: TableOptions, progress: Progress
-) -> tuple[Iterable[FeedTitle], Sequence[Column]]:
-    columns = chosen_columns(said.columns, wanted.since)
-    return _told(feed(session, wanted), progress), columns
-
-
-def _told(titles: Iterable[FeedTitle], progress: Progress) -> Iterator[FeedTitle]:
-    done = 0
-    for title in titles:
-        yield title
-        done += 1
-        if done % _TOLD_EVERY == 0:
-            progress(done)
-    progress(done)
+    """Write the selected titles as a KBART list and return their number."""
+    kbart_options = parse_options(KbartOptions, options, "KBART")
+    return write_kbart(session, selection, out, url_template=kbart_options.url_template, progress=progress)

@@ -1,4 +1,4 @@
-"""What every XML that leaves has in common."""
+"""Names and text handling shared by the XML exports."""
 
 import re
 
@@ -10,6 +10,6 @@ SCHEMA_LOCATION = QName(XSI, "schemaLocation")
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def clean(text: str) -> str:
-    """The text without what XML 1.0 cannot hold: control characters, lone surrogates."""
+def remove_forbidden_characters(text: str) -> str:
+    """Return `text` without characters that XML 1.0 forbids: control characters and lone surrogates."""
     return _FORBIDDEN.sub("", text)

@@ -1,4 +1,4 @@
-"""KBART, held against NISO RP-9-2014 as it is written."""
+"""KBART lists, compared with NISO RP-9-2014."""
 
 import csv
 import io
@@ -8,14 +8,13 @@ from typing import Any
 import time_machine
 from sqlalchemy.orm import Session
 
-from accession.catalog.apply import apply_titles
-from accession.catalog.change_feed import FeedFilter
+from accession.catalog.feed_filter import FeedFilter
 from accession.core.vocabulary import Medium
 from accession.db.models import Collection
 from accession.exports.kbart import file_name, write_kbart
-from tests.fixtures.factories import NOON, make_collection, make_pool, person, title_data
+from tests.fixtures.factories import NOON, apply_titles, make_collection, make_pool, person, title_data
 
-# The columns of Phase II, in their order.
+# Columns of Phase II in order.
 STANDARD = [
     "publication_title",
     "print_identifier",
@@ -48,16 +47,16 @@ URL = "https://library.example/title/{identifier}"
 HOUR = timedelta(hours=1)
 
 
-def put(session: Session, collection: Collection, identifier: str, **changes: Any) -> None:
-    """The collection has the title, committed."""
+def add_title(session: Session, collection: Collection, identifier: str, **changes: Any) -> None:
+    """Add a title with metadata to the collection and commit."""
     pool = make_pool(session, collection, identifier)
     apply_titles(session, {pool.id: title_data(identifier, **changes)})
     session.commit()
 
 
-def written(session: Session, wanted: FeedFilter = EVERYTHING, url: str | None = URL) -> bytes:
+def export(session: Session, selection: FeedFilter = EVERYTHING, url: str | None = URL) -> bytes:
     out = io.BytesIO()
-    write_kbart(session, wanted, out, url_template=url)
+    write_kbart(session, selection, out, url_template=url)
     return out.getvalue()
 
 
@@ -66,12 +65,12 @@ def rows(data: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(text, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True))
 
 
-def changes(session: Session, wanted: FeedFilter) -> dict[str, str]:
-    return {row["title_id"]: row["change"] for row in rows(written(session, wanted))}
+def changes(session: Session, selection: FeedFilter) -> dict[str, str]:
+    return {row["title_id"]: row["change"] for row in rows(export(session, selection))}
 
 
-def test_a_title_stands_in_the_columns_of_the_standard(session: Session, collection: Collection) -> None:
-    put(
+def test_title_fills_the_standard_columns(session: Session, collection: Collection) -> None:
+    add_title(
         session,
         collection,
         "hain 1",
@@ -82,7 +81,7 @@ def test_a_title_stands_in_the_columns_of_the_standard(session: Session, collect
         publisher="Harper & Row",
         published="1974-05-01",
     )
-    data = written(session)
+    data = export(session)
     assert data.split(b"\n")[0].decode().split("\t") == STANDARD
     assert len(STANDARD) == 25
     (row,) = rows(data)
@@ -101,11 +100,11 @@ def test_a_title_stands_in_the_columns_of_the_standard(session: Session, collect
     }
 
 
-def test_a_title_without_much_has_empty_columns(session: Session, collection: Collection) -> None:
+def test_title_without_details_has_empty_columns(session: Session, collection: Collection) -> None:
     bare = {"contributors": (), "isbns": (), "publisher": None, "published": None}
-    put(session, collection, "a", medium=Medium.AUDIOBOOK, **bare)
-    make_pool(session, collection, "never described")
-    (row,) = rows(written(session, url=None))
+    add_title(session, collection, "a", medium=Medium.AUDIOBOOK, **bare)
+    make_pool(session, collection, "no metadata")
+    (row,) = rows(export(session, url=None))
     assert {name: value for name, value in row.items() if value} == {
         "publication_title": "Title a",
         "title_id": "a",
@@ -116,12 +115,10 @@ def test_a_title_without_much_has_empty_columns(session: Session, collection: Co
     }
 
 
-def test_titles_stand_by_name_without_regard_to_accents_and_capitals(
-    session: Session, collection: Collection
-) -> None:
+def test_titles_are_sorted_ignoring_accents_and_case(session: Session, collection: Collection) -> None:
     for identifier, title in [("1", "Zebra"), ("2", "élan"), ("3", "Eland"), ("4", "apple"), ("5", "Elan")]:
-        put(session, collection, identifier, title=title)
-    assert [row["publication_title"] for row in rows(written(session))] == [
+        add_title(session, collection, identifier, title=title)
+    assert [row["publication_title"] for row in rows(export(session))] == [
         "apple",
         "élan",
         "Elan",
@@ -130,8 +127,8 @@ def test_titles_stand_by_name_without_regard_to_accents_and_capitals(
     ]
 
 
-def test_what_would_break_a_line_or_a_column_is_a_blank(session: Session, collection: Collection) -> None:
-    put(
+def test_control_characters_become_blanks(session: Session, collection: Collection) -> None:
+    add_title(
         session,
         collection,
         "evil",
@@ -139,7 +136,7 @@ def test_what_would_break_a_line_or_a_column_is_a_blank(session: Session, collec
         publisher="=1+1",
         contributors=(person("A\tB, C"),),
     )
-    data = written(session)
+    data = export(session)
     (row,) = rows(data)
     assert row["publication_title"] == "\"tab here line end '"
     assert (row["publisher_name"], row["first_author"]) == ("=1+1", "A B")
@@ -147,57 +144,57 @@ def test_what_would_break_a_line_or_a_column_is_a_blank(session: Session, collec
     assert not data.startswith(b"\xef\xbb\xbf")
 
 
-def test_a_title_of_several_collections_stands_once(session: Session, collection: Collection) -> None:
+def test_title_of_several_collections_is_listed_once(session: Session, collection: Collection) -> None:
     other = make_collection(session, "Birch Library")
-    put(session, collection, "both")
-    put(session, other, "both")
-    put(session, other, "one")
-    assert [row["title_id"] for row in rows(written(session))] == ["both", "one"]
+    add_title(session, collection, "both")
+    add_title(session, other, "both")
+    add_title(session, other, "one")
+    assert [row["title_id"] for row in rows(export(session))] == ["both", "one"]
     only = FeedFilter(collections=(collection.id,))
-    assert [row["title_id"] for row in rows(written(session, only))] == ["both"]
+    assert [row["title_id"] for row in rows(export(session, only))] == ["both"]
 
 
-def test_changes_stand_behind_the_columns_of_the_standard(session: Session, collection: Collection) -> None:
+def test_changes_are_an_additional_column(session: Session, collection: Collection) -> None:
     other = make_collection(session, "Birch Library")
     later = NOON + HOUR
     with time_machine.travel(NOON, tick=False):
-        for identifier in ("same", "better", "gone", "gone from one"):
-            put(session, collection, identifier)
-        put(session, other, "gone from one")
+        for identifier in ("same", "modified", "withdrawn", "withdrawn from one"):
+            add_title(session, collection, identifier)
+        add_title(session, other, "withdrawn from one")
     with time_machine.travel(later, tick=False):
-        none = {"licenses_owned": 0, "licenses_available": 0, "as_of": later}
-        put(session, collection, "better", publisher="Another", as_of=later)
-        put(session, collection, "gone", **none)
-        put(session, collection, "gone from one", **none)
-        put(session, collection, "new")
+        no_copies = {"licenses_owned": 0, "licenses_available": 0, "as_of": later}
+        add_title(session, collection, "modified", publisher="Another", as_of=later)
+        add_title(session, collection, "withdrawn", **no_copies)
+        add_title(session, collection, "withdrawn from one", **no_copies)
+        add_title(session, collection, "new")
     since = FeedFilter(since=later, with_removed=True)
-    assert written(session, since).split(b"\n")[0].decode().split("\t") == [*STANDARD, "change"]
+    assert export(session, since).split(b"\n")[0].decode().split("\t") == [*STANDARD, "change"]
     assert changes(session, since) == {
-        "better": "changed",
-        "gone": "removed",
-        "gone from one": "changed",
+        "modified": "changed",
+        "withdrawn": "removed",
+        "withdrawn from one": "changed",
         "new": "new",
     }
     assert (
-        changes(session, FeedFilter((collection.id,), since=later, with_removed=True))["gone from one"]
+        changes(session, FeedFilter((collection.id,), since=later, with_removed=True))["withdrawn from one"]
         == "removed"
     )
     assert changes(session, FeedFilter(since=later + HOUR, with_removed=True)) == {}
 
 
-def test_two_lists_of_a_catalogue_are_the_same_bytes_and_each_title_is_counted(
+def test_equal_lists_are_equal_bytes_and_progress_is_reported(
     session: Session, collection: Collection
 ) -> None:
     for identifier in "cab":
-        put(session, collection, identifier)
-    done: list[int] = []
+        add_title(session, collection, identifier)
+    reports: list[int] = []
     out = io.BytesIO()
-    assert write_kbart(session, FeedFilter(), out, url_template=URL, progress=done.append) == 3
-    assert done == [3]
-    assert written(session) == out.getvalue()
+    assert write_kbart(session, FeedFilter(), out, url_template=URL, progress=reports.append) == 3
+    assert reports == [3]
+    assert export(session) == out.getvalue()
 
 
-def test_a_list_is_named_as_the_standard_says() -> None:
+def test_file_name_follows_the_standard() -> None:
     day = date(2024, 5, 1)
     assert (
         file_name(["St. Mary's Library_2"], day, only_changes=False)

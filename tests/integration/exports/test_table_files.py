@@ -1,4 +1,4 @@
-"""Tables and KBART lists as the schedule and the dashboard ask for them: by the name of their format."""
+"""Files of tables and KBART lists by format name, as the schedule and the dashboard write them."""
 
 import io
 import sys
@@ -7,69 +7,69 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from accession.catalog.change_feed import FeedFilter
+from accession.catalog.feed_filter import FeedFilter
 from accession.core.errors import UserError
 from accession.db.models import Collection
 from accession.exports.formats import find_format
 from tests.fixtures.factories import make_pool
 
 
-def written(session: Session, name: str, **options: Any) -> tuple[bytes, list[int]]:
-    """What is in the file, and what was told of the progress."""
+def export(session: Session, name: str, **options: Any) -> tuple[bytes, list[int]]:
+    """Return the content of the file and the progress reports."""
     out = io.BytesIO()
-    told: list[int] = []
-    find_format(name).write(session, FeedFilter(), out, options, told.append)
-    return out.getvalue(), told
+    reports: list[int] = []
+    find_format(name).write(session, FeedFilter(), out, options, reports.append)
+    return out.getvalue(), reports
 
 
 @pytest.mark.parametrize("name", ["kbart", "csv", "jsonl", "parquet"])
-def test_every_format_is_written_without_options(name: str, session: Session, collection: Collection) -> None:
+def test_every_format_works_without_options(name: str, session: Session, collection: Collection) -> None:
     make_pool(session, collection, "a")
-    data, told = written(session, name)
+    data, reports = export(session, name)
     assert data
-    assert told == [1]
+    assert reports == [1]
 
 
 def test_options_are_those_of_the_command_line(session: Session, collection: Collection) -> None:
     make_pool(session, collection, "a")
-    data, _ = written(session, "csv", columns=["status", "identifier"], bom=True)
+    data, _ = export(session, "csv", columns=["status", "identifier"], bom=True)
     assert data == b"\xef\xbb\xbfstatus,identifier\r\nunknown,a\r\n"
 
 
-def test_progress_is_told_now_and_then(
+def test_progress_is_reported_at_intervals(
     session: Session, collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("accession.exports.table_files._TOLD_EVERY", 2)
+    monkeypatch.setattr("accession.exports.progress._INTERVAL", 2)
     for identifier in "abcde":
         make_pool(session, collection, identifier)
-    assert written(session, "jsonl")[1] == [2, 4, 5]
+    assert export(session, "jsonl")[1] == [2, 4, 5]
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "sentence"),
+    ("name", "options", "message"),
     [
-        ("jsonl", {"bom": True}, "The option bom of a JSON Lines export cannot be used: "),
-        ("csv", {"columns": "title"}, "The option columns of a CSV export cannot be used: "),
-        ("parquet", {"columns": ["titles"]}, 'There is no column "titles", perhaps "title": '),
-        ("kbart", {"url_template": "ftp://x"}, "The option url_template of a KBART export cannot be used: "),
+        ("jsonl", {"bom": True}, "The option bom of a JSON Lines export is invalid: "),
+        ("csv", {"columns": "title"}, "The option columns of a CSV export is invalid: "),
+        ("parquet", {"columns": ["titles"]}, 'There is no column "titles" (did you mean "title"?): '),
+        ("kbart", {"url_template": "ftp://x"}, "The option url_template of a KBART export is invalid: "),
         (
             "excel",
             {},
-            'There is no format "excel": choose among marc21, ',
+            'There is no format "excel": choose from marc21, ',
         ),
     ],
 )
-def test_options_that_cannot_be_used_are_refused_before_anything_is_written(
-    name: str, options: dict[str, Any], sentence: str, session: Session
+def test_invalid_options_are_rejected_before_writing(
+    name: str, options: dict[str, Any], message: str, session: Session
 ) -> None:
     out = io.BytesIO()
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(UserError) as error:
         find_format(name).write(session, FeedFilter(), out, options, lambda _: None)
-    assert str(refused.value).startswith(sentence)
+    assert str(error.value).startswith(message)
     assert out.getvalue() == b""
 
 
-def test_a_format_that_cannot_be_written_here_says_so_when_it_is_asked_for(
+def test_missing_pyarrow_is_explained(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)

@@ -1,4 +1,4 @@
-"""CSV, JSON Lines and Parquet, read back by readers that others wrote."""
+"""CSV, JSON Lines and Parquet exports, read back by independent readers."""
 
 import csv
 import io
@@ -17,23 +17,24 @@ from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 from sqlalchemy.orm import Session
 
-from accession.catalog.apply import apply_titles
-from accession.catalog.change_feed import FeedFilter, FeedTitle, feed
-from accession.catalog.purchase_records import PurchaseDate, StoredRecord, store_purchase_records
+from accession.catalog.change_feed import FeedTitle, read_feed
+from accession.catalog.feed_filter import FeedFilter
+from accession.catalog.purchase_dates import PurchaseDate
+from accession.catalog.purchase_records import PurchaseRecordData, store_purchase_records
 from accession.catalog.titles import TitleView
 from accession.core.errors import UserError
-from accession.core.vocabulary import Format, Medium, Role
+from accession.core.vocabulary import ContributorRole, Format, Medium
 from accession.db.models import Collection, LicensePool
 from accession.exports.tables import (
     COLUMNS,
     Column,
-    chosen_columns,
-    without_formula,
+    escape_formula,
+    select_columns,
     write_csv,
     write_json_lines,
     write_parquet,
 )
-from tests.fixtures.factories import NOON, make_pool, person, subject, title_data
+from tests.fixtures.factories import NOON, apply_titles, make_pool, person, subject, title_data
 
 NAMES = [column.name for column in COLUMNS]
 Write = Callable[[Iterator[FeedTitle], BinaryIO, Sequence[Column]], int]
@@ -41,7 +42,7 @@ WRITERS: Sequence[Write] = (write_csv, write_json_lines, write_parquet)
 
 EVERYTHING = FeedFilter()
 
-# A title with something to say in every column, as a reader should find it.
+# A title with a value in every column, as a reader returns it.
 KNOWN: dict[str, Any] = {
     "collection": "Alder Library",
     "identifier": "solaris",
@@ -68,25 +69,27 @@ KNOWN: dict[str, Any] = {
     "purchased_on": "2024-05-01",
     "updated_at": NOON,
 }
-ON_PAPER = {
+AS_TEXT = {
     name: "; ".join(value) if isinstance(value, list) else str(value) for name, value in KNOWN.items()
 } | {"updated_at": "2024-05-01T12:00:00Z"}
 
 
 @pytest.fixture
 def solaris(session: Session, collection: Collection) -> None:
-    """The known title, committed."""
+    """Add the title with all values and commit."""
     with time_machine.travel(NOON, tick=False):
         pool = make_pool(session, collection, "solaris")
-        store_purchase_records(session, PurchaseDate(NOON.date()), [StoredRecord(pool, lambda: b"marc", "#")])
-        described = title_data(
+        store_purchase_records(
+            session, PurchaseDate(NOON.date()), [PurchaseRecordData(pool, lambda: b"marc", "#")]
+        )
+        title = title_data(
             "solaris",
             title=KNOWN["title"],
             subtitle=KNOWN["subtitle"],
             contributors=(
                 person("Lem, Stanisław"),
                 person("Le Guin, Ursula K."),
-                person("Reader, Rita", Role.NARRATOR),
+                person("Reader, Rita", ContributorRole.NARRATOR),
             ),
             medium=Medium.AUDIOBOOK,
             format=Format.MP3,
@@ -102,25 +105,25 @@ def solaris(session: Session, collection: Collection) -> None:
             licenses_reserved=1,
             patrons_in_hold_queue=4,
         )
-        apply_titles(session, {pool.id: described})
+        apply_titles(session, {pool.id: title})
         session.commit()
 
 
-def put(session: Session, collection: Collection, identifier: str, **changes: Any) -> None:
-    """The collection has the title, committed."""
+def add_title(session: Session, collection: Collection, identifier: str, **changes: Any) -> None:
+    """Add a title with metadata to the collection and commit."""
     pool = make_pool(session, collection, identifier)
     apply_titles(session, {pool.id: title_data(identifier, **changes)})
     session.commit()
 
 
-def written(
+def export(
     write: Write,
     session: Session,
-    wanted: FeedFilter = EVERYTHING,
+    selection: FeedFilter = EVERYTHING,
     columns: Sequence[str] = (),
 ) -> bytes:
     out = io.BytesIO()
-    write(feed(session, wanted), out, chosen_columns(columns, wanted.since))
+    write(read_feed(session, selection), out, select_columns(columns, selection.since))
     return out.getvalue()
 
 
@@ -128,34 +131,34 @@ def csv_rows(data: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(data.decode(), newline=""), strict=True))
 
 
-def test_columns_are_the_fields_of_a_title_in_their_order() -> None:
+def test_columns_are_the_fields_of_a_title() -> None:
     assert [field.name for field in fields(TitleView)] == NAMES
 
 
-def test_csv_tells_every_field_of_a_title(session: Session, solaris: None) -> None:
-    data = written(write_csv, session)
-    assert csv_rows(data) == [ON_PAPER]
+def test_csv_has_every_field(session: Session, solaris: None) -> None:
+    data = export(write_csv, session)
+    assert csv_rows(data) == [AS_TEXT]
     assert data.startswith(",".join(NAMES).encode() + b"\r\n")
     assert data.endswith(b"\r\n")
 
 
-def test_another_reader_finds_the_same(session: Session, solaris: None) -> None:
+def test_csv_is_read_by_arrow(session: Session, solaris: None) -> None:
     text = arrow_csv.ConvertOptions(column_types={name: pyarrow.string() for name in NAMES})
     lines = arrow_csv.ParseOptions(newlines_in_values=True)
     table = arrow_csv.read_csv(
-        io.BytesIO(written(write_csv, session)), parse_options=lines, convert_options=text
+        io.BytesIO(export(write_csv, session)), parse_options=lines, convert_options=text
     )
-    assert table.to_pylist() == [ON_PAPER]
+    assert table.to_pylist() == [AS_TEXT]
 
 
-def test_json_lines_tells_every_field_of_a_title(session: Session, solaris: None) -> None:
-    (line,) = written(write_json_lines, session).splitlines()
-    assert json.loads(line) == KNOWN | {"updated_at": ON_PAPER["updated_at"]}
+def test_json_lines_has_every_field(session: Session, solaris: None) -> None:
+    (line,) = export(write_json_lines, session).splitlines()
+    assert json.loads(line) == KNOWN | {"updated_at": AS_TEXT["updated_at"]}
     assert list(json.loads(line)) == NAMES
 
 
-def test_parquet_tells_every_field_of_a_title_in_its_type(session: Session, solaris: None) -> None:
-    file = parquet.ParquetFile(io.BytesIO(written(write_parquet, session)))
+def test_parquet_has_every_field_with_its_type(session: Session, solaris: None) -> None:
+    file = parquet.ParquetFile(io.BytesIO(export(write_parquet, session)))
     table = file.read()
     assert table.to_pylist() == [KNOWN]
     assert table.column_names == NAMES
@@ -165,19 +168,19 @@ def test_parquet_tells_every_field_of_a_title_in_its_type(session: Session, sola
     assert file.metadata.row_group(0).column(0).compression == "ZSTD"
 
 
-def test_what_nobody_knows_is_empty_and_null(session: Session, collection: Collection) -> None:
+def test_unknown_values_are_empty_or_null(session: Session, collection: Collection) -> None:
     make_pool(session, collection, "unknown")
-    (row,) = csv_rows(written(write_csv, session))
-    told = json.loads(written(write_json_lines, session))
-    (typed,) = parquet.read_table(io.BytesIO(written(write_parquet, session))).to_pylist()
+    (row,) = csv_rows(export(write_csv, session))
+    from_json = json.loads(export(write_json_lines, session))
+    (typed,) = parquet.read_table(io.BytesIO(export(write_parquet, session))).to_pylist()
     assert (row["title"], row["page_count"], row["authors"], row["licenses_owned"]) == ("", "", "", "0")
-    for found in (told, typed):
-        assert (found["title"], found["page_count"], found["authors"]) == (None, None, [])
+    for values in (from_json, typed):
+        assert (values["title"], values["page_count"], values["authors"]) == (None, None, [])
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_an_empty_catalogue_is_an_empty_table(write: Write, session: Session) -> None:
-    data = written(write, session)
+def test_empty_catalogue_gives_empty_table(write: Write, session: Session) -> None:
+    data = export(write, session)
     if write is write_parquet:
         assert parquet.read_table(io.BytesIO(data)).num_rows == 0
     else:
@@ -185,29 +188,29 @@ def test_an_empty_catalogue_is_an_empty_table(write: Write, session: Session) ->
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_two_exports_of_a_catalogue_are_the_same_bytes(
+def test_equal_catalogues_give_equal_bytes(
     write: Write, session: Session, collection: Collection, solaris: None
 ) -> None:
-    put(session, collection, "another")
-    assert written(write, session) == written(write, session) != b""
+    add_title(session, collection, "another")
+    assert export(write, session) == export(write, session) != b""
 
 
-def test_parquet_has_row_groups_of_a_bounded_size(
+def test_parquet_row_groups_have_bounded_size(
     session: Session, collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("accession.exports.tables._ROW_GROUP", 2)
     monkeypatch.setattr("accession.exports.tables._BATCH", 1)
     for name in "abcde":
-        put(session, collection, name)
-    file = parquet.ParquetFile(io.BytesIO(written(write_parquet, session)))
+        add_title(session, collection, name)
+    file = parquet.ParquetFile(io.BytesIO(export(write_parquet, session)))
     groups = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
     assert (groups, file.read()["identifier"].to_pylist()) == ([2, 2, 1], list("abcde"))
 
 
-def test_a_byte_order_mark_is_there_for_whoever_asks(session: Session, solaris: None) -> None:
+def test_byte_order_mark_is_optional(session: Session, solaris: None) -> None:
     out = io.BytesIO()
-    write_csv(feed(session, EVERYTHING), out, chosen_columns(()), bom=True)
-    assert out.getvalue() == b"\xef\xbb\xbf" + written(write_csv, session)
+    write_csv(read_feed(session, EVERYTHING), out, select_columns(()), bom=True)
+    assert out.getvalue() == b"\xef\xbb\xbf" + export(write_csv, session)
 
 
 HOSTILE = (
@@ -225,80 +228,78 @@ HOSTILE = (
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_stays_a_value_of_its_own_cell(
-    text: str, session: Session, collection: Collection
-) -> None:
-    put(session, collection, "evil", title=text, publisher=text, contributors=(person(text),))
-    # PostgreSQL holds no NUL.
+def test_hostile_text_stays_in_its_cell(text: str, session: Session, collection: Collection) -> None:
+    add_title(session, collection, "evil", title=text, publisher=text, contributors=(person(text),))
+    # PostgreSQL cannot store NUL.
     stored = text.replace("\0", "")
-    (row,) = csv_rows(written(write_csv, session))
-    assert row["title"] == row["publisher"] == row["authors"] == without_formula(stored)
+    (row,) = csv_rows(export(write_csv, session))
+    assert row["title"] == row["publisher"] == row["authors"] == escape_formula(stored)
     assert row["identifier"] == "evil"
-    lines = written(write_json_lines, session)
+    lines = export(write_json_lines, session)
     assert len(lines.decode().splitlines()) == 1
     assert json.loads(lines)["title"] == stored
     assert lines.decode().rstrip("\n").isprintable()
-    assert parquet.read_table(io.BytesIO(written(write_parquet, session)))["title"].to_pylist() == [stored]
+    assert parquet.read_table(io.BytesIO(export(write_parquet, session)))["title"].to_pylist() == [stored]
 
 
 @given(st.text())
 @example("'=1")
 @example("\r")
 @example("'")
-def test_no_text_begins_a_formula_and_every_text_comes_back(text: str) -> None:
-    shown = without_formula(text)
-    assert not shown.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
-    # Who takes an apostrophe away where one was put before a formula has what was.
-    assert (shown[1:] if without_formula(shown) != shown else shown) == text
+def test_escaped_text_is_no_formula_and_can_be_restored(text: str) -> None:
+    escaped = escape_formula(text)
+    assert not escaped.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    # Removing the apostrophe before a formula restores the text.
+    assert (escaped[1:] if escape_formula(escaped) != escaped else escaped) == text
 
 
-def titled(text: str) -> FeedTitle:
-    """A title of which nothing but its name is known."""
+def title_named(text: str) -> FeedTitle:
+    """Return an entry of which only the title is known."""
     unknown: dict[str, Any] = dict.fromkeys(field.name for field in fields(TitleView))
     return FeedTitle(1, 1, TitleView(**unknown | {"title": text}), NOON, NOON, is_removed=False)
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
-def test_csv_gives_back_whatever_text_it_was_given(texts: list[str]) -> None:
+def test_csv_returns_any_text_unchanged(texts: list[str]) -> None:
     out = io.BytesIO()
-    assert write_csv(map(titled, texts), out, chosen_columns(["title", "publisher"])) == len(texts)
+    assert write_csv(map(title_named, texts), out, select_columns(["title", "publisher"])) == len(texts)
     rows = csv.reader(io.StringIO(out.getvalue().decode(), newline=""), strict=True)
-    assert list(rows)[1:] == [[without_formula(text), ""] for text in texts]
+    assert list(rows)[1:] == [[escape_formula(text), ""] for text in texts]
 
 
-def test_numbers_are_left_alone(session: Session, collection: Collection) -> None:
-    put(session, collection, "a", licenses_owned=7)
-    assert csv_rows(written(write_csv, session, columns=["licenses_owned"])) == [{"licenses_owned": "7"}]
+def test_numbers_are_not_escaped(session: Session, collection: Collection) -> None:
+    add_title(session, collection, "a", licenses_owned=7)
+    assert csv_rows(export(write_csv, session, columns=["licenses_owned"])) == [{"licenses_owned": "7"}]
 
 
-def test_columns_come_as_they_are_chosen(session: Session, solaris: None) -> None:
-    chosen = ["title", "identifier", "isbns"]
-    data = written(write_csv, session, columns=chosen)
+def test_selected_columns_keep_their_order(session: Session, solaris: None) -> None:
+    names = ["title", "identifier", "isbns"]
+    data = export(write_csv, session, columns=names)
     assert data.splitlines()[0] == b"title,identifier,isbns"
-    assert list(json.loads(written(write_json_lines, session, columns=chosen))) == chosen
-    assert parquet.read_schema(io.BytesIO(written(write_parquet, session, columns=chosen))).names == chosen
+    assert list(json.loads(export(write_json_lines, session, columns=names))) == names
+    assert parquet.read_schema(io.BytesIO(export(write_parquet, session, columns=names))).names == names
 
 
-def test_a_column_that_is_not_there_is_told_with_the_nearest_and_the_list() -> None:
-    with pytest.raises(UserError) as refused:
-        chosen_columns(["titel"])
-    assert str(refused.value) == (
-        f'There is no column "titel", perhaps "title": choose from {", ".join(NAMES)}.'
+def test_unknown_or_repeated_column_is_explained() -> None:
+    with pytest.raises(UserError) as error:
+        select_columns(["titel"])
+    assert str(error.value) == (
+        f'There is no column "titel" (did you mean "title"?): choose from {", ".join(NAMES)}.'
     )
     with pytest.raises(UserError, match='There is no column "§": choose from collection'):
-        chosen_columns(["§"])
-    with pytest.raises(UserError, match='"title" is chosen twice'):
-        chosen_columns(["title", "isbns", "title"])
-    with pytest.raises(UserError, match="name one with --since"):
-        chosen_columns(["change"])
+        select_columns(["§"])
+    with pytest.raises(UserError, match='"title" is given twice'):
+        select_columns(["title", "isbns", "title"])
+    with pytest.raises(UserError, match="give one with --since"):
+        select_columns(["change"])
 
 
 @pytest.mark.parametrize("columns", [(), ("identifier", "licenses_owned"), ("identifier", "change")])
-def test_a_month_of_changes_makes_of_an_old_table_the_new_one(
+def test_daily_changes_add_up_to_a_full_export(
     columns: Sequence[str], session: Session, collection: Collection
 ) -> None:
-    """Whoever follows the changes day by day has what an export of everything has."""
-    held: dict[str, Any] = {}
+    """Applying daily exports of changes gives the same titles as a full export."""
+    applied: dict[str, Any] = {}
     names = [f"title{number}" for number in range(6)]
     pools: dict[str, LicensePool] = {}
     for number in range(30):
@@ -310,22 +311,21 @@ def test_a_month_of_changes_makes_of_an_old_table_the_new_one(
             counts = {"licenses_owned": copies, "licenses_available": copies}
             apply_titles(session, {pool.id: title_data(identifier, as_of=day, **counts)})
             session.commit()
-        changes = written(write_json_lines, session, FeedFilter(since=day, with_removed=True), columns)
+        changes = export(write_json_lines, session, FeedFilter(since=day, with_removed=True), columns)
         for line in changes.splitlines():
-            told = json.loads(line)
-            change, identifier = told.pop("change"), told["identifier"]
+            row = json.loads(line)
+            change, identifier = row.pop("change"), row["identifier"]
             assert (change == "new") == (number < len(names) and change != "removed")
-            held.pop(identifier, None)
+            applied.pop(identifier, None)
             if change != "removed":
-                held[identifier] = told
-    full = written(write_json_lines, session, columns=[name for name in columns if name != "change"])
-    expected = {told["identifier"]: told for told in map(json.loads, full.splitlines())}
-    assert held == expected
-    assert set(names) - set(held)
+                applied[identifier] = row
+    full = export(write_json_lines, session, columns=[name for name in columns if name != "change"])
+    expected = {row["identifier"]: row for row in map(json.loads, full.splitlines())}
+    assert applied == expected
+    assert set(names) - set(applied)
 
 
-def test_a_pipe_takes_parquet(session: Session, solaris: None) -> None:
-    """It cannot say how much was written to it."""
+def test_parquet_can_be_written_to_a_pipe(session: Session, solaris: None) -> None:
 
     class Pipe(io.RawIOBase):
         def __init__(self) -> None:
@@ -339,5 +339,5 @@ def test_a_pipe_takes_parquet(session: Session, solaris: None) -> None:
             return len(data)
 
     pipe = Pipe()
-    write_parquet(feed(session, EVERYTHING), pipe, chosen_columns(()))  # type: ignore[arg-type]
-    assert pipe.data == written(write_parquet, session)
+    write_parquet(read_feed(session, EVERYTHING), pipe, select_columns(()))  # type: ignore[arg-type]
+    assert pipe.data == export(write_parquet, session)

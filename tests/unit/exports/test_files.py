@@ -1,4 +1,4 @@
-"""Files that are whole or not there, here and elsewhere."""
+"""Export files: atomic writing, local and remote."""
 
 import os
 import stat
@@ -10,12 +10,12 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from accession.core.errors import UserError
-from accession.exports.files import joined, keep_last, replaced, shown
+from accession.exports.files import join_url, prune_old_files, redact_credentials, write_file_atomically
 
 
 @pytest.fixture
 def memory() -> Iterator[MemoryFileSystem]:
-    """fsspec's store in memory, with nothing in it."""
+    """Empty in-memory file system of fsspec."""
     store = MemoryFileSystem()
     store.store.clear()
     store.pseudo_dirs[:] = [""]
@@ -23,21 +23,21 @@ def memory() -> Iterator[MemoryFileSystem]:
     store.store.clear()
 
 
-class BrokenOffError(Exception):
-    """An export ends in its middle."""
+class ExportError(Exception):
+    """Error in the middle of an export."""
 
 
-def _break_off(out: BinaryIO) -> None:
+def _fail_half_way(out: BinaryIO) -> None:
     out.write(b"half")
-    raise BrokenOffError
+    raise ExportError
 
 
 def write(target: str, content: bytes) -> None:
-    with replaced(target) as out:
+    with write_file_atomically(target) as out:
         out.write(content)
 
 
-def test_a_file_is_there_whole_and_everybodys_to_read(tmp_path: Path) -> None:
+def test_file_is_replaced_with_umask_permissions(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         write(str(tmp_path / "records.mrc"), b"first")
@@ -50,24 +50,22 @@ def test_a_file_is_there_whole_and_everybodys_to_read(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "records.mrc"]
 
 
-@pytest.mark.parametrize("where", ["local", "memory"])
-def test_what_goes_wrong_on_the_way_leaves_the_file_that_was_there(
-    where: str, tmp_path: Path, memory: MemoryFileSystem
-) -> None:
-    target = str(tmp_path / "records.mrc") if where == "local" else "memory://exports/records.mrc"
+@pytest.mark.parametrize("location", ["local", "memory"])
+def test_failed_export_keeps_previous_file(location: str, tmp_path: Path, memory: MemoryFileSystem) -> None:
+    target = str(tmp_path / "records.mrc") if location == "local" else "memory://exports/records.mrc"
     write(target, b"good")
 
-    with pytest.raises(BrokenOffError), replaced(target) as out:
-        _break_off(out)
+    with pytest.raises(ExportError), write_file_atomically(target) as out:
+        _fail_half_way(out)
 
-    if where == "local":
+    if location == "local":
         assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"good"]
     else:
         assert memory.find("/") == ["/exports/records.mrc"]
         assert memory.cat("/exports/records.mrc") == b"good"
 
 
-def test_a_link_goes_on_leading_to_the_file(tmp_path: Path) -> None:
+def test_symbolic_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "latest").symlink_to(tmp_path / "records.mrc")
 
     write(str(tmp_path / "latest"), b"good")
@@ -76,32 +74,32 @@ def test_a_link_goes_on_leading_to_the_file(tmp_path: Path) -> None:
     assert (tmp_path / "records.mrc").read_bytes() == b"good"
 
 
-def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+def test_directory_and_device_are_not_replaced(tmp_path: Path) -> None:
     for target in (str(tmp_path), "/dev/null"):
-        with pytest.raises(UserError, match="is not a file"):
+        with pytest.raises(UserError, match="is not a regular file"):
             write(target, b"anything")
 
 
-def test_a_folder_that_is_missing_is_said_in_one_sentence(tmp_path: Path) -> None:
+def test_missing_folder_is_explained(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"records\.mrc cannot be written \(No such file or directory\)"):
         write(str(tmp_path / "missing" / "records.mrc"), b"anything")
 
 
-def test_a_place_that_nobody_knows_is_said_without_its_password() -> None:
+def test_unknown_protocol_is_explained_without_password() -> None:
     with pytest.raises(UserError) as error:
         write("nowhere://ann:secret@host/records.mrc", b"anything")
     assert "nowhere://host/records.mrc cannot be written" in str(error.value)
     assert "secret" not in str(error.value)
-    assert shown("ftp://ann:p@ss@host/x") == "ftp://host/x"
+    assert redact_credentials("ftp://ann:p@ss@host/x") == "ftp://host/x"
 
 
-def test_a_store_that_cannot_move_gets_the_file_in_one_step(
+def test_store_without_move_gets_file_in_one_step(
     memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cannot(*_: object) -> None:
+    def raise_not_implemented(*_: object) -> None:
         raise NotImplementedError
 
-    monkeypatch.setattr(MemoryFileSystem, "mv", cannot)
+    monkeypatch.setattr(MemoryFileSystem, "mv", raise_not_implemented)
 
     write("memory://exports/records.mrc", b"good")
 
@@ -109,18 +107,16 @@ def test_a_store_that_cannot_move_gets_the_file_in_one_step(
     assert memory.cat("/exports/records.mrc") == b"good"
 
 
-@pytest.mark.parametrize("where", ["local", "memory"])
-def test_only_the_last_files_of_an_export_are_kept(
-    where: str, tmp_path: Path, memory: MemoryFileSystem
-) -> None:
-    folder = str(tmp_path) if where == "local" else "memory://exports"
-    ours = [f"alder-2024050{day}T030000Z.mrc" for day in range(1, 6)]
+@pytest.mark.parametrize("location", ["local", "memory"])
+def test_only_newest_export_files_are_kept(location: str, tmp_path: Path, memory: MemoryFileSystem) -> None:
+    folder = str(tmp_path) if location == "local" else "memory://exports"
+    exports = [f"alder-2024050{day}T030000Z.mrc" for day in range(1, 6)]
     others = ["alder-all-20240501T030000Z.mrc", "alder-notes.txt", "birch-20240501T030000Z.mrc"]
-    for name in [*ours, *others]:
-        write(joined(folder, name), b"records")
+    for name in [*exports, *others]:
+        write(join_url(folder, name), b"records")
 
-    keep_last(folder, "alder-", 2)
-    keep_last(folder, "alder-", 9)
+    prune_old_files(folder, "alder-", 2)
+    prune_old_files(folder, "alder-", 9)
 
-    found = os.listdir(tmp_path) if where == "local" else [p.rpartition("/")[2] for p in memory.find("/")]
-    assert sorted(found) == sorted([*ours[-2:], *others])
+    names = os.listdir(tmp_path) if location == "local" else [p.rpartition("/")[2] for p in memory.find("/")]
+    assert sorted(names) == sorted([*exports[-2:], *others])

@@ -1,4 +1,4 @@
-"""MARC that a library system can load, read back by pymarc."""
+"""MARC records of exports, read back by pymarc."""
 
 import shutil
 import subprocess
@@ -15,32 +15,38 @@ from hypothesis import strategies as st
 from lxml import etree
 from pymarc import Field, Indicators, Record, Subfield
 
-from accession.catalog.change_feed import Headings
+from accession.catalog.change_feed import FeedTitle, Headings
 from accession.core.errors import UserError
-from accession.exports.iso2709 import MARC_NAMESPACE
-from accession.exports.marc import (
-    LocalField,
-    Profile,
-    as_marc21,
-    as_marcxml,
-    from_metadata,
-    loadable,
-    made_profile,
-    read_profile,
-)
+from accession.core.marc21 import MARC_NAMESPACE, parse_marc21
+from accession.exports.marc_from_metadata import build_record
+from accession.exports.marc_profile import LocalField, Profile, parse_profile, read_profile
+from accession.exports.marc_records import build_export_record
 from tests.fixtures.factories import NOON
-from tests.fixtures.marc import bought_record, found_title
+from tests.fixtures.marc import feed_title, purchase_record
 
 TEMPLATE = "https://ebook.example/library/alder-document_id-{identifier}"
+DEFAULT_PROFILE = Profile()
 PROFILES = Path(__file__).parents[3] / "docs" / "profiles"
 
 
+def export(entry: FeedTitle, profile: Profile = DEFAULT_PROFILE, **options: Any) -> Record:
+    """Build a record and read it back with pymarc."""
+    return read_marc21(build_export_record(entry, profile, **options).as_marc21())
+
+
+def read_marc21(binary: bytes) -> Record:
+    record: Record | None
+    [record] = pymarc.MARCReader(BytesIO(binary), permissive=False)
+    assert record is not None
+    return record
+
+
 def lines(record: Record) -> list[str]:
-    """The fields of a record as people read them, without the leader."""
+    """Return the fields of a record without the leader, in the notation of pymarc."""
     return [str(field) for field in record.fields]
 
 
-def test_the_vendors_own_record_leaves_as_it_was_bought_with_what_is_the_librarys() -> None:
+def test_vendor_record_is_completed_by_the_profile() -> None:
     profile = Profile(
         organization="NyNyALD",
         url_template=TEMPLATE,
@@ -51,9 +57,9 @@ def test_the_vendors_own_record_leaves_as_it_was_bought_with_what_is_the_library
             ),
         ),
     )
-    found = found_title("a/b c", marc=bought_record("a/b c"), isbns=("9788308068298", "9788308049051"))
+    entry = feed_title("a/b c", marc=purchase_record("a/b c"), isbns=("9788308068298", "9788308049051"))
 
-    record = loadable(found, profile, availability=True)
+    record = export(entry, profile, availability=True)
 
     assert str(record.leader)[5:10] == "nam a"
     assert lines(record) == [
@@ -72,18 +78,18 @@ def test_the_vendors_own_record_leaves_as_it_was_bought_with_what_is_the_library
     ]
 
 
-def test_without_a_profile_the_vendors_link_stays_and_there_is_one() -> None:
-    record = loadable(found_title("solaris", marc=bought_record("solaris")), Profile())
+def test_vendor_link_occurs_once_without_profile() -> None:
+    record = export(feed_title("solaris", marc=purchase_record("solaris")), Profile())
 
     links = [field for field in record.get_fields("856") if field.indicators == Indicators("4", "0")]
     assert [str(link) for link in links] == ["=856  40$3cloudLibrary$uhttps://vendor.example/solaris$xlibry"]
     assert [str(field) for field in record.get_fields("003")] == ["=003  MnSpTMCL"]
 
 
-def test_the_vendors_address_takes_the_words_of_the_profile() -> None:
+def test_vendor_url_gets_subfields_of_the_profile() -> None:
     profile = Profile(link=(("9", "ALDER"), ("3", "E-book")))
 
-    record = loadable(found_title("solaris", marc=bought_record("solaris")), profile)
+    record = export(feed_title("solaris", marc=purchase_record("solaris")), profile)
 
     assert str(record.get_fields("856")[-1]) == "=856  40$3E-book$uhttps://vendor.example/solaris$9ALDER"
 
@@ -98,14 +104,14 @@ def test_the_vendors_address_takes_the_words_of_the_profile() -> None:
         (True, NOON + timedelta(seconds=1), "d"),
     ],
 )
-def test_the_leader_says_new_changed_or_deleted(is_removed: bool, since: Any, state: str) -> None:
-    found = replace(found_title("solaris", marc=bought_record("solaris")), is_removed=is_removed)
+def test_record_status_is_new_changed_or_deleted(is_removed: bool, since: Any, state: str) -> None:
+    entry = replace(feed_title("solaris", marc=purchase_record("solaris")), is_removed=is_removed)
 
-    assert str(loadable(found, Profile(), since=since).leader)[5] == state
+    assert str(export(entry, Profile(), since=since).leader)[5] == state
 
 
-def test_a_book_that_never_came_as_marc_is_described_from_its_metadata() -> None:
-    found = found_title(
+def test_book_record_is_built_from_metadata() -> None:
+    entry = feed_title(
         "solaris",
         title="The Star Diaries",
         subtitle="Further reminiscences",
@@ -120,7 +126,7 @@ def test_a_book_that_never_came_as_marc_is_described_from_its_metadata() -> None
         ),
     )
 
-    record = loadable(found, Profile(url_template=TEMPLATE))
+    record = export(entry, Profile(url_template=TEMPLATE))
 
     assert (str(record.leader)[5:12], str(record.leader)[17:]) == ("nam a22", " i 4500")
     assert lines(record) == [
@@ -153,12 +159,12 @@ def test_a_book_that_never_came_as_marc_is_described_from_its_metadata() -> None
     ]
 
 
-def test_an_audiobook_says_how_long_it_is_and_who_reads_it() -> None:
-    found = found_title(
+def test_audiobook_record_has_duration_and_narrator() -> None:
+    entry = feed_title(
         "solaris", medium="audiobook", format="mp3", duration_ms=(11 * 3600 + 5 * 60 + 9) * 1000, isbns=()
     )
 
-    record = from_metadata(found, Profile())
+    record = read_marc21(build_record(entry, "NyNyALD").as_marc21())
 
     assert str(record.leader)[6:8] == "im"
     assert [str(record[tag]) for tag in ("300", "306", "336", "347", "511", "655", "700")] == [
@@ -173,27 +179,27 @@ def test_an_audiobook_says_how_long_it_is_and_who_reads_it() -> None:
     assert (len(str(record["006"].data)), len(str(record["008"].data))) == (18, 40)
 
 
-def test_a_title_of_which_nothing_is_known_can_be_loaded_all_the_same() -> None:
-    nothing: dict[str, Any] = dict.fromkeys(
+def test_record_without_metadata_is_valid() -> None:
+    unknown: dict[str, Any] = dict.fromkeys(
         ("title", "medium", "format", "language", "publisher", "published", "cover_url")
     )
-    record = from_metadata(
-        found_title("solaris", **nothing, authors=(), narrators=(), isbns=(), subjects=()), Profile()
-    )
+    entry = feed_title("solaris", **unknown, authors=(), narrators=(), isbns=(), subjects=())
+
+    record = read_marc21(build_record(entry, "NyNyALD").as_marc21())
 
     assert str(record["245"]) == "=245  00$a[Title not known]."
     assert str(record["008"]) == "=008  240501nuuuuuuuuxx\\|||||o||||||||\\||und\\d"
 
 
-# Everything that PostgreSQL can hold.
+# All text that PostgreSQL can store.
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
 
 
 @given(title=texts, name=texts, description=st.one_of(texts, texts.map(lambda text: text * 400)), isbn=texts)
-def test_whatever_the_metadata_is_both_forms_read_back_and_say_the_same(
+def test_any_metadata_gives_equal_marc21_and_marcxml(
     title: str, name: str, description: str, isbn: str
 ) -> None:
-    found = found_title(
+    entry = feed_title(
         "solaris",
         title=title,
         authors=(name, name),
@@ -203,101 +209,104 @@ def test_whatever_the_metadata_is_both_forms_read_back_and_say_the_same(
     )
     profile = Profile(fields=(LocalField(tag="949", subfields=(("a", "{isbn}"),)),))
 
-    record = loadable(found, profile)
-    binary = as_marc21(record)
-    [of_binary] = pymarc.MARCReader(BytesIO(binary), permissive=False)
-    xml = BytesIO(_collection(as_marcxml(record)))
-    [of_xml] = pymarc.parse_xml_to_array(xml)  # type: ignore[no-untyped-call]
+    binary = build_export_record(entry, profile).as_marc21()
+    from_binary = read_marc21(binary)
+    xml = BytesIO(_collection(parse_marc21(binary).as_marcxml()))
+    [from_xml] = pymarc.parse_xml_to_array(xml)  # type: ignore[no-untyped-call]
 
-    assert of_binary is not None
-    assert of_xml is not None
-    assert lines(of_xml) == lines(of_binary) == lines(record)
+    assert from_xml is not None
+    assert lines(from_xml) == lines(from_binary)
     assert len(binary) <= 99_999
-    for field in of_binary.fields:
+    for field in from_binary.fields:
         assert "\x1e" not in str(field)
         assert "\x1f" not in str(field)
 
 
-def test_a_record_that_is_too_long_leaves_without_its_longest_fields() -> None:
+def test_fields_of_overlong_record_are_truncated() -> None:
     blank = Indicators(" ", " ")
     notes = [Field("520", blank, [Subfield("a", "ż" * (4_990 - number))]) for number in range(9)]
     short = Field("500", blank, [Subfield("a", "x" * 8_000)])
     record = Record(fields=[Field("001", data="solaris"), *notes, short], force_utf8=True)
-    many = tuple(LocalField(tag="949", subfields=(("a", "y" * 12_000),)) for _ in range(2))
+    profile = Profile(fields=tuple(LocalField(tag="949", subfields=(("a", "y" * 12_000),)) for _ in range(2)))
 
-    made = loadable(found_title("solaris", marc=record.as_marc21()), Profile(fields=many))
+    binary = build_export_record(feed_title("solaris", marc=record.as_marc21()), profile).as_marc21()
 
-    assert len(as_marc21(made)) <= 99_999
-    assert made["001"].data == "solaris"
-    # Eleven fields of almost 10,000 bytes were wanted, and 8,000 more.
-    assert len(made.get_fields("520", "949")) == 9
-    assert len(made.get_fields("500")) == 1
+    exported = read_marc21(binary)
+    assert len(binary) <= 99_999
+    assert exported["001"].data == "solaris"
+    # Eleven fields of almost 10,000 bytes and one of 8,000 do not fit; half of each does.
+    assert {len(field.as_marc("utf-8")) for field in exported.get_fields("520", "949", "500")} == {
+        4_999,
+    }
+    assert len(exported.get_fields("520", "949", "500")) == 12
 
 
-def test_the_xml_of_one_record_names_its_namespace() -> None:
-    root = etree.fromstring(as_marcxml(loadable(found_title("solaris", title="A & <B>"), Profile())))
+def test_single_marcxml_record_declares_its_namespace() -> None:
+    root = etree.fromstring(
+        build_export_record(feed_title("solaris", title="A & <B>"), Profile()).as_marcxml()
+    )
 
     assert root.tag == f"{{{MARC_NAMESPACE}}}record"
     assert root.findtext(f"{{{MARC_NAMESPACE}}}datafield[@tag='245']/*[@code='a']") == "A & <B> /"
 
 
-@pytest.mark.skipif(shutil.which("yaz-marcdump") is None, reason="yaz-marcdump (Debian: yaz) is not there")
-def test_yaz_reads_both_forms(tmp_path: Path) -> None:
-    record = loadable(found_title("solaris", marc=bought_record("solaris")), Profile())
-    for form, written in (("marc", as_marc21(record)), ("marcxml", as_marcxml(record))):
+@pytest.mark.skipif(
+    shutil.which("yaz-marcdump") is None, reason="yaz-marcdump (Debian: yaz) is not installed"
+)
+def test_yaz_reads_marc21_and_marcxml(tmp_path: Path) -> None:
+    record = build_export_record(feed_title("solaris", marc=purchase_record("solaris")), Profile())
+    for form, content in (("marc", record.as_marc21()), ("marcxml", record.as_marcxml())):
         file = tmp_path / form
-        file.write_bytes(written)
-        done = subprocess.run(
+        file.write_bytes(content)
+        process = subprocess.run(
             ["yaz-marcdump", "-i", form, "-o", "line", file], capture_output=True, text=True, check=True
         )
-        assert "Solaris" in done.stdout
-        assert done.stderr == ""
+        assert "Solaris" in process.stdout
+        assert process.stderr == ""
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reason"),
     [
         ("fields = 3", "fields: Input should be a valid tuple"),
         ("[[fields]]\ntag = '008'\nsubfields = []", "fields.0.tag: String should match"),
         ("[[fields]]\ntag = '942'\nsubfields = [['cc', 'x']]", "fields.0.subfields.0.0: String should match"),
-        ("[[fields]]\ntag = '942'\nsubfields = [['c', '{shelf}']]", "there is no placeholder {shelf}"),
+        ("[[fields]]\ntag = '942'\nsubfields = [['c', '{shelf}']]", "unknown placeholder {shelf}"),
         ("[[fields]]\ntag = '942'\nindicators = '123'\nsubfields = []", "fields.0.indicators"),
-        ("url_template = 'https://ebook.example/'", "it has no {identifier}"),
-        ("url_template = 'ebook.example/{identifier}'", "give it as https://"),
+        ("url_template = 'https://ebook.example/'", "it must contain {identifier}"),
+        ("url_template = 'ebook.example/{identifier}'", "it must be a web address"),
         ("colour = 'red'", "colour: Extra inputs are not permitted"),
         ("this is no TOML", "cannot be read"),
     ],
 )
-def test_a_profile_that_cannot_be_used_is_refused_in_one_sentence(
-    text: str, said: str, tmp_path: Path
-) -> None:
+def test_invalid_profile_is_explained(text: str, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "profile.toml"
     path.write_text(text)
 
     with pytest.raises(UserError) as error:
         read_profile(path)
 
-    assert said in str(error.value)
+    assert reason in str(error.value)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_profile_that_is_not_there_is_missed_by_name(tmp_path: Path) -> None:
+def test_missing_profile_is_explained(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"missing\.toml cannot be read \(No such file or directory\)"):
         read_profile(tmp_path / "missing.toml")
 
 
 @pytest.mark.parametrize("name", ["koha", "evergreen"])
-def test_the_profiles_of_the_documentation_can_be_used(name: str) -> None:
+def test_documented_profiles_are_valid(name: str) -> None:
     profile = read_profile(PROFILES / f"{name}.toml")
 
-    record = loadable(found_title("solaris", marc=bought_record("solaris")), profile)
+    record = export(feed_title("solaris", marc=purchase_record("solaris")), profile)
 
-    wanted = {"koha": ["942"], "evergreen": ["035", "901"]}[name]
-    assert [field.tag for field in record.get_fields("035", "901", "942")] == wanted
+    local_tags = {"koha": ["942"], "evergreen": ["035", "901"]}[name]
+    assert [field.tag for field in record.get_fields("035", "901", "942")] == local_tags
     link = record.get_fields("856")[-1]
     assert link["u"] == "https://ebook.yourcloudlibrary.com/library/alder-document_id-solaris"
-    assert made_profile({}, "profile") == Profile()
+    assert parse_profile({}, "profile") == Profile()
 
 
 def _collection(record: bytes) -> bytes:

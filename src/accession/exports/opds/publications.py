@@ -1,0 +1,100 @@
+"""OPDS publications: titles of a collection."""
+
+from collections.abc import Iterable
+from datetime import date
+from urllib.parse import quote
+
+from accession.catalog.titles import TitleView
+from accession.core.vocabulary import Medium
+from accession.db.models import PoolStatus
+from accession.exports.opds.languages import language_tag
+from accession.exports.opds.models import (
+    BISAC_SCHEME,
+    BORROW_REL,
+    PUBLICATION_TYPE,
+    Availability,
+    Contributor,
+    Copies,
+    Holds,
+    Link,
+    Properties,
+    Publication,
+    PublicationMetadata,
+    SubjectHeading,
+)
+from accession.exports.opds.urls import FeedCollection
+
+
+def build_publication(collection: FeedCollection, title: TitleView) -> Publication:
+    """Return the publication of a title."""
+    return Publication(
+        metadata=_build_metadata(collection, title),
+        links=(
+            Link(
+                rel="self",
+                href=collection.build_url("publications", title.identifier),
+                type=PUBLICATION_TYPE,
+            ),
+            Link(
+                rel=BORROW_REL,
+                href=collection.vendor_page_url(title.identifier),
+                type="text/html",
+                properties=_build_properties(title),
+            ),
+        ),
+        images=(
+            Link(
+                href=collection.build_url("publications", title.identifier, "cover"),
+                # Titles without a cover get a generated SVG.
+                type="image/jpeg" if title.cover_url else "image/svg+xml",
+            ),
+        ),
+    )
+
+
+def _build_metadata(collection: FeedCollection, title: TitleView) -> PublicationMetadata:
+    is_audiobook = title.medium == Medium.AUDIOBOOK
+    identifiers = [f"urn:isbn:{isbn}" for isbn in title.isbns]
+    identifiers.append(f"urn:bibliotheca:{quote(title.identifier, safe='')}")
+    subjects = tuple(
+        SubjectHeading(name=name, scheme=BISAC_SCHEME if name in collection.bisac_subjects else None)
+        for name in title.subjects
+    )
+    return PublicationMetadata(
+        kind="http://schema.org/Audiobook" if is_audiobook else "http://schema.org/EBook",
+        # A title that was purchased just now may not have metadata yet.
+        title=title.title or title.identifier,
+        subtitle=title.subtitle or None,
+        identifier=identifiers[0],
+        alt_identifier=tuple(identifiers[1:]) or None,
+        author=_contributors(title.authors),
+        narrator=_contributors(title.narrators),
+        publisher=Contributor(name=title.publisher) if title.publisher else None,
+        published=_complete_date(title.published),
+        modified=title.updated_at,
+        language=language_tag(title.language) if title.language else None,
+        subject=subjects or None,
+        description=title.description or None,
+        number_of_pages=title.page_count or None,
+        duration=title.duration_ms / 1000 if title.duration_ms else None,
+    )
+
+
+def _contributors(names: Iterable[str]) -> tuple[Contributor, ...] | None:
+    return tuple(Contributor(name=name) for name in names) or None
+
+
+def _complete_date(published: str | None) -> date | None:
+    # OPDS does not allow a year or month alone.
+    return date.fromisoformat(published) if published and len(published) == len("2016-09-03") else None
+
+
+def _build_properties(title: TitleView) -> Properties:
+    availability = Availability(state="available" if title.licenses_available else "unavailable")
+    if title.status == PoolStatus.UNKNOWN:
+        return Properties(availability=availability)
+    return Properties(
+        copies=Copies(total=title.licenses_owned, available=title.licenses_available),
+        holds=Holds(total=title.patrons_in_hold_queue),
+        availability=availability,
+    )

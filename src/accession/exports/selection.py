@@ -1,0 +1,46 @@
+"""Selection of the titles of an export, from the options that a person gives."""
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from accession.accounts.collections import find_collection
+from accession.catalog.feed_filter import FeedFilter
+from accession.core.clock import parse_datetime, utc_now
+from accession.core.errors import UserError
+
+_DURATION = re.compile(r"(\d{1,5})([hdw])", re.ASCII)
+_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
+
+def parse_since(text: str) -> datetime:
+    """Parse a date, a time, or a duration before now (`12h`, `7d`, `2w`) into a time in UTC.
+
+    Raises:
+        UserError: the text is none of these.
+    """
+    try:
+        duration = _DURATION.fullmatch(text.strip())
+        if duration is not None:
+            return utc_now() - int(duration[1]) * _UNITS[duration[2]]
+        return parse_datetime(text.strip()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise UserError(
+            f'"{text}" is not a valid time: use a date (2024-05-01), a time (2024-05-01T12:00) or a '
+            "duration (7d)."
+        ) from None
+
+
+def select_titles(session: Session, collections: Iterable[str], since: datetime | None) -> FeedFilter:
+    """Return the filter for an export of collections by name, or of all if none is named.
+
+    Without `since` it selects the titles they hold; with it, the titles modified since then, including
+    removed ones.
+
+    Raises:
+        NotFound: a collection does not exist.
+    """
+    ids = tuple(sorted({find_collection(session, name).id for name in collections}))
+    return FeedFilter(collections=ids or None, since=since, with_removed=since is not None)
