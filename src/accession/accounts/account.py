@@ -19,7 +19,7 @@ class Account:
     `base_url` has no path and is https, or plain http to this machine.
 
     Raises:
-        Unusable: a field is invalid; the message names the collection.
+        InvalidInput: a field is invalid; the message names the collection.
     """
 
     collection: str

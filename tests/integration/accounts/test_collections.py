@@ -1,4 +1,4 @@
-"""Collections by name."""
+"""Adding, finding, listing and removing collections."""
 
 import pytest
 from pydantic import SecretStr
@@ -8,8 +8,8 @@ from accession.accounts.account import Account
 from accession.accounts.collections import (
     CollectionNotFound,
     add_collection,
-    list_collections,
     find_collection,
+    list_collections,
     mark_for_deletion,
 )
 from accession.accounts.views import collection_views
@@ -18,11 +18,11 @@ from accession.db.models import Collection
 from tests.fixtures.factories import make_collection, make_pool
 
 
-def test_a_collection_is_found_by_its_name(session: Session, collection: Collection) -> None:
-    found = find_collection(session, "Alder Library")
+def test_collection_is_found_by_name(session: Session, collection: Collection) -> None:
+    result = find_collection(session, "Alder Library")
 
-    assert found is collection
-    assert (found.library_id, found.account_id, found.base_url) == (
+    assert result is collection
+    assert (result.library_id, result.account_id, result.base_url) == (
         "alder",
         "library.alder",
         "http://127.0.0.1:9",
@@ -30,9 +30,7 @@ def test_a_collection_is_found_by_its_name(session: Session, collection: Collect
 
 
 @pytest.mark.parametrize("name", ["X", "alder library", ""])
-def test_a_name_that_nobody_has_is_said_in_these_words(
-    session: Session, collection: Collection, name: str
-) -> None:
+def test_unknown_collection_is_reported(session: Session, collection: Collection, name: str) -> None:
     with pytest.raises(CollectionNotFound) as error:
         find_collection(session, name)
 
@@ -40,10 +38,8 @@ def test_a_name_that_nobody_has_is_said_in_these_words(
     assert isinstance(error.value, UserError)
 
 
-def test_a_name_in_use_is_refused_and_the_collection_stays_as_it_was(
-    session: Session, collection: Collection
-) -> None:
-    with pytest.raises(UserError, match='There is a collection named "Alder Library" already: choose'):
+def test_duplicate_name_is_refused_without_change(session: Session, collection: Collection) -> None:
+    with pytest.raises(UserError, match='A collection named "Alder Library" already exists: choose'):
         add_collection(
             session,
             Account(
@@ -58,7 +54,7 @@ def test_a_name_in_use_is_refused_and_the_collection_stays_as_it_was(
     assert find_collection(session, "Alder Library").library_id == "alder"
 
 
-def test_a_removed_collections_name_is_free_again(session: Session, collection: Collection) -> None:
+def test_name_of_removed_collection_can_be_reused(session: Session, collection: Collection) -> None:
     mark_for_deletion(collection)
     session.commit()
     with pytest.raises(CollectionNotFound):
@@ -72,7 +68,7 @@ def test_a_removed_collections_name_is_free_again(session: Session, collection: 
     assert make_collection(session, "Alder Library").id not in (collection.id, second.id)
 
 
-def test_the_collections_in_use_come_by_name(session: Session, collection: Collection) -> None:
+def test_collections_are_listed_by_name(session: Session, collection: Collection) -> None:
     for name in ("Cedar Library", "Birch Library"):
         make_collection(session, name)
     mark_for_deletion(collection)
@@ -81,9 +77,7 @@ def test_the_collections_in_use_come_by_name(session: Session, collection: Colle
     assert [each.name for each in list_collections(session)] == ["Birch Library", "Cedar Library"]
 
 
-def test_a_collection_is_shown_with_its_titles_and_without_its_key(
-    session: Session, collection: Collection
-) -> None:
+def test_collection_view_has_title_count_and_no_key(session: Session, collection: Collection) -> None:
     make_collection(session, "Birch Library")
     for name in ("a", "b"):
         make_pool(session, collection, name)

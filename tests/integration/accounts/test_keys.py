@@ -1,4 +1,4 @@
-"""Account keys: never in the clear at rest, and one key file however many start at once."""
+"""Account keys are stored encrypted, with keys from the home or the environment."""
 
 import stat
 import threading
@@ -13,17 +13,12 @@ from sqlalchemy.orm import Session
 from accession.accounts import keys
 from accession.accounts.keys import KEY_FILE, decrypt_account_key, encrypt_account_key, ensure_key_file
 from accession.core.errors import UserError
-from accession.core.settings import get_settings, use_settings
 from accession.db.models import Collection
 from tests.fixtures.factories import ACCOUNT_KEY, TIMEOUT_SECONDS, make_collection, run_concurrently
+from tests.fixtures.keys import set_secret_key
 
 
-def use_key_of_environment(key: str) -> None:
-    use_settings(get_settings().model_copy(update={"secret_key": SecretStr(key)}))
-    keys._cipher.cache_clear()
-
-
-def test_what_lies_in_the_table_does_not_hold_the_key(session: Session, home: Path) -> None:
+def test_stored_account_key_is_encrypted(session: Session, home: Path) -> None:
     collection = make_collection(session, "Alder Library")
 
     stored = session.scalar(select(Collection.account_key_encrypted))
@@ -34,11 +29,11 @@ def test_what_lies_in_the_table_does_not_hold_the_key(session: Session, home: Pa
     assert ACCOUNT_KEY not in repr(decrypt_account_key(collection))
 
 
-def test_the_same_key_twice_does_not_look_the_same(home: Path) -> None:
+def test_encrypting_the_same_key_twice_differs(home: Path) -> None:
     assert encrypt_account_key(SecretStr("abc")) != encrypt_account_key(SecretStr("abc"))
 
 
-def test_the_key_file_is_made_on_first_use_for_its_owner_alone(home: Path) -> None:
+def test_key_file_is_created_on_first_use_with_mode_600(home: Path) -> None:
     encrypt_account_key(SecretStr("abc"))
 
     (file,) = home.iterdir()
@@ -46,7 +41,7 @@ def test_the_key_file_is_made_on_first_use_for_its_owner_alone(home: Path) -> No
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_the_key_file_is_made_once(home: Path) -> None:
+def test_existing_key_file_is_kept(home: Path) -> None:
     ensure_key_file()
     before = (home / KEY_FILE).read_bytes()
 
@@ -55,32 +50,33 @@ def test_the_key_file_is_made_once(home: Path) -> None:
     assert (home / KEY_FILE).read_bytes() == before
 
 
-def test_programs_that_start_at_once_agree_on_one_key(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them have found no key file, and each has made a key, before the first puts its own there."""
-    all_made = threading.Barrier(8, timeout=TIMEOUT_SECONDS)
-    made: list[bytes] = []
-    seen: list[bytes] = []
+def test_concurrent_processes_create_one_key(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every process has generated a key before the first one writes its key file."""
+    all_generated = threading.Barrier(8, timeout=TIMEOUT_SECONDS)
+    generated: list[bytes] = []
+    read: list[bytes] = []
     generate = Fernet.generate_key
 
     def generate_together() -> bytes:
-        made.append(generate())
-        all_made.wait()
-        return made[-1]
+        key = generate()
+        generated.append(key)
+        all_generated.wait()
+        return key
 
     monkeypatch.setattr(Fernet, "generate_key", generate_together)
 
     def start() -> None:
         ensure_key_file()
-        seen.append((home / KEY_FILE).read_bytes())
+        read.append((home / KEY_FILE).read_bytes())
 
     run_concurrently(*[start] * 8)
 
-    assert len(set(made)) == 8
-    assert len(set(seen)) == 1
+    assert len(set(generated)) == 8
+    assert len(set(read)) == 1
     assert [file.name for file in home.iterdir()] == [KEY_FILE]
 
 
-def test_another_key_file_is_told_as_such(session: Session, home: Path) -> None:
+def test_wrong_key_file_is_reported(session: Session, home: Path) -> None:
     collection = make_collection(session, "Alder Library")
     (home / KEY_FILE).write_bytes(Fernet.generate_key())
     keys._cipher.cache_clear()
@@ -90,54 +86,54 @@ def test_another_key_file_is_told_as_such(session: Session, home: Path) -> None:
     assert str(home) in str(error.value)
 
 
-def test_a_collection_is_not_added_under_another_key_than_the_others(session: Session, home: Path) -> None:
-    """Nor is a key file made in the place of one that is gone: the others' account keys need the old one."""
+def test_collection_is_not_added_without_the_present_key(session: Session, home: Path) -> None:
+    """A new key file must not replace a lost one, which the other account keys need."""
     make_collection(session, "Alder Library")
     (home / KEY_FILE).unlink()
     keys._cipher.cache_clear()
 
-    with pytest.raises(UserError, match="put it back from your backup"):
+    with pytest.raises(UserError, match="restore it from your backup"):
         make_collection(session, "Birch Library")
     assert not (home / KEY_FILE).exists()
 
 
-def test_a_key_file_that_is_gone_is_told_as_such(session: Session, home: Path) -> None:
+def test_missing_key_file_is_reported(session: Session, home: Path) -> None:
     collection = make_collection(session, "Alder Library")
     (home / KEY_FILE).unlink()
     keys._cipher.cache_clear()
 
-    with pytest.raises(UserError, match=r"cannot be read .No such file or directory.: put it back"):
+    with pytest.raises(UserError, match=r"cannot be read .No such file or directory.: restore it"):
         decrypt_account_key(collection)
 
 
-@pytest.mark.parametrize("broken", [b"too short", b"\xff" * 44, b"A" * 44, b"A" * 43 + b"=\nhalf"])
-def test_a_broken_key_file_is_told_as_such(home: Path, broken: bytes) -> None:
+@pytest.mark.parametrize("content", [b"too short", b"\xff" * 44, b"A" * 44, b"A" * 43 + b"=\nhalf"])
+def test_invalid_key_file_is_reported(home: Path, content: bytes) -> None:
     home.mkdir()
-    (home / KEY_FILE).write_bytes(broken)
+    (home / KEY_FILE).write_bytes(content)
 
     with pytest.raises(UserError, match="is not 32 bytes in URL-safe base64") as error:
         encrypt_account_key(SecretStr("abc"))
     assert str(home / KEY_FILE) in str(error.value)
 
 
-@pytest.mark.parametrize("empty", [b"", b"\n \n"])
-def test_an_empty_key_file_is_told_as_such(home: Path, empty: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"\n \n"])
+def test_empty_key_file_is_reported(home: Path, content: bytes) -> None:
     home.mkdir()
-    (home / KEY_FILE).write_bytes(empty)
+    (home / KEY_FILE).write_bytes(content)
 
-    with pytest.raises(UserError, match=f"There is no key in {home / KEY_FILE}: put the right one back"):
+    with pytest.raises(UserError, match=f"There is no key in {home / KEY_FILE}: restore it"):
         encrypt_account_key(SecretStr("abc"))
 
 
-def test_a_home_that_cannot_hold_a_key_file_is_told_as_such(home: Path) -> None:
-    home.write_text("a file where the folder should be")
+def test_unwritable_home_is_reported(home: Path) -> None:
+    home.write_text("a file instead of the folder")
 
-    with pytest.raises(UserError, match=r"The key file .* cannot be made .*: make .* writable"):
+    with pytest.raises(UserError, match=r"The key file .* cannot be created .*: make .* writable"):
         encrypt_account_key(SecretStr("abc"))
 
 
-def test_a_key_of_the_environment_leaves_the_home_alone(session: Session, home: Path) -> None:
-    use_key_of_environment(Fernet.generate_key().decode())
+def test_key_in_environment_creates_no_key_file(session: Session, home: Path) -> None:
+    set_secret_key(Fernet.generate_key().decode())
 
     collection = make_collection(session, "Alder Library")
 
@@ -145,37 +141,37 @@ def test_a_key_of_the_environment_leaves_the_home_alone(session: Session, home: 
     assert not home.exists()
 
 
-def test_an_empty_key_of_the_environment_is_told_as_such(home: Path) -> None:
-    use_key_of_environment(" , ")
+def test_empty_key_in_environment_is_reported(home: Path) -> None:
+    set_secret_key(" , ")
 
     with pytest.raises(UserError, match="There is no key in ACCESSION_SECRET_KEY"):
         encrypt_account_key(SecretStr("abc"))
 
 
-@pytest.mark.parametrize("between", [",", " ", ", ", "\n"])
-def test_of_several_keys_of_the_environment_the_first_encrypts_and_any_decrypts(
-    session: Session, home: Path, between: str
+@pytest.mark.parametrize("separator", [",", " ", ", ", "\n"])
+def test_first_key_in_environment_encrypts_and_all_decrypt(
+    session: Session, home: Path, separator: str
 ) -> None:
     new, old = (Fernet.generate_key().decode() for _ in range(2))
-    use_key_of_environment(old)
+    set_secret_key(old)
     collection = make_collection(session, "Alder Library")
 
-    use_key_of_environment(f"{new}{between}{old}")
+    set_secret_key(f"{new}{separator}{old}")
 
     assert decrypt_account_key(collection).get_secret_value() == ACCOUNT_KEY
     assert Fernet(new).decrypt(encrypt_account_key(SecretStr("abc"))) == b"abc"
 
 
-def test_another_key_of_the_environment_is_told_as_such(session: Session, home: Path) -> None:
+def test_wrong_key_in_environment_is_reported(session: Session, home: Path) -> None:
     collection = make_collection(session, "Alder Library")
-    use_key_of_environment(Fernet.generate_key().decode())
+    set_secret_key(Fernet.generate_key().decode())
 
-    with pytest.raises(UserError, match="than that of ACCESSION_SECRET_KEY: set the right one, and start"):
+    with pytest.raises(UserError, match="than that in ACCESSION_SECRET_KEY: set the right one, and restart"):
         decrypt_account_key(collection)
 
 
-def test_a_broken_key_of_the_environment_is_named_and_not_shown(home: Path) -> None:
-    use_key_of_environment("not-a-key")
+def test_invalid_key_in_environment_is_not_disclosed(home: Path) -> None:
+    set_secret_key("not-a-key")
 
     with pytest.raises(UserError, match="The key in ACCESSION_SECRET_KEY is not") as error:
         encrypt_account_key(SecretStr("abc"))

@@ -1,4 +1,4 @@
-"""Many rows at once: what is there already is not written."""
+"""Bulk statements: stored rows are not written again."""
 
 import threading
 from typing import Any
@@ -40,61 +40,61 @@ on_one_database = settings(
 )
 
 
-def writes_of(sent: list[str]) -> list[str]:
-    return [statement for statement in sent if statement.startswith(WRITES)]
+def write_statements(statements: list[str]) -> list[str]:
+    return [statement for statement in statements if statement.startswith(WRITES)]
 
 
 @on_one_database
 @given(first=people, second=people)
-def test_every_natural_key_has_one_row_for_ever(
+def test_each_key_has_one_permanent_row(
     session: Session, first: list[tuple[str, str]], second: list[tuple[str, str]]
 ) -> None:
     ids = get_or_create_ids(session, CONTRIBUTORS, KEY, first)
-    more = get_or_create_ids(session, CONTRIBUTORS, KEY, first[::-1] + second)
+    all_ids = get_or_create_ids(session, CONTRIBUTORS, KEY, first[::-1] + second)
 
-    assert (set(ids), set(more)) == (set(first), {*first, *second})
-    assert more | ids == more
+    assert (set(ids), set(all_ids)) == (set(first), {*first, *second})
+    assert all_ids | ids == all_ids
     stored = session.execute(select(Contributor.id, Contributor.sort_name, Contributor.display_name))
-    assert {(sort_name, name): row_id for row_id, sort_name, name in stored} == more
+    assert {(sort_name, name): row_id for row_id, sort_name, name in stored} == all_ids
     session.rollback()
 
 
-def test_known_keys_are_looked_up_in_one_query_and_none_in_no_query(session: Session) -> None:
-    wanted = [(f"Name {n}", "x") for n in range(50)]
-    get_or_create_ids(session, CONTRIBUTORS, KEY, wanted)
+def test_known_keys_cost_one_query_and_no_keys_none(session: Session) -> None:
+    keys = [(f"Name {n}", "x") for n in range(50)]
+    get_or_create_ids(session, CONTRIBUTORS, KEY, keys)
 
-    with record_statements(engine()) as sent:
-        get_or_create_ids(session, CONTRIBUTORS, KEY, wanted)
-        assert (len(sent), writes_of(sent)) == (1, [])
+    with record_statements(engine()) as statements:
+        get_or_create_ids(session, CONTRIBUTORS, KEY, keys)
+        assert (len(statements), write_statements(statements)) == (1, [])
         assert get_or_create_ids(session, CONTRIBUTORS, KEY, []) == {}
-        assert len(sent) == 1
+        assert len(statements) == 1
 
 
-def test_two_transactions_that_add_the_same_keys_in_opposite_order_agree(session: Session) -> None:
-    wanted = [(f"Name {n}", "x") for n in range(200)]
-    both = threading.Barrier(2, timeout=TIMEOUT_SECONDS)
-    found: list[dict[tuple[Any, ...], int]] = []
+def test_transactions_adding_same_keys_in_opposite_order_agree(session: Session) -> None:
+    keys = [(f"Name {n}", "x") for n in range(200)]
+    both_started = threading.Barrier(2, timeout=TIMEOUT_SECONDS)
+    results: list[dict[tuple[Any, ...], int]] = []
 
     def add(order: list[tuple[str, str]]) -> None:
-        with transaction() as mine:
-            mine.execute(select(1))
-            both.wait()
-            found.append(get_or_create_ids(mine, CONTRIBUTORS, KEY, order))
+        with transaction() as other:
+            other.execute(select(1))
+            both_started.wait()
+            results.append(get_or_create_ids(other, CONTRIBUTORS, KEY, order))
 
-    run_concurrently(lambda: add(wanted), lambda: add(wanted[::-1]))
+    run_concurrently(lambda: add(keys), lambda: add(keys[::-1]))
 
-    assert found[0] == found[1]
+    assert results[0] == results[1]
     assert session.scalar(select(func.count()).select_from(Contributor)) == 200
 
 
 texts = st.one_of(st.none(), names, st.sampled_from(['"', "\\", "{a,b}", "NULL", "null", " "]))
 numbers = st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1))
-described = st.lists(st.tuples(texts, numbers), min_size=1, max_size=12)
+editions = st.lists(st.tuples(texts, numbers), min_size=1, max_size=12)
 
 
 @on_one_database
-@given(first=described, second=described)
-def test_rows_are_added_and_changed_as_they_are_given(
+@given(first=editions, second=editions)
+def test_rows_are_inserted_and_updated_unchanged(
     session: Session,
     first: list[tuple[str | None, int | None]],
     second: list[tuple[str | None, int | None]],
@@ -119,12 +119,12 @@ def test_rows_are_added_and_changed_as_they_are_given(
     session.rollback()
 
 
-def test_the_text_of_a_statement_is_the_same_for_any_number_of_rows(session: Session) -> None:
-    with record_statements(engine()) as sent:
+def test_statement_text_is_same_for_any_number_of_rows(session: Session) -> None:
+    with record_statements(engine()) as statements:
         for count in (1, 7, 50):
             get_or_create_ids(session, CONTRIBUTORS, KEY, [(f"Name {count} {n}", "x") for n in range(count)])
 
-    assert (len(sent), len(set(sent))) == (6, 2)
+    assert (len(statements), len(set(statements))) == (6, 2)
 
 
 contents = st.dictionaries(
@@ -134,7 +134,7 @@ contents = st.dictionaries(
 
 @on_one_database
 @given(before=contents, after=contents)
-def test_replaced_rows_are_all_there_is_and_others_stay(
+def test_replace_rows_keeps_rows_of_other_owners(
     session: Session,
     collection: Collection,
     before: dict[tuple[int, int], int],
@@ -144,7 +144,7 @@ def test_replaced_rows_are_all_there_is_and_others_stay(
     apply_titles(
         session, {make_pool(session, collection, name).id: title_data(name) for name in ("a", "b", "c")}
     )
-    *owners, bystander = session.scalars(select(Edition.id).order_by(Edition.id))
+    *owners, other = session.scalars(select(Edition.id).order_by(Edition.id))
     owned = table.c.edition_id.in_(owners)
     subjects = get_or_create_ids(
         session, table_of(Subject), ("scheme", "name"), [("label", f"{n}") for n in range(5)]
@@ -158,12 +158,12 @@ def test_replaced_rows_are_all_there_is_and_others_stay(
 
     replace_rows(session, table, owned, rows(before))
     replace_rows(session, table, owned, rows(after))
-    with record_statements(engine()) as sent:
+    with record_statements(engine()) as statements:
         replace_rows(session, table, owned, rows(after))
 
-    assert writes_of(sent) == []
+    assert write_statements(statements) == []
     stored = [dict(row) for row in session.execute(select(table)).mappings()]
-    mine = [row for row in stored if row["edition_id"] != bystander]
-    assert sorted(map(repr, mine)) == sorted(map(repr, rows(after)))
-    assert len(stored) == len(mine) + 1
+    replaced = [row for row in stored if row["edition_id"] != other]
+    assert sorted(map(repr, replaced)) == sorted(map(repr, rows(after)))
+    assert len(stored) == len(replaced) + 1
     session.rollback()

@@ -1,4 +1,4 @@
-"""The engine: the one driver, in UTC, and nothing of what is stored in an error's text."""
+"""Engine and sessions: driver, time zone, errors, forks."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,8 +18,8 @@ from accession.local.servers import ServerUrls
 
 
 @pytest.fixture
-def engine_anew() -> Iterator[None]:
-    """No engine yet; afterwards settings and engine are as they were."""
+def no_engine() -> Iterator[None]:
+    """A process without an engine; restores engine and settings."""
     before, cached = get_settings(), database.engine
     database.engine = database.cache(cached.__wrapped__)  # type: ignore[attr-defined]
     yield
@@ -28,30 +28,30 @@ def engine_anew() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg2", "postgresql+asyncpg"])
-def test_whichever_driver_a_url_names_it_is_psycopg_3(servers: ServerUrls, scheme: str) -> None:
+def test_engine_uses_psycopg_3_for_any_driver_in_url(servers: ServerUrls, scheme: str) -> None:
     url = scheme + "://" + servers.database_url.partition("://")[2]
 
-    other = make_engine(url)
-    with other.connect() as connection:
+    engine = make_engine(url)
+    with engine.connect() as connection:
         assert connection.dialect.driver == "psycopg"
         assert connection.scalar(text("SELECT 1")) == 1
-    other.dispose()
+    engine.dispose()
 
 
-def test_a_session_is_in_utc_whatever_the_server_thinks(session: Session) -> None:
+def test_session_is_in_utc(session: Session) -> None:
     assert session.scalar(text("SHOW timezone")) == "UTC"
     assert session.scalar(text("SHOW application_name")) == "accession"
 
 
-def test_an_errors_text_holds_nothing_of_what_a_statement_was_given(session: Session) -> None:
+def test_error_message_has_no_statement_parameters(session: Session) -> None:
     with pytest.raises(DataError) as error:
-        session.execute(text("SELECT 1 / 0 WHERE 'x' <> :given"), {"given": "what-was-given"})
+        session.execute(text("SELECT 1 / 0 WHERE 'x' <> :value"), {"value": "the-parameter"})
 
     assert "division by zero" in str(error.value)
-    assert "what-was-given" not in str(error.value)
+    assert "the-parameter" not in str(error.value)
 
 
-def test_an_errors_text_does_not_hold_the_password(servers: ServerUrls) -> None:
+def test_error_message_has_no_password(servers: ServerUrls) -> None:
     url = make_url(servers.database_url).set(database="nowhere", password="s3cret")
 
     with pytest.raises(OperationalError) as error:
@@ -60,18 +60,18 @@ def test_an_errors_text_does_not_hold_the_password(servers: ServerUrls) -> None:
     assert "s3cret" not in str(error.value)
 
 
-def test_a_transaction_is_committed_at_its_end(session: Session) -> None:
-    with transaction() as mine:
-        mine.add(Identifier(type="x", identifier="y"))
+def test_transaction_is_committed_at_its_end(session: Session) -> None:
+    with transaction() as other:
+        other.add(Identifier(type="x", identifier="y"))
 
     assert session.scalar(select(func.count()).select_from(Identifier)) == 1
 
 
-def test_an_exception_rolls_a_transaction_back(session: Session) -> None:
+def test_exception_rolls_transaction_back(session: Session) -> None:
     def fail() -> None:
-        with transaction() as mine:
-            mine.add(Identifier(type="x", identifier="y"))
-            mine.flush()
+        with transaction() as other:
+            other.add(Identifier(type="x", identifier="y"))
+            other.flush()
             raise RuntimeError("crash")
 
     with pytest.raises(RuntimeError, match="crash"):
@@ -80,14 +80,14 @@ def test_an_exception_rolls_a_transaction_back(session: Session) -> None:
     assert session.scalar(select(func.count()).select_from(Identifier)) == 0
 
 
-def test_without_a_database_a_person_is_told_how_to_get_one(engine_anew: None) -> None:
+def test_missing_database_url_is_reported_with_advice(no_engine: None) -> None:
     use_settings(Settings(database_url=None))
 
     with pytest.raises(UserError, match="No database is running: start one with `accession up`, or set"):
         database.engine()
 
 
-def test_a_process_has_one_engine(engine_anew: None, servers: ServerUrls) -> None:
+def test_process_has_one_engine(no_engine: None, servers: ServerUrls) -> None:
     use_settings(Settings(database_url=SecretStr(servers.database_url)))
 
     first = database.engine()
@@ -96,23 +96,23 @@ def test_a_process_has_one_engine(engine_anew: None, servers: ServerUrls) -> Non
     first.dispose()
 
 
-def test_a_child_leaves_its_parents_connections_open(engine_anew: None, servers: ServerUrls) -> None:
+def test_disposed_engine_keeps_parent_connections_open(no_engine: None, servers: ServerUrls) -> None:
     use_settings(Settings(database_url=SecretStr(servers.database_url)))
-    made: list[Any] = []
-    event.listen(database.engine(), "connect", lambda connection, _: made.append(connection))
+    connections: list[Any] = []
+    event.listen(database.engine(), "connect", lambda connection, _: connections.append(connection))
     with database.engine().connect() as connection:
-        parents = connection.scalar(text("SELECT pg_backend_pid()"))
+        parent_pid = connection.scalar(text("SELECT pg_backend_pid()"))
 
     dispose_engine()
 
     with database.engine().connect() as connection:
-        assert connection.scalar(text("SELECT pg_backend_pid()")) != parents
-    with made[0] as connection:
-        assert connection.execute("SELECT pg_backend_pid()").fetchone() == (parents,)
+        assert connection.scalar(text("SELECT pg_backend_pid()")) != parent_pid
+    with connections[0] as connection:
+        assert connection.execute("SELECT pg_backend_pid()").fetchone() == (parent_pid,)
     database.engine().dispose()
 
 
-def test_a_child_of_a_process_without_an_engine_makes_none(engine_anew: None) -> None:
+def test_dispose_without_engine_creates_none(no_engine: None) -> None:
     dispose_engine()
 
     assert database.engine.cache_info().currsize == 0

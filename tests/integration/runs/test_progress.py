@@ -1,4 +1,4 @@
-"""How far a run has come, as a person sees it."""
+"""Estimated progress of runs."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,30 +15,30 @@ from accession.runs.progress import RunProgress, estimate_progress
 from tests.fixtures.factories import NOON, day, make_collection, make_pool
 
 YEAR = timedelta(days=365)
-BEFORE_THE_FIRST_PAGE: dict[Workflow, dict[str, Any]] = {
+FIRST_CURSORS: dict[Workflow, dict[str, Any]] = {
     Workflow.PURCHASES: {"current_day": None, "offset": 1},
     Workflow.EVENTS: {"start": None, "slice_seconds": 300},
     Workflow.CIRCULATION: {"offset": None},
 }
 
 
-def started(session: Session, collection: Collection, workflow: Workflow) -> Run:
-    open_run(session, collection.id, workflow, "task-1", BEFORE_THE_FIRST_PAGE[workflow])
+def start_run(session: Session, collection: Collection, workflow: Workflow) -> Run:
+    open_run(session, collection.id, workflow, "task-1", FIRST_CURSORS[workflow])
     run = find_run(session, "task-1")
     assert run is not None
     return run
 
 
 @pytest.mark.parametrize("workflow", Workflow)
-def test_before_its_first_page_nothing_is_done_and_at_its_end_all_is(
+def test_progress_is_zero_at_start_and_one_at_end(
     session: Session, collection: Collection, workflow: Workflow
 ) -> None:
     with time_machine.travel(NOON, tick=False):
-        run = started(session, collection, workflow)
+        run = start_run(session, collection, workflow)
     assert estimate_progress(session, run) == RunProgress(0.0)
 
     end_run(run, RunState.SUCCEEDED)
-    assert estimate_progress(session, run).share == 1.0
+    assert estimate_progress(session, run).fraction == 1.0
 
 
 @pytest.mark.parametrize(
@@ -48,18 +48,18 @@ def test_before_its_first_page_nothing_is_done_and_at_its_end_all_is(
         (Workflow.EVENTS, {"start": (NOON - YEAR).isoformat(), "slice_seconds": 600}),
     ],
 )
-def test_a_run_through_time_is_as_far_as_the_time_it_has_covered(
+def test_progress_is_fraction_of_time_span(
     session: Session, collection: Collection, workflow: Workflow, cursor: dict[str, Any]
 ) -> None:
     with time_machine.travel(NOON, tick=False):
-        run = started(session, collection, workflow)
+        run = start_run(session, collection, workflow)
         record_step(run, RunCounters(), since=NOON - 4 * YEAR, next_cursor=cursor)
         assert estimate_progress(session, run) == RunProgress(0.75, NOON - YEAR)
 
 
-def test_what_is_left_is_told_from_what_was_done(session: Session, collection: Collection) -> None:
+def test_remaining_time_is_estimated_from_rate(session: Session, collection: Collection) -> None:
     with time_machine.travel(NOON - timedelta(seconds=30), tick=False):
-        run = started(session, collection, Workflow.EVENTS)
+        run = start_run(session, collection, Workflow.EVENTS)
     with time_machine.travel(NOON, tick=False):
         counters = RunCounters(records_fetched=60, records_stored=60)
         record_step(
@@ -68,21 +68,23 @@ def test_what_is_left_is_told_from_what_was_done(session: Session, collection: C
             since=NOON - 4 * YEAR,
             next_cursor={"start": (NOON - YEAR).isoformat(), "slice_seconds": 300},
         )
-        assert estimate_progress(session, run) == RunProgress(0.75, NOON - YEAR, per_second=2.0, seconds_left=10.0)
+        assert estimate_progress(session, run) == RunProgress(
+            0.75, NOON - YEAR, records_per_second=2.0, remaining_seconds=10.0
+        )
 
 
-def test_a_sweep_is_as_far_as_the_titles_it_has_asked_about(session: Session, collection: Collection) -> None:
+def test_progress_of_circulation_is_fraction_of_titles(session: Session, collection: Collection) -> None:
     pools = [make_pool(session, collection, f"title-{n}") for n in range(4)]
     make_pool(session, make_collection(session, "Birch Library"), "another")
     with time_machine.travel(NOON, tick=False):
-        run = started(session, collection, Workflow.CIRCULATION)
+        run = start_run(session, collection, Workflow.CIRCULATION)
         record_step(run, RunCounters(), since=None, next_cursor={"offset": pools[0].identifier_id})
 
     assert estimate_progress(session, run) == RunProgress(0.25)
 
 
 @pytest.mark.parametrize(
-    ("text", "moment"),
+    ("text", "expected"),
     [
         ("2024-05-01T12:00:00+00:00", NOON),
         ("2024-05-01T14:00:00+02:00", NOON),
@@ -90,5 +92,5 @@ def test_a_sweep_is_as_far_as_the_titles_it_has_asked_about(session: Session, co
         ("2024-05-01", day(2024, 5, 1)),
     ],
 )
-def test_a_moment_that_names_no_zone_is_in_utc(text: str, moment: datetime) -> None:
-    assert parse_datetime(text) == moment
+def test_parse_datetime_without_zone_is_utc(text: str, expected: datetime) -> None:
+    assert parse_datetime(text) == expected

@@ -1,4 +1,4 @@
-"""What runs have counted, in all: it adds up whatever becomes of them, and outlives their rows."""
+"""Totals of the run counters, which outlive the runs."""
 
 from collections.abc import Callable
 
@@ -35,42 +35,41 @@ STEPS = st.lists(
 def sums_over_all_runs(session: Session) -> dict[Workflow, RunCounters]:
     names = list(vars(RunCounters()))
     query = select(Run.workflow, *(func.sum(getattr(Run, name)) for name in names)).group_by(Run.workflow)
-    found = {
-        row[0]: RunCounters(**dict(zip(names, map(int, row[1:]), strict=True))) for row in session.execute(query)
+    totals = {
+        row[0]: RunCounters(**dict(zip(names, map(int, row[1:]), strict=True)))
+        for row in session.execute(query)
     }
-    return {workflow: found.get(workflow.value, RunCounters(pages=0)) for workflow in Workflow}
+    return {workflow: totals.get(workflow.value, RunCounters(pages=0)) for workflow in Workflow}
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(STEPS)
-def test_the_totals_are_the_sums_over_all_runs_in_whatever_order_they_work_and_end(
+def test_totals_equal_sums_over_all_runs_in_any_order(
     database: None, steps: list[tuple[Workflow, str, RunCounters]]
 ) -> None:
     truncate_all_tables()
-    at_work: dict[Workflow, str] = {}
+    active: dict[Workflow, str] = {}
     with Session(engine()) as session:
         collection = make_collection(session, "Alder Library")
-        for number, (workflow, what, counters) in enumerate(steps):
-            if what == "newer run" or workflow not in at_work:
-                at_work[workflow] = f"task-{number}"
-                open_run(session, collection.id, workflow, at_work[workflow], {})
-            run = find_run(session, at_work[workflow])
+        for number, (workflow, action, counters) in enumerate(steps):
+            if action == "newer run" or workflow not in active:
+                active[workflow] = f"task-{number}"
+                open_run(session, collection.id, workflow, active[workflow], {})
+            run = find_run(session, active[workflow])
             assert run is not None
-            if what in ("page", "newer run", "last page"):
+            if action in ("page", "newer run", "last page"):
                 record_step(
-                    run, counters, since=None, next_cursor=None if what == "last page" else {"offset": 2}
+                    run, counters, since=None, next_cursor=None if action == "last page" else {"offset": 2}
                 )
             else:
-                end_run(run, RunState(what), "why")
-            if what not in ("page", "newer run"):
-                del at_work[workflow]
+                end_run(run, RunState(action), "why")
+            if action not in ("page", "newer run"):
+                del active[workflow]
             session.commit()
             assert sum_run_counters(session) == sums_over_all_runs(session)
 
 
-def test_totals_stay_when_the_rows_of_runs_that_have_ended_go(
-    session: Session, collection: Collection
-) -> None:
+def test_totals_survive_deletion_of_ended_runs(session: Session, collection: Collection) -> None:
     for number, last in enumerate((False, True)):
         open_run(session, collection.id, Workflow.EVENTS, f"task-{number}", {})
         run = find_run(session, f"task-{number}")
@@ -86,7 +85,7 @@ def test_totals_stay_when_the_rows_of_runs_that_have_ended_go(
     assert sum_run_counters(session) == before
 
 
-def test_a_run_that_is_ended_twice_counts_once(session: Session, collection: Collection) -> None:
+def test_run_ended_twice_is_counted_once(session: Session, collection: Collection) -> None:
     open_run(session, collection.id, Workflow.EVENTS, "task", {})
     run = find_run(session, "task")
     assert run is not None
@@ -97,7 +96,7 @@ def test_a_run_that_is_ended_twice_counts_once(session: Session, collection: Col
     assert sum_run_counters(session)[Workflow.EVENTS].pages == 1
 
 
-def test_an_end_that_is_rolled_back_has_not_counted(session: Session, collection: Collection) -> None:
+def test_rolled_back_end_is_not_counted(session: Session, collection: Collection) -> None:
     open_run(session, collection.id, Workflow.EVENTS, "task", {})
     session.commit()
     run = find_run(session, "task")
@@ -108,20 +107,20 @@ def test_an_end_that_is_rolled_back_has_not_counted(session: Session, collection
     assert sum_run_counters(session)[Workflow.EVENTS].pages == 0
 
 
-def test_runs_that_end_at_once_all_count(session: Session) -> None:
-    def ending(collection: Collection) -> Callable[[], None]:
+def test_concurrently_ended_runs_are_all_counted(session: Session) -> None:
+    def prepare_end(collection: Collection) -> Callable[[], None]:
         open_run(session, collection.id, Workflow.EVENTS, collection.name, {})
         name = collection.name
 
         def end() -> None:
-            with transaction() as own:
-                run = find_run(own, name)
+            with transaction() as other:
+                run = find_run(other, name)
                 assert run is not None
                 record_step(run, RunCounters(), since=None, next_cursor=None)
 
         return end
 
-    ends = [ending(make_collection(session, f"Library {number}")) for number in range(8)]
+    ends = [prepare_end(make_collection(session, f"Library {number}")) for number in range(8)]
     session.commit()
     run_concurrently(*ends)
 

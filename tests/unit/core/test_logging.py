@@ -1,4 +1,4 @@
-"""Log lines: one set-up, two forms, and each line carries what it is about."""
+"""Log messages in both formats."""
 
 import json
 import logging
@@ -13,21 +13,21 @@ import structlog
 from accession.core.logging import configure_logging
 from accession.core.settings import Settings
 
-SetUp = Callable[..., Any]
+ConfigureLogging = Callable[..., Any]
 
 
 @pytest.fixture
-def set_up() -> Iterator[SetUp]:
-    """Set up logging as the settings say; returns a logger. Afterwards logging is as it was."""
+def configure() -> Iterator[ConfigureLogging]:
+    """Configure logging with these settings and return a logger; logging is restored after the test."""
     root = logging.getLogger()
     before = (root.handlers[:], root.level)
     levels = {name: logging.getLogger(name).level for name in ("httpx", "httpcore", "alembic", "kombu")}
 
-    def up(**settings: Any) -> Any:
+    def configure_with(**settings: Any) -> Any:
         configure_logging(Settings(**settings))
         return structlog.get_logger(f"accession.{uuid4().hex}")
 
-    yield up
+    yield configure_with
     root.handlers[:], root.level = before
     root.setLevel(before[1])
     for name, level in levels.items():
@@ -42,17 +42,17 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return captured.err.splitlines()
 
 
-def test_a_json_line_carries_what_it_is_about(set_up: SetUp, capsys: pytest.CaptureFixture[str]) -> None:
-    log = set_up(log_format="json")
+def test_json_message_has_context(configure: ConfigureLogging, capsys: pytest.CaptureFixture[str]) -> None:
+    log = configure(log_format="json")
     with structlog.contextvars.bound_contextvars(workflow="purchases", collection=7, run="task-1"):
         log.info("page imported", records=50)
 
     (line,) = lines(capsys)
-    said = json.loads(line)
-    moment = datetime.fromisoformat(said.pop("timestamp"))
-    assert moment.tzinfo is not None
-    assert said.pop("logger").startswith("accession.")
-    assert said == {
+    message = json.loads(line)
+    time = datetime.fromisoformat(message.pop("timestamp"))
+    assert time.tzinfo is not None
+    assert message.pop("logger").startswith("accession.")
+    assert message == {
         "event": "page imported",
         "level": "info",
         "workflow": "purchases",
@@ -62,27 +62,25 @@ def test_a_json_line_carries_what_it_is_about(set_up: SetUp, capsys: pytest.Capt
     }
 
 
-def test_a_console_line_carries_what_it_is_about(set_up: SetUp, capsys: pytest.CaptureFixture[str]) -> None:
-    log = set_up()
+def test_console_message_has_context(configure: ConfigureLogging, capsys: pytest.CaptureFixture[str]) -> None:
+    log = configure()
     with structlog.contextvars.bound_contextvars(workflow="purchases", collection=7):
-        log.warning("the chain stops", run="task-1")
+        log.warning("run stopped", run="task-1")
 
     (line,) = lines(capsys)
     assert "\x1b" not in line
-    for part in ("warning", "the chain stops", "workflow=purchases", "collection=7", "run=task-1"):
+    for part in ("warning", "run stopped", "workflow=purchases", "collection=7", "run=task-1"):
         assert part in line
 
 
-def test_lines_of_libraries_carry_what_they_are_about_too(
-    set_up: SetUp, capsys: pytest.CaptureFixture[str]
-) -> None:
-    set_up(log_format="json")
+def test_library_message_has_context(configure: ConfigureLogging, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(log_format="json")
     with structlog.contextvars.bound_contextvars(run="task-1"):
         logging.getLogger("celery.worker").warning("lost %s", "connection", extra={"broker": "valkey"})
 
     (line,) = lines(capsys)
-    said = json.loads(line)
-    assert (said["event"], said["run"], said["broker"], said["level"], said["logger"]) == (
+    message = json.loads(line)
+    assert (message["event"], message["run"], message["broker"], message["level"], message["logger"]) == (
         "lost connection",
         "task-1",
         "valkey",
@@ -92,7 +90,7 @@ def test_lines_of_libraries_carry_what_they_are_about_too(
 
 
 @pytest.mark.parametrize(
-    ("level", "shown"),
+    ("level", "expected"),
     [
         ("debug", ["debug", "info", "warning", "error"]),
         ("info", ["info", "warning", "error"]),
@@ -100,115 +98,115 @@ def test_lines_of_libraries_carry_what_they_are_about_too(
         ("error", ["error"]),
     ],
 )
-def test_nothing_below_the_chosen_level_is_written(
-    set_up: SetUp, capsys: pytest.CaptureFixture[str], level: str, shown: list[str]
+def test_messages_below_level_are_dropped(
+    configure: ConfigureLogging, capsys: pytest.CaptureFixture[str], level: str, expected: list[str]
 ) -> None:
-    log = set_up(log_level=level, log_format="json")
+    log = configure(log_level=level, log_format="json")
     for name in ("debug", "info", "warning", "error"):
-        getattr(log, name)("said")
-        getattr(logging.getLogger("some.library"), name)("said too")
+        getattr(log, name)("message")
+        getattr(logging.getLogger("some.library"), name)("message of a library")
 
     assert [json.loads(line)["level"] for line in lines(capsys)] == [
-        each for name in shown for each in (name,) * 2
+        each for name in expected for each in (name,) * 2
     ]
 
 
-def test_libraries_that_say_at_info_what_our_lines_say_better_are_quiet_even_at_debug(
-    set_up: SetUp, capsys: pytest.CaptureFixture[str]
+def test_noisy_libraries_are_quiet_at_debug_level(
+    configure: ConfigureLogging, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """httpcore would print signed headers."""
-    set_up(log_level="debug")
+    configure(log_level="debug")
     for name in ("httpx", "httpcore.http11", "alembic.runtime", "kombu.pidbox"):
-        logging.getLogger(name).info("chatter")
-        logging.getLogger(name).debug("chatter")
+        logging.getLogger(name).info("message")
+        logging.getLogger(name).debug("message")
 
     assert lines(capsys) == []
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_an_exception_comes_with_its_traceback(
-    set_up: SetUp, capsys: pytest.CaptureFixture[str], log_format: str
+def test_exception_is_logged_with_traceback(
+    configure: ConfigureLogging, capsys: pytest.CaptureFixture[str], log_format: str
 ) -> None:
-    log = set_up(log_format=log_format)
+    log = configure(log_format=log_format)
     try:
         raise RuntimeError("why it failed")
     except RuntimeError:
         log.exception("it failed")
 
-    said = lines(capsys)
-    assert len(said) == 1 if log_format == "json" else len(said) > 1
-    text = "\n".join(said)
+    output = lines(capsys)
+    assert len(output) == 1 if log_format == "json" else len(output) > 1
+    text = "\n".join(output)
     for part in ("it failed", "Traceback", "RuntimeError: why it failed"):
         assert part in text
 
 
-def test_logging_that_is_set_up_twice_says_everything_once(
-    set_up: SetUp, capsys: pytest.CaptureFixture[str]
+def test_logging_configured_twice_writes_once(
+    configure: ConfigureLogging, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    set_up()
-    log = set_up()
+    configure()
+    log = configure()
     log.info("once")
 
     assert len(lines(capsys)) == 1
 
 
-def test_a_traceback_tells_nothing_of_what_the_variables_held(
-    set_up: SetUp, capsys: pytest.CaptureFixture[str]
+def test_traceback_has_no_local_variables(
+    configure: ConfigureLogging, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for log_format in ("console", "json"):
-        log = set_up(log_format=log_format)
-        answer = "patron-" + "4711"
+        log = configure(log_format=log_format)
+        response = "patron-" + "4711"
         try:
-            raise ValueError(len(answer))
+            raise ValueError(len(response))
         except ValueError:
             log.exception("it failed")
 
-        said = "\n".join(lines(capsys))
-        assert "ValueError" in said
-        assert "patron-4711" not in said
+        output = "\n".join(lines(capsys))
+        assert "ValueError" in output
+        assert "patron-4711" not in output
 
 
 HOSTILE = (
-    "\x1b[2J\x9b31m\x1b]52;c;aGk=\x07\u202egnp.exe \ud800\r\n2024-05-01T00:00:00Z [error    ] all is lost"
+    "\x1b[2J\x9b31m\x1b]52;c;aGk=\x07\u202egnp.exe \ud800\r\n2024-05-01T00:00:00Z [error    ] forged line"
     "\u2028\x85\x0b[red]x[/red] \x00"
 )
 
 
-class Strange:
+class HostileRepr:
     def __repr__(self) -> str:
         return HOSTILE
 
 
-def say_it_all(log: Any) -> None:
-    """One call each of what is logged of the vendor's words, ours and the libraries'."""
-    log.warning(f"said {HOSTILE}", reason=HOSTILE, many=[HOSTILE], strange=Strange())
+def log_hostile_text(log: Any) -> None:
+    """Log one message with our logger and one with a library's, with hostile text in every place."""
+    log.warning(f"text: {HOSTILE}", reason=HOSTILE, many=[HOSTILE], value=HostileRepr())
     with structlog.contextvars.bound_contextvars(title=HOSTILE):
-        logging.getLogger("some.library").warning("said %s", HOSTILE, extra={"more": HOSTILE})
+        logging.getLogger("some.library").warning("text: %s", HOSTILE, extra={"more": HOSTILE})
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_what_the_vendor_says_is_one_harmless_line(
-    set_up: SetUp, capsys: pytest.CaptureFixture[str], log_format: str
+def test_hostile_text_is_one_printable_line(
+    configure: ConfigureLogging, capsys: pytest.CaptureFixture[str], log_format: str
 ) -> None:
-    say_it_all(set_up(log_format=log_format))
+    log_hostile_text(configure(log_format=log_format))
 
     first, second, *others = capsys.readouterr().err.removesuffix("\n").split("\n")
     assert others == []
     for line in (first, second):
         assert line.isprintable()
-        assert "all is lost" in line
+        assert "forged line" in line
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_what_an_exception_quotes_is_harmless_and_begins_no_line(
-    set_up: SetUp, capsys: pytest.CaptureFixture[str], log_format: str
+def test_hostile_traceback_cannot_forge_lines(
+    configure: ConfigureLogging, capsys: pytest.CaptureFixture[str], log_format: str
 ) -> None:
-    log = set_up(log_format=log_format)
-    for said in (log, logging.getLogger("some.library")):
+    log = configure(log_format=log_format)
+    for logger in (log, logging.getLogger("some.library")):
         try:
             raise ValueError(HOSTILE) from KeyError(HOSTILE)
         except ValueError:
-            said.exception("it failed")
+            logger.exception("it failed")
 
     printed = capsys.readouterr().err.removesuffix("\n").split("\n")
     assert all(line.isprintable() for line in printed)

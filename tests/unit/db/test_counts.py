@@ -1,4 +1,4 @@
-"""The arithmetic of events: what each does to one copy, and that no number goes astray."""
+"""Effect of circulation events on copy counts."""
 
 import pytest
 from hypothesis import given
@@ -33,14 +33,14 @@ TYPES = [*(event_type.value for event_type in EventType), "RENEWED"]
         ("RENEWED", (2, 1, 1, 1), (2, 1, 1, 1)),
     ],
 )
-def test_each_event_has_its_effect(
+def test_event_changes_counts(
     event_type: str, before: tuple[int, int, int, int], after: tuple[int, int, int, int]
 ) -> None:
     assert CopyCounts(*before).after(event_type) == CopyCounts(*after)
 
 
 def model(start: tuple[int, int, int, int], event_types: list[str]) -> dict[str, int]:
-    """The rules once more, written down as they are said."""
+    """Apply the documented rules one by one."""
     state = dict(zip(("owned", "available", "reserved", "holds"), start, strict=True))
     for event_type in event_types:
         if event_type == "PURCHASE":
@@ -69,7 +69,7 @@ few = st.integers(0, 4)
 
 
 @given(owned=few, available=few, reserved=few, holds=few, event_types=st.lists(st.sampled_from(TYPES)))
-def test_any_sequence_of_events_counts_as_the_rules_say(
+def test_event_sequence_follows_documented_rules(
     owned: int, available: int, reserved: int, holds: int, event_types: list[str]
 ) -> None:
     start = (owned, min(available, owned), reserved, holds)
