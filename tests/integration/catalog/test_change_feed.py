@@ -1,4 +1,4 @@
-"""The catalogue as others take it."""
+"""Change feed: order, modification times, removed titles."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,7 +24,7 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture
 def pools(session: Session, collection: Collection) -> list[LicensePool]:
-    """Three titles, described an hour after another, the first at noon."""
+    """Three titles, added at noon and one and two hours later."""
     pools = []
     for number, name in enumerate("abc"):
         with time_machine.travel(NOON + number * HOUR, tick=False):
@@ -34,78 +34,81 @@ def pools(session: Session, collection: Collection) -> list[LicensePool]:
     return pools
 
 
-def record_of(pool: LicensePool, marc: bytes) -> PurchaseRecordData:
+def record(pool: LicensePool, marc: bytes) -> PurchaseRecordData:
     return PurchaseRecordData(pool, lambda: marc, marc.decode())
 
 
-def told(session: Session, wanted: FeedFilter, **how: Any) -> dict[str, datetime]:
-    """The titles wanted and when each was modified, in their order."""
-    return {found.title.identifier: found.modified_at for found in read_feed(session, wanted, **how)}
+def modification_times(session: Session, filters: FeedFilter, **arguments: Any) -> dict[str, datetime]:
+    """Return the modification times of the feed's titles by identifier, in the order of the feed."""
+    return {title.title.identifier: title.modified_at for title in read_feed(session, filters, **arguments)}
 
 
-def test_titles_are_told_in_a_lasting_order_and_from_any_place_on(
+def test_feed_has_stable_order_and_continues_after_any_title(
     session: Session, pools: list[LicensePool]
 ) -> None:
     everything = FeedFilter()
-    assert told(session, everything) == {"a": NOON, "b": NOON + HOUR, "c": NOON + 2 * HOUR}
-    assert list(told(session, everything, limit=2)) == ["a", "b"]
-    assert list(told(session, everything, after=pools[1].id)) == ["c"]
+    assert modification_times(session, everything) == {"a": NOON, "b": NOON + HOUR, "c": NOON + 2 * HOUR}
+    assert list(modification_times(session, everything, limit=2)) == ["a", "b"]
+    assert list(modification_times(session, everything, after=pools[1].id)) == ["c"]
     assert count_feed(session, everything) == 3
 
 
-def test_what_has_changed_since_is_told_whatever_it_was(
+def test_feed_includes_every_kind_of_change(
     session: Session, collection: Collection, pools: list[LicensePool]
 ) -> None:
     later = NOON + 5 * HOUR
     with time_machine.travel(later, tick=False):
         apply_titles(session, {pools[0].id: title_data("a", title="Another", as_of=later)})
         apply_titles(session, {pools[1].id: title_data("b", licenses_available=0, as_of=later)})
-        store_purchase_records(session, PurchaseDate(NOON.date()), [record_of(pools[2], b"marc")])
-        store_purchase_records(session, PurchaseDate(NOON.date()), [record_of(pools[2], b"another")])
+        store_purchase_records(session, PurchaseDate(NOON.date()), [record(pools[2], b"marc")])
+        store_purchase_records(session, PurchaseDate(NOON.date()), [record(pools[2], b"another")])
     session.commit()
     changed = FeedFilter(since=later)
-    assert told(session, changed) == {"a": later, "b": later, "c": later}
-    assert [found.marc for found in read_feed(session, changed, with_marc=True)] == [None, None, b"another"]
-    assert told(session, FeedFilter(since=later + HOUR)) == {}
-    assert told(session, FeedFilter(until=NOON + HOUR)) == {}
+    assert modification_times(session, changed) == {"a": later, "b": later, "c": later}
+    assert [title.marc for title in read_feed(session, changed, with_marc=True)] == [None, None, b"another"]
+    assert modification_times(session, FeedFilter(since=later + HOUR)) == {}
+    assert modification_times(session, FeedFilter(until=NOON + HOUR)) == {}
 
 
-def test_what_is_gone_is_told_as_removed_to_whoever_asks_for_it(
+def test_feed_includes_removed_titles_on_request(
     session: Session, collection: Collection, pools: list[LicensePool]
 ) -> None:
     later = NOON + 5 * HOUR
     with time_machine.travel(later, tick=False):
-        gone = title_data("b", licenses_owned=0, licenses_available=0, as_of=later)
-        apply_titles(session, {pools[1].id: gone})
+        withdrawn = title_data("b", licenses_owned=0, licenses_available=0, as_of=later)
+        apply_titles(session, {pools[1].id: withdrawn})
         other = make_collection(session, "Birch Library")
         make_pool(session, other, "a")
         mark_for_deletion(other)
     session.commit()
-    assert list(told(session, FeedFilter())) == ["a", "c"]
+    assert list(modification_times(session, FeedFilter())) == ["a", "c"]
     everything = FeedFilter(with_removed=True)
-    removed = {
-        (t.title.collection, t.title.identifier) for t in read_feed(session, everything) if t.is_removed
+    removed = [title.title for title in read_feed(session, everything) if title.is_removed]
+    assert {(title.collection, title.identifier) for title in removed} == {
+        ("Alder Library", "b"),
+        ("Birch Library", "a"),
     }
-    assert removed == {("Alder Library", "b"), ("Birch Library", "a")}
-    assert told(session, FeedFilter(with_removed=True, since=later)) == {"b": later, "a": later}
-    assert list(told(session, FeedFilter(collections=(collection.id,), with_removed=True))) == ["a", "b", "c"]
+    since_then = FeedFilter(with_removed=True, since=later)
+    assert modification_times(session, since_then) == {"b": later, "a": later}
+    of_collection = FeedFilter(collections=(collection.id,), with_removed=True)
+    assert list(modification_times(session, of_collection)) == ["a", "b", "c"]
 
 
-def test_a_feed_is_complete_only_until_what_is_being_written_began(
+def test_feed_is_complete_until_the_oldest_open_transaction(
     session: Session, pools: list[LicensePool]
 ) -> None:
     session.commit()
-    with Session(engine()) as writing:
-        began = utc_now()
-        writing.get(LicensePool, pools[0].id)
-        assert complete_until(session) < began
+    with Session(engine()) as writer:
+        started_at = utc_now()
+        writer.get(LicensePool, pools[0].id)
+        assert complete_until(session) < started_at
         before = complete_until(session)
-        writing.rollback()
+        writer.rollback()
     session.commit()
     assert complete_until(session) > before
 
 
-def test_the_last_change_is_told_once_none_can_follow_in_its_second(
+def test_last_modification_is_known_once_it_is_final(
     session: Session, pools: list[LicensePool], collection: Collection
 ) -> None:
     collection.created_at = NOON
@@ -122,5 +125,5 @@ def test_the_last_change_is_told_once_none_can_follow_in_its_second(
     assert last_modification(session) == NOON + 3 * HOUR
 
 
-def test_nothing_has_changed_where_nothing_is(session: Session) -> None:
+def test_empty_catalogue_has_no_last_modification(session: Session) -> None:
     assert last_modification(session) is None

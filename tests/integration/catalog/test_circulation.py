@@ -1,4 +1,4 @@
-"""Counts stay true: snapshots and events, whenever and however often they arrive."""
+"""Copy counts from snapshots and events, which may arrive late, repeatedly and in any order."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -53,12 +53,12 @@ MINUTE = timedelta(minutes=1)
 
 @pytest.fixture
 def pool(session: Session, collection: Collection) -> LicensePool:
-    """A pool of which the vendor has said nothing yet."""
+    """A pool without a snapshot."""
     return make_pool(session, collection, "solaris")
 
 
-def told(session: Session, collection: Collection, *events: EventData) -> set[int]:
-    """A slice of events arrives; returns the pools it has changed."""
+def deliver(session: Session, collection: Collection, *events: EventData) -> set[int]:
+    """Store a slice of events and return the ids of the pools that it changed."""
     new = filter_new_events(session, collection, events)
     if not new:
         return set()
@@ -68,96 +68,98 @@ def told(session: Session, collection: Collection, *events: EventData) -> set[in
     return changed
 
 
-def snapshot(session: Session, pool: LicensePool, data: CirculationData) -> int:
-    counted = apply_snapshots(session, lock_pools(session, [pool.id]), {pool.id: data})
+def apply_snapshot(session: Session, pool: LicensePool, data: CirculationData) -> int:
+    """Apply a snapshot and return the number of pools written."""
+    applied = apply_snapshots(session, lock_pools(session, [pool.id]), {pool.id: data})
     session.commit()
-    return counted.pools
+    return applied.written
 
 
-def state(session: Session, pool: LicensePool) -> tuple[int, int, int, int, str]:
+def counts_and_status(session: Session, pool: LicensePool) -> tuple[int, int, int, int, str]:
     session.refresh(pool)
     counts = pool.counts
     return counts.owned, counts.available, counts.reserved, counts.holds, pool.status
 
 
-def kept(session: Session) -> dict[str, bool]:
-    """The events that are kept, and whether they count."""
+def stored_events(session: Session) -> dict[str, bool]:
+    """Return whether each stored event is counted, by its id."""
     query = select(CirculationEvent.event_id, CirculationEvent.counted)
     return dict(session.execute(query).all())
 
 
-# Each event once, in the order of its time
+# Properties: any order of delivery has the same result
 
 TITLES = ("eden", "solaris")
 
-happenings = st.tuples(
+occurrences = st.tuples(
     st.sampled_from([*(event_type.value for event_type in EventType), "RENEWED"]),
     st.sampled_from(TITLES),
     st.integers(0, 20),
 )
-deliveries = st.lists(happenings, min_size=1, max_size=12).flatmap(
-    lambda happened: st.tuples(
+# All events, and slices of their indexes: any of them in any order, overlapping and repeated, then all.
+deliveries = st.lists(occurrences, min_size=1, max_size=12).flatmap(
+    lambda occurred: st.tuples(
         st.just(
             [
                 event_data(f"event-{number:02}", event_type, title, at=NOON + minute * MINUTE)
-                for number, (event_type, title, minute) in enumerate(happened)
+                for number, (event_type, title, minute) in enumerate(occurred)
             ]
         ),
-        # Slices of any of the events, in any order, overlapping and repeated; and last all of them.
-        st.lists(st.lists(st.integers(0, len(happened) - 1), max_size=8), max_size=5).map(
-            lambda slices: [*slices, list(range(len(happened)))]
+        st.lists(st.lists(st.integers(0, len(occurred) - 1), max_size=8), max_size=5).map(
+            lambda slices: [*slices, list(range(len(occurred)))]
         ),
     )
 )
-Delivered = tuple[list[EventData], list[list[int]]]
-few = st.integers(0, 3)
+Delivery = tuple[list[EventData], list[list[int]]]
+small = st.integers(0, 3)
 any_counts = st.builds(
     lambda owned, available, reserved, holds: CopyCounts(owned, min(owned, available), reserved, holds),
-    few,
-    few,
-    few,
-    few,
+    small,
+    small,
+    small,
+    small,
 )
 on_the_database = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
-def in_time(events: Sequence[EventData], title: str = "solaris") -> list[str]:
+def event_types_in_order(events: Sequence[EventData], title: str = "solaris") -> list[str]:
     ordered = sorted(events, key=lambda event: (event.occurred_at, event.event_id))
     return [event.event_type for event in ordered if event.identifier == title]
 
 
-def status_of(counts: CopyCounts, events: Sequence[str], *, told: bool) -> str:
+def expected_status(counts: CopyCounts, event_types: Sequence[str], *, has_snapshot: bool) -> str:
     if counts.owned > 0:
         return "active"
-    return "exhausted" if told or not {"PURCHASE", "REMOVED"}.isdisjoint(events) else "unknown"
+    is_known = has_snapshot or not {"PURCHASE", "REMOVED"}.isdisjoint(event_types)
+    return "exhausted" if is_known else "unknown"
 
 
-def pools_that_stand_at(
-    session: Session, counts: CopyCounts | None
-) -> tuple[Collection, Mapping[str, LicensePool]]:
-    """A collection whose pools the vendor has told at noon, or not yet; never committed, so that the next
-    example finds nothing of it."""
+def add_pools(session: Session, counts: CopyCounts | None) -> tuple[Collection, Mapping[str, LicensePool]]:
+    """Add a collection with pools that have a snapshot of noon, or none.
+
+    They are not committed, so that the next example starts with an empty database.
+    """
     collection = Collection(
         name="Alder Library", library_id="a", account_id="a", account_key_encrypted=b"", base_url=""
     )
     session.add(collection)
     session.flush()
-    found = LicensePool.for_foreign_ids(
+    created = LicensePool.for_foreign_ids(
         session, SOURCE, IdentifierType.BIBLIOTHECA, TITLES, collection=collection
     )
-    pools = {title: pool for title, (pool, _) in found.items()}
+    pools = {title: pool for title, (pool, _) in created.items()}
     if counts is not None:
         for pool in pools.values():
             pool.counts = pool.snapshot = counts
-            pool.status = status_of(counts, [], told=True)
+            pool.status = expected_status(counts, [], has_snapshot=True)
             pool.circulation_as_of = NOON
     session.flush()
     return collection, pools
 
 
-def arrive(
+def record_new_events(
     session: Session, collection: Collection, pools: Mapping[str, LicensePool], events: Sequence[EventData]
 ) -> None:
     if new := filter_new_events(session, collection, events):
@@ -165,21 +167,21 @@ def arrive(
 
 
 @on_the_database
-@given(delivered=deliveries, start=st.none() | any_counts)
-def test_any_slices_leave_what_each_event_once_in_the_order_of_its_time_makes(
-    database: None, delivered: Delivered, start: CopyCounts | None
+@given(delivery=deliveries, start=st.none() | any_counts)
+def test_counts_do_not_depend_on_the_order_of_delivery(
+    database: None, delivery: Delivery, start: CopyCounts | None
 ) -> None:
-    events, slices = delivered
+    events, slices = delivery
     with Session(engine()) as session:
-        collection, pools = pools_that_stand_at(session, start)
-        for numbers in slices:
-            arrive(session, collection, pools, [events[n] for n in numbers])
+        collection, pools = add_pools(session, start)
+        for indexes in slices:
+            record_new_events(session, collection, pools, [events[index] for index in indexes])
 
         for title, pool in pools.items():
-            types = in_time(events, title)
+            types = event_types_in_order(events, title)
             counts = counts_after_events(start or CopyCounts(0, 0, 0, 0), types)
             assert pool.counts == counts
-            assert pool.status == status_of(counts, types, told=start is not None)
+            assert pool.status == expected_status(counts, types, has_snapshot=start is not None)
         rows = session.scalars(select(CirculationEvent).order_by(CirculationEvent.event_id)).all()
         assert [
             (row.event_id, row.license_pool_id, row.event_type, row.occurred_at, row.counted) for row in rows
@@ -187,94 +189,101 @@ def test_any_slices_leave_what_each_event_once_in_the_order_of_its_time_makes(
 
 
 @on_the_database
-@given(delivered=deliveries, look=st.integers(0, 20), look_after=st.integers(0, 5))
-def test_a_snapshot_in_between_counts_for_all_that_was_before_it(
-    database: None, delivered: Delivered, look: int, look_after: int
+@given(delivery=deliveries, snapshot_minute=st.integers(0, 20), applied_before=st.integers(0, 5))
+def test_snapshot_replaces_all_earlier_events(
+    database: None, delivery: Delivery, snapshot_minute: int, applied_before: int
 ) -> None:
-    """Whether it is written before or after the events arrive."""
-    events, slices = delivered
-    said = counts_data(3, 1, 2, as_of=NOON + look * MINUTE + MINUTE / 2, reserved=1)
+    """The snapshot is applied before any of the slices, so before or after the events it covers."""
+    events, slices = delivery
+    snapshot = counts_data(3, 1, 2, as_of=NOON + snapshot_minute * MINUTE + MINUTE / 2, reserved=1)
     with Session(engine()) as session:
-        collection, pools = pools_that_stand_at(session, CopyCounts(9, 9, 0, 0))
+        collection, pools = add_pools(session, CopyCounts(9, 9, 0, 0))
         pool = pools["solaris"]
-        for at, numbers in enumerate(slices):
-            if at == min(look_after, len(slices) - 1):
-                apply_snapshots(session, lock_pools(session, [pool.id]), {pool.id: said})
-            arrive(session, collection, pools, [events[n] for n in numbers])
+        for number, indexes in enumerate(slices):
+            if number == min(applied_before, len(slices) - 1):
+                apply_snapshots(session, lock_pools(session, [pool.id]), {pool.id: snapshot})
+            record_new_events(session, collection, pools, [events[index] for index in indexes])
 
-        since = [event for event in events if event.occurred_at >= said.as_of]
-        assert pool.counts == counts_after_events(CopyCounts(3, 1, 1, 2), in_time(since))
+        later = [event for event in events if event.occurred_at >= snapshot.as_of]
+        assert pool.counts == counts_after_events(CopyCounts(3, 1, 1, 2), event_types_in_order(later))
 
 
 @on_the_database
 @given(
-    delivered=deliveries,
+    delivery=deliveries,
     start=any_counts,
-    look=st.integers(0, 20),
-    word=st.none() | any_counts,
-    written_after=st.integers(0, 5),
+    sweep_minute=st.integers(0, 20),
+    new_counts=st.none() | any_counts,
+    applied_before=st.integers(0, 5),
 )
-def test_a_sweep_counts_for_all_that_was_before_it_whenever_its_word_is_written(
+def test_sweep_replaces_all_earlier_events(
     database: None,
-    delivered: Delivered,
+    delivery: Delivery,
     start: CopyCounts,
-    look: int,
-    word: CopyCounts | None,
-    written_after: int,
+    sweep_minute: int,
+    new_counts: CopyCounts | None,
+    applied_before: int,
 ) -> None:
-    """The vendor says something of its own, or what is known already, which is not written at all."""
-    events, slices = delivered
-    as_of = NOON + look * MINUTE + MINUTE / 2
-    past = [event for event in events if event.occurred_at < as_of]
+    """The sweep returns new counts, which are applied later, or the known ones, which are never written."""
+    events, slices = delivery
+    as_of = NOON + sweep_minute * MINUTE + MINUTE / 2
+    earlier = [event for event in events if event.occurred_at < as_of]
     with Session(engine()) as session:
-        collection, pools = pools_that_stand_at(session, start)
+        collection, pools = add_pools(session, start)
         pool = pools["solaris"]
-        before = {n for n in slices[0] if events[n] in past}
-        arrive(session, collection, pools, [events[n] for n in before])
-        told = word or pool.counts
-        said = counts_data(told.owned, told.available, told.holds, as_of=as_of, reserved=told.reserved)
-        news = has_new_counts(pool, said)
-        record_swept(
-            session, collection, after_id=0, last_id=None, identifier_ids=[pool.identifier_id], at=as_of
+        delivered_before = {index for index in slices[0] if events[index] in earlier}
+        record_new_events(session, collection, pools, [events[index] for index in delivered_before])
+        swept = new_counts or pool.counts
+        snapshot = counts_data(
+            swept.owned, swept.available, swept.holds, as_of=as_of, reserved=swept.reserved
         )
-        for at, numbers in enumerate(slices):
-            if news and at == min(written_after, len(slices) - 1):
-                apply_snapshots(session, lock_pools(session, [pool.id]), {pool.id: said})
-            arrive(session, collection, pools, [events[n] for n in numbers])
+        differs = has_new_counts(pool, snapshot)
+        record_swept(
+            session,
+            collection,
+            after_id=0,
+            last_id=None,
+            identifier_ids=[pool.identifier_id],
+            at=as_of,
+        )
+        for number, indexes in enumerate(slices):
+            if differs and number == min(applied_before, len(slices) - 1):
+                apply_snapshots(session, lock_pools(session, [pool.id]), {pool.id: snapshot})
+            record_new_events(session, collection, pools, [events[index] for index in indexes])
 
-        since = in_time([event for event in events if event not in past])
-        counts = counts_after_events(told, since)
-        assert (pool.counts, pool.status) == (counts, status_of(counts, since, told=True))
-        # The sweep was told nothing of the other title.
-        assert pools["eden"].counts == counts_after_events(start, in_time(events, "eden"))
-        assert kept(session) == {
-            event.event_id: event.identifier == "eden" or event not in past or n in before
-            for n, event in enumerate(events)
+        later = event_types_in_order([event for event in events if event not in earlier])
+        counts = counts_after_events(swept, later)
+        assert (pool.counts, pool.status) == (counts, expected_status(counts, later, has_snapshot=True))
+        # The sweep did not include the other title.
+        assert pools["eden"].counts == counts_after_events(start, event_types_in_order(events, "eden"))
+        assert stored_events(session) == {
+            event.event_id: event.identifier == "eden" or event not in earlier or index in delivered_before
+            for index, event in enumerate(events)
         }
 
 
-def test_an_event_is_kept_once_however_often_it_is_told(
+def test_redelivered_event_is_stored_once(
     session: Session, collection: Collection, pool: LicensePool
 ) -> None:
-    bought = event_data("1", "PURCHASE")
+    purchase = event_data("1", "PURCHASE")
 
-    assert told(session, collection, bought, bought) == {pool.id}
-    assert told(session, collection, bought) == set()
+    assert deliver(session, collection, purchase, purchase) == {pool.id}
+    assert deliver(session, collection, purchase) == set()
 
-    assert state(session, pool) == (1, 1, 0, 0, "active")
-    assert kept(session) == {"1": True}
+    assert counts_and_status(session, pool) == (1, 1, 0, 0, "active")
+    assert stored_events(session) == {"1": True}
 
 
-def test_each_collection_keeps_its_own_events(
+def test_collections_store_their_events_separately(
     session: Session, collection: Collection, pool: LicensePool
 ) -> None:
     other = make_collection(session, "Birch Library")
 
-    told(session, collection, event_data("1", "PURCHASE"))
-    told(session, other, event_data("1", "PURCHASE"), event_data("2", "PURCHASE"))
+    deliver(session, collection, event_data("1", "PURCHASE"))
+    deliver(session, other, event_data("1", "PURCHASE"), event_data("2", "PURCHASE"))
 
-    assert state(session, pool)[:2] == (1, 1)
-    assert state(session, make_pool(session, other, "solaris"))[:2] == (2, 2)
+    assert counts_and_status(session, pool)[:2] == (1, 1)
+    assert counts_and_status(session, make_pool(session, other, "solaris"))[:2] == (2, 2)
     query = select(CirculationEvent.collection_id, CirculationEvent.event_id)
     assert sorted(session.execute(query).all()) == [
         (collection.id, "1"),
@@ -283,78 +292,74 @@ def test_each_collection_keeps_its_own_events(
     ]
 
 
-def test_an_event_that_was_past_at_the_last_snapshot_changes_nothing(
+def test_event_before_the_last_snapshot_is_not_counted(
     session: Session, collection: Collection, pool: LicensePool
 ) -> None:
-    snapshot(session, pool, counts_data(2, 1, 0, as_of=NOON))
+    apply_snapshot(session, pool, counts_data(2, 1, 0, as_of=NOON))
 
-    assert told(session, collection, event_data("late", "CHECKOUT", at=NOON - MINUTE)) == set()
-    assert state(session, pool)[:2] == (2, 1)
-    assert told(session, collection, event_data("new", "CHECKOUT", at=NOON + MINUTE)) == {pool.id}
+    assert deliver(session, collection, event_data("late", "CHECKOUT", at=NOON - MINUTE)) == set()
+    assert counts_and_status(session, pool)[:2] == (2, 1)
+    assert deliver(session, collection, event_data("new", "CHECKOUT", at=NOON + MINUTE)) == {pool.id}
 
-    assert state(session, pool)[:2] == (2, 0)
-    assert kept(session) == {"late": False, "new": True}
+    assert counts_and_status(session, pool)[:2] == (2, 0)
+    assert stored_events(session) == {"late": False, "new": True}
 
 
-def test_a_sweep_that_found_nothing_new_is_a_snapshot_too(
+def test_event_before_an_unchanged_sweep_is_not_counted(
     session: Session, collection: Collection, pool: LicensePool
 ) -> None:
-    silent = make_pool(session, collection, "silent")
-    for one in (pool, silent):
-        snapshot(session, one, counts_data(2, 1, 0, as_of=NOON))
+    not_swept = make_pool(session, collection, "not-swept")
+    for each in (pool, not_swept):
+        apply_snapshot(session, each, counts_data(2, 1, 0, as_of=NOON))
+    swept_at = NOON + 10 * MINUTE
     record_swept(
-        session,
-        collection,
-        after_id=0,
-        last_id=None,
-        identifier_ids=[pool.identifier_id],
-        at=NOON + 10 * MINUTE,
+        session, collection, after_id=0, last_id=None, identifier_ids=[pool.identifier_id], at=swept_at
     )
 
-    changed = told(
+    changed = deliver(
         session,
         collection,
         event_data("before the sweep", "CHECKOUT", at=NOON + MINUTE),
-        event_data("of no answer", "CHECKOUT", "silent", at=NOON + MINUTE),
+        event_data("of the other title", "CHECKOUT", "not-swept", at=NOON + MINUTE),
     )
 
-    assert changed == {silent.id}
-    assert state(session, pool)[:2] == (2, 1)
-    assert state(session, silent)[:2] == (2, 0)
-    told(session, collection, event_data("after the sweep", "CHECKOUT", at=NOON + 11 * MINUTE))
-    assert state(session, pool)[:2] == (2, 0)
+    assert changed == {not_swept.id}
+    assert counts_and_status(session, pool)[:2] == (2, 1)
+    assert counts_and_status(session, not_swept)[:2] == (2, 0)
+    deliver(session, collection, event_data("after the sweep", "CHECKOUT", at=NOON + 11 * MINUTE))
+    assert counts_and_status(session, pool)[:2] == (2, 0)
 
 
-def test_a_snapshot_that_says_what_is_known_is_not_written(
+def test_unchanged_snapshot_is_not_written(
     session: Session, collection: Collection, pool: LicensePool
 ) -> None:
-    snapshot(session, pool, counts_data(2, 0, 0, as_of=NOON))
-    told(session, collection, event_data("1", "CHECKIN", at=NOON + MINUTE))
-    before = pool.updated_at
-    again = counts_data(2, 1, 0, as_of=NOON + 2 * MINUTE)
-    mark = read_table_state(session)
+    apply_snapshot(session, pool, counts_data(2, 0, 0, as_of=NOON))
+    deliver(session, collection, event_data("1", "CHECKIN", at=NOON + MINUTE))
+    updated_at = pool.updated_at
+    unchanged = counts_data(2, 1, 0, as_of=NOON + 2 * MINUTE)
+    state = read_table_state(session)
     session.commit()
 
-    assert not has_new_counts(pool, again)
-    assert snapshot(session, pool, again) == 0
-    assert count_rows_written_since(session, mark) == 0
-    assert (pool.circulation_as_of, pool.updated_at) == (NOON, before)
+    assert not has_new_counts(pool, unchanged)
+    assert apply_snapshot(session, pool, unchanged) == 0
+    assert count_rows_written_since(session, state) == 0
+    assert (pool.circulation_as_of, pool.updated_at) == (NOON, updated_at)
 
 
-def test_a_snapshot_older_than_the_last_is_not_applied(session: Session, pool: LicensePool) -> None:
-    snapshot(session, pool, counts_data(2, 1, 0, as_of=NOON))
+def test_older_snapshot_is_not_applied(session: Session, pool: LicensePool) -> None:
+    apply_snapshot(session, pool, counts_data(2, 1, 0, as_of=NOON))
     older = counts_data(9, 9, 9, as_of=NOON - MINUTE)
 
     assert not has_new_counts(pool, older)
-    assert snapshot(session, pool, older) == 0
-    assert state(session, pool) == (2, 1, 0, 0, "active")
+    assert apply_snapshot(session, pool, older) == 0
+    assert counts_and_status(session, pool) == (2, 1, 0, 0, "active")
 
 
-def test_a_snapshot_that_is_written_late_leaves_the_newer_events_in_force(
+def test_events_after_a_snapshot_count_when_it_is_applied_late(
     session: Session, collection: Collection, pool: LicensePool
 ) -> None:
     (row_id,) = enqueue_changes(session, [(pool, title_data("solaris", as_of=NOON, licenses_owned=3))])
-    told(
+    deliver(
         session,
         collection,
         event_data("1", "PURCHASE", at=NOON - MINUTE),
@@ -364,35 +369,35 @@ def test_a_snapshot_that_is_written_late_leaves_the_newer_events_in_force(
     apply_outbox(session, [row_id])
     session.commit()
 
-    assert state(session, pool)[:2] == (2, 1)
+    assert counts_and_status(session, pool)[:2] == (2, 1)
 
 
-@pytest.mark.parametrize("written_late", [False, True])
-def test_a_snapshot_is_what_late_events_count_on_even_if_newer_ones_hide_what_it_says(
-    session: Session, collection: Collection, pool: LicensePool, written_late: bool
+@pytest.mark.parametrize("applied_late", [False, True])
+def test_late_event_counts_on_a_snapshot_that_events_hide(
+    session: Session, collection: Collection, pool: LicensePool, applied_late: bool
 ) -> None:
-    """No copy or one, of which one is removed: both leave none, until a copy turns up in between."""
-    snapshot(session, pool, counts_data(0, 0, 0, as_of=NOON))
-    said = counts_data(1, 1, 0, as_of=NOON + MINUTE)
+    """No copy, or one that is removed: both leave none, until the event of a copy in between arrives."""
+    apply_snapshot(session, pool, counts_data(0, 0, 0, as_of=NOON))
+    snapshot = counts_data(1, 1, 0, as_of=NOON + MINUTE)
     removed = event_data("2", "REMOVED", at=NOON + 3 * MINUTE)
 
-    if written_late:
-        told(session, collection, removed)
-        snapshot(session, pool, said)
+    if applied_late:
+        deliver(session, collection, removed)
+        apply_snapshot(session, pool, snapshot)
     else:
-        snapshot(session, pool, said)
-        told(session, collection, removed)
-    assert state(session, pool) == (0, 0, 0, 0, "exhausted")
-    told(session, collection, event_data("1", "PURCHASE", at=NOON + 2 * MINUTE))
+        apply_snapshot(session, pool, snapshot)
+        deliver(session, collection, removed)
+    assert counts_and_status(session, pool) == (0, 0, 0, 0, "exhausted")
+    deliver(session, collection, event_data("1", "PURCHASE", at=NOON + 2 * MINUTE))
 
-    assert state(session, pool) == (1, 1, 0, 0, "active")
+    assert counts_and_status(session, pool) == (1, 1, 0, 0, "active")
 
 
 # Status
 
 
 @pytest.mark.parametrize(
-    ("events", "status"),
+    ("event_types", "status"),
     [
         (["CHECKOUT"], "unknown"),
         (["PURCHASE"], "active"),
@@ -402,201 +407,197 @@ def test_a_snapshot_is_what_late_events_count_on_even_if_newer_ones_hide_what_it
     ],
 )
 @pytest.mark.parametrize("backwards", [False, True])
-def test_the_status_follows_the_copies_in_whatever_order_events_arrive(
+def test_status_does_not_depend_on_the_order_of_delivery(
     session: Session,
     collection: Collection,
     pool: LicensePool,
-    events: list[str],
+    event_types: list[str],
     status: str,
     backwards: bool,
 ) -> None:
-    happened = [event_data(str(n), kind, at=NOON + n * MINUTE) for n, kind in enumerate(events)]
+    events = [event_data(str(n), kind, at=NOON + n * MINUTE) for n, kind in enumerate(event_types)]
 
-    for event in reversed(happened) if backwards else happened:
-        told(session, collection, event)
+    for event in reversed(events) if backwards else events:
+        deliver(session, collection, event)
 
-    assert state(session, pool)[4] == status
+    assert counts_and_status(session, pool)[4] == status
 
 
-def test_the_last_copy_that_is_removed_leaves_the_title_exhausted(
+def test_title_without_its_last_copy_is_exhausted(
     session: Session, collection: Collection, pool: LicensePool
 ) -> None:
-    snapshot(session, pool, counts_data(1, 1, 0, as_of=NOON))
+    apply_snapshot(session, pool, counts_data(1, 1, 0, as_of=NOON))
 
-    told(session, collection, event_data("1", "REMOVED", at=NOON + MINUTE))
+    deliver(session, collection, event_data("1", "REMOVED", at=NOON + MINUTE))
 
-    assert state(session, pool) == (0, 0, 0, 0, "exhausted")
+    assert counts_and_status(session, pool) == (0, 0, 0, 0, "exhausted")
 
 
-def test_an_unknown_event_is_kept_and_changes_nothing(
+def test_event_of_unknown_type_changes_no_counts(
     session: Session, collection: Collection, pool: LicensePool
 ) -> None:
-    snapshot(session, pool, counts_data(2, 1, 0, as_of=NOON))
+    apply_snapshot(session, pool, counts_data(2, 1, 0, as_of=NOON))
 
-    assert told(session, collection, event_data("1", "RENEWED", at=NOON + MINUTE)) == set()
+    assert deliver(session, collection, event_data("1", "RENEWED", at=NOON + MINUTE)) == set()
 
-    assert state(session, pool) == (2, 1, 0, 0, "active")
+    assert counts_and_status(session, pool) == (2, 1, 0, 0, "active")
     assert session.scalars(select(CirculationEvent.event_type)).all() == ["RENEWED"]
 
 
-# Reserved copies, of which the vendor's snapshots say nothing
+# Reserved copies, which the vendor's snapshots do not report
 
 
-def test_reserved_copies_are_known_from_events_and_are_never_more_than_there_can_be(
+def test_reserved_copies_come_from_events_and_are_limited(
     session: Session, collection: Collection, pool: LicensePool
 ) -> None:
-    snapshot(session, pool, counts_data(3, 0, 2, as_of=NOON))
-    told(
+    apply_snapshot(session, pool, counts_data(3, 0, 2, as_of=NOON))
+    deliver(
         session,
         collection,
         event_data("1", "RESERVED", at=NOON + MINUTE),
         event_data("2", "RESERVED", at=NOON + MINUTE),
     )
-    assert state(session, pool)[:4] == (3, 0, 2, 0)
+    assert counts_and_status(session, pool)[:4] == (3, 0, 2, 0)
 
-    snapshot(session, pool, counts_data(3, 0, 1, as_of=NOON + 2 * MINUTE))
-    assert state(session, pool)[:4] == (3, 0, 2, 1)
-    snapshot(session, pool, counts_data(3, 2, 0, as_of=NOON + 3 * MINUTE))
-    assert state(session, pool)[:4] == (3, 2, 1, 0)
-    snapshot(session, pool, counts_data(3, 2, 0, as_of=NOON + 4 * MINUTE, reserved=0))
-    assert state(session, pool)[:4] == (3, 2, 0, 0)
-
-
-# Side by side
+    apply_snapshot(session, pool, counts_data(3, 0, 1, as_of=NOON + 2 * MINUTE))
+    assert counts_and_status(session, pool)[:4] == (3, 0, 2, 1)
+    apply_snapshot(session, pool, counts_data(3, 2, 0, as_of=NOON + 3 * MINUTE))
+    assert counts_and_status(session, pool)[:4] == (3, 2, 1, 0)
+    apply_snapshot(session, pool, counts_data(3, 2, 0, as_of=NOON + 4 * MINUTE, reserved=0))
+    assert counts_and_status(session, pool)[:4] == (3, 2, 0, 0)
 
 
-def test_events_and_applies_of_one_title_take_turns_and_lose_nothing(
+# Concurrent transactions
+
+
+def test_concurrent_slice_and_apply_lose_no_counts(
     session: Session, collection: Collection, pool: LicensePool
 ) -> None:
-    """Both want the pool and its outbox row: the slice locks the pool first, and so does the apply."""
+    """Both lock the pool before its outbox row."""
     (row_id,) = enqueue_changes(session, [(pool, title_data("solaris", as_of=NOON))])
     session.commit()
     collection_id, pool_id = collection.id, pool.id
 
     def apply() -> None:
-        with transaction() as mine:
-            apply_outbox(mine, [row_id])
+        with transaction() as other:
+            apply_outbox(other, [row_id])
 
-    with engine().connect() as watcher, transaction() as mine:
-        here = mine.get_one(LicensePool, pool_id)
+    with engine().connect() as observer, transaction() as first:
+        same_pool = first.get_one(LicensePool, pool_id)
         checkout = event_data("1", "CHECKOUT", at=NOON + MINUTE)
-        record_events(mine, mine.get_one(Collection, collection_id), {"solaris": here}, [checkout])
+        record_events(first, first.get_one(Collection, collection_id), {"solaris": same_pool}, [checkout])
         applying = BackgroundThread(apply)
-        wait_for_blocked(watcher, 1)
-        enqueue_changes(mine, [(here, ApplyData(circulation=counts_data(4, 2, 0, as_of=NOON + 2 * MINUTE)))])
+        wait_for_blocked(observer, 1)
+        counts = ApplyData(circulation=counts_data(4, 2, 0, as_of=NOON + 2 * MINUTE))
+        enqueue_changes(first, [(same_pool, counts)])
     applying.finish()
 
-    assert state(session, pool)[:2] == (4, 2)
+    assert counts_and_status(session, pool)[:2] == (4, 2)
 
 
 @pytest.mark.parametrize("events_first", [False, True])
-def test_events_that_meet_the_apply_of_an_older_snapshot_count_on_it(
+def test_concurrent_events_count_on_an_older_snapshot(
     session: Session, collection: Collection, pool: LicensePool, events_first: bool
 ) -> None:
     row_ids = enqueue_changes(session, [(pool, title_data("solaris", as_of=NOON))])
     session.commit()
     collection_id, pool_id = collection.id, pool.id
 
-    def slice_of_events(mine: Session) -> None:
-        here, there = mine.get_one(Collection, collection_id), mine.get_one(LicensePool, pool_id)
-        arrive(mine, here, {"solaris": there}, [event_data("1", "CHECKOUT", at=NOON + MINUTE)])
+    def deliver_event(writer: Session) -> None:
+        owner, same_pool = writer.get_one(Collection, collection_id), writer.get_one(LicensePool, pool_id)
+        checkout = event_data("1", "CHECKOUT", at=NOON + MINUTE)
+        record_new_events(writer, owner, {"solaris": same_pool}, [checkout])
 
-    def apply(mine: Session) -> None:
-        apply_outbox(mine, row_ids)
+    def apply(writer: Session) -> None:
+        apply_outbox(writer, row_ids)
 
-    first, second = (slice_of_events, apply) if events_first else (apply, slice_of_events)
+    first, second = (deliver_event, apply) if events_first else (apply, deliver_event)
 
-    def wait_and_go() -> None:
-        with transaction() as mine:
-            second(mine)
+    def run_second() -> None:
+        with transaction() as writer:
+            second(writer)
 
-    with engine().connect() as watcher, transaction() as mine:
-        first(mine)
-        waiting = BackgroundThread(wait_and_go)
-        wait_for_blocked(watcher, 1)
-    waiting.finish()
+    with engine().connect() as observer, transaction() as writer:
+        first(writer)
+        blocked = BackgroundThread(run_second)
+        wait_for_blocked(observer, 1)
+    blocked.finish()
 
-    assert state(session, pool) == (2, 0, 0, 0, "active")
-    assert kept(session) == {"1": True}
+    assert counts_and_status(session, pool) == (2, 0, 0, 0, "active")
+    assert stored_events(session) == {"1": True}
 
 
-def test_two_slices_that_tell_the_same_event_at_once_count_it_once(
+def test_event_in_two_concurrent_slices_counts_once(
     session: Session, collection: Collection, pool: LicensePool
 ) -> None:
-    snapshot(session, pool, counts_data(5, 5, 0, as_of=NOON))
+    apply_snapshot(session, pool, counts_data(5, 5, 0, as_of=NOON))
     collection_id, pool_id = collection.id, pool.id
     both, alone = (event_data(name, "CHECKOUT", at=NOON + MINUTE) for name in ("both", "alone"))
 
-    def slice_of(mine: Session, *events: EventData) -> None:
-        here, there = mine.get_one(Collection, collection_id), mine.get_one(LicensePool, pool_id)
-        arrive(mine, here, {"solaris": there}, events)
+    def deliver_slice(writer: Session, *events: EventData) -> None:
+        owner, same_pool = writer.get_one(Collection, collection_id), writer.get_one(LicensePool, pool_id)
+        record_new_events(writer, owner, {"solaris": same_pool}, events)
 
-    def another() -> None:
-        with transaction() as mine:
-            slice_of(mine, both, alone)
+    def deliver_second() -> None:
+        with transaction() as writer:
+            deliver_slice(writer, both, alone)
 
-    with engine().connect() as watcher, transaction() as mine:
-        slice_of(mine, both)
-        waiting = BackgroundThread(another)
-        wait_for_blocked(watcher, 1)
-    waiting.finish()
+    with engine().connect() as observer, transaction() as writer:
+        deliver_slice(writer, both)
+        blocked = BackgroundThread(deliver_second)
+        wait_for_blocked(observer, 1)
+    blocked.finish()
 
-    assert state(session, pool)[:2] == (5, 3)
-    assert kept(session) == {"both": True, "alone": True}
+    assert counts_and_status(session, pool)[:2] == (5, 3)
+    assert stored_events(session) == {"both": True, "alone": True}
 
 
-def test_slices_and_an_apply_on_many_titles_in_any_order_neither_deadlock_nor_lose_a_thing(
-    session: Session, collection: Collection
-) -> None:
+def test_concurrent_slices_and_apply_do_not_deadlock(session: Session, collection: Collection) -> None:
     names = [f"t{n:02}" for n in range(20)]
     pools = {name: make_pool(session, collection, name) for name in names}
     row_ids = enqueue_changes(session, [(pools[name], title_data(name)) for name in names])
     session.commit()
     ids, collection_id = {name: pool.id for name, pool in pools.items()}, collection.id
-    start = threading.Barrier(3, timeout=TIMEOUT_SECONDS)
+    barrier = threading.Barrier(3, timeout=TIMEOUT_SECONDS)
 
-    def slice_of(event_type: str, minute: int, order: Sequence[str]) -> None:
-        with transaction() as mine:
-            here = mine.get_one(Collection, collection_id)
-            theirs = {name: mine.get_one(LicensePool, ids[name]) for name in order}
+    def deliver_slice(event_type: str, minute: int, order: Sequence[str]) -> None:
+        with transaction() as writer:
+            owner = writer.get_one(Collection, collection_id)
+            own_pools = {name: writer.get_one(LicensePool, ids[name]) for name in order}
             at = NOON + minute * MINUTE
-            start.wait()
-            arrive(mine, here, theirs, [event_data(f"{minute}-{n}", event_type, n, at=at) for n in order])
-            enqueue_changes(
-                mine,
-                [
-                    (theirs[n], ApplyData(circulation=counts_data(2, 1, 0, as_of=NOON, reserved=0)))
-                    for n in order
-                ],
-            )
+            events = [event_data(f"{minute}-{name}", event_type, name, at=at) for name in order]
+            counts = ApplyData(circulation=counts_data(2, 1, 0, as_of=NOON, reserved=0))
+            barrier.wait()
+            record_new_events(writer, owner, own_pools, events)
+            enqueue_changes(writer, [(own_pools[name], counts) for name in order])
 
     def apply() -> None:
-        with transaction() as mine:
-            mine.execute(select(1))
-            start.wait()
-            apply_outbox(mine, row_ids[::-1])
+        with transaction() as writer:
+            writer.execute(select(1))
+            barrier.wait()
+            apply_outbox(writer, row_ids[::-1])
 
     run_concurrently(
-        lambda: slice_of("CHECKOUT", 1, names[::-1]),
-        lambda: slice_of("HOLD", 2, [*names[10:], *names[:10]]),
+        lambda: deliver_slice("CHECKOUT", 1, names[::-1]),
+        lambda: deliver_slice("HOLD", 2, [*names[10:], *names[:10]]),
         apply,
     )
 
-    assert {state(session, pool) for pool in pools.values()} == {(2, 0, 0, 1, "active")}
-    assert kept(session) == {f"{minute}-{name}": True for minute in (1, 2) for name in names}
+    assert {counts_and_status(session, pool) for pool in pools.values()} == {(2, 0, 0, 1, "active")}
+    assert stored_events(session) == {f"{minute}-{name}": True for minute in (1, 2) for name in names}
 
 
-# A title first seen in an event
+# ISBNs of titles that an event names first
 
 
-def test_an_isbn_is_noted_only_where_the_source_has_named_none(
+def test_isbn_of_an_event_is_stored_only_without_metadata(
     session: Session, collection: Collection, pool: LicensePool
 ) -> None:
-    described = make_pool(session, collection, "described")
-    apply_titles(session, {described.id: title_data("described", isbns=("9780306406157",))})
-    isbns = {pool.identifier_id: "9788308068298", described.identifier_id: "9788308068298"}
-    another = "9780156027601"
-    IdentifierEquivalent.add_first(session, "Another", {pool.identifier_id: another})
+    with_metadata = make_pool(session, collection, "with-metadata")
+    apply_titles(session, {with_metadata.id: title_data("with-metadata", isbns=("9780306406157",))})
+    isbns = {pool.identifier_id: "9788308068298", with_metadata.identifier_id: "9788308068298"}
+    of_another_source = "9780156027601"
+    IdentifierEquivalent.add_first(session, "Another", {pool.identifier_id: of_another_source})
 
     for _ in range(2):
         IdentifierEquivalent.add_first(session, SOURCE, isbns)
@@ -605,7 +606,7 @@ def test_an_isbn_is_noted_only_where_the_source_has_named_none(
         IdentifierEquivalent.data_source, IdentifierEquivalent.identifier_id, Identifier.identifier
     ).join(Identifier, IdentifierEquivalent.equivalent_id == Identifier.id)
     assert sorted(session.execute(query).all()) == [
-        ("Another", pool.identifier_id, another),
+        ("Another", pool.identifier_id, of_another_source),
         (SOURCE, pool.identifier_id, "9788308068298"),
-        (SOURCE, described.identifier_id, "9780306406157"),
+        (SOURCE, with_metadata.identifier_id, "9780306406157"),
     ]

@@ -1,4 +1,4 @@
-"""License pools by the vendor's identifiers."""
+"""License pools, found or created by the vendor's identifiers."""
 
 import threading
 
@@ -8,65 +8,61 @@ from sqlalchemy.orm import Session
 from accession.core.vocabulary import IdentifierType
 from accession.db.engine import transaction
 from accession.db.models import Collection, Identifier, LicensePool
-from tests.fixtures.factories import SOURCE, make_collection, make_pool
+from tests.fixtures.factories import (
+    SOURCE,
+    TIMEOUT_SECONDS,
+    make_collection,
+    make_pool,
+    run_concurrently,
+)
 
 
-def pools_for(session: Session, ids: list[str], collection: Collection) -> dict[str, tuple[int, bool]]:
-    found = LicensePool.for_foreign_ids(
-        session, SOURCE, IdentifierType.BIBLIOTHECA, ids, collection=collection
+def get_pools(
+    session: Session, identifiers: list[str], collection: Collection
+) -> dict[str, tuple[LicensePool, bool]]:
+    return LicensePool.for_foreign_ids(
+        session, SOURCE, IdentifierType.BIBLIOTHECA, identifiers, collection=collection
     )
-    return {name: (pool.id, is_new) for name, (pool, is_new) in found.items()}
 
 
-def test_a_pool_is_new_once(session: Session, collection: Collection) -> None:
-    arguments = (session, SOURCE, IdentifierType.BIBLIOTHECA, "abc123")
-    first, is_new = LicensePool.for_foreign_id(*arguments, collection=collection)
+def test_pool_is_new_only_once(session: Session, collection: Collection) -> None:
+    first, is_new = get_pools(session, ["abc123"], collection)["abc123"]
     assert is_new
     assert (first.licenses_owned, first.status) == (0, "unknown")
-    again, is_new = LicensePool.for_foreign_id(*arguments, collection=collection)
+    again, is_new = get_pools(session, ["abc123"], collection)["abc123"]
     assert again is first
     assert not is_new
 
 
-def test_a_page_with_old_new_and_doubled_titles_has_one_pool_each(
-    session: Session, collection: Collection
-) -> None:
+def test_duplicate_identifiers_have_one_pool(session: Session, collection: Collection) -> None:
     known = make_pool(session, collection, "old1")
-    pools = pools_for(session, ["new1", "old1", "new1"], collection)
-    assert pools["old1"] == (known.id, False)
+    pools = get_pools(session, ["new1", "old1", "new1"], collection)
+    assert pools["old1"] == (known, False)
     assert pools["new1"][1]
     assert session.scalar(select(func.count()).select_from(LicensePool)) == 2
 
 
-def test_two_collections_share_the_identifier_and_not_the_pool(
-    session: Session, collection: Collection
-) -> None:
+def test_collections_share_identifier_but_not_pool(session: Session, collection: Collection) -> None:
     other = make_collection(session, "Birch Library")
     one, two = make_pool(session, collection, "abc"), make_pool(session, other, "abc")
     assert one.id != two.id
     assert one.identifier_id == two.identifier_id
 
 
-def test_two_transactions_that_meet_the_same_new_titles_do_not_collide(
-    session: Session, collection: Collection
-) -> None:
-    """Both see the titles missing; the second waits for the first, and takes its rows as they are."""
-    ids = [f"t{n}" for n in range(50)]
-    looked = threading.Barrier(2, timeout=10)
+def test_concurrent_transactions_create_each_pool_once(session: Session, collection: Collection) -> None:
+    """Both see the titles missing; the second waits for the first and uses its rows."""
+    identifiers = [f"t{number}" for number in range(50)]
+    barrier = threading.Barrier(2, timeout=TIMEOUT_SECONDS)
     collection_id = collection.id
     new: list[int] = []
 
-    def meet(order: list[str]) -> None:
-        with transaction() as mine:
-            here = mine.get_one(Collection, collection_id)
-            looked.wait()
-            new.append(sum(is_new for _, is_new in pools_for(mine, order, here).values()))
+    def create_pools(order: list[str]) -> None:
+        with transaction() as writer:
+            owner = writer.get_one(Collection, collection_id)
+            barrier.wait()
+            new.append(sum(is_new for _, is_new in get_pools(writer, order, owner).values()))
 
-    threads = [threading.Thread(target=meet, args=(order,)) for order in (ids, ids[::-1])]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_concurrently(lambda: create_pools(identifiers), lambda: create_pools(identifiers[::-1]))
     assert sum(new) == 50
     assert session.scalar(select(func.count()).select_from(LicensePool)) == 50
     assert session.scalar(select(func.count()).select_from(Identifier)) == 50

@@ -38,7 +38,9 @@ def test_unchanged_title_and_run_write_no_catalogue_rows(
     assert count_rows_written_since(session, state) == 0
 
 
-def test_added_changed_and_deleted_rows_are_counted(session: Session, collection: Collection) -> None:
+def test_added_changed_and_deleted_rows_are_counted(
+    session: Session, collection: Collection, pool: LicensePool
+) -> None:
     state = committed_state(session)
     make_pool(session, collection, "other")
     assert count_rows_written_since(session, state) == 2

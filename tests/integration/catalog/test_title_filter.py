@@ -1,0 +1,128 @@
+"""Filters of titles, in a catalogue that the tests only read."""
+
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from accession.catalog.purchase_dates import PurchaseDate
+from accession.catalog.purchase_records import PurchaseRecordData, store_purchase_records
+from accession.catalog.search import find_titles
+from accession.catalog.title_filter import TitleFilter
+from accession.core.errors import InvalidInput, NotFound
+from accession.core.vocabulary import Format
+from accession.db.engine import engine
+from accession.db.models import Collection, LicensePool
+from tests.fixtures.factories import apply_titles, make_collection, make_pool, title_data
+from tests.fixtures.servers import truncate_all_tables
+
+# Title to owned and available copies, and holds.
+COPIES = {
+    "available": (2, 1, 0),
+    "on loan": (2, 0, 0),
+    "withdrawn": (0, 0, 0),
+    "available, on hold": (2, 1, 3),
+}
+PURCHASES = {
+    "march": [PurchaseDate(date(2014, 3, 31))],
+    "april": [PurchaseDate(date(2014, 4, 1), month_only=True)],
+    "twice": [PurchaseDate(date(2014, 3, 1)), PurchaseDate(date(2016, 5, 1))],
+    "never": [],
+}
+
+
+@pytest.fixture(scope="module")
+def catalogue(servers: object) -> None:
+    """Titles that differ in format and language, in copies, and in purchase dates."""
+    truncate_all_tables()
+    with Session(engine()) as session:
+        alder, birch, cedar, dogwood = (
+            make_collection(session, f"{name} Library") for name in ("Alder", "Birch", "Cedar", "Dogwood")
+        )
+        add_title(session, alder, "pdf", title="One", format=Format.PDF, language="ger")
+        add_title(session, alder, "mp3", title="Two", format=Format.MP3, language="eng")
+        add_title(session, birch, "birch", title="Two", language="eng")
+        make_pool(session, alder, "bare")
+        for identifier, counts in COPIES.items():
+            names = ("licenses_owned", "licenses_available", "patrons_in_hold_queue")
+            add_title(session, cedar, identifier, title="Copies", **dict(zip(names, counts, strict=True)))
+        make_pool(session, cedar, "unknown")
+        for identifier, dates in PURCHASES.items():
+            pool = add_title(session, dogwood, identifier, title="Purchased")
+            for purchase_date in dates:
+                record = PurchaseRecordData(pool, lambda: b"marc", "hash")
+                store_purchase_records(session, purchase_date, [record])
+        session.commit()
+
+
+@pytest.fixture
+def reader(catalogue: None) -> Iterator[Session]:
+    """A session that reads the catalogue."""
+    with Session(engine()) as session:
+        yield session
+
+
+def add_title(session: Session, collection: Collection, identifier: str, **fields: Any) -> LicensePool:
+    pool = make_pool(session, collection, identifier)
+    plain: dict[str, Any] = {"contributors": (), "publisher": None, "isbns": ()}
+    apply_titles(session, {pool.id: title_data(identifier, **plain | fields)})
+    return pool
+
+
+def find(session: Session, text: str = "", **filters: Any) -> list[str]:
+    return [view.identifier for view in find_titles(session, TitleFilter(text, **filters)).titles]
+
+
+def test_titles_are_filtered_by_collection_format_and_language(reader: Session) -> None:
+    assert find(reader)[:4] == ["pdf", "mp3", "birch", "bare"]
+    assert find(reader, collection="Alder Library") == ["pdf", "mp3", "bare"]
+    assert find(reader, "two", collection="Birch Library") == ["birch"]
+    assert find(reader, format="pdf") == ["pdf"]
+    assert find(reader, language="eng") == ["mp3", "birch"]
+    assert find(reader, "one", language="eng") == []
+    assert find(reader, format="\0") == []
+
+
+@pytest.mark.parametrize(
+    ("availability", "expected"),
+    [
+        ("available", ["available", "available, on hold"]),
+        ("on_hold", ["on loan", "available, on hold"]),
+        ("withdrawn", ["withdrawn"]),
+    ],
+)
+@pytest.mark.parametrize("text", ["", "copies"])
+def test_titles_are_filtered_by_availability(
+    reader: Session, availability: str, expected: list[str], text: str
+) -> None:
+    assert find(reader, text, collection="Cedar Library", availability=availability) == expected
+
+
+def test_held_filter_leaves_out_withdrawn_titles(reader: Session) -> None:
+    held = ["available", "on loan", "available, on hold", "unknown"]
+    assert find(reader, collection="Cedar Library") == [*COPIES, "unknown"]
+    assert find(reader, collection="Cedar Library", held=True) == held
+    assert find(reader, "withdrawn", collection="Cedar Library", held=True) == []
+
+
+def test_unknown_availability_or_collection_is_rejected(reader: Session) -> None:
+    with pytest.raises(
+        InvalidInput, match='no availability "lost": choose one of available, on_hold, withdrawn'
+    ):
+        find_titles(reader, TitleFilter(availability="lost"))
+    with pytest.raises(NotFound, match='"Unknown Library"'):
+        find_titles(reader, TitleFilter(collection="Unknown Library"))
+
+
+def test_titles_are_filtered_by_purchase_date(reader: Session) -> None:
+    def find_purchased(text: str = "", **filters: date) -> list[str]:
+        return find(reader, text, collection="Dogwood Library", **filters)
+
+    assert find_purchased(purchased_from=date(2014, 3, 31)) == ["march", "april", "twice"]
+    assert find_purchased(purchased_from=date(2014, 4, 30)) == ["april", "twice"]
+    assert find_purchased(purchased_until=date(2014, 3, 31)) == ["march", "twice"]
+    day = date(2014, 4, 2)
+    assert find_purchased("purchased", purchased_from=day, purchased_until=day) == ["april"]
+    assert find_purchased(purchased_from=date(2014, 5, 1), purchased_until=date(2016, 4, 30)) == []
