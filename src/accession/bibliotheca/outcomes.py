@@ -21,7 +21,7 @@ class Endpoint(StrEnum):
 
 
 class RequestOutcome(StrEnum):
-    """How a request ended: successfully, or with which kind of vendor error."""
+    """Result of a request: success, or the kind of vendor error."""
 
     OK = "ok"
     REFUSED = "refused"
