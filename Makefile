@@ -58,7 +58,7 @@ bench-full: $(READY) ## Measure with up to 50,000 titles, 200 libraries and a mi
 
 screenshots: $(READY) ## Take the screenshots of the dashboard in README.md
 	@mkdir -p docs/screens
-	SCREENSHOTS=docs/screens $(BIN)/pytest -q -n 0 tests/e2e/screens/test_pictures.py
+	SCREENSHOTS=docs/screens $(BIN)/pytest -q -n 0 tests/e2e/screens/screenshots.py
 
 docs: $(READY) ## Generate docs/cli.md and docs/configuration.md from the code
 	$(BIN)/python docs/generate.py

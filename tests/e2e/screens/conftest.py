@@ -1,5 +1,11 @@
 """Fixtures of these tests."""
 
-from tests.fixtures.dashboard import browser, served, stock, visit
+from tests.fixtures.dashboard import (
+    chromium,
+    dashboard_url,
+    installation,
+    open_dashboard,
+    stored_collection,
+)
 
-__all__ = ["browser", "served", "stock", "visit"]
+__all__ = ["chromium", "dashboard_url", "installation", "open_dashboard", "stored_collection"]

@@ -1,0 +1,183 @@
+"""Pages of the dashboard in a browser: accessibility, small screens, keyboard, scripts, and actions."""
+
+import pytest
+from playwright.sync_api import expect
+from pydantic import SecretStr
+from sqlalchemy.orm import Session
+
+from accession.auth.roles import UserRole
+from accession.auth.users import add_user
+from accession.catalog.purchase_dates import PurchaseDate
+from accession.catalog.rejected_records import RejectedRecordData, store_rejected_records
+from accession.db.models import Collection, RejectedRecord
+from tests.fixtures.dashboard import COLOUR_RULES, OpenDashboard
+from tests.fixtures.factories import NOON, PASSWORD
+from tests.fixtures.vendor import ScriptedVendor, item, raw_record
+
+PATHS = [
+    "/",
+    "/collections/1",
+    "/collections/new",
+    "/collections/1/reimport",
+    "/runs",
+    "/runs/1",
+    "/titles",
+    "/titles/abc/collections/1",
+    "/exports",
+    "/rejected-records",
+    "/rejected-records/1",
+]
+
+
+@pytest.mark.parametrize(("scheme", "rules"), [("light", ()), ("dark", COLOUR_RULES)], ids=["light", "dark"])
+def test_every_page_is_accessible(
+    scheme: str,
+    rules: tuple[str, ...],
+    stored_collection: Collection,
+    open_dashboard: OpenDashboard,
+    dashboard_url: str,
+) -> None:
+    dashboard = open_dashboard(dashboard_url, color_scheme=scheme)
+    for path in PATHS:
+        dashboard.open(path)
+        dashboard.assert_accessible(*rules)
+
+
+def test_empty_installation_shows_welcome(
+    database: None, open_dashboard: OpenDashboard, dashboard_url: str
+) -> None:
+    dashboard = open_dashboard(dashboard_url)
+    page = dashboard.open("/")
+    expect(page.get_by_role("heading", name="Welcome")).to_be_visible()
+    dashboard.assert_accessible()
+
+
+def test_every_page_fits_a_phone_screen(
+    stored_collection: Collection, open_dashboard: OpenDashboard, dashboard_url: str
+) -> None:
+    dashboard = open_dashboard(dashboard_url, viewport={"width": 390, "height": 844})
+    for path in PATHS:
+        page = dashboard.open(path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+    page = dashboard.open("/")
+    page.get_by_role("button", name="Menu").click()
+    page.get_by_role("link", name="Runs").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Runs")
+
+
+def test_rejected_record_is_shown_retried_and_resolved(
+    session: Session, stored_collection: Collection, open_dashboard: OpenDashboard, dashboard_url: str
+) -> None:
+    page = open_dashboard(dashboard_url).open("/")
+    page.get_by_role("link", name="1 rejected records of").click()
+    page.get_by_role("link", name="1", exact=True).click()
+    expect(page.get_by_role("region", name="Raw XML")).to_contain_text("<script>alert(1)</script>")
+    page.get_by_role("button", name="Retry").click()
+    expect(page.get_by_role("status")).to_have_text("Record rejected again: see the updated reason.")
+    page.get_by_label("Note").fill("The vendor withdrew the record.")
+    page.get_by_role("button", name="Resolve").click()
+    expect(page.get_by_text("The vendor withdrew the record.")).to_be_visible()
+    expect(page.get_by_role("button", name="Retry")).to_have_count(0)
+    session.expire_all()
+    assert session.get_one(RejectedRecord, 1).resolved_at is not None
+
+
+def test_corrected_rejected_record_is_imported_on_retry(
+    session: Session,
+    stored_collection: Collection,
+    open_dashboard: OpenDashboard,
+    dashboard_url: str,
+    vendor: ScriptedVendor,
+) -> None:
+    vendor.items["new"] = item("new", title="A title that is valid now")
+    session.get_one(RejectedRecord, 1).raw_xml = raw_record("new")
+    session.commit()
+    page = open_dashboard(dashboard_url).open("/rejected-records/1")
+    page.get_by_role("button", name="Retry").click()
+    expect(page.get_by_role("status")).to_have_text("Record imported and resolved.")
+    page.get_by_role("link", name="Rejected records", exact=True).click()
+    expect(page.get_by_role("heading", name="No rejected records")).to_be_visible()
+    page.get_by_role("link", name="Catalogue").click()
+    expect(page.get_by_role("status")).to_have_text("2 titles")
+
+
+def test_times_are_local_with_utc_on_hover(
+    stored_collection: Collection, open_dashboard: OpenDashboard, dashboard_url: str
+) -> None:
+    page = open_dashboard(dashboard_url).open("/runs/1")
+    started_at = page.locator("time").first
+    expect(started_at).to_have_text("1 May 2024, 14:00")
+    expect(started_at).to_have_attribute("title", "2024-05-01 12:00 UTC")
+
+
+def test_selected_theme_is_kept_after_reload(
+    stored_collection: Collection, open_dashboard: OpenDashboard, dashboard_url: str
+) -> None:
+    page = open_dashboard(dashboard_url, color_scheme="light").open("/")
+    page.get_by_role("button", name="Dark mode").click()
+    page.reload()
+    expect(page.locator("html")).to_have_attribute("data-bs-theme", "dark")
+
+
+def test_page_can_be_used_with_the_keyboard(
+    stored_collection: Collection, open_dashboard: OpenDashboard, dashboard_url: str
+) -> None:
+    page = open_dashboard(dashboard_url).open("/")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Add a collection")).to_be_focused()
+
+
+def test_live_update_keeps_the_keyboard_focus(
+    session: Session, stored_collection: Collection, open_dashboard: OpenDashboard, dashboard_url: str
+) -> None:
+    page = open_dashboard(dashboard_url).open("/")
+    page.get_by_role("link", name="Alder Library", exact=True).focus()
+    record = RejectedRecordData("Again.", "<record/>", "other")
+    store_rejected_records(session, stored_collection, PurchaseDate(NOON.date()), [record])
+    session.commit()
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.get_by_role("link", name="2 rejected records")).to_be_visible()
+    expect(page.get_by_role("link", name="Alder Library", exact=True)).to_be_focused()
+
+
+def test_dashboard_works_without_scripts(
+    session: Session, stored_collection: Collection, open_dashboard: OpenDashboard, dashboard_url: str
+) -> None:
+    dashboard = open_dashboard(
+        dashboard_url, java_script_enabled=False, viewport={"width": 390, "height": 844}
+    )
+    page = dashboard.open("/")
+    page.get_by_role("link", name="Rejected records", exact=True).click()
+    page.get_by_role("link", name="1", exact=True).click()
+    page.get_by_label("Note").fill("Withdrawn.")
+    page.get_by_role("button", name="Resolve").click()
+    expect(page.get_by_role("status")).to_have_text("Record resolved.")
+    expect(page.locator("time").first).to_contain_text("UTC")
+
+
+def test_viewer_logs_in_and_sees_no_actions(
+    session: Session, stored_collection: Collection, open_dashboard: OpenDashboard, dashboard_url: str
+) -> None:
+    add_user(session, "vic", SecretStr(PASSWORD), UserRole.VIEWER)
+    session.commit()
+    dashboard = open_dashboard(dashboard_url)
+    page = dashboard.open("/collections/1")
+    dashboard.assert_accessible()
+    page.get_by_label("Name").fill("vic")
+    page.get_by_label("Password").fill("not the password")
+    dashboard.expected_status = "401"
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("alert")).to_have_text("Wrong name or password.")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Alder Library")
+    expect(page.get_by_role("button", name="Run purchases now")).to_have_count(0)
+    expect(page.get_by_role("link", name="Edit")).to_have_count(0)
+    dashboard.expected_status = "403"
+    dashboard.open("/collections/new")
+    expect(page.get_by_role("alert")).to_contain_text('"vic" is a viewer and cannot change anything')
+    page.get_by_role("button", name="Log out vic").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Accession")
