@@ -145,13 +145,13 @@ def new_home(**settings: object) -> Iterator[Path]:
 def installation(**settings: object) -> Iterator[Path]:
     """Everything of `accession up` with these settings, its worker at work, and this process attached to it;
     yields its home."""
-    from accession.cli.attach import attach
-    from accession.local.supervisor import detach, stop_running
+    from accession.cli.connect import resolve_servers
+    from accession.local.supervisor import start_in_background, stop_running
 
     with new_home(**settings) as home:
         try:
-            detach([sys.executable, "-m", "accession", "up"], home)
-            attach()
+            start_in_background([sys.executable, "-m", "accession", "up"], home)
+            resolve_servers()
             await_workers(1)
             yield home
         finally:
@@ -191,21 +191,24 @@ def servers(**settings: object) -> Iterator[Path]:
 
 def add_library(base_url: str, began: datetime, name: str = "Bench") -> int:
     """A collection whose purchases begin at `began`, so that the years before are not walked; its id."""
+    from accession.accounts.account import Account
     from accession.accounts.collections import add_collection
     from accession.db.engine import transaction
-    from accession.runs.ledger import timestamp
+    from accession.runs.ledger import get_or_create_checkpoint
 
     account = SandboxAccount()
     with transaction() as session:
         collection = add_collection(
             session,
-            name=name,
-            library_id=account.library_id,
-            account_id=account.account_id,
-            account_key=SecretStr(account.account_key),
-            base_url=base_url,
+            Account(
+                collection=name,
+                library_id=account.library_id,
+                account_id=account.account_id,
+                account_key=SecretStr(account.account_key),
+                base_url=base_url,
+            ),
         )
-        timestamp(session, collection, Workflow.PURCHASES).finish = began
+        get_or_create_checkpoint(session, collection, Workflow.PURCHASES).finish = began
         return int(collection.id)
 
 
@@ -230,11 +233,11 @@ def run(workflow: Workflow, collection_ids: Sequence[int], asked: Vendors) -> To
 
     Raises SystemExit when a run fails.
     """
-    from accession.tasks.chain import start_chains
-    from accession.tasks.workflows import CHAINS
+    from accession.tasks.workflow_task import start_runs
+    from accession.tasks.workflows import STEP_TASKS
 
     before, started = asked.requests(), time.monotonic()
-    task_ids = start_chains(CHAINS[workflow], collection_ids)
+    task_ids = start_runs(STEP_TASKS[workflow], collection_ids)
     while not _are_done(task_ids.values()):
         time.sleep(_LOOK_SECONDS)
     return Took(time.monotonic() - started, asked.requests() - before)
@@ -282,9 +285,9 @@ def catalogue_fingerprint() -> str:
 
 def part(home: Path, name: str) -> int:
     """The process of a part of the installation that runs."""
-    from accession.local.supervisor import parts
+    from accession.local.supervisor import process_statuses
 
-    return next(part.pid for part in parts(home) if part.name == name and part.pid is not None)
+    return next(part.pid for part in process_statuses(home) if part.name == name and part.pid is not None)
 
 
 def children(pid: int) -> list[int]:

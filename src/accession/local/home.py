@@ -1,4 +1,4 @@
-"""The home: the folder of one installation, and the lock that says who runs it."""
+"""Home folder of an installation, and the lock of the process that runs it."""
 
 import fcntl
 import json
@@ -13,38 +13,40 @@ from accession.local.processes import ProcessId
 
 
 def prepare_home(home: Path) -> None:
-    """Afterwards the folder is there and we may write into it; one that was there keeps its mode.
+    """Create the home if it is missing; the mode of an existing folder is kept.
 
-    Raises `UserError` when that cannot be.
+    Raises:
+        UserError: the home cannot be created or is not writable.
     """
-    advice = "make it a folder that you may write into, or set ACCESSION_HOME to one."
+    advice = "make it a writable folder, or set ACCESSION_HOME to one."
     try:
-        # Root's PostgreSQL runs as another user, who must get through to its data; nothing else in
-        # the home is open to that user.
+        # As root, PostgreSQL runs as another user that must be able to reach its data; everything else in
+        # the home is closed to that user.
         home.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
     except FileExistsError:
         raise UserError(f"The home {home} is not a folder: {advice}") from None
     except OSError as error:
-        raise UserError(f"The home {home} cannot be made ({error.strerror}): {advice}") from None
+        raise UserError(f"The home {home} cannot be created ({error.strerror}): {advice}") from None
     if not os.access(home, os.R_OK | os.W_OK | os.X_OK):
         raise UserError(f"The home {home} is not writable: {advice}")
 
 
 @contextmanager
-def owned_home(home: Path) -> Iterator[None]:
-    """Be the one process that runs this home's servers; the kernel ends that with the process.
+def lock_home(home: Path) -> Iterator[None]:
+    """Hold the lock of the home; the kernel releases it when this process ends.
 
-    Raises `UserError` when another is.
+    Raises:
+        UserError: another process holds it.
     """
-    with open(os.open(_lock(home), os.O_RDWR | os.O_CREAT, 0o600), "r+") as lock:
+    with open(os.open(_lock_file(home), os.O_RDWR | os.O_CREAT, 0o600), "r+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = home_owner(home)
-            number = owner.pid if owner else "unknown"
+            pid = owner.pid if owner else "unknown"
             raise UserError(
-                f"Accession is already running in {home} (process {number}): stop it with `accession down`, "
-                "or set another ACCESSION_HOME for a second one."
+                f"Accession is already running in {home} (process {pid}): stop it with `accession down`, "
+                "or set ACCESSION_HOME to another folder for a second installation."
             ) from None
         lock.truncate()
         json.dump(asdict(ProcessId.own()), lock)
@@ -56,10 +58,10 @@ def owned_home(home: Path) -> Iterator[None]:
 
 
 def home_owner(home: Path) -> ProcessId | None:
-    """The process that runs this home's servers; None when none does."""
-    owner = ProcessId.read(_lock(home))
-    return owner if owner and owner.alive else None
+    """Return the process that runs this home, or None."""
+    owner = ProcessId.read(_lock_file(home))
+    return owner if owner and owner.is_alive else None
 
 
-def _lock(home: Path) -> Path:
+def _lock_file(home: Path) -> Path:
     return home / "accession.lock"

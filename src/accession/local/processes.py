@@ -1,4 +1,4 @@
-"""Child processes that end with their owner, and what is left of those that did not."""
+"""Child processes that end with their owner, their logs and records, and removal of orphans."""
 
 import json
 import os
@@ -14,11 +14,11 @@ from pathlib import Path
 import psutil
 
 from accession.core.errors import UserError
-from accession.local import leash
-from accession.local.files import write_private
+from accession.local import pdeathsig as leash
+from accession.local.files import write_private_file
 
 HOME_VARIABLE = "ACCESSION_HOME"
-"""Every child has it in its environment; it tells orphans of one home from anything else."""
+"""Environment variable of every child; identifies orphans of a home."""
 
 _DEATH_SECONDS = 5.0
 _LOG_LIMIT_BYTES = 20_000_000
@@ -26,7 +26,7 @@ _LOG_LIMIT_BYTES = 20_000_000
 
 @dataclass(frozen=True)
 class User:
-    """Whom a child runs as, when that is not ourselves."""
+    """Operating system user that a child runs as."""
 
     name: str
     uid: int
@@ -35,10 +35,10 @@ class User:
 
 @dataclass(frozen=True)
 class ProcessId:
-    """One process, never mistaken for a later one that was given the same number.
+    """Identity of a process, also after its pid has been reused.
 
-    `started` is in clock ticks since the boot `boot`: unlike a time of day it does not move when the
-    machine's clock is set.
+    `started` is in clock ticks since boot, so that setting the machine's clock does not change it; `boot` is
+    the id of the boot.
     """
 
     pid: int
@@ -47,38 +47,40 @@ class ProcessId:
 
     @classmethod
     def of(cls, pid: int) -> "ProcessId | None":
-        """The process that has this number now; None when there is none, or only its zombie."""
+        """Return the process that has this pid now; None if there is none or only a zombie."""
         try:
             stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             return None
-        # The second field is the program's name in brackets, and may hold blanks and brackets itself.
+        # The second field is the program's name in parentheses, which may contain blanks and parentheses.
         fields = stat.rpartition(")")[2].split()
         state, threads, started = fields[0], int(fields[17]), int(fields[19])
-        # A killed program is shown as a zombie while other threads of it still hold its port.
-        ended = state in "ZX" and threads <= 1
-        return None if ended else cls(pid, started, _boot_id())
+        # A killed program is a zombie while other threads of it still hold its port.
+        has_ended = state in "ZX" and threads <= 1
+        return None if has_ended else cls(pid, started, _boot_id())
 
     @classmethod
     def own(cls) -> "ProcessId":
-        """This process."""
+        """Return this process."""
         own = cls.of(os.getpid())
-        assert own is not None  # noqa: S101 - a process that asks is alive
+        assert own is not None  # noqa: S101 - this process is running
         return own
 
     @classmethod
     def read(cls, path: Path) -> "ProcessId | None":
-        """The process recorded in the file; None when there is no file, or it is not a record."""
+        """Return the process recorded in a file; None if there is no valid record."""
         try:
             return cls(**json.loads(path.read_text()))
         except (FileNotFoundError, ValueError, TypeError):
             return None
 
     def write(self, path: Path) -> None:
-        write_private(path, json.dumps(asdict(self)))
+        """Record the process in a file."""
+        write_private_file(path, json.dumps(asdict(self)))
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
+        """Whether the process is running."""
         return ProcessId.of(self.pid) == self
 
 
@@ -86,18 +88,20 @@ def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def leashed(command: Sequence[str], death_signal: signal.Signals, user: User | None = None) -> list[str]:
-    """The command line that runs `command` as `user` and sends it `death_signal` when we end.
+def with_death_signal(
+    command: Sequence[str], death_signal: signal.Signals, user: User | None = None
+) -> list[str]:
+    """Return the command that runs `command` as `user` with a parent-death signal.
 
-    "We" is the *thread* that starts it: start long-lived children from the main thread.
+    The parent is the *thread* that starts it: start long-lived children from the main thread.
     """
-    who = "-" if user is None else f"{user.uid}:{user.gid}"
-    script = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(int(death_signal)), who]
+    user_ids = "-" if user is None else f"{user.uid}:{user.gid}"
+    script = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(int(death_signal)), user_ids]
     return [*script, *command]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether the condition came true within so many seconds; looked at fifty times a second."""
+    """Poll a condition until it is true; return False if it is not after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -107,9 +111,9 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 class OwnedProcess:
-    """A child in a session of its own, so that the terminal's Ctrl-C does not reach it.
+    """Child process in a session of its own, so that Ctrl-C in the terminal does not reach it.
 
-    Its output is appended to `logs/NAME.log` in the home and its number kept in `run/NAME.json`.
+    Its output is appended to `logs/NAME.log` in the home, its identity recorded in `run/NAME.json`.
     """
 
     def __init__(
@@ -123,43 +127,51 @@ class OwnedProcess:
         environment: Mapping[str, str],
         folder: Path | None = None,
     ) -> None:
-        """Start the program in the current folder `folder`, or else the home.
+        """Start the program.
 
-        `environment` is all that it gets of ours, plus `ACCESSION_HOME`.
+        Args:
+            home: Home folder.
+            name: Name of log and record.
+            command: Program and arguments.
+            death_signal: Signal when this process ends.
+            user: User to run as.
+            environment: Complete environment; `ACCESSION_HOME` is added.
+            folder: Working directory, by default the home.
         """
         self.name = name
-        self._record = _record(home, name)
+        self._record_file = _record_file(home, name)
         self.log = log_file(home, name)
         self._log_start = self.log.stat().st_size
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603
-                leashed(command, death_signal, user),
+                with_death_signal(command, death_signal, user),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 env={**environment, HOME_VARIABLE: str(home)},
                 cwd=folder or home,
                 start_new_session=True,
-                # Valkey and the schedule make files as anybody would.
+                # Valkey and the scheduler would create files that other users can read.
                 umask=0o077,
             )
         if started := ProcessId.of(self.pid):
-            started.write(self._record)
+            started.write(self._record_file)
 
     @property
     def pid(self) -> int:
+        """Process id."""
         return self._process.pid
 
     @property
     def exit_code(self) -> int | None:
-        """As `subprocess` has it: negative is a signal's number, None is still running."""
+        """Exit code; a negative one is the number of a signal, None means still running."""
         return self._process.returncode
 
-    def alive(self) -> bool:
-        """Whether it still runs. When it does not, nothing of its process group does, either."""
+    def is_alive(self) -> bool:
+        """Return whether it is running; after it has ended, kill the rest of its process group."""
         if self._process.returncode is not None:
             return False
-        # Not reaped yet, so that the number of the group cannot belong to others when we kill it.
+        # It is not reaped yet, so the group id cannot have been reused when the group is killed.
         if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return True
         self._signal_group(signal.SIGKILL)
@@ -167,16 +179,16 @@ class OwnedProcess:
         return False
 
     def send(self, number: signal.Signals) -> None:
-        """Signal the program itself, not its children; nothing happens when it has ended."""
-        if self.alive():
+        """Send a signal to the program, not to its children; do nothing if it has ended."""
+        if self.is_alive():
             self._process.send_signal(number)
 
     def wait(self, seconds: float) -> bool:
-        """Whether it ended within so many seconds."""
-        return wait_until(lambda: not self.alive(), seconds)
+        """Wait for the end; return False if it is still running after `seconds`."""
+        return wait_until(lambda: not self.is_alive(), seconds)
 
     def stop(self, *steps: tuple[signal.Signals, float]) -> None:
-        """Send each signal in turn and wait its seconds; then kill it and its children."""
+        """Send each signal in turn and wait its number of seconds; then kill the process group."""
         for number, seconds in steps:
             self.send(number)
             if self.wait(seconds):
@@ -184,15 +196,15 @@ class OwnedProcess:
         self.kill()
 
     def kill(self) -> None:
-        """Afterwards it has ended, its children too, and it is no longer on record."""
-        if self.alive():
+        """Kill the process group and delete the record."""
+        if self.is_alive():
             self._signal_group(signal.SIGKILL)
             self._process.wait()
-        self._record.unlink(missing_ok=True)
+        self._record_file.unlink(missing_ok=True)
 
-    def last_words(self) -> str:
-        """The last line that this process, not one before it, wrote to its log."""
-        return last_line(text_from(self.log, self._log_start))
+    def last_log_line(self) -> str:
+        """Return the last line that this process wrote to its log."""
+        return last_line(read_log_from(self.log, self._log_start))
 
     def _signal_group(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
@@ -200,7 +212,7 @@ class OwnedProcess:
 
 
 def log_file(home: Path, name: str) -> Path:
-    """`logs/NAME.log`, there to append to; one that has grown large becomes `NAME.log.1` first."""
+    """Return the path of `logs/NAME.log`, created if missing; a large log is rotated to `NAME.log.1`."""
     log = home / "logs" / f"{name}.log"
     log.parent.mkdir(mode=0o700, exist_ok=True)
     log.touch(mode=0o600)
@@ -210,35 +222,38 @@ def log_file(home: Path, name: str) -> Path:
     return log
 
 
-def text_from(log: Path, offset: int) -> str:
-    """What the log says from a byte onwards."""
+def read_log_from(log: Path, offset: int) -> str:
+    """Return the content of a log from a byte offset on."""
     with log.open("rb") as file:
         file.seek(offset)
         return file.read().decode(errors="replace")
 
 
 def last_line(text: str) -> str:
-    """The last line that is not blank; a remark that there is none when that is so."""
+    """Return the last line that is not blank, or a note that there is none."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it wrote nothing"
+    return lines[-1] if lines else "no output"
 
 
-def processes_on_record(home: Path) -> dict[str, ProcessId]:
-    """By name, the processes of this home that were started and not stopped; some may have died."""
+def recorded_processes(home: Path) -> dict[str, ProcessId]:
+    """Return the recorded processes of a home by name; some may have ended."""
     records = sorted((home / "run").glob("*.json"))
     return {path.stem: process for path in records if (process := ProcessId.read(path))}
 
 
-def end_leftovers(home: Path, name: str, seconds: float) -> None:
-    """Afterwards nothing is left of the process that an earlier owner started under this name.
+def reap_orphans(home: Path, name: str, seconds: float) -> None:
+    """End what is left of a process that an earlier owner started under this name.
 
-    It has had its death signal when that owner ended, so it gets `seconds` to finish before it is
-    killed. Its orphaned children, such as the pool of a worker that was killed, are killed at once.
+    It received its death signal when that owner ended, so it gets `seconds` to finish before it is killed.
+    Its orphaned children, such as the pool of a killed worker, are killed at once.
+
+    Raises:
+        UserError: a process cannot be killed.
     """
-    process = ProcessId.read(_record(home, name))
+    process = ProcessId.read(_record_file(home, name))
     if process is None or process.boot != _boot_id():
         return
-    if not wait_until(lambda: not process.alive, seconds):
+    if not wait_until(lambda: not process.is_alive, seconds):
         _kill(process)
     for pid in psutil.pids():
         orphan = ProcessId.of(pid)
@@ -247,29 +262,24 @@ def end_leftovers(home: Path, name: str, seconds: float) -> None:
 
 
 def _kill(process: ProcessId) -> None:
-    """Afterwards the process, which need not be a child of ours, has ended."""
     with suppress(ProcessLookupError):
         os.kill(process.pid, signal.SIGKILL)
-    if not wait_until(lambda: not process.alive, _DEATH_SECONDS):
+    if not wait_until(lambda: not process.is_alive, _DEATH_SECONDS):
         raise UserError(
-            f"Process {process.pid} of an earlier run cannot be killed, as if a disk hung: "
-            "restart the machine, or look after its disks."
+            f"Process {process.pid} of an earlier run cannot be killed, possibly because a disk hangs: "
+            "check the disks or restart the machine."
         )
 
 
 def _is_orphan(pid: int, leader: ProcessId, home: Path) -> bool:
-    """Whether this is a process of the leader's session that was started for this home.
-
-    The number of a session whose members are all gone may be another's by now; the home in the
-    environment tells.
-    """
+    # A session id may have been reused after all its members ended; the home in the environment decides.
     try:
         return os.getsid(pid) == leader.pid and psutil.Process(pid).environ().get(HOME_VARIABLE) == str(home)
     except (psutil.Error, ProcessLookupError):
         return False
 
 
-def _record(home: Path, name: str) -> Path:
+def _record_file(home: Path, name: str) -> Path:
     folder = home / "run"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder / f"{name}.json"

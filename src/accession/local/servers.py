@@ -1,4 +1,4 @@
-"""Both servers of one installation, embedded or the operator's own, and how others learn where they are."""
+"""Database and broker of a home, embedded or external, and the file that publishes their URLs."""
 
 import json
 from contextlib import ExitStack
@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from accession.local.embedded import EmbeddedServer
-from accession.local.files import write_private
+from accession.local.files import write_private_file
 from accession.local.postgres import EmbeddedPostgres
 from accession.local.processes import ProcessId
 from accession.local.valkey import EmbeddedValkey
@@ -15,17 +15,17 @@ from accession.local.valkey import EmbeddedValkey
 
 @dataclass(frozen=True)
 class ServerUrls:
-    """Where the servers are, passwords included."""
+    """URLs of the servers, including passwords."""
 
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
 
 
 class EmbeddedServers:
-    """The servers of one home: those that have no URL given are embedded and owned by this process.
+    """Servers of a home; those without a configured URL are embedded and owned by this process.
 
-    They end with this process, or rather with the thread that called `start`, however it ends. One
-    process at a time may own the servers of a home: hold its lock (`accession.local.home`).
+    Embedded servers end with the thread that called `start`, however it ends. Only one process may own the
+    servers of a home: hold its lock (`accession.local.home`). Usage:
 
         with EmbeddedServers(home) as urls: ...
     """
@@ -38,7 +38,7 @@ class EmbeddedServers:
         redis_url: str | None = None,
         durable: bool = True,
     ) -> None:
-        """`durable=False` leaves out the waits for the disk: for tests."""
+        """Configure the servers; `durable=False` disables fsync, for tests."""
         self._home = home
         self._database = database_url or EmbeddedPostgres(home, durable=durable)
         self._broker = redis_url or EmbeddedValkey(home, durable=durable)
@@ -47,30 +47,31 @@ class EmbeddedServers:
         ]
 
     def start(self) -> ServerUrls:
-        """Afterwards both servers can be used, and `running_servers` tells other processes where.
+        """Start the embedded servers and publish the URLs of both; the URLs stay valid until `stop`.
 
-        The URLs stay the same until `stop`. Raises `UserError` when an embedded server does not start;
-        none is left running then.
+        Raises:
+            UserError: an embedded server did not start; none is left running.
         """
         with ExitStack() as undo:
             for server in self._embedded:
                 undo.callback(server.stop)
                 server.start()
             urls = ServerUrls(_url(self._database), _url(self._broker))
-            announce(self._home, urls)
+            publish_servers(self._home, urls)
             undo.pop_all()
         return urls
 
     def ensure_running(self) -> tuple[str, ...]:
-        """Start an embedded server that has died again, at the same URL; the names of those started.
+        """Restart embedded servers that have ended, at the same URL, and return their names.
 
-        Raises `UserError` when one cannot be started; try again later.
+        Raises:
+            UserError: a server cannot be started; try again later.
         """
         return tuple(server.name for server in self._embedded if server.ensure_running())
 
     def stop(self) -> None:
-        """Afterwards the embedded servers have ended and nobody is told of any."""
-        _announcement(self._home).unlink(missing_ok=True)
+        """Stop the embedded servers and withdraw the published URLs."""
+        _info_file(self._home).unlink(missing_ok=True)
         for server in reversed(self._embedded):
             server.stop()
 
@@ -84,40 +85,40 @@ class EmbeddedServers:
 
 
 @dataclass(frozen=True)
-class Announcement:
-    """What a running owner says of itself in `servers.json`."""
+class ServerInfo:
+    """Content of `servers.json`: URLs, owner, and whether all its processes are ready."""
 
     urls: ServerUrls
     owner: ProcessId
-    ready: bool
+    is_ready: bool
 
 
-def announce(home: Path, urls: ServerUrls, *, ready: bool = False) -> None:
-    """Tell other processes of the servers that this process owns, and whether all its parts run."""
-    said = {"owner": asdict(ProcessId.own()), "ready": ready, **asdict(urls)}
-    write_private(_announcement(home), json.dumps(said))
+def publish_servers(home: Path, urls: ServerUrls, *, ready: bool = False) -> None:
+    """Publish the URLs of the servers that this process owns."""
+    info = {"owner": asdict(ProcessId.own()), "ready": ready, **asdict(urls)}
+    write_private_file(_info_file(home), json.dumps(info))
 
 
-def announcement(home: Path) -> Announcement | None:
-    """What the owner of this home's servers says; None when no owner is alive."""
+def read_server_info(home: Path) -> ServerInfo | None:
+    """Return what the owner of the home has published, or None if no owner is running."""
     try:
-        said = json.loads(_announcement(home).read_text())
+        info = json.loads(_info_file(home).read_text())
     except FileNotFoundError:
         return None
-    owner = ProcessId(**said["owner"])
-    urls = ServerUrls(said["database_url"], said["redis_url"])
-    return Announcement(urls, owner, said["ready"]) if owner.alive else None
+    owner = ProcessId(**info["owner"])
+    urls = ServerUrls(info["database_url"], info["redis_url"])
+    return ServerInfo(urls, owner, info["ready"]) if owner.is_alive else None
 
 
 def running_servers(home: Path) -> ServerUrls | None:
-    """Where the servers are that another process runs, or uses, for this home; None when none does."""
-    said = announcement(home)
-    return said.urls if said else None
+    """Return the URLs of the servers that another process uses for this home, or None."""
+    info = read_server_info(home)
+    return info.urls if info else None
 
 
 def _url(server: EmbeddedServer | str) -> str:
     return server if isinstance(server, str) else server.url
 
 
-def _announcement(home: Path) -> Path:
+def _info_file(home: Path) -> Path:
     return home / "servers.json"

@@ -1,4 +1,4 @@
-"""Runs servers, worker, beat and web as one: starts them, keeps them running, stops them in good order."""
+"""Supervisor of one machine: starts servers, worker, scheduler and web, restarts and stops them."""
 
 import os
 import signal
@@ -16,65 +16,70 @@ from pydantic import SecretStr
 
 from accession.core.errors import UserError
 from accession.core.settings import Settings
-from accession.local.embedded import answers
-from accession.local.home import home_owner, owned_home, prepare_home
+from accession.local.embedded import is_listening
+from accession.local.home import home_owner, lock_home, prepare_home
 from accession.local.processes import (
     HOME_VARIABLE,
     OwnedProcess,
-    end_leftovers,
     last_line,
     log_file,
-    processes_on_record,
-    text_from,
+    read_log_from,
+    reap_orphans,
+    recorded_processes,
     wait_until,
 )
-from accession.local.servers import Announcement, EmbeddedServers, ServerUrls, announce, announcement
+from accession.local.servers import EmbeddedServers, ServerInfo, ServerUrls, publish_servers, read_server_info
 
 log = structlog.get_logger(__name__)
 
-_LOOK_SECONDS = 0.1
-_FIRST_WAIT_SECONDS = 1.0
-_LONGEST_WAIT_SECONDS = 30.0
-_HURRY_SECONDS = 5.0
-# One that cannot be used by then is seen to by starting it again when it ends, and told by its log.
+_POLL_SECONDS = 0.1
+_MIN_BACKOFF_SECONDS = 1.0
+_MAX_BACKOFF_SECONDS = 30.0
+_FORCE_STOP_SECONDS = 5.0
+# A child that is not ready by then is not waited for any longer.
 _READY_SECONDS = 30.0
 _DETACH_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
 class ChildSpec:
-    """A program that runs beside the servers."""
+    """Program that the supervisor runs.
+
+    Attributes:
+        grace_seconds: Time to end after `stop_signal`.
+        force_stop_signal: Signal to end without finishing current work. It is also the parent-death signal:
+            after the supervisor was killed, the embedded servers end too, and nobody limits a longer stop.
+        is_ready: Returns whether the running program can be used.
+    """
 
     name: str
     command: tuple[str, ...]
     grace_seconds: float
-    """How long it may take to end after `stop_signal`."""
     stop_signal: signal.Signals = signal.SIGTERM
-    hurry_signal: signal.Signals = signal.SIGQUIT
-    """Ends it without finishing the work at hand. It is also sent when the supervisor is killed:
-    the embedded servers end then, too, and nobody is left to bound a longer stop."""
+    force_stop_signal: signal.Signals = signal.SIGQUIT
     is_ready: Callable[[], bool] = lambda: True
-    """Whether it can be used, once it runs."""
 
 
-def programs(settings: Settings) -> tuple[ChildSpec, ...]:
-    """What `accession up` runs beside the servers. The worker finishes the pages at hand; the others have
-    nothing to finish."""
+def child_specs(settings: Settings) -> tuple[ChildSpec, ...]:
+    """Return the programs that `accession up` runs.
+
+    The worker finishes its current pages when it is stopped; the others have nothing to finish.
+    """
     accession = (sys.executable, "-m", "accession")
     worker = ChildSpec("worker", (*accession, "worker"), settings.shutdown_grace_seconds)
-    beat = ChildSpec("beat", (*accession, "beat"), 5, hurry_signal=signal.SIGTERM)
+    beat = ChildSpec("beat", (*accession, "beat"), 5, force_stop_signal=signal.SIGTERM)
     web = ChildSpec(
         "web",
         (*accession, "web"),
         5,
-        hurry_signal=signal.SIGTERM,
-        is_ready=lambda: answers(settings.web_host, settings.web_port),
+        force_stop_signal=signal.SIGTERM,
+        is_ready=lambda: is_listening(settings.web_host, settings.web_port),
     )
     return (worker, beat, web) if settings.web_port else (worker, beat)
 
 
 class Supervisor:
-    """One home's servers and children, from start to stop. Run it in the main thread."""
+    """Runs the servers and children of a home from start to stop; use it in the main thread."""
 
     def __init__(
         self,
@@ -85,10 +90,15 @@ class Supervisor:
         on_ready: Callable[[ServerUrls], None] = lambda urls: None,
         durable: bool = True,
     ) -> None:
-        """`prepare` is called when the servers answer and before any child starts, `on_ready` when all run.
+        """Configure the supervisor.
 
-        An exception of either stops everything and rises. A URL in the settings is used as it is; a
-        missing one gets an embedded server, `durable` as `EmbeddedServers` has it.
+        Args:
+            settings: Settings of the home; without a database or Redis URL, an embedded server is used.
+            children: Programs to run.
+            prepare: Called when the servers accept connections, before any child starts. An exception stops
+                everything and is raised by `run`.
+            on_ready: Called when everything is running. An exception is treated in the same way.
+            durable: As for `EmbeddedServers`.
         """
         self._home = settings.home
         self._specs = tuple(children)
@@ -103,16 +113,18 @@ class Supervisor:
         self._stop_requests = 0
 
     def run(self) -> None:
-        """Run everything until SIGTERM, SIGINT or SIGHUP; a second one hurries the stop.
+        """Run everything until SIGTERM, SIGINT or SIGHUP, then stop children before servers.
 
-        Afterwards every process that it started has ended, children before servers. Raises `UserError`
-        when the home cannot be used or is in use, or a server does not start.
+        A second signal forces the stop without finishing current work.
+
+        Raises:
+            UserError: the home cannot be used or is in use, or a server does not start.
         """
         prepare_home(self._home)
-        with owned_home(self._home), self._counted_signals():
+        with lock_home(self._home), self._counted_signals():
             for spec in self._specs:
-                # At once: what they had at hand belongs to the runs that `prepare` may recover.
-                end_leftovers(self._home, spec.name, 0)
+                # Without waiting: `prepare` resumes the runs that they were working on.
+                reap_orphans(self._home, spec.name, 0)
             with self._servers as urls:
                 self._prepare(urls)
                 if not self._stop_requests:
@@ -124,46 +136,46 @@ class Supervisor:
             "ACCESSION_DATABASE_URL": urls.database_url,
             "ACCESSION_REDIS_URL": urls.redis_url,
         }
-        children: list[_Child] = []
+        children: list[SupervisedProcess] = []
         try:
             for spec in self._specs:
-                children.append(_Child(self._home, spec, environment))
+                children.append(SupervisedProcess(self._home, spec, environment))
             wait_until(
                 lambda: bool(self._stop_requests) or all(spec.is_ready() for spec in self._specs),
                 _READY_SECONDS,
             )
-            announce(self._home, urls, ready=True)
+            publish_servers(self._home, urls, ready=True)
             self._on_ready(urls)
             self._keep_running(children)
         finally:
             self._stop(children)
 
-    def _keep_running(self, children: "Sequence[_Child]") -> None:
-        """Until a stop is asked for. Children stay when a server is started again: they reconnect."""
-        servers = _Patience()
+    def _keep_running(self, children: "Sequence[SupervisedProcess]") -> None:
+        """Restart what ends until a stop is requested; children reconnect to restarted servers."""
+        server_backoff = Backoff()
         while not self._stop_requests:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
             for child in children:
-                child.start_again_if_ended()
-            if servers.is_over():
-                self._ensure_servers(servers)
+                child.restart_if_ended()
+            if server_backoff.is_over():
+                self._ensure_servers(server_backoff)
 
-    def _ensure_servers(self, patience: "_Patience") -> None:
+    def _ensure_servers(self, backoff: "Backoff") -> None:
         try:
             for name in self._servers.ensure_running():
-                log.warning("a server had ended and was started again", part=name)
+                log.warning("server ended and was restarted", process=name)
         except UserError as error:
-            log.error("a server cannot be started again", error=str(error), wait=patience.begin())
+            log.error("server cannot be restarted", error=str(error), wait=backoff.begin())
 
-    def _stop(self, children: "Sequence[_Child]") -> None:
-        """Ask all at once, then see each to its end."""
+    def _stop(self, children: "Sequence[SupervisedProcess]") -> None:
+        """Request all children to stop, then wait for each."""
         for child in children:
-            child.ask_to_stop()
+            child.request_stop()
         stopping = list(children)
         while stopping:
-            time.sleep(_LOOK_SECONDS)
-            hurry = self._stop_requests > 1
-            stopping = [child for child in stopping if child.still_stopping(hurry=hurry)]
+            time.sleep(_POLL_SECONDS)
+            force = self._stop_requests > 1
+            stopping = [child for child in stopping if child.is_stopping(force=force)]
 
     @contextmanager
     def _counted_signals(self) -> Iterator[None]:
@@ -171,7 +183,7 @@ class Supervisor:
             self._stop_requests += 1
 
         numbers = [signal.SIGTERM, signal.SIGINT]
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # ignored by nohup, on purpose
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores SIGHUP
             numbers.append(signal.SIGHUP)
         before = {number: signal.signal(number, count) for number in numbers}
         try:
@@ -181,67 +193,69 @@ class Supervisor:
                 signal.signal(number, handler)
 
 
-class _Patience:
-    """Waits of 1, 2, 4 ... 30 seconds between attempts that keep failing."""
+class Backoff:
+    """Delays of 1, 2, 4 ... 30 seconds between attempts that keep failing."""
 
     def __init__(self) -> None:
-        self._wait = _FIRST_WAIT_SECONDS / 2
+        self._delay = _MIN_BACKOFF_SECONDS / 2
         self._until = 0.0
 
     def begin(self) -> float:
-        """Begin a wait; its seconds. It is the first again when the last one is long over."""
+        """Start a delay and return its seconds; it is the minimum again if the last one ended long ago."""
         now = time.monotonic()
-        calm = now > self._until + _LONGEST_WAIT_SECONDS
-        self._wait = _FIRST_WAIT_SECONDS if calm else min(2 * self._wait, _LONGEST_WAIT_SECONDS)
-        self._until = now + self._wait
-        return self._wait
+        is_stable = now > self._until + _MAX_BACKOFF_SECONDS
+        self._delay = _MIN_BACKOFF_SECONDS if is_stable else min(2 * self._delay, _MAX_BACKOFF_SECONDS)
+        self._until = now + self._delay
+        return self._delay
 
     def is_over(self) -> bool:
+        """Return whether the current delay has ended."""
         return time.monotonic() >= self._until
 
 
-class _Child:
-    """A child under supervision, started when made."""
+class SupervisedProcess:
+    """A supervised child; it is started on creation."""
 
     def __init__(self, home: Path, spec: ChildSpec, environment: dict[str, str]) -> None:
         self._home = home
         self._spec = spec
         self._environment = environment
-        self._patience = _Patience()
-        self._to_be_started = False
-        self._hurried = False
+        self._backoff = Backoff()
+        self._restart_pending = False
+        self._is_forced = False
         self._stop_deadline = 0.0
         self._process = self._start()
 
-    def start_again_if_ended(self) -> None:
-        """Once its wait is over; the first look that finds it ended begins the wait."""
-        if self._process.alive():
+    def restart_if_ended(self) -> None:
+        """Start the child again after a delay if it has ended."""
+        if self._process.is_alive():
             return
-        if not self._to_be_started:
-            self._to_be_started = True
+        if not self._restart_pending:
+            self._restart_pending = True
             log.warning(
-                "a child ended and will be started again",
-                part=self._spec.name,
+                "child ended and will be restarted",
+                process=self._spec.name,
                 exit_code=self._process.exit_code,
-                wait=self._patience.begin(),
+                wait=self._backoff.begin(),
                 log=str(self._process.log),
             )
-        elif self._patience.is_over():
-            self._to_be_started = False
+        elif self._backoff.is_over():
+            self._restart_pending = False
             self._process = self._start()
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
+        """Send the stop signal."""
         self._stop_deadline = time.monotonic() + self._spec.grace_seconds
         self._process.send(self._spec.stop_signal)
 
-    def still_stopping(self, *, hurry: bool) -> bool:
-        """Whether it still runs; when that takes too long it is sent on with harder means."""
-        late = time.monotonic() > self._stop_deadline
-        if self._process.alive() and not self._hurried and (hurry or late):
-            self._hurried = True
-            self._stop_deadline = time.monotonic() + _HURRY_SECONDS
-            self._process.send(self._spec.hurry_signal)
-        elif not self._process.alive() or (self._hurried and late):
+    def is_stopping(self, *, force: bool) -> bool:
+        """Return whether the child is still running; force the stop after the grace period."""
+        is_late = time.monotonic() > self._stop_deadline
+        if self._process.is_alive() and not self._is_forced and (force or is_late):
+            self._is_forced = True
+            self._stop_deadline = time.monotonic() + _FORCE_STOP_SECONDS
+            self._process.send(self._spec.force_stop_signal)
+        elif not self._process.is_alive() or (self._is_forced and is_late):
             self._process.kill()
             return False
         return True
@@ -251,15 +265,21 @@ class _Child:
             self._home,
             self._spec.name,
             self._spec.command,
-            death_signal=self._spec.hurry_signal,
+            death_signal=self._spec.force_stop_signal,
             environment=self._environment,
         )
 
 
-def detach(command: Sequence[str], home: Path) -> ServerUrls:
-    """Run `command`, an `accession up` for this home, in the background; returns once all its parts run.
+def start_in_background(command: Sequence[str], home: Path) -> ServerUrls:
+    """Run `command`, an `accession up` for this home, in the background until all its processes run.
 
-    Its output goes to `logs/accession.log`. Raises `UserError` with its last words when it ends before.
+    Its output goes to `logs/accession.log`.
+
+    Returns:
+        The URLs of its servers.
+
+    Raises:
+        UserError: it ended early; the message contains the last line of its log.
     """
     prepare_home(home)
     output = log_file(home, "accession")
@@ -276,64 +296,65 @@ def detach(command: Sequence[str], home: Path) -> ServerUrls:
         setsid=True,
     )
 
-    def said() -> Announcement | None:
-        found = announcement(home)
-        return found if found and found.ready and found.owner.pid == pid else None
+    def ready_servers() -> ServerInfo | None:
+        info = read_server_info(home)
+        return info if info and info.is_ready and info.owner.pid == pid else None
 
-    def ended() -> bool:
+    def has_ended() -> bool:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     try:
-        wait_until(lambda: ended() or said() is not None, _DETACH_SECONDS)
+        wait_until(lambda: has_ended() or ready_servers() is not None, _DETACH_SECONDS)
     except KeyboardInterrupt:
-        # Nobody would know of it, and so nobody would stop it.
+        # Otherwise it would keep running without the user knowing.
         os.kill(pid, signal.SIGTERM)
         os.waitpid(pid, 0)
         raise
-    if ready := said():
-        return ready.urls
-    if not ended():
+    if info := ready_servers():
+        return info.urls
+    if not has_ended():
         os.kill(pid, signal.SIGTERM)
     os.waitpid(pid, 0)
-    raise UserError(f"Accession did not start: {last_line(text_from(output, start))}")
+    raise UserError(f"Accession did not start: {last_line(read_log_from(output, start))}")
 
 
 def stop_running(home: Path, timeout: float) -> bool:
-    """Stop what runs in this home and wait until it has ended; False when nothing was running.
+    """Stop the Accession that runs in this home and wait for its end; return False if none was running.
 
-    Raises `UserError` when it has not ended within `timeout` seconds; it goes on stopping then.
+    Raises:
+        UserError: it has not ended within `timeout` seconds; it continues to stop.
     """
     owner = home_owner(home)
     if owner is None:
         return False
     with suppress(ProcessLookupError):
         os.kill(owner.pid, signal.SIGTERM)
-    if not wait_until(lambda: not owner.alive, timeout):
+    if not wait_until(lambda: not owner.is_alive, timeout):
         raise UserError(
-            f"Accession in {home} (process {owner.pid}) is still finishing the pages at hand after "
-            f"{timeout:g} seconds: wait for its end, or call `accession down` again to hurry it."
+            f"Accession in {home} (process {owner.pid}) is still finishing its current pages "
+            f"after {timeout:g} seconds: wait for its end, or run `accession down` again to force the stop."
         )
     return True
 
 
 @dataclass(frozen=True)
-class Part:
-    """A process of an installation, as `accession doctor` shows it."""
+class ProcessStatus:
+    """State of a process of an installation, as `accession doctor` shows it."""
 
     name: str
     pid: int | None
     state: Literal["running", "ended"]
 
 
-def parts(home: Path) -> tuple[Part, ...]:
-    """The supervisor, named accession, and then each server and child that it should be running."""
-    owner = home_owner(home)
-    supervisor = Part("accession", owner.pid if owner else None, "running" if owner else "ended")
-    others = [
-        Part(name, process.pid, "running") if process.alive else Part(name, None, "ended")
-        for name, process in processes_on_record(home).items()
-    ]
-    return supervisor, *others
+def process_statuses(home: Path) -> tuple[ProcessStatus, ...]:
+    """Return the states of the supervisor, named accession, and of its servers and children."""
+    processes = {"accession": home_owner(home), **recorded_processes(home)}
+    return tuple(
+        ProcessStatus(name, process.pid, "running")
+        if process is not None and process.is_alive
+        else ProcessStatus(name, None, "ended")
+        for name, process in processes.items()
+    )
 
 
 def _plain(url: SecretStr | None) -> str | None:

