@@ -1,6 +1,7 @@
 """Tests that the documentation agrees with the code."""
 
 import importlib.util
+import os
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from accession.cli.checks import Check
 from accession.runs.views import RunView, StatusView
 
 ROOT = Path(__file__).parents[2]
+DECISIONS = ROOT / "docs" / "decisions"
 
 
 def test_generated_pages_are_up_to_date() -> None:
@@ -58,3 +60,12 @@ def test_glossary_tables_are_alphabetical() -> None:
     for table in re.findall(r"\| --- \| --- \|\n((?:\|.*\n)+)", text):
         terms = [row.split("|")[1].strip(" `").lower() for row in table.splitlines()]
         assert terms == sorted(terms)
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", *(f"docs/decisions/{n}" for n in os.listdir(DECISIONS))])
+def test_documented_paths_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    # `data/...` are endpoints of the vendor.
+    paths = re.findall(r"`((?!data/)(?:[\w-]+/)+[\w-]+(?:\.(?:html|js|py))?)`", text)
+    roots = (ROOT, ROOT / "src" / "accession")
+    assert [path for path in paths if not any((root / path).exists() for root in roots)] == []
