@@ -31,8 +31,8 @@ log = structlog.get_logger(__name__)
 OVERLAP = timedelta(minutes=5)
 
 SLICE_SIZE = timedelta(minutes=5)
-MIN_SLICE = timedelta(minutes=1)
-MAX_SLICE = timedelta(hours=6)
+MIN_SLICE_SIZE = timedelta(minutes=1)
+MAX_SLICE_SIZE = timedelta(hours=6)
 
 # The vendor truncates responses at 100 to 150 events without notice (NYPL-Simplified/circulation, 9018dcccf).
 TRUNCATION_THRESHOLD = 100
@@ -122,8 +122,8 @@ class BibliothecaEventImporter:
         """Import the events of a slice that ends at `cutoff` at the latest, and move the checkpoint with it.
 
         A response that may be truncated is not used: the first half of the slice is requested instead,
-        down to `MIN_SLICE`, and the rest is left to the next slices. The checkpoint never moves back, nor
-        forward over a span that has not been requested.
+        down to `MIN_SLICE_SIZE`, and the rest is left to the next slices. The checkpoint never moves back,
+        nor forward over a span that has not been requested.
 
         Events change the counts of their titles. The titles of new events are also looked up, all at once;
         where the vendor's counts differ from the result, they are put into the outbox.
@@ -166,14 +166,14 @@ class BibliothecaEventImporter:
     def _fetch_slice(self, start: datetime, end: datetime) -> _FetchedSlice:
         response = self._api.fetch_events(start, end)
         while response.fetched >= TRUNCATION_THRESHOLD:
-            if end - start <= MIN_SLICE:
+            if end - start <= MIN_SLICE_SIZE:
                 # The next circulation update corrects the counts.
                 log.warning(
                     "events response may be truncated", start=start.isoformat(), events=response.fetched
                 )
                 break
             half = timedelta(seconds=(end - start) // timedelta(seconds=2))
-            end = start + max(half, MIN_SLICE)
+            end = start + max(half, MIN_SLICE_SIZE)
             response = self._api.fetch_events(start, end)
         return _FetchedSlice(end, response)
 
@@ -198,11 +198,11 @@ class BibliothecaEventImporter:
                 log.warning("unknown event type", event_id=event.event_id, type=event.event_type)
         title_ids = list(dict.fromkeys(event.identifier for event in events))
         lookup = self._look_up_new_titles(title_ids)
-        pools_with_novelty = LicensePool.for_foreign_ids(
+        entries = LicensePool.for_foreign_ids(
             self._session, DATA_SOURCE, IdentifierType.BIBLIOTHECA, title_ids, collection=self._collection
         )
-        pools = {title_id: pool for title_id, (pool, _) in pools_with_novelty.items()}
-        new_pool_ids = {pool.id for pool, is_new in pools_with_novelty.values() if is_new}
+        pools = {title_id: pool for title_id, (pool, _) in entries.items()}
+        new_pool_ids = {pool.id for pool, is_new in entries.values() if is_new}
         changed_pool_ids = record_events(self._session, self._collection, pools, events)
         titles = [(pools[title_id], title) for title_id, title in lookup.titles.items()]
         changed_titles = find_changed_titles(self._session, titles)
@@ -234,7 +234,7 @@ def _sha256(text: str) -> str:
 def _next_slice_size(size: timedelta, events: int) -> timedelta:
     """Double the size after an empty slice, and that of a small slice with few events up to the usual."""
     if not events:
-        return min(2 * size, MAX_SLICE)
+        return min(2 * size, MAX_SLICE_SIZE)
     if 2 * events < TRUNCATION_THRESHOLD:
         return max(size, min(2 * size, SLICE_SIZE))
     return size
