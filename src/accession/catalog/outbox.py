@@ -17,7 +17,12 @@ from accession.catalog.data import ApplyData
 from accession.catalog.editions import EditionUpdate, pool_edition_join
 from accession.core.clock import utc_now
 from accession.db.bulk import in_array, insert_statement
-from accession.db.models import ApplyOutbox, Edition, LicensePool, table_of
+from accession.db.models import (
+    ApplyOutbox,
+    Edition,
+    LicensePool,
+    table_of,
+)
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,12 @@ def count_pending_changes(session: Session, collection_id: int) -> int:
     """Return the number of a collection's titles with a pending change."""
     query = select(func.count()).select_from(ApplyOutbox).join(ApplyOutbox.license_pool)
     return session.scalar(query.where(LicensePool.collection_id == collection_id)) or 0
+
+
+def count_stale_changes(session: Session, published_before: datetime) -> int:
+    """Return the number of pending changes that were last published before `published_before` (UTC)."""
+    query = select(func.count()).select_from(ApplyOutbox)
+    return session.scalar(query.where(ApplyOutbox.published_at < published_before)) or 0
 
 
 def _as_of(data: Any) -> ColumnElement[datetime]:

@@ -7,6 +7,7 @@ from functools import partial
 from accession.accounts.collections import find_collection, list_collections
 from accession.accounts.views import collection_names
 from accession.bibliotheca.client import MAX_ITEMS
+from accession.catalog.outbox import count_stale_changes
 from accession.cli.checks import Check, expected_errors, format_error
 from accession.cli.connect import open_catalogue, require_broker
 from accession.cli.output import count_noun
@@ -18,11 +19,10 @@ from accession.imports.circulation import BibliothecaCirculationUpdater
 from accession.imports.vendor_api import vendor_api_for
 from accession.runs.diagnostics import (
     FutureCheckpoint,
-    count_outbox_rows_published_before,
     find_future_checkpoints,
+    find_titles_without_metadata,
     has_active_run,
     reset_checkpoint,
-    find_titles_without_metadata,
 )
 
 _MAX_TITLES_SHOWN = 5
@@ -190,7 +190,7 @@ def _stale_outbox_rows() -> Iterator[_Problem]:
     from accession.tasks.apply import STALE_AFTER, publish_stale_applies
 
     with transaction() as session:
-        stale = count_outbox_rows_published_before(session, utc_now() - STALE_AFTER)
+        stale = count_stale_changes(session, utc_now() - STALE_AFTER)
     if stale:
         yield _Problem(
             "outbox",

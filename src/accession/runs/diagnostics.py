@@ -1,4 +1,4 @@
-"""Diagnostics: checkpoints in the future, titles without metadata, stale outbox rows."""
+"""Diagnostics: checkpoints in the future, titles without metadata."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -124,9 +124,3 @@ def find_titles_without_metadata(
         )
         for collection in collections
     }
-
-
-def count_outbox_rows_published_before(session: Session, time: datetime) -> int:
-    """Return the number of pending outbox rows that were last published before `time`."""
-    query = select(func.count()).select_from(ApplyOutbox).where(ApplyOutbox.published_at < time)
-    return session.scalar(query) or 0

@@ -14,6 +14,7 @@ from accession.catalog.outbox import (
     claim_stale_rows,
     count_pending_changes,
     count_pending_changes_by_collection,
+    count_stale_changes,
     enqueue_changes,
     find_changed_titles,
     find_identifier_ids,
@@ -300,6 +301,7 @@ def test_stale_rows_are_claimed_once(session: Session, collection: Collection) -
             pool = make_pool(session, collection, name)
             row_ids += enqueue_changes(session, [(pool, title_data(name))])
 
+    assert count_stale_changes(session, NOON + 2 * HOUR) == 2
     with time_machine.travel(NOON + 5 * HOUR, tick=False):
         assert claim_stale_rows(session, NOON + 2 * HOUR) == row_ids[:2]
         assert claim_stale_rows(session, NOON + 2 * HOUR) == []
