@@ -346,7 +346,7 @@ class Link(Base):
 class TitleChange(Base):
     """A change of an edition, or of the counts or status of a pool.
 
-    `changes` holds the old and the new value of each field (`accession.catalog.changes`).
+    `changes` holds the old and the new value of each field (`accession.catalog.title_changes`).
     """
 
     __tablename__ = "title_changes"
