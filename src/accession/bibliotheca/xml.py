@@ -74,9 +74,8 @@ def parse_xml(body: bytes, context: ResponseContext = UNKNOWN_CONTEXT) -> Docume
             references.
     """
     if len(body) - len(body.translate(None, b"<=&")) > _MAX_MARKUP:
-        raise context.error(
-            BadResponseException, f"the vendor sent a response with more than {_MAX_MARKUP:,} XML elements and references", body
-        )
+        problem = f"the vendor sent a response with more than {_MAX_MARKUP:,} XML elements and references"
+        raise context.error(BadResponseException, problem, body)
     try:
         return Document(_parse_strictly(body), repaired=False)
     except etree.XMLSyntaxError as error:
