@@ -41,9 +41,11 @@ WORDS = {
     "befallen": "happened to",
     "befalls": "happens to",
     "befell": "happened to",
+    "bought": "purchased",
+    "chain": "run",
+    "chains": "runs",
     "desert": "gap",
     "deserts": "gaps",
-    "for ever": "permanently",
     "foreseen": "expected",
     "go on": "resume, continue",
     "goes on": "resumes, continues",
@@ -83,7 +85,9 @@ ALLOWED = [
     r"leap (?:year|day|second)s?",
     r"(?:publishing|random) houses?",
     r"opds-spec\.org/shelf",
+    r"\{shelf\}",
     r"stands? in the",
+    r"chain[.(]|itertools import [\w, ]+|certificate chains?|foreign_pre_chain",
 ]
 
 # Names that say nothing about the value: name the thing (payload, response, rows, selected, missing ...).
