@@ -74,18 +74,6 @@ def lock_open_rejected_record(session: Session, record_id: int) -> RejectedRecor
     """Return an open rejected record, whose row stays locked until the transaction ends.
 
     Raises:
-        UserError: there is no such record, or it is resolved.
-    """
-    rejected = session.get(RejectedRecord, record_id, with_for_update=True)
-    if rejected is None or rejected.resolved_at is not None:
-        raise UserError(f"There is no open rejected record {record_id}: see `accession rejects list`.")
-    return rejected
-
-
-def resolve_rejected_record(session: Session, record_id: int, note: str) -> None:
-    """Mark a rejected record as resolved, with a note, so that it is not retried.
-
-    Raises:
         NotFound: no collection in use has such a record.
         UserError: the record is already resolved.
     """
@@ -100,6 +88,17 @@ def resolve_rejected_record(session: Session, record_id: int, note: str) -> None
         raise UserError(
             f"The rejected record {record_id} is already resolved: see `accession rejects list --all`."
         )
+    return rejected
+
+
+def resolve_rejected_record(session: Session, record_id: int, note: str) -> None:
+    """Mark a rejected record as resolved, with a note, so that it is not retried.
+
+    Raises:
+        NotFound: no collection in use has such a record.
+        UserError: the record is already resolved.
+    """
+    rejected = lock_open_rejected_record(session, record_id)
     rejected.resolved_at, rejected.note = utc_now(), clean_text(note)
 
 

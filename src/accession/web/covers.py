@@ -21,7 +21,7 @@ from accession.catalog.covers import find_cover_source, vendor_base_urls
 from accession.core.sanitize import sanitize
 from accession.core.settings import get_settings
 from accession.db.engine import transaction
-from accession.local.files import write_private
+from accession.local.files import write_private_file
 from accession.web.parameters import TitleId
 from accession.web.principal import Viewer
 
@@ -72,7 +72,7 @@ def _load_image(url: str) -> bytes | None:
     image = _fetch_image(url)
     if image is not None:
         cached.parent.mkdir(mode=0o700, exist_ok=True)
-        write_private(cached, image)
+        write_private_file(cached, image)
     return image
 
 

@@ -9,6 +9,7 @@ from redis import Redis
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from accession.accounts.collections import mark_for_deletion
 from accession.accounts.keys import decrypt_account_key
 from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.rejected_records import RejectedRecordData, store_rejected_records
@@ -193,3 +194,15 @@ def test_collection_without_recent_success_is_failing(api: Browser, session: Ses
         "no run has succeeded since the collection was added"
         in payload(api.get(f"{API}/collections"))[0]["problem"]
     )
+
+
+def test_rejected_record_of_deleted_collection_is_not_found(
+    api: Browser, session: Session, collection: Collection
+) -> None:
+    record = RejectedRecordData("It has no id.", "<record/>", "hash")
+    store_rejected_records(session, collection, PurchaseDate(NOON.date()), [record])
+    mark_for_deletion(collection)
+    session.commit()
+    url = f"{API}/rejected-records/1"
+    responses = [api.get(url), api.post(f"{url}/retry"), api.post(f"{url}/resolve", json={"note": "Old."})]
+    assert len({problem(response, 404) for response in responses}) == 1

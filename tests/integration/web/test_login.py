@@ -176,7 +176,8 @@ def test_correct_password_after_five_failures_is_rejected(browser: Browser, ann:
     response = browser.log_in()
     assert response.status_code == 429
     assert 0 < int(response.headers["retry-after"]) <= 900
-    assert re.fullmatch(r"Too many failed logins: try again in \d+ min\.", *alerts(response.text))
+    (error,) = alerts(response.text)
+    assert re.fullmatch(r"Too many failed logins: try again in \d+ min\.", error)
     assert COOKIE not in browser.cookies
 
 

@@ -1,4 +1,4 @@
-"""OPDS 2.0 as a reading app asks for it."""
+"""OPDS 2.0 over HTTP: feeds, facets, search, paging, conditional requests and tokens."""
 
 import re
 from collections.abc import Iterator
@@ -23,99 +23,107 @@ from accession.catalog.purchase_records import PurchaseRecordData, store_purchas
 from accession.core.settings import get_settings, use_settings
 from accession.core.vocabulary import Format, IdentifierType, Medium, SubjectScheme
 from accession.db.models import Collection, LicensePool
-from accession.exports.opds import BISAC
+from accession.exports.opds.models import BISAC_SCHEME
 from tests.fixtures.factories import NOON, SOURCE, apply_titles, make_collection, person, title_data
-from tests.fixtures.opds import valid
-from tests.fixtures.web_client import HERE, Browser, make_feed_token
+from tests.fixtures.opds import validate
+from tests.fixtures.web_client import BASE_URL, Browser, bearer, make_feed_token
 
-ROOT = f"{HERE}/opds/v2"
+ROOT = f"{BASE_URL}/opds/v2"
 FEED, PUBLICATION = "application/opds+json", "application/opds-publication+json"
 HOUR = timedelta(hours=1)
 MAY_1 = NOON.date()
+PAGES = 8
+TITLES = 50 * PAGES
 
 
-def stock(
-    session: Session, collection: Collection, titles: dict[str, dict[str, Any]], *, bought: date = MAY_1
+def store_titles(
+    session: Session, collection: Collection, titles: dict[str, dict[str, Any]], *, purchased_on: date = MAY_1
 ) -> dict[str, LicensePool]:
-    """Titles of the collection that are described at noon as is said here; committed."""
+    """Store titles with this metadata, as of noon, and their purchase records; return their pools."""
     with time_machine.travel(NOON, tick=False):
-        made = LicensePool.for_foreign_ids(
+        rows = LicensePool.for_foreign_ids(
             session, SOURCE, IdentifierType.BIBLIOTHECA, list(titles), collection=collection
         )
-        pools = {name: pool for name, (pool, _) in made.items()}
-        apply_titles(session, {pools[name].id: title_data(name, **said) for name, said in titles.items()})
+        pools = {name: pool for name, (pool, _) in rows.items()}
+        apply_titles(
+            session, {pools[name].id: title_data(name, **metadata) for name, metadata in titles.items()}
+        )
         records = [PurchaseRecordData(pool, lambda: b"marc", name) for name, pool in pools.items()]
-        store_purchase_records(session, PurchaseDate(bought), records)
+        store_purchase_records(session, PurchaseDate(purchased_on), records)
     session.commit()
     return pools
 
 
-def told(answer: httpx.Response, media_type: str = FEED) -> Any:
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["content-type"] == media_type
-    return valid("feed" if media_type == FEED else "publication", answer.json())
+def payload(response: httpx.Response, media_type: str = FEED) -> Any:
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == media_type
+    return validate("feed" if media_type == FEED else "publication", response.json())
 
 
 def links_of(document: Any) -> dict[str, str]:
-    """The links of a document by relation, and by title where they have none."""
+    """Return the URLs of a document's links by relation, or by title for links without one."""
     return {link.get("rel") or link["title"]: link["href"] for link in document["links"]}
 
 
 def ids_of(document: Any) -> list[str]:
-    """The vendor's ids of the document's titles."""
-    return [links_of(found)["self"].rpartition("/")[2] for found in document["publications"]]
+    """Return the vendor's ids of the document's publications."""
+    return [links_of(publication)["self"].rpartition("/")[2] for publication in document["publications"]]
 
 
 def every_page(browser: Browser, url: str) -> Iterator[Any]:
-    following: str | None = url
-    while following is not None:
-        document = told(browser.get(following))
+    next_url: str | None = url
+    while next_url is not None:
+        document = payload(browser.get(next_url))
         yield document
-        following = links_of(document).get("next")
+        next_url = links_of(document).get("next")
 
 
 @pytest.fixture
-def shelf(session: Session, collection: Collection) -> str:
-    """A collection of five titles, of which one is gone; the address of its feed."""
+def feed_url(session: Session, collection: Collection) -> str:
+    """Store a collection of four titles, one of them withdrawn, and return the URL of its feed."""
     with time_machine.travel(NOON, tick=False):
         audio = {"medium": Medium.AUDIOBOOK, "format": Format.MP3, "duration_ms": 60_500}
-        lent = {"licenses_available": 0, "patrons_in_hold_queue": 3}
-        stock(session, collection, {"rings": {"title": "The Lord of the Rings", "language": "eng"}})
-        stock(session, collection, {"hobbit": {"title": "The Hobbit"} | audio}, bought=date(2024, 5, 3))
-        stock(session, collection, {"solaris": {"title": "Solaris"} | lent}, bought=date(2024, 5, 2))
-        stock(session, collection, {"gone": {"licenses_owned": 0, "licenses_available": 0}})
+        on_loan = {"licenses_available": 0, "patrons_in_hold_queue": 3}
+        store_titles(session, collection, {"rings": {"title": "The Lord of the Rings", "language": "eng"}})
+        store_titles(
+            session, collection, {"hobbit": {"title": "The Hobbit"} | audio}, purchased_on=date(2024, 5, 3)
+        )
+        store_titles(
+            session, collection, {"solaris": {"title": "Solaris"} | on_loan}, purchased_on=date(2024, 5, 2)
+        )
+        store_titles(session, collection, {"withdrawn": {"licenses_owned": 0, "licenses_available": 0}})
     return f"{ROOT}/collections/{collection.id}"
 
 
-def test_the_way_leads_from_the_root_to_a_title(browser: Browser, collection: Collection, shelf: str) -> None:
-    root = told(browser.get(ROOT))
-    (found,) = root["navigation"]
-    assert (found["title"], found["rel"], found["href"]) == (collection.name, "subsection", shelf)
+def test_links_lead_from_root_feed_to_publication(
+    browser: Browser, collection: Collection, feed_url: str
+) -> None:
+    root = payload(browser.get(ROOT))
+    (link,) = root["navigation"]
+    assert (link["title"], link["rel"], link["href"]) == (collection.name, "subsection", feed_url)
 
-    feed = told(browser.get(found["href"]))
+    feed = payload(browser.get(link["href"]))
     assert links_of(feed)["start"] == links_of(root)["self"] == ROOT
     groups = {group["metadata"]["title"]: group for group in feed["groups"]}
     assert {title: ids_of(group) for title, group in groups.items()} == {
-        "Bought lately": ["hobbit", "solaris", "rings"],
+        "Recently added": ["hobbit", "solaris", "rings"],
         "Available now": ["rings", "hobbit"],
         "Audiobooks": ["hobbit"],
     }
     for group in groups.values():
-        assert set(ids_of(told(browser.get(links_of(group)["self"])))) >= set(ids_of(group))
+        assert set(ids_of(payload(browser.get(links_of(group)["self"])))) >= set(ids_of(group))
 
     (hobbit,) = groups["Audiobooks"]["publications"]
-    assert told(browser.get(links_of(hobbit)["self"]), PUBLICATION) == hobbit
+    assert payload(browser.get(links_of(hobbit)["self"]), PUBLICATION) == hobbit
 
 
-def test_all_that_is_known_of_a_title_is_told(
-    browser: Browser, session: Session, collection: Collection
-) -> None:
+def test_publication_has_all_metadata(browser: Browser, session: Session, collection: Collection) -> None:
     with time_machine.travel(NOON, tick=False):
         subjects = (
             SubjectData(scheme=SubjectScheme.BISAC, name="FICTION / Science Fiction"),
             SubjectData(scheme=SubjectScheme.LABEL, name="Planets"),
         )
-        described: dict[str, Any] = {
+        metadata: dict[str, Any] = {
             "title": "Solaris",
             "subtitle": "Powieść",
             "description": "An ocean thinks.",
@@ -126,9 +134,9 @@ def test_all_that_is_known_of_a_title_is_told(
             "contributors": (person("Lem, Stanisław"),),
             "patrons_in_hold_queue": 4,
         }
-        stock(session, collection, {"abc9": described})
-    address = f"{ROOT}/collections/{collection.id}/publications/abc9"
-    assert told(browser.get(address), PUBLICATION) == {
+        store_titles(session, collection, {"abc9": metadata})
+    url = f"{ROOT}/collections/{collection.id}/publications/abc9"
+    assert payload(browser.get(url), PUBLICATION) == {
         "metadata": {
             "@type": "http://schema.org/EBook",
             "title": "Solaris",
@@ -140,12 +148,12 @@ def test_all_that_is_known_of_a_title_is_told(
             "published": "1961-06-01",
             "modified": "2024-05-01T12:00:00Z",
             "language": "pl",
-            "subject": [{"name": "FICTION / Science Fiction", "scheme": BISAC}, {"name": "Planets"}],
+            "subject": [{"name": "FICTION / Science Fiction", "scheme": BISAC_SCHEME}, {"name": "Planets"}],
             "description": "An ocean thinks.",
             "numberOfPages": 204,
         },
         "links": [
-            {"rel": "self", "href": address, "type": PUBLICATION},
+            {"rel": "self", "href": url, "type": PUBLICATION},
             {
                 "rel": "http://opds-spec.org/acquisition/borrow",
                 "href": "https://ebook.yourcloudlibrary.com/library/alder-document_id-abc9",
@@ -157,22 +165,22 @@ def test_all_that_is_known_of_a_title_is_told(
                 },
             },
         ],
-        "images": [{"href": f"{address}/cover", "type": "image/jpeg"}],
+        "images": [{"href": f"{url}/cover", "type": "image/jpeg"}],
     }
 
 
-def test_the_vendors_page_of_a_title_is_where_the_setting_says(browser: Browser, shelf: str) -> None:
+def test_borrow_link_follows_the_url_template_setting(browser: Browser, feed_url: str) -> None:
     template = "https://library.example/{identifier}?at={library_id}"
     use_settings(get_settings().model_copy(update={"title_url_template": template}))
-    title = told(browser.get(f"{shelf}/publications/rings"), PUBLICATION)
+    title = payload(browser.get(f"{feed_url}/publications/rings"), PUBLICATION)
     assert title["links"][1]["href"] == "https://library.example/rings?at=alder"
 
 
-def test_a_cover_comes_from_us_and_only_of_what_the_collection_has(
+def test_cover_is_served_for_titles_of_the_collection_only(
     browser: Browser, session: Session, collection: Collection
 ) -> None:
-    stock(session, collection, {"bare": {"links": ()}})
-    title = told(browser.get(f"{ROOT}/collections/{collection.id}/publications/bare"), PUBLICATION)
+    store_titles(session, collection, {"bare": {"links": ()}})
+    title = payload(browser.get(f"{ROOT}/collections/{collection.id}/publications/bare"), PUBLICATION)
     (image,) = title["images"]
     assert image["href"].startswith(ROOT)
     cover = browser.get(image["href"])
@@ -180,65 +188,65 @@ def test_a_cover_comes_from_us_and_only_of_what_the_collection_has(
     assert browser.get(image["href"].replace("bare", "none")).status_code == 404
 
 
-def test_facets_narrow(browser: Browser, shelf: str) -> None:
-    all_titles = told(browser.get(f"{shelf}/publications"))
+def test_facets_filter_the_titles(browser: Browser, feed_url: str) -> None:
+    all_titles = payload(browser.get(f"{feed_url}/publications"))
     assert ids_of(all_titles) == ["rings", "hobbit", "solaris"]
     assert all_titles["metadata"]["numberOfItems"] == 3
-    found = {
-        title: ids_of(told(browser.get(url)))
+    titles_by_facet = {
+        title: ids_of(payload(browser.get(url)))
         for facet in all_titles["facets"]
         for title, url in links_of(facet).items()
         if title != "self"
     }
-    assert found == {
+    assert titles_by_facet == {
         "Available now": ["rings", "hobbit"],
-        "To wait for": ["solaris"],
+        "Unavailable, place hold": ["solaris"],
         "EPUB": ["rings", "solaris"],
         "MP3": ["hobbit"],
         "English": ["rings"],
         "Polish": ["hobbit", "solaris"],
     }
-    polish = told(browser.get(f"{shelf}/publications?language=pol"))
+    polish = payload(browser.get(f"{feed_url}/publications?language=pol"))
     facets = {facet["metadata"]["title"]: links_of(facet) for facet in polish["facets"]}
-    assert ids_of(told(browser.get(facets["Format"]["MP3"]))) == ["hobbit"]
-    assert ids_of(told(browser.get(facets["Language"]["All"]))) == ids_of(all_titles)
+    assert ids_of(payload(browser.get(facets["Format"]["MP3"]))) == ["hobbit"]
+    assert ids_of(payload(browser.get(facets["Language"]["All"]))) == ids_of(all_titles)
 
 
-def test_search_finds(browser: Browser, shelf: str) -> None:
-    template = links_of(told(browser.get(shelf)))["search"]
-    assert template == f"{shelf}/search{{?query}}"
+def test_search_finds_words_typos_authors_and_formats(browser: Browser, feed_url: str) -> None:
+    template = links_of(payload(browser.get(feed_url)))["search"]
+    assert template == f"{feed_url}/search{{?query}}"
 
-    def found(words: str, **chosen: str) -> list[str]:
+    def search(words: str, **filters: str) -> list[str]:
         url = template.replace("{?query}", f"?query={quote(words)}")
-        return ids_of(told(browser.get(url + "".join(f"&{name}={value}" for name, value in chosen.items()))))
+        return ids_of(
+            payload(browser.get(url + "".join(f"&{name}={value}" for name, value in filters.items())))
+        )
 
-    assert found("lord rings") == ["rings"]
-    assert found("hobit") == ["hobbit"]
-    assert found("solaris") == ["solaris"]
-    assert found("lem") == ["rings", "hobbit", "solaris"]
-    assert found("lem", format="mp3") == ["hobbit"]
-    assert found("gone") == found("%'; DROP TABLE titles") == []
+    assert search("lord rings") == ["rings"]
+    assert search("hobit") == ["hobbit"]
+    assert search("solaris") == ["solaris"]
+    assert search("lem") == ["rings", "hobbit", "solaris"]
+    assert search("lem", format="mp3") == ["hobbit"]
+    assert search("withdrawn") == search("%'; DROP TABLE titles") == []
 
 
-# A thousand titles
-
-
-def test_a_reader_that_others_have_written_finds_nothing_wrong(browser: Browser, shelf: str) -> None:
+def test_independent_parser_accepts_all_feeds(browser: Browser, feed_url: str) -> None:
     def read(url: str) -> Any:
-        found = OPDS2FeedParserFactory().create().parse_stream(BytesIO(browser.get(url).content))
-        assert found.errors == []
-        return found.root
+        result = OPDS2FeedParserFactory().create().parse_stream(BytesIO(browser.get(url).content))
+        assert result.errors == []
+        return result.root
 
-    assert [link.href for link in read(ROOT).navigation.links] == [shelf]
-    groups = [group.metadata.title for group in read(shelf).groups]
-    assert groups == ["Bought lately", "Available now", "Audiobooks"]
-    every = f"{shelf}/publications"
-    said = {
-        found["metadata"]["title"]: found["metadata"] for found in told(browser.get(every))["publications"]
+    assert [link.href for link in read(ROOT).navigation.links] == [feed_url]
+    groups = [group.metadata.title for group in read(feed_url).groups]
+    assert groups == ["Recently added", "Available now", "Audiobooks"]
+    publications_url = f"{feed_url}/publications"
+    expected = {
+        publication["metadata"]["title"]: publication["metadata"]
+        for publication in payload(browser.get(publications_url))["publications"]
     }
-    assert len(said) == 3
-    for publication in read(every).publications:
-        metadata = said.pop(publication.metadata.title)
+    assert len(expected) == 3
+    for publication in read(publications_url).publications:
+        metadata = expected.pop(publication.metadata.title)
         borrow = next(link for link in publication.links if "borrow" in link.rels[0])
         assert publication.metadata.identifier == metadata["identifier"]
         assert [person.name for person in publication.metadata.authors] == [
@@ -246,82 +254,82 @@ def test_a_reader_that_others_have_written_finds_nothing_wrong(browser: Browser,
         ]
         assert borrow.properties.availability.state in ("available", "unavailable")
         assert borrow.properties.copies.total >= borrow.properties.copies.available >= 0
-    assert said == {}
+    assert expected == {}
 
 
 @pytest.fixture
-def thousand(session: Session, collection: Collection) -> str:
-    """A collection of a thousand titles; the address of its feed."""
-    stock(session, collection, {f"t{number:04}": {"title": "Dune"} for number in range(1000)})
+def large_feed_url(session: Session, collection: Collection) -> str:
+    """Store a collection with `TITLES` titles, and return the URL of its feed."""
+    store_titles(session, collection, {f"t{number:04}": {"title": "Dune"} for number in range(TITLES)})
     return f"{ROOT}/collections/{collection.id}"
 
 
-def test_paging_walks_all_titles_once_while_they_change(
-    browser: Browser, session: Session, collection: Collection, thousand: str
+def test_paging_during_changes_has_every_title_once(
+    browser: Browser, session: Session, collection: Collection, large_feed_url: str
 ) -> None:
     seen: list[str] = []
-    for number, page in enumerate(every_page(browser, f"{thousand}/publications"), start=1):
+    for number, page in enumerate(every_page(browser, f"{large_feed_url}/publications"), start=1):
         assert page["metadata"]["currentPage"] == number
         seen += ids_of(page)
-        # One of those to come goes, one of those that were changes, and one comes.
+        # Withdraw a title of a later page, change one of an earlier page, and add one.
         if number == 2:
-            pools = stock(session, collection, {"t0150": {}, "t0010": {}, "new": {}})
+            pools = store_titles(session, collection, {"t0150": {}, "t0010": {}, "new": {}})
             later = NOON + HOUR
             with time_machine.travel(later, tick=False):
-                gone = title_data("t0150", licenses_owned=0, licenses_available=0, as_of=later)
+                withdrawn = title_data("t0150", licenses_owned=0, licenses_available=0, as_of=later)
                 changed = title_data("t0010", title="Other", as_of=later)
-                apply_titles(session, {pools["t0150"].id: gone, pools["t0010"].id: changed})
+                apply_titles(session, {pools["t0150"].id: withdrawn, pools["t0010"].id: changed})
             session.commit()
-    assert seen == [f"t{number:04}" for number in range(1000) if number != 150] + ["new"]
+    assert seen == [f"t{number:04}" for number in range(TITLES) if number != 150] + ["new"]
 
 
 @pytest.mark.parametrize("step", ["publications?format=epub", "search?query=dune"])
-def test_pages_lead_back_as_they_lead_on(browser: Browser, thousand: str, step: str) -> None:
-    pages = list(every_page(browser, f"{thousand}/{step}"))
-    assert [len(page["publications"]) for page in pages] == [50] * 20
+def test_previous_links_reverse_next_links(browser: Browser, large_feed_url: str, step: str) -> None:
+    pages = list(every_page(browser, f"{large_feed_url}/{step}"))
+    assert [len(page["publications"]) for page in pages] == [50] * PAGES
     assert {page["metadata"]["itemsPerPage"] for page in pages} == {50}
-    assert {page["metadata"]["numberOfItems"] for page in pages} == {1000}
+    assert {page["metadata"]["numberOfItems"] for page in pages} == {TITLES}
     assert links_of(pages[-1])["last"] == links_of(pages[-1])["self"]
     assert {links_of(page)["first"] for page in pages} == {links_of(pages[0])["self"]}
 
-    back = [pages[-1]]
-    while "previous" in links_of(back[-1]):
-        back.append(told(browser.get(links_of(back[-1])["previous"])))
-    assert [ids_of(page) for page in reversed(back)] == [ids_of(page) for page in pages]
-    assert [page["metadata"]["currentPage"] for page in reversed(back)] == list(range(1, 21))
+    reverse = [pages[-1]]
+    while "previous" in links_of(reverse[-1]):
+        reverse.append(payload(browser.get(links_of(reverse[-1])["previous"])))
+    assert [ids_of(page) for page in reversed(reverse)] == [ids_of(page) for page in pages]
+    assert [page["metadata"]["currentPage"] for page in reversed(reverse)] == list(range(1, PAGES + 1))
 
 
-# What has not changed
+# Conditional requests
 
 
-def test_what_is_known_is_not_sent_again(browser: Browser, shelf: str) -> None:
+def test_request_with_current_etag_gets_status_304(browser: Browser, feed_url: str) -> None:
     for url in (
         ROOT,
-        shelf,
-        f"{shelf}/publications",
-        f"{shelf}/search?query=x",
-        f"{shelf}/publications/rings",
+        feed_url,
+        f"{feed_url}/publications",
+        f"{feed_url}/search?query=x",
+        f"{feed_url}/publications/rings",
     ):
-        answer = browser.get(url)
-        assert answer.headers["cache-control"] == "private, no-cache"
-        etag = answer.headers["etag"]
+        response = browser.get(url)
+        assert response.headers["cache-control"] == "private, no-cache"
+        etag = response.headers["etag"]
         assert re.fullmatch(r'"[0-9a-f]{32}"', etag)
-        for known in (etag, f'W/{etag}, "other"', "*"):
-            again = browser.get(url, headers={"If-None-Match": known})
+        for client_etags in (etag, f'W/{etag}, "other"', "*"):
+            again = browser.get(url, headers={"If-None-Match": client_etags})
             assert (again.status_code, again.content) == (304, b"")
             assert (again.headers["etag"], again.headers["cache-control"]) == (etag, "private, no-cache")
-        # A tag counts for more than a date.
+        # An ETag takes precedence over a date.
         other = {"If-None-Match": '"other"', "If-Modified-Since": "Fri, 01 Jan 2044 00:00:00 GMT"}
         assert browser.get(url, headers=other).status_code == 200
 
 
-def test_what_has_not_changed_since_is_not_sent_again(browser: Browser, session: Session, shelf: str) -> None:
+def test_request_with_current_date_gets_status_304(browser: Browser, session: Session, feed_url: str) -> None:
     with time_machine.travel(NOON, tick=False):
         session.execute(Collection.__table__.update().values(created_at=NOON))  # type: ignore[attr-defined]
         session.commit()
-    for url in (ROOT, shelf, f"{shelf}/publications", f"{shelf}/publications/rings"):
+    for url in (ROOT, feed_url, f"{feed_url}/publications", f"{feed_url}/publications/rings"):
         assert browser.get(url).headers["last-modified"] == "Wed, 01 May 2024 12:00:00 GMT"
-        answers = [
+        statuses = [
             browser.get(url, headers={"If-Modified-Since": since}).status_code
             for since in (
                 "Wed, 01 May 2024 12:00:00 GMT",
@@ -330,101 +338,101 @@ def test_what_has_not_changed_since_is_not_sent_again(browser: Browser, session:
                 "1 May 2024 12:00:00 -0000",
             )
         ]
-        assert answers == [304, 200, 200, 200]
+        assert statuses == [304, 200, 200, 200]
 
 
-def test_while_the_catalogue_is_written_no_date_is_told(
-    browser: Browser, session: Session, collection: Collection, shelf: str
+def test_last_modified_is_omitted_for_the_current_second(
+    browser: Browser, session: Session, collection: Collection, feed_url: str
 ) -> None:
-    """What is committed a moment later may stand under the same second."""
-    assert "last-modified" not in browser.get(f"{shelf}/publications").headers
+    """A change that is committed a moment later may have the same second."""
+    assert "last-modified" not in browser.get(f"{feed_url}/publications").headers
     pool = session.query(LicensePool).order_by(LicensePool.id).first()
     assert pool is not None
     apply_titles(session, {pool.id: title_data("rings", title="Anew", as_of=NOON + HOUR)})
     session.commit()
-    for url in (f"{shelf}/publications", f"{shelf}/publications/rings"):
-        answer = browser.get(url)
-        assert "last-modified" not in answer.headers
-        assert "etag" in answer.headers
+    for url in (f"{feed_url}/publications", f"{feed_url}/publications/rings"):
+        response = browser.get(url)
+        assert "last-modified" not in response.headers
+        assert "etag" in response.headers
 
 
-def test_modified_changes_only_when_something_has(
+def test_modified_and_etag_change_only_with_the_title(
     browser: Browser, session: Session, collection: Collection
 ) -> None:
-    pool = stock(session, collection, {"a": {}})["a"]
+    pool = store_titles(session, collection, {"a": {}})["a"]
     url = f"{ROOT}/collections/{collection.id}/publications/a"
     now = NOON
 
     def after(**changes: Any) -> tuple[str, str]:
-        """When the title is told to have changed, and its tag, after it was described once more."""
+        """Apply the metadata again, and return the publication's modification time and ETag."""
         nonlocal now
         now += HOUR
         with time_machine.travel(now, tick=False):
             apply_titles(session, {pool.id: title_data("a", as_of=now, **changes)})
         session.commit()
-        answer = browser.get(url)
-        return told(answer, PUBLICATION)["metadata"]["modified"], answer.headers["etag"]
+        response = browser.get(url)
+        return payload(response, PUBLICATION)["metadata"]["modified"], response.headers["etag"]
 
     first = after()
     assert first[0] == "2024-05-01T12:00:00Z"
     assert after() == first
-    lent = after(licenses_available=0)
-    assert lent[0] == "2024-05-01T15:00:00Z"
-    assert lent[1] != first[1]
-    assert after(licenses_available=0) == lent
+    on_loan = after(licenses_available=0)
+    assert on_loan[0] == "2024-05-01T15:00:00Z"
+    assert on_loan[1] != first[1]
+    assert after(licenses_available=0) == on_loan
     assert after(licenses_available=0, title="Other")[0] == "2024-05-01T17:00:00Z"
 
 
-# What cannot be
+# Invalid requests and hostile text
 
 
-def test_what_is_not_there_is_told_as_a_problem(
-    browser: Browser, session: Session, collection: Collection, shelf: str
+def test_invalid_request_gets_problem_document(
+    browser: Browser, session: Session, collection: Collection, feed_url: str
 ) -> None:
     for url, status in {
-        f"{shelf}/publications/gone": 404,
-        f"{shelf}/publications/none": 404,
+        f"{feed_url}/publications/withdrawn": 404,
+        f"{feed_url}/publications/none": 404,
         f"{ROOT}/collections/{collection.id + 1}": 404,
         f"{ROOT}/collections/x": 422,
         f"{ROOT}/nowhere": 404,
-        f"{shelf}/search": 422,
-        f"{shelf}/search?query=": 422,
-        f"{shelf}/search?query=%00": 422,
-        f"{shelf}/publications?page=2": 422,
-        f"{shelf}/publications?page=2.cmFuazo1MA==": 422,
-        f"{shelf}/publications?availability=withdrawn": 422,
-        f"{shelf}/publications?purchased_from=yesterday": 422,
+        f"{feed_url}/search": 422,
+        f"{feed_url}/search?query=": 422,
+        f"{feed_url}/search?query=%00": 422,
+        f"{feed_url}/publications?page=2": 422,
+        f"{feed_url}/publications?page=2.cmFuazo1MA==": 422,
+        f"{feed_url}/publications?availability=withdrawn": 422,
+        f"{feed_url}/publications?purchased_from=yesterday": 422,
     }.items():
-        answer = browser.get(url)
-        assert answer.headers["content-type"] == "application/problem+json", url
-        assert answer.status_code == answer.json()["status"] == status, url
-    assert browser.post(shelf).status_code == 405
+        response = browser.get(url)
+        assert response.headers["content-type"] == "application/problem+json", url
+        assert response.status_code == response.json()["status"] == status, url
+    assert browser.post(feed_url).status_code == 405
 
     mark_for_deletion(collection)
     session.commit()
-    assert browser.get(shelf).status_code == 404
-    assert told(browser.get(ROOT))["navigation"] == []
+    assert browser.get(feed_url).status_code == 404
+    assert payload(browser.get(ROOT))["navigation"] == []
 
 
 @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(
     step=st.sampled_from(["", "/publications", "/search", "/publications/rings"]),
-    said=st.dictionaries(
+    parameters=st.dictionaries(
         st.sampled_from(
             ["query", "page", "format", "language", "availability", "purchased_from", "token", "x"]
         ),
         st.one_of(st.text(max_size=300), st.sampled_from(["1.cG9vbDow", "9.cmFuazo1MA==", "mp3", "on_hold"])),
     ),
 )
-def test_whatever_is_asked_for_is_answered_or_refused(
-    browser: Browser, shelf: str, step: str, said: dict[str, str]
+def test_any_request_gets_a_valid_or_problem_document(
+    browser: Browser, feed_url: str, step: str, parameters: dict[str, str]
 ) -> None:
-    answer = browser.get(shelf + step, params=said)
-    if answer.status_code == 200:
-        told(answer, PUBLICATION if step.endswith("rings") else FEED)
+    response = browser.get(feed_url + step, params=parameters)
+    if response.status_code == 200:
+        payload(response, PUBLICATION if step.endswith("rings") else FEED)
     else:
-        assert answer.status_code in (401, 422)
-        assert answer.headers["content-type"] == "application/problem+json"
+        assert response.status_code in (401, 422)
+        assert response.headers["content-type"] == "application/problem+json"
 
 
 HOSTILE = [
@@ -435,12 +443,12 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_text_made_to_harm_stays_data(
+def test_hostile_text_stays_data(
     browser: Browser, session: Session, collection: Collection, text: str
 ) -> None:
-    said = {"title": text, "publisher": text, "description": text, "contributors": (person(text),)}
-    stock(session, collection, {"evil": said})
-    (title,) = told(browser.get(f"{ROOT}/collections/{collection.id}/publications"))["publications"]
+    metadata = {"title": text, "publisher": text, "description": text, "contributors": (person(text),)}
+    store_titles(session, collection, {"evil": metadata})
+    (title,) = payload(browser.get(f"{ROOT}/collections/{collection.id}/publications"))["publications"]
     metadata = title["metadata"]
     assert (metadata["title"], metadata["publisher"], metadata["description"]) == (text, {"name": text}, text)
     assert "evil.example" not in str(title["links"])
@@ -449,32 +457,32 @@ def test_text_made_to_harm_stays_data(
 # Tokens
 
 
-def test_a_reading_app_walks_the_feed_with_its_token_in_the_address(
-    browser: Browser, session: Session, thousand: str, ann: str
+def test_token_in_url_is_kept_in_all_links_of_the_feed(
+    browser: Browser, session: Session, large_feed_url: str, ann: str
 ) -> None:
     assert browser.get(ROOT).status_code == 401
     token = make_feed_token(session)
-    root = told(browser.get(f"{ROOT}?token={token}"))
-    feed = told(browser.get(root["navigation"][0]["href"]))
+    root = payload(browser.get(f"{ROOT}?token={token}"))
+    feed = payload(browser.get(root["navigation"][0]["href"]))
     pages = list(every_page(browser, feed["navigation"][0]["href"]))
-    assert sum(len(page["publications"]) for page in pages) == 1000
-    title = told(browser.get(links_of(pages[0]["publications"][0])["self"]), PUBLICATION)
+    assert sum(len(page["publications"]) for page in pages) == TITLES
+    title = payload(browser.get(links_of(pages[0]["publications"][0])["self"]), PUBLICATION)
     assert browser.get(title["images"][0]["href"]).status_code == 200
     assert token not in links_of(title)["http://opds-spec.org/acquisition/borrow"]
     search = links_of(feed)["search"].replace("{&query}", "&query=dune")
-    assert told(browser.get(search))["metadata"]["numberOfItems"] == 1000
+    assert payload(browser.get(search))["metadata"]["numberOfItems"] == TITLES
 
 
-def test_a_token_for_one_collections_feed_does_not_open_anothers(
-    browser: Browser, session: Session, collection: Collection, shelf: str, ann: str
+def test_token_of_collection_is_rejected_by_other_collection(
+    browser: Browser, session: Session, collection: Collection, feed_url: str, ann: str
 ) -> None:
     other = make_collection(session, "Birch Library")
-    stock(session, other, {"birch": {}})
+    store_titles(session, other, {"birch": {}})
     token = make_feed_token(session, FeedKind.OPDS, collection=other.name)
-    browser.says = {"Authorization": f"Bearer {token}"}
+    browser.headers = bearer(token)
     theirs = f"{ROOT}/collections/{other.id}"
-    assert [found["href"] for found in told(browser.get(ROOT))["navigation"]] == [theirs]
-    assert ids_of(told(browser.get(f"{theirs}/publications"))) == ["birch"]
+    assert [link["href"] for link in payload(browser.get(ROOT))["navigation"]] == [theirs]
+    assert ids_of(payload(browser.get(f"{theirs}/publications"))) == ["birch"]
     for step in (
         "",
         "/publications",
@@ -482,13 +490,14 @@ def test_a_token_for_one_collections_feed_does_not_open_anothers(
         "/publications/rings",
         "/publications/rings/cover",
     ):
-        answer = browser.get(f"{shelf}{step}")
-        assert (answer.status_code, answer.headers["content-type"]) == (403, "application/problem+json")
+        response = browser.get(f"{feed_url}{step}")
+        assert (response.status_code, response.headers["content-type"]) == (403, "application/problem+json")
         assert (
-            answer.json()["detail"] == 'The token "app" opens the feeds of one collection, and not of this.'
+            response.json()["detail"]
+            == 'The token "app" only allows reading the feeds of another collection.'
         )
 
     mark_for_deletion(other)
     make_collection(session, other.name)
     session.commit()
-    assert told(browser.get(ROOT))["navigation"] == []
+    assert payload(browser.get(ROOT))["navigation"] == []

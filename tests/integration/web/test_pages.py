@@ -133,3 +133,20 @@ def test_runs_are_filtered_by_workflow_state_and_collection(browser: Browser, ho
     assert 'href="/runs/1"' in browser.get("/runs?workflow=purchases&state=failed&collection=1").text
     assert 'href="/runs/1"' not in browser.get("/runs?workflow=events").text
     assert browser.get("/runs?workflow=nonsense").status_code == 422
+
+
+def test_overview_summarises_the_health_of_collections(browser: Browser, session: Session) -> None:
+    def summary() -> str:
+        text = html.fromstring(browser.get("/").text).get_element_by_id("summary").text_content()
+        return " ".join(text.split())
+
+    assert summary() == "No collections yet"
+    for name in ("Alder Library", "Birch Library"):
+        make_collection(session, name)
+    open_run(session, 1, Workflow.PURCHASES, "alder", {"current_day": None, "offset": 1})
+    session.commit()
+    assert summary() == "All healthy · 1 running · 0 titles"
+    open_run(session, 2, Workflow.PURCHASES, "birch", {"current_day": None, "offset": 1})
+    end_run(session.scalars(select(Run).where(Run.task_id == "birch")).one(), RunState.FAILED, "Wrong key.")
+    session.commit()
+    assert summary() == "1 of 2 failing · 1 running · 0 titles"
