@@ -27,7 +27,7 @@ class WebSession:
 
     @property
     def is_to_be_renewed(self) -> bool:
-        """Whether the cookie is old enough to be replaced by a new one on use."""
+        """Return whether the cookie is old enough to be replaced by a new one on use."""
         return self.age_seconds > RENEWED_AFTER.total_seconds()
 
 

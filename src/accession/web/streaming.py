@@ -36,7 +36,7 @@ class _QueueWriter(io.RawIOBase):
         """Queue a chunk, an error that ends the stream, or None for its regular end.
 
         Raises:
-            _ClientDisconnected: the client is gone or has not read for a minute.
+            _ClientDisconnected: the client disconnected or has not read for a minute.
         """
         deadline = time.monotonic() + _STALLED_CLIENT_SECONDS
         while not self._disconnected.is_set() and time.monotonic() < deadline:

@@ -18,7 +18,7 @@ def test_collection_is_added_imported_and_searched(
     page.get_by_role("button", name="Test connection").click()
     expect(page.get_by_role("status").first).to_contain_text('accepted the account of "Alder Library"')
     # Slow enough for the progress to be seen on any machine.
-    sandbox.latency_ms = 5_000
+    sandbox.latency_ms = 2_000
     page.get_by_role("button", name="Run purchases now").click()
 
     # The page updates itself without being reloaded.

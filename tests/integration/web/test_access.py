@@ -284,13 +284,13 @@ def test_logout_ends_session_that_is_due_for_renewal(browser: Browser, ann: str)
 def test_change_of_user_ends_all_sessions_of_the_user(
     open_browser: OpenBrowser, session: Session, ann: str, vic: str, change: Any
 ) -> None:
-    at_home, at_work, other = open_browser(), open_browser(), open_browser()
-    for browser in (at_home, at_work):
+    laptop, phone, other = open_browser(), open_browser(), open_browser()
+    for browser in (laptop, phone):
         browser.log_in()
     other.log_in("vic")
     change(session)
     session.commit()
-    assert {browser.get("/who").status_code for browser in (at_home, at_work)} == {303}
+    assert {browser.get("/who").status_code for browser in (laptop, phone)} == {303}
     assert other.get("/who").json()["name"] == "vic"
 
 

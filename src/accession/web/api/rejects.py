@@ -37,7 +37,7 @@ class RejectedRecordDetails:
 
 @dataclass(frozen=True)
 class RetryResult:
-    """Whether the record was imported; if not, its reason has been updated."""
+    """Result of a retry; the reason of a record that was not imported has been updated."""
 
     imported: bool
 
