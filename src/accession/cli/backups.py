@@ -11,7 +11,7 @@ from accession.cli.connect import open_catalogue, require_broker, resolve_server
 from accession.cli.output import console
 from accession.core.errors import UserError
 from accession.core.settings import Settings, get_settings
-from accession.local.backup import back_up, find_backup, restore, servers_at_rest
+from accession.local.backup import create_backup, read_backup, restore, exclusive_servers
 
 _KILOBYTE = 1000
 
@@ -32,7 +32,7 @@ def backup(
             f"Accession is not running in {settings.home}: start it with `accession up`, "
             "or set ACCESSION_DATABASE_URL."
         )
-    size = back_up(settings.database_url.get_secret_value(), file)
+    size = create_backup(settings.database_url.get_secret_value(), file)
     console.print(
         f"Wrote the backup to {file} ({_format_size(size)}). Keep {_key_location(settings)} with it: "
         "without that key the account keys in the backup cannot be decrypted.",
@@ -63,8 +63,8 @@ def restore_backup(
     older version is migrated. If anything fails, the database stays unchanged. Queued messages are discarded:
     runs that were active in the backup resume from there when Accession starts.
     """
-    selected_backup = find_backup(file)
-    with servers_at_rest(get_settings()) as urls:
+    selected_backup = read_backup(file)
+    with exclusive_servers(get_settings()) as urls:
         resolve_servers()
         require_broker()
         from accession.tasks.recovery import discard_queued_work, ensure_no_workers
@@ -72,11 +72,11 @@ def restore_backup(
         ensure_no_workers()
         if not yes:
             typer.confirm(
-                f"Replace the whole database by the backup of {selected_backup.made_at}?", abort=True
+                f"Replace the whole database by the backup of {selected_backup.created_at}?", abort=True
             )
-        state = restore(urls.database_url, selected_backup, before_the_swap=discard_queued_work)
+        state = restore(urls.database_url, selected_backup, before_swap=discard_queued_work)
         migrated = "" if state.is_current else f", migrated from schema {state.revision} to {state.head}"
-        console.print(f"Restored the database of {selected_backup.made_at}{migrated}.", soft_wrap=True)
+        console.print(f"Restored the database of {selected_backup.created_at}{migrated}.", soft_wrap=True)
         _warn_if_account_keys_unreadable()
     console.print("Start Accession again: accession up")
 

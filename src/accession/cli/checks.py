@@ -19,7 +19,7 @@ from accession.db.engine import engine, transaction
 from accession.exports.files import require_writable_folder, redact_credentials
 from accession.exports.formats import find_format
 from accession.exports.selection import parse_since, select_titles
-from accession.local.supervisor import parts
+from accession.local.supervisor import process_statuses
 from accession.runs.views import status_views
 
 _WORKER_CHECK_RETRIES = 4
@@ -47,7 +47,7 @@ def part_checks() -> list[Check]:
     checks = [Check("home", settings.home.is_dir(), _home())]
     checks += [
         Check(f"process {part.name}", part.state == "running", f"{part.state}, process {part.pid}")
-        for part in parts(settings.home)
+        for part in process_statuses(settings.home)
         if settings.home.is_dir() and part.name != "accession"
     ]
     checks.append(_key_file())

@@ -34,7 +34,7 @@ from accession.core.settings import get_settings, use_settings
 from accession.core.workflow import Workflow
 from accession.local.embedded import free_port
 from accession.local.postgres import remove_home_data
-from accession.local.supervisor import detach, stop_running
+from accession.local.supervisor import start_in_background, stop_running
 from accession.runs.views import run_views
 
 NAME = "Demo Library"
@@ -127,7 +127,7 @@ def _running_installation(titles: int, *, keep: bool) -> Iterator[str]:
     # SIGTERM cleans up as Ctrl-C does.
     previous_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        detach([sys.executable, "-m", "accession", "up", *options], home)
+        start_in_background([sys.executable, "-m", "accession", "up", *options], home)
         resolve_servers()
         console.print(f"Dashboard: http://127.0.0.1:{web_port}", soft_wrap=True, highlight=False)
         vendor_url = f"http://127.0.0.1:{port}"

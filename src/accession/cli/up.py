@@ -13,7 +13,7 @@ from accession.core.settings import Settings, get_settings
 from accession.db import schema
 from accession.db.engine import engine, transaction
 from accession.local.embedded import port_is_free
-from accession.local.supervisor import ChildSpec, Supervisor, detach, programs, stop_running
+from accession.local.supervisor import ChildSpec, Supervisor, child_specs, start_in_background, stop_running
 from accession.runs.ledger import active_runs
 from accession.web.server import listen, require_user_unless_loopback
 
@@ -45,10 +45,10 @@ def up(
     settings = get_settings()
     if detached:
         command = [sys.executable, "-m", "accession", *(a for a in sys.argv[1:] if a != "--detach")]
-        detach(command, settings.home)
+        start_in_background(command, settings.home)
         _print_running(settings, "Stop it with: accession down")
         return
-    children = programs(settings)
+    children = child_specs(settings)
     if sandbox is not None:
         children = (*children, _sandbox_child(sandbox, sandbox_port, sandbox_activity))
     supervisor = Supervisor(

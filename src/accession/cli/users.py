@@ -27,7 +27,7 @@ from accession.core.loopback import is_loopback
 from accession.core.settings import get_settings
 from accession.db import schema
 from accession.db.engine import engine
-from accession.local.backup import servers_at_rest
+from accession.local.backup import exclusive_servers
 
 PASSWORD_VARIABLE = "ACCESSION_PASSWORD"  # noqa: S105
 
@@ -60,7 +60,7 @@ def _open_catalogue_or_start_servers() -> Iterator[Session]:
     with ExitStack() as stack:
         settings = resolve_servers()
         if settings.database_url is None or settings.redis_url is None:
-            stack.enter_context(servers_at_rest(settings))
+            stack.enter_context(exclusive_servers(settings))
             resolve_servers()
             schema.upgrade(engine())
         yield stack.enter_context(open_catalogue())

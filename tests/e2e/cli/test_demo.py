@@ -1,150 +1,192 @@
-"""The demonstration: once in full, and cut short where only its beginning or its end matters."""
+"""The demo: once from start to end, and interrupted as soon as everything runs."""
 
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 from redis import Redis
-from sqlalchemy.orm import Session
 
-from accession.core.clock import utc_now, whole_second
-from accession.local.processes import HOME_VARIABLE
-from accession.local.servers import ServerUrls, running_servers
+from accession.cli import demo
+from accession.local.servers import ServerUrls
 from accession.local.supervisor import stop_running
-from tests.fixtures.commands import PATIENCE_SECONDS, Run, environment, read_anew
-from tests.fixtures.factories import make_collection
+from tests.fixtures.commands import (
+    COMMAND_TIMEOUT_SECONDS,
+    Cli,
+    CommandResult,
+    environment,
+    server_variables,
+    settings,
+    settings_from_environment,
+)
+from tests.fixtures.homes import processes_of, remove_home, run_in_home
 
-PARTS = {"up", "worker", "beat", "sandbox"}
-A_FULL_DEMO_SECONDS = 600
-
-
-def left_in(folder: Path) -> list[psutil.Process]:
-    """The processes that were started for homes below the folder."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            home = process.environ().get(HOME_VARIABLE, "")
-            if home.startswith(str(folder)) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+DEMO_TIMEOUT_SECONDS = 600
+PROGRAMS = {"up", "worker", "beat", "sandbox"}
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """Where the demonstration makes its home: open to PostgreSQL's user, and empty again in the end."""
+@contextmanager
+def demo_folder() -> Iterator[Path]:
+    """Create a folder for the homes of demos, which PostgreSQL's user may enter; it is empty at the end."""
     folder = Path(tempfile.mkdtemp(prefix="accession-test-"))
     folder.chmod(0o755)
     yield folder
-    assert left_in(folder) == []
+    assert processes_of(folder, below=True) == []
     folder.rmdir()
 
 
-def demo(*arguments: str) -> list[str]:
+def demo_command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "accession", "demo", *arguments]
 
 
-def test_the_demo_imports_everything_twice_and_leaves_nothing_behind(folder: Path) -> None:
-    """Twelve years, day by day: this one takes minutes."""
-    done = subprocess.run(
-        demo("--titles", "120"),
-        env=environment(TMPDIR=str(folder)),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=A_FULL_DEMO_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    summary = dict(line.strip().split("  ", 1) for line in done.stdout.split(" Summary ")[1].splitlines()[1:])
-    titles = re.fullmatch(r"(\d+) \(the vendor sold (\d+), 3 of them unusable\)", summary["Titles"])
+# A whole demo
+
+
+@dataclass(frozen=True)
+class FinishedDemo:
+    """A demo that has ended and was told to keep everything running."""
+
+    home: Path
+    output: str
+
+    @property
+    def summary(self) -> dict[str, str]:
+        lines = self.output.split(" Summary ")[1].split("\nAccession keeps running")[0].splitlines()
+        rows = (line.strip().split("  ", 1) for line in lines[1:] if line.strip())
+        return dict(rows)
+
+
+@pytest.fixture(scope="module")
+def finished() -> Iterator[FinishedDemo]:
+    """One demo for all tests. It imports by months, because importing twelve years by days takes minutes."""
+    with demo_folder() as folder:
+        try:
+            completed = subprocess.run(
+                demo_command("--titles", "120", "--keep"),
+                env=environment(TMPDIR=str(folder), ACCESSION_PURCHASE_WINDOW="month"),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=DEMO_TIMEOUT_SECONDS,
+                check=False,
+            )
+            assert completed.returncode == 0, completed.stdout + completed.stderr
+            (home,) = folder.glob("accession-demo-*")
+            yield FinishedDemo(home, completed.stdout)
+        finally:
+            for home in folder.glob("accession-demo-*"):
+                stop_running(home, COMMAND_TIMEOUT_SECONDS)
+                remove_home(home)
+
+
+def test_demo_titles_agree_with_vendor(finished: FinishedDemo) -> None:
+    summary = finished.summary
+    titles = re.fullmatch(r"(\d+) \(the vendor sold (\d+), 3 with an unusable record\)", summary["Titles"])
     assert titles
-    found, sold = map(int, titles.groups())
-    assert found == sold - 3 >= 117, "the library has bought some more meanwhile"
+    count, sold = map(int, titles.groups())
+    assert count == sold - 3 >= 117, "some titles are purchased during the demo"
     assert summary["Rejected records"] == "3 (see: accession rejects list)"
-    assert int(summary["Copies"].split(",")[0]) >= found
-    assert int(summary["Circulation events read"].split()[0]) > 0
-    assert re.match(r"[\d,]+ loans, [\d,]+ returns, ", summary["What happened at the vendor"])
-    assert summary["Titles counted as the vendor does"] == f"{found} of {found}"
-    assert summary["Rows written by the second import"] == "0"
-    first, second = re.findall(r"[\d,]+", summary["Pages asked for"])
-    assert first.strip(",") == second
-    table = done.stdout.split(" The first rows of the catalogue ")[1].split(" Summary ")[0].splitlines()
+    assert int(summary["Copies"].split(",")[0]) >= count
+    assert summary["Titles that agree with the vendor"] == f"{count} of {count}"
+
+
+def test_demo_second_import_writes_nothing(finished: FinishedDemo) -> None:
+    assert finished.summary["Rows written by the second import"] == "0"
+    first, second = re.findall(r"[\d,]*\d", finished.summary["Pages requested"])
+    assert first == second
+
+
+def test_demo_imports_simulated_events(finished: FinishedDemo) -> None:
+    assert int(finished.summary["Circulation events imported"].split()[0]) > 0
+    assert re.match(r"[\d,]+ loans, [\d,]+ returns, ", finished.summary["Events at the vendor"])
+
+
+def test_demo_shows_first_titles(finished: FinishedDemo) -> None:
+    table = finished.output.split(" First titles of the catalogue ")[1].split(" Summary ")[0].splitlines()
     assert table[1].split()[:3] == ["Id", "Title", "Authors"]
-    assert len([line for line in table[2:] if re.search(r"20\d\d-\d\d-\d\d", line)]) == 10
-    # Nothing runs any more, and no folder is left: the fixture looks.
+    assert len([line for line in table[2:] if re.search(r"20\d\d-\d\d", line)]) == 10
 
 
-@pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGTERM])
-def test_a_demo_that_is_stopped_leaves_nothing_behind(folder: Path, way: signal.Signals) -> None:
+def test_kept_demo_runs_until_it_is_stopped(cli: Cli, finished: FinishedDemo) -> None:
+    home = finished.home
+    assert f"  export ACCESSION_HOME={home}\n" in finished.output
+    assert "accession down\n" in finished.output
+    with settings(home=home):
+        row, *_ = cli("status", "--json").json
+    assert (row["collection"], row["state"]) == (demo.NAME, "succeeded")
+    programs = {name for process in processes_of(home) for name in process.cmdline() if name in PROGRAMS}
+    assert programs == PROGRAMS
+
+    assert run_in_home(home, "down") == CommandResult(0, "Accession has stopped.\n", "")
+
+    assert processes_of(home) == []
+    assert run_in_home(home, "down").exit_code == 1
+
+
+# Interrupted demos
+
+
+def interrupt_demo(signal_number: signal.Signals, folder: Path, variables: dict[str, str]) -> None:
     with subprocess.Popen(
-        demo("--titles", "5"),
-        env=environment(TMPDIR=str(folder)),
+        demo_command("--titles", "5"),
+        env=environment(TMPDIR=str(folder), **variables),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as running:
         assert running.stdout is not None
-        assert any("First import" in line for line in iter(running.stdout.readline, ""))
-        running.send_signal(way)
-        _, said = running.communicate(timeout=PATIENCE_SECONDS)
+        assert any("Dashboard: " in line for line in iter(running.stdout.readline, ""))
+        assert processes_of(folder, below=True) != []
+        running.send_signal(signal_number)
+        _, errors = running.communicate(timeout=COMMAND_TIMEOUT_SECONDS)
     assert running.returncode != 0
-    assert "Traceback" not in said
+    assert "Traceback" not in errors
 
 
-@pytest.fixture
-def cut_short(
-    folder: Path, servers: ServerUrls, monkeypatch: pytest.MonkeyPatch, broker: Redis, database: None
-) -> Iterator[Path]:
-    """A demo here, on servers of our own, covers a day instead of twelve years; yields its home."""
-    from accession.tasks import purchases
-
-    monkeypatch.setattr(
-        purchases, "DEFAULT_PURCHASE_RECORD_START_TIME", whole_second(utc_now()) - timedelta(days=1)
-    )
-    home = folder / "home"
-    urls = {"ACCESSION_DATABASE_URL": servers.database_url, "ACCESSION_REDIS_URL": servers.redis_url}
-    with read_anew(monkeypatch, ACCESSION_HOME=str(home), **urls):
-        yield home
-        stop_running(home, PATIENCE_SECONDS)
-        shutil.rmtree(home)
+def test_demo_stopped_by_ctrl_c_leaves_nothing() -> None:
+    with demo_folder() as folder:
+        interrupt_demo(signal.SIGINT, folder, {})
 
 
-def test_on_servers_of_ones_own_it_stops_what_it_started_and_takes_its_collection_away(
-    run: Run, cut_short: Path, session: Session
+def test_demo_with_external_servers_stops_on_sigterm(
+    servers: ServerUrls, broker: Redis, database: None, tmp_path: Path
 ) -> None:
-    make_collection(session, "Demo Library")
-    answer = run("demo", "--titles", "5")
-    assert "Demo Library 2" in answer.err
-    titles = re.search(r"Titles  (\d+) \(the vendor sold (\d+), 0 of them unusable\)", answer.out)
-    assert titles
-    found, sold = titles.groups()
-    assert (f"Expected {sold} titles and found {found}.\n" in answer.out) is (found != sold)
-    assert answer.code == int(found != sold)
-    assert "Rows written by the second import  0\n" in answer.out
-    assert running_servers(cut_short) is None
-    assert left_in(cut_short) == []
-    assert [row["name"] for row in run("collections", "list", "--json").json] == ["Demo Library"]
+    home = tmp_path / "home"
+    try:
+        interrupt_demo(signal.SIGTERM, tmp_path, {"ACCESSION_HOME": str(home), **server_variables(servers)})
+        assert processes_of(home) == []
+        assert home.is_dir(), "the home of external servers is not a temporary one"
+    finally:
+        stop_running(home, COMMAND_TIMEOUT_SECONDS)
 
 
-def test_with_keep_it_says_how_to_go_on_and_runs_until_it_is_stopped(run: Run, cut_short: Path) -> None:
-    answer = run("demo", "--titles", "5", "--keep")
-    assert f"  export ACCESSION_HOME={cut_short}\n" in answer.out
-    assert "accession down\n" in answer.out
-    row, *_ = run("status", "--json").json
-    assert (row["collection"], row["state"]) == ("Demo Library", "succeeded")
-    names = {name for process in left_in(cut_short) for name in process.cmdline() if name in PARTS}
-    assert names == PARTS
-    assert run("down").out == "Accession has stopped.\n"
-    assert left_in(cut_short) == []
-    assert run("down").code == 1
+# The temporary home, without processes
+
+
+@pytest.mark.parametrize(("keep", "remaining"), [(False, 0), (True, 1)], ids=["default", "keep"])
+def test_temporary_home_is_removed_unless_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool, remaining: int
+) -> None:
+    def start_nothing(command: Sequence[str], home: Path) -> None:
+        (home / "logs").mkdir()
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(demo, "start_in_background", start_nothing)
+    monkeypatch.setattr(demo, "_wait_for_vendor", lambda url: None)
+    monkeypatch.setenv("ACCESSION_WEB_PORT", os.environ.get("ACCESSION_WEB_PORT", "0"))
+    with settings_from_environment(monkeypatch, ACCESSION_HOME=str(tmp_path)):
+        with demo._running_installation(5, keep=keep):
+            assert len(list(tmp_path.glob("accession-demo-*"))) == 1
+        homes = list(tmp_path.glob("accession-demo-*"))
+    assert len(homes) == remaining
+    for home in homes:
+        shutil.rmtree(home)
