@@ -39,9 +39,7 @@ def web_server_run(
     """Send valid and invalid logins and tokens to `accession --debug web`, and provoke an internal error."""
     token, feed_token = make_token(session), make_feed_token(session)
     port = free_port()
-    env = environment(
-        **server_variables(servers), ACCESSION_HOME=str(tmp_path), ACCESSION_WEB_PORT=str(port)
-    )
+    env = environment(**server_variables(servers), ACCESSION_HOME=str(tmp_path), ACCESSION_WEB_PORT=str(port))
     with background_command("--debug", "web", env=env) as web:
         base_url = f"http://127.0.0.1:{port}"
         wait_until(lambda: status_of(f"{base_url}/login"))

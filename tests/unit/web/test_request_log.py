@@ -43,9 +43,7 @@ def make_app() -> FastAPI:
 
 
 @pytest.fixture
-def log_request(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[LogRequest]:
+def log_request(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[LogRequest]:
     """Return a function that sends a request and returns its log lines in a log format."""
     root = logging.getLogger()
     before = (root.handlers[:], root.level)
