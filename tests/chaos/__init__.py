@@ -1,1 +1,1 @@
-"""What the world does to Accession, and how it takes it."""
+"""Tests with killed processes, a faulty vendor, malformed documents, and secrets in every output."""

@@ -83,7 +83,7 @@ def plan(seed: int, scenario: Scenario) -> tuple[PlannedFault, ...]:
 
 @dataclass
 class Report:
-    """What happened in one import, with times, for debugging a violation."""
+    """Events of one import with their times, for debugging a violation."""
 
     seed: int
     start: float = field(default_factory=time.monotonic)

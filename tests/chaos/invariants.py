@@ -1,4 +1,4 @@
-"""What must hold during and after an import, whatever fails."""
+"""Invariants that hold during and after an import, whatever fails."""
 
 import time
 

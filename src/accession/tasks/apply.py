@@ -1,4 +1,7 @@
-"""Applying what the imports have found: messages name outbox rows, never what is in them."""
+"""Tasks that apply outbox rows to editions and license pools.
+
+Messages contain only the ids of outbox rows, and no bibliographic data.
+"""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -23,41 +26,40 @@ log = structlog.get_logger(__name__)
 TITLES_PER_MESSAGE = 50
 STALE_AFTER = timedelta(minutes=10)
 _LOCKED_WAIT_SECONDS = 2
-# What log lines say of the run.
-_ABOUT = ("workflow", "collection", "run", "page")
+_LOG_CONTEXT = ("workflow", "collection", "run", "page")
+_LOG_CONTEXT_HEADER = "log_context"
 
 
 def publish_applies(outbox_ids: Sequence[int]) -> None:
-    """Queue the apply of committed outbox rows, a page of titles a message."""
+    """Publish the apply of committed outbox rows, at most 50 titles per message."""
     if not outbox_ids:
         return
     with transaction() as session:
-        described, counted = split_by_metadata(session, outbox_ids)
-    for task, row_ids in ((bibliographic_apply, described), (circulation_apply, counted)):
+        with_metadata, counts_only = split_by_metadata(session, outbox_ids)
+    for task, row_ids in ((bibliographic_apply, with_metadata), (circulation_apply, counts_only)):
         for start in range(0, len(row_ids), TITLES_PER_MESSAGE):
-            _send(task, row_ids[start : start + TITLES_PER_MESSAGE])
+            _publish(task, row_ids[start : start + TITLES_PER_MESSAGE])
 
 
-def _send(task: Task, outbox_ids: Sequence[int], **options: Any) -> None:
-    """Queue an apply whose log lines say what those of its sender say they are about."""
-    known = structlog.contextvars.get_contextvars()
-    about = {name: known[name] for name in _ABOUT if name in known}
-    task.apply_async((list(outbox_ids),), headers={"about": about}, **options)
+def _publish(task: Task, outbox_ids: Sequence[int], **options: Any) -> None:
+    """Publish an apply with the sender's log context, so that its log lines name the same run and page."""
+    context = structlog.contextvars.get_contextvars()
+    context = {name: context[name] for name in _LOG_CONTEXT if name in context}
+    task.apply_async((list(outbox_ids),), headers={_LOG_CONTEXT_HEADER: context}, **options)
 
 
-def _what_it_is_about(task: Task) -> AbstractContextManager[None]:
-    # A message of an earlier release has no such header.
-    return structlog.contextvars.bound_contextvars(**(task.request.get("about") or {}))
+def _bound_log_context(task: Task) -> AbstractContextManager[None]:
+    return structlog.contextvars.bound_contextvars(**(task.request.get(_LOG_CONTEXT_HEADER) or {}))
 
 
 def publish_applies_of(collection_id: int) -> None:
-    """Queue the apply of all that one collection's outbox holds; what is under way as well is done once."""
+    """Publish the apply of all outbox rows of a collection; a row that is published twice is applied once."""
     with transaction() as session:
         outbox_ids = list_outbox_ids(session, collection_id)
     publish_applies(outbox_ids)
 
 
-_APPLY: Mapping[str, Any] = {
+_TASK_OPTIONS: Mapping[str, Any] = {
     "bind": True,
     "ignore_result": True,
     "max_retries": MAX_RETRIES,
@@ -65,66 +67,66 @@ _APPLY: Mapping[str, Any] = {
 }
 
 
-@app.task(**_APPLY)  # type: ignore[untyped-decorator]
+@app.task(**_TASK_OPTIONS)  # type: ignore[untyped-decorator]
 def bibliographic_apply(self: Task, outbox_ids: list[int]) -> None:
-    """Apply the outbox rows and delete them, in one transaction; rows that are gone are done.
+    """Apply outbox rows that contain metadata, and delete them, in one transaction.
 
-    While the database or the broker is away it waits. Each title is locked first. Titles that another
-    task has locked are tried again in a moment. When one title spoils the transaction for all, each is
-    queued by itself, and only that one fails again.
+    Waits while the database or the broker is unavailable. Each title is locked first; titles that another
+    task has locked are published again with a delay. If the transaction fails, each row is published
+    separately, so that only the invalid one fails again.
     """
-    with _what_it_is_about(self):
+    with _bound_log_context(self):
         retry_while_unavailable(lambda _: _apply_under_locks(self, outbox_ids))
 
 
 def _apply_under_locks(task: Task, outbox_ids: Sequence[int]) -> None:
     locks, holder = _title_locks(outbox_ids), task.request.id
-    # This task's own lock may be left from a worker that died: the message came back with the same id.
-    held = acquire_or_extend_each(sorted(set(locks.values())), holder, TITLE_LOCK_SECONDS)
-    mine = [name for name, how in held.items() if how is not LockResult.HELD_BY_OTHER]
-    locked = [row_id for row_id, name in locks.items() if name not in mine]
+    # A worker that died with this message may have left the locks; the redelivered message has the same id.
+    results = acquire_or_extend_each(sorted(set(locks.values())), holder, TITLE_LOCK_SECONDS)
+    acquired = [name for name, result in results.items() if result is not LockResult.HELD_BY_OTHER]
+    locked_by_others = [row_id for row_id, name in locks.items() if name not in acquired]
     try:
-        _apply(task, [row_id for row_id, name in locks.items() if name in mine], left=locked)
+        _apply(task, [row_id for row_id, name in locks.items() if name in acquired], skipped=locked_by_others)
     finally:
-        release_each(mine, holder)
-    if locked:
-        # A new message, so that waiting for one's turn uses up no retries.
-        _send(task, locked, countdown=_LOCKED_WAIT_SECONDS)
+        release_each(acquired, holder)
+    if locked_by_others:
+        # A new message, because waiting for a lock must not use up retries.
+        _publish(task, locked_by_others, countdown=_LOCKED_WAIT_SECONDS)
 
 
-@app.task(**_APPLY)  # type: ignore[untyped-decorator]
+@app.task(**_TASK_OPTIONS)  # type: ignore[untyped-decorator]
 def circulation_apply(self: Task, outbox_ids: list[int]) -> None:
-    """Apply outbox rows that hold counts alone and delete them, in one transaction.
+    """Apply outbox rows that contain only counts of copies, and delete them, in one transaction.
 
-    They touch no more than their pools, whose rows are lock enough. When one spoils the transaction for
-    all, each is queued by itself. A row that has got a description meanwhile is left alone.
+    The row locks of the pools suffice, since editions are not written. If the transaction fails, each row
+    is published separately. Rows that have received metadata meanwhile are left to `bibliographic_apply`.
     """
-    with _what_it_is_about(self):
+    with _bound_log_context(self):
         retry_while_unavailable(lambda _: _apply(self, outbox_ids, counts_only=True))
 
 
 def _apply(
-    task: Task, outbox_ids: Sequence[int], *, left: Sequence[int] = (), counts_only: bool = False
+    task: Task, outbox_ids: Sequence[int], *, skipped: Sequence[int] = (), counts_only: bool = False
 ) -> None:
-    """Apply the rows, or queue each, and those that are `left` for later, by itself."""
+    """Apply the rows; if that fails, publish each row separately, including the `skipped` ones."""
     try:
         with transaction() as session:
             applied = apply_outbox(session, outbox_ids, counts_only=counts_only)
     except OperationalError:
         raise
     except Exception:
-        alone = sorted((*outbox_ids, *left))
-        if len(alone) > 1:
-            log.warning("an apply failed; its titles are tried one by one", titles=len(alone))
-            for row_id in alone:
-                _send(task, [row_id])
+        row_ids = sorted((*outbox_ids, *skipped))
+        if len(row_ids) > 1:
+            log.warning("apply failed, retrying each title separately", titles=len(row_ids))
+            for row_id in row_ids:
+                _publish(task, [row_id])
         raise
     count_applied(metadata=applied.editions, counts=applied.pools)
     log.info("titles applied", editions=applied.editions, pools=applied.pools)
 
 
 def _title_locks(outbox_ids: Sequence[int]) -> dict[int, str]:
-    """Outbox row to the name of the lock of its title, which all collections that own the title share."""
+    """Return the name of the title's lock for each outbox row; collections with the title share it."""
     with transaction() as session:
         identifier_ids = find_identifier_ids(session, outbox_ids)
     return {row_id: f"BibliographicApply:{identifier_id}" for row_id, identifier_id in identifier_ids.items()}
@@ -132,14 +134,14 @@ def _title_locks(outbox_ids: Sequence[int]) -> dict[int, str]:
 
 @app.task(ignore_result=True)  # type: ignore[untyped-decorator]
 def publish_stale_applies(*, every_row: bool = False) -> int:
-    """Publish outbox rows again whose message must have been lost; returns how many.
+    """Publish stale outbox rows again, whose message must have been lost; return their number.
 
-    A row counts as left behind ten minutes after it was last published, or at once with `every_row`,
-    which is for a start at which no message can be under way.
+    A row is stale ten minutes after it was last published. `every_row` publishes all rows, for a start at
+    which no message can be in flight.
     """
     with transaction() as session:
         outbox_ids = claim_stale_rows(session, None if every_row else utc_now() - STALE_AFTER)
     if outbox_ids:
-        log.warning("publishing left-behind applies again", titles=len(outbox_ids))
+        log.warning("publishing stale applies again", titles=len(outbox_ids))
     publish_applies(outbox_ids)
     return len(outbox_ids)

@@ -51,7 +51,7 @@ log = structlog.get_logger(__name__)
 
 
 class RunOutcome(StrEnum):
-    """How a run ended, stored as its task's result."""
+    """Outcome of a run, stored as its task's result."""
 
     DONE = "done"
     REFUSED = "refused"
@@ -62,7 +62,7 @@ class RunOutcome(StrEnum):
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step did, and the arguments of the next step; None when the run is complete.
+    """Result of a step, and the arguments of the next one; None when the run is complete.
 
     `since` is the start of the time span (UTC) that the step covered, if the workflow goes through time.
     """

@@ -1,4 +1,4 @@
-"""What a link leaves in its worker's memory when it is over: nothing."""
+"""Memory of a worker after its steps: nothing is left for the garbage collector."""
 
 import gc
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from billiard.einfo import ExceptionInfo
 
 from accession.db.models import Collection
 from tests.fixtures.factories import day
-from tests.fixtures.workers import Chains, WatchedVendor, today_is
+from tests.fixtures.workers import ObservedVendor, RunStarter, travel_to
 
 DAYS = 20
 
 
 @contextmanager
-def garbage_left_lying() -> Iterator[None]:
+def garbage_collection_disabled() -> Iterator[None]:
     gc.collect()
     gc.disable()
     try:
@@ -25,19 +25,18 @@ def garbage_left_lying() -> Iterator[None]:
 
 
 def copied_tracebacks() -> int:
-    """How many copies there are of the tracebacks of exceptions with which tasks have ended: in a cycle with
-    Celery's frames, and half a megabyte each."""
-    return sum(type(thing) is ExceptionInfo for thing in gc.get_objects())
+    """Return the number of traceback copies that Celery keeps: half a megabyte each, in reference cycles."""
+    return sum(type(each) is ExceptionInfo for each in gc.get_objects())
 
 
 @pytest.mark.usefixtures("worker")
-def test_links_leave_nothing_to_the_garbage_collector(
-    collection: Collection, vendor: WatchedVendor, chains: Chains
+def test_steps_leave_no_traceback_copies_in_memory(
+    collection: Collection, vendor: ObservedVendor, run_starter: RunStarter
 ) -> None:
     for number in range(1, DAYS + 1):
-        vendor.sells(day(2014, 1, number, 9), f"t{number}")
-    with today_is(day(2014, 1, DAYS, 10)), garbage_left_lying():
+        vendor.add_purchases(day(2014, 1, number, 9), f"t{number}")
+    with travel_to(day(2014, 1, DAYS, 10)), garbage_collection_disabled():
         before = copied_tracebacks()
-        run = chains.imported(collection)
+        run = run_starter.run_to_end(collection)
         assert copied_tracebacks() == before
     assert (run.state, run.pages) == ("succeeded", DAYS)

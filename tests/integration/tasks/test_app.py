@@ -70,7 +70,7 @@ def test_due_task_is_published_after_broker_outage(app: Celery, tmp_path: Path) 
             scheduler.apply_entry(entry, producer=scheduler.producer)
             assert broker.pid is not None
             os.kill(broker.pid, signal.SIGKILL)
-            wait_until(lambda: not broker.alive(), "the broker has ended")
+            wait_until(lambda: not broker.is_alive(), "the broker has ended")
             tick = BackgroundThread(lambda: scheduler.apply_entry(entry, producer=scheduler.producer))
             broker.ensure_running()
             tick.finish()

@@ -78,8 +78,8 @@ def test_run_counts_its_requests_and_applies(
         broker.deliver_all("apply")
     counts = read_worker_metrics()
 
-    asked = {endpoint: number for (endpoint, _), number in counts.requests.items() if number}
-    assert asked == {"marc": len(vendor.marc_requests()), "items": len(vendor.item_requests())}
+    requests = {endpoint: number for (endpoint, _), number in counts.requests.items() if number}
+    assert requests == {"marc": len(vendor.marc_requests()), "items": len(vendor.item_requests())}
     assert counts.applied == {"metadata": 1, "counts": 1}
 
 
