@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from http import HTTPStatus
 from time import perf_counter
 from typing import TypeVar
@@ -65,7 +64,6 @@ class _Response:
 
     body: bytes = field(repr=False)
     context: ResponseContext
-    requests: int = 1
 
 
 @dataclass
@@ -128,7 +126,7 @@ class BibliothecaAPI:
         spec = _marc_request(start, end, offset, limit)
 
         def parse(response: _Response) -> MarcPage:
-            return parse_marc_page(response.body, response.context, response.requests)
+            return parse_marc_page(response.body, response.context)
 
         page = self._retry_immediately(lambda: self._fetch_unless_empty(spec, parse))
         return page or _EMPTY_PAGE
@@ -164,10 +162,10 @@ class BibliothecaAPI:
         spec = _RequestSpec(Endpoint.EVENTS, f"data/cloudevents?{query}", contains_personal_data=True)
 
         def parse(response: _Response) -> EventsResponse:
-            return parse_events(response.body, response.context, response.requests)
+            return parse_events(response.body, response.context)
 
         response = self._retry_immediately(lambda: self._fetch_unless_empty(spec, parse))
-        return response or EventsResponse(events=(), faults=(), requests=2)
+        return response or EventsResponse(events=(), faults=())
 
     def fetch_items(self, ids: Sequence[str]) -> ItemsResponse:
         """Return metadata and copy counts of 1 to 25 titles.
@@ -203,14 +201,11 @@ class BibliothecaAPI:
     ) -> _Result | None:
         """Return the parsed response, or None if two responses in a row have an empty body."""
 
-        def parse_unless_empty(response: _Response, requests: int) -> _Result | None:
-            return None if is_blank(response.body) else parse(replace(response, requests=requests))
+        def parse_unless_empty(response: _Response) -> _Result | None:
+            return None if is_blank(response.body) else parse(response)
 
-        for requests in (1, 2):
-            result = self._fetch(spec, partial(parse_unless_empty, requests=requests))
-            if result is not None:
-                return result
-        return None
+        result = self._fetch(spec, parse_unless_empty)
+        return self._fetch(spec, parse_unless_empty) if result is None else result
 
     def _fetch(self, spec: _RequestSpec, parse: Callable[[_Response], _Result]) -> _Result:
         """Send one request, parse its response, and count the outcome."""
@@ -251,7 +246,7 @@ class BibliothecaAPI:
         return request
 
 
-_EMPTY_PAGE = MarcPage(records=(), repaired=False, requests=2)
+_EMPTY_PAGE = MarcPage(records=(), repaired=False)
 
 
 def _asks_to_wait(error: TransientVendorError) -> bool:

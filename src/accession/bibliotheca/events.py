@@ -51,13 +51,11 @@ class EventsResponse:
     Attributes:
         events: the valid events.
         faults: the invalid events.
-        requests: number of requests that were needed.
         repaired: whether the document was only well-formed after the repair.
     """
 
     events: tuple[EventData, ...]
     faults: tuple[EventFault, ...]
-    requests: int = 1
     repaired: bool = False
 
     @property
@@ -66,9 +64,7 @@ class EventsResponse:
         return len(self.events) + len(self.faults)
 
 
-def parse_events(
-    body: bytes, context: ResponseContext = _UNKNOWN_CONTEXT, requests: int = 1
-) -> EventsResponse:
+def parse_events(body: bytes, context: ResponseContext = _UNKNOWN_CONTEXT) -> EventsResponse:
     """Parse a batch of events.
 
     An invalid event becomes a fault and does not affect the others. Unknown event types are kept.
@@ -86,7 +82,6 @@ def parse_events(
     return EventsResponse(
         events=tuple(event for event in results if isinstance(event, EventData)),
         faults=tuple(fault for fault in results if isinstance(fault, EventFault)),
-        requests=requests,
         repaired=document.repaired,
     )
 

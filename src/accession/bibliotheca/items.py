@@ -60,13 +60,11 @@ class ItemsResponse:
     Attributes:
         titles: the valid items.
         faults: the invalid items.
-        requests: number of requests that were needed.
         repaired: whether the document was only well-formed after the repair.
     """
 
     titles: tuple[TitleData, ...]
     faults: tuple[ItemFault, ...]
-    requests: int = 1
     repaired: bool = False
 
 

@@ -119,15 +119,13 @@ class MarcPage:
     Attributes:
         records: all records, including those with a fault.
         repaired: whether the document was only well-formed after the repair.
-        requests: number of requests that were needed.
     """
 
     records: tuple[MarcRecord, ...]
     repaired: bool
-    requests: int
 
 
-def parse_marc_page(body: bytes, context: ResponseContext = UNKNOWN_CONTEXT, requests: int = 1) -> MarcPage:
+def parse_marc_page(body: bytes, context: ResponseContext = UNKNOWN_CONTEXT) -> MarcPage:
     """Parse a page of MARCXML; ignore text and elements that MARCXML does not define.
 
     Anything that is not a MARC collection is an error, never a page without records.
@@ -145,11 +143,7 @@ def parse_marc_page(body: bytes, context: ResponseContext = UNKNOWN_CONTEXT, req
     if len(elements) > _MAX_RECORDS:
         problem = f"the vendor sent {len(elements):,} records in one response; the limit is {_MAX_RECORDS:,}"
         raise context.error(BadResponseException, problem, body)
-    return MarcPage(
-        tuple(_parse_record(element) for element in elements),
-        document.repaired,
-        requests,
-    )
+    return MarcPage(tuple(_parse_record(element) for element in elements), document.repaired)
 
 
 def marc_record_from_xml(raw_xml: str) -> MarcRecord:

@@ -227,10 +227,6 @@ class BibliothecaEventImporter:
         return lookup
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _next_slice_size(size: timedelta, events: int) -> timedelta:
     """Double the size after an empty slice, and that of a small slice with few events up to the usual."""
     if not events:

@@ -100,7 +100,7 @@ def test_events_keep_the_order_of_the_document() -> None:
             occurred_at=datetime(2024, 5, 1, 8, 4, 5, 678_000, tzinfo=UTC),
         ),
     )
-    assert (response.requests, response.repaired) == (1, False)
+    assert not response.repaired
 
 
 def test_invalid_event_does_not_affect_the_others() -> None:
@@ -125,10 +125,6 @@ def test_invalid_event_does_not_affect_the_others() -> None:
 def test_empty_batch_has_no_events(body: bytes) -> None:
     assert parse_events(body) == EventsResponse(events=(), faults=())
     assert parse_events(body).fetched == 0
-
-
-def test_response_has_number_of_requests() -> None:
-    assert parse_events(BATCH, requests=2).requests == 2
 
 
 def test_repeated_event_is_returned_twice() -> None:
