@@ -21,7 +21,8 @@ from accession.imports.windows import ImportCursor
 from accession.runs.ledger import get_or_create_checkpoint
 from accession.sandbox.activity import Activity
 from accession.sandbox.catalogue import build_catalogue
-from accession.sandbox.server import RunningSandbox, Sandbox, running_sandbox
+from accession.sandbox.vendor import Sandbox
+from tests.fixtures.running_sandbox import RunningSandbox, running_sandbox
 
 EVENTS_PER_HOUR = 600
 COLLECTION = "Alder Library"

@@ -34,11 +34,11 @@ from accession.db.engine import engine
 from accession.db.models import ACTIVE_STATES, ApplyOutbox, Run
 from accession.local.postgres import remove_home_data
 from accession.local.servers import EmbeddedServers
-from accession.sandbox.server import RunningSandbox
 from tests.chaos.baseline import COLLECTION, baseline_import, set_checkpoints, simulated_library
 from tests.chaos.invariants import InvariantViolation, check_checkpoints, check_locks, check_runs
 from tests.fixtures.fingerprint import Fingerprint, difference, digest, fingerprint
 from tests.fixtures.installation import Fault, Installation, new_installation
+from tests.fixtures.running_sandbox import RunningSandbox
 
 _POLL_SECONDS = 0.02
 

@@ -19,8 +19,8 @@ from accession.db.models import (
     RunState,
 )
 from accession.runs.ledger import get_or_create_checkpoint
-from accession.sandbox.server import RunningSandbox
 from tests.chaos.baseline import first_purchase
+from tests.fixtures.running_sandbox import RunningSandbox
 
 _POLL_SECONDS = 0.02
 

@@ -22,12 +22,12 @@ from accession.db.models import (
 )
 from accession.local.servers import ServerUrls
 from accession.runs.ledger import RunCounters, end_run, lock_run, open_run, record_step
-from accession.sandbox.server import RunningSandbox
 from tests.chaos.baseline import COLLECTION, baseline_import, simulated_library
 from tests.chaos.crashes import Scenario, plan, run_import
 from tests.chaos.invariants import InvariantViolation, check_checkpoints, check_locks, check_runs
 from tests.fixtures.fingerprint import Fingerprint, difference, digest, fingerprint
 from tests.fixtures.installation import Fault
+from tests.fixtures.running_sandbox import RunningSandbox
 from tests.fixtures.servers import truncate_all_tables
 
 SHORT = Scenario(titles=300, days=40, pages=60, max_faults=5, resume_seconds=120, end_seconds=600)

@@ -25,7 +25,8 @@ from accession.local.supervisor import process_statuses, stop_running
 from accession.sandbox.activity import Activity
 from accession.sandbox.catalogue import build_catalogue
 from accession.sandbox.faults import Faults
-from accession.sandbox.server import RunningSandbox, Sandbox, SandboxAccount, running_sandbox
+from accession.sandbox.signatures import SandboxAccount
+from accession.sandbox.vendor import Sandbox
 from tests.fixtures.commands import (
     COMMAND_TIMEOUT_SECONDS,
     Cli,
@@ -38,6 +39,7 @@ from tests.fixtures.commands import (
 from tests.fixtures.factories import PASSWORD
 from tests.fixtures.homes import database_session, processes_of, run_in_home
 from tests.fixtures.machine import open_folder
+from tests.fixtures.running_sandbox import RunningSandbox, running_sandbox
 
 KEY, WRONG_KEY = "right-key-9c1f77d0", "wrong-key-51b2ae46"
 ALDER, BIRCH = "Alder Library", "Birch Library"

@@ -22,10 +22,11 @@ from accession.local.servers import ServerUrls
 from accession.sandbox.activity import Activity
 from accession.sandbox.catalogue import Catalogue, build_catalogue
 from accession.sandbox.faults import RESPONSE_FAULTS, Fault, Faults
-from accession.sandbox.server import RunningSandbox, Sandbox, running_sandbox
+from accession.sandbox.vendor import Sandbox
 from tests.fixtures.broker import Broker
 from tests.fixtures.factories import day
 from tests.fixtures.fingerprint import Fingerprint, fingerprint
+from tests.fixtures.running_sandbox import RunningSandbox, running_sandbox
 from tests.fixtures.servers import truncate_all_tables
 from tests.fixtures.stored import (
     all_runs,

@@ -167,7 +167,7 @@ def _count_page_requests(vendor_url: str) -> int:
 
 
 def _add_demo_collection(vendor_url: str) -> str:
-    from accession.sandbox.server import SandboxAccount
+    from accession.sandbox.signatures import SandboxAccount
 
     account = SandboxAccount()
     with open_catalogue() as session:

@@ -57,7 +57,9 @@ def serve_(
     from accession.sandbox.activity import Activity
     from accession.sandbox.catalogue import build_catalogue
     from accession.sandbox.faults import Faults
-    from accession.sandbox.server import Sandbox, SandboxAccount, serve
+    from accession.sandbox.server import serve
+    from accession.sandbox.signatures import SandboxAccount
+    from accession.sandbox.vendor import Sandbox
 
     end = utc_now() if until is None else until.replace(tzinfo=UTC)
     catalogue = build_catalogue(titles, since.replace(tzinfo=UTC), end, seed=seed)

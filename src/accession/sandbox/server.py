@@ -1,43 +1,22 @@
 """HTTP server of the simulated vendor.
 
-`/cirrus/library/{libraryId}/...` imitates the vendor and requires signed requests. `/sandbox/...` is
-unsigned and meant for tests and people:
+`/cirrus/library/{libraryId}/...` imitates the vendor and requires signed requests: see `vendor`.
+`/sandbox/...` is unsigned and meant for tests and people:
 
 - `GET statistics` and `GET titles` return the purchases and the requests so far.
 - `POST faults` replaces the faults specification.
 - `POST remove/{id}` withdraws a title.
 - `POST activity/{events per hour}` changes the rate of circulation events; 0 stops them.
-
-Assumptions where no public source documents the vendor:
-
-- A window includes its start and excludes its end (a setting). A missing `enddate` leaves it open-ended;
-  a window of events then ends after 72 hours. Without `startdate`, events start 24 hours before the end.
-- Records are in order of purchase, events in order of time. A response has at most 100 to 150 events (the
-  same number for the same request); later ones are omitted.
-- A `limit` above 50 counts as 50. More than 25 ids, an `offset` below 1 and a window of events longer than
-  72 hours (where the real vendor returns spurious results) give 400 with an `Error` document. A wrong
-  library id gives 404.
-- An id requested twice is returned once. A further copy of a title creates no purchase record. `items`
-  omits a title without copies.
-- Documents are `application/xml`. `Date` shows the clock that signatures are checked against.
-  `Retry-After` is in seconds (a setting).
 """
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import logging
 import socket
-import threading
-from asyncio import sleep
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime, parsedate_to_datetime
-from itertools import count
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import format_datetime
 from typing import Any
 
 import uvicorn
@@ -50,321 +29,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from accession.core.clock import utc_now
 from accession.core.errors import UserError
-from accession.sandbox.activity import Activity
-from accession.sandbox.catalogue import Catalogue, Purchase, seeded_random
-from accession.sandbox.documents import error_document, event_batch, item_documents, marc_collection
-from accession.sandbox.faults import WRITE, Fault, Faults, XmlResponse, faulty_response, response_fault
-
-SANDBOX_ACCOUNT_KEY = "sandbox-key-that-is-no-secret"
-"""Account key of the default account. It is public: it only opens a sandbox."""
-
-MARC_LIMIT = 50
-ITEMS_LIMIT = 25
-EVENTS_LIMIT = (100, 150)
-_MAX_EVENTS_WINDOW = timedelta(hours=72)
-_CLOCK_TOLERANCE = timedelta(minutes=5)
-_BLANK_INTERVAL = timedelta(minutes=10)
-_SCHEME = "3MCLAUTH"
-
-ActiveFaults = frozenset[Fault]
-
-
-@dataclass(frozen=True)
-class SandboxAccount:
-    """Account that may access the sandbox, and its library."""
-
-    library_id: str = "sandbox"
-    account_id: str = "library.sandbox"
-    account_key: str = field(default=SANDBOX_ACCOUNT_KEY, repr=False)
-
-
-def compute_signature(account_key: str, date: str, method: str, target: str) -> str:
-    """Return the expected signature of a request; `date` and `target` (path and query) as sent."""
-    signed = f"{date}\n{method.upper()}\n{target}".encode()
-    digest = hmac.new(account_key.encode(), signed, hashlib.sha256).digest()
-    return base64.b64encode(digest).decode()
-
-
-class Sandbox:
-    """State of the simulated vendor: catalogue, activity, faults and request statistics."""
-
-    def __init__(
-        self,
-        catalogue: Catalogue,
-        account: SandboxAccount | None = None,
-        faults: Faults | None = None,
-        *,
-        latency_ms: int = 0,
-        slow_ms: int = 2000,
-        retry_after_seconds: int = 1,
-        end_included: bool = False,
-        activity: Activity | None = None,
-        clock: Callable[[], datetime] = utc_now,
-    ) -> None:
-        """Create a simulated vendor.
-
-        Args:
-            catalogue: Purchases of the library.
-            account: Account that may access the sandbox.
-            faults: Faults to apply.
-            latency_ms: Delay of every signed request; concurrent requests are delayed concurrently.
-            slow_ms: Further delay of a request with the fault `slow`.
-            retry_after_seconds: `Retry-After` of the faults `unavailable` and `too-many`.
-            end_included: A window includes the second of its end, as the next window does.
-            activity: Circulation events; without it, copies never change.
-            clock: Current time of the vendor (UTC).
-        """
-        self.catalogue = catalogue
-        self.account = account or SandboxAccount()
-        self.faults = faults or Faults()
-        self.latency_ms = latency_ms
-        self.slow_ms = slow_ms
-        self.retry_after_seconds = retry_after_seconds
-        self.end_included = end_included
-        self.clock = clock
-        self.activity = activity or Activity(catalogue, 0, clock())
-        self.removed: set[str] = set()
-        self.requests = Counter({"marc": 0, "record": 0, "items": 0, "cloudevents": 0, "rejected": 0})
-        self.fault_counts: Counter[str] = Counter()
-        self._numbers = count(1)
-        self._blanked: dict[str, datetime] = {}
-
-    def statistics(self) -> dict[str, Any]:
-        """Return the response of `GET /sandbox/statistics`.
-
-        `titles_purchased` is the sum of `unusable_records` and `usable_titles`. `requests` counts requests
-        by endpoint, and as `rejected` those with a wrong signature or library id. `faults` counts the
-        faults applied, `activity` the circulation events.
-        """
-        self.activity.advance(self.clock())
-        purchased, unusable = len(self.catalogue), self.catalogue.unusable
-        return {
-            "titles_purchased": purchased,
-            "unusable_records": unusable,
-            "usable_titles": purchased - unusable,
-            "requests": dict(self.requests),
-            "faults": dict(self.fault_counts),
-            "activity": self.activity.statistics(),
-        }
-
-    def titles(self) -> list[dict[str, Any]]:
-        """Return the response of `GET /sandbox/titles`: the current state of every purchase, in order.
-
-        `purchased_at` is ISO 8601 in UTC. `usable`: the record has exactly one 001. `listed`: `items`
-        returns the title.
-        """
-        self.activity.advance(self.clock())
-        return [self._title(purchase) for purchase in self.catalogue.purchases]
-
-    def _title(self, purchase: Purchase) -> dict[str, Any]:
-        copy_state = self.activity.copy_state(purchase)
-        return {
-            "id": purchase.item_id,
-            "title": purchase.work.title,
-            "purchased_at": purchase.purchased_at.isoformat(),
-            "format": purchase.format,
-            "isbn": purchase.isbn,
-            "copies": copy_state.copies,
-            "available": copy_state.available,
-            "reserved": copy_state.reserved,
-            "holds": copy_state.holds,
-            "usable": purchase.flaw is None,
-            "listed": self._is_listed(purchase),
-        }
-
-    def remove(self, item_id: str) -> bool:
-        """Withdraw a title; return False if it was never purchased.
-
-        As at the vendor, `items` and `data/marc/{id}` no longer return it, but windows still do.
-        """
-        if self.catalogue.find(item_id) is None:
-            return False
-        self.activity.withdraw(item_id, self.clock())
-        self.removed.add(item_id)
-        return True
-
-    async def marc(self, request: Request) -> Response:
-        """Handle `data/marc`."""
-        return await self._respond(request, "marc", self._marc)
-
-    async def record(self, request: Request) -> Response:
-        """Handle `data/marc/{item_id}`."""
-        return await self._respond(request, "record", self._record)
-
-    async def items(self, request: Request) -> Response:
-        """Handle `items/{item_ids}`."""
-        return await self._respond(request, "items", self._items)
-
-    async def events(self, request: Request) -> Response:
-        """Handle `data/cloudevents`."""
-        return await self._respond(request, "cloudevents", self._events)
-
-    async def _respond(
-        self, request: Request, endpoint: str, document: Callable[[Request, ActiveFaults], str]
-    ) -> Response:
-        rejection = self._check_request(request)
-        number = next(self._numbers) if rejection is None else 0
-        self.requests["rejected" if rejection else endpoint] += 1
-        active = self.faults.active_faults(number) if number else frozenset()
-        delay_ms = self.latency_ms + (self.slow_ms if self._count_if_active(Fault.SLOW, active) else 0)
-        await sleep(delay_ms / 1000)
-        if rejection is not None:
-            return rejection
-        self.activity.advance(self.clock())
-        try:
-            response = XmlResponse(document(request, active))
-        except _BadRequestError as error:
-            return XmlResponse(error_document(str(error)), 400)
-        fault = self._response_fault(request, endpoint, active)
-        if fault is None:
-            return response
-        self.fault_counts[fault] += 1
-        return faulty_response(fault, bytes(response.body), number, self.retry_after_seconds)
-
-    def _response_fault(self, request: Request, endpoint: str, active: ActiveFaults) -> Fault | None:
-        fault = response_fault(active)
-        if fault is not Fault.BLANK or endpoint == "items":
-            return fault
-        # Two empty bodies in a row can mean "no records" at the vendor, so the fault must not produce them.
-        # Other clients may request the same URL in between: the interval counts, not the last response.
-        target, now = _request_target(request), self.clock()
-        last_blank = self._blanked.get(target)
-        if last_blank is not None and now - last_blank < _BLANK_INTERVAL:
-            return None
-        self._blanked[target] = now
-        return fault
-
-    def _check_request(self, request: Request) -> Response | None:
-        if not self._is_signed(request):
-            return Response(status_code=401)
-        if request.path_params["library_id"] != self.account.library_id:
-            return XmlResponse(error_document("Unknown library"), 404)
-        return None
-
-    def _is_signed(self, request: Request) -> bool:
-        sent_at = request.headers.get("3mcl-Datetime", "")
-        try:
-            # RFC 1123 with a literal GMT, which the standard library parses as a naive datetime.
-            moment = parsedate_to_datetime(sent_at).replace(tzinfo=UTC)
-        except ValueError:
-            return False
-        expected = compute_signature(
-            self.account.account_key, sent_at, request.method, _request_target(request)
-        )
-        authorization = f"{_SCHEME} {self.account.account_id}:{expected}"
-        received = request.headers.get("3mcl-Authorization", "")
-        is_recent = abs(self.clock() - moment) <= _CLOCK_TOLERANCE
-        return is_recent and hmac.compare_digest(received.encode(), authorization.encode())
-
-    def _count_if_active(self, fault: Fault, active: ActiveFaults) -> bool:
-        self.fault_counts.update([fault] if fault in active else [])
-        return fault in active
-
-    def _marc(self, request: Request, active: ActiveFaults) -> str:
-        start, end = _parse_date(request, "startdate"), _parse_date(request, "enddate")
-        if start is None:
-            raise _BadRequestError("startdate is missing")
-        offset, limit = (
-            _parse_number(request, "offset", 1),
-            min(_parse_number(request, "limit", MARC_LIMIT), MARC_LIMIT),
-        )
-        if offset > 1 and self._count_if_active(Fault.REPEAT_PAGE, active):
-            offset = max(1, offset - limit)
-        end_included = self.end_included or self._count_if_active(Fault.REPEAT_EDGE, active)
-        page = self.catalogue.page(start, end, offset=offset, limit=limit, end_included=end_included)
-        if not page and self._count_if_active(Fault.BLANK_WHEN_EMPTY, active):
-            return ""
-        return self._collection(page, active)
-
-    def _record(self, request: Request, active: ActiveFaults) -> str:
-        purchase = self.catalogue.find(request.path_params["item_id"])
-        return self._collection([purchase] if purchase and self._is_owned(purchase) else [], active)
-
-    def _collection(self, page: Sequence[Purchase], active: ActiveFaults) -> str:
-        entities = bool(page) and self._count_if_active(Fault.ENTITIES, active)
-        return marc_collection(page, self.account.library_id, self.clock(), undefined_entities=entities)
-
-    def _items(self, request: Request, active: ActiveFaults) -> str:
-        item_ids = request.path_params["item_ids"].split(",")
-        if len(item_ids) > ITEMS_LIMIT:
-            raise _BadRequestError(f"at most {ITEMS_LIMIT} items")
-        purchases = (self.catalogue.find(item_id) for item_id in dict.fromkeys(item_ids))
-        listed = [
-            self._with_current_copies(purchase)
-            for purchase in purchases
-            if purchase and self._is_listed(purchase)
-        ]
-        double_escaped = bool(listed) and self._count_if_active(Fault.DOUBLE_ESCAPE, active)
-        return item_documents(listed, self.account.library_id, double_escaped=double_escaped)
-
-    def _events(self, request: Request, active: ActiveFaults) -> str:
-        now = self.clock()
-        start, end = _events_window(request, now)
-        rng = seeded_random(f"events {_request_target(request)}")
-        events = list(self.activity.between(start, end, end_included=self.end_included))
-        events = events[: rng.randint(*EVENTS_LIMIT)]
-        if not events and self._count_if_active(Fault.BLANK_WHEN_EMPTY, active):
-            return ""
-        if events and self._count_if_active(Fault.REPEAT_EVENTS, active):
-            events += events[:10]
-        if events and self._count_if_active(Fault.SHUFFLE_EVENTS, active):
-            rng.shuffle(events)
-        return event_batch(events, self.account.library_id, now, with_library=rng.random() < 0.5)
-
-    def _with_current_copies(self, purchase: Purchase) -> Purchase:
-        copy_state = self.activity.copy_state(purchase)
-        return replace(
-            purchase, copies=copy_state.copies, available=copy_state.available, holds=copy_state.holds
-        )
-
-    def _is_listed(self, purchase: Purchase) -> bool:
-        return purchase.is_listed and self._is_owned(purchase)
-
-    def _is_owned(self, purchase: Purchase) -> bool:
-        return purchase.item_id not in self.removed and self.activity.copy_state(purchase).copies > 0
-
-
-class _BadRequestError(Exception):
-    """Invalid request parameter; the response is 400 with an `Error` document."""
-
-
-def _request_target(request: Request) -> str:
-    """Return path and query exactly as received, which is what the client signed."""
-    path: bytes = request.scope["raw_path"]
-    query: bytes = request.scope["query_string"]
-    return (path + b"?" + query if query else path).decode("latin-1")
-
-
-def _parse_date(request: Request, name: str) -> datetime | None:
-    text = request.query_params.get(name)
-    if text is None:
-        return None
-    try:
-        # A date, or a UTC time without a zone.
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise _BadRequestError(f"{name} is not a date") from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-
-
-def _events_window(request: Request, now: datetime) -> tuple[datetime, datetime]:
-    start, end = _parse_date(request, "startdate"), _parse_date(request, "enddate")
-    if start is None:
-        start = (end or now) - timedelta(days=1)
-    if end is None:
-        end = now if now - start <= _MAX_EVENTS_WINDOW else start + _MAX_EVENTS_WINDOW
-    if end - start > _MAX_EVENTS_WINDOW:
-        raise _BadRequestError("at most 72 hours")
-    return start, end
-
-
-def _parse_number(request: Request, name: str, default: int) -> int:
-    text = request.query_params.get(name, str(default))
-    if not text.isdecimal() or int(text) < 1:
-        raise _BadRequestError(f"{name} must be at least 1")
-    return int(text)
+from accession.sandbox.faults import WRITE, Faults
+from accession.sandbox.vendor import Sandbox
 
 
 @dataclass(frozen=True)
@@ -436,50 +103,19 @@ def serve(port: int, sandbox: Sandbox, ready: Callable[[str], None]) -> None:
     Raises:
         UserError: the port is in use.
     """
-    listener = _listen(port)
-    ready(_base_url(listener))
+    listener = listen(port)
+    ready(base_url_of(listener))
     # uvicorn shuts down in order, then raises KeyboardInterrupt again.
     with suppress(KeyboardInterrupt):
-        _server(sandbox).run(sockets=[listener])
+        create_server(sandbox).run(sockets=[listener])
 
 
-@dataclass(frozen=True)
-class RunningSandbox:
-    """Sandbox that is being served at `base_url`."""
+def listen(port: int) -> socket.socket:
+    """Listen on `port` of 127.0.0.1; 0 selects a free one.
 
-    base_url: str
-    sandbox: Sandbox
-
-    @property
-    def account(self) -> SandboxAccount:
-        """Account that may access the sandbox."""
-        return self.sandbox.account
-
-    @property
-    def catalogue(self) -> Catalogue:
-        """Purchases of the library."""
-        return self.sandbox.catalogue
-
-    def statistics(self) -> dict[str, Any]:
-        """Return the response of `GET /sandbox/statistics`."""
-        return self.sandbox.statistics()
-
-
-@contextmanager
-def running_sandbox(sandbox: Sandbox) -> Iterator[RunningSandbox]:
-    """Serve a sandbox in a thread, on a free port of 127.0.0.1, until the context ends."""
-    listener = _listen(0)
-    server = _server(sandbox)
-    thread = threading.Thread(target=server.run, args=([listener],), name="sandbox", daemon=True)
-    thread.start()
-    try:
-        yield RunningSandbox(_base_url(listener), sandbox)
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-def _listen(port: int) -> socket.socket:
+    Raises:
+        UserError: the port is in use.
+    """
     try:
         listener = socket.create_server(("127.0.0.1", port), backlog=256)
     except OSError as error:
@@ -492,7 +128,8 @@ def _listen(port: int) -> socket.socket:
     return listener
 
 
-def _base_url(listener: socket.socket) -> str:
+def base_url_of(listener: socket.socket) -> str:
+    """Return the base URL of a sandbox that listens here."""
     return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
@@ -509,7 +146,8 @@ class _RawWriteProtocol(H11Protocol):
         self.app = app_with_write
 
 
-def _server(sandbox: Sandbox) -> uvicorn.Server:
+def create_server(sandbox: Sandbox) -> uvicorn.Server:
+    """Create the HTTP server of a sandbox; its `run` takes the sockets to listen on."""
     config = uvicorn.Config(
         create_app(sandbox),
         http=_RawWriteProtocol,

@@ -14,9 +14,10 @@ from playwright.sync_api import expect
 
 from accession.local.embedded import free_port
 from accession.sandbox.catalogue import build_catalogue
-from accession.sandbox.server import Sandbox, running_sandbox
+from accession.sandbox.vendor import Sandbox
 from tests.fixtures.dashboard import Dashboard, OpenDashboard
 from tests.fixtures.installation import new_installation
+from tests.fixtures.running_sandbox import running_sandbox
 
 FIRST, LAST = datetime(2014, 1, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)
 

@@ -38,9 +38,10 @@ from accession.db.models import (
 from accession.local.servers import ServerUrls
 from accession.sandbox.catalogue import build_catalogue
 from accession.sandbox.faults import Faults
-from accession.sandbox.server import RunningSandbox, Sandbox, running_sandbox
+from accession.sandbox.vendor import Sandbox
 from tests.fixtures.broker import Broker
 from tests.fixtures.factories import run_concurrently
+from tests.fixtures.running_sandbox import RunningSandbox, running_sandbox
 from tests.fixtures.stored import all_runs, count_rows, set_checkpoint, titles_with_metadata
 from tests.fixtures.waiting import DEADLINE_SECONDS, wait_until
 from tests.fixtures.workers import RunStarter, empty_servers

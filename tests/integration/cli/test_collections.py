@@ -18,7 +18,6 @@ from accession.accounts.collections import mark_for_deletion
 from accession.accounts.keys import decrypt_account_key
 from accession.core.settings import get_settings
 from accession.db.models import Collection
-from accession.sandbox.server import RunningSandbox
 from tests.fixtures.commands import (
     Cli,
     CommandResult,
@@ -29,6 +28,7 @@ from tests.fixtures.commands import (
     simulated_vendor,
 )
 from tests.fixtures.factories import ACCOUNT_KEY, make_collection, make_pool
+from tests.fixtures.running_sandbox import RunningSandbox
 
 KEY = "s3cret-of-alder"
 FIELDS = {"name", "library_id", "account_id", "base_url", "titles", "created_at"}

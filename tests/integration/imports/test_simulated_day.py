@@ -21,9 +21,10 @@ from accession.runs.ledger import get_or_create_checkpoint
 from accession.sandbox.activity import Activity
 from accession.sandbox.catalogue import build_catalogue
 from accession.sandbox.faults import Faults
-from accession.sandbox.server import RunningSandbox, Sandbox, running_sandbox
+from accession.sandbox.vendor import Sandbox
 from tests.fixtures.factories import day
 from tests.fixtures.holdings import commit_and_apply
+from tests.fixtures.running_sandbox import RunningSandbox, running_sandbox
 
 MORNING = day(2024, 5, 1, 8)
 HOUR = timedelta(hours=1)

@@ -17,8 +17,10 @@ from accession.core.workflow import Workflow
 from accession.db.models import Collection, RejectedRecord, Run, RunState
 from accession.runs.ledger import end_run, open_run
 from accession.sandbox.catalogue import Catalogue
-from accession.sandbox.server import Sandbox, SandboxAccount, running_sandbox
+from accession.sandbox.signatures import SandboxAccount
+from accession.sandbox.vendor import Sandbox
 from tests.fixtures.factories import ACCOUNT_KEY, NOON, make_collection, make_pool
+from tests.fixtures.running_sandbox import running_sandbox
 from tests.fixtures.web_client import Browser, bearer, make_token
 
 ACCOUNT = {"library_id": "birch", "account_id": "library.birch", "account_key": "birch-account-key"}

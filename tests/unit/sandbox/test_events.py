@@ -13,7 +13,8 @@ from lxml import etree
 
 from accession.sandbox.activity import PATRON_PREFIX, Activity, EventType
 from accession.sandbox.catalogue import build_catalogue
-from accession.sandbox.server import Sandbox, running_sandbox
+from accession.sandbox.vendor import Sandbox
+from tests.fixtures.running_sandbox import running_sandbox
 from tests.fixtures.sandbox import OPENING, SINCE, Clock, SandboxClient, item_ids, subfields
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)

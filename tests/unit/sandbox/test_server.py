@@ -18,14 +18,10 @@ from lxml import etree
 from accession.core.errors import UserError
 from accession.sandbox.catalogue import Catalogue, Purchase
 from accession.sandbox.faults import Faults
-from accession.sandbox.server import (
-    SANDBOX_ACCOUNT_KEY,
-    Sandbox,
-    SandboxAccount,
-    compute_signature,
-    running_sandbox,
-    serve,
-)
+from accession.sandbox.server import serve
+from accession.sandbox.signatures import SANDBOX_ACCOUNT_KEY, SandboxAccount, compute_signature
+from accession.sandbox.vendor import Sandbox
+from tests.fixtures.running_sandbox import running_sandbox
 from tests.fixtures.sandbox import MARC, SINCE, UNTIL, Clock, SandboxClient, item_ids, subfields
 from tests.fixtures.waiting import wait_until
 
@@ -439,7 +435,7 @@ def test_slow_fault_delays_a_complete_response(
     async def record_delay(seconds: float) -> None:
         delays.append(seconds)
 
-    monkeypatch.setattr("accession.sandbox.server.sleep", record_delay)
+    monkeypatch.setattr("accession.sandbox.vendor.sleep", record_delay)
     faulty_vendor.set_faults("slow=1")
     assert len(faulty_vendor.records(ALL)) == 50
     assert delays == [0.03]
@@ -462,7 +458,7 @@ def test_latency_of_concurrent_requests_overlaps(
         assert seconds == 0.2
         await all_waiting.wait()
 
-    monkeypatch.setattr("accession.sandbox.server.sleep", wait_for_the_others)
+    monkeypatch.setattr("accession.sandbox.vendor.sleep", wait_for_the_others)
     with running_sandbox(Sandbox(catalogue, latency_ms=200)) as running:
         client = SandboxClient(running, http)
         with ThreadPoolExecutor(8) as threads:
