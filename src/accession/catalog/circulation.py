@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from accession.catalog.data import CirculationData, EventData
+from accession.catalog.pools import lock_pools
 from accession.catalog.sweeps import last_swept_at
 from accession.catalog.title_changes import Change, pool_changes
 from accession.core.clock import utc_now
@@ -33,6 +34,8 @@ from accession.db.models import (
 
 # Every event of a pool without a snapshot counts.
 _NO_SNAPSHOT = text("'-infinity'")
+
+
 _EVENTS_THAT_CHANGE_COPIES_OWNED = (EventType.PURCHASE, EventType.REMOVED)
 
 
@@ -42,17 +45,6 @@ class AppliedSnapshots:
 
     written: int
     changes: Sequence[Change] = ()
-
-
-def lock_pools(session: Session, pool_ids: Iterable[int]) -> Sequence[LicensePool]:
-    """Lock pools until the transaction ends, and return them with their present values.
-
-    A transaction that locks several kinds of rows locks the pools first. The lock does not block transactions
-    that add purchase records to the pools.
-    """
-    query = select(LicensePool).where(in_array(LicensePool.id, set(pool_ids))).order_by(LicensePool.id)
-    query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
-    return session.scalars(query).all()
 
 
 def has_new_counts(pool: LicensePool, data: CirculationData) -> bool:

@@ -12,9 +12,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, DateTime, Text, and_, cast, delete, func, select, true, update
 from sqlalchemy.orm import Session
 
-from accession.catalog.circulation import has_new_counts, lock_pools
+from accession.catalog.circulation import has_new_counts
 from accession.catalog.data import ApplyData
 from accession.catalog.editions import EditionUpdate, pool_edition_join
+from accession.catalog.pools import lock_pools
 from accession.core.clock import utc_now
 from accession.db.bulk import in_array, insert_statement
 from accession.db.models import (

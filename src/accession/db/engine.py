@@ -7,7 +7,7 @@ from typing import Any
 
 from psycopg import Connection
 from psycopg.types.array import ListBinaryDumper
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import Engine, create_engine, event, func, make_url, select, text
 from sqlalchemy.orm import Session
 
 from accession.core.errors import UserError
@@ -51,9 +51,14 @@ def _send_arrays_in_binary(connection: Connection[Any], _: object) -> None:
 
 
 @contextmanager
-def transaction() -> Iterator[Session]:
-    """Open a session with a transaction: committed at the end, rolled back by an exception."""
+def transaction(statement_timeout_ms: int | None = None) -> Iterator[Session]:
+    """Open a session with a transaction: committed at the end, rolled back by an exception.
+
+    The database cancels a statement that takes longer than the timeout; None means no limit.
+    """
     with Session(engine()) as session, session.begin():
+        if statement_timeout_ms is not None:
+            session.execute(select(func.set_config("statement_timeout", str(statement_timeout_ms), True)))
         yield session
 
 
@@ -64,6 +69,13 @@ def snapshot() -> Iterator[Session]:
         options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         session.connection(execution_options=options)
         yield session
+
+
+def server_version(database: Engine) -> str:
+    """Return the version of the PostgreSQL server, such as "18.1"."""
+    with database.connect() as connection:
+        version: str = connection.scalar(text("SHOW server_version"))
+    return version
 
 
 def dispose_engine() -> None:

@@ -6,22 +6,21 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
-from sqlalchemy import Select, select
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm import Session
 
 from accession.bibliotheca.client import MAX_ITEMS, BibliothecaAPI
 from accession.bibliotheca.errors import PermanentVendorError
 from accession.bibliotheca.items import DATA_SOURCE
 from accession.catalog.apply import apply_outbox
-from accession.catalog.circulation import has_new_counts, lock_pools
+from accession.catalog.circulation import has_new_counts
 from accession.catalog.data import ApplyData, CirculationData
 from accession.catalog.outbox import enqueue_changes, find_changed_titles
+from accession.catalog.pools import find_pools, lock_pools, next_pools
 from accession.catalog.sweeps import record_swept
 from accession.core.clock import utc_now
-from accession.core.errors import UserError
 from accession.core.vocabulary import IdentifierType
 from accession.core.workflow import Workflow
-from accession.db.models import Collection, Identifier, LicensePool
+from accession.db.models import Collection, LicensePool
 from accession.imports.title_lookup import TitleLookup, look_up_titles
 from accession.runs.ledger import RunCounters, get_or_create_checkpoint
 
@@ -111,8 +110,7 @@ class BibliothecaCirculationUpdater:
             PermanentVendorError: a response omits all titles of the batch, but the vendor has one of them.
             RemoteIntegrationException: the vendor failed. In both cases nothing is written.
         """
-        query = self._pools().where(LicensePool.identifier_id > offset).limit(MAX_ITEMS)
-        pools = self._session.scalars(query).all()
+        pools = next_pools(self._session, self._collection, DATA_SOURCE, after_id=offset, limit=MAX_ITEMS)
         next_offset = pools[-1].identifier_id if len(pools) == MAX_ITEMS else None
         batch = self._fetch_batch(pools)
         changed_titles = find_changed_titles(self._session, batch.titles)
@@ -145,7 +143,9 @@ class BibliothecaCirculationUpdater:
             UserError: the collection does not hold one of the titles.
             RemoteIntegrationException: the vendor failed. In both cases nothing is written.
         """
-        pools = self._pools_of(identifiers)
+        pools = find_pools(
+            self._session, self._collection, DATA_SOURCE, IdentifierType.BIBLIOTHECA, identifiers
+        )
         batches = [
             self._fetch_batch(pools[start : start + MAX_ITEMS]) for start in range(0, len(pools), MAX_ITEMS)
         ]
@@ -155,30 +155,6 @@ class BibliothecaCirculationUpdater:
         withdrawn = _log_withdrawn(changed_titles, {title for batch in batches for title in batch.omitted})
         apply_outbox(self._session, enqueue_changes(self._session, changed_titles))
         return RefreshResult(len(changed_titles), tuple(withdrawn))
-
-    def _pools(self) -> Select[LicensePool]:
-        return (
-            select(LicensePool)
-            .where(LicensePool.collection_id == self._collection.id, LicensePool.data_source == DATA_SOURCE)
-            .order_by(LicensePool.identifier_id)
-            .options(selectinload(LicensePool.identifier))
-        )
-
-    def _pools_of(self, identifiers: Sequence[str]) -> Sequence[LicensePool]:
-        query = (
-            self._pools()
-            .join(LicensePool.identifier)
-            .where(Identifier.type == IdentifierType.BIBLIOTHECA, Identifier.identifier.in_(identifiers))
-        )
-        pools = self._session.scalars(query).all()
-        held = {pool.identifier.identifier for pool in pools}
-        for identifier in identifiers:
-            if identifier not in held:
-                raise UserError(
-                    f'Collection "{self._collection.name}" holds no title with id "{identifier}": '
-                    "see `accession titles list`."
-                )
-        return pools
 
     def _update_checkpoint(self, next_offset: int | None) -> None:
         checkpoint = get_or_create_checkpoint(self._session, self._collection, Workflow.CIRCULATION)

@@ -3,10 +3,8 @@
 Each check returns what it found in words without host names or secrets, or raises.
 """
 
-from sqlalchemy import text
-
 from accession.core.errors import UserError
-from accession.db.engine import engine
+from accession.db.engine import engine, server_version
 from accession.db.schema import require_current
 from accession.tasks.heartbeats import read_heartbeats
 
@@ -17,8 +15,7 @@ def check_database() -> str:
     Raises:
         SQLAlchemyError: the database does not respond.
     """
-    with engine().connect() as connection:
-        return f"PostgreSQL {connection.scalar(text('SHOW server_version'))}"
+    return f"PostgreSQL {server_version(engine())}"
 
 
 def check_schema() -> str:

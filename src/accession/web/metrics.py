@@ -14,7 +14,6 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 from redis import RedisError
-from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from accession import __version__
@@ -97,8 +96,7 @@ def _read_if_available(dependency: str, read: Callable[[], list[Metric]]) -> lis
 
 
 def _database_metrics() -> list[Metric]:
-    with transaction() as session:
-        session.execute(text(f"SET LOCAL statement_timeout = {_STATEMENT_TIMEOUT_MS}"))
+    with transaction(_STATEMENT_TIMEOUT_MS) as session:
         statuses = status_views(session)
         rejected = count_open_rejected_records(session)
         running = count_running_runs(session)

@@ -11,13 +11,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accession.catalog.apply import apply_outbox
-from accession.catalog.circulation import (
-    apply_snapshots,
-    filter_new_events,
-    has_new_counts,
-    lock_pools,
-    record_events,
-)
+from accession.catalog.circulation import apply_snapshots, filter_new_events, has_new_counts, record_events
+from accession.catalog.pools import lock_pools
 from accession.catalog.data import ApplyData, CirculationData, EventData
 from accession.catalog.outbox import enqueue_changes
 from accession.catalog.sweeps import record_swept

@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 from fastapi import APIRouter
 
-from accession.accounts.collections import list_collections
+from accession.accounts.collections import collection_ids_in_use
 from accession.core.workflow import Workflow
 from accession.db.engine import transaction
 from accession.db.models import RunState
@@ -62,7 +62,7 @@ def list_runs(
 def start_runs(_: Operator, new: NewRun) -> StartedRuns:
     """Start a run of a workflow for every collection."""
     with transaction() as session:
-        collection_ids = [collection.id for collection in list_collections(session)]
+        collection_ids = collection_ids_in_use(session)
     return StartedRuns(
         task_ids=start_workflow(new.workflow, collection_ids, force_reimport=new.force_reimport)
     )

@@ -1,0 +1,67 @@
+"""Find and lock the licence pools of a collection."""
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session, selectinload
+
+from accession.core.errors import UserError
+from accession.core.vocabulary import IdentifierType
+from accession.db.bulk import in_array
+from accession.db.models import Collection, Identifier, LicensePool
+
+
+def next_pools(
+    session: Session, collection: Collection, data_source: str, *, after_id: int, limit: int
+) -> Sequence[LicensePool]:
+    """Return up to `limit` pools with identifier ids above `after_id`, in the order of these ids."""
+    query = _select_pools(collection, data_source).where(LicensePool.identifier_id > after_id)
+    return session.scalars(query.limit(limit)).all()
+
+
+def find_pools(
+    session: Session,
+    collection: Collection,
+    data_source: str,
+    identifier_type: IdentifierType,
+    identifiers: Sequence[str],
+) -> Sequence[LicensePool]:
+    """Return the pools of these titles.
+
+    Raises:
+        UserError: the collection does not hold one of the titles.
+    """
+    query = (
+        _select_pools(collection, data_source)
+        .join(LicensePool.identifier)
+        .where(Identifier.type == identifier_type, Identifier.identifier.in_(identifiers))
+    )
+    pools = session.scalars(query).all()
+    held = {pool.identifier.identifier for pool in pools}
+    for identifier in identifiers:
+        if identifier not in held:
+            raise UserError(
+                f'Collection "{collection.name}" holds no title with id "{identifier}": '
+                "see `accession titles list`."
+            )
+    return pools
+
+
+def lock_pools(session: Session, pool_ids: Iterable[int]) -> Sequence[LicensePool]:
+    """Lock pools until the transaction ends, and return them with their present values.
+
+    A transaction that locks several kinds of rows locks the pools first. The lock does not block transactions
+    that add purchase records to the pools.
+    """
+    query = select(LicensePool).where(in_array(LicensePool.id, set(pool_ids))).order_by(LicensePool.id)
+    query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
+    return session.scalars(query).all()
+
+
+def _select_pools(collection: Collection, data_source: str) -> Select[LicensePool]:
+    return (
+        select(LicensePool)
+        .where(LicensePool.collection_id == collection.id, LicensePool.data_source == data_source)
+        .order_by(LicensePool.identifier_id)
+        .options(selectinload(LicensePool.identifier))
+    )
