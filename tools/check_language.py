@@ -9,7 +9,7 @@ Usage: python -m tools.check_language [PATH ...]
 import ast
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -173,8 +173,8 @@ def _bound_names(node: ast.AST) -> list[str]:
             return [node.id]
         case ast.Attribute(ctx=ast.Store()):
             return [node.attr]
-        case ast.alias(asname=str()):
-            return [node.asname]
+        case ast.alias(asname=str(name)):
+            return [name]
     return []
 
 
@@ -207,7 +207,8 @@ def files_below(places: Iterable[str | Path]) -> Iterator[Path]:
 def main(arguments: list[str]) -> int:
     """Check the named files, or all, and return the exit status."""
     count = 0
-    for file in files_below([Path(name).resolve() for name in arguments] or PLACES):
+    places: Sequence[str | Path] = [Path(name).resolve() for name in arguments]
+    for file in files_below(places or PLACES):
         path = file.relative_to(ROOT).as_posix()
         if path in EXCLUDED:
             continue
