@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PLACES = [
+PLACES: list[str | Path] = [
     "src",
     "tests",
     "benchmarks",
