@@ -11,7 +11,7 @@ from accession.cli.connect import open_catalogue, require_broker, resolve_server
 from accession.cli.output import console
 from accession.core.errors import UserError
 from accession.core.settings import Settings, get_settings
-from accession.local.backup import create_backup, read_backup, restore, exclusive_servers
+from accession.local.backup import create_backup, exclusive_servers, read_backup, restore
 
 _KILOBYTE = 1000
 

@@ -16,7 +16,7 @@ from accession.cli.connect import require_broker, resolve_servers
 from accession.core.errors import UserError
 from accession.core.settings import ScheduledExport, get_settings
 from accession.db.engine import engine, transaction
-from accession.exports.files import require_writable_folder, redact_credentials
+from accession.exports.files import redact_credentials, require_writable_folder
 from accession.exports.formats import find_format
 from accession.exports.selection import parse_since, select_titles
 from accession.local.supervisor import process_statuses

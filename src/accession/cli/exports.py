@@ -93,7 +93,9 @@ def export_kbart(
     With --since, an additional last column says whether a title is new, changed or removed.
     """
     if output is not None and Path(output).expanduser().is_dir():
-        output = join_url(output, file_name(collection or (), utc_now().date(), only_changes=since is not None))
+        output = join_url(
+            output, file_name(collection or (), utc_now().date(), only_changes=since is not None)
+        )
     export(FORMATS["kbart"], collection, since, output, {"url_template": url_template})
 
 

@@ -96,7 +96,7 @@ def _orphaned_locks() -> Iterator[_Problem]:
     from accession.tasks.diagnostics import OrphanedLock, find_orphaned_locks
 
     def release(orphaned: OrphanedLock) -> str:
-        # False if a run has taken the lock since it was found: the run keeps it.
+        # False if a run has taken the lock meanwhile: that run keeps it.
         return "released" if orphaned.lock.release() else "not released: a run has taken it since"
 
     names = _collection_names()
@@ -151,9 +151,10 @@ def _missing_metadata() -> Iterator[_Problem | Check]:
     for collection, titles in missing.items():
         name = f"metadata of {collection}"
         if titles.fetchable:
+            count = count_noun(len(titles.fetchable), "title")
             yield _Problem(
                 name,
-                f"{count_noun(len(titles.fetchable), 'title')} without metadata: {_shorten(titles.fetchable)}",
+                f"{count} without metadata: {_shorten(titles.fetchable)}",
                 partial(_fetch_metadata, collection, titles.fetchable),
                 advice="`accession doctor --fix` fetches it, and so does the next circulation update",
             )

@@ -97,9 +97,7 @@ def _print_fields(view: TitleView) -> None:
 
 @app.command("refresh", epilog='Example: accession titles refresh 9mjjj7i --collection "Alder Library"')
 def refresh_titles(
-    identifiers: Annotated[
-        list[str], typer.Argument(metavar="ID", help="The vendor's ids of the titles.")
-    ],
+    identifiers: Annotated[list[str], typer.Argument(metavar="ID", help="The vendor's ids of the titles.")],
     collection: Annotated[
         str, typer.Option("--collection", metavar="NAME", help="Collection that holds the titles.")
     ],

@@ -16,7 +16,7 @@ from accession.core.sanitize import sanitize
 from accession.core.workflow import Workflow
 from accession.db.engine import transaction
 from accession.db.models import RunState
-from accession.runs.ledger import find_run, is_active, find_latest_run
+from accession.runs.ledger import find_latest_run, find_run, is_active
 from accession.runs.progress import estimate_progress
 from accession.tasks.app import app
 from accession.tasks.steps import RunOutcome

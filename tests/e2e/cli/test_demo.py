@@ -52,7 +52,7 @@ def demo_command(*arguments: str) -> list[str]:
 
 @dataclass(frozen=True)
 class FinishedDemo:
-    """A demo that has ended and was told to keep everything running."""
+    """A demo with `--keep` that has ended: everything it started still runs."""
 
     home: Path
     output: str

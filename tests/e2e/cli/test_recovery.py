@@ -1,7 +1,7 @@
 """One installation from its first user over a crash to the restore of a backup.
 
-The stages follow each other in one fixture, because each start of an installation takes seconds; the tests
-check what each stage left behind.
+The stages follow each other in one fixture, because each start of an installation takes seconds. The tests
+check the result of each stage.
 """
 
 import signal
@@ -15,7 +15,6 @@ from sqlalchemy import func, select
 
 from accession.db.models import ApplyOutbox, Collection, Identifier, LicensePool, PurchaseRecord, RunState
 from accession.db.models import Run as LedgerRun
-from accession.sandbox.server import RunningSandbox
 from tests.fixtures.commands import (
     COMMAND_TIMEOUT_SECONDS,
     CommandResult,
@@ -32,6 +31,7 @@ from tests.fixtures.homes import (
     temporary_home,
 )
 from tests.fixtures.machine import free_port, status_of
+from tests.fixtures.running_sandbox import RunningSandbox
 from tests.fixtures.waiting import wait_until
 
 TITLES = 30
@@ -40,7 +40,7 @@ ALL_INTERFACES = "0.0.0.0"  # noqa: S104
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What an import has stored."""
+    """Rows that an import has stored."""
 
     identifiers: list[str]
     purchase_records: int
@@ -105,6 +105,8 @@ def back_up_during_import(history: History) -> None:
         add_sandbox_collection(session, history.sandbox)
     history.run("import", "import", "purchases", "--import-all")
     wait_until(lambda: history.pages() > 1)
+    # The import cannot end before the crash.
+    history.sandbox.sandbox.latency_ms = 3_600_000
     history.run("backup", "backup", str(history.backup_file))
 
 

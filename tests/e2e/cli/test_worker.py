@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
@@ -20,7 +21,7 @@ from accession.core.settings import get_settings
 from accession.db.models import CirculationEvent, Collection, LicensePool, PurchaseRecord, RunState
 from accession.db.models import Run as LedgerRun
 from accession.local.servers import ServerUrls
-from accession.sandbox.server import RunningSandbox
+from accession.runs.ledger import find_latest_run
 from tests.fixtures.commands import (
     Cli,
     CommandResult,
@@ -32,6 +33,7 @@ from tests.fixtures.commands import (
 )
 from tests.fixtures.factories import make_collection
 from tests.fixtures.keys import KEY_FILE_DAMAGE
+from tests.fixtures.running_sandbox import RunningSandbox
 from tests.fixtures.servers import flush_broker, truncate_all_tables
 from tests.fixtures.waiting import wait_until
 
@@ -149,13 +151,22 @@ def test_import_wait_shows_records_of_each_workflow(
 
 
 def test_import_wait_joins_active_run_unless_forced(
-    cli: Cli, worker: Path, broker: Redis, session: Session
+    cli: Cli, worker: Path, broker: Redis, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with simulated_vendor(latency_ms=300) as sandbox:
-        add_alder(session, sandbox)
+    from accession.cli import watch
+
+    with simulated_vendor(latency_ms=500) as sandbox:
+
+        def speed_up_and_find(*arguments: Any) -> LedgerRun | None:
+            sandbox.sandbox.latency_ms = 0
+            return find_latest_run(*arguments)
+
+        # The worker refuses the other runs between two steps of the first, which therefore needs many steps.
+        set_checkpoint(session, add_alder(session, sandbox), utc_now() - timedelta(days=40))
         assert cli("import", "purchases", "--collection", ALDER).exit_code == 0
         wait_until(lambda: cli("status", "--json").json[0]["state"] == "running")
         forced = import_and_wait(cli, "--force-reimport")
+        monkeypatch.setattr(watch, "find_latest_run", speed_up_and_find)
         joined = import_and_wait(cli)
     assert forced.exit_code == 1
     assert "not started, because another run is active: retry when it has ended" in forced.stderr

@@ -209,7 +209,7 @@ def test_ended_run_is_not_resumed(
     session.commit()
 
     assert not resume_run(run.task_id)
-    assert not resume_run("nobody")
+    assert not resume_run("unknown-task")
     assert broker.llen("default") == 0
 
 

@@ -203,7 +203,7 @@ def test_home_that_is_no_folder_is_reported(cli: Cli, tmp_path: Path, arguments:
 def test_home_that_cannot_be_created_is_reported(cli: Cli, arguments: str) -> None:
     with settings(home=Path("/proc/accession")):
         message = cli(*arguments.split()).error
-    assert message.startswith("The home /proc/accession cannot be made")
+    assert message.startswith("The home /proc/accession cannot be created")
     assert "ACCESSION_HOME" in message
 
 
