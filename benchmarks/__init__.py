@@ -1,1 +1,4 @@
-"""What Accession's speed is, measured against the sandbox vendor."""
+"""Measurements of Accession's speed and memory against the simulated vendor.
+
+`python -m benchmarks --help` lists the parts.
+"""

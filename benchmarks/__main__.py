@@ -1,7 +1,7 @@
-"""All measurements, one after another: `python -m benchmarks [--full] [PART ...]`.
+"""Run all measurements, or some of them: `python -m benchmarks [--full] [PART ...]`.
 
-Prints each table as it is done, and last all figures as one line of JSON. Those of a complete run are written
-to `docs/performance/figures.json` with their curves beside it as SVG, and into the tables of
+Each part prints its tables; the last line of the output is all figures as JSON. A run of all parts also
+updates the documentation: `docs/performance/figures.json`, the charts beside it, and the tables of
 `docs/performance.md` and the README.
 """
 
@@ -19,9 +19,9 @@ from typing import Any
 
 import psutil
 
-from benchmarks.chart import svg
-from benchmarks.curves import curves
-from benchmarks.report import filled
+from benchmarks.chart import render_svg
+from benchmarks.figure_charts import build_charts
+from benchmarks.report import fill_tables
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "performance"
@@ -30,8 +30,13 @@ PAGES = (ROOT / "docs" / "performance.md", ROOT / "README.md")
 
 @dataclass(frozen=True)
 class Part:
-    """A module of this package that prints tables, and as its last line JSON; what it is told for a run of
-    minutes, and for a full one."""
+    """A module of this package that prints tables and, as its last line, its figures as JSON.
+
+    Attributes:
+        name: Name of the module.
+        quick: Its arguments in a run that takes minutes.
+        full: Its arguments with `--full`.
+    """
 
     name: str
     quick: tuple[str, ...] = ()
@@ -45,7 +50,7 @@ PARTS = (
     Part("scale"),
     Part("growth", full=("--full",)),
     Part("imports"),
-    Part("memory", quick=("500", "2000", "--walk", "1200"), full=("2000", "10000", "50000")),
+    Part("memory", quick=("500", "2000", "--long-run-days", "1200"), full=("2000", "10000", "50000")),
     Part("parsing"),
     Part("applying"),
     Part("exporting", quick=("2000",)),
@@ -53,25 +58,26 @@ PARTS = (
 )
 
 
-def measured(part: Part, *, full: bool) -> tuple[Any, float]:
-    """Run the part, and print what it prints; its figures, and how many seconds that took.
+def run_part(part: Part, *, full: bool) -> tuple[Any, float]:
+    """Run a part, print its tables, and return its figures and its duration in seconds.
 
-    Raises SystemExit when it fails.
+    Raises:
+        SystemExit: the part failed.
     """
     command = [sys.executable, "-m", f"benchmarks.{part.name}", *(part.full if full else part.quick)]
-    started, last = time.monotonic(), ""
+    start, last_line = time.monotonic(), ""
     print(f"\n{part.name}\n", flush=True)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         for line in process.stdout or ():
-            print(last, end="", flush=True)
-            last = line
+            print(last_line, end="", flush=True)
+            last_line = line
     if process.returncode != 0:
-        raise SystemExit(f"The part {part.name} has failed.")
-    return json.loads(last), round(time.monotonic() - started, 1)
+        raise SystemExit(f"The part {part.name} failed with exit status {process.returncode}.")
+    return json.loads(last_line), round(time.monotonic() - start, 1)
 
 
-def machine() -> Mapping[str, Any]:
-    """What the figures were measured on."""
+def describe_machine() -> Mapping[str, Any]:
+    """Return processors, memory and Python version of this machine."""
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
         "processors": os.cpu_count(),
@@ -81,32 +87,38 @@ def machine() -> Mapping[str, Any]:
     }
 
 
-def write(figures: Mapping[str, Any]) -> None:
-    """Keep the figures with the documentation, as JSON, as curves and in its tables."""
+def update_documentation(figures: Mapping[str, Any]) -> None:
+    """Write the figures to the documentation: as JSON, as charts and as tables of its pages."""
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
-    for name, chart in curves(figures).items():
-        (FOLDER / f"{name}.svg").write_text(svg(chart))
+    for name, chart in build_charts(figures).items():
+        (FOLDER / f"{name}.svg").write_text(render_svg(chart))
     for page in PAGES:
-        page.write_text(filled(page.read_text(), figures))
+        page.write_text(fill_tables(page.read_text(), figures))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and print; write what a complete run has found."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n\n")[1])
+    """Run the selected parts, and update the documentation if these are all."""
     names = [part.name for part in PARTS]
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"Some of: {', '.join(names)}.")
-    parser.add_argument("--full", action="store_true", help="Also what takes longer than minutes.")
-    told = parser.parse_args(arguments)
-    if unknown := set(told.parts) - set(names):
-        parser.error(f"there is no part {', '.join(sorted(unknown))}; choose among {', '.join(names)}")
-    chosen = [part for part in PARTS if not told.parts or part.name in told.parts]
-    figures: dict[str, Any] = {"machine": machine(), "full": told.full, "seconds": {}}
-    for part in chosen:
-        figures[part.name], figures["seconds"][part.name] = measured(part, full=told.full)
-    if not told.parts:
-        write(figures)
-    print(f"\nThis took {sum(figures['seconds'].values()):,.0f} seconds.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure Accession's speed and memory against the simulated vendor. Each part prints its "
+        "tables; the last line is all figures as JSON. A run of all parts also updates the documentation.",
+    )
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"Part to run: {', '.join(names)}. Default: all."
+    )
+    parser.add_argument("--full", action="store_true", help="Measure larger catalogues too; takes hours.")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.parts) - set(names):
+        parser.error(f"unknown part {', '.join(sorted(unknown))}; choose from {', '.join(names)}")
+    selected = [part for part in PARTS if not options.parts or part.name in options.parts]
+    figures: dict[str, Any] = {"machine": describe_machine(), "full": options.full, "seconds": {}}
+    for part in selected:
+        figures[part.name], figures["seconds"][part.name] = run_part(part, full=options.full)
+    if not options.parts:
+        update_documentation(figures)
+    print(f"\nTotal: {sum(figures['seconds'].values()):,.0f} seconds.")
     print(json.dumps(figures))
 
 

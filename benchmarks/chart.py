@@ -1,13 +1,15 @@
-"""A small line chart as SVG, readable on light and on dark pages, without a script."""
+"""Line charts as SVG files without scripts, legible on light and on dark pages."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import TypeAlias
 
 _WIDTH, _HEIGHT = 640, 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 64, 60
-_KEY_Y, _KEY, _LETTER = 42, 24, 7.2
+_LEGEND_Y, _LEGEND_LINE, _CHARACTER_WIDTH = 42, 24, 7.2
+_Scale: TypeAlias = Callable[[float], float]
 _STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #333 } .title { font-weight: 600; font-size: 15px }
 .grid { stroke: #ddd } .line { fill: none; stroke-width: 2.5 }
@@ -22,7 +24,7 @@ text { fill: #ddd } .grid { stroke: #444 }
 
 @dataclass(frozen=True)
 class Line:
-    """One line: its name, and its points from left to right."""
+    """A line of a chart: its name and its points (x, y) from left to right."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -30,7 +32,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """What is drawn. The y axis begins at zero; with `log_x` each step to the right multiplies."""
+    """A line chart. The y axis begins at zero; `log_x` makes the x axis logarithmic."""
 
     title: str
     x_label: str
@@ -39,15 +41,15 @@ class Chart:
     log_x: bool = False
 
 
-def svg(chart: Chart) -> str:
-    """The chart as a document of its own."""
+def render_svg(chart: Chart) -> str:
+    """Return the chart as an SVG document."""
     xs = sorted({x for line in chart.lines for x, _ in line.points})
-    y_ticks = ticks(max(y for line in chart.lines for _, y in line.points))
-    # What was measured is marked, where that leaves room.
-    x_ticks = xs if len(xs) <= 6 else ticks(xs[-1])
+    y_ticks = axis_ticks(max(y for line in chart.lines for _, y in line.points))
+    # The x axis is labelled with the measured values where there is room for them.
+    x_ticks = xs if len(xs) <= 6 else axis_ticks(xs[-1])
     low, high = (xs[0], xs[-1]) if chart.log_x else (0.0, max(x_ticks))
-    x_at = scale(low, high, _LEFT, _WIDTH - _RIGHT, log=chart.log_x)
-    y_at = scale(0, y_ticks[-1], _HEIGHT - _BOTTOM, _TOP)
+    x_at = axis_scale(low, high, _LEFT, _WIDTH - _RIGHT, log=chart.log_x)
+    y_at = axis_scale(0, y_ticks[-1], _HEIGHT - _BOTTOM, _TOP)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">',
         f"<title>{escape(chart.title)}</title><style>{_STYLE}</style>",
@@ -64,29 +66,32 @@ def svg(chart: Chart) -> str:
         parts.append(
             f'<text x="{x_at(x):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{x:,.10g}</text>'
         )
-    key_x: float = _LEFT
-    for number, line in enumerate(chart.lines):
+    return "\n".join((*parts, *_draw_lines(chart.lines, x_at, y_at), "</svg>\n"))
+
+
+def _draw_lines(lines: Sequence[Line], x_at: _Scale, y_at: _Scale) -> Iterator[str]:
+    """Yield each line, its points, and its entry in the legend."""
+    legend_x: float = _LEFT
+    for number, line in enumerate(lines):
         path = "L".join(f"{x_at(x):.1f} {y_at(y):.1f}" for x, y in line.points)
         points = "".join(f"M{x_at(x):.1f} {y_at(y):.1f}h0" for x, y in line.points)
-        parts.append(f'<path class="line c{number}" d="M{path}"/>')
-        parts.append(f'<path class="point c{number}" d="{points}"/>')
-        parts.append(f'<path class="line c{number}" d="M{key_x:.1f} {_KEY_Y}h{_KEY}"/>')
-        parts.append(f'<text x="{key_x + _KEY + 6:.1f}" y="{_KEY_Y + 4}">{escape(line.name)}</text>')
-        key_x += _KEY + 24 + _LETTER * len(line.name)
-    return "\n".join((*parts, "</svg>\n"))
+        text_x = legend_x + _LEGEND_LINE + 6
+        yield f'<path class="line c{number}" d="M{path}"/>'
+        yield f'<path class="point c{number}" d="{points}"/>'
+        yield f'<path class="line c{number}" d="M{legend_x:.1f} {_LEGEND_Y}h{_LEGEND_LINE}"/>'
+        yield f'<text x="{text_x:.1f}" y="{_LEGEND_Y + 4}">{escape(line.name)}</text>'
+        legend_x += _LEGEND_LINE + 24 + _CHARACTER_WIDTH * len(line.name)
 
 
-def scale(
-    low: float, high: float, start: float, end: float, *, log: bool = False
-) -> Callable[[float], float]:
-    """From a value between `low` and `high` to its place between `start` and `end`."""
-    turn: Callable[[float], float] = math.log if log else float
-    span = turn(high) - turn(low) or 1.0
-    return lambda value: start + (turn(value) - turn(low)) / span * (end - start)
+def axis_scale(low: float, high: float, start: float, end: float, *, log: bool = False) -> _Scale:
+    """Return the function that maps values from `low` to `high` to coordinates from `start` to `end`."""
+    transform: _Scale = math.log if log else float
+    span = transform(high) - transform(low) or 1.0
+    return lambda value: start + (transform(value) - transform(low)) / span * (end - start)
 
 
-def ticks(highest: float) -> list[float]:
-    """Four to ten round numbers from zero to the first that is not below `highest`."""
+def axis_ticks(highest: float) -> list[float]:
+    """Return four to ten round numbers, from zero to the first that is at least `highest`."""
     power = 10.0 ** math.floor(math.log10(highest or 1))
-    step = next(power * part for part in (0.2, 0.25, 0.5, 1, 2) if highest / (power * part) <= 7)
+    step = next(power * factor for factor in (0.2, 0.25, 0.5, 1, 2) if highest / (power * factor) <= 7)
     return [step * number for number in range(math.ceil(highest / step - 1e-9) + 1)]

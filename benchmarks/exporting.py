@@ -1,11 +1,10 @@
-"""How fast the catalogue leaves as MARC, and in how much memory: the whole of it, written to a file.
+"""Measure speed and memory of exporting the whole catalogue as MARC.
 
-    python -m benchmarks.exporting [TITLES ...]
+Generated catalogues of several sizes are written to a file, each format in a new process. Export and
+database wait for each other, so that both together keep one core busy; speed is therefore given per second
+of their CPU time. Prints a table and, as the last line, the same figures as JSON.
 
-exports made-up catalogues of so many titles (20,000 and 200,000, unless told otherwise), each in a process
-that has done nothing else. It waits for the database and the database for it, so that both together keep one
-core busy, and what a core can do is told by the processor time of both. Prints a table, and as the last line
-the same figures as JSON. Memory is in MiB.
+Usage: python -m benchmarks.exporting [TITLES ...]
 """
 
 import argparse
@@ -17,19 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from pydantic import SecretStr
 from sqlalchemy import func, select
 
-from accession.catalog.change_feed import FeedFilter
-from accession.core.settings import Settings, get_settings, use_settings
+from accession.catalog.feed_filter import FeedFilter
 from accession.db.engine import engine, snapshot
-from accession.exports.files import replaced
+from accession.exports.files import write_file_atomically
 from accession.exports.formats import FORMATS
-from benchmarks.catalogue import fill
-from benchmarks.million import database
-from benchmarks.stage import one_by_one, print_json, resident, show
+from benchmarks.generated_catalogue import fill_database, require_disk_space
+from benchmarks.installation import database_and_broker
+from benchmarks.processes import memory_mib, run_in_subprocesses
+from benchmarks.report import print_json, print_table
 
 TITLES = (20_000, 200_000)
+MEASURED_FORMATS = ("marc21", "marcxml")
 _OPTIONS = {
     "url_template": "https://ebook.yourcloudlibrary.com/library/alder-document_id-{identifier}",
     "availability": True,
@@ -37,17 +36,15 @@ _OPTIONS = {
 
 
 @dataclass(frozen=True)
-class Asked:
-    """An export to be measured, on the database at the URL."""
+class Figures:
+    """Size and cost of one export.
 
-    format: str
-    database_url: str
-
-
-@dataclass(frozen=True)
-class Exported:
-    """One export: its file in MB, what it took, and the processor time that the process and its database
-    used; how many titles that is for a second of a core; the peak of the process's memory."""
+    Attributes:
+        process_cpu: CPU seconds of the exporting process.
+        database_cpu: CPU seconds of the PostgreSQL process that serves it.
+        titles_per_cpu_second: Titles per CPU second of both.
+        memory: Peak memory of the exporting process in MiB.
+    """
 
     format: str
     titles: int
@@ -55,56 +52,58 @@ class Exported:
     seconds: float
     process_cpu: float
     database_cpu: float
-    titles_a_core: int
+    titles_per_cpu_second: int
     memory: int
 
 
-def measure(asked: Asked) -> Exported:
-    """One export into a file, in a process that has seen no other."""
-    use_settings(Settings(database_url=SecretStr(asked.database_url)))
+def measure(format_name: str) -> Figures:
+    """Measure one export into a file, from the database that the environment names."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "records"
-        began, own = time.monotonic(), time.process_time()
-        with snapshot() as session, replaced(str(file)) as out:
+        start, cpu_start = time.monotonic(), time.process_time()
+        with snapshot() as session, write_file_atomically(str(file)) as out:
             backend = psutil.Process(session.scalar(select(func.pg_backend_pid())))
-            titles = FORMATS[asked.format].write(session, FeedFilter(), out, _OPTIONS, lambda _: None)
-            database = sum(backend.cpu_times()[:2])
-        process = time.process_time() - own
-        return Exported(
-            format=asked.format,
+            titles = FORMATS[format_name].write(session, FeedFilter(), out, _OPTIONS, lambda _: None)
+            database_cpu = sum(backend.cpu_times()[:2])
+        process_cpu = time.process_time() - cpu_start
+        return Figures(
+            format=format_name,
             titles=titles,
             megabytes=file.stat().st_size // 1_000_000,
-            seconds=round(time.monotonic() - began, 1),
-            process_cpu=round(process, 1),
-            database_cpu=round(database, 1),
-            titles_a_core=round(titles / (process + database)),
-            memory=resident(os.getpid(), "VmHWM"),
+            seconds=round(time.monotonic() - start, 1),
+            process_cpu=round(process_cpu, 1),
+            database_cpu=round(database_cpu, 1),
+            titles_per_cpu_second=round(titles / (process_cpu + database_cpu)),
+            memory=memory_mib(os.getpid(), "VmHWM"),
         )
 
 
-def measure_all(titles: Sequence[int]) -> list[Exported]:
-    """Each format of catalogues of so many titles."""
-    measured: list[Exported] = []
-    for number in titles:
-        # Each database has a server of its own.
-        engine.cache_clear()
-        with database(number):
-            fill(engine(), number)
-            url = get_settings().database_url
-            asked = [Asked(name, url.get_secret_value() if url else "") for name in ("marc21", "marcxml")]
-            measured += one_by_one(measure, asked)
-    return measured
+def measure_all(sizes: Sequence[int]) -> list[Figures]:
+    """Measure each format for catalogues of these numbers of titles."""
+    figures: list[Figures] = []
+    for titles in sizes:
+        require_disk_space(titles)
+        with database_and_broker(durable=False):
+            fill_database(engine(), titles)
+            figures += run_in_subprocesses(measure, MEASURED_FORMATS)
+    return figures
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure once and print the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("titles", type=int, nargs="*", default=list(TITLES))
-    measured = measure_all(parser.parse_args().titles)
-    show(measured)
-    print_json(measured)
+    parser.add_argument(
+        "titles",
+        type=int,
+        nargs="*",
+        default=list(TITLES),
+        help="Sizes of the catalogues. Default: 20000 200000.",
+    )
+    figures = measure_all(parser.parse_args().titles)
+    print_table(figures)
+    print_json(figures)
 
 
 if __name__ == "__main__":

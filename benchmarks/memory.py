@@ -1,11 +1,11 @@
-"""The memory of worker, Valkey and PostgreSQL while libraries of several sizes are imported, each into a
-fresh installation, from a vendor without latency: does it grow with the titles, or with the links of a chain?
+"""Measure whether memory grows with the number of titles or with the steps of a run.
 
-    python -m benchmarks.memory [TITLES ...]
+Libraries of several sizes are imported, each into a new installation, from a vendor without latency. The
+titles were purchased within a year. One more library has as many titles as the first, but purchased since
+2014, so that its run has thousands of steps with few or no titles. Prints the peak memory of worker, Valkey
+and PostgreSQL in MiB, the worker's memory over time and, as the last line, the same figures as JSON.
 
-imports so many titles (2,000 and 10,000, unless told otherwise) bought within a year, and then as many as the
-first of them bought since 2014, thousands of days with next to nothing in them. Prints a table, and as the
-last line the same figures as JSON. All memory is in MiB.
+Usage: python -m benchmarks.memory [TITLES ...] [--long-run-days DAYS]
 """
 
 import argparse
@@ -16,47 +16,40 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from accession.core.workflow import Workflow
-from benchmarks.stage import (
-    Sold,
-    add_library,
-    children,
-    installation,
-    one_by_one,
-    part,
-    print_json,
-    resident,
-    run,
-    show,
-    vendors,
-)
+from benchmarks.installation import add_library, installation, run_workflow
+from benchmarks.processes import child_process_ids, memory_mib, process_id, run_in_subprocesses
+from benchmarks.report import print_json, print_table
+from benchmarks.simulated_vendors import VendorSpec, running_vendors
 
 TITLES = (2_000, 10_000)
-A_YEAR = 365
-LONG_WALK = (datetime.now(UTC) - datetime(2014, 1, 1, tzinfo=UTC)).days
-_LOOK_SECONDS = 1.0
-_POINTS = 10
+DAYS = 365
+LONG_RUN_DAYS = (datetime.now(UTC) - datetime(2014, 1, 1, tzinfo=UTC)).days
+_SAMPLE_SECONDS = 1.0
+_MAX_POINTS = 10
 
 
 @dataclass(frozen=True)
 class Point:
-    """The worker's memory after so many links of the chain; of the children, the largest."""
+    """Memory of the worker after a number of steps: its parent process and its largest child, in MiB."""
 
-    links: int
+    steps: int
     parent: int
     child: int
 
 
 @dataclass(frozen=True)
 class Memory:
-    """The peaks of one import, and how the worker came to its own.
+    """Peak memory during one import, in MiB; of several processes of a kind, that of the largest.
 
-    Of children and backends it is the largest. `postgres_backend` counts what the backend has touched of the
-    128 MiB of buffers that all share; `backend_private` is what it has for itself, at the end.
+    Attributes:
+        postgres_backend: Includes the part of the 128 MiB of shared buffers that the backend has touched.
+        backend_private: Memory at the end without shared buffers.
+        curve: Memory of the worker over time.
     """
 
     titles: int
     days: int
-    links: int
+    steps: int
     seconds: float
     worker_parent: int
     worker_child: int
@@ -66,50 +59,50 @@ class Memory:
     curve: tuple[Point, ...]
 
 
-def measure(sold: Sold) -> Memory:
-    """One import into a fresh installation, in a process that has seen no other."""
-    with vendors([sold]) as asked, installation() as home:
-        collection_id = add_library(asked.base_urls[0], sold.since)
-        worker = part(home, "worker")
-        with watched(worker) as points:
-            took = run(Workflow.PURCHASES, [collection_id], asked)
+def measure(spec: VendorSpec) -> Memory:
+    """Measure one import into a new installation."""
+    with running_vendors([spec]) as vendors, installation() as home:
+        collection_id = add_library(vendors.base_urls[0], spec.since)
+        worker = process_id(home, "worker")
+        with sampling(worker) as points:
+            cost = run_workflow(Workflow.PURCHASES, [collection_id], vendors)
         return Memory(
-            titles=sold.titles,
-            days=sold.days,
-            links=links(),
-            seconds=round(took.seconds, 1),
-            worker_parent=resident(worker, "VmHWM"),
-            worker_child=max(resident(child, "VmHWM") for child in children(worker)),
-            valkey=resident(part(home, "valkey"), "VmHWM"),
-            postgres_backend=max(resident(backend, "VmHWM") for backend in backends()),
-            backend_private=max(resident(backend, "RssAnon") for backend in backends()),
-            curve=tuple(points[:: len(points) // _POINTS + 1]),
+            titles=spec.titles,
+            days=spec.days,
+            steps=count_steps(),
+            seconds=round(cost.seconds, 1),
+            worker_parent=memory_mib(worker, "VmHWM"),
+            worker_child=max(memory_mib(child, "VmHWM") for child in child_process_ids(worker)),
+            valkey=memory_mib(process_id(home, "valkey"), "VmHWM"),
+            postgres_backend=max(memory_mib(backend, "VmHWM") for backend in backend_process_ids()),
+            backend_private=max(memory_mib(backend, "RssAnon") for backend in backend_process_ids()),
+            curve=tuple(points[:: len(points) // _MAX_POINTS + 1]),
         )
 
 
 @contextmanager
-def watched(worker: int) -> Iterator[list[Point]]:
-    """The worker's memory second by second, until the block ends."""
+def sampling(worker: int) -> Iterator[list[Point]]:
+    """Sample the memory of the worker once a second until the context ends."""
     points: list[Point] = []
-    over = threading.Event()
+    is_over = threading.Event()
 
-    def look() -> None:
-        while not over.wait(_LOOK_SECONDS):
-            # A worker that has only just been started has no children yet.
-            child = max((resident(child, "VmRSS") for child in children(worker)), default=0)
-            points.append(Point(links(), resident(worker, "VmRSS"), child))
+    def sample() -> None:
+        while not is_over.wait(_SAMPLE_SECONDS):
+            # A worker that has just started has no children yet.
+            child = max((memory_mib(child, "VmRSS") for child in child_process_ids(worker)), default=0)
+            points.append(Point(count_steps(), memory_mib(worker, "VmRSS"), child))
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=sample)
     thread.start()
     try:
         yield points
     finally:
-        over.set()
+        is_over.set()
         thread.join()
 
 
-def links() -> int:
-    """How many links the chain has had."""
+def count_steps() -> int:
+    """Return the number of steps of all runs so far."""
     from sqlalchemy import func, select
 
     from accession.db.engine import transaction
@@ -119,8 +112,8 @@ def links() -> int:
         return session.scalar(select(func.sum(Run.pages))) or 0
 
 
-def backends() -> list[int]:
-    """PostgreSQL's processes that serve worker, schedule and us."""
+def backend_process_ids() -> list[int]:
+    """Return the ids of PostgreSQL's processes that serve connections."""
     from sqlalchemy import text
 
     from accession.db.engine import transaction
@@ -131,27 +124,38 @@ def backends() -> list[int]:
         )
 
 
-def measure_all(titles: Sequence[int], walk: int) -> list[Memory]:
-    """Imports of so many titles within a year, and then of the first as many within `walk` days."""
-    sold = [*(Sold(number, A_YEAR) for number in titles), Sold(titles[0], walk)]
-    return one_by_one(measure, sold)
+def measure_all(titles: Sequence[int], long_run_days: int) -> list[Memory]:
+    """Measure an import of each size, and one of the first size spread over `long_run_days`."""
+    specs = [*(VendorSpec(number, DAYS) for number in titles), VendorSpec(titles[0], long_run_days)]
+    return run_in_subprocesses(measure, specs)
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure once and print the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("titles", type=int, nargs="*", default=list(TITLES))
-    parser.add_argument("--walk", type=int, default=LONG_WALK, help="Days of the long walk.")
-    told = parser.parse_args()
-    measured = measure_all(told.titles, told.walk)
-    show(measured)
-    for memory in measured:
-        print(f"\n{memory.titles:,} titles in {memory.days:,} days\n   links  parent   child")
+    parser.add_argument(
+        "titles",
+        type=int,
+        nargs="*",
+        default=list(TITLES),
+        help="Sizes of the libraries. Default: 2000 10000.",
+    )
+    parser.add_argument(
+        "--long-run-days",
+        type=int,
+        default=LONG_RUN_DAYS,
+        help="Days in which the titles of the last library were purchased. Default: all since 2014.",
+    )
+    options = parser.parse_args()
+    figures = measure_all(options.titles, options.long_run_days)
+    print_table(figures)
+    for memory in figures:
+        print(f"\n{memory.titles:,} titles in {memory.days:,} days\n   steps  parent   child")
         for point in memory.curve:
-            print(f"{point.links:>8,}{point.parent:>8}{point.child:>8}")
-    print_json(measured)
+            print(f"{point.steps:>8,}{point.parent:>8}{point.child:>8}")
+    print_json(figures)
 
 
 if __name__ == "__main__":

@@ -1,265 +1,158 @@
-"""What people and schedules wait for, in a catalogue of a million titles with a ledger of a million runs.
+"""Time what people and schedules wait for in a catalogue of a million titles and a ledger of as many runs.
 
-Prints a table, the plans of whatever takes longer than 50 ms, and as the last line the same figures as JSON.
-Run it with `python -m benchmarks.million`; `--titles` makes a smaller catalogue. The vendor answers in this
-process, and nothing waits for the disk: what is measured is the database and our own code.
+The vendor is simulated in this process and PostgreSQL does not wait for the disk, so that only the database
+and Accession's own code are measured. Prints a table, the query plans of calls that take longer than 50 ms
+and, as the last line, the same figures as JSON.
+
+Usage: python -m benchmarks.million [--titles TITLES]
 """
 
 import argparse
 import asyncio
 import json
 import re
-import shutil
 import signal
-import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 import httpx
-from pydantic import SecretStr
-from sqlalchemy import event, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from accession.accounts.collections import collections_in_use
-from accession.accounts.keys import account_key_of
+from accession.accounts.account import Account
+from accession.accounts.collections import list_collections
+from accession.accounts.keys import decrypt_account_key
 from accession.accounts.views import collection_views
-from accession.bibliotheca.client import MOST_ITEMS, PAGE_SIZE, Account, BibliothecaAPI
+from accession.bibliotheca.client import MAX_ITEMS, PAGE_SIZE, BibliothecaAPI
 from accession.bibliotheca.items import DATA_SOURCE
 from accession.catalog.apply import apply_outbox
-from accession.catalog.outbox import count_pending_applies
+from accession.catalog.facets import title_facets
+from accession.catalog.outbox import count_pending_changes, count_stale_changes
 from accession.catalog.purchase_counts import purchases_by_month, recent_purchases
-from accession.catalog.rejected_records import reject_views
-from accession.catalog.search import TitleFilter, find_titles, title_facets
+from accession.catalog.rejected_records import rejected_record_views
+from accession.catalog.search import find_titles
+from accession.catalog.title_filter import TitleFilter
 from accession.catalog.title_history import title_history
 from accession.catalog.titles import count_titles, title_views
 from accession.core.clock import utc_now
-from accession.core.logging import set_up_logging
-from accession.core.settings import Settings, use_settings
+from accession.core.logging import configure_logging
+from accession.core.settings import get_settings
 from accession.core.workflow import Workflow
-from accession.db import schema
 from accession.db.engine import engine, transaction
 from accession.db.models import Collection, Identifier, LicensePool, Run, RunState
 from accession.imports.circulation import BibliothecaCirculationUpdater
 from accession.imports.events import BibliothecaEventImporter
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter
-from accession.imports.windows import Place
-from accession.local.postgres import remove_home_data
-from accession.local.servers import EmbeddedServers
+from accession.imports.windows import ImportCursor
 from accession.runs import diagnostics, ledger
-from accession.runs.progress import progress_of
+from accession.runs.progress import estimate_progress
 from accession.runs.views import run_views, status_views
 from accession.sandbox.activity import Event, EventType
-from accession.sandbox.catalogue import Purchase, build_catalogue, seeded
+from accession.sandbox.catalogue import Purchase, build_catalogue, seeded_random
 from accession.sandbox.documents import event_batch, item_documents, marc_collection
-from benchmarks.catalogue import Made, fill, isbn_of, isbns_of
+from benchmarks.call_timing import SLOW_CALL_MS, VENDOR_STOPWATCH, CallTiming, time_call
+from benchmarks.generated_catalogue import (
+    GeneratedCatalogue,
+    fill_database,
+    isbn,
+    isbn_row_ids,
+    require_disk_space,
+)
+from benchmarks.installation import database_and_broker
 
 TITLES = 1_000_000
-TIMES = 20
-LONG_MS = 50
+SLOW_CALL_REPETITIONS = 5
 _EVENTS = 50
 _DAY = datetime(2026, 1, 5, tzinfo=UTC)
-_WORTH_A_PLAN_MS = 5
-_BYTES_A_TITLE = 12_000
-_LONGEST_LINE = 250
 
-_Answer = TypeVar("_Answer")
+# Processes one page, slice or batch, and returns the ids of the outbox rows.
+Step = Callable[[Session], tuple[int, ...]]
 
 
-@dataclass(frozen=True)
-class Figure:
-    """What one call took, in milliseconds: the best, the median and the worst of many. Of the median,
-    `database_ms` were in statements and `vendor_ms` in asking the vendor and reading its answer."""
+class TimedAPI(BibliothecaAPI):
+    """The vendor's API, whose calls are timed by `VENDOR_STOPWATCH`."""
 
-    name: str
-    best_ms: float
-    median_ms: float
-    worst_ms: float
-    database_ms: float
-    vendor_ms: float
-    statements: int
-    plans: tuple[str, ...] = ()
+    def fetch_marc_page(self, *arguments: Any, **options: Any) -> Any:
+        with VENDOR_STOPWATCH.running():
+            return super().fetch_marc_page(*arguments, **options)
 
+    def fetch_events(self, *arguments: Any, **options: Any) -> Any:
+        with VENDOR_STOPWATCH.running():
+            return super().fetch_events(*arguments, **options)
 
-@dataclass
-class Stopwatch:
-    """The seconds spent with one thing."""
-
-    seconds: float = 0.0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Add up what is spent meanwhile."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds += time.perf_counter() - began
+    def fetch_items(self, *arguments: Any, **options: Any) -> Any:
+        with VENDOR_STOPWATCH.running():
+            return super().fetch_items(*arguments, **options)
 
 
-VENDOR = Stopwatch()
+class InProcessVendor:
+    """A simulated vendor in this process, which generates each items document only once."""
 
+    def __init__(self, titles: Iterable[Purchase]) -> None:
+        self._titles = {purchase.item_id: purchase for purchase in titles}
+        self._items_documents: dict[str, str] = {}
 
-class ClockedAPI(BibliothecaAPI):
-    """The vendor's API, timed on `VENDOR`."""
+    def api(self, collection: Collection, *, document: str = "") -> TimedAPI:
+        """Return the API of a collection; it returns `document` for every page and every slice of events."""
 
-    def marc_page(self, *arguments: Any, **more: Any) -> Any:
-        with VENDOR.running():
-            return super().marc_page(*arguments, **more)
-
-    def events(self, *arguments: Any, **more: Any) -> Any:
-        with VENDOR.running():
-            return super().events(*arguments, **more)
-
-    def items(self, *arguments: Any, **more: Any) -> Any:
-        with VENDOR.running():
-            return super().items(*arguments, **more)
-
-
-class Vendor:
-    """A vendor in this process, whose answers are written before they are asked for."""
-
-    def __init__(self, items: Iterable[Purchase]) -> None:
-        self._items = {purchase.item_id: purchase for purchase in items}
-        self._answers: dict[str, str] = {}
-
-    def api(self, collection: Collection, *, page: str = "") -> ClockedAPI:
-        """The API of a collection, to which any page of records and any slice of events is `page`."""
-
-        def answer(request: httpx.Request) -> httpx.Response:
+        def respond(request: httpx.Request) -> httpx.Response:
             path = request.url.path
             if "/items/" not in path:
-                return httpx.Response(200, text=page)
-            if path not in self._answers:
-                asked = path.rpartition("/")[2].split(",")
-                self._answers[path] = item_documents([self._items[item_id] for item_id in asked], "alder")
-            return httpx.Response(200, text=self._answers[path])
+                return httpx.Response(200, text=document)
+            if path not in self._items_documents:
+                titles = [self._titles[item_id] for item_id in path.rpartition("/")[2].split(",")]
+                self._items_documents[path] = item_documents(titles, "alder")
+            return httpx.Response(200, text=self._items_documents[path])
 
         account = Account(
             collection=collection.name,
             library_id=collection.library_id,
             account_id=collection.account_id,
-            account_key=account_key_of(collection),
+            account_key=decrypt_account_key(collection),
             base_url=collection.base_url,
         )
-        return ClockedAPI(account, httpx.Client(transport=httpx.MockTransport(answer)))
+        return TimedAPI(account, httpx.Client(transport=httpx.MockTransport(respond)))
 
 
-def measure(name: str, call: Callable[[Session], object], times: int = TIMES) -> Figure:
-    """Call it so often, each in a transaction that is rolled back, after one call that does not count."""
-    _call(call)
-    taken = sorted((_call(call) for _ in range(times)), key=lambda one: one.seconds)
-    median = taken[times // 2]
-    figure = Figure(
-        name=name,
-        best_ms=_ms(taken[0].seconds),
-        median_ms=_ms(statistics.median(one.seconds for one in taken)),
-        worst_ms=_ms(taken[-1].seconds),
-        database_ms=_ms(sum(statement.seconds for statement in median.statements)),
-        vendor_ms=_ms(median.vendor_seconds),
-        statements=len(median.statements),
-    )
-    if figure.median_ms <= LONG_MS:
-        return figure
-    return replace(figure, plans=tuple(_plans(median.statements)))
+def time_all(catalogue: GeneratedCatalogue) -> Iterator[CallTiming]:
+    """Time everything, one call after another."""
+    for group in (time_lists, time_screens, time_steps, time_polls, time_checks):
+        yield from group(catalogue)
 
 
-@dataclass
-class _Statement:
-    sql: str
-    parameters: Any
-    began: float
-    seconds: float = 0.0
+def time_lists(catalogue: GeneratedCatalogue) -> Iterator[CallTiming]:
+    """Time the status, lists and searches that people request."""
+    names, item_id = _collection_names(), _item_ids(catalogue.largest)[0]
+    texts = _search_texts(catalogue)
+    yield time_call("status", status_views)
+    yield time_call("collections", collection_views)
+    yield time_call("a title by its id", lambda s: list(title_views(s, identifiers=[item_id])))
+    yield time_call("rejected records", rejected_record_views)
+    scopes = (("all", None), ("biggest", names[catalogue.largest]), ("smallest", names[catalogue.smallest]))
+    for scope, name in scopes:
+        yield from _time_lists_of(scope, name)
+        yield from _time_searches(scope, name, texts)
+    yield time_call("purchases by month", lambda s: purchases_by_month(s, catalogue.largest))
+    yield time_call("recent purchases", recent_purchases)
+    largest_name = names[catalogue.largest]
+    yield time_call("a title's history", lambda s: title_history(s, largest_name, item_id))
 
 
-@dataclass(frozen=True)
-class _Taken:
-    seconds: float
-    vendor_seconds: float
-    statements: list[_Statement]
+def _time_lists_of(scope: str, name: str | None) -> Iterator[CallTiming]:
+    yield time_call(f"titles, {scope}", lambda s: list(title_views(s, collection=name, limit=50)))
+    yield time_call(f"titles counted, {scope}", lambda s: count_titles(s, collection=name))
+    yield time_call(f"runs, {scope}", lambda s: run_views(s, collection=name, limit=20))
 
 
-def _call(call: Callable[[Session], object]) -> _Taken:
-    with Session(engine()) as session, _statements() as statements:
-        session.connection()
-        VENDOR.seconds, began = 0.0, time.perf_counter()
-        call(session)
-        session.flush()
-        taken = time.perf_counter() - began
-        session.rollback()
-    return _Taken(taken, VENDOR.seconds, statements)
-
-
-@contextmanager
-def _statements() -> Iterator[list[_Statement]]:
-    sent: list[_Statement] = []
-
-    def before(_connection: Any, _cursor: Any, sql: str, parameters: Any, *_: Any) -> None:
-        sent.append(_Statement(sql, parameters, time.perf_counter()))
-
-    def after(*_: Any) -> None:
-        sent[-1].seconds = time.perf_counter() - sent[-1].began
-
-    event.listen(engine(), "before_cursor_execute", before)
-    event.listen(engine(), "after_cursor_execute", after)
-    try:
-        yield sent
-    finally:
-        event.remove(engine(), "before_cursor_execute", before)
-        event.remove(engine(), "after_cursor_execute", after)
-
-
-def _plans(statements: Iterable[_Statement]) -> Iterator[str]:
-    """The plans of those that read and took long; what they write is rolled back."""
-    with engine().connect() as connection:
-        for statement in statements:
-            if 1000 * statement.seconds < _WORTH_A_PLAN_MS or statement.sql.startswith("INSERT"):
-                continue
-            explain = f"EXPLAIN (ANALYZE, BUFFERS) {statement.sql}"
-            with connection.begin_nested() as savepoint:
-                rows = connection.exec_driver_sql(explain, statement.parameters).scalars()
-                yield "\n".join(line[:_LONGEST_LINE] for line in [*statement.sql.splitlines(), *rows])
-                savepoint.rollback()
-
-
-def _ms(seconds: float) -> float:
-    return round(1000 * seconds, 1)
-
-
-def listings(made: Made) -> Iterator[Figure]:
-    """What a person asks for: status, and lists."""
-    names, item_id = _names(), _held(made.biggest)[0]
-    texts = _texts(made)
-    yield measure("status", status_views)
-    yield measure("collections", collection_views)
-    yield measure("a title by its id", lambda s: list(title_views(s, identifiers=[item_id])))
-    yield measure("rejected records", reject_views)
-    for which, name in (("all", None), ("biggest", names[made.biggest]), ("smallest", names[made.smallest])):
-        yield from _listings_of(which, name)
-        yield from _searches(which, name, texts)
-    yield measure("purchases by month", lambda s: purchases_by_month(s, made.biggest))
-    yield measure("recent purchases", recent_purchases)
-    holder = names[made.biggest]
-    yield measure("a title's history", lambda s: title_history(s, holder, item_id))
-
-
-def _listings_of(which: str, name: str | None) -> Iterator[Figure]:
-    yield measure(f"titles, {which}", lambda s: list(title_views(s, collection=name, limit=50)))
-    yield measure(f"titles counted, {which}", lambda s: count_titles(s, collection=name))
-    yield measure(f"runs, {which}", lambda s: run_views(s, collection=name, limit=20))
-
-
-def _texts(made: Made) -> dict[str, str]:
-    """What people type who look for a title; thousands of others are of the same work."""
+def _search_texts(catalogue: GeneratedCatalogue) -> dict[str, str]:
+    """Return texts to search for; thousands of titles are of the same work."""
     with transaction() as session:
-        name = _names()[made.biggest]
+        name = _collection_names()[catalogue.largest]
         title = next(
             view.title
             for view in title_views(session, collection=name)
@@ -272,47 +165,47 @@ def _texts(made: Made) -> dict[str, str]:
         "a title": title,
         "the beginning of a title": " ".join(words)[:-3],
         "an author's name": "family4321",
-        "an ISBN": isbn_of(isbns_of(1)[0]),
+        "an ISBN": isbn(isbn_row_ids(1)[0]),
         "misspelt": " ".join(word[:3] + word[4:] for word in words),
-        "what is nowhere": "xylomqphone vwuqtz",
+        "no match": "xylomqphone vwuqtz",
     }
 
 
-def _searches(which: str, name: str | None, texts: Mapping[str, str]) -> Iterator[Figure]:
-    for what, text in texts.items():
-        yield measure(f"{what}, {which}", _search(TitleFilter(text, collection=name)))
-    for availability in ("available", "waiting", "gone"):
-        wanted = TitleFilter(collection=name, availability=availability)
-        yield measure(f"titles that are {availability}, {which}", _search(wanted))
-    recently = TitleFilter(collection=name, purchased_from=_DAY.date() - timedelta(days=365))
-    yield measure(f"titles bought in a year, {which}", _search(recently))
-    yield measure(f"facets, {which}", lambda s: title_facets(s, name))
+def _time_searches(scope: str, name: str | None, texts: Mapping[str, str]) -> Iterator[CallTiming]:
+    for label, text in texts.items():
+        yield time_call(f"{label}, {scope}", _search(TitleFilter(text, collection=name)))
+    for availability in ("available", "on_hold", "withdrawn"):
+        filters = TitleFilter(collection=name, availability=availability)
+        yield time_call(f"titles {availability.replace('_', ' ')}, {scope}", _search(filters))
+    last_year = TitleFilter(collection=name, purchased_from=_DAY.date() - timedelta(days=365))
+    yield time_call(f"titles of a year, {scope}", _search(last_year))
+    yield time_call(f"facets, {scope}", lambda s: title_facets(s, name))
 
 
-def _search(wanted: TitleFilter) -> Callable[[Session], object]:
-    return lambda session: find_titles(session, wanted)
+def _search(filters: TitleFilter) -> Callable[[Session], object]:
+    return lambda session: find_titles(session, filters)
 
 
-def screens(made: Made) -> Iterator[Figure]:
-    """The dashboard's pages as its server answers them, and a scrape of the metrics."""
+def time_screens(catalogue: GeneratedCatalogue) -> Iterator[CallTiming]:
+    """Time the responses of the dashboard's server, and a scrape of the metrics."""
     from accession.web.app import create_app
 
-    item_id, text = _held(made.biggest)[0], quote(_texts(made)["a work's title"])
+    item_id, text = _item_ids(catalogue.largest)[0], quote(_search_texts(catalogue)["a work's title"])
     paths = {
         "overview": "/",
-        "collection": f"/collections/{made.biggest}",
+        "collection": f"/collections/{catalogue.largest}",
         "catalogue": "/titles",
         "search": f"/titles?text={text}",
-        "title": f"/titles/{item_id}/collections/{made.biggest}",
+        "title": f"/titles/{item_id}/collections/{catalogue.largest}",
         "runs": "/runs",
         "run": "/runs/1",
         "rejected records": "/rejected-records",
-        "reimport": f"/collections/{made.biggest}/reimport",
+        "reimport": f"/collections/{catalogue.largest}/reimport",
         "metrics": "/metrics",
     }
     transport = httpx.ASGITransport(create_app())
     for name, path in paths.items():
-        yield measure(f"page: {name}", _get(transport, path), times=5)
+        yield time_call(f"page: {name}", _get(transport, path), SLOW_CALL_REPETITIONS)
 
 
 def _get(transport: httpx.ASGITransport, path: str) -> Callable[[Session], object]:
@@ -323,85 +216,59 @@ def _get(transport: httpx.ASGITransport, path: str) -> Callable[[Session], objec
     return lambda _: asyncio.run(get())
 
 
-def polls(made: Made) -> Iterator[Figure]:
-    """What the schedule and a progress bar ask for again and again."""
-    middle = _middle(made.biggest)
-    run = Run(
-        collection_id=made.biggest,
-        workflow=Workflow.CIRCULATION.value,
-        state=RunState.RUNNING.value,
-        cursor={"offset": middle},
-        records_fetched=0,
-        started_at=_DAY,
-        updated_at=utc_now(),
-    )
-    yield measure("progress of a sweep", lambda s: progress_of(s, run))
-    yield measure("applies that wait", lambda s: count_pending_applies(s, made.biggest))
-    yield measure("latest run", lambda s: ledger.latest_run(s, made.biggest, Workflow.PURCHASES))
-    yield measure("missed starts", lambda s: [ledger.last_started(s, workflow) for workflow in Workflow])
-    yield measure("runs at work", ledger.active_runs)
-    yield measure("silent runs", lambda s: ledger.active_runs(s, silent_since=utc_now()))
-    yield measure(
-        "a run begins", lambda s: ledger.open_run(s, made.biggest, Workflow.EVENTS, "task", {"start": None})
-    )
+def time_steps(catalogue: GeneratedCatalogue) -> Iterator[CallTiming]:
+    """Time one step of each workflow for the largest collection."""
+    since = datetime(2014, 1, 1, tzinfo=UTC)
+    purchases = build_catalogue(3 * PAGE_SIZE, since, _DAY, unusable=0).purchases
+    new = purchases[:PAGE_SIZE]
+    known = _with_item_ids(purchases[PAGE_SIZE:], _item_ids(catalogue.largest))[:PAGE_SIZE]
+    offset = _middle_offset(catalogue.largest)
+    batch = _with_item_ids(purchases, _item_ids_after(catalogue.largest, offset))
+    vendor = InProcessVendor([*new, *known, *batch])
+    yield from _time_purchases(catalogue, vendor, new, known)
+    yield from _time_circulation(catalogue, vendor, offset)
+    yield _time_events(catalogue, vendor, known)
 
 
-def checks(made: Made) -> Iterator[Figure]:
-    """What `accession doctor` looks at in the catalogue."""
-    yield measure("checkpoints in the future", diagnostics.future_checkpoints)
-    yield measure("outbox left behind", lambda s: diagnostics.count_published_before(s, utc_now()))
-    yield measure(
-        "titles without metadata", lambda s: diagnostics.undescribed(s, collections_in_use(s)), times=5
-    )
+def _with_item_ids(purchases: Iterable[Purchase], item_ids: Iterable[str]) -> list[Purchase]:
+    return [
+        replace(purchase, item_id=item_id) for purchase, item_id in zip(purchases, item_ids, strict=False)
+    ]
 
 
-def steps(made: Made) -> Iterator[Figure]:
-    """A page, a slice and a batch of the biggest collection."""
-    bought = build_catalogue(3 * PAGE_SIZE, datetime(2014, 1, 1, tzinfo=UTC), _DAY, unusable=0).purchases
-    new = bought[:PAGE_SIZE]
-    known = [replace(p, item_id=i) for p, i in zip(bought[PAGE_SIZE:], _held(made.biggest), strict=False)]
-    known = known[:PAGE_SIZE]
-    offset = _middle(made.biggest)
-    batch = [replace(p, item_id=i) for p, i in zip(bought, _after(made.biggest, offset), strict=False)]
-    vendor = Vendor([*new, *known, *batch])
-    yield from _pages(made, vendor, new, known)
-    yield from _sweep(made, vendor, offset)
-    yield _slice(made, vendor, known)
-
-
-def _pages(made: Made, vendor: Vendor, new: list[Purchase], known: list[Purchase]) -> Iterator[Figure]:
-    def page(purchases: list[Purchase]) -> Callable[[Session], tuple[int, ...]]:
+def _time_purchases(
+    catalogue: GeneratedCatalogue, vendor: InProcessVendor, new: list[Purchase], known: list[Purchase]
+) -> Iterator[CallTiming]:
+    def import_page(purchases: list[Purchase]) -> Step:
         document = marc_collection(purchases, "alder", _DAY)
 
         def step(session: Session) -> tuple[int, ...]:
-            collection = session.get_one(Collection, made.biggest)
-            importer = BibliothecaPurchaseRecordImporter(
-                session, collection, vendor.api(collection, page=document)
-            )
-            return importer.import_page(Place(_DAY), _DAY + timedelta(days=1)).outbox_ids
+            collection = session.get_one(Collection, catalogue.largest)
+            api = vendor.api(collection, document=document)
+            importer = BibliothecaPurchaseRecordImporter(session, collection, api)
+            return importer.import_day(ImportCursor(_DAY), _DAY + timedelta(days=1)).outbox_ids
 
         return step
 
-    yield measure("a page of new titles", page(new))
-    _settle(page(known))
-    yield measure("a page of known titles", page(known))
+    yield time_call("a page of new titles", import_page(new))
+    _commit_and_apply(import_page(known))
+    yield time_call("a page of known titles", import_page(known))
 
 
-def _sweep(made: Made, vendor: Vendor, offset: int) -> Iterator[Figure]:
+def _time_circulation(
+    catalogue: GeneratedCatalogue, vendor: InProcessVendor, offset: int
+) -> Iterator[CallTiming]:
     def step(session: Session) -> tuple[int, ...]:
-        collection = session.get_one(Collection, made.biggest)
-        return (
-            BibliothecaCirculationUpdater(session, collection, vendor.api(collection))
-            .update_batch(offset)
-            .outbox_ids
-        )
+        collection = session.get_one(Collection, catalogue.largest)
+        updater = BibliothecaCirculationUpdater(session, collection, vendor.api(collection))
+        return updater.update_batch(offset).outbox_ids
 
-    yield measure("a batch, all changed", step)
-    _settle(step)
-    yield measure("a batch, unchanged", step)
+    yield time_call("a batch, all changed", step)
+    _commit_and_apply(step)
+    yield time_call("a batch, unchanged", step)
 
 
-def _slice(made: Made, vendor: Vendor, known: list[Purchase]) -> Figure:
+def _time_events(catalogue: GeneratedCatalogue, vendor: InProcessVendor, known: list[Purchase]) -> CallTiming:
     moments = [_DAY + timedelta(seconds=second) for second in range(_EVENTS)]
     events = [
         Event(f"new-{second}", EventType.CHECKOUT, moment, purchase.item_id, purchase.isbn, "")
@@ -410,27 +277,64 @@ def _slice(made: Made, vendor: Vendor, known: list[Purchase]) -> Figure:
     document = event_batch(events, "alder", _DAY, with_library=False)
 
     def step(session: Session) -> object:
-        collection = session.get_one(Collection, made.biggest)
-        importer = BibliothecaEventImporter(session, collection, vendor.api(collection, page=document))
+        collection = session.get_one(Collection, catalogue.largest)
+        api = vendor.api(collection, document=document)
+        importer = BibliothecaEventImporter(session, collection, api)
         return importer.import_time_slice(_DAY, _DAY + timedelta(minutes=5))
 
-    return measure("a slice of 50 events", step)
+    return time_call("a slice of 50 events", step)
 
 
-def _settle(step: Callable[[Session], tuple[int, ...]]) -> None:
-    """Commit the step and its apply: from then on nothing has changed."""
+def _commit_and_apply(step: Step) -> None:
+    """Commit a step and apply its changes, so that the next call of the step finds nothing changed."""
     with transaction() as session:
         outbox_ids = step(session)
     with transaction() as session:
         apply_outbox(session, outbox_ids)
 
 
-def _names() -> dict[int, str]:
+def time_polls(catalogue: GeneratedCatalogue) -> Iterator[CallTiming]:
+    """Time the queries that the schedule and progress bars repeat."""
+    run = Run(
+        collection_id=catalogue.largest,
+        workflow=Workflow.CIRCULATION.value,
+        state=RunState.RUNNING.value,
+        cursor={"offset": _middle_offset(catalogue.largest)},
+        records_fetched=0,
+        started_at=_DAY,
+        updated_at=utc_now(),
+    )
+    yield time_call("progress of a sweep", lambda s: estimate_progress(s, run))
+    yield time_call("pending changes", lambda s: count_pending_changes(s, catalogue.largest))
+    yield time_call("latest run", lambda s: ledger.find_latest_run(s, catalogue.largest, Workflow.PURCHASES))
+    yield time_call(
+        "missed starts", lambda s: [ledger.list_last_starts(s, workflow) for workflow in Workflow]
+    )
+    yield time_call("active runs", ledger.active_runs)
+    yield time_call("stalled runs", lambda s: ledger.active_runs(s, stalled_since=utc_now()))
+    yield time_call(
+        "open a run",
+        lambda s: ledger.open_run(s, catalogue.largest, Workflow.EVENTS, "task", {"start": None}),
+    )
+
+
+def time_checks(_: GeneratedCatalogue) -> Iterator[CallTiming]:
+    """Time the queries of `accession doctor`."""
+    yield time_call("checkpoints in the future", diagnostics.find_future_checkpoints)
+    yield time_call("stale outbox rows", lambda s: count_stale_changes(s, utc_now()))
+    yield time_call(
+        "titles without metadata",
+        lambda s: diagnostics.find_titles_without_metadata(s, list_collections(s)),
+        SLOW_CALL_REPETITIONS,
+    )
+
+
+def _collection_names() -> dict[int, str]:
     with transaction() as session:
         return {row.id: row.name for row in session.execute(select(Collection.id, Collection.name))}
 
 
-def _identifiers(collection_id: int) -> Any:
+def _select_identifiers(collection_id: int) -> Any:
     return (
         select(Identifier.id, Identifier.identifier)
         .join(LicensePool, LicensePool.identifier_id == Identifier.id)
@@ -439,86 +343,70 @@ def _identifiers(collection_id: int) -> Any:
     )
 
 
-def _held(collection_id: int) -> list[str]:
-    """Titles of the collection, the popular ones more often."""
+def _item_ids(collection_id: int) -> list[str]:
+    """Return ids of distinct titles that the collection holds, selected at random, popular titles first."""
     with transaction() as session:
-        held = [row.identifier for row in session.execute(_identifiers(collection_id))]
-    dice = seeded("held")
-    return list(dict.fromkeys(held[int(len(held) * dice.random() ** 2)] for _ in range(4 * PAGE_SIZE)))
+        item_ids = [row.identifier for row in session.execute(_select_identifiers(collection_id))]
+    rng = seeded_random("held")
+    return list(dict.fromkeys(item_ids[int(len(item_ids) * rng.random() ** 2)] for _ in range(4 * PAGE_SIZE)))
 
 
-def _middle(collection_id: int) -> int:
+def _middle_offset(collection_id: int) -> int:
+    """Return the id of the identifier after which the middle batch of a circulation run begins."""
     with transaction() as session:
-        ids = [row.id for row in session.execute(_identifiers(collection_id))]
-    return int(ids[len(ids) // 2 // MOST_ITEMS * MOST_ITEMS - 1])
+        ids = [row.id for row in session.execute(_select_identifiers(collection_id))]
+    return int(ids[len(ids) // 2 // MAX_ITEMS * MAX_ITEMS - 1])
 
 
-def _after(collection_id: int, offset: int) -> list[str]:
+def _item_ids_after(collection_id: int, offset: int) -> list[str]:
+    """Return the item ids of the batch that begins after `offset`."""
     with transaction() as session:
-        query = _identifiers(collection_id).where(Identifier.id > offset).limit(MOST_ITEMS)
+        query = _select_identifiers(collection_id).where(Identifier.id > offset).limit(MAX_ITEMS)
         return [row.identifier for row in session.execute(query)]
 
 
-def measure_all(made: Made) -> Iterator[Figure]:
-    """Every figure, one after the other."""
-    for group in (listings, screens, steps, polls, checks):
-        yield from group(made)
-
-
-@contextmanager
-def database(titles: int) -> Iterator[None]:
-    """A database of its own for this process, gone afterwards."""
-    if shutil.disk_usage(tempfile.gettempdir()).free < titles * _BYTES_A_TITLE:
-        raise SystemExit(f"{tempfile.gettempdir()} has too little room: set TMPDIR, or give fewer --titles.")
-    home = Path(tempfile.mkdtemp(prefix="accession-million-"))
-    try:
-        with EmbeddedServers(home, durable=False) as urls:
-            use_settings(
-                Settings(
-                    home=home,
-                    database_url=SecretStr(urls.database_url),
-                    redis_url=SecretStr(urls.redis_url),
-                )
-            )
-            schema.upgrade(engine())
-            yield
-            engine().dispose()
-    finally:
-        remove_home_data(home)
-        shutil.rmtree(home)
-
-
 def main() -> None:
-    """Make the catalogue, measure, and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--titles", type=int, default=TITLES)
+    """Generate the catalogue, time everything, and print the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--titles", type=int, default=TITLES, help="Size of the catalogue. Default: 1000000.")
     titles = parser.parse_args().titles
+    # Exit in the regular way, so that servers end and the database is deleted.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    set_up_logging(Settings(log_level="warning"))
-    with database(titles):
-        began = time.monotonic()
-        made = fill(engine(), titles)
-        seconds = time.monotonic() - began
-        print(f"{made.pools:,} titles and {made.runs:,} runs made in {seconds:.0f} s")
-        figures = []
+    require_disk_space(titles)
+    with database_and_broker(durable=False, log_level="warning"):
+        configure_logging(get_settings())
+        start = time.monotonic()
+        catalogue = fill_database(engine(), titles)
+        seconds = time.monotonic() - start
+        print(f"{catalogue.pools:,} titles and {catalogue.runs:,} runs generated in {seconds:.0f} s")
         print(f"{'':34}{'best':>8}{'median':>9}{'worst':>9}{'database':>10}{'vendor':>8}  statements")
-        for figure in measure_all(made):
-            figures.append(figure)
-            print_figure(figure)
-    for figure in figures:
-        for plan in figure.plans:
-            print(f"\n{figure.name}:\n{plan}")
-    shown = [replace(figure, plans=()) for figure in figures]
-    print(json.dumps({"titles": titles, "seconds": round(seconds), "figures": [asdict(f) for f in shown]}))
+        timings = []
+        for timing in time_all(catalogue):
+            timings.append(timing)
+            print_timing(timing)
+    print_plans(timings)
+    figures = [asdict(replace(timing, plans=())) for timing in timings]
+    print(json.dumps({"titles": titles, "seconds": round(seconds), "figures": figures}))
 
 
-def print_figure(figure: Figure) -> None:
-    """One line of the table."""
+def print_timing(timing: CallTiming) -> None:
+    """Print one row of the table."""
     print(
-        f"{figure.name:34}{figure.best_ms:8.1f}{figure.median_ms:9.1f}{figure.worst_ms:9.1f}"
-        f"{figure.database_ms:10.1f}{figure.vendor_ms:8.1f}{figure.statements:12}",
+        f"{timing.name:34}{timing.best_ms:8.1f}{timing.median_ms:9.1f}{timing.worst_ms:9.1f}"
+        f"{timing.database_ms:10.1f}{timing.vendor_ms:8.1f}{timing.statements:12}",
         flush=True,
     )
+
+
+def print_plans(timings: Iterable[CallTiming]) -> None:
+    """Print the query plans of slow calls."""
+    for timing in timings:
+        for plan in timing.plans:
+            print(
+                f"\nPlan of a slow statement (the call takes over {SLOW_CALL_MS} ms), {timing.name}:\n{plan}"
+            )
 
 
 if __name__ == "__main__":

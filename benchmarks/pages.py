@@ -1,14 +1,19 @@
-"""Where the milliseconds of a page go: real chains on real servers, by a worker of one process whose calls
-are timed, from a vendor that answers at once and from one that takes 100 ms.
+"""Measure where the milliseconds of a page go, in real runs on real servers.
 
-A page's time is that from its link's start to the start of the next. Each moment of it counts once: as the
-database's while a statement or a commit is waited for, else as parsing while a document is read, else as
-Redis's while its answer to a lock, a turn or an answer ahead is waited for, else as the vendor's while one of
-its answers is (with the client's own work), else as Celery's while a message is sent or no link is at work;
-what is left is the import's own. Applies are done by a second worker, beside the chain.
+One worker of one process, whose calls are timed, processes the steps of a run; the vendor's latency is 0 or
+100 ms. A second worker applies the changes concurrently. The time of a page is that from the start of its
+step to the start of the next step. Each moment of it counts once, for the first category that applies:
 
-Prints a table of milliseconds, and as the last line the same figures as JSON. Run it with
-`python -m benchmarks.pages`.
+- database: waiting for a statement or a commit
+- parse: parsing a document, or writing MARC 21
+- redis: waiting for locks, request slots and prefetched responses
+- vendor: waiting for a response, including the work of the HTTP client
+- celery: sending a message, or between two steps
+- other: everything else, which is the Python code of the import
+
+Prints a table of milliseconds and, as the last line, the same figures as JSON.
+
+Usage: python -m benchmarks.pages
 """
 
 import json
@@ -22,66 +27,65 @@ from datetime import datetime, timedelta
 from functools import wraps
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from accession.core.workflow import Workflow
 from accession.sandbox.catalogue import Purchase
-from benchmarks.stage import (
-    SPAWN,
-    Sold,
-    add_library,
-    await_workers,
-    one_by_one,
-    print_json,
-    run,
-    servers,
-    show,
-    vendors,
-)
+from benchmarks.installation import add_library, database_and_broker, run_workflow, wait_for_workers
+from benchmarks.processes import SPAWN, run_in_subprocesses
+from benchmarks.report import print_json, print_table
+from benchmarks.simulated_vendors import VendorSpec, running_vendors
 
 LATENCIES_MS = (0, 100)
-# Those asked for alone or not yet ahead, at a chain's start, and the last.
-_FIRST, _LAST = 3, 2
+# The first steps of a run are not prefetched yet, and the last ones have no successor to prefetch.
+_SKIPPED_FIRST, _SKIPPED_LAST = 3, 2
 
 VENDOR, PARSE, DATABASE, REDIS, CELERY = "vendor", "parse", "database", "redis", "celery"
-_BY_RANK = (DATABASE, PARSE, REDIS, VENDOR, CELERY)
+_CATEGORIES = (DATABASE, PARSE, REDIS, VENDOR, CELERY)
+
+# Category, start and end of a call, in seconds of the monotonic clock.
+Span: TypeAlias = tuple[str, float, float]
 
 
 @dataclass(frozen=True)
-class Regular(Sold):
-    """So many titles at the beginning of each day, or of each seventh, none of them odd."""
+class RegularVendorSpec(VendorSpec):
+    """A vendor with `titles_per_day` usable purchases at midnight, every `interval_days` days."""
 
-    a_day: int = 1
-    every: int = 1
+    titles_per_day: int = 1
+    interval_days: int = 1
 
     def purchases(self) -> Iterable[Purchase]:
-        """The same titles at regular moments."""
+        """Return the purchases of the base class at regular times."""
         for number, purchase in enumerate(super().purchases()):
-            day = timedelta(days=number // self.a_day * self.every)
+            day = timedelta(days=number // self.titles_per_day * self.interval_days)
             yield replace(purchase, purchased_at=self.since + day, flaw=None, is_listed=True)
 
 
 @dataclass(frozen=True)
-class Kind:
-    """Pages of one kind: their name, how many records each has, and a library that has them."""
+class PageKind:
+    """A kind of pages: its name, the number of records of a page, and a vendor that has such pages."""
 
     name: str
     records: int
-    sold: Regular
+    spec: RegularVendorSpec
 
 
-def kinds(latency_ms: int) -> tuple[Kind, ...]:
-    """What is measured, each in a library of its own."""
+def page_kinds(latency_ms: int) -> tuple[PageKind, ...]:
+    """Return the kinds to measure, each in a library of its own."""
     return (
-        Kind("an empty day", 0, Regular(12, 84, latency_ms, seed=1, a_day=1, every=7)),
-        Kind("20 new titles", 20, Regular(800, 40, latency_ms, seed=2, a_day=20)),
-        Kind("50 new titles", 50, Regular(2_000, 2, latency_ms, seed=3, a_day=2_000)),
+        PageKind(
+            "an empty day",
+            0,
+            RegularVendorSpec(12, 84, latency_ms, seed=1, titles_per_day=1, interval_days=7),
+        ),
+        PageKind("20 new titles", 20, RegularVendorSpec(800, 40, latency_ms, seed=2, titles_per_day=20)),
+        PageKind("50 new titles", 50, RegularVendorSpec(2_000, 2, latency_ms, seed=3, titles_per_day=2_000)),
     )
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Milliseconds of a page on the mean, and of how many. `own` is what the import does itself."""
+    """Mean time of a page in milliseconds, by category, over a number of pages."""
 
     latency_ms: int
     page: str
@@ -90,215 +94,226 @@ class Figures:
     parse: float
     database: float
     redis: float
-    own: float
+    other: float
     celery: float
     total: float
 
 
-# From one moment to another, in seconds, something was waited for or done.
-Span = tuple[str, float, float]
-
-
 @dataclass(frozen=True)
-class Noted:
-    """A task as it was done: how many records or titles it had (-1 for what is no page), from when to when,
-    and what was not its own."""
+class TaskRecord:
+    """One execution of a task: its size, its start and end, and its timed calls.
+
+    The size is the number of records or titles, or -1 for a step that is not a page.
+    """
 
     size: int
     start: float
     end: float
     spans: Sequence[Span]
 
+    @property
+    def seconds(self) -> float:
+        """Duration of the execution."""
+        return self.end - self.start
+
+    def seconds_by_category(self) -> dict[str, float]:
+        """Return the seconds of each category; of overlapping calls the first category counts."""
+        seconds: dict[str, float] = defaultdict(float)
+        moments = sorted({self.start, self.end, *(moment for _, *limits in self.spans for moment in limits)})
+        for left, right in pairwise(moments):
+            active = {category for category, start, end in self.spans if start <= left and right <= end}
+            if first := next((category for category in _CATEGORIES if category in active), None):
+                seconds[first] += right - left
+        return seconds
+
+
+@dataclass(frozen=True)
+class PageTime:
+    """Seconds of a page: by category within its task, of its task, and until the next task starts."""
+
+    by_category: dict[str, float]
+    in_task: float
+    until_next: float
+
 
 _spans: list[Span] = []
 
 
-def timed(owner: Any, name: str, what: str) -> None:
-    """Have every call of this function noted as `what`."""
-    call = getattr(owner, name)
+def time_calls(owner: Any, name: str, category: str) -> None:
+    """Replace a function of a class or module by one that records the time of its calls."""
+    function = getattr(owner, name)
 
-    @wraps(call)
-    def noting(*args: Any, **options: Any) -> Any:
+    @wraps(function)
+    def timed(*args: Any, **options: Any) -> Any:
         start = time.monotonic()
         try:
-            return call(*args, **options)
+            return function(*args, **options)
         finally:
-            _spans.append((what, start, time.monotonic()))
+            _spans.append((category, start, time.monotonic()))
 
-    setattr(owner, name, noting)
+    setattr(owner, name, timed)
 
 
-def time_everything() -> None:
-    """Have all calls noted that belong to somebody else, or read documents."""
+def time_all_calls() -> None:
+    """Time all calls that belong to a category."""
     from celery import Task
     from redis import Redis
     from sqlalchemy.engine.default import DefaultDialect
 
     from accession.bibliotheca import client, marc
 
-    timed(client.BibliothecaAPI, "_fetch", VENDOR)
+    time_calls(client.BibliothecaAPI, "_fetch", VENDOR)
     for owner, name in (
         (client, "parse_marc_page"),
         (client, "parse_items"),
         (marc.MarcRecord, "content_hash"),
         (marc.MarcRecord, "as_marc21"),
     ):
-        timed(owner, name, PARSE)
+        time_calls(owner, name, PARSE)
     for name in ("do_execute", "do_executemany", "do_commit", "do_rollback", "do_ping"):
-        timed(DefaultDialect, name, DATABASE)
-    timed(Redis, "execute_command", REDIS)
-    timed(Task, "apply_async", CELERY)
+        time_calls(DefaultDialect, name, DATABASE)
+    time_calls(Redis, "execute_command", REDIS)
+    time_calls(Task, "apply_async", CELERY)
 
 
-def shares(noted: Noted) -> dict[str, float]:
-    """How many seconds of a task each counts for, no moment twice: where several are under way at once, as in
-    threads, it is the one of the highest rank."""
-    found: dict[str, float] = defaultdict(float)
-    moments = sorted({noted.start, noted.end, *(moment for _, *both in noted.spans for moment in both)})
-    for left, right in pairwise(moments):
-        under_way = {what for what, start, end in noted.spans if start <= left and right <= end}
-        if first := next((what for what in _BY_RANK if what in under_way), None):
-            found[first] += right - left
-    return found
+def record_executions(task: Any, file: Path, size: Callable[[Sequence[Any]], int]) -> None:
+    """Append a line of JSON to `file` for each execution of a task; `size` gets the task's arguments."""
+    run = task.run
 
-
-def note(task: Any, notes: Path, size: Callable[[Sequence[Any]], int]) -> None:
-    """Have each run of the task written to `notes`, a line each."""
-    do = task.run
-
-    @wraps(do)
-    def noting(*args: Any, **arguments: Any) -> Any:
+    @wraps(run)
+    def recorded(*args: Any, **options: Any) -> Any:
         _spans.clear()
         start = time.monotonic()
         try:
-            return do(*args, **arguments)
+            return run(*args, **options)
         finally:
-            noted = Noted(size(args), start, time.monotonic(), _spans)
-            with notes.open("a") as lines:
-                lines.write(json.dumps(vars(noted)) + "\n")
+            record = TaskRecord(size(args), start, time.monotonic(), _spans)
+            with file.open("a") as lines:
+                lines.write(json.dumps(vars(record)) + "\n")
 
-    task.run = noting
+    task.run = recorded
 
 
-def work(queue: str, notes: Path) -> None:
-    """Be a worker of one process that takes from one queue and notes what it does."""
-    said = os.open(notes.with_suffix(".log"), os.O_WRONLY | os.O_CREAT, 0o600)
-    os.dup2(said, 1)
-    os.dup2(said, 2)
+def run_worker(queue: str, file: Path) -> None:
+    """Run a worker of one process for one queue, which records its tasks in `file`."""
+    log = os.open(file.with_suffix(".log"), os.O_WRONLY | os.O_CREAT, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
     from accession.imports.purchases import BibliothecaPurchaseRecordImporter
     from accession.tasks.app import APPLY_QUEUE, app
     from accession.tasks.apply import bibliographic_apply
     from accession.tasks.purchases import import_purchase_records_by_collection
 
     import_day = BibliothecaPurchaseRecordImporter.import_day
-    records: list[int] = []
+    page_sizes: list[int] = []
 
-    def counting(*args: Any, **options: Any) -> Any:
+    def import_day_and_record_size(*args: Any, **options: Any) -> Any:
         page = import_day(*args, **options)
-        records.append(-1 if page.window.is_probe else page.records_fetched)
+        page_sizes.append(-1 if page.window.is_probe else page.records_fetched)
         return page
 
-    BibliothecaPurchaseRecordImporter.import_day = counting  # type: ignore[method-assign]
-    time_everything()
+    BibliothecaPurchaseRecordImporter.import_day = import_day_and_record_size  # type: ignore[method-assign]
+    time_all_calls()
     if queue == APPLY_QUEUE:
-        note(bibliographic_apply, notes, lambda args: len(args[0]))
+        record_executions(bibliographic_apply, file, lambda args: len(args[0]))
     else:
-        note(import_purchase_records_by_collection, notes, lambda args: records.pop() if records else -1)
+        record_executions(
+            import_purchase_records_by_collection, file, lambda _: page_sizes.pop() if page_sizes else -1
+        )
     options = [f"--queues={queue}", f"--hostname={queue}@%h", "--without-gossip", "--without-mingle"]
     app.worker_main(["worker", "--concurrency=1", "--loglevel=warning", *options])
 
 
 @contextmanager
-def worker(queue: str, home: Path) -> Iterator[Path]:
-    """Such a worker in a process of its own; yields its notes."""
-    notes = home / f"{queue}.notes"
-    notes.touch()
-    process = SPAWN.Process(target=work, args=(queue, notes))
+def recording_worker(queue: str, home: Path) -> Iterator[Path]:
+    """Run such a worker in a process of its own, and yield the file of its records."""
+    file = home / f"{queue}.records"
+    file.touch()
+    process = SPAWN.Process(target=run_worker, args=(queue, file))
     process.start()
     try:
-        yield notes
+        yield file
     finally:
         process.terminate()
         process.join()
 
 
-def read(notes: Path) -> list[Noted]:
-    """What has been noted since the last time, which is taken away."""
-    noted = [Noted(**json.loads(line)) for line in notes.read_text().splitlines()]
-    notes.write_text("")
-    return noted
+def take_records(file: Path) -> list[TaskRecord]:
+    """Return the records of the file, and empty it."""
+    records = [TaskRecord(**json.loads(line)) for line in file.read_text().splitlines()]
+    file.write_text("")
+    return records
 
 
 def measure(latency_ms: int) -> list[Figures]:
-    """All kinds of pages of a vendor with this latency."""
+    """Measure all kinds of pages of vendors with this latency."""
     rows: list[Figures] = []
-    measured = kinds(latency_ms)
+    kinds = page_kinds(latency_ms)
     with (
-        vendors([kind.sold for kind in measured]) as asked,
-        servers(log_level="warning") as home,
-        worker("default", home) as links,
-        worker("apply", home) as applies,
+        running_vendors([kind.spec for kind in kinds]) as vendors,
+        database_and_broker(log_level="warning") as home,
+        recording_worker("default", home) as step_file,
+        recording_worker("apply", home) as apply_file,
     ):
-        await_workers(2)
-        for kind, base_url in zip(measured, asked.base_urls, strict=True):
-            collection_id = add_library(base_url, kind.sold.since, kind.name)
-            run(Workflow.PURCHASES, [collection_id], asked)
-            rows.append(of_pages(latency_ms, kind.name, kind.records, read(links)))
-            applied = read(applies)
-        reset_checkpoint(collection_id, kind.sold.since)
-        run(Workflow.PURCHASES, [collection_id], asked)
-        rows.append(of_pages(latency_ms, "50 unchanged titles", kind.records, read(links)))
-        rows.append(of_applies(latency_ms, "apply of 50 new titles", applied))
+        wait_for_workers(2)
+        for kind, base_url in zip(kinds, vendors.base_urls, strict=True):
+            collection_id = add_library(base_url, kind.spec.since, kind.name)
+            run_workflow(Workflow.PURCHASES, [collection_id], vendors)
+            rows.append(page_figures(latency_ms, kind.name, kind.records, take_records(step_file)))
+            applies = take_records(apply_file)
+        set_checkpoint(collection_id, kind.spec.since)
+        run_workflow(Workflow.PURCHASES, [collection_id], vendors)
+        rows.append(page_figures(latency_ms, "50 unchanged titles", kind.records, take_records(step_file)))
+        rows.append(apply_figures(latency_ms, "apply of 50 new titles", applies))
     return rows
 
 
-def of_pages(latency_ms: int, name: str, records: int, links: Sequence[Noted]) -> Figures:
-    """The figures of a chain's pages with so many records, each up to the start of the next link."""
-    told = [
-        (shares(link), link.end - link.start, after.start - link.start)
-        for link, after in list(pairwise(links))[_FIRST:-_LAST]
-        if link.size == records
+def page_figures(latency_ms: int, name: str, records: int, steps: Sequence[TaskRecord]) -> Figures:
+    """Return the figures of a run's pages with this number of records, each until the next step starts."""
+    times = [
+        PageTime(step.seconds_by_category(), step.seconds, next_step.start - step.start)
+        for step, next_step in list(pairwise(steps))[_SKIPPED_FIRST:-_SKIPPED_LAST]
+        if step.size == records
     ]
-    return _figures(latency_ms, name, told)
+    return _mean_figures(latency_ms, name, times)
 
 
-def of_applies(latency_ms: int, name: str, applies: Sequence[Noted]) -> Figures:
-    """The figures of applies, each from its start to its end."""
-    lengths = [each.end - each.start for each in applies]
-    told = [(shares(each), length, length) for each, length in zip(applies, lengths, strict=True)]
-    return _figures(latency_ms, name, told)
+def apply_figures(latency_ms: int, name: str, applies: Sequence[TaskRecord]) -> Figures:
+    """Return the figures of applies, each from its start to its end."""
+    times = [PageTime(each.seconds_by_category(), each.seconds, each.seconds) for each in applies]
+    return _mean_figures(latency_ms, name, times)
 
 
-def _figures(latency_ms: int, name: str, told: Sequence[tuple[dict[str, float], float, float]]) -> Figures:
-    """The mean of pages: what each part took of the seconds within the task, and of those until the next."""
+def _mean_figures(latency_ms: int, name: str, times: Sequence[PageTime]) -> Figures:
+    def mean_ms(seconds: Iterable[float]) -> float:
+        return round(1000 * sum(seconds) / len(times), 1)
 
-    def mean(seconds: Iterable[float]) -> float:
-        return round(1000 * sum(seconds) / len(told), 1)
+    parts = {
+        category: mean_ms(page.by_category.get(category, 0.0) for page in times) for category in _CATEGORIES
+    }
+    between_tasks = mean_ms(page.until_next - page.in_task for page in times)
+    total = mean_ms(page.until_next for page in times)
+    celery = round(parts.pop(CELERY) + between_tasks, 1)
+    other = round(total - celery - sum(parts.values()), 1)
+    return Figures(latency_ms, name, len(times), other=other, celery=celery, total=total, **parts)
 
-    parts = {what: mean(seconds.get(what, 0.0) for seconds, _, _ in told) for what in _BY_RANK}
-    between = mean(until_next - within for _, within, until_next in told)
-    total = mean(until_next for _, _, until_next in told)
-    celery = round(parts.pop(CELERY) + between, 1)
-    own = round(total - celery - sum(parts.values()), 1)
-    return Figures(latency_ms, name, len(told), own=own, celery=celery, total=total, **parts)
 
-
-def reset_checkpoint(collection_id: int, began: datetime) -> None:
-    """Have the purchases of the collection complete up to `began` only."""
+def set_checkpoint(collection_id: int, finish: datetime) -> None:
+    """Set the checkpoint for purchases of a collection, so that the next run starts there."""
     from accession.db.engine import transaction
     from accession.db.models import Collection
     from accession.runs.ledger import get_or_create_checkpoint
 
     with transaction() as session:
         collection = session.get_one(Collection, collection_id)
-        get_or_create_checkpoint(session, collection, Workflow.PURCHASES).finish = began
+        get_or_create_checkpoint(session, collection, Workflow.PURCHASES).finish = finish
 
 
 def main() -> None:
-    """Measure once and print."""
-    measured = [row for rows in one_by_one(measure, LATENCIES_MS) for row in rows]
-    show(measured)
-    print_json(measured)
+    """Measure once and print the figures."""
+    figures = [row for rows in run_in_subprocesses(measure, LATENCIES_MS) for row in rows]
+    print_table(figures)
+    print_json(figures)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""Does it help to have more worker processes? Twenty libraries, all imported at once, from vendors that take
-100 ms for each answer, by 1 to 8 worker processes.
+"""Measure how the speed of imports scales with the number of worker processes.
 
-Prints a table, and as the last line the same figures as JSON. Run it with `python -m benchmarks.scale`. What
-the processors did is told by the process: vendors and measurement run on the same machine.
+Twenty libraries are imported concurrently, from vendors whose latency is 100 ms, by 1 to 8 worker processes.
+Vendors and measurement run on the same machine, so the CPU time of the vendors is shown too. Prints a table
+and, as the last line, the same figures as JSON.
+
+Usage: python -m benchmarks.scale
 """
 
 import os
@@ -12,19 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from accession.core.workflow import Workflow
-from benchmarks.stage import (
-    Sold,
-    Vendors,
-    add_libraries,
-    cpu_seconds,
-    installation,
-    one_by_one,
-    part,
-    print_json,
-    run,
-    show,
-    vendors,
-)
+from benchmarks.installation import add_libraries, installation, run_workflow
+from benchmarks.processes import cpu_seconds, process_id, run_in_subprocesses
+from benchmarks.report import print_json, print_table
+from benchmarks.simulated_vendors import RunningVendors, VendorSpec, running_vendors
 
 LIBRARIES, TITLES, DAYS, LATENCY_MS = 20, 20, 20, 100
 WORKER_PROCESSES = (1, 2, 4, 8)
@@ -32,8 +25,10 @@ WORKER_PROCESSES = (1, 2, 4, 8)
 
 @dataclass(frozen=True)
 class Figures:
-    """What it took; `times_as_fast` is against one worker process. The shares are of all processors' time, in
-    percent."""
+    """Duration of the imports, and shares of the CPU time of all processors in percent.
+
+    `speedup` is relative to one worker process.
+    """
 
     worker_processes: int
     libraries: int
@@ -43,52 +38,53 @@ class Figures:
     worker_percent: int
     servers_percent: int
     vendors_percent: int
-    times_as_fast: float = 1.0
+    speedup: float = 1.0
 
 
 def measure(worker_processes: int) -> Figures:
-    """One import of all libraries."""
-    sold = [Sold(TITLES, DAYS, LATENCY_MS, seed=number) for number in range(LIBRARIES)]
-    with vendors(sold) as asked, installation(worker_concurrency=worker_processes) as home:
-        libraries = add_libraries(sold, asked)
-        with used(home, asked) as cpu:
-            took = run(Workflow.PURCHASES, libraries, asked)
-        titles = asked.usable_titles()
-    share = 100 / (took.seconds * (os.cpu_count() or 1))
+    """Measure one import of all libraries."""
+    specs = [VendorSpec(TITLES, DAYS, LATENCY_MS, seed=number) for number in range(LIBRARIES)]
+    with running_vendors(specs) as vendors, installation(worker_concurrency=worker_processes) as home:
+        collection_ids = add_libraries(specs, vendors)
+        with measuring_cpu(home, vendors) as cpu:
+            cost = run_workflow(Workflow.PURCHASES, collection_ids, vendors)
+        titles = vendors.count_usable_titles()
+    percent_per_second = 100 / (cost.seconds * (os.cpu_count() or 1))
     return Figures(
         worker_processes=worker_processes,
         libraries=LIBRARIES,
         titles=titles,
-        seconds=round(took.seconds, 1),
-        titles_per_second=round(titles / took.seconds, 1),
-        worker_percent=round(cpu["worker"] * share),
-        servers_percent=round((cpu["postgres"] + cpu["valkey"]) * share),
-        vendors_percent=round(cpu["vendors"] * share),
+        seconds=round(cost.seconds, 1),
+        titles_per_second=round(titles / cost.seconds, 1),
+        worker_percent=round(cpu["worker"] * percent_per_second),
+        servers_percent=round((cpu["postgres"] + cpu["valkey"]) * percent_per_second),
+        vendors_percent=round(cpu["vendors"] * percent_per_second),
     )
 
 
 @contextmanager
-def used(home: Path, asked: Vendors) -> Iterator[dict[str, float]]:
-    """The CPU seconds that each part has used once the context has ended."""
-    pids = {name: part(home, name) for name in ("worker", "postgres", "valkey")} | {"vendors": asked.pid}
-    spent = {name: -cpu_seconds(pid) for name, pid in pids.items()}
-    yield spent
+def measuring_cpu(home: Path, vendors: RunningVendors) -> Iterator[dict[str, float]]:
+    """Yield a mapping that holds, after the context has ended, the CPU seconds used within it by process."""
+    pids = {name: process_id(home, name) for name in ("worker", "postgres", "valkey")}
+    pids["vendors"] = vendors.pid
+    used = {name: -cpu_seconds(pid) for name, pid in pids.items()}
+    yield used
     for name, pid in pids.items():
-        spent[name] += cpu_seconds(pid)
+        used[name] += cpu_seconds(pid)
 
 
 def measure_all() -> list[Figures]:
-    """Each number of worker processes."""
-    measured = one_by_one(measure, WORKER_PROCESSES)
-    slowest = measured[0].seconds
-    return [replace(figures, times_as_fast=round(slowest / figures.seconds, 2)) for figures in measured]
+    """Measure each number of worker processes."""
+    results = run_in_subprocesses(measure, WORKER_PROCESSES)
+    one_process = results[0].seconds
+    return [replace(figures, speedup=round(one_process / figures.seconds, 2)) for figures in results]
 
 
 def main() -> None:
-    """Measure once and print."""
-    measured = measure_all()
-    show(measured)
-    print_json(measured)
+    """Measure once and print the figures."""
+    figures = measure_all()
+    print_table(figures)
+    print_json(figures)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Would it pay to import several spans of the past at once? The same purchases of 80 days as one chain, and
-as four chains side by side that walk a quarter of the days each, for the titles bought in it, from vendors of
-their own that take 100 ms for each answer.
+"""Compare one run over 80 days of purchases with four concurrent runs over a quarter of the days each.
 
-One chain has four requests at once, as it reads ahead. Four chains that do so, too, have sixteen, which is
-four times what Accession asks of a vendor; four chains with one request each ask no more of it than one chain
-does, and are what that can be compared with. Prints a table, and as the last line the same figures as JSON.
-Run it with `python -m benchmarks.spans`.
+It answers whether it would pay to import several time spans of the past concurrently. Each run has a vendor
+of its own with a latency of 100 ms, and imports the titles that were purchased in its span.
+
+One run has four concurrent requests, because it prefetches. Four runs with four each have sixteen, four times
+as many as Accession sends to one vendor; four runs with one request each put the same load on a vendor as one
+run, so that these two can be compared. Prints a table and, as the last line, the same figures as JSON.
+
+Usage: python -m benchmarks.spans
 """
 
 from collections.abc import Iterable
@@ -14,110 +16,111 @@ from datetime import datetime, timedelta
 
 from accession.core.workflow import Workflow
 from accession.sandbox.catalogue import Purchase
-from benchmarks.stage import (
-    Sold,
-    add_libraries,
-    days_ago,
-    installation,
-    moved,
-    one_by_one,
-    print_json,
-    run,
-    show,
-    vendors,
-)
+from benchmarks.installation import add_libraries, installation, run_workflow
+from benchmarks.processes import run_in_subprocesses
+from benchmarks.report import print_json, print_table
+from benchmarks.simulated_vendors import VendorSpec, days_ago, running_vendors, shift
 
-# One that buys as much in each of the quarters.
+# With this seed about as many titles are purchased in each quarter of the days.
 TITLES, DAYS, LATENCY_MS, SEED = 60, 80, 100, 263
 
 
 @dataclass(frozen=True)
-class Span(Sold):
-    """Of what was sold the part within one of several spans of as many days, moved so that it ends today."""
+class SpanSpec(VendorSpec):
+    """A vendor with the purchases of one of several equal time spans, shifted so that the span ends today.
 
-    part: int = 0
-    of: int = 1
+    `index` is the number of the span, from 0.
+    """
+
+    index: int = 0
+    spans: int = 1
 
     @property
     def since(self) -> datetime:
-        """The first moment of the first day."""
-        return days_ago(self.days // self.of)
+        """Midnight of the first day (UTC), after the shift."""
+        return days_ago(self.days // self.spans)
 
     def purchases(self) -> Iterable[Purchase]:
-        """Those of the span."""
-        width = timedelta(days=self.days // self.of)
-        begin = days_ago(self.days) + self.part * width
-        mine = [each for each in super().purchases() if begin <= each.purchased_at < begin + width]
-        return moved(mine, self.since - begin)
+        """Return the purchases of the span."""
+        width = timedelta(days=self.days // self.spans)
+        start = days_ago(self.days) + self.index * width
+        in_span = [each for each in super().purchases() if start <= each.purchased_at < start + width]
+        return shift(in_span, self.since - start)
 
 
 @dataclass(frozen=True)
 class Setup:
-    """So many chains, each with so many requests at once, on so many worker processes."""
+    """Number of concurrent runs, of concurrent requests of each, and of worker processes."""
 
-    chains: int
-    requests_at_once: int
+    runs: int
+    requests_per_run: int
     worker_processes: int
 
 
 SETUPS = tuple(
-    Setup(chains, requests_at_once, worker_processes)
+    Setup(runs, requests_per_run, worker_processes)
     for worker_processes in (2, 4)
-    for chains, requests_at_once in ((1, 4), (4, 1), (4, 4))
+    for runs, requests_per_run in ((1, 4), (4, 1), (4, 4))
 )
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What it took. `at_once_in_all` is how many requests the vendors may have had at the same moment;
-    `times_as_fast` is against one chain on as many worker processes."""
+    """Requests and duration of all runs of a setup.
+
+    Attributes:
+        concurrent_requests: Maximum number of simultaneous requests of all runs.
+        speedup: Relative to one run with as many worker processes.
+    """
 
     worker_processes: int
-    chains: int
-    at_once_in_all: int
+    runs: int
+    concurrent_requests: int
     titles: int
     requests: int
     seconds: float
     titles_per_second: float
-    times_as_fast: float = 1.0
+    speedup: float = 1.0
 
 
 def measure(setup: Setup) -> Figures:
-    """One import of it all."""
-    sold = [Span(TITLES, DAYS, LATENCY_MS, SEED, part=part, of=setup.chains) for part in range(setup.chains)]
+    """Measure one import of all spans."""
+    specs = [
+        SpanSpec(TITLES, DAYS, LATENCY_MS, SEED, index=index, spans=setup.runs) for index in range(setup.runs)
+    ]
     settings = {
-        "vendor_max_concurrency": setup.requests_at_once,
+        "vendor_max_concurrency": setup.requests_per_run,
         "worker_concurrency": setup.worker_processes,
     }
-    with vendors(sold) as asked, installation(**settings):
-        took = run(Workflow.PURCHASES, add_libraries(sold, asked), asked)
-        titles = asked.usable_titles()
+    with running_vendors(specs) as vendors, installation(**settings):
+        cost = run_workflow(Workflow.PURCHASES, add_libraries(specs, vendors), vendors)
+        titles = vendors.count_usable_titles()
     return Figures(
         worker_processes=setup.worker_processes,
-        chains=setup.chains,
-        at_once_in_all=setup.chains * setup.requests_at_once,
+        runs=setup.runs,
+        concurrent_requests=setup.runs * setup.requests_per_run,
         titles=titles,
-        requests=took.requests.total(),
-        seconds=round(took.seconds, 1),
-        titles_per_second=round(titles / took.seconds, 1),
+        requests=cost.requests.total(),
+        seconds=round(cost.seconds, 1),
+        titles_per_second=round(titles / cost.seconds, 1),
     )
 
 
 def measure_all() -> list[Figures]:
-    """Every setup."""
-    measured = one_by_one(measure, SETUPS)
-    one = {figures.worker_processes: figures.seconds for figures in measured if figures.chains == 1}
+    """Measure every setup."""
+    results = run_in_subprocesses(measure, SETUPS)
+    one_run = {figures.worker_processes: figures.seconds for figures in results if figures.runs == 1}
     return [
-        replace(figures, times_as_fast=round(one[figures.worker_processes] / figures.seconds, 1))
-        for figures in measured
+        replace(figures, speedup=round(one_run[figures.worker_processes] / figures.seconds, 1))
+        for figures in results
     ]
 
 
 def main() -> None:
-    """Measure once and print."""
-    measured = measure_all()
-    show(measured)
-    print_json(measured)
+    """Measure once and print the figures."""
+    figures = measure_all()
+    print_table(figures)
+    print_json(figures)
 
 
 if __name__ == "__main__":

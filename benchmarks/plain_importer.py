@@ -1,8 +1,7 @@
-"""What a straightforward importer does: one process, one request at a time, a day after another, and for
-each purchase record a look-up and an apply of its own. The others are compared with it.
+"""A plain importer to compare Accession with: one process, one request at a time, one day after another.
 
-It is made of the product's own client and catalogue, so that nothing differs but the way of asking and
-storing.
+Each purchase record gets a metadata request, an apply and a transaction of its own. Client and catalogue are
+Accession's, so that only the order of requests and writes differs.
 """
 
 from collections.abc import Iterator
@@ -26,28 +25,28 @@ from accession.imports.vendor_api import vendor_api_for
 from accession.runs.ledger import get_or_create_checkpoint
 
 
-def import_plainly(collection_id: int, began: datetime) -> None:
-    """Import every purchase of the collection since `began`, a midnight (UTC)."""
+def import_purchases(collection_id: int, since: datetime) -> None:
+    """Import all purchases of a collection from `since`, a midnight (UTC), until now."""
     with transaction() as session:
         api = vendor_api_for(session.get_one(Collection, collection_id))
-    now = truncate_to_second(utc_now())
-    while began < now:
-        end = min(began + timedelta(days=1), now)
-        for record in _records(api, began, end):
+    start, now = since, truncate_to_second(utc_now())
+    while start < now:
+        end = min(start + timedelta(days=1), now)
+        for record in _fetch_records(api, start, end):
             with transaction() as session:
-                _import_record(session, session.get_one(Collection, collection_id), api, began, record)
+                _import_record(session, session.get_one(Collection, collection_id), api, start, record)
         with transaction() as session:
-            checkpoint = get_or_create_checkpoint(session, session.get_one(Collection, collection_id), Workflow.PURCHASES)
-            checkpoint.finish = end
-        began = end
+            collection = session.get_one(Collection, collection_id)
+            get_or_create_checkpoint(session, collection, Workflow.PURCHASES).finish = end
+        start = end
 
 
-def _records(api: BibliothecaAPI, start: datetime, end: datetime) -> Iterator[MarcRecord]:
-    offset, full = 1, True
-    while full:
+def _fetch_records(api: BibliothecaAPI, start: datetime, end: datetime) -> Iterator[MarcRecord]:
+    offset, is_full = 1, True
+    while is_full:
         records = api.fetch_marc_page(start, end, offset).records
         yield from records
-        offset, full = offset + PAGE_SIZE, len(records) >= PAGE_SIZE
+        offset, is_full = offset + PAGE_SIZE, len(records) >= PAGE_SIZE
 
 
 def _import_record(
@@ -56,9 +55,10 @@ def _import_record(
     if len(record.item_ids) != 1:
         return
     item_id = record.item_ids[0]
-    pool, _ = LicensePool.for_foreign_id(
-        session, DATA_SOURCE, IdentifierType.BIBLIOTHECA, item_id, collection=collection
+    pools = LicensePool.for_foreign_ids(
+        session, DATA_SOURCE, IdentifierType.BIBLIOTHECA, [item_id], collection=collection
     )
+    pool, _ = pools[item_id]
     stored = PurchaseRecordData(pool, record.as_marc21, record.content_hash())
     store_purchase_records(session, PurchaseDate(day.date()), [stored])
     for title in api.fetch_items([item_id]).titles:
