@@ -28,7 +28,7 @@ from tests.chaos.invariants import InvariantViolation, check_checkpoints, check_
 from tests.fixtures.fingerprint import Fingerprint, difference, digest, fingerprint
 from tests.fixtures.installation import Fault
 from tests.fixtures.running_sandbox import RunningSandbox
-from tests.fixtures.servers import truncate_all_tables
+from tests.fixtures.servers import delete_all_rows
 
 SHORT = Scenario(titles=300, days=40, pages=60, max_faults=5, resume_seconds=120, end_seconds=600)
 SEEDS = (122, 7226)
@@ -43,7 +43,7 @@ def vendor() -> Iterator[RunningSandbox]:
 @pytest.fixture(scope="module")
 def expected(servers: ServerUrls, vendor: RunningSandbox) -> Fingerprint:
     """The fingerprint of the baseline import."""
-    truncate_all_tables()
+    delete_all_rows()
     with Session(engine()) as session:
         baseline_import(session, vendor)
         return fingerprint(session)
@@ -71,7 +71,7 @@ def small_vendor() -> Iterator[RunningSandbox]:
 
 @pytest.fixture(scope="module")
 def _baseline(servers: ServerUrls, small_vendor: RunningSandbox) -> None:
-    truncate_all_tables()
+    delete_all_rows()
     with Session(engine()) as session:
         baseline_import(session, small_vendor)
 
@@ -161,7 +161,7 @@ def test_two_baseline_imports_have_the_same_fingerprint(
 ) -> None:
     first = fingerprint(imported)
     imported.rollback()
-    truncate_all_tables()
+    delete_all_rows()
     baseline_import(imported, small_vendor)
     second = fingerprint(imported)
 

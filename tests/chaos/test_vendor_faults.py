@@ -27,7 +27,7 @@ from tests.fixtures.broker import Broker
 from tests.fixtures.factories import day
 from tests.fixtures.fingerprint import Fingerprint, fingerprint
 from tests.fixtures.running_sandbox import RunningSandbox, running_sandbox
-from tests.fixtures.servers import truncate_all_tables
+from tests.fixtures.servers import delete_all_rows
 from tests.fixtures.stored import (
     all_runs,
     checkpoint_counter,
@@ -87,7 +87,7 @@ def running_vendor(
 
 def new_collection(vendor: RunningSandbox, library: Library, *, account_key: str | None = None) -> Collection:
     """Empty the database, and add a collection of which nothing is imported."""
-    truncate_all_tables()
+    delete_all_rows()
     with transaction() as session:
         session.expire_on_commit = False
         collection = add_collection(

@@ -34,7 +34,7 @@ from tests.fixtures.commands import (
 from tests.fixtures.factories import make_collection
 from tests.fixtures.keys import KEY_FILE_DAMAGE
 from tests.fixtures.running_sandbox import RunningSandbox
-from tests.fixtures.servers import flush_broker, truncate_all_tables
+from tests.fixtures.servers import delete_all_rows, flush_broker
 from tests.fixtures.waiting import wait_until
 
 # Rich would take this name for markup.
@@ -44,7 +44,7 @@ ALDER = "Alder [/Library]"
 @pytest.fixture(scope="module")
 def worker(servers: ServerUrls, celery_app: None) -> Iterator[Path]:
     """One worker for all tests of this module, which starts with empty servers; yields its log."""
-    truncate_all_tables()
+    delete_all_rows()
     with Redis.from_url(servers.redis_url) as client:
         flush_broker(client)
     with running_worker(servers, get_settings().home) as log:

@@ -15,7 +15,7 @@ from accession.core.errors import InvalidInput
 from accession.core.vocabulary import ContributorRole
 from accession.db.engine import engine
 from tests.fixtures.factories import apply_titles, make_collection, make_pool, person, title_data
-from tests.fixtures.servers import truncate_all_tables
+from tests.fixtures.servers import delete_all_rows
 
 SOLARIS_ISBNS = ("9788308068298", "9780156027601")
 SEVEN_DUNES = [f"t{number}" for number in (4, 2, 5, 1, 6, 3, 7)]
@@ -58,7 +58,7 @@ TITLES: dict[str, dict[str, dict[str, Any]]] = {
 @pytest.fixture(scope="module")
 def catalogue(servers: object) -> None:
     """The titles, which share only the fields that are given."""
-    truncate_all_tables()
+    delete_all_rows()
     with Session(engine()) as session:
         for name, titles in TITLES.items():
             collection = make_collection(session, name)

@@ -16,7 +16,7 @@ from accession.core.vocabulary import Format
 from accession.db.engine import engine
 from accession.db.models import Collection, LicensePool
 from tests.fixtures.factories import apply_titles, make_collection, make_pool, title_data
-from tests.fixtures.servers import truncate_all_tables
+from tests.fixtures.servers import delete_all_rows
 
 # Title to owned and available copies, and holds.
 COPIES = {
@@ -36,7 +36,7 @@ PURCHASES = {
 @pytest.fixture(scope="module")
 def catalogue(servers: object) -> None:
     """Titles that differ in format and language, in copies, and in purchase dates."""
-    truncate_all_tables()
+    delete_all_rows()
     with Session(engine()) as session:
         alder, birch, cedar, dogwood = (
             make_collection(session, f"{name} Library") for name in ("Alder", "Birch", "Cedar", "Dogwood")

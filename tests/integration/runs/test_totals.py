@@ -12,7 +12,7 @@ from accession.db.engine import engine, transaction
 from accession.db.models import ACTIVE_STATES, Collection, Run, RunState
 from accession.runs.ledger import RunCounters, end_run, find_run, open_run, record_step, sum_run_counters
 from tests.fixtures.factories import make_collection, run_concurrently
-from tests.fixtures.servers import truncate_all_tables
+from tests.fixtures.servers import delete_all_rows
 
 NUMBERS = st.integers(0, 50)
 COUNTERS = st.builds(
@@ -47,7 +47,7 @@ def sums_over_all_runs(session: Session) -> dict[Workflow, RunCounters]:
 def test_totals_equal_sums_over_all_runs_in_any_order(
     database: None, steps: list[tuple[Workflow, str, RunCounters]]
 ) -> None:
-    truncate_all_tables()
+    delete_all_rows()
     active: dict[Workflow, str] = {}
     with Session(engine()) as session:
         collection = make_collection(session, "Alder Library")
