@@ -74,7 +74,9 @@ def commands() -> str:
     text = get_docs_for_click(obj=command, ctx=context, name="accession", title="Commands")
     trimmed = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE).strip()
     title, _, rest = trimmed.partition("\n")
-    audience = "This page is for everybody who uses the command line. It lists all commands and their options."
+    audience = (
+        "This page is for everybody who uses the command line. It lists all commands and their options."
+    )
     return f"{NOTE}\n\n{title}\n\n{audience}\n{rest}\n"
 
 
