@@ -1,8 +1,10 @@
 """Tests that the documentation agrees with the code."""
 
+import ast
 import importlib.util
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -43,6 +45,33 @@ def test_dependencies_are_documented(name: str) -> None:
     lines = (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()
     required = {line for line in lines if line and not line.startswith(("#", "-r"))}
     assert required - documented == set()
+
+
+def logged_events() -> Iterator[tuple[str, str]]:
+    """Yield the level and the text of every event that the code logs."""
+    levels = {"debug", "info", "warning", "error", "exception", "critical"}
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name("log"), attr=level),
+                    args=[ast.Constant(str() as event), *_],
+                ) if level in levels:
+                    yield "error" if level == "exception" else level, event
+
+
+def test_log_events_are_documented_with_level() -> None:
+    text = (ROOT / "docs" / "logs.md").read_text(encoding="utf-8")
+    documented = {
+        (level, event)
+        for event, level in re.findall(r"^\| `([^`]+)` \| (\w+) \| .*\|.*\|$", text, re.MULTILINE)
+    }
+    assert documented == set(logged_events())
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "how-to").glob("*.md")), ids=lambda page: page.stem)
+def test_how_to_guide_begins_with_its_audience(page: Path) -> None:
+    assert re.match(r"# .+\n\nThis page is for ", page.read_text(encoding="utf-8"))
 
 
 def test_guarantees_name_existing_tests() -> None:

@@ -1,4 +1,4 @@
-"""Consistency of docs/operations.md, the alert rules and the Grafana dashboard with the metrics."""
+"""Consistency of the documentation for operators, the alert rules and the Grafana dashboard with the code."""
 
 import json
 import re
@@ -17,7 +17,9 @@ from accession.db.models import Collection
 from accession.runs.ledger import get_or_create_checkpoint
 
 DOCS = Path(__file__).parents[3] / "docs"
-PAGE = (DOCS / "operations.md").read_text(encoding="utf-8")
+METRICS_PAGE = (DOCS / "metrics.md").read_text(encoding="utf-8")
+ALERTS_PAGE = (DOCS / "how-to" / "alerts.md").read_text(encoding="utf-8")
+OPERATOR_PAGES = sorted([*DOCS.glob("*.md"), *(DOCS / "how-to").glob("*.md")])
 ALERTS = (DOCS / "operations" / "alerts.yaml").read_text(encoding="utf-8")
 DASHBOARD: dict[str, Any] = json.loads((DOCS / "operations" / "grafana.json").read_text(encoding="utf-8"))
 
@@ -56,7 +58,7 @@ def expressions(source: str) -> Iterator[str]:
 
 def test_every_metric_is_documented_with_type_and_labels(families: dict[str, Metric]) -> None:
     documented = {
-        name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in ROW.findall(PAGE)
+        name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in ROW.findall(METRICS_PAGE)
     }
 
     assert documented == {name: (family.type, labels_of(family)) for name, family in families.items()}
@@ -94,20 +96,33 @@ def test_states_and_outcomes_in_expressions_exist() -> None:
         for selected in re.findall(rf'{label}[=!]~?\\?"([^"\\]+)', ALERTS + json.dumps(DASHBOARD)):
             assert set(selected.split("|")) <= known
     for outcome in RequestOutcome:
-        assert f"- `{outcome}`" in PAGE
+        assert f"- `{outcome}`" in METRICS_PAGE
 
 
 def test_every_alert_is_documented() -> None:
     alerts = re.findall(r"- alert: (\w+)", ALERTS)
 
     assert len(alerts) == len(set(alerts)) >= 12
-    (table,) = re.findall(r"\| alert \|.*?\n\n", PAGE, re.DOTALL)
+    (table,) = re.findall(r"\| alert \|.*?\n\n", ALERTS_PAGE, re.DOTALL)
     assert re.findall(r"`(Accession\w+)`", table) == alerts
 
 
-def test_documented_commands_and_files_exist() -> None:
+@pytest.mark.parametrize("page", OPERATOR_PAGES, ids=lambda page: page.stem)
+def test_documented_commands_exist(page: Path) -> None:
     commands = (DOCS / "cli.md").read_text(encoding="utf-8")
-    for command in set(re.findall(r"`(accession [a-z]+(?: [a-z]+)?)`", PAGE)):
+    for command in set(
+        re.findall(r"`(accession [a-z]+(?: [a-z][a-z-]*)?)", page.read_text(encoding="utf-8"))
+    ):
         assert f"`{command}`" in commands, command
-    for path in re.findall(r"\]\((operations/[\w.]+)\)", PAGE):
-        assert (DOCS / path).is_file()
+
+
+def test_every_api_path_is_documented(queues: Redis) -> None:
+    from accession.web.app import create_app
+
+    page = (DOCS / "http.md").read_text(encoding="utf-8")
+    operations = {
+        f"{method.upper()} {path}"
+        for path, path_operations in create_app().openapi()["paths"].items()
+        for method in path_operations
+    }
+    assert set(re.findall(r"`([A-Z]+ /api/v1/[^`]+)`", page)) == operations
