@@ -1,13 +1,11 @@
 """The demo: once from start to end, and interrupted as soon as everything runs."""
 
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,6 @@ from tests.fixtures.commands import (
     environment,
     server_variables,
     settings,
-    settings_from_environment,
 )
 from tests.fixtures.homes import processes_of, remove_home, run_in_home
 
@@ -47,6 +44,19 @@ def demo_command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "accession", "demo", *arguments]
 
 
+def run_demo(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a demo to its end. It imports by months: importing twelve years by days takes minutes."""
+    return subprocess.run(
+        demo_command(*arguments),
+        env=environment(TMPDIR=str(folder), ACCESSION_PURCHASE_WINDOW="month"),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEMO_TIMEOUT_SECONDS,
+        check=False,
+    )
+
+
 # A whole demo
 
 
@@ -66,18 +76,10 @@ class FinishedDemo:
 
 @pytest.fixture(scope="module")
 def finished() -> Iterator[FinishedDemo]:
-    """One demo for all tests. It imports by months, because importing twelve years by days takes minutes."""
+    """One demo for all tests."""
     with demo_folder() as folder:
         try:
-            completed = subprocess.run(
-                demo_command("--titles", "120", "--keep"),
-                env=environment(TMPDIR=str(folder), ACCESSION_PURCHASE_WINDOW="month"),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=DEMO_TIMEOUT_SECONDS,
-                check=False,
-            )
+            completed = run_demo(folder, "--titles", "120", "--keep")
             assert completed.returncode == 0, completed.stdout + completed.stderr
             (home,) = folder.glob("accession-demo-*")
             yield FinishedDemo(home, completed.stdout)
@@ -131,6 +133,13 @@ def test_kept_demo_runs_until_it_is_stopped(cli: Cli, finished: FinishedDemo) ->
     assert run_in_home(home, "down").exit_code == 1
 
 
+def test_demo_leaves_nothing_behind_at_its_end() -> None:
+    with demo_folder() as folder:
+        completed = run_demo(folder, "--titles", "1")
+        assert completed.returncode == 0, completed.stdout + completed.stderr
+        assert "Titles that agree with the vendor" in completed.stdout
+
+
 # Interrupted demos
 
 
@@ -167,26 +176,3 @@ def test_demo_with_external_servers_stops_on_sigterm(
         assert home.is_dir(), "the home of external servers is not a temporary one"
     finally:
         stop_running(home, COMMAND_TIMEOUT_SECONDS)
-
-
-# The temporary home, without processes
-
-
-@pytest.mark.parametrize(("keep", "remaining"), [(False, 0), (True, 1)], ids=["default", "keep"])
-def test_temporary_home_is_removed_unless_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool, remaining: int
-) -> None:
-    def start_nothing(command: Sequence[str], home: Path) -> None:
-        (home / "logs").mkdir()
-
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(demo, "start_in_background", start_nothing)
-    monkeypatch.setattr(demo, "_wait_for_vendor", lambda url: None)
-    monkeypatch.setenv("ACCESSION_WEB_PORT", os.environ.get("ACCESSION_WEB_PORT", "0"))
-    with settings_from_environment(monkeypatch, ACCESSION_HOME=str(tmp_path)):
-        with demo._running_installation(5, keep=keep):
-            assert len(list(tmp_path.glob("accession-demo-*"))) == 1
-        homes = list(tmp_path.glob("accession-demo-*"))
-    assert len(homes) == remaining
-    for home in homes:
-        shutil.rmtree(home)
