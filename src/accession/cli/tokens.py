@@ -30,8 +30,8 @@ def add(
     """Create a token and print it once: it is stored as a hash.
 
     Give it either a role or feeds. A program sends it in the header Authorization: Bearer acc_...;
-    a token for feeds also works as the password of HTTP Basic, with any user name, and in the URL as
-    ?token=acc_...
+    a token for feeds also works as the password of HTTP Basic, with any user name, and for OPDS in the
+    URL as ?token=acc_... (OAI-PMH allows no other arguments).
     """
     if (role is None) == (not feeds) or (collection is not None and not feeds):
         raise typer.BadParameter("give either --role, or --feed with or without --collection")
