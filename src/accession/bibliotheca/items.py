@@ -16,7 +16,7 @@ from accession.bibliotheca.errors import (
     ResponseContext,
     excerpt_of,
 )
-from accession.bibliotheca.normalise import iso_date, language_code
+from accession.bibliotheca.normalise import iso_date
 from accession.bibliotheca.text import MAX_TEXT_LENGTH, to_plain_line, to_plain_paragraphs, unescape_twice
 from accession.bibliotheca.xml import is_blank, local_name, parse_document
 from accession.catalog.data import (
@@ -28,6 +28,7 @@ from accession.catalog.data import (
     TitleData,
 )
 from accession.core.isbn import normalise_isbn
+from accession.core.languages import language_code
 from accession.core.vocabulary import ContributorRole, Format, IdentifierType, LinkRel, Medium, SubjectScheme
 
 DATA_SOURCE = "Bibliotheca"

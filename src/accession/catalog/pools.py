@@ -5,10 +5,19 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, selectinload
 
-from accession.core.errors import UserError
+from accession.core.errors import NotFound
 from accession.core.vocabulary import IdentifierType
 from accession.db.bulk import in_array
 from accession.db.models import Collection, Identifier, LicensePool
+
+
+class TitleNotHeld(NotFound):
+    """The collection holds no title with this id of the vendor."""
+
+    def __init__(self, collection: str, identifier: str) -> None:
+        super().__init__(
+            f'Collection "{collection}" holds no title with id "{identifier}": see `accession titles list`.'
+        )
 
 
 def next_pools(
@@ -29,7 +38,7 @@ def find_pools(
     """Return the pools of these titles.
 
     Raises:
-        UserError: the collection does not hold one of the titles.
+        TitleNotHeld: the collection does not hold one of the titles.
     """
     query = (
         _select_pools(collection, data_source)
@@ -40,10 +49,7 @@ def find_pools(
     held = {pool.identifier.identifier for pool in pools}
     for identifier in identifiers:
         if identifier not in held:
-            raise UserError(
-                f'Collection "{collection.name}" holds no title with id "{identifier}": '
-                "see `accession titles list`."
-            )
+            raise TitleNotHeld(collection.name, identifier)
     return pools
 
 

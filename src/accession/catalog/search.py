@@ -14,7 +14,7 @@ from accession.catalog.editions import pool_edition_join
 from accession.catalog.title_filter import PoolQuery, TitleFilter, select_pools
 from accession.catalog.titles import TitleView, titles_of_pools
 from accession.core.errors import InvalidInput
-from accession.core.isbn import complete_isbn13
+from accession.core.isbn import normalise_isbn
 from accession.core.text import clean_text, normalise_text
 from accession.core.vocabulary import IdentifierType
 from accession.db.models import Edition, Identifier, IdentifierEquivalent, LicensePool
@@ -159,7 +159,8 @@ def _rank_pools(session: Session, pools: PoolQuery, text: str) -> Sequence[int]:
 
 def _find_by_identifier(session: Session, pools: PoolQuery, text: str) -> Sequence[int]:
     names = [(IdentifierType.BIBLIOTHECA, text, Identifier.id)]
-    if (isbn := _isbn13(text)) is not None:
+    # An ISBN-10 with a mistyped check digit is found, too.
+    if (isbn := normalise_isbn(text, is_checked=False)) is not None:
         names.append((IdentifierType.ISBN, isbn, IdentifierEquivalent.identifier_id))
     identifiers = (
         select(column)
@@ -170,14 +171,6 @@ def _find_by_identifier(session: Session, pools: PoolQuery, text: str) -> Sequen
     )
     query = pools.where(LicensePool.identifier_id.in_(union_all(*identifiers)))
     return session.scalars(query.order_by(LicensePool.id).limit(_MAX_RESULTS + 1)).all()
-
-
-def _isbn13(text: str) -> str | None:
-    """Return the ISBN-13 for an ISBN of 10 or 13 digits, without verifying the check digit."""
-    digits = re.sub(r"[\s-]", "", text)
-    if re.fullmatch(r"97[89][0-9]{10}", digits):
-        return digits
-    return complete_isbn13(f"978{digits[:9]}") if re.fullmatch(r"[0-9]{9}[0-9Xx]", digits) else None
 
 
 def _find_by_words(session: Session, pools: PoolQuery, words: Sequence[str]) -> Sequence[int]:

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from accession.accounts.collections import find_collection
 from accession.catalog.editions import pool_edition_join
+from accession.catalog.pools import TitleNotHeld
 from accession.catalog.titles import TitleView
-from accession.core.errors import NotFound
 from accession.core.vocabulary import EventType, IdentifierType
 from accession.db.models import (
     CirculationEvent,
@@ -92,10 +92,7 @@ def _find_pool(session: Session, collection: Collection, identifier: str) -> tup
     )
     row = session.execute(query.order_by(LicensePool.id).limit(1)).one_or_none()
     if row is None:
-        raise NotFound(
-            f'The collection "{collection.name}" holds no title with id "{identifier}": '
-            "see `accession titles list`."
-        )
+        raise TitleNotHeld(collection.name, identifier)
     return row[0], row[1]
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from accession.accounts.collections import is_of_collection
 from accession.catalog.editions import pool_edition_join
+from accession.catalog.pools import TitleNotHeld
 from accession.core.vocabulary import ContributorRole, IdentifierType, LinkRel, SubjectScheme
 from accession.db.bulk import in_array
 from accession.db.models import (
@@ -114,6 +115,17 @@ def title_views(
             return
         last_id = rows[-1].pool_id
         limit = None if limit is None else limit - size
+
+
+def find_title(session: Session, collection: str, identifier: str) -> TitleView:
+    """Return the collection's title with this id of the vendor.
+
+    Raises:
+        TitleNotHeld: the collection does not hold the title.
+    """
+    for title in title_views(session, collection=collection, identifiers=[identifier]):
+        return title
+    raise TitleNotHeld(collection, identifier)
 
 
 def titles_of_pools(session: Session, pool_ids: Sequence[int]) -> list[TitleView]:

@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from accession.core.errors import UserError
+from accession.core.validation import first_invalid_field
 
 ENV_PREFIX = "ACCESSION_"
 TOML_NAME = "accession.toml"
@@ -284,9 +285,8 @@ def _read_settings() -> Settings:
     except SettingsError as error:
         raise UserError(f"A setting is not valid JSON ({error}): see docs/configuration.md.") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        field = first_invalid_field(error.errors())
         raise UserError(
-            f"The setting {ENV_PREFIX}{name.upper()} (or {name} in {TOML_NAME}) is invalid: "
-            f"{first['msg'].removeprefix('Value error, ')}."
+            f"The setting {ENV_PREFIX}{field.name.upper()} (or {field.name} in {TOML_NAME}) is invalid: "
+            f"{field.reason}."
         ) from None

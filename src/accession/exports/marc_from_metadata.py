@@ -47,7 +47,7 @@ def build_record(entry: FeedTitle, organization: str) -> Marc21Record:
         data_field("037", "  ", ("a", title.identifier), ("b", "cloudLibrary")),
         data_field("040", "  ", ("a", organization), ("b", "eng"), ("e", "rda"), ("c", organization)),
         *([data_field("041", "0 ", ("a", title.language))] if title.language else []),
-        *_title_fields(title, headings, audio=audio),
+        *_title_fields(title, headings),
         *_physical_fields(title, audio=audio),
         *_notes(title),
         *_access_points(headings, audio=audio),
@@ -73,12 +73,12 @@ def _coded_fields(entry: FeedTitle, *, audio: bool) -> Iterator[Field]:
     yield control_field("008", f"{entry.created_at:%y%m%d}{date}xx {material}{title.language or 'und'} d")
 
 
-def _title_fields(title: TitleView, headings: Headings, *, audio: bool) -> Iterator[Field]:
+def _title_fields(title: TitleView, headings: Headings) -> Iterator[Field]:
     authors = [name for role, name in headings.people if role == ContributorRole.AUTHOR]
     if authors:
         yield _person("100", authors[0], "author")
-    statements = [f"by {_join_names(title.authors)}"] if title.authors else []
-    statements += [f"narrated by {_join_names(title.narrators)}"] if title.narrators else []
+    statements = [f"by {', '.join(title.authors)}"] if title.authors else []
+    statements += [f"narrated by {', '.join(title.narrators)}"] if title.narrators else []
     proper, other = title.title or _UNTITLED, title.subtitle
     responsibility = " ; ".join(statements)
     yield data_field(
@@ -122,7 +122,8 @@ def _physical_fields(title: TitleView, *, audio: bool) -> Iterator[Field]:
 
 def _notes(title: TitleView) -> Iterator[Field]:
     if title.narrators:
-        yield data_field("511", "0 ", ("a", _with_full_stop(f"Read by {_join_names(title.narrators)}")))
+        narrators = ", ".join(title.narrators)
+        yield data_field("511", "0 ", ("a", _with_full_stop(f"Read by {narrators}")))
     if title.description:
         yield data_field("520", "  ", ("a", title.description))
 
@@ -144,10 +145,6 @@ def _access_points(headings: Headings, *, audio: bool) -> Iterator[Field]:
 
 def _person(tag: str, name: str, relator: str) -> Field:
     return data_field(tag, f"{1 if ',' in name else 0} ", ("a", f"{name.rstrip(',')},"), ("e", f"{relator}."))
-
-
-def _join_names(names: tuple[str, ...]) -> str:
-    return ", ".join(names)
 
 
 def _article_length(title: TitleView) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, field_validator
 
 from accession.core.errors import UserError
+from accession.core.validation import first_invalid_field
 from accession.exports.templates import check_placeholders, check_url_template
 
 # MARC organisation code in field 003 of the vendor's own records.
@@ -73,7 +74,7 @@ def read_profile(path: Path) -> Profile:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
-            f"The profile {path} cannot be read ({reason}): see docs/integrations.md for the format."
+            f"The profile {path} cannot be read ({reason}): see docs/exports.md for the format."
         ) from None
     return parse_profile(values, f"profile {path}")
 
@@ -87,7 +88,5 @@ def parse_profile(values: Mapping[str, object], source: str) -> Profile:
     try:
         return Profile.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        location = ".".join(str(part) for part in first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"The {source} is invalid: {location}: {reason}.") from None
+        field = first_invalid_field(error.errors())
+        raise UserError(f"The {source} is invalid: {field.name}: {field.reason}.") from None

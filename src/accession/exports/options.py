@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from accession.core.errors import UserError
+from accession.core.validation import first_invalid_field
 
 
 class Options(BaseModel):
@@ -26,7 +27,5 @@ def parse_options(model: type[OptionsT], options: Mapping[str, Any], label: str)
     try:
         return model.model_validate(options)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"The option {name} of a {label} export is invalid: {reason}.") from None
+        field = first_invalid_field(error.errors())
+        raise UserError(f"The option {field.name} of a {label} export is invalid: {field.reason}.") from None

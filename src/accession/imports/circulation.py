@@ -140,7 +140,7 @@ class BibliothecaCirculationUpdater:
         Changes to them that were still in the outbox are applied or superseded.
 
         Raises:
-            UserError: the collection does not hold one of the titles.
+            TitleNotHeld: the collection does not hold one of the titles.
             RemoteIntegrationException: the vendor failed. In both cases nothing is written.
         """
         pools = find_pools(

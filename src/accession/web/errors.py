@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -15,6 +14,7 @@ from starlette.exceptions import HTTPException
 from accession.bibliotheca.errors import RemoteIntegrationException
 from accession.core.errors import InvalidInput, NotFound, UserError
 from accession.core.sanitize import sanitize
+from accession.core.validation import first_invalid_field
 from accession.tasks.broker import broker_unavailable
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
@@ -77,16 +77,17 @@ def problem_from_error(error: Exception) -> HTTPProblem:
         case RedisError() | BrokerError():
             return HTTPProblem(503, broker_unavailable(), _RETRY_LATER)
         case RequestValidationError():
-            return HTTPProblem(422, _first_validation_error(error))
+            return HTTPProblem(422, _describe_invalid_parameter(error))
         case HTTPException():
             return HTTPProblem(error.status_code, error.detail, error.headers)
     return INTERNAL_ERROR
 
 
-def _first_validation_error(error: RequestValidationError) -> str:
-    first: Mapping[str, Any] = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
-    return f"{field} is invalid: {first['msg'].removeprefix('Value error, ')}."
+def _describe_invalid_parameter(error: RequestValidationError) -> str:
+    field = first_invalid_field(error.errors())
+    # FastAPI's paths begin with the parameter's place, such as "query" or "body".
+    name = ".".join(field.path[1:]) or field.path[0]
+    return f"{name} is invalid: {field.reason}."
 
 
 def problem_response(problem: HTTPProblem) -> JSONResponse:

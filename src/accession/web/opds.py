@@ -15,11 +15,11 @@ from sqlalchemy.orm import Session
 from accession.accounts.collections import get_collection, list_collections
 from accession.catalog.facets import title_facets
 from accession.catalog.modification_times import is_complete_through, last_modification
+from accession.catalog.pools import TitleNotHeld
 from accession.catalog.recent_titles import recent_titles
 from accession.catalog.search import find_titles, previous_cursor
 from accession.catalog.title_filter import TitleFilter
-from accession.catalog.titles import TitleView, filter_bisac_subjects, title_views
-from accession.core.errors import NotFound
+from accession.catalog.titles import TitleView, filter_bisac_subjects, find_title
 from accession.core.settings import get_settings
 from accession.core.vocabulary import Format
 from accession.db.engine import transaction
@@ -183,10 +183,10 @@ def _readable_collection(session: Session, reader: Principal, collection_id: int
 
 
 def _held_title(session: Session, collection: Collection, identifier: str) -> TitleView:
-    for title in title_views(session, collection=collection.name, identifiers=[identifier]):
-        if title.status != PoolStatus.EXHAUSTED:
-            return title
-    raise NotFound(f'The collection "{collection.name}" has no copies of a title with the id "{identifier}".')
+    title = find_title(session, collection.name, identifier)
+    if title.status == PoolStatus.EXHAUSTED:
+        raise TitleNotHeld(collection.name, identifier)
+    return title
 
 
 def _feed_collection(

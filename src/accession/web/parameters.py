@@ -16,6 +16,7 @@ CursorId = Annotated[int | None, Query(ge=1, le=MAX_ID, description="`next` of t
 CursorText = Annotated[
     str | None, Query(max_length=200, pattern=NO_NUL, description="`next` of the previous page.")
 ]
+Offset = Annotated[int, Query(ge=0, le=MAX_ID, description="`next` of the previous page.")]
 Limit = Annotated[int, Query(ge=1, le=200, description="Maximum number of items.")]
 RowId = Annotated[int, Path(ge=1, le=MAX_ID)]
 TitleId = Annotated[

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from accession.bibliotheca.errors import BadResponseException, RemoteInitiatedServerError
 from accession.bibliotheca.items import DATA_SOURCE, is_item_id, parse_items
-from accession.bibliotheca.normalise import iso_date, language_code
+from accession.bibliotheca.normalise import iso_date
 from accession.bibliotheca.text import to_plain_line, to_plain_paragraphs
 from accession.catalog.data import BibliographicData, CirculationData, TitleData
+from accession.core.languages import language_code
 from accession.core.vocabulary import ContributorRole, Format, IdentifierType, Medium, SubjectScheme
 
 DOCUMENTS = Path(__file__).parent / "documents"

@@ -71,3 +71,10 @@ def test_arbitrary_text_is_an_isbn13_or_none(text: str) -> None:
     isbn = normalise_isbn(text)
 
     assert isbn is None or normalise_isbn(isbn) == isbn
+
+
+@pytest.mark.parametrize(
+    ("text", "isbn"), [("9780306406158", "9780306406158"), ("0306406153", "9780306406157"), ("none", None)]
+)
+def test_check_digit_can_be_left_unchecked(text: str, isbn: str | None) -> None:
+    assert normalise_isbn(text, is_checked=False) == isbn

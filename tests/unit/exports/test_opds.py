@@ -12,6 +12,7 @@ from jsonschema_rs import ValidationError
 from accession.catalog.facets import Facets
 from accession.catalog.search import TitlePage
 from accession.catalog.titles import TitleView
+from accession.core.languages import language_tag
 from accession.exports.opds.feeds import (
     PublicationsPage,
     TitleGroup,
@@ -19,7 +20,6 @@ from accession.exports.opds.feeds import (
     build_publications_feed,
     build_root_feed,
 )
-from accession.exports.opds.languages import language_tag
 from accession.exports.opds.models import BISAC_SCHEME, to_json
 from accession.exports.opds.publications import build_publication
 from accession.exports.opds.urls import FeedCollection, UrlBuilder, fill_vendor_url

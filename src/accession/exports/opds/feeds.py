@@ -7,7 +7,7 @@ from typing import Literal
 from accession.catalog.facets import Facets
 from accession.catalog.search import TitlePage
 from accession.catalog.titles import TitleView
-from accession.exports.opds.languages import language_name
+from accession.core.languages import language_name
 from accession.exports.opds.models import FEED_TYPE, Facet, Feed, FeedMetadata, Group, Link
 from accession.exports.opds.publications import build_publication
 from accession.exports.opds.urls import FeedCollection, UrlBuilder

@@ -5,9 +5,9 @@ from datetime import date
 from urllib.parse import quote
 
 from accession.catalog.titles import TitleView
+from accession.core.languages import language_tag
 from accession.core.vocabulary import Medium
 from accession.db.models import PoolStatus
-from accession.exports.opds.languages import language_tag
 from accession.exports.opds.models import (
     BISAC_SCHEME,
     BORROW_REL,

@@ -15,7 +15,7 @@ from accession.catalog.rejected_records import (
 from accession.db.engine import transaction
 from accession.tasks.rejected_records import retry_rejected
 from accession.web.api.schemas import Page, problem_responses
-from accession.web.parameters import CollectionFilter, Limit, RowId, collection_name
+from accession.web.parameters import CollectionFilter, Limit, Offset, RowId, collection_name
 from accession.web.principal import Operator, Viewer
 
 router = APIRouter(prefix="/rejected-records", tags=["rejected records"])
@@ -47,7 +47,7 @@ def list_rejected_records(
     _: Viewer,
     collection: CollectionFilter = None,
     resolved: Annotated[bool, Query(description="Include resolved records.")] = False,
-    cursor: Annotated[int, Query(ge=0, le=10**9, description="`next` of the previous page.")] = 0,
+    cursor: Offset = 0,
     limit: Limit = 50,
 ) -> Page[RejectedRecordView]:
     """List rejected records, oldest first."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Query, Request
+from fastapi import APIRouter, Form, Request
 from fastapi.responses import Response
 from markupsafe import Markup
 from pygments import highlight
@@ -21,7 +21,7 @@ from accession.core.sanitize import sanitize_lines
 from accession.db.engine import transaction
 from accession.tasks.rejected_records import retry_rejected
 from accession.web.pages.rendering import non_empty_parameters, redirect, render
-from accession.web.parameters import MAX_ID, FormCollection, RowId, collection_name, parse_collection_id
+from accession.web.parameters import FormCollection, Offset, RowId, collection_name, parse_collection_id
 from accession.web.principal import Operator, Viewer
 
 router = APIRouter(prefix="/rejected-records", include_in_schema=False)
@@ -36,7 +36,7 @@ def list_rejected_records(
     _: Viewer,
     collection: FormCollection = "",
     resolved: bool = False,
-    offset: Annotated[int, Query(ge=0, le=MAX_ID)] = 0,
+    offset: Offset = 0,
 ) -> Response:
     """List rejected records, oldest first."""
     with transaction() as session:

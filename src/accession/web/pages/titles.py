@@ -11,8 +11,7 @@ from accession.catalog.purchase_records import purchase_record_views
 from accession.catalog.search import find_titles
 from accession.catalog.title_filter import TitleFilter
 from accession.catalog.title_history import title_history
-from accession.catalog.titles import title_views
-from accession.core.errors import NotFound
+from accession.catalog.titles import find_title
 from accession.db.engine import transaction
 from accession.web.pages.rendering import non_empty_parameters, render
 from accession.web.parameters import (
@@ -81,13 +80,10 @@ def show_title(request: Request, _: Viewer, identifier: TitleId, collection_id: 
     """Show a title of a collection."""
     with transaction() as session:
         collection = get_collection(session, collection_id)
-        titles = list(title_views(session, collection=collection.name, identifiers=[identifier]))
-        if not titles:
-            raise NotFound(f'The collection "{collection.name}" has no title with the id "{identifier}".')
         return render(
             request,
             "title.html",
-            title=titles[0],
+            title=find_title(session, collection.name, identifier),
             collection=collection,
             records=purchase_record_views(session, collection.name, identifier),
             history=title_history(session, collection.name, identifier),
