@@ -35,7 +35,9 @@ from accession.bibliotheca.marc import MarcRecord, marc_record_from_xml, parse_m
 from accession.catalog.data import ApplyData, EventData, TitleData
 from accession.sandbox.activity import Activity
 from accession.sandbox.catalogue import build_catalogue
-from accession.sandbox.documents import event_batch, item_documents, marc_collection
+from accession.sandbox.documents import event_batch
+from accession.sandbox.items import item_documents
+from accession.sandbox.marc import marc_collection
 from tests.fixtures.vendor import error_document
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import Row, Select, case, func, select
 from sqlalchemy.orm import Session
@@ -29,6 +29,8 @@ from accession.db.models import (
 )
 
 _BATCH = 1000
+
+_Groups: TypeAlias = defaultdict[int, list[tuple[Any, ...]]]
 
 # Fields of `TitleView` that have the same name in the edition, and in the license pool.
 _EDITION_COLUMNS = (
@@ -181,52 +183,38 @@ def _select_titles() -> Select[Any]:
     )
 
 
+@dataclass(frozen=True)
+class _RelatedRows:
+    """Rows of other tables on some titles: by edition id, and ISBNs by identifier id."""
+
+    people: _Groups
+    subjects: _Groups
+    links: _Groups
+    isbns: _Groups
+
+
 def _views(session: Session, rows: Sequence[Row[Any]]) -> Iterator[TitleView]:
-    editions = [row.edition_id for row in rows if row.edition_id is not None]
-    people = _read_grouped(
-        session,
-        select(Contribution.edition_id, Contribution.role, Contributor.display_name)
-        .join(Contributor, Contribution.contributor_id == Contributor.id)
-        .where(in_array(Contribution.edition_id, editions))
-        .order_by(Contribution.position),
-    )
-    subjects = _read_grouped(
-        session,
-        select(Classification.edition_id, Subject.name)
-        .join(Subject, Classification.subject_id == Subject.id)
-        .where(in_array(Classification.edition_id, editions))
-        .order_by(Classification.position),
-    )
-    links = _read_grouped(
-        session, select(Link.edition_id, Link.rel, Link.href).where(in_array(Link.edition_id, editions))
-    )
-    isbns = _read_grouped(
-        session,
-        select(IdentifierEquivalent.identifier_id, Identifier.identifier)
-        .join(Identifier, IdentifierEquivalent.equivalent_id == Identifier.id)
-        .where(in_array(IdentifierEquivalent.identifier_id, [row.identifier_id for row in rows]))
-        .order_by(IdentifierEquivalent.position),
-    )
+    related = _read_related_rows(session, rows)
     for row in rows:
-        people_of, links_of = people[row.edition_id], links[row.edition_id]
+        people, links = related.people[row.edition_id], related.links[row.edition_id]
         yield TitleView(
             collection=row.collection,
             identifier=row.identifier,
             title=row.title,
             subtitle=row.subtitle,
-            authors=tuple(name for role, name in people_of if role == ContributorRole.AUTHOR),
-            narrators=tuple(name for role, name in people_of if role == ContributorRole.NARRATOR),
+            authors=tuple(name for role, name in people if role == ContributorRole.AUTHOR),
+            narrators=tuple(name for role, name in people if role == ContributorRole.NARRATOR),
             medium=row.medium,
             format=row.format,
             language=row.language,
             publisher=row.publisher,
             published=row.published,
-            isbns=tuple(isbn for (isbn,) in isbns[row.identifier_id]),
-            subjects=tuple(name for (name,) in subjects[row.edition_id]),
+            isbns=tuple(isbn for (isbn,) in related.isbns[row.identifier_id]),
+            subjects=tuple(name for (name,) in related.subjects[row.edition_id]),
             page_count=row.page_count,
             duration_ms=row.duration_ms,
             description=row.description,
-            cover_url=next((href for rel, href in links_of if rel == LinkRel.COVER), None),
+            cover_url=next((href for rel, href in links if rel == LinkRel.COVER), None),
             licenses_owned=row.licenses_owned,
             licenses_available=row.licenses_available,
             licenses_reserved=row.licenses_reserved,
@@ -237,9 +225,38 @@ def _views(session: Session, rows: Sequence[Row[Any]]) -> Iterator[TitleView]:
         )
 
 
-def _read_grouped(session: Session, query: Any) -> defaultdict[int, list[tuple[Any, ...]]]:
+def _read_related_rows(session: Session, rows: Sequence[Row[Any]]) -> _RelatedRows:
+    edition_ids = [row.edition_id for row in rows if row.edition_id is not None]
+    people = (
+        select(Contribution.edition_id, Contribution.role, Contributor.display_name)
+        .join(Contributor, Contribution.contributor_id == Contributor.id)
+        .where(in_array(Contribution.edition_id, edition_ids))
+        .order_by(Contribution.position)
+    )
+    subjects = (
+        select(Classification.edition_id, Subject.name)
+        .join(Subject, Classification.subject_id == Subject.id)
+        .where(in_array(Classification.edition_id, edition_ids))
+        .order_by(Classification.position)
+    )
+    links = select(Link.edition_id, Link.rel, Link.href).where(in_array(Link.edition_id, edition_ids))
+    isbns = (
+        select(IdentifierEquivalent.identifier_id, Identifier.identifier)
+        .join(Identifier, IdentifierEquivalent.equivalent_id == Identifier.id)
+        .where(in_array(IdentifierEquivalent.identifier_id, [row.identifier_id for row in rows]))
+        .order_by(IdentifierEquivalent.position)
+    )
+    return _RelatedRows(
+        people=_read_grouped(session, people),
+        subjects=_read_grouped(session, subjects),
+        links=_read_grouped(session, links),
+        isbns=_read_grouped(session, isbns),
+    )
+
+
+def _read_grouped(session: Session, query: Any) -> _Groups:
     """Return the rows of a query, grouped by their first column and without it."""
-    groups: defaultdict[int, list[tuple[Any, ...]]] = defaultdict(list)
+    groups: _Groups = defaultdict(list)
     for key, *rest in session.execute(query):
         groups[key].append(tuple(rest))
     return groups

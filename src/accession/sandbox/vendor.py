@@ -29,8 +29,10 @@ from starlette.responses import Response
 from accession.core.clock import utc_now
 from accession.sandbox.activity import Activity
 from accession.sandbox.catalogue import Catalogue, Purchase, seeded_random
-from accession.sandbox.documents import error_document, event_batch, item_documents, marc_collection
+from accession.sandbox.documents import error_document, event_batch
 from accession.sandbox.faults import Fault, Faults, XmlResponse, faulty_response, response_fault
+from accession.sandbox.items import item_documents
+from accession.sandbox.marc import marc_collection
 from accession.sandbox.signatures import SandboxAccount, is_signed, request_target
 
 MARC_LIMIT = 50

@@ -10,13 +10,9 @@ from lxml import etree
 
 from accession.sandbox.activity import Event, EventType
 from accession.sandbox.catalogue import Catalogue, Flaw, Format, Purchase, load_works
-from accession.sandbox.documents import (
-    EMPTY_EVENTS,
-    error_document,
-    event_batch,
-    item_documents,
-    marc_collection,
-)
+from accession.sandbox.documents import EMPTY_EVENTS, error_document, event_batch
+from accession.sandbox.items import item_documents
+from accession.sandbox.marc import marc_collection
 from tests.fixtures.sandbox import MARC, item_ids, subfields
 
 STAMP = datetime(2026, 11, 23, 18, 5, 9, tzinfo=UTC)
