@@ -21,7 +21,10 @@ _UNTIL = datetime(2024, 5, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class VendorSpec:
-    """Purchases and latency of a simulated vendor; the same titles on whichever day it is measured.
+    """Purchases and latency of a simulated vendor.
+
+    The titles are the same on every day, but shifted to end today: where calendar months begin among them,
+    and so the number of requests of an import, depends on the date.
 
     Attributes:
         titles: Number of purchases, including a few whose record is unusable.
