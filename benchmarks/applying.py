@@ -29,7 +29,7 @@ from accession.core.vocabulary import IdentifierType
 from accession.db.engine import engine, transaction
 from accession.db.models import Base, Collection, Identifier, LicensePool
 from accession.sandbox.catalogue import Purchase, build_catalogue
-from accession.sandbox.documents import item_documents
+from accession.sandbox.items import item_documents
 from benchmarks.installation import add_library, database_and_broker
 
 PAGE_SIZE = 50

@@ -30,7 +30,7 @@ from accession.core.workflow import Workflow
 from accession.db.models import PoolStatus
 from accession.runs.ledger import SERVICE_TYPE
 from accession.sandbox.catalogue import Purchase, build_catalogue
-from accession.sandbox.documents import marc_collection
+from accession.sandbox.marc import marc_collection
 from benchmarks.bulk_load import Row, advance_sequences, copy_rows, without_keys_and_indexes
 
 COLLECTIONS = 200

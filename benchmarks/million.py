@@ -54,7 +54,9 @@ from accession.runs.progress import estimate_progress
 from accession.runs.views import run_views, status_views
 from accession.sandbox.activity import Event, EventType
 from accession.sandbox.catalogue import Purchase, build_catalogue, seeded_random
-from accession.sandbox.documents import event_batch, item_documents, marc_collection
+from accession.sandbox.documents import event_batch
+from accession.sandbox.items import item_documents
+from accession.sandbox.marc import marc_collection
 from benchmarks.call_timing import SLOW_CALL_MS, VENDOR_STOPWATCH, CallTiming, time_call
 from benchmarks.generated_catalogue import (
     GeneratedCatalogue,

@@ -31,7 +31,9 @@ from accession.bibliotheca.xml import local_name, parse_document
 from accession.core.marc21 import MARC_NAMESPACE
 from accession.sandbox.activity import Activity
 from accession.sandbox.catalogue import Purchase, build_catalogue
-from accession.sandbox.documents import error_document, item_documents, marc_collection
+from accession.sandbox.documents import error_document
+from accession.sandbox.items import item_documents
+from accession.sandbox.marc import marc_collection
 
 RECORDS, ITEMS = 50, 25
 DOCUMENTS = 10
