@@ -5,6 +5,7 @@ from accession.db.models.base import Base, table_of
 from accession.db.models.circulation import CirculationEvent
 from accession.db.models.collections import Collection, Timestamp
 from accession.db.models.counts import CopyCounts, counts_after_events
+from accession.db.models.editions import Classification, Contribution, Contributor, Edition, Link, Subject
 from accession.db.models.runs import (
     ACTIVE_STATES,
     BEGUN_STATES,
@@ -18,18 +19,12 @@ from accession.db.models.runs import (
 )
 from accession.db.models.titles import (
     ApplyOutbox,
-    Classification,
-    Contribution,
-    Contributor,
-    Edition,
     Identifier,
     IdentifierEquivalent,
     LicensePool,
-    Link,
     PoolStatus,
     PurchaseRecord,
     RejectedRecord,
-    Subject,
     TitleChange,
 )
 

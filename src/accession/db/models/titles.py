@@ -1,4 +1,4 @@
-"""Titles: identifiers, licence pools, editions, purchase records, rejected records."""
+"""Titles: identifiers, licence pools, purchase records, rejected records, the outbox and changes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
-    Computed,
     ForeignKey,
     Index,
     UniqueConstraint,
     false,
-    literal_column,
     select,
     text,
 )
-from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, Session, composite, mapped_column, relationship
 
 from accession.core.clock import utc_now
@@ -28,6 +25,7 @@ from accession.db.bulk import get_or_create_ids, in_array, insert_statement
 from accession.db.models.base import Base, table_of
 from accession.db.models.collections import Collection
 from accession.db.models.counts import CopyCounts
+from accession.db.models.editions import Edition
 
 
 class Identifier(Base):
@@ -239,108 +237,6 @@ class ApplyOutbox(Base):
     published_at: Mapped[datetime] = mapped_column(index=True)
 
     license_pool: Mapped[LicensePool] = relationship()
-
-
-class Edition(Base):
-    """The metadata of one title from one data source, shared by all collections that hold it.
-
-    `content_hash` covers all metadata and is written in the same transaction; it is null while there is none.
-    `search_text` is the text in which titles are searched, `search_words` its lexemes for full text search.
-    The SQL function `accession_fold` (see the migrations) removes accents and case.
-    """
-
-    __tablename__ = "editions"
-    __table_args__ = (
-        UniqueConstraint("data_source", "identifier_id"),
-        Index("ix_editions_format", "format"),
-        Index("ix_editions_language", "language"),
-        Index("ix_editions_search_words", "search_words", postgresql_using="gin"),
-        Index(
-            "ix_editions_search_trigrams",
-            literal_column("accession_fold(search_text)").label("folded"),
-            postgresql_using="gin",
-            postgresql_ops={"folded": "gin_trgm_ops"},
-        ),
-    )
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    data_source: Mapped[str]
-    identifier_id: Mapped[int] = mapped_column(ForeignKey("identifiers.id"))
-    title: Mapped[str | None]
-    subtitle: Mapped[str | None]
-    publisher: Mapped[str | None]
-    published: Mapped[str | None]
-    on_sale: Mapped[str | None]
-    language: Mapped[str | None]
-    description: Mapped[str | None]
-    page_count: Mapped[int | None]
-    duration_ms: Mapped[int | None] = mapped_column(BigInteger)
-    medium: Mapped[str | None]
-    format: Mapped[str | None]
-    search_text: Mapped[str | None] = mapped_column(deferred=True)
-    # Persisted, because computing it takes about 0.1 ms a title.
-    search_words: Mapped[str | None] = mapped_column(
-        TSVECTOR,
-        Computed("to_tsvector('simple'::regconfig, accession_fold(search_text))", persisted=True),
-        deferred=True,
-    )
-    content_hash: Mapped[str | None]
-    as_of: Mapped[datetime | None]
-    created_at: Mapped[datetime]
-    updated_at: Mapped[datetime] = mapped_column(index=True)
-
-
-class Contributor(Base):
-    """A person, identified by sort name and display name."""
-
-    __tablename__ = "contributors"
-    __table_args__ = (UniqueConstraint("sort_name", "display_name"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    sort_name: Mapped[str]
-    display_name: Mapped[str]
-
-
-class Contribution(Base):
-    """The role of a contributor in an edition."""
-
-    __tablename__ = "contributions"
-
-    edition_id: Mapped[int] = mapped_column(ForeignKey("editions.id", ondelete="CASCADE"), primary_key=True)
-    contributor_id: Mapped[int] = mapped_column(ForeignKey("contributors.id"), primary_key=True, index=True)
-    role: Mapped[str] = mapped_column(primary_key=True)
-    position: Mapped[int]
-
-
-class Subject(Base):
-    """A subject heading of one scheme."""
-
-    __tablename__ = "subjects"
-    __table_args__ = (UniqueConstraint("scheme", "name"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    scheme: Mapped[str]
-    name: Mapped[str]
-
-
-class Classification(Base):
-    """A subject of an edition."""
-
-    __tablename__ = "classifications"
-
-    edition_id: Mapped[int] = mapped_column(ForeignKey("editions.id", ondelete="CASCADE"), primary_key=True)
-    subject_id: Mapped[int] = mapped_column(ForeignKey("subjects.id"), primary_key=True, index=True)
-    position: Mapped[int]
-
-
-class Link(Base):
-    """A URL of an edition: its cover, or the cover's thumbnail."""
-
-    __tablename__ = "links"
-
-    edition_id: Mapped[int] = mapped_column(ForeignKey("editions.id", ondelete="CASCADE"), primary_key=True)
-    rel: Mapped[str] = mapped_column(primary_key=True)
-    href: Mapped[str] = mapped_column(primary_key=True)
 
 
 class TitleChange(Base):
