@@ -38,7 +38,7 @@ from tests.fixtures.commands import (
 )
 from tests.fixtures.factories import PASSWORD
 from tests.fixtures.homes import database_session, processes_of, run_in_home
-from tests.fixtures.machine import open_folder
+from tests.fixtures.machine import public_folder
 from tests.fixtures.running_sandbox import RunningSandbox, running_sandbox
 
 KEY, WRONG_KEY = "right-key-9c1f77d0", "wrong-key-51b2ae46"
@@ -128,7 +128,7 @@ def faulty_vendor() -> Iterator[RunningSandbox]:
 @pytest.fixture(scope="module")
 def installation() -> Iterator[Installation]:
     """One installation for all tests of this module."""
-    with open_folder() as folder, faulty_vendor() as sandbox:
+    with public_folder() as folder, faulty_vendor() as sandbox:
         installation = Installation(folder / "home", sandbox)
         try:
             with recorded_command_lines(installation.command_lines):

@@ -329,7 +329,8 @@ def _move_unless_exists(draft: Path, target: Path) -> None:
 def _create_external_folder(home: Path) -> Path:
     """Create a new folder for the data of a home where any user can reach it.
 
-    An existing folder is never reused: the key file of an earlier home at the same path no longer exists.
+    An existing folder is never reused: it would belong to an earlier home at the same path, whose key file no
+    longer exists.
     """
     digest = sha256(str(home).encode()).hexdigest()[:16]
     return Path(tempfile.mkdtemp(prefix=f"{digest}-", dir=_shared_folder(STATE_FOLDER)))

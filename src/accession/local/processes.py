@@ -14,13 +14,13 @@ from pathlib import Path
 import psutil
 
 from accession.core.errors import UserError
-from accession.local import pdeathsig as leash
+from accession.local import pdeathsig
 from accession.local.files import write_private_file
 
 HOME_VARIABLE = "ACCESSION_HOME"
 """Environment variable of every child; identifies orphans of a home."""
 
-_DEATH_SECONDS = 5.0
+_KILL_SECONDS = 5.0
 _LOG_LIMIT_BYTES = 20_000_000
 
 
@@ -96,8 +96,8 @@ def with_death_signal(
     The parent is the *thread* that starts it: start long-lived children from the main thread.
     """
     user_ids = "-" if user is None else f"{user.uid}:{user.gid}"
-    script = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(int(death_signal)), user_ids]
-    return [*script, *command]
+    arguments = [pdeathsig.__file__, str(os.getpid()), str(int(death_signal)), user_ids]
+    return [sys.executable, "-I", "-S", *arguments, *command]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
@@ -168,7 +168,7 @@ class OwnedProcess:
         return self._process.returncode
 
     def is_alive(self) -> bool:
-        """Return whether it is running; after it has ended, kill the rest of its process group."""
+        """Return whether it is running; if it has just ended, kill the rest of its process group."""
         if self._process.returncode is not None:
             return False
         # It is not reaped yet, so the group id cannot have been reused when the group is killed.
@@ -245,7 +245,7 @@ def reap_orphans(home: Path, name: str, seconds: float) -> None:
     """End what is left of a process that an earlier owner started under this name.
 
     It received its death signal when that owner ended, so it gets `seconds` to finish before it is killed.
-    Its orphaned children, such as the pool of a killed worker, are killed at once.
+    Then its own children, such as the pool of a killed worker, are killed.
 
     Raises:
         UserError: a process cannot be killed.
@@ -264,7 +264,7 @@ def reap_orphans(home: Path, name: str, seconds: float) -> None:
 def _kill(process: ProcessId) -> None:
     with suppress(ProcessLookupError):
         os.kill(process.pid, signal.SIGKILL)
-    if not wait_until(lambda: not process.is_alive, _DEATH_SECONDS):
+    if not wait_until(lambda: not process.is_alive, _KILL_SECONDS):
         raise UserError(
             f"Process {process.pid} of an earlier run cannot be killed, possibly because a disk hangs: "
             "check the disks or restart the machine."
@@ -272,7 +272,7 @@ def _kill(process: ProcessId) -> None:
 
 
 def _is_orphan(pid: int, leader: ProcessId, home: Path) -> bool:
-    # A session id may have been reused after all its members ended; the home in the environment decides.
+    # The session id may have been reused, so the home in the environment must match too.
     try:
         return os.getsid(pid) == leader.pid and psutil.Process(pid).environ().get(HOME_VARIABLE) == str(home)
     except (psutil.Error, ProcessLookupError):

@@ -36,9 +36,9 @@ _POLL_SECONDS = 0.1
 _MIN_BACKOFF_SECONDS = 1.0
 _MAX_BACKOFF_SECONDS = 30.0
 _FORCE_STOP_SECONDS = 5.0
-# A child that is not ready by then is not waited for any longer.
+# After this time, a child that is not ready yet no longer delays the start.
 _READY_SECONDS = 30.0
-_DETACH_SECONDS = 300.0
+_BACKGROUND_START_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class ChildSpec:
 
     Attributes:
         grace_seconds: Time to end after `stop_signal`.
-        force_stop_signal: Signal to end without finishing current work. It is also the parent-death signal:
-            after the supervisor was killed, the embedded servers end too, and nobody limits a longer stop.
+        force_stop_signal: Signal to end without finishing current work. It is also the parent-death signal,
+            because the embedded servers end together with a killed supervisor.
         is_ready: Returns whether the running program can be used.
     """
 
@@ -175,7 +175,7 @@ class Supervisor:
         while stopping:
             time.sleep(_POLL_SECONDS)
             force = self._stop_requests > 1
-            stopping = [child for child in stopping if child.is_stopping(force=force)]
+            stopping = [child for child in stopping if child.poll_stop(force=force)]
 
     @contextmanager
     def _counted_signals(self) -> Iterator[None]:
@@ -248,8 +248,8 @@ class SupervisedProcess:
         self._stop_deadline = time.monotonic() + self._spec.grace_seconds
         self._process.send(self._spec.stop_signal)
 
-    def is_stopping(self, *, force: bool) -> bool:
-        """Return whether the child is still running; force the stop after the grace period."""
+    def poll_stop(self, *, force: bool) -> bool:
+        """Force the stop if requested or if the grace period is over; return whether the child still runs."""
         is_late = time.monotonic() > self._stop_deadline
         if self._process.is_alive() and not self._is_forced and (force or is_late):
             self._is_forced = True
@@ -304,7 +304,7 @@ def start_in_background(command: Sequence[str], home: Path) -> ServerUrls:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     try:
-        wait_until(lambda: has_ended() or ready_servers() is not None, _DETACH_SECONDS)
+        wait_until(lambda: has_ended() or ready_servers() is not None, _BACKGROUND_START_SECONDS)
     except KeyboardInterrupt:
         # Otherwise it would keep running without the user knowing.
         os.kill(pid, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The supervisor: all process_statuses or none, in good order, whatever dies."""
+"""The supervisor starts servers and children, restarts those that end, and stops all in order."""
 
 import os
 import signal
@@ -7,285 +7,338 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
 import redis
+from pydantic import SecretStr
 
 from accession.core.errors import UserError
 from accession.core.settings import Settings
+from accession.local import supervisor
 from accession.local.home import home_owner
 from accession.local.processes import ProcessId, recorded_processes
-from accession.local.servers import read_server_info, running_servers
-from accession.local.supervisor import Supervisor, Backoff, start_in_background, process_statuses, child_specs, stop_running
+from accession.local.servers import ServerUrls, read_server_info, running_servers
+from accession.local.supervisor import (
+    Backoff,
+    Supervisor,
+    child_specs,
+    process_statuses,
+    start_in_background,
+    stop_running,
+)
 from tests.fixtures import supervised
 from tests.fixtures.machine import new_home
-from tests.fixtures.waiting import wait_until
+from tests.fixtures.waiting import DEADLINE_SECONDS, wait_until
+
+PAUSE = (sys.executable, "-c", "import signal; signal.pause()")
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
+    """A home; whatever runs in it at the end is stopped."""
     with new_home(tmp_path) as home:
         yield home
-        stop_running(home, 30)
+        stop(home)
+        for process in recorded_processes(home).values():
+            if process.is_alive:
+                kill(process)
 
 
-def command(home: Path, *children: str) -> list[str]:
-    return [sys.executable, supervised.__file__, str(home), *children]
+def command(home: Path, *arguments: str) -> list[str]:
+    return [sys.executable, supervised.__file__, str(home), *arguments]
 
 
 @contextmanager
-def up(home: Path, *children: str, under: tuple[str, ...] = ()) -> "Iterator[subprocess.Popen[str]]":
-    """A supervisor that is ready, stopped if the test leaves it running."""
-    with subprocess.Popen([*under, *command(home, *children)], stderr=subprocess.PIPE, text=True) as process:
-        wait_until(lambda: "ready" in story(home) or process.poll() is not None)
-        yield process
-        process.terminate()
+def running_supervisor(
+    home: Path, *arguments: str, prefix: tuple[str, ...] = ()
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """Run a supervisor that is ready; stop it at the end unless the test has done so."""
+    with (home / "supervisor.log").open("ab") as output:
+        process = subprocess.Popen([*prefix, *command(home, *arguments)], stdout=output, stderr=output)
+    with process:
+        try:
+            wait_until(lambda: "ready" in events(home) or process.poll() is not None)
+            assert process.poll() is None, log_text(home)
+            yield process
+        finally:
+            process.terminate()
 
 
-def story(home: Path) -> list[str]:
-    path = home / "story.txt"
+def run_supervisor(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a supervisor that is expected to end by itself."""
+    return subprocess.run(
+        command(home, *arguments), capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False
+    )
+
+
+def stop(home: Path) -> bool:
+    return stop_running(home, DEADLINE_SECONDS)
+
+
+def events(home: Path) -> list[str]:
+    """Return what the supervisor and its children have recorded so far."""
+    path = home / "events.txt"
     return path.read_text().splitlines() if path.exists() else []
 
 
-def part(home: Path, name: str) -> ProcessId:
-    return recorded_processes(home)[name]
+def log_text(home: Path) -> str:
+    return (home / "supervisor.log").read_text()
 
 
-def started(home: Path, *children: str) -> None:
-    wait_until(lambda: {f"{child} started" for child in children} <= set(story(home)))
+def wait_for_children(home: Path, *names: str) -> None:
+    wait_until(lambda: {f"{name} started" for name in names} <= set(events(home)))
 
 
-def test_children_start_after_preparation_and_stop_before_the_servers(home: Path) -> None:
-    with up(home, "worker:asks-servers", "beat") as process:
-        started(home, "worker", "beat")
-        urls = running_servers(home)
-        assert urls is not None
-        names = [(found.name, found.state) for found in process_statuses(home)]
-        assert names == [(name, "running") for name in ("accession", "beat", "postgres", "valkey", "worker")]
-        assert process_statuses(home)[0].pid == process.pid
-        everyone = recorded_processes(home)
-        assert stop_running(home, 30)
-        assert process.wait() == 0
-    told = story(home)
-    assert told[0] == "prepared"
-    assert sorted(told[-4:-1]) == ["beat SIGTERM", "worker SIGTERM", "worker reached the servers"]
-    assert told[-1] == "stopped"
-    assert not any(process.is_alive for process in everyone.values())
+def kill(process: ProcessId) -> None:
+    os.kill(process.pid, signal.SIGKILL)
+
+
+def server_urls(home: Path) -> ServerUrls:
+    urls = running_servers(home)
+    assert urls is not None
+    return urls
+
+
+def accepts_commands(redis_url: str) -> bool:
+    with redis.Redis.from_url(redis_url, retry=None) as client:
+        try:
+            return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+
+def accepts_connections(database_url: str) -> bool:
+    try:
+        psycopg.connect(database_url).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def test_children_start_after_and_stop_before_the_servers(home: Path) -> None:
+    with running_supervisor(home, "worker:connects-on-signal", "beat") as process:
+        wait_for_children(home, "worker", "beat")
+        assert running_servers(home) is not None
+        statuses = process_statuses(home)
+        assert [(status.name, status.state) for status in statuses] == [
+            (name, "running") for name in ("accession", "beat", "postgres", "valkey", "worker")
+        ]
+        assert statuses[0].pid == process.pid
+        processes = recorded_processes(home)
+        assert stop(home)
+        assert process.wait(DEADLINE_SECONDS) == 0
+    recorded = events(home)
+    assert recorded[0] == "prepared"
+    assert sorted(recorded[-4:-1]) == ["beat SIGTERM", "worker SIGTERM", "worker connected"]
+    assert recorded[-1] == "stopped"
+    assert not any(process.is_alive for process in processes.values())
     assert running_servers(home) is None
-    assert [(found.name, found.state) for found in process_statuses(home)] == [("accession", "ended")]
+    assert [(status.name, status.state) for status in process_statuses(home)] == [("accession", "ended")]
 
 
-def test_stopping_what_does_not_run_is_said(home: Path) -> None:
-    assert not stop_running(home, 1)
+def test_stop_without_running_supervisor_returns_false(home: Path) -> None:
+    assert not stop(home)
 
 
-def test_a_second_start_in_one_home_is_refused_and_the_first_runs_on(home: Path) -> None:
-    with up(home, "given") as process:
-        second = subprocess.run(command(home, "given"), capture_output=True, text=True, check=False)
+def test_second_supervisor_in_a_home_is_refused(home: Path) -> None:
+    with running_supervisor(home, "--external-servers") as process:
+        second = run_supervisor(home, "--external-servers")
         assert second.returncode == 1
         assert f"already running in {home} (process {process.pid})" in second.stderr
         assert running_servers(home) is not None
 
 
-def test_a_killed_child_is_started_again(home: Path) -> None:
-    with up(home, "given", "worker") as process:
-        started(home, "worker")
-        first = part(home, "worker")
-        os.kill(first.pid, signal.SIGKILL)
-        wait_until(lambda: story(home).count("worker started") == 2)
-        assert part(home, "worker") != first
-        stop_running(home, 30)
-        assert process.stderr is not None
-        assert "a child ended and will be started again" in process.stderr.read()
+def test_killed_child_is_restarted(home: Path) -> None:
+    with running_supervisor(home, "--external-servers", "worker"):
+        wait_for_children(home, "worker")
+        first = recorded_processes(home)["worker"]
+        kill(first)
+        wait_until(lambda: events(home).count("worker started") == 2)
+        assert recorded_processes(home)["worker"] != first
+    assert "child ended and will be restarted" in log_text(home)
 
 
-def test_a_child_that_keeps_dying_is_started_ever_more_rarely() -> None:
-    patience = Backoff()
-    assert patience.is_over()
-    assert [patience.begin() for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
-    assert not patience.is_over()
+def test_backoff_doubles_up_to_a_maximum(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: now))
+    backoff = Backoff()
+    assert backoff.is_over()
+    assert [backoff.begin() for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
+    now += 29.9
+    assert not backoff.is_over()
+    now += 0.1
+    assert backoff.is_over()
+    assert backoff.begin() == 30
 
 
-def test_dead_servers_come_back_at_the_same_place_and_children_stay(home: Path) -> None:
-    with up(home, "worker"):
-        started(home, "worker")
-        urls = running_servers(home)
-        assert urls is not None
-        worker = part(home, "worker")
-        dead = [part(home, name) for name in ("postgres", "valkey")]
-        for process in dead:
-            os.kill(process.pid, signal.SIGKILL)
-        wait_until(lambda: part(home, "postgres") != dead[0] and part(home, "valkey") != dead[1])
-
-        def both_answer() -> bool:
-            try:
-                with redis.Redis.from_url(urls.redis_url) as client:
-                    client.ping()
-                psycopg.connect(urls.database_url).close()
-            except (psycopg.OperationalError, redis.RedisError):
-                return False
-            return True
-
-        wait_until(both_answer)
-        assert part(home, "worker") == worker
-        assert worker.is_alive
+def test_backoff_restarts_after_a_stable_period(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: now))
+    backoff = Backoff()
+    assert [backoff.begin() for _ in range(3)] == [1, 2, 4]
+    now += 4 + 31
+    assert backoff.begin() == 1
 
 
-def test_a_server_that_cannot_start_again_is_tried_until_it_can(home: Path) -> None:
-    with up(home, "hopeless", "worker") as process:
-        started(home, "worker")
-        dead = part(home, "valkey")
+def test_killed_servers_are_restarted_at_the_same_urls(home: Path) -> None:
+    with running_supervisor(home, "worker"):
+        wait_for_children(home, "worker")
+        urls = server_urls(home)
+        before = recorded_processes(home)
+        for name in ("postgres", "valkey"):
+            kill(before[name])
+        for name in ("postgres", "valkey"):
+            wait_until(lambda name=name: recorded_processes(home)[name] != before[name])
+        wait_until(lambda: accepts_commands(urls.redis_url))
+        wait_until(lambda: accepts_connections(urls.database_url))
+        assert recorded_processes(home)["worker"] == before["worker"]
+        assert before["worker"].is_alive
+
+
+def test_server_that_cannot_restart_is_retried(home: Path) -> None:
+    with running_supervisor(home, "--external-database", "--short-retry", "worker"):
+        wait_for_children(home, "worker")
         manifest = home / "valkey" / "appendonlydir" / "appendonly.aof.manifest"
         content = manifest.read_text()
         manifest.write_text("no manifest")
-        os.kill(dead.pid, signal.SIGKILL)
-        assert process.stderr is not None
-        said = next(line for line in process.stderr if "cannot be started" in line)
-        assert "The embedded Valkey did not start" in said
+        kill(recorded_processes(home)["valkey"])
+        wait_until(lambda: "server cannot be restarted" in log_text(home))
+        assert "The embedded Valkey did not start" in log_text(home)
         manifest.write_text(content)
-        urls = running_servers(home)
-        assert urls is not None
-
-        def answers() -> bool:
-            with redis.Redis.from_url(urls.redis_url, retry=None) as client:
-                try:
-                    return bool(client.ping())
-                except redis.RedisError:
-                    return False
-
-        wait_until(answers)
+        urls = server_urls(home)
+        wait_until(lambda: accepts_commands(urls.redis_url))
 
 
-def test_nohup_is_respected(home: Path) -> None:
-    with up(home, "given", under=("nohup",)) as process:
+def test_sighup_stays_ignored_under_nohup(home: Path) -> None:
+    with running_supervisor(home, "--external-servers", prefix=("nohup",)) as process:
         status = Path(f"/proc/{process.pid}/status").read_text()
         ignored = next(line.split()[1] for line in status.splitlines() if line.startswith("SigIgn"))
         assert int(ignored, 16) & 1 << (signal.SIGHUP - 1)
 
 
-def test_the_page_at_hand_gets_its_grace_and_a_second_signal_hurries(home: Path) -> None:
-    with up(home, "given", "worker:minds-quit") as process:
-        started(home, "worker")
+def test_second_signal_forces_stop_within_grace_period(home: Path) -> None:
+    with running_supervisor(home, "--external-servers", "worker:ends-on-sigquit") as process:
+        wait_for_children(home, "worker")
         process.send_signal(signal.SIGINT)
-        wait_until(lambda: "worker SIGTERM" in story(home))
-        with pytest.raises(UserError, match="still finishing the pages at hand after 0 seconds"):
+        wait_until(lambda: "worker SIGTERM" in events(home))
+        with pytest.raises(UserError, match="still finishing its current pages after 0 seconds"):
             stop_running(home, 0)
-        assert process.wait() == 0
-    assert story(home)[-2:] == ["worker SIGQUIT", "stopped"]
+        assert process.wait(DEADLINE_SECONDS) == 0
+    assert events(home)[-2:] == ["worker SIGQUIT", "stopped"]
 
 
-def test_a_child_that_outlasts_its_grace_is_hurried(home: Path) -> None:
-    with up(home, "given", "hasty:minds-quit") as process:
-        started(home, "hasty")
+def test_child_is_forced_to_stop_after_grace_period(home: Path) -> None:
+    with running_supervisor(home, "--external-servers", "--short-grace", "worker:ends-on-sigquit") as process:
+        wait_for_children(home, "worker")
         process.terminate()
-        assert process.wait() == 0
-    assert story(home)[-3:] == ["hasty SIGTERM", "hasty SIGQUIT", "stopped"]
+        assert process.wait(DEADLINE_SECONDS) == 0
+    assert events(home)[-2:] == ["worker SIGQUIT", "stopped"]
 
 
-def test_a_child_that_minds_nothing_is_killed_in_the_end(home: Path) -> None:
-    with up(home, "given", "hasty:minds-nothing") as process:
-        started(home, "hasty")
-        child = part(home, "hasty")
+def test_child_that_ignores_signals_is_killed(home: Path) -> None:
+    with running_supervisor(home, "--external-servers", "--short-grace", "worker:ignores-signals") as process:
+        wait_for_children(home, "worker")
+        child = recorded_processes(home)["worker"]
         process.terminate()
-        assert process.wait() == 0
+        assert process.wait(DEADLINE_SECONDS) == 0
     assert not child.is_alive
-    assert story(home)[-1] == "stopped"
+    assert events(home)[-1] == "stopped"
 
 
-def test_children_and_servers_end_with_a_killed_supervisor_and_the_next_one_goes_on(home: Path) -> None:
-    with up(home, "worker:minds-nothing") as process:
-        started(home, "worker")
-        orphan = part(home, "worker")
+def test_next_supervisor_replaces_orphans_of_a_killed_one(home: Path) -> None:
+    with running_supervisor(home, "--external-database", "worker:ignores-signals") as process:
+        wait_for_children(home, "worker")
+        before = recorded_processes(home)
         urls = running_servers(home)
         process.kill()
         process.wait()
         assert home_owner(home) is None
-        (home / "story.txt").unlink()
-    with up(home, "worker"):
-        started(home, "worker")
-        assert not orphan.is_alive
+        wait_until(lambda: not before["valkey"].is_alive)
+        (home / "events.txt").unlink()
+    with running_supervisor(home, "--external-database", "worker"):
+        wait_for_children(home, "worker")
+        assert not before["worker"].is_alive
         assert running_servers(home) == urls
 
 
-def test_a_failed_preparation_stops_everything(home: Path) -> None:
-    done = subprocess.run(command(home, "unprepared", "worker"), capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr == "The database is newer than this program.\n"
-    assert story(home) == []
+def test_failed_preparation_stops_the_servers(home: Path) -> None:
+    completed = run_supervisor(home, "--external-database", "--failing-preparation", "worker")
+    assert completed.returncode == 1
+    assert completed.stderr == "The database is newer than this program.\n"
+    assert events(home) == []
     assert recorded_processes(home) == {}
 
 
-def test_a_stop_during_preparation_starts_no_children(home: Path) -> None:
-    done = subprocess.run(command(home, "given", "impatient", "worker"), check=False)
-    assert done.returncode == 0
-    assert story(home) == ["prepared", "stopped"]
+def test_stop_during_preparation_starts_no_children(home: Path) -> None:
+    completed = run_supervisor(home, "--external-servers", "--stop-in-preparation", "worker")
+    assert completed.returncode == 0
+    assert events(home) == ["prepared", "stopped"]
 
 
-def test_detached_it_runs_in_the_background_until_stopped(home: Path) -> None:
-    urls = start_in_background(command(home, "worker"), home)
+def test_background_supervisor_runs_until_stopped(home: Path) -> None:
+    urls = start_in_background(command(home, "--external-database", "worker"), home)
     assert running_servers(home) == urls
-    said = read_server_info(home)
-    assert said is not None
-    assert os.getsid(said.owner.pid) == said.owner.pid
-    started(home, "worker")
-    assert stop_running(home, 30)
-    os.waitpid(said.owner.pid, 0)
-    assert story(home)[-1] == "stopped"
+    info = read_server_info(home)
+    assert info is not None
+    assert os.getsid(info.owner.pid) == info.owner.pid
+    wait_for_children(home, "worker")
+    assert stop(home)
+    os.waitpid(info.owner.pid, 0)
+    assert events(home)[-1] == "stopped"
 
 
-def test_detached_and_failed_its_last_words_are_reported(home: Path) -> None:
+def test_failed_background_start_reports_last_log_line(home: Path) -> None:
     with pytest.raises(
         UserError, match=r"^Accession did not start: The database is newer than this program\.$"
     ):
-        start_in_background(command(home, "given", "unprepared"), home)
+        start_in_background(command(home, "--external-servers", "--failing-preparation"), home)
 
 
-def test_whoever_loses_patience_while_it_starts_leaves_nothing_running(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def lose_patience(condition: object, seconds: float) -> bool:
+def test_interrupted_background_start_ends_the_process(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(condition: object, seconds: float) -> bool:
         raise KeyboardInterrupt
 
-    started: list[int] = []
+    pids: list[int] = []
     spawn = os.posix_spawn
 
-    def noted(*arguments: Any, **more: Any) -> int:
-        started.append(spawn(*arguments, **more))
-        return started[-1]
+    def recording_spawn(*arguments: Any, **options: Any) -> int:
+        pids.append(spawn(*arguments, **options))
+        return pids[-1]
 
-    monkeypatch.setattr("accession.local.supervisor.wait_until", lose_patience)
-    monkeypatch.setattr(os, "posix_spawn", noted)
+    monkeypatch.setattr("accession.local.supervisor.wait_until", interrupt)
+    monkeypatch.setattr(os, "posix_spawn", recording_spawn)
     with pytest.raises(KeyboardInterrupt):
-        start_in_background([sys.executable, "-c", "import signal; signal.pause()"], home)
-    (pid,) = started
+        start_in_background(PAUSE, home)
+    (pid,) = pids
     assert ProcessId.of(pid) is None
 
 
-def test_detached_and_never_ready_it_is_given_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("accession.local.supervisor._DETACH_SECONDS", 0.1)
-    with pytest.raises(UserError, match=r"^Accession did not start: it wrote nothing$"):
-        start_in_background([sys.executable, "-c", "import signal; signal.pause()"], home)
+def test_background_start_that_is_never_ready_fails(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("accession.local.supervisor._BACKGROUND_START_SECONDS", 0.1)
+    with pytest.raises(UserError, match=r"^Accession did not start: no output$"):
+        start_in_background(PAUSE, home)
 
 
-def test_without_children_and_hooks_it_only_runs_the_servers(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_supervisor_without_children_runs_only_servers(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCESSION_HOME", str(home))
     before = signal.getsignal(signal.SIGTERM)
-    ready: list[bool] = []
+    processes: list[str] = []
 
-    def stop_at_once(_: object) -> None:
-        ready.append(running_servers(home) is not None)
+    def stop_when_ready(urls: ServerUrls) -> None:
+        assert running_servers(home) == urls
+        processes.extend(recorded_processes(home))
         signal.raise_signal(signal.SIGHUP)
 
-    Supervisor(Settings(), [], on_ready=stop_at_once, durable=False).run()
-    assert ready == [True]
+    settings = Settings(database_url=SecretStr("postgresql://external"))
+    Supervisor(settings, [], on_ready=stop_when_ready, durable=False).run()
+    assert processes == ["valkey"]
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_worker_is_given_time_and_the_others_are_not(home: Path) -> None:
+def test_only_the_worker_has_a_long_grace_period(home: Path) -> None:
     worker, beat, web = child_specs(Settings(home=home, shutdown_grace_seconds=90))
     assert worker.command[1:] == ("-m", "accession", "worker")
     assert (worker.grace_seconds, worker.force_stop_signal) == (90, signal.SIGQUIT)
@@ -294,5 +347,6 @@ def test_a_worker_is_given_time_and_the_others_are_not(home: Path) -> None:
     assert max(beat.grace_seconds, web.grace_seconds) < worker.grace_seconds
 
 
-def test_without_a_port_there_is_no_web(home: Path) -> None:
-    assert [program.name for program in child_specs(Settings(home=home, web_port=0))] == ["worker", "beat"]
+def test_children_without_web_port_exclude_the_web_server(home: Path) -> None:
+    specs = child_specs(Settings(home=home, web_port=0))
+    assert [spec.name for spec in specs] == ["worker", "beat"]

@@ -14,7 +14,7 @@ from accession.local.servers import ServerUrls
 from accession.web.sessions import COOKIE
 from tests.fixtures.commands import background_command, environment, server_variables
 from tests.fixtures.factories import PASSWORD
-from tests.fixtures.machine import free_port, status_of
+from tests.fixtures.machine import free_port, http_status
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.web_client import bearer, make_feed_token, make_token
 
@@ -42,7 +42,7 @@ def web_server_run(
     env = environment(**server_variables(servers), ACCESSION_HOME=str(tmp_path), ACCESSION_WEB_PORT=str(port))
     with background_command("--debug", "web", env=env) as web:
         base_url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: status_of(f"{base_url}/login"))
+        wait_until(lambda: http_status(f"{base_url}/login"))
         with httpx.Client(base_url=base_url, headers={"Origin": base_url}) as client:
             responses = [
                 client.post("/login", data={"name": name, "password": password})

