@@ -15,7 +15,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accession.accounts import keys
-from accession.accounts.account import Account
 from accession.accounts.collections import (
     add_collection,
     change_account,
@@ -33,7 +32,13 @@ from accession.core.errors import UserError
 from accession.db.engine import engine, transaction
 from accession.db.models import Collection
 from accession.local.servers import ServerUrls
-from tests.fixtures.factories import ACCOUNT_KEY, BackgroundThread, make_collection, wait_for_blocked
+from tests.fixtures.factories import (
+    ACCOUNT_KEY,
+    BackgroundThread,
+    make_account,
+    make_collection,
+    wait_for_blocked,
+)
 from tests.fixtures.keys import KEY_FILE_DAMAGE, set_secret_key
 from tests.fixtures.machine import as_root
 
@@ -67,17 +72,6 @@ def stored_account_keys() -> dict[str, bytes]:
 def decrypt_all(key: bytes) -> set[str]:
     """Decrypt every stored account key with this encryption key alone."""
     return {Fernet(key).decrypt(encrypted).decode() for encrypted in stored_account_keys().values()}
-
-
-def add_uncommitted_collection(session: Session, name: str) -> None:
-    account = Account(
-        collection=name,
-        library_id="alder",
-        account_id="library.alder",
-        account_key=SecretStr(ACCOUNT_KEY),
-        base_url="http://127.0.0.1:9",
-    )
-    add_collection(session, account)
 
 
 def test_rotation_reencrypts_all_with_new_key(session: Session, home: Path) -> None:
@@ -181,7 +175,7 @@ def test_changes_during_rotation_use_the_new_key(
 
     def add() -> None:
         with transaction() as other:
-            add_uncommitted_collection(other, "Birch Library")
+            add_collection(other, make_account("Birch Library"))
 
     def change() -> None:
         with transaction() as other:
@@ -207,7 +201,7 @@ def test_changes_during_rotation_use_the_new_key(
 
 def test_rotation_waits_for_uncommitted_collection(session: Session, home: Path) -> None:
     make_collection(session, "Alder Library")
-    add_uncommitted_collection(session, "Birch Library")
+    add_collection(session, make_account("Birch Library"))
 
     thread = BackgroundThread(rotate)
     with engine().connect() as connection:

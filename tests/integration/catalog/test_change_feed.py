@@ -17,7 +17,14 @@ from accession.catalog.purchase_records import PurchaseRecordData, store_purchas
 from accession.core.clock import utc_now
 from accession.db.engine import engine
 from accession.db.models import Collection, Edition, LicensePool
-from tests.fixtures.factories import NOON, apply_titles, make_collection, make_pool, title_data
+from tests.fixtures.factories import (
+    NOON,
+    apply_titles,
+    make_collection,
+    make_hourly_pools,
+    make_pool,
+    title_data,
+)
 
 HOUR = timedelta(hours=1)
 
@@ -25,13 +32,7 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def pools(session: Session, collection: Collection) -> list[LicensePool]:
     """Three titles, added at noon and one and two hours later."""
-    pools = []
-    for number, name in enumerate("abc"):
-        with time_machine.travel(NOON + number * HOUR, tick=False):
-            pools.append(make_pool(session, collection, name))
-            apply_titles(session, {pools[-1].id: title_data(name)})
-            session.commit()
-    return pools
+    return make_hourly_pools(session, collection)
 
 
 def record(pool: LicensePool, marc: bytes) -> PurchaseRecordData:

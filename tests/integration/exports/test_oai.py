@@ -26,6 +26,7 @@ from tests.fixtures.factories import (
     NOON,
     apply_titles,
     make_collection,
+    make_hourly_pools,
     make_pool,
     person,
     subject,
@@ -52,13 +53,7 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def pools(session: Session, collection: Collection) -> list[LicensePool]:
     """Three titles, modified at noon and one and two hours later."""
-    pools = []
-    for number, name in enumerate("abc"):
-        with time_machine.travel(NOON + number * HOUR, tick=False):
-            pools.append(make_pool(session, collection, name))
-            apply_titles(session, {pools[-1].id: title_data(name)})
-            session.commit()
-    return pools
+    return make_hourly_pools(session, collection)
 
 
 def identifier_of(session: Session, name: str) -> str:

@@ -94,11 +94,10 @@ def render(request: Request, template: str, *, status: int = HTTPStatus.OK, **co
     return response
 
 
-def redirect(path: str, message: str | None = None) -> RedirectResponse:
+def redirect(path: str, message: str) -> RedirectResponse:
     """Redirect after a form was processed; the message is shown on the next page."""
     response = RedirectResponse(path, HTTPStatus.SEE_OTHER)
-    if message:
-        response.set_cookie(_MESSAGE_COOKIE, quote(message), max_age=_MINUTE, samesite="lax", httponly=True)
+    response.set_cookie(_MESSAGE_COOKIE, quote(message), max_age=_MINUTE, samesite="lax", httponly=True)
     return response
 
 
