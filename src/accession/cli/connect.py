@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from accession.core.errors import UserError
 from accession.core.settings import Settings, get_settings, use_settings
-from accession.db.engine import engine, transaction
+from accession.db.engine import database_unavailable, engine, transaction
 from accession.db.schema import require_known_schema, schema_state
 from accession.local.servers import ServerUrls, running_servers
 
@@ -56,7 +56,7 @@ def require_broker() -> str:
     Commands call this before they use Celery, which would retry for a long time and log every attempt.
 
     Raises:
-        UserError: the broker does not answer, or its URL is malformed.
+        UserError: the broker is unavailable, or its URL is malformed.
     """
     from redis import Redis, RedisError
 
@@ -82,24 +82,15 @@ def open_catalogue(
     """Open a session on the catalogue's database: a `transaction`, or a `snapshot`.
 
     Raises:
-        UserError: the database does not answer, or its schema is older or newer than this program's.
+        UserError: the database is unavailable, or its schema is older or newer than this program's.
     """
     require_servers()
     try:
         state = schema_state(engine())
     except OperationalError as error:
-        address = engine().url.set(password=None).render_as_string()
-        raise UserError(
-            f"The database at {address} does not answer ({driver_message(error)}): "
-            "check that it is running and that ACCESSION_DATABASE_URL is right."
-        ) from error
+        raise UserError(database_unavailable(error)) from error
     require_known_schema(state)
     if not state.is_current:
         raise UserError("The database has an older schema than this program: run `accession db upgrade`.")
     with session_factory() as session:
         yield session
-
-
-def driver_message(error: OperationalError) -> str:
-    """Return the first line of the database driver's message, without its hints."""
-    return str(error.orig).strip().splitlines()[0]

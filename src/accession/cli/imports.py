@@ -28,7 +28,7 @@ def select_collections(collection: str | None, import_all: bool) -> dict[int, st
 
     Raises:
         typer.BadParameter: not exactly one of the options is given.
-        UserError: the collection is unknown, or the broker does not answer.
+        UserError: the collection is unknown, or the broker is unavailable.
     """
     if (collection is None) is (not import_all):
         raise typer.BadParameter("give either --collection NAME or --import-all")

@@ -24,7 +24,6 @@ from accession.cli import (
     tokens,
     users,
 )
-from accession.cli.connect import driver_message
 from accession.cli.demo import demo
 from accession.cli.doctor import doctor
 from accession.cli.output import error_console
@@ -33,6 +32,7 @@ from accession.core.errors import UserError
 from accession.core.logging import configure_logging
 from accession.core.sanitize import sanitize, sanitize_lines
 from accession.core.settings import get_settings
+from accession.db.engine import database_unavailable
 
 app = typer.Typer(
     name="accession",
@@ -133,10 +133,7 @@ def _error_message(error: Exception) -> str | None:
     if isinstance(error, UserError | RemoteIntegrationException):
         return str(error)
     if isinstance(error, DatabaseError):
-        return (
-            f"The database does not answer ({driver_message(error)}): "
-            "check that it is running and that ACCESSION_DATABASE_URL is right."
-        )
+        return database_unavailable(error)
     if isinstance(error, BrokerError | RedisError):
         return broker_unavailable(error)
     return None

@@ -8,6 +8,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.types.array import ListBinaryDumper
 from sqlalchemy import Engine, create_engine, event, func, make_url, select, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from accession.core.errors import UserError
@@ -76,6 +77,18 @@ def server_version(database: Engine) -> str:
     with database.connect() as connection:
         version: str = connection.scalar(text("SHOW server_version"))
     return version
+
+
+def database_unavailable(error: OperationalError | None = None) -> str:
+    """Return the message for a user when the database cannot be reached.
+
+    The first line of the driver's message is quoted; leave `error` out where its host must not be shown.
+    """
+    cause = "" if error is None else f" ({str(error.orig).strip().splitlines()[0]})"
+    return (
+        f"The database is unavailable{cause}: "
+        "check that it is running and that ACCESSION_DATABASE_URL is correct."
+    )
 
 
 def dispose_engine() -> None:

@@ -15,6 +15,7 @@ from accession.bibliotheca.errors import RemoteIntegrationException
 from accession.core.errors import InvalidInput, NotFound, UserError
 from accession.core.sanitize import sanitize
 from accession.core.validation import first_invalid_field
+from accession.db.engine import database_unavailable
 from accession.tasks.broker import broker_unavailable
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
@@ -73,7 +74,7 @@ def problem_from_error(error: Exception) -> HTTPProblem:
         case RemoteIntegrationException():
             return HTTPProblem(502, str(error))
         case OperationalError():
-            return HTTPProblem(503, "The database is unavailable: run `accession doctor`.", _RETRY_LATER)
+            return HTTPProblem(503, database_unavailable(), _RETRY_LATER)
         case RedisError() | BrokerError():
             return HTTPProblem(503, broker_unavailable(), _RETRY_LATER)
         case RequestValidationError():

@@ -131,7 +131,7 @@ def test_unexpected_error_is_raised(cli: Cli) -> None:
     ("error", "message"),
     [
         (RedisError("gone"), "The broker is unavailable (gone)"),
-        (DatabaseError("SELECT", {}, Exception("gone\nhint")), "The database does not answer (gone)"),
+        (DatabaseError("SELECT", {}, Exception("gone\nhint")), "The database is unavailable (gone)"),
     ],
 )
 def test_lost_server_is_reported(cli: Cli, error: Exception, message: str) -> None:
@@ -246,7 +246,7 @@ def test_unavailable_database_is_reported(
         message = cli(*arguments.split()).error
     assert "database" in message
     assert "127.0.0.1" in message
-    assert "does not answer" in message
+    assert "The database is unavailable" in message
     assert "hidden" not in message
 
 

@@ -193,7 +193,9 @@ def test_public_path_needs_no_database(browser: Browser, no_database: None) -> N
 def test_unavailable_database_gets_status_503(browser: Browser, no_database: None) -> None:
     response = browser.get("/api/v1/who")
     assert (response.status_code, response.headers["retry-after"]) == (503, "10")
-    assert response.json()["detail"] == "The database is unavailable: run `accession doctor`."
+    assert response.json()["detail"] == (
+        "The database is unavailable: check that it is running and that ACCESSION_DATABASE_URL is correct."
+    )
     page = browser.get("/who")
     assert page.status_code == 503
     assert "The database is unavailable" in page.text
