@@ -27,7 +27,7 @@ from accession.db import schema
 from accession.db.engine import make_engine
 from accession.db.schema import SchemaState
 from accession.local.home import lock_home, prepare_home
-from accession.local.postgres import wheel_installation
+from accession.local.postgres_files import wheel_installation
 from accession.local.processes import reap_orphans, wait_until, with_death_signal
 from accession.local.servers import EmbeddedServers, ServerUrls
 from accession.local.supervisor import child_specs

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -65,3 +66,17 @@ def home_owner(home: Path) -> ProcessId | None:
 
 def _lock_file(home: Path) -> Path:
     return home / "accession.lock"
+
+
+def remove_home_data(home: Path) -> None:
+    """Delete the data of the embedded servers of a home, also those below `/var/lib/accession`.
+
+    Key file, settings and logs remain. The servers must be stopped.
+    """
+    link = home / "postgres"
+    if link.is_symlink():
+        shutil.rmtree(link.readlink(), ignore_errors=True)
+        link.unlink()
+    for name in ("postgres", "valkey", "run"):
+        shutil.rmtree(home / name, ignore_errors=True)
+    (home / "servers.json").unlink(missing_ok=True)

@@ -22,15 +22,9 @@ import redis
 
 from accession.core.errors import UserError
 from accession.local import embedded, postgres, valkey
-from accession.local.postgres import (
-    EmbeddedPostgres,
-    Installation,
-    data_folder,
-    readable_installation,
-    remove_home_data,
-    server_user,
-    wheel_installation,
-)
+from accession.local.postgres import EmbeddedPostgres
+from accession.local.postgres_files import Installation, data_folder, readable_installation, server_user, wheel_installation
+from accession.local.home import remove_home_data
 from accession.local.processes import ProcessId, recorded_processes
 from accession.local.servers import (
     EmbeddedServers,
