@@ -541,7 +541,7 @@ def test_invalid_arguments_give_protocol_errors(
         ({"set": ""}, "badArgument"),
         ({"set": "a:"}, "badArgument"),
         ({"set": "a b"}, "badArgument"),
-        ({"set": "shelf"}, "noRecordsMatch"),
+        ({"set": "subject"}, "noRecordsMatch"),
         ({"set": "collection:2"}, "noRecordsMatch"),
         ({"set": "collection:01"}, "noRecordsMatch"),
         ({"set": "collection:99999999999999999999"}, "noRecordsMatch"),
