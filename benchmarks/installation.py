@@ -34,7 +34,7 @@ def temporary_home(**settings: object) -> Iterator[Path]:
 
     The home is deleted when the context ends.
     """
-    from accession.local.postgres import remove_home_data
+    from accession.local.home import remove_home_data
 
     for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
         del os.environ[name]
@@ -53,7 +53,7 @@ def temporary_home(**settings: object) -> Iterator[Path]:
 def installation(**settings: object) -> Iterator[Path]:
     """Run `accession up` with these settings, connect this process to it, and yield its home."""
     from accession.cli.connect import resolve_servers
-    from accession.local.supervisor import start_in_background, stop_running
+    from accession.local.control import start_in_background, stop_running
 
     with temporary_home(**settings) as home:
         try:

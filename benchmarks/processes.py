@@ -23,7 +23,7 @@ def run_in_subprocesses(measure: Callable[[_Setup], _Result], setups: Sequence[_
 
 def process_id(home: Path, name: str) -> int:
     """Return the id of a running process of an installation, such as "worker"."""
-    from accession.local.supervisor import process_statuses
+    from accession.local.control import process_statuses
 
     return next(
         process.pid for process in process_statuses(home) if process.name == name and process.pid is not None

@@ -32,7 +32,7 @@ from accession.core.workflow import Workflow
 from accession.db import schema
 from accession.db.engine import engine
 from accession.db.models import ACTIVE_STATES, ApplyOutbox, Run
-from accession.local.postgres import remove_home_data
+from accession.local.home import remove_home_data
 from accession.local.servers import EmbeddedServers
 from tests.chaos.baseline import COLLECTION, baseline_import, set_checkpoints, simulated_library
 from tests.chaos.invariants import InvariantViolation, check_checkpoints, check_locks, check_runs

@@ -19,9 +19,10 @@ from accession.accounts.collections import find_collection
 from accession.core.clock import utc_now
 from accession.db.models import LicensePool
 from accession.db.models import Run as LedgerRun
-from accession.local.postgres import remove_home_data, wheel_installation
+from accession.local.control import process_statuses, stop_running
+from accession.local.home import remove_home_data
+from accession.local.postgres_files import wheel_installation
 from accession.local.servers import running_servers
-from accession.local.supervisor import process_statuses, stop_running
 from accession.sandbox.activity import Activity
 from accession.sandbox.catalogue import build_catalogue
 from accession.sandbox.faults import Faults

@@ -19,7 +19,7 @@ from accession.db.engine import engine, transaction
 from accession.exports.files import redact_credentials, require_writable_folder
 from accession.exports.formats import find_format
 from accession.exports.selection import parse_since, select_titles
-from accession.local.supervisor import process_statuses
+from accession.local.control import process_statuses
 from accession.runs.views import status_views
 
 _WORKER_CHECK_RETRIES = 4

@@ -32,9 +32,9 @@ from accession.cli.titles import TITLE_COLUMNS
 from accession.core.errors import UserError
 from accession.core.settings import get_settings, use_settings
 from accession.core.workflow import Workflow
+from accession.local.control import start_in_background, stop_running
 from accession.local.embedded import free_port
-from accession.local.postgres import remove_home_data
-from accession.local.supervisor import start_in_background, stop_running
+from accession.local.home import remove_home_data
 from accession.runs.views import run_views
 
 NAME = "Demo Library"

@@ -12,8 +12,10 @@ from accession.core.errors import UserError
 from accession.core.settings import Settings, get_settings
 from accession.db import schema
 from accession.db.engine import engine, transaction
+from accession.local.control import start_in_background, stop_running
 from accession.local.embedded import port_is_free
-from accession.local.supervisor import ChildSpec, Supervisor, child_specs, start_in_background, stop_running
+from accession.local.supervised_process import ChildSpec
+from accession.local.supervisor import Supervisor, child_specs
 from accession.runs.ledger import active_runs
 from accession.web.server import listen, require_user_unless_loopback
 

@@ -1,7 +1,8 @@
 """KBART title lists for knowledge bases: NISO RP-9-2014 (Phase II), columns of monographs.
 
-The file is UTF-8 without a byte order mark, which would become part of the first heading. Values are separated
-by tabs and never quoted, so white space in a value becomes a blank. ISBNs have 13 digits without hyphens: the recommended practice requires hyphens only in ISSNs.
+The file is UTF-8 without a byte order mark, which would become part of the first heading. Values are
+separated by tabs and never quoted, so white space in a value becomes a blank. ISBNs have 13 digits without
+hyphens: the recommended practice requires hyphens only in ISSNs.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Start, stop and inspect the Accession of a home from another process."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Programs and data folder of the embedded PostgreSQL, and the user that it runs as."""
 
 import os
 import pwd
@@ -15,8 +15,6 @@ from accession.core.errors import UserError
 from accession.local.processes import User
 
 STATE_FOLDER = Path("/var/lib/accession")
-
-
 """Folder for data and programs that the server's user cannot reach elsewhere; used by root only."""
 
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""A child process of the supervisor: started again when it ends, and stopped within a grace period."""
 
 import signal
 import time
@@ -6,17 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from accession.local.processes import (
-    OwnedProcess,
-)
-from accession.local.supervisor import log
+import structlog
+
+from accession.local.processes import OwnedProcess
+
+log = structlog.get_logger(__name__)
 
 _MIN_BACKOFF_SECONDS = 1.0
-
-
 _MAX_BACKOFF_SECONDS = 30.0
-
-
 _FORCE_STOP_SECONDS = 5.0
 
 

@@ -15,19 +15,13 @@ from accession.core.errors import UserError
 from accession.core.settings import Settings
 from accession.local.embedded import is_listening
 from accession.local.home import lock_home, prepare_home
-from accession.local.processes import (
-    reap_orphans,
-    wait_until,
-)
+from accession.local.processes import reap_orphans, wait_until
 from accession.local.servers import EmbeddedServers, ServerUrls, publish_servers
 from accession.local.supervised_process import Backoff, ChildSpec, SupervisedProcess
 
 log = structlog.get_logger(__name__)
 
-
 _POLL_SECONDS = 0.1
-
-
 # After this time, a child that is not ready yet no longer delays the start.
 _READY_SECONDS = 30.0
 
@@ -122,7 +116,7 @@ class Supervisor:
         finally:
             self._stop(children)
 
-    def _keep_running(self, children: "Sequence[SupervisedProcess]") -> None:
+    def _keep_running(self, children: Sequence[SupervisedProcess]) -> None:
         """Restart what ends until a stop is requested; children reconnect to restarted servers."""
         server_backoff = Backoff()
         while not self._stop_requests:
@@ -132,14 +126,14 @@ class Supervisor:
             if server_backoff.is_over():
                 self._ensure_servers(server_backoff)
 
-    def _ensure_servers(self, backoff: "Backoff") -> None:
+    def _ensure_servers(self, backoff: Backoff) -> None:
         try:
             for name in self._servers.ensure_running():
                 log.warning("server ended and was restarted", process=name)
         except UserError as error:
             log.error("server cannot be restarted", error=str(error), wait=backoff.begin())
 
-    def _stop(self, children: "Sequence[SupervisedProcess]") -> None:
+    def _stop(self, children: Sequence[SupervisedProcess]) -> None:
         """Request all children to stop, then wait for each."""
         for child in children:
             child.request_stop()

@@ -14,8 +14,8 @@ import pytest
 from redis import Redis
 
 from accession.cli import demo
+from accession.local.control import stop_running
 from accession.local.servers import ServerUrls
-from accession.local.supervisor import stop_running
 from tests.fixtures.commands import (
     COMMAND_TIMEOUT_SECONDS,
     Cli,

@@ -17,13 +17,13 @@ from pydantic import SecretStr
 
 from accession.core.errors import UserError
 from accession.core.settings import Settings
-from accession.local import supervisor
+from accession.local import supervised_process
+from accession.local.control import process_statuses, start_in_background, stop_running
 from accession.local.home import home_owner
 from accession.local.processes import ProcessId, recorded_processes
 from accession.local.servers import ServerUrls, read_server_info, running_servers
 from accession.local.supervised_process import Backoff
 from accession.local.supervisor import Supervisor, child_specs
-from accession.local.control import process_statuses, start_in_background, stop_running
 from tests.fixtures import supervised
 from tests.fixtures.machine import new_home
 from tests.fixtures.waiting import DEADLINE_SECONDS, wait_until
@@ -158,7 +158,7 @@ def test_killed_child_is_restarted(home: Path) -> None:
 
 def test_backoff_doubles_up_to_a_maximum(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000
-    monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(supervised_process, "time", SimpleNamespace(monotonic=lambda: now))
     backoff = Backoff()
     assert backoff.is_over()
     assert [backoff.begin() for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
@@ -171,7 +171,7 @@ def test_backoff_doubles_up_to_a_maximum(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_backoff_restarts_after_a_stable_period(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000
-    monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(supervised_process, "time", SimpleNamespace(monotonic=lambda: now))
     backoff = Backoff()
     assert [backoff.begin() for _ in range(3)] == [1, 2, 4]
     now += 4 + 31
@@ -304,7 +304,7 @@ def test_interrupted_background_start_ends_the_process(home: Path, monkeypatch: 
         pids.append(spawn(*arguments, **options))
         return pids[-1]
 
-    monkeypatch.setattr("accession.local.supervisor.wait_until", interrupt)
+    monkeypatch.setattr("accession.local.control.wait_until", interrupt)
     monkeypatch.setattr(os, "posix_spawn", recording_spawn)
     with pytest.raises(KeyboardInterrupt):
         start_in_background(PAUSE, home)

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from accession.catalog.apply import apply_outbox
 from accession.catalog.circulation import apply_snapshots, filter_new_events, has_new_counts, record_events
-from accession.catalog.pools import lock_pools
 from accession.catalog.data import ApplyData, CirculationData, EventData
 from accession.catalog.outbox import enqueue_changes
+from accession.catalog.pools import lock_pools
 from accession.catalog.sweeps import record_swept
 from accession.catalog.written_rows import count_rows_written_since, read_table_state
 from accession.core.vocabulary import EventType, IdentifierType

