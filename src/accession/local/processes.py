@@ -80,7 +80,7 @@ class ProcessId:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process is running."""
+        """Return whether the process is running."""
         return ProcessId.of(self.pid) == self
 
 
