@@ -182,8 +182,8 @@ class EmbeddedPostgres(EmbeddedServer):
         """Return an environment in which PostgreSQL ignores a stale `postmaster.pid`.
 
         Our last postmaster has certainly ended. After a reboot, and at every start in a container, its pid
-        may belong to another process of the same user, and PostgreSQL would refuse to start. It accepts a pid
-        that it is told is that of its grandparent; it still checks for surviving backends.
+        may belong to another process of the same user, and PostgreSQL would refuse to start. It accepts the
+        pid that this variable names as its grandparent's; it still checks for surviving backends.
         """
         pid_file = self._data / "postmaster.pid"
         lines = pid_file.read_text().splitlines() if pid_file.exists() else []
