@@ -19,7 +19,7 @@ class Principal:
 
     name: str
     role: UserRole
-    by: Literal["local", "session", "token"]
+    authentication: Literal["local", "session", "token"]
     collection_id: int | None = None
 
 
