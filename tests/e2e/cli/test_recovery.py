@@ -30,7 +30,7 @@ from tests.fixtures.homes import (
     startup_lines,
     temporary_home,
 )
-from tests.fixtures.machine import free_port, status_of
+from tests.fixtures.machine import free_port, http_status
 from tests.fixtures.running_sandbox import RunningSandbox
 from tests.fixtures.waiting import wait_until
 
@@ -81,7 +81,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
         port = free_port()
         with foreground_up(home, ACCESSION_WEB_HOST=ALL_INTERFACES, ACCESSION_WEB_PORT=port) as up:
             startup_lines(up)
-            history.login_status = status_of(f"http://127.0.0.1:{port}/api")
+            history.login_status = http_status(f"http://127.0.0.1:{port}/api")
             back_up_during_import(history)
             kill_everything(home, up)
         sandbox.sandbox.latency_ms = 0
