@@ -132,7 +132,9 @@ def resolved_origin(path: str) -> tuple[str, str]:
 
 
 PATHS = st.text(
-    st.sampled_from("/\\.:@?#%&;=\t\n\r \x00\x0b\x7f\x85 [evilhtps") | st.characters(), max_size=20
+    st.sampled_from("/\\.:@?#%&;=\t\n\r \x00\x0b\x7f\x85 [evilhtps")
+    | st.characters(exclude_categories=["Cs"]),
+    max_size=20,
 )
 
 
