@@ -10,12 +10,13 @@ from tests.fixtures.servers import (
     _clear_environment_settings,
     collection,
     database,
-    pytest_collection_modifyitems,
     queues,
     servers,
     session,
     vendor,
 )
+
+_TIERS = ["e2e", "chaos", "integration", "unit"]
 
 __all__ = [
     "_clear_environment_settings",
@@ -24,7 +25,6 @@ __all__ = [
     "database",
     "home",
     "next_revision",
-    "pytest_collection_modifyitems",
     "queues",
     "scratch",
     "servers",
@@ -33,6 +33,13 @@ __all__ = [
 ]
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark a test with its tier: the folder below tests/ that holds it."""
-    item.add_marker(item.path.relative_to(Path(__file__).parent).parts[0])
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with its tier, and start the slow tiers first, so that no slow test is left at the end."""
+    for item in items:
+        item.add_marker(_tier(item))
+    items.sort(key=lambda item: _TIERS.index(_tier(item)))
+
+
+def _tier(item: pytest.Item) -> str:
+    """Return the folder below tests/ that holds the test."""
+    return item.path.relative_to(Path(__file__).parent).parts[0]
