@@ -34,7 +34,7 @@ __all__ = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its tier, and start the slow tiers first, so that no slow test is left at the end."""
+    """Mark each test with its tier, and start the slow tiers, so that no slow test is left at the end."""
     for item in items:
         item.add_marker(_tier(item))
     items.sort(key=lambda item: _TIERS.index(_tier(item)))
