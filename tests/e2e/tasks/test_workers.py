@@ -372,8 +372,10 @@ def read_metrics() -> dict[tuple[str, tuple[str, ...]], float]:
     }
 
 
-# A worker that connects enqueues the next step once more; these events are about no page.
+# Events between two pages: a worker that connects enqueues the next step once more, and a busy machine may
+# answer late.
 EVENTS_WITHOUT_PAGE = (
+    "server unavailable, waiting",
     "step already processed, message was delivered twice",
     "message of an ended run ignored",
 )
@@ -397,9 +399,9 @@ def test_log_lines_name_collection_run_and_page(
         for line in lines
         if line["logger"] != "accession.tasks.recovery" and line["event"] not in EVENTS_WITHOUT_PAGE
     ]
-    assert all(line.items() >= context.items() and 1 <= line["page"] <= run.pages for line in page_lines), (
-        page_lines
-    )
+    assert all(
+        line.items() >= context.items() and 1 <= line.get("page", 0) <= run.pages for line in page_lines
+    ), page_lines
     assert {"retrying invalid response", "run completed"} <= {line["event"] for line in page_lines}
     pages = [line["page"] for line in page_lines if line["event"] == "page imported"]
     assert pages == list(range(1, run.pages + 1))
