@@ -247,12 +247,6 @@ def test_loans_dominate_and_few_titles_are_popular() -> None:
     assert max(copy_state.holds for copy_state in open_library.stocks().values()) > 3
 
 
-def test_hundred_thousand_events_are_performed() -> None:
-    open_library = library(100_000, titles=2000)
-    open_library.activity.advance(OPENING + HOUR)
-    assert len(open_library.events()) > 90_000
-
-
 # Rate
 
 
