@@ -10,8 +10,10 @@ CPU time and 100 MiB of memory, and parsed data must be storable.
 import argparse
 import importlib
 import multiprocessing
+import os
 import re
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -442,11 +444,16 @@ def run(inputs: Inputs, numbers: range, limits: Limits, warm_up: Sequence[Target
     A parser that kills its process or never returns is detected too. The memory that the documents of
     `warm_up` take does not count.
     """
-    context = multiprocessing.get_context("fork")
-    current = context.Value("q", numbers.start)
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_run_all, args=(inputs, numbers, limits, warm_up, current, sender))
-    child.start()
+    current = multiprocessing.get_context("fork").Value("q", numbers.start)
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    # Not a multiprocessing.Process: in its child, kombu closes inherited broker connections and waits for
+    # responses that the parent has already read.
+    child = os.fork()
+    if child == 0:
+        try:
+            _run_all(inputs, numbers, limits, warm_up, current, sender)
+        finally:
+            os._exit(0)
     sender.close()
     last_number, last_progress = numbers.start, monotonic_seconds()
     try:
@@ -460,8 +467,9 @@ def run(inputs: Inputs, numbers: range, limits: Limits, warm_up: Sequence[Target
     except EOFError:
         failure = "it killed its process"
     finally:
-        child.kill()
-        child.join()
+        receiver.close()
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
     return Result(failure=failure, number=current.value)
 
 
