@@ -91,7 +91,7 @@ class Prefetcher:
     def fetch_page(self, request: PageRequest, upcoming: Iterable[PageRequest]) -> MarcPage:
         """Return the requested page, from the cache where possible.
 
-        When the vendor has to be asked, `upcoming` pages, which will certainly be needed, are prefetched.
+        On a cache miss, the `upcoming` pages, which will certainly be needed, are prefetched too.
         """
         response = self._cache.pop(request.cache_key)
         if response is not None:

@@ -201,7 +201,7 @@ class BibliothecaPurchaseRecordImporter:
         records = page.records
         fingerprint = _fingerprint(records)
         if records and fingerprint == cursor.previous_page:
-            # Without this a vendor that ignores the offset would be asked for the same page forever.
+            # Without this, an import from a vendor that ignores the offset would request one page forever.
             log.warning("vendor repeated a page", day=window.start.isoformat(), offset=cursor.offset)
             records = ()
         is_full = len(records) >= PAGE_SIZE
