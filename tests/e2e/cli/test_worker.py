@@ -205,6 +205,7 @@ def restore_key_file(file: Path, content: bytes) -> None:
     if file.is_dir():
         file.rmdir()
     file.write_bytes(content)
+    file.chmod(0o600)
 
 
 # Titles

@@ -242,9 +242,10 @@ def test_page_is_repeated_after_database_connection_loss(
     collection: Collection, vendor: ObservedVendor, run_starter: RunStarter
 ) -> None:
     vendor.add_purchases(day(2014, 1, 2, 9), "t1")
+    # The worker has locked the run's row; the test's own sessions only read it.
     terminate = text(
         "SELECT pg_terminate_backend(pid) FROM pg_locks "
-        "WHERE relation = 'runs'::regclass AND pid <> pg_backend_pid()"
+        "WHERE relation = 'runs'::regclass AND mode = 'RowShareLock' AND pid <> pg_backend_pid()"
     )
 
     def on_request(request: httpx.Request) -> None:
