@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import is_hypothesis_test
 
 from tests.fixtures.databases import home, next_revision, scratch
 from tests.fixtures.passwords import cheap_password_hashing
@@ -34,9 +35,16 @@ __all__ = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its tier, and start the slow tiers, so that no slow test is left at the end."""
+    """Mark each test with its tier, and start the slow tiers, so that no slow test is left at the end.
+
+    Measuring coverage nearly doubles a test's processor time. It is not measured in tests of whole
+    installations, whose other processes it cannot see, nor in property-based tests, which run the same lines
+    many times.
+    """
     for item in items:
         item.add_marker(_tier(item))
+        if _tier(item) in ("e2e", "chaos") or is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker("no_cover")
     items.sort(key=lambda item: _TIERS.index(_tier(item)))
 
 

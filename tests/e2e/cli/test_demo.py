@@ -133,13 +133,6 @@ def test_kept_demo_runs_until_it_is_stopped(cli: Cli, finished: FinishedDemo) ->
     assert run_in_home(home, "down").exit_code == 1
 
 
-def test_demo_leaves_nothing_behind_at_its_end() -> None:
-    with demo_folder() as folder:
-        completed = run_demo(folder, "--titles", "1")
-        assert completed.returncode == 0, completed.stdout + completed.stderr
-        assert "Titles that agree with the vendor" in completed.stdout
-
-
 # Interrupted demos
 
 
