@@ -1,16 +1,19 @@
-"""Schema of the database: upgrade it, and check which revision it has."""
+"""Schema of the database: upgrade it, and check which revision it has.
+
+Alembic is imported where it is used: few commands need it, and it would delay the start of all.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
 
 from accession.core.errors import UserError
 from accession.db.engine import MIN_POSTGRESQL_VERSION
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -32,7 +35,9 @@ class SchemaState:
         return self.revision == self.head
 
 
-def _config(engine: Engine) -> Config:
+def _config(engine: Engine) -> "Config":
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["engine"] = engine
@@ -41,6 +46,9 @@ def _config(engine: Engine) -> Config:
 
 def schema_state(engine: Engine) -> SchemaState:
     """Return the revisions of the database and of this program."""
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
     scripts = ScriptDirectory.from_config(_config(engine))
     with engine.connect() as connection:
         revision = MigrationContext.configure(connection).get_current_revision()
@@ -68,6 +76,8 @@ def upgrade(engine: Engine) -> SchemaState:
     before = schema_state(engine)
     require_known_schema(before)
     if not before.is_current:
+        from alembic import command
+
         command.upgrade(_config(engine), "head")
     return before
 
