@@ -27,7 +27,7 @@ from tests.fixtures.factories import (
 )
 from tests.fixtures.web_client import Browser
 
-HOSTILE = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>{{ 7 * 7 }}"
+HOSTILE = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>{{ 1337 * 1337 }}"
 PAGES = [
     "/",
     "/collections/1",
@@ -78,7 +78,7 @@ def test_stored_text_is_escaped_on_every_page(browser: Browser, hostile: Collect
     ]
     assert not page.xpath("//@onerror | //@onclick | //@style")
     assert all(source.startswith(("/covers/", "/static/")) for source in page.xpath("//img/@src"))
-    assert "49" not in re.findall(r"\{\{|\b49\b", page.text_content())
+    assert "1787569" not in page.text_content()
     assert ACCOUNT_KEY not in response.text
 
 
