@@ -93,12 +93,9 @@ def test_secrets_are_in_no_log_process_list_table_or_queue(
         assert [name for name, secret in web_server_run.secrets.items() if secret in output] == []
 
 
-def test_responses_have_security_headers_and_no_server_name(web_server_run: WebServerRun) -> None:
+def test_responses_have_security_headers_and_trust_local_proxy(web_server_run: WebServerRun) -> None:
     for response in web_server_run.responses:
         assert "frame-ancestors 'none'" in response.headers["content-security-policy"]
         assert "server" not in response.headers
-
-
-def test_forwarded_protocol_of_local_proxy_is_trusted(web_server_run: WebServerRun) -> None:
     hsts = [response.headers.get("strict-transport-security") for response in web_server_run.responses]
     assert hsts == [None] * 9 + ["max-age=31536000"]
