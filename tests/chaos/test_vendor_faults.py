@@ -10,6 +10,7 @@ from functools import cached_property
 import pytest
 from pydantic import SecretStr
 from redis import Redis
+from sqlalchemy import select
 
 from accession.accounts.account import Account
 from accession.accounts.collections import add_collection
@@ -17,7 +18,9 @@ from accession.core.clock import utc_now
 from accession.core.settings import get_settings, use_settings
 from accession.core.workflow import Workflow
 from accession.db.engine import transaction
-from accession.db.models import Collection
+from accession.db.models import Collection, Identifier, LicensePool, PurchaseRecord
+from accession.imports.purchases import BibliothecaPurchaseRecordImporter
+from accession.imports.vendor_api import vendor_api_for
 from accession.local.servers import ServerUrls
 from accession.sandbox.activity import Activity
 from accession.sandbox.catalogue import Catalogue, build_catalogue
@@ -41,6 +44,7 @@ from tests.fixtures.workers import RunStarter, empty_servers, running_worker, tr
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
 
 NOW = day(2024, 5, 1, 9)
+DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 ACTIVITY_END = NOW - timedelta(minutes=10)
 # A seed with which every kind of fault occurs.
 SEED = 519
@@ -139,7 +143,10 @@ def run_all_workflows(
     *,
     max_runs: int = 1,
 ) -> None:
-    """Run all three workflows, each until it succeeds; titles are withdrawn before the circulation sweep."""
+    """Run each workflow until it succeeds, the purchases until they are confirmed.
+
+    Titles are withdrawn before the circulation sweep.
+    """
     for workflow in Workflow:
         if workflow is Workflow.CIRCULATION:
             for item_id in library.withdrawn_titles:
@@ -156,21 +163,47 @@ def run_until_success(
             finish = checkpoint_finish(collection.id, workflow)
             assert finish is not None
             assert finish >= NOW - timedelta(minutes=5)
-            return
-        assert (run.error or "").startswith('Collection "Alder Library": the ')
+            if workflow is not Workflow.PURCHASES or confirmed_until(collection) == finish:
+                return
+        else:
+            assert (run.error or "").startswith('Collection "Alder Library": the ')
         assert_run_ended_cleanly(run_starter, library, collection)
-    pytest.fail(f"no success in {max_runs} runs: {run.error}")
+    pytest.fail(f"no confirmed success in {max_runs} runs: {run.error}")
 
 
 def assert_run_ended_cleanly(run_starter: RunStarter, library: Library, collection: Collection) -> None:
-    """No lock, message or active run is left, and the purchases before the checkpoint are stored."""
+    """No lock, message or active run is left, and all confirmed purchases are stored."""
+    assert_idle(run_starter)
+    confirmed = confirmed_until(collection)
+    purchased = {p.item_id for p in library.catalogue.purchases if p.purchased_at < confirmed and not p.flaw}
+    assert purchased <= copy_counts().keys()
+
+
+def assert_idle(run_starter: RunStarter) -> None:
     assert run_starter.broker.locks() == {}
     assert run_starter.broker.is_idle()
     assert {run.state for run in all_runs()} <= {"succeeded", "failed"}
-    finish = checkpoint_finish(collection.id)
-    assert finish is not None
-    purchased = {p.item_id for p in library.catalogue.purchases if p.purchased_at < finish and not p.flaw}
-    assert purchased <= copy_counts().keys()
+
+
+def confirmed_until(collection: Collection) -> datetime:
+    """Return the time up to which all purchases are known to be imported."""
+    with transaction() as session:
+        importer = BibliothecaPurchaseRecordImporter(session, collection, vendor_api_for(collection))
+        return importer.get_start()
+
+
+def run_until_confirmed(
+    run_starter: RunStarter, collection: Collection, first_start: datetime, *, max_runs: int
+) -> None:
+    """Start a purchase import every minute from `first_start` on, until its purchases are confirmed."""
+    for number in range(max_runs):
+        start = first_start + number * MINUTE
+        with travel_to(start):
+            run = run_starter.run_to_end(collection)
+            assert_idle(run_starter)
+        if run.state == "succeeded" and confirmed_until(collection) >= start:
+            return
+    pytest.fail(f"purchases are not confirmed after {max_runs} runs: {run.error}")
 
 
 # The expected result
@@ -235,6 +268,32 @@ def test_import_with_30_percent_faults_equals_reference(run_starter: RunStarter,
     assert run_starter.broker.locks() == {}
 
 
+def test_import_with_30_percent_blank_bodies_equals_reference(
+    run_starter: RunStarter, large: Reference
+) -> None:
+    with running_vendor(large.library, Faults({Fault.BLANK: 0.3}, SEED)) as vendor:
+        collection = new_collection(vendor, large.library)
+        run_all_workflows(run_starter, vendor, large.library, collection, max_runs=20)
+        statistics = vendor.statistics()
+    assert statistics["faults"]["blank"] > 0.2 * sum(statistics["requests"].values())
+    assert current_fingerprint() == large.fingerprint
+
+
+def test_purchases_behind_blank_bursts_are_all_imported(run_starter: RunStarter, large: Reference) -> None:
+    with running_vendor(large.library, Faults({Fault.BLANK: 0.1, Fault.BLANK_BURST: 0.05}, SEED)) as vendor:
+        collection = new_collection(vendor, large.library)
+        run_until_confirmed(run_starter, collection, NOW, max_runs=50)
+        statistics = vendor.statistics()
+        assert statistics["faults"]["blank-burst"] > 2
+        assert statistics["faults"]["blank"] > 20
+
+        vendor.sandbox.faults = Faults()
+        # Circulation counts must be later than those of the purchase import.
+        with travel_to(NOW + HOUR):
+            run_all_workflows(run_starter, vendor, large.library, collection)
+    assert current_fingerprint() == large.fingerprint
+
+
 # Faults of all requests
 
 ERRORS = {
@@ -245,7 +304,7 @@ ERRORS = {
     Fault.ERROR_DOCUMENT: "the vendor reported an error: (Unknown|Authentication)",
     Fault.ERROR_DOCUMENT_500: "the vendor reported an error: (Unknown|Authentication)",
     Fault.HTML: "the vendor sent an HTML page",
-    Fault.BLANK: "the vendor sent an empty response instead of items",
+    Fault.BLANK: "the vendor sent an empty response",
     Fault.TRUNCATED: "the vendor sent malformed or truncated XML",
     Fault.DROP: "the connection to the vendor failed: peer closed connection",
     Fault.LONG_LENGTH: "the connection to the vendor failed: peer closed connection",
@@ -267,7 +326,8 @@ def assert_failed_with(error: str | None, fault: Fault) -> None:
     assert re.match(rf'Collection "Alder Library": ({ERRORS[fault]})', error or ""), error
 
 
-@pytest.mark.parametrize("fault", RESPONSE_FAULTS)
+# Empty bodies fail a run only if purchases are known.
+@pytest.mark.parametrize("fault", [fault for fault in RESPONSE_FAULTS if fault is not Fault.BLANK])
 def test_permanent_fault_fails_run_and_next_run_completes(
     run_starter: RunStarter, small: Reference, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,6 +343,37 @@ def test_permanent_fault_fails_run_and_next_run_completes(
         vendor.sandbox.faults = Faults()
         run_all_workflows(run_starter, vendor, small.library, collection)
     assert current_fingerprint() == small.fingerprint
+
+
+def test_permanent_blank_bodies_leave_purchases_unconfirmed(
+    run_starter: RunStarter, small: Reference
+) -> None:
+    with running_vendor(small.library, Faults({Fault.BLANK: 1})) as vendor:
+        collection = new_collection(vendor, small.library)
+        assert run_starter.run_to_end(collection).state == "succeeded"
+        assert confirmed_until(collection) == small.library.start
+        assert_run_ended_cleanly(run_starter, small.library, collection)
+
+        vendor.sandbox.faults = Faults()
+        run_all_workflows(run_starter, vendor, small.library, collection)
+    assert current_fingerprint() == small.fingerprint
+
+
+def test_permanent_blank_bodies_fail_run_with_known_purchases(
+    run_starter: RunStarter, small: Reference
+) -> None:
+    with running_vendor(small.library) as vendor:
+        collection = new_collection(vendor, small.library)
+        run_starter.run_to_end(collection)
+        before, confirmed = copy_counts(), confirmed_until(collection)
+        vendor.sandbox.faults = Faults({Fault.BLANK: 1})
+        with travel_to(NOW + DAY):
+            failed = run_starter.run_to_end(collection)
+        assert failed.state == "failed"
+        assert_failed_with(failed.error, Fault.BLANK)
+        assert copy_counts() == before
+        assert confirmed_until(collection) == confirmed
+        assert_run_ended_cleanly(run_starter, small.library, collection)
 
 
 @pytest.mark.parametrize("workflow", [Workflow.EVENTS, Workflow.CIRCULATION])
@@ -306,6 +397,59 @@ def test_permanent_fault_fails_events_and_circulation(
         vendor.sandbox.faults = Faults()
         run_all_workflows(run_starter, vendor, small.library, collection)
     assert current_fingerprint() == small.fingerprint
+
+
+# Purchases that are late, backdated, withdrawn or added while an import pages
+
+
+def purchase_days(collection: Collection) -> list[tuple[str, str]]:
+    """Return each stored purchase as title id and ISO day."""
+    with transaction() as session:
+        query = (
+            select(Identifier.identifier, PurchaseRecord.purchased_on)
+            .join(LicensePool, LicensePool.identifier_id == Identifier.id)
+            .join(PurchaseRecord, PurchaseRecord.license_pool_id == LicensePool.id)
+            .where(PurchaseRecord.collection_id == collection.id)
+        )
+        return sorted((name, purchased_on.isoformat()) for name, purchased_on in session.execute(query))
+
+
+def vendor_purchase_days(vendor: RunningSandbox, *, has_record: bool) -> list[tuple[str, str]]:
+    """Return the usable purchases with or without a record as title id and ISO day."""
+    return sorted(
+        (title["id"], title["purchased_at"][:10])
+        for title in vendor.sandbox.titles()
+        if title["usable"] and title["has_record"] is has_record
+    )
+
+
+def test_daily_imports_find_every_change_of_the_last_month(run_starter: RunStarter) -> None:
+    # Two of the days have more than fifty purchases.
+    catalogue = build_catalogue(180, NOW - 8 * DAY, NOW + 9 * DAY, seed=2)
+    library = Library(catalogue, Activity(catalogue, 0, NOW), NOW - 8 * DAY, NOW)
+    last_day = NOW + 13 * DAY
+    shares = {Fault.BLANK: 0.2, Fault.BLANK_BURST: 0.01, Fault.LATE: 0.3}
+    faults = Faults(shares | {Fault.SHIFT_PAGE: 0.1}, SEED)
+    sandbox = Sandbox(catalogue, faults=faults, activity=library.activity, late_days=4)
+    with running_sandbox(sandbox) as vendor:
+        collection = new_collection(vendor, library)
+        start = NOW
+        while start < last_day:
+            run_until_confirmed(run_starter, collection, start, max_runs=30)
+            sandbox.purchase(start - 8 * DAY)
+            start += DAY
+        sandbox.faults = Faults(shares, SEED)
+        run_until_confirmed(run_starter, collection, start, max_runs=30)
+        with travel_to(start):
+            statistics = vendor.statistics()
+            listed, withdrawn = (vendor_purchase_days(vendor, has_record=each) for each in (True, False))
+        stored = purchase_days(collection)
+    assert statistics["late_records"] == 0
+    assert statistics["withdrawn_records"] > 0
+    assert statistics["faults"].keys() == {"blank", "blank-burst", "shift-page"}
+    assert len(set(stored)) == len(stored)
+    assert set(listed) <= set(stored)
+    assert set(stored) - set(listed) <= set(withdrawn), "they were imported before they were withdrawn"
 
 
 # A wrong clock or account key

@@ -16,7 +16,9 @@ from accession.accounts.account import Account
 from accession.bibliotheca.connection_pool import READ_TIMEOUT_SECONDS, http_client, request_timeout
 from accession.bibliotheca.error_mapping import error_from_httpx, error_from_response
 from accession.bibliotheca.errors import (
+    UNKNOWN_CONTEXT,
     BadResponseException,
+    RemoteInitiatedServerError,
     RemoteIntegrationException,
     ResponseContext,
     TransientVendorError,
@@ -113,12 +115,19 @@ class BibliothecaAPI:
         self._count_request = count_request
 
     def fetch_marc_page(
-        self, start: datetime, end: datetime, offset: int = 1, limit: int = PAGE_SIZE
+        self,
+        start: datetime,
+        end: datetime,
+        offset: int = 1,
+        limit: int = PAGE_SIZE,
+        *,
+        may_be_empty: bool = True,
     ) -> MarcPage:
         """Return up to `limit` (1 to 50) purchase records of the window `[start, end)`.
 
         `start` and `end` need a time zone and are truncated to seconds. `offset` is 1-based. The vendor
-        reports an empty window with an empty body, which is accepted if a second request confirms it.
+        sends an empty body for a window without records, but also while it is broken. It is a page with
+        `is_blank`, or an error unless `may_be_empty`.
 
         Raises:
             ValueError: an argument is out of range.
@@ -126,32 +135,38 @@ class BibliothecaAPI:
         spec = _marc_request(start, end, offset, limit)
 
         def parse(response: _Response) -> MarcPage:
-            return parse_marc_page(response.body, response.context)
+            _check_emptiness(response, "purchases", may_be_empty=may_be_empty)
+            return _parse_page(response.body, response.context)
 
-        page = self._retry_immediately(lambda: self._fetch_unless_empty(spec, parse))
-        return page or _EMPTY_PAGE
+        return self._retry_immediately(lambda: self._fetch(spec, parse))
 
-    def fetch_marc_body(self, start: datetime, end: datetime, offset: int = 1) -> bytes:
-        """Return the body of a full page for `parse_marc_body`; b"" if the window is empty.
+    def fetch_marc_body(
+        self, start: datetime, end: datetime, offset: int = 1, *, may_be_empty: bool = True
+    ) -> bytes:
+        """Return the body of a full page for `parse_marc_body`.
 
         The request counts as successful although the body is not parsed yet.
         """
         spec = _marc_request(start, end, offset, PAGE_SIZE)
-        body = self._retry_immediately(lambda: self._fetch_unless_empty(spec, lambda response: response.body))
-        return body or b""
+
+        def read(response: _Response) -> bytes:
+            _check_emptiness(response, "purchases", may_be_empty=may_be_empty)
+            return response.body
+
+        return self._retry_immediately(lambda: self._fetch(spec, read))
 
     @staticmethod
     def parse_marc_body(body: bytes) -> MarcPage:
         """Return the page in a body from `fetch_marc_body`; raise the errors of `fetch_marc_page`."""
-        return parse_marc_page(body) if body else _EMPTY_PAGE
+        return _parse_page(body)
 
-    def fetch_events(self, start: datetime, end: datetime) -> EventsResponse:
+    def fetch_events(self, start: datetime, end: datetime, *, may_be_empty: bool = True) -> EventsResponse:
         """Return the circulation events of the window `[start, end)`, which is 1 second to 72 hours wide.
 
         The vendor silently truncates responses at 100 to 150 events (NYPL-Simplified/circulation,
-        5b6ab6fcf). `start` and `end` need a time zone and are truncated to seconds. An empty body means that
-        there are no events, if a second request confirms it. Errors never quote the response, because events
-        name patrons.
+        5b6ab6fcf). `start` and `end` need a time zone and are truncated to seconds. An empty body is a
+        response with `is_blank`, or an error unless `may_be_empty`. Errors never quote the response, because
+        events name patrons.
 
         Raises:
             ValueError: the window is empty or too wide.
@@ -162,10 +177,12 @@ class BibliothecaAPI:
         spec = _RequestSpec(Endpoint.EVENTS, f"data/cloudevents?{query}", contains_personal_data=True)
 
         def parse(response: _Response) -> EventsResponse:
+            _check_emptiness(response, "events", may_be_empty=may_be_empty)
+            if is_blank(response.body):
+                return EventsResponse(events=(), faults=(), is_blank=True)
             return parse_events(response.body, response.context)
 
-        response = self._retry_immediately(lambda: self._fetch_unless_empty(spec, parse))
-        return response or EventsResponse(events=(), faults=())
+        return self._retry_immediately(lambda: self._fetch(spec, parse))
 
     def fetch_items(self, ids: Sequence[str]) -> ItemsResponse:
         """Return metadata and copy counts of 1 to 25 titles.
@@ -195,17 +212,6 @@ class BibliothecaAPI:
                     raise
                 log.info("retrying invalid response", reason=str(error))
         return fetch()
-
-    def _fetch_unless_empty(
-        self, spec: _RequestSpec, parse: Callable[[_Response], _Result]
-    ) -> _Result | None:
-        """Return the parsed response, or None if two responses in a row have an empty body."""
-
-        def parse_unless_empty(response: _Response) -> _Result | None:
-            return None if is_blank(response.body) else parse(response)
-
-        result = self._fetch(spec, parse_unless_empty)
-        return self._fetch(spec, parse_unless_empty) if result is None else result
 
     def _fetch(self, spec: _RequestSpec, parse: Callable[[_Response], _Result]) -> _Result:
         """Send one request, parse its response, and count the outcome."""
@@ -246,7 +252,15 @@ class BibliothecaAPI:
         return request
 
 
-_EMPTY_PAGE = MarcPage(records=(), repaired=False)
+def _check_emptiness(response: _Response, content: str, *, may_be_empty: bool) -> None:
+    if not may_be_empty and is_blank(response.body):
+        raise response.context.error(
+            RemoteInitiatedServerError, f"the vendor sent an empty response for a time span with {content}"
+        )
+
+
+def _parse_page(body: bytes, context: ResponseContext = UNKNOWN_CONTEXT) -> MarcPage:
+    return MarcPage(records=(), is_blank=True) if is_blank(body) else parse_marc_page(body, context)
 
 
 def _asks_to_wait(error: TransientVendorError) -> bool:

@@ -52,11 +52,13 @@ class EventsResponse:
         events: the valid events.
         faults: the invalid events.
         repaired: whether the document was only well-formed after the repair.
+        is_blank: whether the body was empty, which does not prove that there are no events.
     """
 
     events: tuple[EventData, ...]
     faults: tuple[EventFault, ...]
     repaired: bool = False
+    is_blank: bool = False
 
     @property
     def fetched(self) -> int:

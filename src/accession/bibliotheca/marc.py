@@ -82,6 +82,11 @@ class MarcRecord:
             texts = _raw_ids(self.raw_xml)
         return tuple(text.strip() for text in texts if text.strip())
 
+    @property
+    def key(self) -> str:
+        """Return what identifies the record: its id, or the start of its hash if it has not exactly one."""
+        return self.item_ids[0] if len(self.item_ids) == 1 else self.content_hash()[:16]
+
     def content_hash(self) -> str:
         """Return the SHA-256 of the record's content in hexadecimal.
 
@@ -119,10 +124,12 @@ class MarcPage:
     Attributes:
         records: all records, including those with a fault.
         repaired: whether the document was only well-formed after the repair.
+        is_blank: whether the body was empty, which does not prove that there are no records.
     """
 
     records: tuple[MarcRecord, ...]
-    repaired: bool
+    repaired: bool = False
+    is_blank: bool = False
 
 
 def parse_marc_page(body: bytes, context: ResponseContext = UNKNOWN_CONTEXT) -> MarcPage:

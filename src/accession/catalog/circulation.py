@@ -102,6 +102,19 @@ def apply_snapshots(
     return AppliedSnapshots(len(rows), changes)
 
 
+def latest_event_time(
+    session: Session, collection: Collection, *, since: datetime, before: datetime
+) -> datetime | None:
+    """Return the time (UTC) of the latest stored event of a time span; None if it has none."""
+    return session.scalar(
+        select(func.max(CirculationEvent.occurred_at)).where(
+            CirculationEvent.collection_id == collection.id,
+            CirculationEvent.occurred_at >= since,
+            CirculationEvent.occurred_at < before,
+        )
+    )
+
+
 def filter_new_events(
     session: Session, collection: Collection, events: Iterable[EventData]
 ) -> list[EventData]:

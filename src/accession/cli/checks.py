@@ -160,4 +160,8 @@ def run_checks() -> Iterator[Check]:
     for view in views:
         ok = view.state not in ("failed", "interrupted")
         reason = f": {view.error}" if view.error else ""
+        if not reason and view.unconfirmed_since is not None:
+            reason = (
+                f", but unconfirmed since {view.unconfirmed_since:%Y-%m-%d}: empty responses prove nothing"
+            )
         yield Check(f"{view.workflow} of {view.collection}", ok, f"{view.state}{reason}")

@@ -1,6 +1,7 @@
 """Commands `status` and `runs list`: state and history of the workflows."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from accession.accounts.collections import find_collection
 from accession.cli.connect import open_catalogue
 from accession.cli.output import NO_COLLECTIONS, AsJson, InCollection, console, print_listing
 from accession.core.sanitize import sanitize
-from accession.runs.views import run_views, status_views
+from accession.runs.views import StatusView, run_views, status_views
 
 app = typer.Typer(no_args_is_help=True, help="Show the runs of the workflows.")
 
@@ -25,7 +26,7 @@ def status(as_json: AsJson = False) -> None:
             ("Collection", lambda s: s.collection),
             ("Workflow", lambda s: s.workflow),
             ("State", lambda s: s.state),
-            ("Synced through", lambda s: s.checkpoint),
+            ("Synced through", _synced_through),
             ("Records", lambda s: s.records_fetched),
             ("Rejected", lambda s: s.records_rejected),
             ("New", lambda s: s.titles_new),
@@ -36,6 +37,12 @@ def status(as_json: AsJson = False) -> None:
     )
     if not as_json:
         _print_errors((f"{view.collection}, {view.workflow}", view.error) for view in views)
+
+
+def _synced_through(view: StatusView) -> datetime | str | None:
+    if view.unconfirmed_since is None:
+        return view.checkpoint
+    return f"unconfirmed since {view.unconfirmed_since:%Y-%m-%d}"
 
 
 @app.command("list", epilog='Example: accession runs list --collection "Alder Library" --limit 5')

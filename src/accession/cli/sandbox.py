@@ -44,8 +44,8 @@ def serve_(
         str,
         typer.Option(
             metavar="NAME=SHARE,...",
-            help="Faults and the share of responses that they affect, such as bad-gateway=0.1,blank=0.05; "
-            "an unknown name lists the valid ones.",
+            help="Faults and the share of responses (late: of purchases) that they affect, such as "
+            "bad-gateway=0.1,blank=0.05; an unknown name lists the valid ones.",
         ),
     ] = "",
 ) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from accession.bibliotheca.client import BibliothecaAPI
 from accession.bibliotheca.events import EventFault, EventsResponse, parse_events
 from accession.bibliotheca.items import DATA_SOURCE
-from accession.catalog.circulation import filter_new_events, record_events
+from accession.catalog.circulation import filter_new_events, latest_event_time, record_events
 from accession.catalog.data import EventData
 from accession.catalog.lookups import filter_not_looked_up, record_looked_up
 from accession.catalog.outbox import enqueue_changes, find_changed_titles
@@ -33,6 +33,10 @@ OVERLAP = timedelta(minutes=5)
 SLICE_SIZE = timedelta(minutes=5)
 MIN_SLICE_SIZE = timedelta(minutes=1)
 MAX_SLICE_SIZE = timedelta(hours=6)
+
+# After an empty body the response to a wider window has to show a known event. If none is as recent as this,
+# an empty body is believed: circulation updates correct the counts.
+MAX_LOOK_BACK = timedelta(days=1)
 
 # The vendor truncates responses at 100 to 150 events without notice (NYPL-Simplified/circulation, 9018dcccf).
 TRUNCATION_THRESHOLD = 100
@@ -81,8 +85,12 @@ class SliceImportResult:
 
 @dataclass(frozen=True)
 class _FetchedSlice:
+    """A response, its window, and the time up to which events are then confirmed (all UTC)."""
+
+    start: datetime
     end: datetime
     response: EventsResponse
+    confirmed: datetime
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,8 @@ class BibliothecaEventImporter:
 
         A response that may be truncated is not used: the first half of the slice is requested instead,
         down to `MIN_SLICE_SIZE`, and the rest is left to the next slices. The checkpoint never moves back,
-        nor forward over a span that has not been requested.
+        nor forward over a span that has not been requested. An empty body is not believed while an event of
+        the last day is known: see `_fetch_slice`.
 
         Events change the counts of their titles. The titles of new events are also looked up, all at once;
         where the vendor's counts differ from the result, they are put into the outbox.
@@ -133,10 +142,18 @@ class BibliothecaEventImporter:
         """
         fetched = self._fetch_slice(start, min(start + slice_size, cutoff))
         response = fetched.response
-        self._store_rejected(start, response.faults)
+        self._store_rejected(fetched.start, response.faults)
         events = filter_new_events(self._session, self._collection, response.events)
         stored = self._store(events)
-        advance_checkpoint(self._session, self._collection, Workflow.EVENTS, start=start, end=fetched.end)
+        advance_checkpoint(
+            self._session,
+            self._collection,
+            Workflow.EVENTS,
+            start=fetched.start,
+            end=fetched.end,
+            confirmed_before=self._confirmed_until(start),
+            confirmed=fetched.confirmed,
+        )
         return SliceImportResult(
             events_fetched=response.fetched,
             events_stored=len(response.events),
@@ -144,9 +161,9 @@ class BibliothecaEventImporter:
             events_new=len(events),
             titles_new=stored.titles_new,
             titles_changed=stored.titles_changed,
-            slice_start=start,
+            slice_start=fetched.start,
             slice_end=fetched.end,
-            next_slice_size=_next_slice_size(fetched.end - start, response.fetched),
+            next_slice_size=_next_slice_size(max(fetched.end - start, MIN_SLICE_SIZE), response.fetched),
             outbox_ids=stored.outbox_ids,
             repairs=response.repaired + stored.repairs,
         )
@@ -164,7 +181,33 @@ class BibliothecaEventImporter:
         return resolve(record, stored.outbox_ids)
 
     def _fetch_slice(self, start: datetime, end: datetime) -> _FetchedSlice:
+        """Fetch a slice; if its response proves too little, fetch it together with what is before it.
+
+        An empty body proves nothing, and events prove nothing about an earlier slice that had an empty body.
+        The wider window begins at most `MAX_LOOK_BACK` before its end and has a known event, so that an empty
+        body is an error of the vendor.
+        """
         response = self._api.fetch_events(start, end)
+        earliest = end - MAX_LOOK_BACK
+        confirmed = max(self._confirmed_until(start), earliest)
+        if response.is_blank:
+            known = latest_event_time(self._session, self._collection, since=earliest, before=end)
+            if known is None:
+                return _FetchedSlice(start, end, response, confirmed)
+            start = min(start, known)
+            response = self._api.fetch_events(start, end, may_be_empty=False)
+        elif confirmed < start:
+            if not response.fetched:
+                return _FetchedSlice(start, end, response, confirmed)
+            wider = self._api.fetch_events(confirmed, end, may_be_empty=False)
+            # If there are too many events, the next circulation update has to correct the counts.
+            if wider.fetched < TRUNCATION_THRESHOLD:
+                start, response = confirmed, wider
+        return self._halve_while_truncated(start, end, response)
+
+    def _halve_while_truncated(
+        self, start: datetime, end: datetime, response: EventsResponse
+    ) -> _FetchedSlice:
         while response.fetched >= TRUNCATION_THRESHOLD:
             if end - start <= MIN_SLICE_SIZE:
                 # The next circulation update corrects the counts.
@@ -175,7 +218,11 @@ class BibliothecaEventImporter:
             half = timedelta(seconds=(end - start) // timedelta(seconds=2))
             end = start + max(half, MIN_SLICE_SIZE)
             response = self._api.fetch_events(start, end)
-        return _FetchedSlice(end, response)
+        return _FetchedSlice(start, end, response, start if response.is_blank else end)
+
+    def _confirmed_until(self, start: datetime) -> datetime:
+        checkpoint = get_or_create_checkpoint(self._session, self._collection, Workflow.EVENTS)
+        return checkpoint.confirmed or checkpoint.finish or start
 
     def _store_rejected(self, start: datetime, faults: Sequence[EventFault]) -> None:
         for fault in faults:

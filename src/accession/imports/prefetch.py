@@ -4,32 +4,21 @@ An import that requests one page after another spends its time waiting for the v
 in any case are therefore requested in background threads, and their responses cached until they are due.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
+from datetime import datetime
 from itertools import islice
 from types import TracebackType
 from typing import Protocol
 
-from accession.bibliotheca.client import BibliothecaAPI
+from accession.bibliotheca.client import PAGE_SIZE, BibliothecaAPI
 from accession.bibliotheca.errors import RemoteIntegrationException, TransientVendorError
 from accession.bibliotheca.marc import MarcPage
-from accession.imports.windows import Window
-
-
-@dataclass(frozen=True)
-class PageRequest:
-    """A request for one page of purchase records: a window and the 1-based offset in it."""
-
-    window: Window
-    offset: int = 1
-
-    @property
-    def cache_key(self) -> str:
-        """Return the key of the response in a `PrefetchCache`."""
-        return f"{self.window.start.isoformat()}/{self.window.end.isoformat()}/{self.offset}"
+from accession.imports.windows import ImportCursor, PageRequest, Window
 
 
 class PrefetchCache(Protocol):
@@ -60,6 +49,26 @@ class NullPrefetchCache:
         return ()
 
 
+@dataclass(frozen=True)
+class _CachedPage:
+    """A prefetched response with its request and the number of records that were read before it."""
+
+    request: PageRequest
+    records: int
+    body: bytes
+
+    def as_bytes(self) -> bytes:
+        header = [*astuple(self.request), self.records]
+        return json.dumps(header, default=datetime.isoformat).encode() + b"\n" + self.body
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "_CachedPage":
+        header, _, body = data.partition(b"\n")
+        start, end, offset, may_be_empty, records = json.loads(header)
+        moments = (datetime.fromisoformat(start), datetime.fromisoformat(end))
+        return cls(PageRequest(*moments, offset, may_be_empty), records, body)
+
+
 class Prefetcher:
     """Fetch one page and prefetch others meanwhile.
 
@@ -72,7 +81,7 @@ class Prefetcher:
         self._cache = cache
         self._max_concurrency = max_concurrency
         self._threads = ThreadPoolExecutor(max_concurrency, thread_name_prefix="prefetch")
-        self._in_flight: dict[str, Future[bytes]] = {}
+        self._in_flight: dict[str, tuple[PageRequest, int, Future[bytes]]] = {}
 
     def __enter__(self) -> "Prefetcher":
         return self
@@ -84,33 +93,66 @@ class Prefetcher:
             if error is not None:
                 threads.shutdown(cancel_futures=True)
                 return
-            for key, response in self._in_flight.items():
+            for key, (request, records, response) in self._in_flight.items():
                 with suppress(RemoteIntegrationException):
-                    self._cache.put(key, response.result())
+                    self._cache.put(key, _CachedPage(request, records, response.result()).as_bytes())
 
-    def fetch_page(self, request: PageRequest, upcoming: Iterable[PageRequest]) -> MarcPage:
-        """Return the requested page, from the cache where possible.
+    def fetch_page(self, cursor: ImportCursor, window: Window, upcoming: Iterable[PageRequest]) -> MarcPage:
+        """Return the next page of the window, from the cache where possible.
 
-        On a cache miss, the `upcoming` pages, which will certainly be needed, are prefetched too.
+        On a cache miss, the `upcoming` pages are prefetched too.
         """
-        response = self._cache.pop(request.cache_key)
-        if response is not None:
+        request = cursor.request(window)
+        if (cached := self._cache.pop(_cache_key(request))) is not None:
             # A cached response that cannot be parsed is requested again.
             with suppress(TransientVendorError):
-                return self._api.parse_marc_body(response)
-        self.prefetch(upcoming, concurrent_requests=1)
-        return self._api.fetch_marc_page(request.window.start, request.window.end, request.offset)
+                page = self._continue_page(_CachedPage.from_bytes(cached), request, cursor)
+                if page is not None:
+                    return page
+        self.prefetch(upcoming, cursor.records, concurrent_requests=1)
+        return self._api.fetch_marc_page(
+            request.start, request.end, request.offset, may_be_empty=request.may_be_empty
+        )
 
-    def prefetch(self, upcoming: Iterable[PageRequest], *, concurrent_requests: int) -> None:
+    def _continue_page(
+        self, cached: _CachedPage, request: PageRequest, cursor: ImportCursor
+    ) -> MarcPage | None:
+        """Return what the request would: all of the cached page, or its end from the anchor on.
+
+        The page was requested with an earlier anchor if records have been read since. They are then at its
+        start. A page that begins after the request proves less than that would.
+        """
+        if cached.request == request:
+            return self._api.parse_marc_body(cached.body)
+        skipped = cursor.records - cached.records
+        proves_less = cached.request.may_be_empty or cached.request.start > request.start
+        if cursor.anchor is None or skipped <= 0 or proves_less:
+            return None
+        page = self._api.parse_marc_body(cached.body)
+        is_continued = skipped < len(page.records) and page.records[skipped].key == cursor.anchor.key
+        if not is_continued or len(page.records) >= PAGE_SIZE:
+            return None
+        return replace(page, records=page.records[skipped:])
+
+    def prefetch(self, upcoming: Iterable[PageRequest], records: int, *, concurrent_requests: int) -> None:
         """Start to request the `upcoming` pages that are neither cached nor in flight.
 
-        `concurrent_requests` is the number of other requests that the caller is about to make: together
-        with them there are never more than the maximum in flight.
+        `records` were read before them. `concurrent_requests` is the number of other requests that the
+        caller is about to make: together with them there are never more than the maximum in flight.
         """
-        requests = {request.cache_key: request for request in islice(upcoming, self._max_concurrency)}
+        requests = {_cache_key(request): request for request in islice(upcoming, self._max_concurrency)}
         missing = self._cache.missing([key for key in requests if key not in self._in_flight])
         for key in missing[: max(0, self._max_concurrency - concurrent_requests)]:
-            window = requests[key].window
-            self._in_flight[key] = self._threads.submit(
-                copy_context().run, self._api.fetch_marc_body, window.start, window.end, requests[key].offset
-            )
+            request = requests[key]
+            response = self._threads.submit(copy_context().run, self._fetch_body, request)
+            self._in_flight[key] = (request, records, response)
+
+    def _fetch_body(self, request: PageRequest) -> bytes:
+        return self._api.fetch_marc_body(
+            request.start, request.end, request.offset, may_be_empty=request.may_be_empty
+        )
+
+
+def _cache_key(request: PageRequest) -> str:
+    # Requests of the same window differ by their anchor.
+    return request.end.isoformat()

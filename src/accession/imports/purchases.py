@@ -1,39 +1,49 @@
 """Import one page of purchase records into licence pools, purchase records and the outbox."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from itertools import islice
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, time, timedelta
 
 import structlog
 from sqlalchemy.orm import Session
 
-from accession.bibliotheca.client import PAGE_SIZE, BibliothecaAPI
-from accession.bibliotheca.errors import excerpt_of
+from accession.bibliotheca.client import BibliothecaAPI
+from accession.bibliotheca.errors import BadResponseException, excerpt_of
 from accession.bibliotheca.items import DATA_SOURCE, is_item_id
 from accession.bibliotheca.marc import MarcPage, MarcRecord, marc_record_from_xml
 from accession.catalog.lookups import filter_not_looked_up, record_looked_up
 from accession.catalog.outbox import enqueue_changes, find_changed_titles
 from accession.catalog.purchase_dates import PurchaseDate
-from accession.catalog.purchase_records import PurchaseRecordData, purchases_by_day, store_purchase_records
+from accession.catalog.purchase_records import (
+    PurchaseRecordData,
+    early_purchase_day,
+    find_unknown_records,
+    purchases_by_day,
+    store_purchase_records,
+)
 from accession.catalog.rejected_records import RejectedRecordData, store_rejected_records
 from accession.core.clock import truncate_to_second, utc_now
 from accession.core.settings import get_settings
 from accession.core.vocabulary import IdentifierType
 from accession.core.workflow import Workflow
-from accession.db.models import Collection, LicensePool, RejectedRecord, Run
+from accession.db.models import Collection, LicensePool, RejectedRecord, Run, Timestamp
 from accession.imports.checkpoints import advance_checkpoint
-from accession.imports.prefetch import NullPrefetchCache, PageRequest, PrefetchCache, Prefetcher
+from accession.imports.prefetch import NullPrefetchCache, PrefetchCache, Prefetcher
 from accession.imports.rejected_records import RetryResult, keep_open, resolve
 from accession.imports.title_lookup import TitleLookup, count_concurrent_requests, look_up_titles
-from accession.imports.windows import ImportCursor, Width, Window, count_requests
+from accession.imports.windows import ImportCursor, PageReading, PageRequest, Width, Window, count_requests
 from accession.runs.ledger import RunCounters, get_or_create_checkpoint
 
 log = structlog.get_logger(__name__)
 
 # The vendor has no purchases before this date; a later start would miss titles.
 DEFAULT_PURCHASE_RECORD_START_TIME = datetime(2014, 1, 1, tzinfo=UTC)
+
+# Purchases that the vendor lists up to a month late are found by the daily run.
+_RECENT = timedelta(days=31)
+
+# An import that goes back this often without progress would never end.
+_MAX_RESTARTS = 20
 
 
 @dataclass(frozen=True)
@@ -136,13 +146,39 @@ class BibliothecaPurchaseRecordImporter:
         self._prefetch_cache = prefetch_cache or NullPrefetchCache()
 
     def get_start(self) -> datetime:
-        """Return the checkpoint (UTC), or the default start time before the first import."""
-        finish = get_or_create_checkpoint(self._session, self._collection, Workflow.PURCHASES).finish
-        return finish or DEFAULT_PURCHASE_RECORD_START_TIME
+        """Return the time (UTC) up to which everything is confirmed; before the first import, the default."""
+        checkpoint = self._checkpoint()
+        return checkpoint.confirmed or checkpoint.finish or DEFAULT_PURCHASE_RECORD_START_TIME
+
+    def first_cursor(self, now: datetime) -> ImportCursor:
+        """Return where a run starts that is not a forced reimport.
+
+        A run soon after the last one starts with a check of the recent purchases, which also finds those
+        that the vendor lists late. If no purchase has ever been listed, it requests all time at once.
+        """
+        cursor = ImportCursor(self.get_start())
+        check_start = self._check_start(cursor, now)
+        if check_start is None:
+            has_been_requested = self._checkpoint().finish is not None
+            return cursor.with_wide_windows() if has_been_requested else cursor
+        is_recent = now - cursor.current_day <= _RECENT
+        return cursor.begin_check(check_start, now) if is_recent else cursor
+
+    def _check_start(self, cursor: ImportCursor, now: datetime) -> datetime | None:
+        """Return the start of a check, from which on there are known purchases; None without any."""
+        purchase_day = early_purchase_day(self._session, self._collection)
+        if purchase_day is None:
+            return None
+        first_day = min(purchase_day, cursor.confirmed_until.date(), (now - _RECENT).date())
+        return datetime.combine(first_day, time(), UTC)
 
     def clear_checkpoint(self) -> None:
         """Clear the checkpoint for a forced reimport."""
-        get_or_create_checkpoint(self._session, self._collection, Workflow.PURCHASES).finish = None
+        checkpoint = self._checkpoint()
+        checkpoint.finish = checkpoint.confirmed = None
+
+    def _checkpoint(self) -> Timestamp:
+        return get_or_create_checkpoint(self._session, self._collection, Workflow.PURCHASES)
 
     def import_day(self, cursor: ImportCursor, now: datetime, width: Width = Width.DAY) -> DayImportResult:
         """Import one page of the day at `cursor` and move the checkpoint with it.
@@ -151,20 +187,35 @@ class BibliothecaPurchaseRecordImporter:
         says so, or by a probe, whose records are not stored: see `accession.imports.windows`.
 
         The checkpoint becomes the start of the day, and its end with the last page or an empty probe. It
-        never moves back, nor forward over a span that has not been requested.
+        never moves back, nor forward over a span that has not been requested. Beside it is stored up to
+        when everything is confirmed.
 
         Raises:
             RemoteIntegrationException: the vendor failed; nothing is written then.
         """
         window = cursor.window(now, width)
-        if window.is_probe:
-            return self._probe(cursor, window)
-        max_concurrency = get_settings().vendor_max_concurrency
-        upcoming_windows = islice(cursor.upcoming_windows(now, width), max_concurrency)
-        upcoming = [PageRequest(upcoming_window) for upcoming_window in upcoming_windows]
-        with Prefetcher(self._api, self._prefetch_cache, max_concurrency) as prefetcher:
-            page = prefetcher.fetch_page(PageRequest(window, cursor.offset), upcoming)
-            return self._import_page(page, window, cursor, prefetcher, upcoming)
+        upcoming = list(cursor.upcoming_requests(now, width))[1:]
+        with Prefetcher(self._api, self._prefetch_cache, get_settings().vendor_max_concurrency) as prefetcher:
+            page = prefetcher.fetch_page(cursor, window, upcoming)
+            reading = self._read_page(page, window, cursor)
+            next_cursor = reading.next_cursor
+            result = DayImportResult(window, next_cursor, repairs=int(page.repaired))
+            if next_cursor.restarts > cursor.restarts:
+                self._check_restarts(window, next_cursor)
+            if reading.known_records is not None and not window.is_probe:
+                upcoming = list(next_cursor.upcoming_requests(now, width))
+                records = page.records[reading.known_records :]
+                result = self._import_records(records, result, prefetcher, upcoming)
+        advance_checkpoint(
+            self._session,
+            self._collection,
+            Workflow.PURCHASES,
+            start=window.start,
+            end=max(window.start, next_cursor.current_day),
+            confirmed_before=cursor.confirmed_until,
+            confirmed=next_cursor.confirmed_until,
+        )
+        return replace(result, next_cursor=self._check_at_end(next_cursor, now))
 
     def retry_rejected(self, record: RejectedRecord) -> RetryResult:
         """Import a rejected record again, with the purchase date it was received under.
@@ -181,61 +232,73 @@ class BibliothecaPurchaseRecordImporter:
         stored = self._store(page, lookup, PurchaseDate(record.purchased_on, record.month_only))
         return resolve(record, stored.outbox_ids)
 
-    def _probe(self, cursor: ImportCursor, window: Window) -> DayImportResult:
-        # One record would tell, but the vendor's behaviour with other limits than the usual is unknown.
-        page = self._api.fetch_marc_page(window.start, window.end, limit=PAGE_SIZE)
-        has_records = bool(page.records)
-        if not has_records:
-            self._advance_checkpoint(window, window.end)
-        next_cursor = cursor.after_probe(window, has_records=has_records)
-        return DayImportResult(window, next_cursor, repairs=int(page.repaired))
+    def _read_page(self, page: MarcPage, window: Window, cursor: ImportCursor) -> PageReading:
+        keys = [record.key for record in page.records]
+        if not window.is_check:
+            return cursor.read_page(window, keys, is_blank=page.is_blank)
+        new_records = page.records if cursor.anchor is None else page.records[1:]
+        unknown = find_unknown_records(
+            self._session,
+            self._collection,
+            [(record.key, record.content_hash()) for record in new_records],
+            since=window.start.date(),
+        )
+        return cursor.read_check(keys, unknown)
 
-    def _import_page(
+    def _check_at_end(self, cursor: ImportCursor, now: datetime) -> ImportCursor:
+        """Return the cursor at a check, if everything is requested but not confirmed."""
+        if not cursor.is_complete(now) or cursor.confirmed_until >= cursor.current_day:
+            return cursor
+        check_start = self._check_start(cursor, now)
+        return cursor if check_start is None else cursor.begin_check(check_start, cursor.current_day)
+
+    def _check_restarts(self, window: Window, next_cursor: ImportCursor) -> None:
+        log.warning(
+            "page does not continue the one before, importing again",
+            day=window.start.isoformat(),
+            since=next_cursor.current_day.isoformat(),
+        )
+        if next_cursor.restarts > _MAX_RESTARTS:
+            raise BadResponseException(
+                "the vendor's pages contradict each other: ask its support whether paging works",
+                self._collection.name,
+            )
+
+    def _import_records(
         self,
-        page: MarcPage,
-        window: Window,
-        cursor: ImportCursor,
+        records: Sequence[MarcRecord],
+        result: DayImportResult,
         prefetcher: Prefetcher,
         upcoming: Sequence[PageRequest],
     ) -> DayImportResult:
-        records = page.records
-        fingerprint = _fingerprint(records)
-        if records and fingerprint == cursor.previous_page:
-            # Without this, an import from a vendor that ignores the offset would request one page forever.
-            log.warning("vendor repeated a page", day=window.start.isoformat(), offset=cursor.offset)
-            records = ()
-        is_full = len(records) >= PAGE_SIZE
-        if is_full:
-            upcoming = [PageRequest(window, cursor.offset + PAGE_SIZE), *upcoming]
+        window = result.window
         sorted_page = _sort_records(records, window)
-        lookup = self._look_up_new_titles(sorted_page.title_ids, prefetcher, upcoming)
+        lookup = self._look_up_new_titles(sorted_page.title_ids, prefetcher, result.next_cursor, upcoming)
         purchase_date = PurchaseDate(window.start.astimezone(UTC).date(), month_only=window.is_month)
         stored = self._store(sorted_page, lookup, purchase_date)
-        self._advance_checkpoint(window, window.start if is_full else window.end)
-        has_records = bool(page.records) or cursor.offset > 1
-        return DayImportResult(
-            window=window,
-            next_cursor=cursor.after_page(window, fingerprint, is_full=is_full, has_records=has_records),
+        return replace(
+            result,
             records_fetched=len(records),
             records_stored=len(sorted_page.usable),
             records_rejected=len(sorted_page.rejected),
             titles_new=stored.new,
             titles_changed=stored.changed,
             outbox_ids=stored.outbox_ids,
-            repairs=page.repaired + lookup.repairs,
+            repairs=result.repairs + lookup.repairs,
         )
 
-    def _advance_checkpoint(self, window: Window, end: datetime) -> None:
-        advance_checkpoint(self._session, self._collection, Workflow.PURCHASES, start=window.start, end=end)
-
     def _look_up_new_titles(
-        self, title_ids: Sequence[str], prefetcher: Prefetcher, upcoming: Iterable[PageRequest]
+        self,
+        title_ids: Sequence[str],
+        prefetcher: Prefetcher,
+        next_cursor: ImportCursor,
+        upcoming: Iterable[PageRequest],
     ) -> TitleLookup:
         """Look up the titles that this run has not looked up before, and prefetch pages meanwhile."""
         new_ids = filter_not_looked_up(self._session, self._run, title_ids)
         if new_ids:
             concurrent_requests = count_concurrent_requests(len(new_ids))
-            prefetcher.prefetch(upcoming, concurrent_requests=concurrent_requests)
+            prefetcher.prefetch(upcoming, next_cursor.records, concurrent_requests=concurrent_requests)
         lookup = look_up_titles(self._api, new_ids)
         for title_id in lookup.missing:
             log.warning("no metadata for a purchased title", title=title_id)
@@ -295,12 +358,3 @@ def _rejection_reason(record: MarcRecord) -> str | None:
     if not is_item_id(ids[0]):
         return f"Its title identifier (001) is invalid: {excerpt_of(ids[0])!r}."
     return None
-
-
-def _fingerprint(records: Iterable[MarcRecord]) -> str:
-    digest = hashlib.sha256()
-    for record in records:
-        # Records without exactly one identifier are distinguished by their content.
-        key = record.item_ids[0] if len(record.item_ids) == 1 else record.content_hash()
-        digest.update(key.encode("utf-8", "replace") + b"\x1e")
-    return digest.hexdigest()[:16]

@@ -1,13 +1,20 @@
-"""Choose the time windows that a purchase import requests, and skip long spans without purchases.
+"""Choose the requests of a purchase import, and conclude from the responses up to when it is complete.
 
-A window is a day by default, so that every title gets the day of its purchase: the vendor's records do
-not carry it. Gaps (spans without purchases) are skipped by galloping search, also known as exponential
-search: after some empty days a probe requests the rest of the month, after an empty month the rest of the
-year. An empty probe is skipped as a whole; one with purchases is narrowed down to months and then days.
+A window is a day by default, so that every title gets the day of its purchase: the vendor's records do not
+carry it. Gaps (spans without purchases) are skipped by galloping search, also known as exponential search:
+after some empty days a probe requests the rest of the month, after an empty month the rest of the year, and
+after an empty year everything. An empty probe is skipped as a whole; one with purchases is narrowed down to
+months and then days, until every record that it has listed is imported.
+
+An empty body proves nothing, because the vendor also sends it while it is broken. Therefore each request
+begins with a record that is already known, the anchor: the time span of the request starts before the
+window, and its offset is the anchor's position. The anchor is then the first record of the response, also
+when the window is empty. Any other first record means that records of the span were added, withdrawn or not
+listed before: the import goes back to the start of the span.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
@@ -16,6 +23,9 @@ from itertools import accumulate
 from accession.bibliotheca.client import MAX_ITEMS, PAGE_SIZE
 
 EMPTY_DAYS_BEFORE_PROBE = 7
+_MAX_EMPTY_DAYS_BEFORE_PROBE = 56
+_MAX_LISTED_KEYS = 100
+_MAX_EMPTY_WINDOWS = _MAX_EMPTY_DAYS_BEFORE_PROBE + 2
 
 
 class Width(StrEnum):
@@ -28,14 +38,16 @@ class Width(StrEnum):
 
 @dataclass(frozen=True)
 class Window:
-    """The time span `[start, end)` in UTC of one request for purchase records.
+    """The time span `[start, end)` in UTC whose records are to be imported.
 
-    The records of a probe are not stored: it only tells whether the span holds any.
+    The records of a probe are not stored: it only lists what the span holds. A check is a probe of a span
+    that has been imported, with records that are known.
     """
 
     start: datetime
     end: datetime
     is_probe: bool = False
+    is_check: bool = False
 
     @property
     def is_month(self) -> bool:
@@ -44,91 +56,317 @@ class Window:
 
 
 @dataclass(frozen=True)
+class PageRequest:
+    """A request for a page of the records of `[start, end)` (UTC), from the 1-based `offset`.
+
+    `may_be_empty` is False if a known record is at that offset.
+    """
+
+    start: datetime
+    end: datetime
+    offset: int = 1
+    may_be_empty: bool = True
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The last known record: `position` (1-based) in the time span from `span_start` (UTC), and its key."""
+
+    span_start: datetime
+    position: int
+    key: str
+
+
+@dataclass(frozen=True)
+class ProbedSpan:
+    """A time span whose probe had records: the keys of those not imported yet.
+
+    `keys` is None if the probe's page was full, so that it did not list all records.
+    """
+
+    start: datetime
+    end: datetime
+    keys: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class PageReading:
+    """Conclusions from one response.
+
+    Attributes:
+        next_cursor: where the import continues.
+        known_records: how many records at the start of the page are known already; None if the page does not
+            continue the earlier ones, and the import goes back.
+    """
+
+    next_cursor: "ImportCursor"
+    known_records: int | None
+
+
+@dataclass(frozen=True)
 class ImportCursor:
     """The position of an import between two pages.
 
-    `current_day` (UTC) is the start of the current window and `offset` (1-based) that of its next page.
-    `window_end` and `previous_page` (a fingerprint of its records) are set between two pages of a window.
-    The end stays the same for all pages: if it moved with the present, a new purchase could shift
-    records to offsets that have already been read. `empty_windows` counts the empty windows just
-    before this one, up to one more than a probe needs. `next_sale_bound`, where known, is a time before
-    which at least one purchase follows `current_day`.
+    Attributes:
+        current_day: start (UTC) of the current window: everything before has been requested.
+        offset: number (1-based) of the window's next record.
+        window_end: end of the window between two of its pages, else None. It stays the same for all pages:
+            if it moved with the present, a new purchase could shift records to other offsets.
+        confirmed: everything before (UTC) is known to be imported; None for `current_day`.
+        anchor: the last record of this import, or None before the first.
+        probed: spans to narrow down, each within the one before it.
+        empty_windows: number of empty windows just before this one, up to a limit.
+        days_before_probe: number of empty windows after which a probe is made. It doubles after a probe of a
+            month whose page was full, as that tells little, and is reset by any other.
+        restarts: how often the import has gone back before `confirmed` has passed `setback`.
+        setback: the furthest time (UTC) that the import had reached when it went back.
+        records: number of records read so far, those read again counted again.
+        check_start: start of the check in progress; it ends at `window_end`.
+        until: end of the import; None for the present. A check sets it, so that it confirms everything.
     """
 
     current_day: datetime
     offset: int = 1
-    previous_page: str | None = None
     window_end: datetime | None = None
+    confirmed: datetime | None = None
+    anchor: Anchor | None = None
+    probed: tuple[ProbedSpan, ...] = ()
     empty_windows: int = 0
-    next_sale_bound: datetime | None = None
+    days_before_probe: int = EMPTY_DAYS_BEFORE_PROBE
+    restarts: int = 0
+    setback: datetime | None = None
+    records: int = 0
+    check_start: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def confirmed_until(self) -> datetime:
+        """Return the time (UTC) up to which everything is known to be imported."""
+        return self.current_day if self.confirmed is None else self.confirmed
 
     def window(self, now: datetime, width: Width = Width.DAY) -> Window:
-        """Return the window to request next; it ends at `now` (UTC) at the latest."""
+        """Return the window to import next; it ends at `now` (UTC) at the latest."""
+        if self.window_end is not None and self.check_start is not None:
+            return Window(self.check_start, self.window_end, is_probe=True, is_check=True)
         if self.window_end is not None:
             return Window(self.current_day, self.window_end)
-        next_day, next_month = _next_day(self.current_day), _next_month(self.current_day)
+        now = self._end(now)
+        end, next_month = _next_day(self.current_day), _next_month(self.current_day)
         is_first_of_month = _next_month(self.current_day - _TICK) == self.current_day
         if width is Width.MONTH and is_first_of_month and next_month <= now:
-            return Window(self.current_day, next_month)
-        for probe_end in self._probe_ends(next_month):
-            end = min(probe_end, now)
-            # A probe up to the bound or beyond is known not to be empty.
-            if end > next_day and (self.next_sale_bound is None or end < self.next_sale_bound):
-                return Window(self.current_day, end, is_probe=True)
-        return Window(self.current_day, min(next_day, now))
+            end = next_month
+        for probe_end in self._probe_ends(now):
+            # A probe up to the end of a probed span or beyond is known not to be empty.
+            if end < probe_end and (not self.probed or probe_end < self.probed[-1].end):
+                return Window(self.current_day, probe_end, is_probe=True)
+        return Window(self.current_day, min(end, now))
 
-    def _probe_ends(self, next_month: datetime) -> Iterator[datetime]:
-        if self.empty_windows > EMPTY_DAYS_BEFORE_PROBE:
-            yield _next_year(self.current_day)
-        if self.empty_windows >= EMPTY_DAYS_BEFORE_PROBE:
-            yield next_month
+    def _end(self, now: datetime) -> datetime:
+        return now if self.until is None else min(self.until, now)
 
-    def after_page(
-        self, window: Window, fingerprint: str, *, is_full: bool, has_records: bool
-    ) -> "ImportCursor":
-        """Return the cursor after a page: at the window's next page, or at the next window.
+    def _probe_ends(self, now: datetime) -> Iterator[datetime]:
+        """Yield the ends of possible probes, the latest first."""
+        further = self.empty_windows - self.days_before_probe
+        if further > 1:
+            yield now
+        if further > 0:
+            yield min(_next_year(self.current_day), now)
+        if further >= 0:
+            yield min(_next_month(self.current_day), now)
 
-        `has_records` says whether the window has any records, on this page or an earlier one.
+    def request(self, window: Window) -> PageRequest:
+        """Return the request for the next page of the window."""
+        if self.anchor is None:
+            return PageRequest(window.start, window.end, may_be_empty=not window.is_check)
+        return PageRequest(self.anchor.span_start, window.end, self.anchor.position, may_be_empty=False)
+
+    def read_page(self, window: Window, keys: Sequence[str], *, is_blank: bool = False) -> PageReading:
+        """Conclude from the records' keys what is new, and where the import continues.
+
+        `is_blank`: the body was empty. With an anchor that is an error of the vendor, so do not call this.
         """
+        known_records = 0
+        if self.anchor is not None:
+            if not keys or keys[0] != self.anchor.key:
+                return PageReading(self._restart(self.anchor.span_start, window.end), None)
+            known_records = 1
+        new_keys = tuple(keys[known_records:])
+        is_full = len(keys) >= PAGE_SIZE
+        if window.is_probe and new_keys:
+            return PageReading(self._narrow(window, new_keys, is_full=is_full), known_records)
+        span_start = window.start if self.anchor is None else self.anchor.span_start
+        after_records = self._after_records(span_start, new_keys)
         if is_full:
-            return replace(
-                self,
-                offset=self.offset + PAGE_SIZE,
-                previous_page=fingerprint,
-                window_end=window.end,
-            )
-        return self._after_window(window, has_records=has_records)
+            next_cursor = replace(after_records, offset=self.offset + len(new_keys), window_end=window.end)
+        else:
+            is_proof = not is_blank and span_start <= self.confirmed_until
+            records = self.offset - 1 + len(new_keys)
+            next_cursor = after_records._after_window(window, records, is_proof=is_proof)
+        return PageReading(next_cursor, known_records)
 
-    def after_probe(self, window: Window, *, has_records: bool) -> "ImportCursor":
-        """Return the cursor after a probe: past an empty one, else at the same day with a sale bound."""
-        if has_records:
-            return replace(self, next_sale_bound=window.end)
-        return self._after_window(window, has_records=False)
+    def with_wide_windows(self) -> "ImportCursor":
+        """Return the cursor as after many empty windows, so that it starts with the widest probe."""
+        return replace(self, empty_windows=_MAX_EMPTY_WINDOWS)
 
-    def _after_window(self, window: Window, *, has_records: bool) -> "ImportCursor":
-        if has_records:
-            return ImportCursor(window.end)
-        bound = self.next_sale_bound
-        return ImportCursor(
-            window.end,
-            empty_windows=min(self.empty_windows + 1, EMPTY_DAYS_BEFORE_PROBE + 1),
-            next_sale_bound=bound if bound is not None and bound > window.end else None,
+    def begin_check(self, start: datetime, end: datetime) -> "ImportCursor":
+        """Return the cursor at a check of `[start, end)`, which must hold known records."""
+        return replace(
+            self,
+            offset=1,
+            window_end=end,
+            confirmed=self.confirmed_until,
+            anchor=None,
+            probed=(ProbedSpan(start, end, ()),),
+            check_start=start,
+            until=end,
         )
 
-    def upcoming_windows(self, now: datetime, width: Width = Width.DAY) -> Iterator[Window]:
-        """Yield the windows that follow this one in any case, whether they hold purchases or not.
+    def read_check(self, keys: Sequence[str], unknown_keys: Sequence[str]) -> PageReading:
+        """Conclude from a page of a check which records are still to be imported.
 
-        Windows that end at `now` are left out, since they will be longer by the time they are due. At most
-        seven are looked at: a purchase found in one of them could change which probe comes after them.
+        `unknown_keys` are those of the page's records that are not stored.
         """
-        cursor, window = self, self.window(now, width)
+        if self.check_start is None or self.window_end is None:
+            raise ValueError("No check is in progress.")
+        if self.anchor is not None and (not keys or keys[0] != self.anchor.key):
+            again = self._restart(self.confirmed_until, self.window_end)
+            return PageReading(again.begin_check(self.check_start, self.window_end), None)
+        (span,) = self.probed
+        listed = (*(span.keys or ()), *unknown_keys)
+        is_listed = span.keys is not None and len(listed) <= _MAX_LISTED_KEYS
+        span = replace(span, keys=listed if is_listed else None)
+        cursor = replace(self, probed=(span,))
+        known_records = 0 if self.anchor is None else 1
+        if len(keys) >= PAGE_SIZE:
+            position = len(keys) - known_records + (0 if self.anchor is None else self.anchor.position)
+            anchor = Anchor(self.check_start, position, keys[-1])
+            return PageReading(replace(cursor, anchor=anchor, offset=position + 1), known_records)
+        if span.keys is None:
+            # Any day of the span may have records that are not listed.
+            return PageReading(self._restart(span.start, self.window_end), known_records)
+        ended = replace(
+            cursor,
+            offset=1,
+            window_end=None,
+            anchor=None,
+            check_start=None,
+            current_day=self.confirmed_until if span.keys else self.current_day,
+        )
+        return PageReading(ended._after_probed_spans(), known_records)
+
+    def _narrow(self, probe: Window, keys: tuple[str, ...], *, is_full: bool) -> "ImportCursor":
+        span = ProbedSpan(probe.start, probe.end, None if is_full else keys)
+        days = self.days_before_probe
+        if not is_full:
+            days = EMPTY_DAYS_BEFORE_PROBE
+        elif probe.end <= _next_month(probe.start):
+            # After a wider probe narrower ones follow.
+            days = min(2 * days, _MAX_EMPTY_DAYS_BEFORE_PROBE)
+        return replace(
+            self,
+            confirmed=self.confirmed_until,
+            probed=(*self.probed, span),
+            days_before_probe=days,
+        )
+
+    def _after_records(self, span_start: datetime, keys: tuple[str, ...]) -> "ImportCursor":
+        if not keys:
+            return replace(self, confirmed=self.confirmed_until)
+        position = len(keys) + (0 if self.anchor is None else self.anchor.position)
+        return replace(
+            self,
+            confirmed=self.confirmed_until,
+            anchor=Anchor(span_start, position, keys[-1]),
+            probed=tuple(_without(span, keys) for span in self.probed),
+            records=self.records + len(keys),
+        )
+
+    def _after_window(self, window: Window, records: int, *, is_proof: bool) -> "ImportCursor":
+        """Return the cursor at the next window, after one with so many records.
+
+        `is_proof`: the response proves that the span from `confirmed` on has no other records.
+        """
+        has_passed = is_proof and (self.setback is None or window.end > self.setback)
+        cursor = replace(
+            self,
+            current_day=window.end,
+            offset=1,
+            window_end=None,
+            confirmed=window.end if is_proof else self.confirmed,
+            empty_windows=0 if records else min(self.empty_windows + 1, _MAX_EMPTY_WINDOWS),
+            days_before_probe=EMPTY_DAYS_BEFORE_PROBE if window.is_probe else self.days_before_probe,
+            restarts=0 if has_passed else self.restarts,
+            setback=None if has_passed else self.setback,
+        )
+        if records and self.anchor is not None:
+            # Without proof, the next request also has to show that there is nothing since `confirmed`.
+            span_start = window.start if is_proof else self.confirmed_until
+            cursor = replace(
+                cursor,
+                anchor=replace(self.anchor, span_start=span_start, position=records),
+                probed=tuple(span for span in self.probed if span.keys is not None),
+            )
+        return cursor._after_probed_spans()
+
+    def _after_probed_spans(self) -> "ImportCursor":
+        """Skip the rest of probed spans of which every record is imported."""
+        cursor = self
+        while cursor.probed:
+            span = cursor.probed[-1]
+            if span.end <= cursor.current_day and span.keys:
+                # The probe has listed records that the windows did not: one of both was wrong.
+                return cursor._restart(span.start, span.end)
+            if span.end > cursor.current_day and span.keys != ():
+                break
+            cursor = replace(cursor, probed=cursor.probed[:-1])
+            if span.keys is not None:
+                cursor = cursor._skip_to_end_of(span)
+        return cursor
+
+    def _skip_to_end_of(self, span: ProbedSpan) -> "ImportCursor":
+        """Return the cursor at the end of a span of which every listed record is imported."""
+        days = max(0, (span.end - self.current_day).days)
+        is_confirmed = span.start <= self.confirmed_until
+        return replace(
+            self,
+            current_day=max(span.end, self.current_day),
+            confirmed=max(span.end, self.confirmed_until) if is_confirmed else self.confirmed,
+            empty_windows=min(self.empty_windows + days, max(self.days_before_probe, self.empty_windows)),
+        )
+
+    def _restart(self, start: datetime, reached: datetime) -> "ImportCursor":
+        """Return the cursor at `start`, from where on everything is requested again up to `reached`."""
+        return ImportCursor(
+            start,
+            confirmed=min(start, self.confirmed_until),
+            restarts=self.restarts + 1,
+            setback=reached if self.setback is None else max(self.setback, reached),
+            records=self.records,
+            until=self.until,
+        )
+
+    def is_complete(self, now: datetime) -> bool:
+        """Return whether everything before `now` (UTC) has been requested."""
+        return self.window_end is None and self.current_day >= self._end(now)
+
+    def upcoming_requests(self, now: datetime, width: Width = Width.DAY) -> Iterator[PageRequest]:
+        """Yield the request of this cursor and those that follow if no further records come.
+
+        Windows that end at `now` are left out, since they will be longer by the time they are due, and
+        probes, as a record in a window before would make them needless.
+        """
+        cursor = self
         for _ in range(EMPTY_DAYS_BEFORE_PROBE):
-            if window.is_probe:
+            if cursor.is_complete(now):
                 return
-            cursor = cursor._after_window(window, has_records=False)
             window = cursor.window(now, width)
-            if not window.is_probe and window.end < now:
-                yield window
+            if window.is_probe or window.end >= self._end(now):
+                return
+            yield cursor.request(window)
+            if any(span.keys for span in cursor.probed):
+                # The rest of the span is skipped if this window has all records that the probe has listed.
+                return
+            cursor = cursor._after_window(window, 0, is_proof=self.anchor is not None)
 
 
 def count_requests(
@@ -136,30 +374,41 @@ def count_requests(
 ) -> int:
     """Return the number of requests of an import from `start` to `now` for so many titles per purchase day.
 
-    Pages, probes and metadata requests for all titles are counted; repeated requests after a blank
-    response are not.
+    Pages, probes and metadata requests for all titles are counted.
     """
     days = sorted(titles_by_day)
     cumulative = list(accumulate((titles_by_day[day] for day in days), initial=0))
 
-    def titles_in(window: Window) -> int:
+    def keys_of_page(request: PageRequest) -> list[str]:
         first, last = (
-            bisect_left(days, moment.date()) for moment in (window.start, _next_day(window.end - _TICK))
+            cumulative[bisect_left(days, moment.date())]
+            for moment in (request.start, _next_day(request.end - _TICK))
         )
-        return cumulative[last] - cumulative[first]
+        first += request.offset - 1
+        return [str(number) for number in range(first, min(last, first + PAGE_SIZE))]
 
     requests, cursor = 0, ImportCursor(start)
-    while cursor.current_day < now:
+    while not cursor.is_complete(now):
         window = cursor.window(now, width)
-        titles = titles_in(window)
-        requests += 1
-        if window.is_probe:
-            cursor = cursor.after_probe(window, has_records=titles > 0)
-            continue
-        full_pages, rest = divmod(titles, PAGE_SIZE)
-        requests += full_pages + full_pages * -(-PAGE_SIZE // MAX_ITEMS) + -(-rest // MAX_ITEMS)
-        cursor = cursor.after_page(window, "", is_full=False, has_records=titles > 0)
+        keys = keys_of_page(cursor.request(window))
+        reading = cursor.read_page(window, keys, is_blank=not keys)
+        if reading.known_records is None:
+            raise AssertionError("a page does not continue the one before")
+        new_titles = 0 if window.is_probe else len(keys) - reading.known_records
+        requests += 1 + -(-new_titles // MAX_ITEMS)
+        cursor = reading.next_cursor
     return requests
+
+
+def _without(span: ProbedSpan, keys: Sequence[str]) -> ProbedSpan:
+    """Remove each of the keys once from the span."""
+    if not span.keys:
+        return span
+    remaining = list(span.keys)
+    for key in keys:
+        if key in remaining:
+            remaining.remove(key)
+    return replace(span, keys=tuple(remaining))
 
 
 _TICK = timedelta.resolution

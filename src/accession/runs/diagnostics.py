@@ -84,7 +84,7 @@ def reset_checkpoint(session: Session, future: FutureCheckpoint) -> datetime | N
     """
     collection = session.get_one(Collection, future.collection_id)
     checkpoint = get_or_create_checkpoint(session, collection, future.workflow)
-    checkpoint.finish = None
+    checkpoint.finish = checkpoint.confirmed = None
     if future.workflow is Workflow.EVENTS:
         newest = select(func.max(CirculationEvent.occurred_at)).where(
             CirculationEvent.collection_id == future.collection_id,

@@ -24,7 +24,13 @@ from accession.db.models import (
     RunState,
 )
 from accession.runs.progress import RunProgress, estimate_progress_of_runs
-from accession.runs.views import NEVER, displayed_state, find_latest_runs, list_checkpoints
+from accession.runs.views import (
+    NEVER,
+    NO_CHECKPOINT,
+    displayed_state,
+    find_latest_runs,
+    list_checkpoints,
+)
 
 # Longest time without a success: the interval of the schedule, plus a late start and all retries.
 _MAX_SUCCESS_AGE: Mapping[Workflow, timedelta] = {
@@ -50,9 +56,9 @@ class HealthState(StrEnum):
 class WorkflowHealth:
     """Health of one workflow of a collection.
 
-    `checkpoint` is the time (UTC) up to which the workflow is complete. `run_id`, `state`, `started_at`,
-    `error` and `records_fetched` are those of its latest run; `progress` is None unless that run is in
-    progress.
+    `checkpoint` and `unconfirmed_since` are those of `accession.runs.views.StatusView`. `run_id`, `state`,
+    `started_at`, `error` and `records_fetched` are those of its latest run; `progress` is None unless that
+    run is in progress.
     """
 
     workflow: str
@@ -60,6 +66,7 @@ class WorkflowHealth:
     state: str = NEVER
     run_id: int | None = None
     checkpoint: datetime | None = None
+    unconfirmed_since: datetime | None = None
     last_success: datetime | None = None
     started_at: datetime | None = None
     error: str | None = None
@@ -153,17 +160,18 @@ def _workflow_health(
     def health_of(collection: Collection, workflow: Workflow) -> WorkflowHealth:
         key = (collection.id, workflow.value)
         run, success = runs.get(key), successes.get(key)
-        checkpoint = checkpoints.get((collection.id, workflow.service))
+        checkpoint = checkpoints.get((collection.id, workflow.service), NO_CHECKPOINT)
         if run is None:
             health = _health_state(workflow, NEVER, success, collection.created_at)
-            return WorkflowHealth(workflow.value, health, checkpoint=checkpoint)
+            return WorkflowHealth(workflow.value, health, checkpoint=checkpoint.complete_until)
         state = displayed_state(run)
         return WorkflowHealth(
             workflow=workflow.value,
             health=_health_state(workflow, state, success, collection.created_at),
             state=state,
             run_id=run.id,
-            checkpoint=checkpoint,
+            checkpoint=checkpoint.complete_until,
+            unconfirmed_since=checkpoint.unconfirmed_since,
             last_success=success,
             started_at=run.started_at,
             error=run.error,

@@ -28,13 +28,29 @@ _CURSOR_FIELDS: Mapping[str, Sequence[str]] = {
 
 
 @dataclass(frozen=True)
+class CheckpointView:
+    """A checkpoint; see `StatusView`."""
+
+    complete_until: datetime | None
+    unconfirmed_since: datetime | None
+
+
+NO_CHECKPOINT = CheckpointView(None, None)
+
+
+@dataclass(frozen=True)
 class StatusView:
-    """Status of one workflow of one collection: its checkpoint and its latest run."""
+    """Status of one workflow of one collection: its checkpoint and its latest run.
+
+    `checkpoint` is the time (UTC) up to which the workflow is complete. `unconfirmed_since` is the same time
+    if later requests were made whose responses prove nothing, else None.
+    """
 
     collection: str
     workflow: str
     state: str = NEVER
     checkpoint: datetime | None = None
+    unconfirmed_since: datetime | None = None
     cursor: Mapping[str, Any] | None = None
     pages: int = 0
     records_fetched: int = 0
@@ -75,7 +91,7 @@ _SHARED_FIELDS = {field.name for field in fields(StatusView)} & {field.name for 
 
 def status_views(session: Session) -> list[StatusView]:
     """Return the status of every workflow of every collection that is not marked for deletion."""
-    runs, finishes, pending = (
+    runs, checkpoints, pending = (
         find_latest_runs(session),
         list_checkpoints(session),
         count_pending_changes_by_collection(session),
@@ -85,7 +101,7 @@ def status_views(session: Session) -> list[StatusView]:
             collection,
             workflow,
             runs.get((collection.id, workflow.value)),
-            finishes.get((collection.id, workflow.service)),
+            checkpoints.get((collection.id, workflow.service), NO_CHECKPOINT),
             pending.get(collection.id, 0),
         )
         for collection in list_collections(session)
@@ -93,11 +109,20 @@ def status_views(session: Session) -> list[StatusView]:
     ]
 
 
-def list_checkpoints(session: Session) -> dict[tuple[int, str], datetime | None]:
-    """Return the time (UTC) up to which each service is complete, by collection id and service."""
-    query = select(Timestamp.collection_id, Timestamp.service, Timestamp.finish)
+def list_checkpoints(session: Session) -> dict[tuple[int, str], CheckpointView]:
+    """Return the checkpoints by collection id and service."""
+    query = select(Timestamp.collection_id, Timestamp.service, Timestamp.finish, Timestamp.confirmed)
     rows = session.execute(query.where(Timestamp.service_type == SERVICE_TYPE))
-    return {(collection_id, service): finish for collection_id, service, finish in rows}
+    return {
+        (collection_id, service): _checkpoint_view(finish, confirmed)
+        for collection_id, service, finish, confirmed in rows
+    }
+
+
+def _checkpoint_view(finish: datetime | None, confirmed: datetime | None) -> CheckpointView:
+    if finish is None or confirmed is None or confirmed >= finish:
+        return CheckpointView(finish, None)
+    return CheckpointView(confirmed, confirmed)
 
 
 def find_latest_runs(session: Session) -> dict[tuple[int, str], Run]:
@@ -122,11 +147,15 @@ def _status_view(
     collection: Collection,
     workflow: Workflow,
     run: Run | None,
-    checkpoint: datetime | None,
+    checkpoint: CheckpointView,
     pending_updates: int,
 ) -> StatusView:
     without_run = StatusView(
-        collection.name, workflow.value, checkpoint=checkpoint, pending_updates=pending_updates
+        collection.name,
+        workflow.value,
+        checkpoint=checkpoint.complete_until,
+        unconfirmed_since=checkpoint.unconfirmed_since,
+        pending_updates=pending_updates,
     )
     if run is None:
         return without_run

@@ -3,7 +3,7 @@
 import csv
 import random
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
@@ -105,17 +105,25 @@ class Catalogue:
         self._by_id[purchase.item_id] = purchase
 
     def page(
-        self, start: datetime, end: datetime | None, *, offset: int, limit: int, end_included: bool = False
+        self,
+        start: datetime,
+        end: datetime | None,
+        *,
+        offset: int,
+        limit: int,
+        end_included: bool = False,
+        has_record: Callable[[Purchase], bool] = lambda _: True,
     ) -> Sequence[Purchase]:
         """Return up to `limit` purchases of the window `[start, end)`, from the 1-based `offset` on.
 
         Without `end` the window is open-ended. With `end_included` the second `end` belongs to the window.
+        Purchases without a record are omitted and have no offset.
         """
-        first = bisect_left(self._moments, start) + offset - 1
-        stop = len(self._moments)
+        first, stop = bisect_left(self._moments, start), len(self._moments)
         if end is not None:
             stop = (bisect_right if end_included else bisect_left)(self._moments, end)
-        return self.purchases[first : min(first + limit, stop)]
+        with_record = filter(has_record, self.purchases[first:stop])
+        return list(islice(with_record, offset - 1, offset - 1 + limit))
 
 
 def _by_moment(purchase: Purchase) -> tuple[datetime, str]:
@@ -125,7 +133,7 @@ def _by_moment(purchase: Purchase) -> tuple[datetime, str]:
 class NewTitles:
     """Generator of titles that a catalogue does not hold yet, reproducible by catalogue and seed."""
 
-    def __init__(self, catalogue: Catalogue, seed: int) -> None:
+    def __init__(self, catalogue: Catalogue, seed: int | str) -> None:
         self._rng = seeded_random(f"further titles {seed}")
         self._works = _shuffled_works(self._rng)
         self._ids = (item_id for item_id in _item_ids(self._rng) if catalogue.find(item_id) is None)

@@ -28,7 +28,7 @@ class Fault(StrEnum):
     )
     ERROR_DOCUMENT_500 = "error-document-500"  # 500 with the same documents
     HTML = "html"  # 200 with an HTML page
-    BLANK = "blank"  # 200 with an empty body; once in ten minutes per URL where empty may mean "no records"
+    BLANK = "blank"  # 200 with an empty body, also for a window with records
     TRUNCATED = "truncated"  # 200 with truncated XML and a matching Content-Length
     DROP = "drop"  # the connection is closed in the middle of the body
     LONG_LENGTH = "long-length"  # Content-Length exceeds the body, then the connection is closed
@@ -51,6 +51,12 @@ class Fault(StrEnum):
     )
     SHUFFLE_EVENTS = "shuffle-events"  # data/cloudevents: in random order
     REPEAT_EVENTS = "repeat-events"  # data/cloudevents: the first ten events are repeated
+    # State faults also change later responses.
+    BLANK_BURST = "blank-burst"  # starts a minute in which every response is 200 with an empty body
+    SHIFT_PAGE = (
+        "shift-page"  # data/marc, between pages of a day: its first record is withdrawn or one added, in turn
+    )
+    LATE = "late"  # data/marc: omits this share of purchases, each for up to `late_days` of the sandbox
 
 
 RESPONSE_FAULTS = tuple(Fault)[: tuple(Fault).index(Fault.SLOW)]
@@ -66,7 +72,10 @@ _OVERSIZE = 21 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Faults:
-    """Share of requests (0 to 1) that each fault applies to, reproducible by seed and request number."""
+    """Share of requests (0 to 1) that each fault applies to, reproducible by seed and request number.
+
+    The share of `late` is one of purchases, reproducible by seed and title.
+    """
 
     shares: Mapping[Fault, float] = field(default_factory=dict)
     seed: int = 0
@@ -102,9 +111,17 @@ class Faults:
         active |= {
             fault
             for fault in Fault
-            if fault not in RESPONSE_FAULTS and rng.random() < self.shares.get(fault, 0)
+            if fault not in (*RESPONSE_FAULTS, Fault.LATE) and rng.random() < self.shares.get(fault, 0)
         }
         return frozenset(active)
+
+    def lateness(self, item_id: str) -> float:
+        """Return the delay of a title's purchase record: 0 for none, 1 for the longest."""
+        share = self.shares.get(Fault.LATE, 0)
+        if not share:
+            return 0
+        rng = seeded_random(f"late {self.seed} {item_id}")
+        return 1 - rng.random() if rng.random() < share else 0
 
 
 def response_fault(active: frozenset[Fault]) -> Fault | None:

@@ -5,6 +5,7 @@
 
 - `GET statistics` and `GET titles` return the purchases and the requests so far.
 - `POST faults` replaces the faults specification.
+- `POST purchase/{time}` adds a purchase, in the past as well; `time` is a date or a UTC time (ISO 8601).
 - `POST remove/{id}` withdraws a title.
 - `POST activity/{events per hour}` changes the rate of circulation events; 0 stops them.
 """
@@ -29,6 +30,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from accession.core.clock import parse_datetime
 from accession.core.errors import UserError
 from accession.sandbox.faults import WRITE, Faults
 from accession.sandbox.vendor import Sandbox
@@ -66,6 +68,14 @@ def create_app(sandbox: Sandbox) -> Starlette:
             return PlainTextResponse(str(error), 400)
         return JSONResponse(dict(sandbox.faults.shares))
 
+    async def purchase(request: Request) -> Response:
+        text = request.path_params["time"]
+        try:
+            moment = parse_datetime(text)
+        except ValueError:
+            return PlainTextResponse(f'"{text}" is not a time: give it as 2024-01-31T09:00:00, in UTC.', 400)
+        return JSONResponse(sandbox.purchase(moment))
+
     async def remove(request: Request) -> Response:
         return Response(status_code=204 if sandbox.remove(request.path_params["item_id"]) else 404)
 
@@ -88,6 +98,7 @@ def create_app(sandbox: Sandbox) -> Starlette:
             Route("/sandbox/statistics", statistics),
             Route("/sandbox/titles", titles),
             Route("/sandbox/faults", change_faults, methods=["POST"]),
+            Route("/sandbox/purchase/{time}", purchase, methods=["POST"]),
             Route("/sandbox/remove/{item_id}", remove, methods=["POST"]),
             Route("/sandbox/activity/{per_hour}", change_activity, methods=["POST"]),
         ],

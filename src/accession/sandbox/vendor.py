@@ -19,16 +19,16 @@ from asyncio import sleep
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from itertools import count
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from accession.core.clock import utc_now
+from accession.core.clock import parse_datetime, truncate_to_second, utc_now
 from accession.sandbox.activity import Activity
-from accession.sandbox.catalogue import Catalogue, Purchase, seeded_random
+from accession.sandbox.catalogue import Catalogue, NewTitles, Purchase, seeded_random
 from accession.sandbox.documents import error_document, event_batch
 from accession.sandbox.faults import Fault, Faults, XmlResponse, faulty_response, response_fault
 from accession.sandbox.items import item_documents
@@ -39,7 +39,7 @@ MARC_LIMIT = 50
 ITEMS_LIMIT = 25
 EVENTS_LIMIT = (100, 150)
 _MAX_EVENTS_WINDOW = timedelta(hours=72)
-_BLANK_INTERVAL = timedelta(minutes=10)
+_BLANK_BURST = timedelta(minutes=1)
 
 ActiveFaults = frozenset[Fault]
 
@@ -56,6 +56,7 @@ class Sandbox:
         latency_ms: int = 0,
         slow_ms: int = 2000,
         retry_after_seconds: int = 1,
+        late_days: float = 7,
         end_included: bool = False,
         activity: Activity | None = None,
         clock: Callable[[], datetime] = utc_now,
@@ -69,6 +70,7 @@ class Sandbox:
             latency_ms: Delay of every signed request; concurrent requests are delayed concurrently.
             slow_ms: Further delay of a request with the fault `slow`.
             retry_after_seconds: `Retry-After` of the faults `unavailable` and `too-many`.
+            late_days: Longest delay of a purchase record with the fault `late`.
             end_included: A window includes the second of its end, as the next window does.
             activity: Circulation events; without it, copies never change.
             clock: Current time of the vendor (UTC).
@@ -79,28 +81,37 @@ class Sandbox:
         self.latency_ms = latency_ms
         self.slow_ms = slow_ms
         self.retry_after_seconds = retry_after_seconds
+        self.late_days = late_days
         self.end_included = end_included
         self.clock = clock
         self.activity = activity or Activity(catalogue, 0, clock())
         self.removed: set[str] = set()
+        self.withdrawn_records: set[str] = set()
         self.requests = Counter({"marc": 0, "record": 0, "items": 0, "cloudevents": 0, "rejected": 0})
         self.fault_counts: Counter[str] = Counter()
         self._numbers = count(1)
-        self._blanked: dict[str, datetime] = {}
+        self._new_titles = NewTitles(catalogue, f"added {self.faults.seed}")
+        self._added: set[str] = set()
+        self._burst_end: datetime | None = None
 
     def statistics(self) -> dict[str, Any]:
         """Return the response of `GET /sandbox/statistics`.
 
-        `titles_purchased` is the sum of `unusable_records` and `usable_titles`. `requests` counts requests
-        by endpoint, and as `rejected` those with a wrong signature or library id. `faults` counts the
-        faults applied, `activity` the circulation events.
+        `titles_purchased` is the number of records in `data/marc`: the sum of `unusable_records` and
+        `usable_titles`. It includes neither `late_records` nor `withdrawn_records`. `requests` counts
+        requests by endpoint, and as `rejected` those with a wrong signature or library id. `faults` counts
+        the faults applied, `activity` the circulation events.
         """
         self.activity.advance(self.clock())
-        purchased, unusable = len(self.catalogue), self.catalogue.unusable
+        omitted = [purchase for purchase in self.catalogue.purchases if not self._has_record(purchase)]
+        purchased = len(self.catalogue) - len(omitted)
+        unusable = self.catalogue.unusable - sum(purchase.flaw is not None for purchase in omitted)
         return {
             "titles_purchased": purchased,
             "unusable_records": unusable,
             "usable_titles": purchased - unusable,
+            "late_records": len(omitted) - len(self.withdrawn_records),
+            "withdrawn_records": len(self.withdrawn_records),
             "requests": dict(self.requests),
             "faults": dict(self.fault_counts),
             "activity": self.activity.statistics(),
@@ -110,7 +121,8 @@ class Sandbox:
         """Return the response of `GET /sandbox/titles`: the current state of every purchase, in order.
 
         `purchased_at` is ISO 8601 in UTC. `usable`: the record has exactly one 001. `listed`: `items`
-        returns the title.
+        returns the title. `has_record`: windows of `data/marc` return the record, which is neither late nor
+        withdrawn.
         """
         self.activity.advance(self.clock())
         return [self._title(purchase) for purchase in self.catalogue.purchases]
@@ -129,7 +141,19 @@ class Sandbox:
             "holds": copy_state.holds,
             "usable": purchase.flaw is None,
             "listed": self._is_listed(purchase),
+            "has_record": self._has_record(purchase),
         }
+
+    def purchase(self, moment: datetime) -> dict[str, Any]:
+        """Add the purchase of a new title at `moment`, and return its entry in `titles`.
+
+        `moment` (with a time zone) may be long ago. The record is never late, and no event reports the
+        purchase.
+        """
+        purchase = self._new_titles.next_purchase(truncate_to_second(moment.astimezone(UTC)))
+        self._added.add(purchase.item_id)
+        self.catalogue.add(purchase)
+        return self._title(purchase)
 
     def remove(self, item_id: str) -> bool:
         """Withdraw a title; return False if it was never purchased.
@@ -174,24 +198,23 @@ class Sandbox:
             response = XmlResponse(document(request, active))
         except _BadRequestError as error:
             return XmlResponse(error_document(str(error)), 400)
-        fault = self._response_fault(request, endpoint, active)
+        fault = Fault.BLANK if self._is_blank_burst(active) else response_fault(active)
         if fault is None:
             return response
         self.fault_counts[fault] += 1
         return faulty_response(fault, bytes(response.body), number, self.retry_after_seconds)
 
-    def _response_fault(self, request: Request, endpoint: str, active: ActiveFaults) -> Fault | None:
-        fault = response_fault(active)
-        if fault is not Fault.BLANK or endpoint == "items":
-            return fault
-        # Two empty bodies in a row can mean "no records" at the vendor, so the fault must not produce them.
-        # Other clients may request the same URL in between: the interval counts, not the last response.
-        target, now = request_target(request), self.clock()
-        last_blank = self._blanked.get(target)
-        if last_blank is not None and now - last_blank < _BLANK_INTERVAL:
-            return None
-        self._blanked[target] = now
-        return fault
+    def _is_blank_burst(self, active: ActiveFaults) -> bool:
+        """Return whether a burst of empty bodies is in progress, after starting one if the request draws it.
+
+        A burst also ends with the fault: when the faults are replaced.
+        """
+        now = self.clock()
+        is_over = self._burst_end is None or now >= self._burst_end
+        if is_over and self._count_if_active(Fault.BLANK_BURST, active):
+            self._burst_end = now + _BLANK_BURST
+            return True
+        return not is_over and Fault.BLANK_BURST in self.faults.shares
 
     def _check_request(self, request: Request) -> Response | None:
         if not is_signed(request, self.account, self.clock()):
@@ -214,15 +237,43 @@ class Sandbox:
         )
         if offset > 1 and self._count_if_active(Fault.REPEAT_PAGE, active):
             offset = max(1, offset - limit)
+        if self._is_within_day(start, end, offset) and self._count_if_active(Fault.SHIFT_PAGE, active):
+            self._shift_day(start, end, offset)
         end_included = self.end_included or self._count_if_active(Fault.REPEAT_EDGE, active)
-        page = self.catalogue.page(start, end, offset=offset, limit=limit, end_included=end_included)
+        page = self._page(start, end, offset, limit, end_included=end_included)
         if not page and self._count_if_active(Fault.BLANK_WHEN_EMPTY, active):
             return ""
         return self._collection(page, active)
 
+    def _page(
+        self, start: datetime, end: datetime | None, offset: int, limit: int, *, end_included: bool = False
+    ) -> Sequence[Purchase]:
+        return self.catalogue.page(
+            start, end, offset=offset, limit=limit, end_included=end_included, has_record=self._has_record
+        )
+
+    def _is_within_day(self, start: datetime, end: datetime | None, offset: int) -> bool:
+        """Return whether the records just before and after this offset are of one day (UTC).
+
+        An offset that merely leads from one day to the next does not count.
+        """
+        around = self._page(start, end, offset - 1, 3) if offset > 1 else ()
+        return len(around) == 3 and around[0].purchased_at.date() == around[2].purchased_at.date()
+
+    def _shift_day(self, start: datetime, end: datetime | None, offset: int) -> None:
+        """Withdraw the first record of the day at this offset, or add one before it, in turn."""
+        [current] = self._page(start, end, offset, 1)
+        day_start = max(start, datetime.combine(current.purchased_at, time(), UTC))
+        if self.fault_counts[Fault.SHIFT_PAGE] % 2:
+            [first] = self._page(day_start, end, 1, 1)
+            self.withdrawn_records.add(first.item_id)
+        else:
+            self.purchase(day_start)
+
     def _record(self, request: Request, active: ActiveFaults) -> str:
         purchase = self.catalogue.find(request.path_params["item_id"])
-        return self._collection([purchase] if purchase and self._is_owned(purchase) else [], active)
+        has_record = purchase and self._is_owned(purchase) and self._has_record(purchase)
+        return self._collection([purchase] if purchase and has_record else [], active)
 
     def _collection(self, page: Sequence[Purchase], active: ActiveFaults) -> str:
         entities = bool(page) and self._count_if_active(Fault.ENTITIES, active)
@@ -264,6 +315,14 @@ class Sandbox:
     def _is_listed(self, purchase: Purchase) -> bool:
         return purchase.is_listed and self._is_owned(purchase)
 
+    def _has_record(self, purchase: Purchase) -> bool:
+        return purchase.item_id not in self.withdrawn_records and not self._is_late(purchase)
+
+    def _is_late(self, purchase: Purchase) -> bool:
+        lateness = 0 if purchase.item_id in self._added else self.faults.lateness(purchase.item_id)
+        delay = lateness * timedelta(days=self.late_days)
+        return lateness > 0 and self.clock() < purchase.purchased_at + delay
+
     def _is_owned(self, purchase: Purchase) -> bool:
         return purchase.item_id not in self.removed and self.activity.copy_state(purchase).copies > 0
 
@@ -277,11 +336,9 @@ def _parse_date(request: Request, name: str) -> datetime | None:
     if text is None:
         return None
     try:
-        # A date, or a UTC time without a zone.
-        moment = datetime.fromisoformat(text)
+        return parse_datetime(text)
     except ValueError:
         raise _BadRequestError(f"{name} is not a date") from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def _events_window(request: Request, now: datetime) -> tuple[datetime, datetime]:

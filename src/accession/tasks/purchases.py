@@ -1,9 +1,13 @@
 """Celery tasks of the purchase import; one step imports a page of purchase records."""
 
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import structlog
+from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
 
 from accession.core.clock import parse_datetime, truncate_to_second, utc_now
@@ -15,7 +19,7 @@ from accession.imports.purchases import (
     BibliothecaPurchaseRecordImporter,
 )
 from accession.imports.vendor_api import vendor_api_for
-from accession.imports.windows import ImportCursor, Width
+from accession.imports.windows import EMPTY_DAYS_BEFORE_PROBE, ImportCursor, Width
 from accession.runs.ledger import RunCounters
 from accession.tasks.app import app
 from accession.tasks.metrics import request_counter
@@ -25,6 +29,8 @@ from accession.tasks.steps import RunOutcome, StepResult, run_step
 from accession.tasks.workflow_task import FAN_OUT_OPTIONS, WorkflowTask, start_for_all_collections
 
 log = structlog.get_logger(__name__)
+
+_cursors = TypeAdapter(ImportCursor)
 
 
 @app.task(**FAN_OUT_OPTIONS)  # type: ignore[untyped-decorator]
@@ -52,10 +58,17 @@ def import_purchase_records_by_collection(
     current_day: str | None = None,
     offset: int = 1,
     reset_timestamp: bool = False,
-    previous_page: str | None = None,
     window_end: str | None = None,
+    confirmed: str | None = None,
+    anchor: dict[str, Any] | None = None,
+    probed: Sequence[dict[str, Any]] = (),
     empty_windows: int = 0,
-    next_sale_bound: str | None = None,
+    days_before_probe: int = EMPTY_DAYS_BEFORE_PROBE,
+    restarts: int = 0,
+    setback: str | None = None,
+    records: int = 0,
+    check_start: str | None = None,
+    until: str | None = None,
 ) -> RunOutcome | None:
     """Import one page, then enqueue the next until now is reached.
 
@@ -63,15 +76,21 @@ def import_purchase_records_by_collection(
     `reset_timestamp` clears the checkpoint with the first page, for a forced reimport. The other arguments
     are the fields of `accession.imports.windows.ImportCursor`.
     """
-    arguments = {
-        "current_day": current_day,
+    position = {
         "offset": offset,
-        "reset_timestamp": reset_timestamp,
-        "previous_page": previous_page,
         "window_end": window_end,
+        "confirmed": confirmed,
+        "anchor": anchor,
+        "probed": list(probed),
         "empty_windows": empty_windows,
-        "next_sale_bound": next_sale_bound,
+        "days_before_probe": days_before_probe,
+        "restarts": restarts,
+        "setback": setback,
+        "records": records,
+        "check_start": check_start,
+        "until": until,
     }
+    arguments = {"current_day": current_day, "reset_timestamp": reset_timestamp, **position}
 
     def step(session: Session, collection: Collection, run: Run) -> StepResult:
         api = vendor_api_for(collection, request_slot(collection_id, self.request.id), request_counter())
@@ -81,18 +100,15 @@ def import_purchase_records_by_collection(
         now = truncate_to_second(utc_now())
         if reset_timestamp:
             importer.clear_checkpoint()
-        start = parse_datetime(current_day) if current_day else importer.get_start()
+        if current_day:
+            start = parse_datetime(current_day)
+            cursor = _cursors.validate_python({"current_day": start, **position})
+        else:
+            cursor = importer.first_cursor(now)
+        start = cursor.current_day
         if start >= now:
             log.info("already up to date", finish=start.isoformat())
             return StepResult(RunCounters(pages=0), since=start)
-        cursor = ImportCursor(
-            start,
-            offset,
-            previous_page,
-            _parse_optional(window_end),
-            empty_windows,
-            _parse_optional(next_sale_bound),
-        )
         page = importer.import_day(cursor, now, Width(get_settings().purchase_window))
         log.info(
             "page imported",
@@ -110,14 +126,7 @@ def import_purchase_records_by_collection(
 
 def _next_arguments(cursor: ImportCursor, now: datetime) -> dict[str, Any] | None:
     """Return the arguments of the next step, or None once the present is reached."""
-    if cursor.window_end is None and cursor.current_day >= now:
+    if cursor.is_complete(now):
         return None
-    fields = {
-        name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in vars(cursor).items()
-    }
+    fields = json.loads(json.dumps(asdict(cursor), default=datetime.isoformat))
     return {"reset_timestamp": False, **fields}
-
-
-def _parse_optional(text: str | None) -> datetime | None:
-    return parse_datetime(text) if text else None

@@ -125,7 +125,7 @@ def _workflow_metrics(statuses: Sequence[StatusView]) -> Iterator[Metric]:
     ages = [
         ((status.collection, status.workflow), (now - status.checkpoint).total_seconds())
         for status in statuses
-        if status.checkpoint is not None
+        if status.checkpoint is not None and status.unconfirmed_since is None
     ]
     states = [((status.collection, status.workflow, status.state), 1) for status in statuses]
     pending = {(status.collection,): status.pending_updates for status in statuses}

@@ -656,24 +656,93 @@ def test_retry_of_event_stored_meanwhile_counts_it_once(
     assert (stored_event_ids(session), counts_and_status(session, "abc")[:2]) == (["e-9"], (1, 1))
 
 
-def test_two_blank_responses_mean_no_events(
+# Empty bodies
+
+BLANK = httpx.Response(200, text=" ")
+DAY = timedelta(days=1)
+
+
+def confirmed_until(session: Session) -> datetime | None:
+    return session.scalars(select(Timestamp.confirmed)).one()
+
+
+def windows(vendor: ScriptedVendor) -> list[tuple[str, str]]:
+    """Return the hours and minutes of each requested window."""
+    return [(query["startdate"][11:16], query["enddate"][11:16]) for query in vendor.event_requests()]
+
+
+def test_empty_document_confirms_its_slice(
     session: Session, vendor: ScriptedVendor, event_importer: BibliothecaEventImporter
 ) -> None:
-    vendor.responses += [httpx.Response(200, text=""), httpx.Response(200, text=" ")]
+    event_importer.import_time_slice(NOON, NOON + HOUR)
+
+    assert (checkpoint(session), confirmed_until(session)) == (NOON + 5 * MINUTE, NOON + 5 * MINUTE)
+
+
+def test_empty_body_without_known_event_confirms_nothing(
+    session: Session, vendor: ScriptedVendor, event_importer: BibliothecaEventImporter
+) -> None:
+    vendor.responses.append(BLANK)
 
     result = event_importer.import_time_slice(NOON, NOON + HOUR)
 
-    assert (result.events_fetched, checkpoint(session)) == (0, NOON + 5 * MINUTE)
-    assert len(vendor.event_requests()) == 2
+    assert (result.events_fetched, len(vendor.event_requests())) == (0, 1)
+    assert (checkpoint(session), confirmed_until(session)) == (NOON + 5 * MINUTE, NOON)
 
 
-def test_single_blank_response_is_retried(
-    vendor: ScriptedVendor, event_importer: BibliothecaEventImporter
+def test_empty_body_is_believed_after_a_day(
+    session: Session, vendor: ScriptedVendor, event_importer: BibliothecaEventImporter
 ) -> None:
-    vendor.add_event(NOON, "PURCHASE", "abc")
-    vendor.responses.append(httpx.Response(200))
+    """The daily circulation update has corrected the counts by then."""
+    vendor.responses += [BLANK] * 9
+    cutoff = NOON + 2 * DAY
+    import_slices(session, event_importer, NOON, cutoff)
 
-    assert event_importer.import_time_slice(NOON, NOON + HOUR).events_new == 1
+    assert checkpoint(session) == cutoff
+    assert confirmed_until(session) == cutoff - DAY
+
+
+def test_hidden_events_are_requested_with_the_known_one_before(
+    session: Session, vendor: ScriptedVendor, event_importer: BibliothecaEventImporter
+) -> None:
+    known = vendor.add_event(NOON + MINUTE, "PURCHASE", "abc")
+    event_importer.import_time_slice(NOON, NOON + HOUR)
+    hidden = vendor.add_event(NOON + 7 * MINUTE, "CHECKOUT", "abc")
+    vendor.responses.append(BLANK)
+
+    result = event_importer.import_time_slice(NOON + 5 * MINUTE, NOON + HOUR)
+
+    assert windows(vendor) == [("12:00", "12:05"), ("12:05", "12:10"), ("12:01", "12:10")]
+    assert (result.events_new, stored_event_ids(session)) == (1, [known, hidden])
+    assert confirmed_until(session) == NOON + 10 * MINUTE
+
+
+def test_empty_body_for_a_known_event_is_an_error(
+    session: Session, vendor: ScriptedVendor, event_importer: BibliothecaEventImporter
+) -> None:
+    vendor.add_event(NOON + MINUTE, "PURCHASE", "abc")
+    event_importer.import_time_slice(NOON, NOON + HOUR)
+    session.commit()
+    vendor.responses += [BLANK, BLANK]
+
+    with pytest.raises(RemoteInitiatedServerError, match="empty response for a time span with events"):
+        event_importer.import_time_slice(NOON + 5 * MINUTE, NOON + HOUR)
+    session.rollback()
+    assert checkpoint(session) == NOON + 5 * MINUTE
+
+
+def test_first_events_confirm_what_was_before_them(
+    session: Session, vendor: ScriptedVendor, event_importer: BibliothecaEventImporter
+) -> None:
+    hidden = vendor.add_event(NOON + MINUTE, "PURCHASE", "abc")
+    shown = vendor.add_event(NOON + 7 * MINUTE, "CHECKOUT", "abc")
+    vendor.responses.append(BLANK)
+
+    import_slices(session, event_importer, NOON, NOON + 10 * MINUTE)
+
+    assert windows(vendor) == [("12:00", "12:05"), ("12:05", "12:10"), ("12:00", "12:10")]
+    assert stored_event_ids(session) == [hidden, shown]
+    assert confirmed_until(session) == NOON + 10 * MINUTE
 
 
 def test_repaired_documents_are_counted(

@@ -1,8 +1,8 @@
 """Tests of prefetching: pages are requested early and concurrently, never twice and only if needed."""
 
 import threading
-from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from collections.abc import Iterator
+from datetime import date, timedelta
 
 import httpx
 import pytest
@@ -11,33 +11,19 @@ from sqlalchemy.orm import Session
 
 from accession.bibliotheca.errors import BadResponseException
 from accession.core.settings import get_settings
-from accession.db.models import Collection, Identifier, LicensePool, PurchaseRecord
-from accession.imports.prefetch import PageRequest, Prefetcher
+from accession.db.models import Collection, Identifier, LicensePool
+from accession.imports.prefetch import Prefetcher
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter, DayImportResult
 from accession.imports.vendor_api import vendor_api_for
-from accession.imports.windows import ImportCursor, Window
+from accession.imports.windows import Anchor, ImportCursor, PageRequest
 from tests.fixtures.factories import day
 from tests.fixtures.holdings import title_ids
+from tests.fixtures.prefetch import InMemoryPrefetchCache
+from tests.fixtures.purchases import import_until, requested_pages, stored_purchases
 from tests.fixtures.vendor import ScriptedVendor
 
-MAY_1, NOW = day(2024, 5, 1), day(2024, 6, 1)
+MAY_1, MAY_2, NOW = day(2024, 5, 1), day(2024, 5, 2), day(2024, 6, 1)
 DEADLINE_SECONDS = 60
-
-
-class InMemoryPrefetchCache:
-    """A prefetch cache in this process."""
-
-    def __init__(self) -> None:
-        self.responses: dict[str, bytes] = {}
-
-    def pop(self, key: str) -> bytes | None:
-        return self.responses.pop(key, None)
-
-    def put(self, key: str, response: bytes) -> None:
-        self.responses[key] = response
-
-    def missing(self, keys: Sequence[str]) -> Sequence[str]:
-        return [key for key in keys if key not in self.responses]
 
 
 @pytest.fixture
@@ -59,11 +45,6 @@ def max_concurrency(monkeypatch: pytest.MonkeyPatch) -> int:
     return 4
 
 
-def requested_pages(vendor: ScriptedVendor) -> list[tuple[str, str]]:
-    """Return month and day of the start, and the offset, of each page requested."""
-    return [(request["startdate"][5:10], request["offset"]) for request in vendor.marc_requests()]
-
-
 def import_pages(
     importer: BibliothecaPurchaseRecordImporter, cursor: ImportCursor, pages: int
 ) -> Iterator[DayImportResult]:
@@ -77,12 +58,12 @@ def test_uncached_page_prefetches_the_pages_after_it(
     vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
     importer.import_day(ImportCursor(MAY_1), NOW)
-    assert sorted(requested_pages(vendor)) == [(f"05-0{n}", "1") for n in (1, 2, 3, 4)]
+    assert sorted(requested_pages(vendor)) == [(f"05-0{n}", f"05-0{n + 1}", "1") for n in (1, 2, 3, 4)]
 
     for page in import_pages(importer, ImportCursor(day(2024, 5, 2), empty_windows=1), 3):
         assert (page.records_fetched, len(requested_pages(vendor))) == (0, 4), "responses are cached"
     importer.import_day(page.next_cursor, NOW)
-    assert sorted(requested_pages(vendor))[4:] == [("05-05", "1"), ("05-06", "1"), ("05-07", "1")]
+    assert sorted(requested_pages(vendor))[4:] == [(f"05-0{n}", f"05-0{n + 1}", "1") for n in (5, 6, 7)]
 
 
 def test_prefetched_requests_are_concurrent(
@@ -111,7 +92,7 @@ def test_cached_page_prefetches_during_its_title_lookup(
 
     assert (first.records_fetched, second.titles_new) == (0, 30)
     # The lookup takes two of the four concurrent requests.
-    assert sorted(requested_pages(vendor))[4:] == [("05-05", "1"), ("05-06", "1")]
+    assert sorted(requested_pages(vendor)[4:]) == [("05-02", "05-06", "30"), ("05-02", "05-07", "30")]
     assert sorted(map(len, vendor.item_requests())) == [5, 25]
 
 
@@ -124,42 +105,131 @@ def test_next_page_of_a_window_is_prefetched_during_lookup(
 
     pages = requested_pages(vendor)
     assert len(pages) == len(set(pages)), "no page is requested twice"
-    assert {page for page in pages if page[0] == "05-01"} == {
-        ("05-01", "1"),
-        ("05-01", "51"),
-        ("05-01", "101"),
+    assert {page for page in pages if page[1] == "05-02"} == {
+        ("05-01", "05-02", "1"),
+        ("05-01", "05-02", "50"),
+        ("05-01", "05-02", "99"),
     }
     query = select(Identifier.identifier).join(LicensePool.identifier)
     assert set(session.scalars(query)) == set(title_ids(130))
 
 
-def test_import_requests_each_needed_page_once(
+@pytest.mark.parametrize("empty_bodies", [False, True])
+def test_import_requests_no_page_twice(
     session: Session,
     vendor: ScriptedVendor,
     importer: BibliothecaPurchaseRecordImporter,
-    cache: InMemoryPrefetchCache,
+    empty_bodies: bool,
 ) -> None:
+    vendor.sends_empty_bodies = empty_bodies
     vendor.add_purchases(day(2024, 5, 1, 9), *title_ids(50, "a"))
     vendor.add_purchases(day(2024, 5, 7, 9), *title_ids(120, "b"))
     vendor.add_purchases(day(2024, 5, 8), *title_ids(3, "c"))
     vendor.add_purchases(day(2024, 5, 26), *title_ids(3, "d"))
-    cursor, now = ImportCursor(MAY_1), day(2024, 6, 1, 4)
-    while cursor.current_day < now:
-        cursor = importer.import_day(cursor, now).next_cursor
 
-    requests = [
-        (request["startdate"], request["enddate"], request["offset"]) for request in vendor.marc_requests()
+    import_until(session, importer, day(2024, 6, 1, 4), ImportCursor(MAY_1))
+
+    pages = requested_pages(vendor)
+    assert len(pages) == len(set(pages))
+    days = {name: date(2024, 5, number) for name, number in (("a", 1), ("b", 7), ("c", 8), ("d", 26))}
+    assert [(title[0], purchased) for title, purchased in stored_purchases(session)] == [
+        (name, days[name]) for name in "a" * 50 + "b" * 120 + "c" * 3 + "d" * 3
     ]
-    assert len(requests) == len(set(requests))
+
+
+def test_prefetched_pages_are_reused_after_days_with_purchases(
+    session: Session, vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
+) -> None:
+    """They begin with an earlier anchor, and list the purchases of the days between."""
+    vendor.add_purchases(day(2024, 5, 1, 9), "first")
+    vendor.add_purchases(day(2024, 5, 2, 9), "a")
+    vendor.add_purchases(day(2024, 5, 4, 9), *title_ids(7, "b"))
+    vendor.add_purchases(day(2024, 5, 5, 9), "c", "d")
+    vendor.add_purchases(day(2024, 5, 9, 9), "e")
+    cursor = ImportCursor(MAY_2, confirmed=MAY_2, anchor=Anchor(MAY_1, 1, "first"), records=1)
+
+    pages = import_until(session, importer, day(2024, 5, 10), cursor)
+
+    windows = [f"{page.day_end:%m-%d}" for page in pages]
+    assert windows == [*(f"05-0{number}" for number in range(3, 10)), "05-10"]
+    assert sorted(end for _, end, _ in requested_pages(vendor)) == windows, "each is requested once"
+    assert stored_purchases(session) == [
+        ("a", date(2024, 5, 2)),
+        *((title, date(2024, 5, 4)) for title in title_ids(7, "b")),
+        ("c", date(2024, 5, 5)),
+        ("d", date(2024, 5, 5)),
+        ("e", date(2024, 5, 9)),
+    ]
+
+
+def test_prefetched_page_without_the_anchor_is_not_used(
+    session: Session, vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
+) -> None:
+    """It was requested before the first record, so it does not show that nothing is missing."""
+    vendor.sends_empty_bodies = True
+    vendor.add_purchases(day(2024, 5, 1, 9), "a")
+
+    *_, second = import_pages(importer, ImportCursor(MAY_1), 2)
+
+    assert sorted(requested_pages(vendor)[:4]) == [(f"05-0{n}", f"05-0{n + 1}", "1") for n in (1, 2, 3, 4)]
+    assert ("05-01", "05-03", "1") in requested_pages(vendor)
+    assert second.next_cursor.confirmed == day(2024, 5, 3)
+
+
+def test_title_purchased_again_in_a_prefetched_page_is_stored(
+    session: Session, vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
+) -> None:
+    """The prefetched page lists the anchor's title at the position that the anchor would have."""
+    vendor.add_purchases(day(2024, 5, 1, 9), "twice")
+    vendor.add_purchases(day(2024, 5, 2, 8), "between")
+    vendor.add_purchases(day(2024, 5, 2, 9), "twice")
+
+    import_until(session, importer, NOW, ImportCursor(MAY_1))
+
+    assert stored_purchases(session) == [
+        ("between", date(2024, 5, 2)),
+        ("twice", date(2024, 5, 1)),
+        ("twice", date(2024, 5, 2)),
+    ]
+
+
+def test_prefetched_page_confirms_only_what_it_requested(
+    session: Session, vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
+) -> None:
+    """A page prefetched within the first day with records does not show what empty bodies have hidden."""
+    vendor.sends_empty_bodies = True
+    vendor.add_purchases(day(2024, 5, 4, 9), *title_ids(60, "seen"))
+    vendor.add_purchases(day(2024, 5, 5, 9), "after")
+    *_, empty = import_pages(importer, ImportCursor(MAY_1), 2)
+    session.commit()
+    vendor.add_purchases(day(2024, 5, 2, 9), "hidden")
+
+    import_until(session, importer, NOW, empty.next_cursor)
+
+    assert stored_purchases(session) == [
+        ("after", date(2024, 5, 5)),
+        ("hidden", date(2024, 5, 2)),
+        *((title, date(2024, 5, 4)) for title in title_ids(60, "seen")),
+    ]
+
+
+@pytest.mark.parametrize("body", ["", " \n"], ids=["no bytes", "white space"])
+def test_prefetched_empty_body_with_an_anchor_is_not_used(
+    collection: Collection,
+    vendor: ScriptedVendor,
+    importer: BibliothecaPurchaseRecordImporter,
+    cache: InMemoryPrefetchCache,
+    body: str,
+) -> None:
+    vendor.add_purchases(day(2024, 5, 1, 9), "a")
+    vendor.add_purchases(day(2024, 5, 2, 9), "b")
+    cursor = ImportCursor(MAY_2, confirmed=MAY_2, anchor=Anchor(MAY_1, 1, "a"), records=1)
+    with Prefetcher(vendor_api_for(collection), cache, 4) as prefetcher:
+        vendor.responses.append(httpx.Response(200, text=body))
+        prefetcher.prefetch([cursor.request(cursor.window(NOW))], 1, concurrent_requests=1)
+
     assert cache.responses == {}
-    first_pages = {(f"2024-05-{n:02}T00:00:00", "1") for n in range(1, 32)}
-    assert {(start, offset) for start, _, offset in requests} - first_pages == {
-        ("2024-05-01T00:00:00", "51"),
-        ("2024-05-07T00:00:00", "51"),
-        ("2024-05-07T00:00:00", "101"),
-        ("2024-06-01T00:00:00", "1"),
-    }
-    assert len(session.scalars(select(PurchaseRecord.id)).all()) == 176
+    assert importer.import_day(cursor, NOW).titles_new == 1
 
 
 def test_failed_prefetch_leaves_the_error_to_its_own_page(
@@ -171,8 +241,8 @@ def test_failed_prefetch_leaves_the_error_to_its_own_page(
     vendor.add_purchases(day(2024, 5, 3, 9), "abc")
     with Prefetcher(vendor_api_for(collection), cache, 4) as prefetcher:
         vendor.responses.append(httpx.Response(502))
-        request = PageRequest(Window(day(2024, 5, 3), day(2024, 5, 4)))
-        prefetcher.prefetch([request], concurrent_requests=1)
+        request = PageRequest(day(2024, 5, 3), day(2024, 5, 4))
+        prefetcher.prefetch([request], 0, concurrent_requests=1)
 
     assert cache.responses == {}
     assert importer.import_day(ImportCursor(day(2024, 5, 3)), NOW).titles_new == 1
@@ -195,28 +265,31 @@ def test_failed_page_caches_no_prefetched_responses(
 )
 def test_malformed_cached_response_is_requested_again(
     malformed: bytes,
+    collection: Collection,
     vendor: ScriptedVendor,
     importer: BibliothecaPurchaseRecordImporter,
     cache: InMemoryPrefetchCache,
 ) -> None:
     vendor.add_purchases(day(2024, 5, 1, 9), "abc")
-    cache.put(PageRequest(Window(MAY_1, day(2024, 5, 2))).cache_key, malformed)
+    with Prefetcher(vendor_api_for(collection), cache, 4) as prefetcher:
+        vendor.responses.append(httpx.Response(200, content=malformed))
+        prefetcher.prefetch([PageRequest(MAY_1, MAY_2)], 0, concurrent_requests=1)
+    assert len(cache.responses) == 1
 
     assert importer.import_day(ImportCursor(MAY_1), NOW).titles_new == 1
 
 
-def test_prefetched_blank_response_needs_no_second_request(
+def test_prefetched_empty_body_before_first_record_is_used(
     vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
-    """A blank response is confirmed by a second one when it is prefetched."""
-    vendor.responses.extend([httpx.Response(200)] * 8)
+    vendor.sends_empty_bodies = True
     cursor = importer.import_day(ImportCursor(MAY_1), NOW).next_cursor
-    assert len(vendor.requests) == 8
+    assert len(vendor.requests) == 4
 
     next_cursor = importer.import_day(cursor, NOW).next_cursor
 
-    assert next_cursor == ImportCursor(day(2024, 5, 3), empty_windows=2)
-    assert len(vendor.requests) == 8
+    assert next_cursor == ImportCursor(day(2024, 5, 3), confirmed=MAY_1, empty_windows=2)
+    assert len(vendor.requests) == 4
 
 
 def test_window_that_ends_now_is_not_prefetched(
@@ -224,4 +297,4 @@ def test_window_that_ends_now_is_not_prefetched(
 ) -> None:
     importer.import_day(ImportCursor(MAY_1), day(2024, 5, 2) + timedelta(hours=4))
 
-    assert requested_pages(vendor) == [("05-01", "1")]
+    assert requested_pages(vendor) == [("05-01", "05-02", "1")]

@@ -39,10 +39,11 @@ from accession.imports.purchases import (
     DayImportResult,
 )
 from accession.imports.vendor_api import vendor_api_for
-from accession.imports.windows import ImportCursor
+from accession.imports.windows import Anchor, ImportCursor
 from accession.runs.ledger import RunCounters, get_or_create_checkpoint
 from tests.fixtures.factories import NOON, day, make_pool
 from tests.fixtures.holdings import commit_and_apply, outbox_rows, title_ids, warning_events
+from tests.fixtures.purchases import count_rejected, import_until, requested_pages, stored_purchases
 from tests.fixtures.vendor import ScriptedVendor, error_document, item, marc, marc_page
 
 Importer = BibliothecaPurchaseRecordImporter
@@ -58,19 +59,6 @@ def checkpoint(session: Session, collection: Collection) -> datetime | None:
 def stored_ids(session: Session) -> list[str]:
     query = select(Identifier.identifier).join(LicensePool, LicensePool.identifier_id == Identifier.id)
     return list(session.scalars(query.order_by(Identifier.identifier)))
-
-
-def stored_purchases(session: Session) -> list[tuple[str, date]]:
-    query = (
-        select(Identifier.identifier, PurchaseRecord.purchased_on)
-        .join(LicensePool, LicensePool.identifier_id == Identifier.id)
-        .join(PurchaseRecord, PurchaseRecord.license_pool_id == LicensePool.id)
-    )
-    return list(session.execute(query.order_by(Identifier.identifier, PurchaseRecord.purchased_on)))
-
-
-def count_rejected(session: Session) -> int:
-    return len(session.scalars(select(RejectedRecord)).all())
 
 
 def counts(result: DayImportResult) -> tuple[int, int, int, int]:
@@ -164,7 +152,7 @@ def test_window_is_a_utc_day_whatever_the_starts_time_zone(
 def test_start_without_time_zone_is_rejected_before_a_request(
     session: Session, vendor: ScriptedVendor, importer: Importer
 ) -> None:
-    with pytest.raises(ValueError, match="time zone"):
+    with pytest.raises(TypeError, match="offset-naive"):
         importer.import_day(ImportCursor(datetime(2024, 5, 1)), NOW)  # noqa: DTZ001
 
     assert vendor.requests == []
@@ -177,9 +165,8 @@ def test_consecutive_windows_neither_overlap_nor_leave_gaps(
     vendor.add_purchases(MAY_1, "at-midnight")
     vendor.add_purchases(day(2024, 5, 1, 23, 59), "before-midnight")
     vendor.add_purchases(MAY_2, "next-midnight")
-    start = MAY_1
-    while start < MAY_3:
-        start = importer.import_day(ImportCursor(start), MAY_3).day_end
+
+    import_until(session, importer, MAY_3, ImportCursor(MAY_1))
 
     assert stored_purchases(session) == [
         ("at-midnight", date(2024, 5, 1)),
@@ -198,29 +185,8 @@ def test_empty_window_moves_the_checkpoint_to_its_end(
 
     assert counts(result) == (0, 0, 0, 0)
     assert (result.next_offset, result.outbox_ids) == (None, ())
-    assert result.next_cursor == ImportCursor(MAY_2, empty_windows=1)
+    assert result.next_cursor == ImportCursor(MAY_2, confirmed=MAY_2, empty_windows=1)
     assert checkpoint(session, collection) == MAY_2
-
-
-def test_two_blank_responses_mean_an_empty_window(
-    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
-) -> None:
-    vendor.responses.extend([httpx.Response(200), httpx.Response(200, text=" \n")])
-
-    result = importer.import_day(ImportCursor(MAY_1), NOW)
-
-    assert (result.records_fetched, result.next_cursor) == (0, ImportCursor(MAY_2, empty_windows=1))
-    assert len(vendor.marc_requests()) == 2
-    assert checkpoint(session, collection) == MAY_2
-
-
-def test_single_blank_response_is_retried(
-    session: Session, vendor: ScriptedVendor, importer: Importer
-) -> None:
-    vendor.add_purchases(MAY_1, "abc")
-    vendor.responses.append(httpx.Response(200))
-
-    assert importer.import_day(ImportCursor(MAY_1), NOW).titles_new == 1
 
 
 def test_partial_page_is_the_last_of_its_window(
@@ -232,7 +198,10 @@ def test_partial_page_is_the_last_of_its_window(
 
     assert counts(result) == (49, 0, 49, 0)
     assert result.counters == RunCounters(49, 49, 0, 49, 0)
-    assert (result.next_offset, result.next_cursor) == (None, ImportCursor(MAY_2))
+    assert result.next_offset is None
+    assert result.next_cursor == ImportCursor(
+        MAY_2, confirmed=MAY_2, anchor=Anchor(MAY_1, 49, "t0048"), records=49
+    )
     assert checkpoint(session, collection) == MAY_2
 
 
@@ -248,9 +217,9 @@ def test_full_page_leaves_the_checkpoint_at_the_window_start(
 
     second = importer.import_day(first.next_cursor, NOW)
     assert (second.day_start, second.day_end) == (start, MAY_2)
-    assert (second.records_fetched, second.next_cursor) == (10, ImportCursor(MAY_2))
+    assert (second.records_fetched, second.next_cursor.current_day, second.next_offset) == (10, MAY_2, None)
     assert checkpoint(session, collection) == MAY_2
-    assert [request["offset"] for request in vendor.marc_requests()] == ["1", "51"]
+    assert [request["offset"] for request in vendor.marc_requests()] == ["1", "50"]
     assert stored_ids(session) == title_ids(60)
 
 
@@ -267,7 +236,7 @@ def test_checkpoint_moves_forward_and_never_over_a_gap(
     assert checkpoint(session, collection) == MAY_2, "the checkpoint does not move back"
 
 
-def test_window_of_exactly_one_page_ends_with_an_empty_page(
+def test_window_of_exactly_one_page_ends_with_its_anchor(
     session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
     vendor.add_purchases(MAY_1, *title_ids(50))
@@ -275,11 +244,49 @@ def test_window_of_exactly_one_page_ends_with_an_empty_page(
     first = importer.import_day(ImportCursor(MAY_1), NOW)
     second = importer.import_day(first.next_cursor, NOW)
 
-    assert (first.next_offset, second.next_cursor) == (51, ImportCursor(MAY_2))
+    assert (first.next_offset, second.next_offset) == (51, None)
+    assert (counts(second), second.next_cursor.current_day) == ((0, 0, 0, 0), MAY_2)
     assert checkpoint(session, collection) == MAY_2
 
 
-def test_repeated_page_ends_its_window_with_a_warning(
+def test_day_after_purchases_is_requested_with_the_last_one(
+    vendor: ScriptedVendor, importer: Importer
+) -> None:
+    """A healthy response is then never empty."""
+    vendor.add_purchases(day(2024, 5, 1, 9), *title_ids(2))
+    vendor.add_purchases(day(2024, 5, 3, 9), "abc")
+    first = importer.import_day(ImportCursor(MAY_1), NOW)
+
+    second = importer.import_day(first.next_cursor, NOW)
+    third = importer.import_day(second.next_cursor, NOW)
+    importer.import_day(third.next_cursor, NOW)
+
+    assert [page.records_fetched for page in (first, second, third)] == [2, 0, 1]
+    assert requested_pages(vendor) == [
+        ("05-01", "05-02", "1"),
+        ("05-01", "05-03", "2"),
+        ("05-01", "05-04", "2"),
+        ("05-03", "05-05", "1"),
+    ]
+
+
+@pytest.mark.parametrize("purchases", [2, 50], ids=["next day", "next page of a day"])
+def test_empty_body_after_the_first_record_is_an_error(
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer, purchases: int
+) -> None:
+    vendor.add_purchases(MAY_1, *title_ids(purchases))
+    first = importer.import_day(ImportCursor(MAY_1), NOW)
+    finish, confirmed = checkpoint(session, collection), importer.get_start()
+    vendor.responses.append(httpx.Response(200))
+
+    with pytest.raises(RemoteInitiatedServerError, match="empty response"):
+        importer.import_day(first.next_cursor, NOW)
+
+    assert (checkpoint(session, collection), importer.get_start()) == (finish, confirmed)
+    assert importer.import_day(first.next_cursor, NOW).next_cursor.records == purchases
+
+
+def test_page_that_does_not_continue_is_not_stored(
     session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
     vendor.add_purchases(MAY_1, *title_ids(50))
@@ -289,10 +296,37 @@ def test_repeated_page_ends_its_window_with_a_warning(
     with capture_logs() as logs:
         second = importer.import_day(first.next_cursor, NOW)
 
-    assert counts(second) == (0, 0, 0, 0)
-    assert (second.next_cursor, second.outbox_ids) == (ImportCursor(MAY_2), ())
-    assert checkpoint(session, collection) == MAY_2
-    assert warning_events(logs) == ["vendor repeated a page"]
+    assert (counts(second), second.outbox_ids) == ((0, 0, 0, 0), ())
+    assert second.next_cursor == ImportCursor(MAY_1, confirmed=MAY_1, restarts=1, setback=MAY_2, records=50)
+    assert checkpoint(session, collection) == MAY_1
+    assert warning_events(logs) == ["page does not continue the one before, importing again"]
+
+
+@pytest.mark.parametrize("purchases", [2, 50, 60])
+def test_vendor_that_ignores_offsets_fails_the_import(
+    session: Session, vendor: ScriptedVendor, importer: Importer, purchases: int
+) -> None:
+    """It goes back 20 times, because titles would otherwise be missing."""
+    vendor.add_purchases(MAY_1, *title_ids(purchases))
+    vendor.is_repeating_pages = True
+
+    with capture_logs() as logs, pytest.raises(BadResponseException, match="pages contradict each other"):
+        import_until(session, importer, NOW, ImportCursor(MAY_1))
+
+    assert len(warning_events(logs)) == 21
+    assert importer.get_start() <= MAY_2
+
+
+def test_records_are_read_again_if_one_was_added_before(
+    session: Session, vendor: ScriptedVendor, importer: Importer
+) -> None:
+    vendor.add_purchases(day(2024, 5, 1, 9), *title_ids(60))
+    first = importer.import_day(ImportCursor(MAY_1), NOW)
+    vendor.add_purchases(day(2024, 5, 1, 8), "added")
+
+    import_until(session, importer, NOW, first.next_cursor)
+
+    assert stored_purchases(session) == [(name, date(2024, 5, 1)) for name in ["added", *title_ids(60)]]
 
 
 def test_first_page_imported_again_is_not_a_repeated_page(
@@ -307,25 +341,16 @@ def test_first_page_imported_again_is_not_a_repeated_page(
 def test_pages_without_ids_are_compared_by_content(
     session: Session, vendor: ScriptedVendor, importer: Importer
 ) -> None:
+    """The vendor renews the time stamps of its records in every response."""
+    vendor.purchases = [(MAY_1, marc(title=f"Title {n}")) for n in range(100)]
+    first = importer.import_day(ImportCursor(MAY_1), NOW)
     vendor.purchases = [(MAY_1, marc(title=f"Title {n}")) for n in range(100)]
 
-    first = importer.import_day(ImportCursor(MAY_1), NOW)
     second = importer.import_day(first.next_cursor, NOW)
+    third = importer.import_day(second.next_cursor, NOW)
 
-    assert (first.records_rejected, second.records_rejected) == (50, 50)
+    assert [page.records_rejected for page in (first, second, third)] == [50, 49, 1]
     assert count_rejected(session) == 100
-
-
-def test_repeated_page_without_ids_ends_its_window(
-    session: Session, vendor: ScriptedVendor, importer: Importer
-) -> None:
-    """The vendor renews the time stamps of its records in every response."""
-    vendor.purchases = [(MAY_1, marc(title=f"Title {n}")) for n in range(50)]
-    first = importer.import_day(ImportCursor(MAY_1), NOW)
-    vendor.purchases = [(MAY_1, marc(title=f"Title {n}")) for n in range(50)]
-    vendor.is_repeating_pages = True
-
-    assert importer.import_day(first.next_cursor, NOW).next_cursor == ImportCursor(MAY_2)
 
 
 # Titles
@@ -590,16 +615,18 @@ def test_crash_before_the_commit_leaves_nothing_of_the_page(
     assert checkpoint(session, collection) == MAY_2
 
 
+@pytest.mark.parametrize("empty_bodies", [False, True])
 def test_checkpoint_never_passes_an_unstored_record(
-    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
+    session: Session, vendor: ScriptedVendor, importer: Importer, empty_bodies: bool
 ) -> None:
     """Checked after each page; a failure before each page must lose nothing."""
+    vendor.sends_empty_bodies = empty_bodies
     end = day(2024, 5, 4, 12)
     for moment, purchases in ((MAY_1, 120), (day(2024, 5, 2, 23, 59), 50), (day(2024, 5, 4, 11), 3)):
         vendor.add_purchases(moment, *title_ids(purchases, f"d{moment.day}-"))
         vendor.purchases.append((moment, marc(title=f"Without an identifier {moment}")))
-    cursor = ImportCursor(MAY_1)
-    while cursor.current_day < end:
+    cursor = ImportCursor(day(2024, 4, 29))
+    while not cursor.is_complete(end):
         vendor.responses.append(httpx.Response(502))
         with pytest.raises(BadResponseException):
             importer.import_day(cursor, end)

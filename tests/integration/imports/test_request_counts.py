@@ -1,11 +1,10 @@
 """Tests of how many requests an import makes: exact for a small library, upper bounds for any size."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import cache
 
-import httpx
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -16,11 +15,12 @@ from accession.core.workflow import Workflow
 from accession.db.models import Collection, Identifier, LicensePool, PurchaseRecord, RejectedRecord
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter
 from accession.imports.vendor_api import vendor_api_for
-from accession.imports.windows import ImportCursor, Width, count_requests
-from accession.runs.ledger import find_run, open_run
+from accession.imports.windows import ImportCursor, ProbedSpan, Width, count_requests
+from accession.runs.ledger import find_run, get_or_create_checkpoint, open_run
 from accession.sandbox.catalogue import Catalogue, build_catalogue
 from tests.fixtures.factories import day
 from tests.fixtures.holdings import title_ids
+from tests.fixtures.model_vendor import ModelImport, ModelVendor
 from tests.fixtures.vendor import ScriptedVendor, marc
 
 FIRST, NOW = day(2014, 1, 1), day(2025, 11, 25, 4)
@@ -29,15 +29,14 @@ PAGE_SIZE, LOOKUP_SIZE = 50, 25
 
 @dataclass(frozen=True)
 class RequestCounts:
-    """The requests of an import from a vendor that answers empty windows with blank responses."""
+    """The requests of an import from a vendor that sends empty bodies for empty windows."""
 
     pages: int
-    confirmations: int
     lookups: int
 
     @property
     def total(self) -> int:
-        return self.pages + self.confirmations + self.lookups
+        return self.pages + self.lookups
 
 
 @cache
@@ -47,21 +46,10 @@ def catalogue_of(titles: int, seed: int = 0) -> Catalogue:
 
 def simulate_import(catalogue: Catalogue, width: Width, start: datetime = FIRST) -> RequestCounts:
     """Count the requests of a first import of all purchases."""
-    pages = confirmations = lookups = 0
-    cursor = ImportCursor(start)
-    while cursor.current_day < NOW:
-        window = cursor.window(NOW, width)
-        page = catalogue.page(window.start, window.end, offset=cursor.offset, limit=PAGE_SIZE)
-        pages += 1
-        confirmations += not page
-        if window.is_probe:
-            cursor = cursor.after_probe(window, has_records=bool(page))
-            continue
-        lookups += -(-len(page) // LOOKUP_SIZE)
-        has_records = bool(page) or cursor.offset > 1
-        is_full = len(page) == PAGE_SIZE
-        cursor = cursor.after_page(window, "page", is_full=is_full, has_records=has_records)
-    return RequestCounts(pages, confirmations, lookups)
+    vendor = ModelVendor([(purchase.purchased_at, purchase.item_id) for purchase in catalogue.purchases])
+    steps = list(ModelImport(vendor, NOW, width).steps(ImportCursor(start)))
+    lookups = sum(-(-len(step.keys_to_store) // LOOKUP_SIZE) for step in steps)
+    return RequestCounts(len(steps), lookups)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -70,7 +58,7 @@ def test_import_by_months_needs_few_extra_requests(titles: int, seed: int) -> No
     counts = simulate_import(catalogue_of(titles, seed), Width.MONTH)
 
     minimum = -(-titles // PAGE_SIZE) + -(-titles // LOOKUP_SIZE)
-    assert counts.pages + counts.lookups <= 1.15 * minimum + 200
+    assert counts.total <= 1.15 * minimum + 200
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -84,7 +72,6 @@ def test_import_by_days_needs_fewer_requests_than_days(titles: int, seed: int) -
     counts = simulate_import(catalogue, Width.DAY)
 
     assert counts.pages < days + full_pages
-    assert counts.confirmations <= counts.pages - len(titles_by_day)
 
 
 @pytest.mark.parametrize("first_year", [2015, 2021, 2025])
@@ -106,14 +93,24 @@ def test_count_requests_predicts_a_reimport(titles: int, width: Width) -> None:
 
     counts = simulate_import(catalogue, width)
 
-    assert count_requests(titles_by_day, FIRST, NOW, width) == counts.pages + counts.lookups
+    assert count_requests(titles_by_day, FIRST, NOW, width) == counts.total
 
 
 # The importer
 
 
 def requested_windows(vendor: ScriptedVendor) -> list[tuple[str, str, str]]:
-    return [(query["startdate"], query["enddate"], query["offset"]) for query in vendor.marc_requests()]
+    """Return the start (month and day), end (with the hour) and offset of each page requested."""
+    return [
+        (query["startdate"][5:10], query["enddate"][5:13], query["offset"])
+        for query in vendor.marc_requests()
+    ]
+
+
+def checkpoint(session: Session, collection: Collection) -> tuple[datetime | None, datetime | None]:
+    """Return up to when everything is requested, and up to when it is confirmed."""
+    row = get_or_create_checkpoint(session, collection, Workflow.PURCHASES)
+    return row.finish, row.confirmed
 
 
 def import_all_pages(
@@ -124,7 +121,7 @@ def import_all_pages(
     run = find_run(session, "task")
     importer = BibliothecaPurchaseRecordImporter(session, collection, vendor_api_for(collection), run)
     cursor = ImportCursor(start)
-    while cursor.current_day < now:
+    while not cursor.is_complete(now):
         cursor = importer.import_day(cursor, now, width).next_cursor
 
 
@@ -155,15 +152,15 @@ def test_import_by_days_requests_each_day_and_title_once(
     add_purchases(vendor)
     import_all_pages(session, collection, day(2014, 2, 1), day(2014, 3, 7, 4))
 
-    windows = [(start[5:10], end[5:13], offset) for start, end, offset in requested_windows(vendor)]
-    assert windows == [
+    assert requested_windows(vendor) == [
         *((f"02-{n:02}", f"02-{n + 1:02}T00", "1") for n in (1, 2, 3)),
-        ("02-03", "02-04T00", "51"),
-        *((f"02-{n:02}", f"02-{n + 1:02}T00", "1") for n in range(4, 11)),
-        ("02-11", "03-01T00", "1"),
-        ("03-01", "03-07T04", "1"),
-        *((f"03-{n:02}", f"03-{n + 1:02}T00", "1") for n in range(1, 7)),
-        ("03-07", "03-07T04", "1"),
+        # The requests from now on begin with the last record read.
+        ("02-03", "02-04T00", "50"),
+        *(("02-03", f"02-{n + 1:02}T00", "60") for n in range(4, 11)),
+        ("02-03", "03-01T00", "60"),
+        # The probe lists the two records of 5 March, so that the days after it are skipped.
+        ("02-03", "03-07T04", "60"),
+        *(("02-03", f"03-{n + 1:02}T00", "60") for n in range(1, 6)),
     ]
     assert sorted(map(len, vendor.item_requests())) == [10, 25, 25]
     assert purchase_dates(session)["t0000"] == [(date(2014, 2, 3), False), (date(2014, 3, 5), False)]
@@ -176,12 +173,12 @@ def test_import_by_months_requests_each_month_once(
     add_purchases(vendor)
     import_all_pages(session, collection, day(2014, 2, 1), day(2014, 4, 2, 4), Width.MONTH)
 
-    assert [(start[5:10], offset) for start, _, offset in requested_windows(vendor)] == [
-        ("02-01", "1"),
-        ("02-01", "51"),
-        ("03-01", "1"),
-        ("04-01", "1"),
-        ("04-02", "1"),
+    assert requested_windows(vendor) == [
+        ("02-01", "03-01T00", "1"),
+        ("02-01", "03-01T00", "50"),
+        ("02-01", "04-01T00", "60"),
+        ("03-01", "04-02T00", "2"),
+        ("03-01", "04-02T04", "2"),
     ]
     assert purchase_dates(session)["t0000"] == [(date(2014, 2, 1), True), (date(2014, 3, 1), True)]
     assert {view.purchased_on for view in title_views(session)} == {"2014-02"}
@@ -219,7 +216,7 @@ def test_reimport_by_days_replaces_months_with_days(
 def test_probe_with_records_stores_nothing(
     session: Session, collection: Collection, vendor: ScriptedVendor
 ) -> None:
-    vendor.add_purchases(day(2014, 2, 20), "abc")
+    vendor.add_purchases(day(2014, 2, 20), "abc", "def")
     importer = BibliothecaPurchaseRecordImporter(session, collection, vendor_api_for(collection))
     cursor = ImportCursor(day(2014, 2, 8), empty_windows=7)
 
@@ -227,19 +224,40 @@ def test_probe_with_records_stores_nothing(
 
     assert (page.day_start, page.day_end, page.next_offset) == (day(2014, 2, 8), day(2014, 3, 1), None)
     assert (page.counters.pages, page.records_fetched, page.outbox_ids) == (1, 0, ())
-    assert page.next_cursor == ImportCursor(day(2014, 2, 8), empty_windows=7, next_sale_bound=day(2014, 3, 1))
-    assert (purchase_dates(session), importer.get_start()) == ({}, FIRST)
+    probed = ProbedSpan(day(2014, 2, 8), day(2014, 3, 1), ("abc", "def"))
+    assert page.next_cursor == replace(cursor, confirmed=day(2014, 2, 8), probed=(probed,))
+    assert (purchase_dates(session), vendor.item_requests()) == ({}, [])
+    assert checkpoint(session, collection) == (day(2014, 2, 8), day(2014, 2, 8))
 
 
-@pytest.mark.parametrize("is_blank", [True, False], ids=["blank response", "empty document"])
+@pytest.mark.parametrize(
+    ("is_blank", "confirmed"),
+    [(True, day(2014, 2, 8)), (False, day(2014, 3, 1))],
+    ids=["empty body", "empty collection"],
+)
 def test_empty_probe_moves_the_checkpoint_to_its_end(
-    is_blank: bool, session: Session, collection: Collection, vendor: ScriptedVendor
+    is_blank: bool, confirmed: datetime, session: Session, collection: Collection, vendor: ScriptedVendor
 ) -> None:
-    vendor.responses.extend([httpx.Response(200)] * 2 * is_blank)
+    """An empty body proves nothing, so that it confirms nothing."""
+    vendor.sends_empty_bodies = is_blank
     importer = BibliothecaPurchaseRecordImporter(session, collection, vendor_api_for(collection))
 
     page = importer.import_day(ImportCursor(day(2014, 2, 8), empty_windows=7), day(2014, 4, 1))
 
-    assert page.next_cursor == ImportCursor(day(2014, 3, 1), empty_windows=8)
-    assert importer.get_start() == day(2014, 3, 1)
-    assert len(vendor.requests) == 1 + is_blank
+    assert (page.next_cursor.current_day, page.next_cursor.empty_windows) == (day(2014, 3, 1), 8)
+    assert checkpoint(session, collection) == (day(2014, 3, 1), confirmed)
+    assert importer.get_start() == confirmed
+    assert len(vendor.requests) == 1
+
+
+def test_empty_probe_after_a_record_is_confirmed(
+    session: Session, collection: Collection, vendor: ScriptedVendor
+) -> None:
+    """The response begins with the last record, which proves that nothing follows it."""
+    vendor.sends_empty_bodies = True
+    vendor.add_purchases(day(2014, 2, 1, 9), "abc")
+
+    import_all_pages(session, collection, day(2014, 2, 1), day(2014, 3, 1))
+
+    assert requested_windows(vendor)[-1] == ("02-01", "03-01T00", "1")
+    assert checkpoint(session, collection) == (day(2014, 3, 1), day(2014, 3, 1))

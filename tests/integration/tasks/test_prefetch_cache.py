@@ -6,20 +6,20 @@ from sqlalchemy.orm import Session
 from accession.db.models import Collection, LookedUpTitle
 from tests.fixtures.broker import Broker
 from tests.fixtures.factories import day, make_collection
-from tests.fixtures.stored import count_rows, set_checkpoint, titles_with_metadata
+from tests.fixtures.stored import count_rows, titles_with_metadata
 from tests.fixtures.workers import ObservedVendor, RunStarter, travel_to
 
 TODAY = day(2024, 5, 20, 10)
+MAY_1 = "2024-05-01T00:00:00+00:00"
 
 
 @pytest.mark.usefixtures("four_concurrent_requests")
 def test_page_is_requested_if_its_prefetched_response_is_lost(
     collection: Collection, vendor: ObservedVendor, run_starter: RunStarter, broker: Broker
 ) -> None:
-    set_checkpoint(collection.id, day(2024, 5, 1))
     vendor.add_purchases(day(2024, 5, 3, 9), "abc")
     with travel_to(TODAY):
-        run_starter.start(collection)
+        run_starter.enqueue_step(collection, "the-task", current_day=MAY_1)
         broker.deliver_next()
         assert len(vendor.requests) == 1, "the first page does not prefetch: the credentials may be wrong"
         broker.deliver_next()
@@ -42,9 +42,8 @@ def test_rolled_back_page_records_no_looked_up_titles(
     from accession.imports import purchases
 
     vendor.add_purchases(day(2024, 5, 1, 9), "abc")
-    set_checkpoint(collection.id, day(2024, 5, 1))
     with travel_to(TODAY):
-        run_starter.start(collection)
+        run_starter.enqueue_step(collection, "the-task", current_day=MAY_1)
         message = broker.pop()
         with monkeypatch.context() as patch:
             patch.setattr(purchases, "find_changed_titles", lambda *_: 1 / 0)
@@ -57,13 +56,15 @@ def test_newer_run_deletes_looked_up_titles_of_older(
 ) -> None:
     collection = make_collection(session, "Birch Library")
     vendor.add_purchases(day(2024, 5, 1, 9), "abc")
-    set_checkpoint(collection.id, day(2024, 5, 1))
     with travel_to(TODAY):
-        run_starter.start(collection)
+        run_starter.enqueue_step(collection, "the-older-run", current_day=MAY_1)
         broker.deliver_next()
         assert count_rows(LookedUpTitle) == 1
         broker.clear()
-        set_checkpoint(collection.id, day(2024, 5, 10))
-        run_starter.start(collection)
+        vendor.add_purchases(day(2024, 5, 19, 9), "new")
+        newer = run_starter.start(collection)
         broker.deliver_next()
+        run = run_starter.find(newer)
+    assert run is not None
+    assert run.state == "running"
     assert count_rows(LookedUpTitle) == 0

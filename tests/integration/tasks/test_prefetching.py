@@ -42,11 +42,9 @@ def test_run_has_at_most_four_requests_in_flight(
 def test_prefetched_responses_are_used_and_removed(
     collection: Collection, vendor: ObservedVendor, run_starter: RunStarter, broker: Broker
 ) -> None:
-    set_checkpoint(collection.id, day(2024, 5, 1))
     with travel_to(TODAY):
-        task_id = run_starter.start(collection)
-        broker.wait_until_idle()
-        run = run_starter.wait_for(task_id)
+        run_starter.enqueue_step(collection, "the-task", current_day="2024-05-01T00:00:00+00:00")
+        run = run_starter.wait_for("the-task")
     days = [query["startdate"][:10] for query in vendor.marc_requests()]
     assert run.state == "succeeded"
     assert sorted(days) == [*(f"2024-05-0{n}" for n in range(1, 9))]

@@ -1,6 +1,6 @@
 """Runs of the purchase import in a real worker: start, retries, locks and end."""
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import httpx
 import pytest
@@ -13,8 +13,10 @@ from accession.db.models import ApplyOutbox, Collection, LicensePool, PurchaseRe
 from accession.runs.samples import run_retries
 from tests.fixtures.broker import Broker
 from tests.fixtures.factories import ACCOUNT_KEY, day, make_collection
+from tests.fixtures.purchases import requested_pages, stored_purchases
 from tests.fixtures.stored import (
     all_runs,
+    checkpoint_confirmed,
     checkpoint_finish,
     count_rows,
     set_checkpoint,
@@ -27,10 +29,6 @@ pytestmark = pytest.mark.usefixtures("worker")
 
 BAD_GATEWAY = 502
 TODAY = day(2014, 1, 4, 10)
-
-
-def windows(vendor: ObservedVendor) -> list[tuple[str, str]]:
-    return [(query["startdate"], query["offset"]) for query in vendor.marc_requests()]
 
 
 def lock_name(collection: Collection) -> str:
@@ -51,7 +49,12 @@ def test_first_run_imports_from_2014_under_one_task_id(
     with travel_to(TODAY), captured_logs() as lines:
         task_id = run_starter.start(collection)
         run = run_starter.wait_for(task_id)
-    assert windows(vendor) == [(f"2014-01-0{number}T00:00:00", "1") for number in (1, 2, 3, 4)]
+    assert requested_pages(vendor) == [
+        ("01-01", "01-02", "1"),
+        ("01-01", "01-03", "2"),
+        ("01-01", "01-04", "2"),
+        ("01-03", "01-04", "1"),
+    ]
     assert summary(run) == ("succeeded", 4, 5, 1, 4)
     assert {line["run"] for line in lines if line["event"] == "page imported"} == {task_id}
     assert [each.task_id for each in all_runs()] == [task_id]
@@ -80,7 +83,7 @@ def test_checkpoint_moves_after_the_last_page_of_a_day(
     vendor.on_request = on_request
     with travel_to(TODAY):
         run = run_starter.run_to_end(collection)
-    assert windows(vendor)[1:4] == [("2014-01-02T00:00:00", offset) for offset in ("1", "51", "101")]
+    assert requested_pages(vendor)[1:4] == [("01-02", "01-03", offset) for offset in ("1", "50", "99")]
     assert checkpoints == [
         None,
         day(2014, 1, 2),
@@ -98,7 +101,7 @@ def test_run_starts_at_the_checkpoint(
     set_checkpoint(collection.id, day(2014, 1, 3, 17))
     with travel_to(TODAY):
         run = run_starter.run_to_end(collection)
-    assert windows(vendor) == [("2014-01-03T17:00:00", "1"), ("2014-01-04T00:00:00", "1")]
+    assert vendor.marc_requests()[0]["startdate"] == "2014-01-03T17:00:00"
     assert (run.state, run.since) == ("succeeded", day(2014, 1, 3, 17))
 
 
@@ -121,7 +124,7 @@ def test_current_day_argument_overrides_the_checkpoint(
     with travel_to(TODAY):
         run_starter.enqueue_step(collection, "the-task", current_day="2014-01-03T06:00:00+00:00")
         run_starter.wait_for("the-task")
-    assert windows(vendor)[0] == ("2014-01-03T06:00:00", "1")
+    assert vendor.marc_requests()[0]["startdate"] == "2014-01-03T06:00:00"
 
 
 def test_forced_reimport_starts_in_2014_and_clears_checkpoint(
@@ -133,7 +136,7 @@ def test_forced_reimport_starts_in_2014_and_clears_checkpoint(
     vendor.on_request = lambda request: checkpoints.append(checkpoint_finish(collection_id))
     with travel_to(day(2014, 1, 3, 10)):
         run = run_starter.run_to_end(collection, force=True)
-    assert windows(vendor)[0] == ("2014-01-01T00:00:00", "1")
+    assert vendor.marc_requests()[0]["startdate"] == "2014-01-01T00:00:00"
     assert checkpoints == [day(2030, 1, 1), day(2014, 1, 2), day(2014, 1, 3)]
     assert (run.state, run.pages) == ("succeeded", 3)
 
@@ -222,7 +225,7 @@ def test_vendor_fault_is_retried_under_the_same_lock(
     with travel_to(TODAY), captured_logs() as lines:
         task_id = run_starter.start(collection)
         run = run_starter.wait_for(task_id)
-    assert windows(vendor)[1:3] == [("2014-01-02T00:00:00", "1")] * 2
+    assert requested_pages(vendor)[1:3] == [("01-02", "01-03", "1")] * 2
     assert [state for _, state, _ in observed[:4]] == ["running", "running", "retrying", "retrying"]
     assert [has_error for _, _, has_error in observed[:5]] == [False, False, True, True, False]
     assert {holder for holder, _, _ in observed} == {task_id}
@@ -256,7 +259,7 @@ def test_page_is_repeated_after_database_connection_loss(
     vendor.on_request = on_request
     with travel_to(TODAY):
         run = run_starter.run_to_end(collection)
-    assert windows(vendor)[1:3] == [("2014-01-02T00:00:00", "1")] * 2
+    assert requested_pages(vendor)[1:3] == [("01-02", "01-03", "1")] * 2
     assert summary(run) == ("succeeded", 4, 1, 0, 1)
     assert titles_with_metadata() == {"t1"}
 
@@ -268,13 +271,13 @@ def test_failed_run_is_followed_by_one_from_the_checkpoint(
     faults = [httpx.Response(BAD_GATEWAY) for _ in range(5)]
 
     def on_request(request: httpx.Request) -> None:
-        if request.url.params.get("offset") == "51" and faults:
+        if request.url.params.get("offset") == "50" and faults:
             vendor.responses.append(faults.pop())
 
     vendor.on_request = on_request
     with travel_to(TODAY):
         run = run_starter.run_to_end(collection)
-        assert windows(vendor)[2:] == [("2014-01-02T00:00:00", "51")] * 5
+        assert requested_pages(vendor)[2:] == [("01-02", "01-03", "50")] * 5
         assert (run.state, run.pages, run.records_fetched) == ("failed", 2, 50)
         assert run.error is not None
         assert "502 Bad Gateway" in run.error
@@ -284,7 +287,8 @@ def test_failed_run_is_followed_by_one_from_the_checkpoint(
         assert checkpoint_finish(collection.id) == day(2014, 1, 2)
         vendor.requests.clear()
         second = run_starter.run_to_end(collection)
-    assert windows(vendor)[0] == ("2014-01-02T00:00:00", "1")
+    assert requested_pages(vendor)[0] == ("12-04", "01-04", "1"), "a check of the recent purchases"
+    assert requested_pages(vendor)[2] == ("01-02", "01-03", "1")
     assert (second.state, second.records_fetched, second.titles_new) == ("succeeded", 60, 10)
     assert count_rows(PurchaseRecord) == 60
     assert len(titles_with_metadata()) == 60
@@ -356,20 +360,142 @@ def test_collection_marked_for_deletion_stops_its_run(
     assert broker.locks() == {}
 
 
-def test_repeated_page_ends_window_with_warning(
-    collection: Collection, vendor: ObservedVendor, run_starter: RunStarter
+def test_vendor_that_ignores_offsets_fails_the_run(
+    collection: Collection, vendor: ObservedVendor, run_starter: RunStarter, broker: Broker
 ) -> None:
+    """Titles would be missing without notice otherwise; they are imported once the vendor is repaired."""
+    vendor.add_purchases(day(2014, 1, 3, 9), *(f"t{number}" for number in range(60)))
     vendor.is_repeating_pages = True
-    vendor.add_purchases(day(2014, 1, 2, 9), *(f"t{number}" for number in range(50)))
     with travel_to(TODAY), captured_logs() as lines:
         run = run_starter.run_to_end(collection)
-    assert windows(vendor)[1:4] == [
-        ("2014-01-02T00:00:00", "1"),
-        ("2014-01-02T00:00:00", "51"),
-        ("2014-01-03T00:00:00", "1"),
+        assert run.state == "failed"
+        assert run.error is not None
+        assert "the vendor's pages contradict each other" in run.error
+        restarts = [line for line in lines if line["event"].startswith("page does not continue")]
+        assert len(restarts) == 25, "20 and the five attempts of the last"
+        assert broker.locks() == {}
+        assert checkpoint_finish(collection.id) == checkpoint_confirmed(collection.id) == day(2014, 1, 3)
+        assert run.titles_new == 50
+        vendor.is_repeating_pages = False
+        assert run_starter.run_to_end(collection).titles_new == 10
+    assert count_rows(PurchaseRecord) == 60
+
+
+# Empty bodies and checks
+
+
+def test_run_after_failure_repeats_unconfirmed_days(
+    session: Session, collection: Collection, vendor: ObservedVendor, run_starter: RunStarter
+) -> None:
+    """The vendor has hidden a purchase behind an empty body before it failed."""
+    vendor.sends_empty_bodies = True
+    vendor.add_purchases(day(2014, 1, 2, 9), "hidden")
+    vendor.responses.extend([httpx.Response(200)] * 3)
+    vendor.responses.extend([httpx.Response(BAD_GATEWAY)] * 5)
+    with travel_to(TODAY):
+        first = run_starter.run_to_end(collection)
+        assert (first.state, first.pages) == ("failed", 3)
+        assert checkpoint_finish(collection.id) == day(2014, 1, 4)
+        assert checkpoint_confirmed(collection.id) == day(2014, 1, 1)
+        second = run_starter.run_to_end(collection)
+    assert (second.state, second.since, second.titles_new) == ("succeeded", day(2014, 1, 1), 1)
+    assert stored_purchases(session) == [("hidden", date(2014, 1, 2))]
+
+
+def test_empty_body_after_a_record_is_retried(
+    collection: Collection, vendor: ObservedVendor, run_starter: RunStarter
+) -> None:
+    vendor.sends_empty_bodies = True
+    vendor.add_purchases(day(2014, 1, 2, 9), "t1")
+    vendor.add_purchases(day(2014, 1, 3, 9), "t2")
+    bodies = [httpx.Response(200)] * 2
+
+    def on_request(request: httpx.Request) -> None:
+        if request.url.params.get("enddate") == "2014-01-04T00:00:00" and bodies:
+            vendor.responses.append(bodies.pop())
+
+    vendor.on_request = on_request
+    with travel_to(TODAY):
+        run = run_starter.run_to_end(collection)
+    assert requested_pages(vendor)[2:5] == [("01-01", "01-04", "1")] * 3
+    assert summary(run) == ("succeeded", 4, 2, 0, 2)
+
+
+def test_daily_run_without_new_purchases_is_one_request(
+    collection: Collection, vendor: ObservedVendor, run_starter: RunStarter
+) -> None:
+    vendor.add_purchases(day(2014, 1, 2, 9), *(f"t{number}" for number in range(40)))
+    with travel_to(TODAY):
+        run_starter.run_to_end(collection)
+    vendor.sends_empty_bodies = True
+    vendor.requests.clear()
+    tomorrow = TODAY + timedelta(days=1)
+    with travel_to(tomorrow):
+        run = run_starter.run_to_end(collection)
+    assert (run.state, run.pages, len(vendor.requests)) == ("succeeded", 1, 1)
+    confirmed = checkpoint_confirmed(collection.id)
+    assert confirmed is not None
+    assert confirmed >= tomorrow
+    assert checkpoint_finish(collection.id) == confirmed
+
+
+def test_daily_run_with_many_recent_purchases_ends(
+    collection: Collection, vendor: ObservedVendor, run_starter: RunStarter
+) -> None:
+    """Its check has three pages, and time passes meanwhile."""
+    vendor.add_purchases(day(2014, 1, 2, 9), *(f"t{number}" for number in range(120)))
+    with travel_to(TODAY):
+        run_starter.run_to_end(collection)
+    vendor.sends_empty_bodies = True
+    vendor.requests.clear()
+    with travel_to(TODAY + timedelta(days=1)) as clock:
+        vendor.on_request = lambda request: clock.shift(timedelta(seconds=2))
+        run = run_starter.run_to_end(collection)
+    assert (run.state, run.pages) == ("succeeded", 3)
+    assert [offset for *_, offset in requested_pages(vendor)] == ["1", "50", "99"]
+
+
+def test_daily_run_finds_new_and_late_purchases(
+    session: Session, collection: Collection, vendor: ObservedVendor, run_starter: RunStarter
+) -> None:
+    vendor.sends_empty_bodies = True
+    vendor.add_purchases(day(2014, 1, 2, 9), "t1")
+    with travel_to(TODAY):
+        run_starter.run_to_end(collection)
+    vendor.add_purchases(day(2014, 1, 3, 9), "late")
+    vendor.add_purchases(day(2014, 1, 5, 9), "new")
+    with travel_to(TODAY + timedelta(days=1)):
+        run = run_starter.run_to_end(collection)
+    assert (run.state, run.titles_new) == ("succeeded", 2)
+    assert stored_purchases(session) == [
+        ("late", date(2014, 1, 3)),
+        ("new", date(2014, 1, 5)),
+        ("t1", date(2014, 1, 2)),
     ]
-    assert (run.state, run.titles_new) == ("succeeded", 50)
-    assert [line["offset"] for line in lines if line["log_level"] == "warning"] == [51]
+
+
+def test_collection_without_purchases_needs_one_request(
+    session: Session, collection: Collection, vendor: ObservedVendor, run_starter: RunStarter
+) -> None:
+    vendor.sends_empty_bodies = True
+    with travel_to(TODAY):
+        run_starter.run_to_end(collection)
+    assert checkpoint_confirmed(collection.id) == day(2014, 1, 1)
+    vendor.requests.clear()
+    with travel_to(TODAY + timedelta(days=1)):
+        run = run_starter.run_to_end(collection)
+    assert (run.state, run.since, requested_pages(vendor)) == (
+        "succeeded",
+        day(2014, 1, 1),
+        [("01-01", "01-05", "1")],
+    )
+    vendor.add_purchases(day(2014, 1, 3, 9), "first")
+    with travel_to(TODAY + timedelta(days=2)):
+        run_starter.run_to_end(collection)
+    assert stored_purchases(session) == [("first", date(2014, 1, 3))]
+
+
+# Collections and schedules
 
 
 def test_locks_of_other_runs_do_not_interfere(
@@ -418,7 +544,7 @@ def test_schedule_that_fires_twice_starts_one_run(
         fan_out.delay()
         broker.wait_until_idle()
     assert [(run.state, run.pages) for run in all_runs()] == [("succeeded", 4)]
-    assert len(windows(vendor)) == 4
+    assert len(vendor.marc_requests()) == 4
 
 
 def test_broker_never_contains_an_account_key(

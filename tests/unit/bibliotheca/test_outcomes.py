@@ -126,9 +126,19 @@ def test_failed_request_is_counted_by_kind_of_error(
 
 
 def test_retried_request_is_counted_again(api_with_responses: MakeAPI, counted: Counted) -> None:
-    api_with_responses(httpx.Response(502), ok(""), ok("")).fetch_marc_page(NOON, NOON + timedelta(days=1))
+    api_with_responses(httpx.Response(502), ok("")).fetch_marc_page(NOON, NOON + timedelta(days=1))
 
-    assert [outcome for _, outcome, _ in counted] == ["bad_response", "ok", "ok"]
+    assert [outcome for _, outcome, _ in counted] == ["bad_response", "ok"]
+
+
+def test_empty_body_of_span_with_purchases_is_no_success(
+    api_with_responses: MakeAPI, counted: Counted
+) -> None:
+    api = api_with_responses(ok(""), ok(marc_page([marc("abc")])))
+
+    api.fetch_marc_page(NOON, NOON + timedelta(days=1), may_be_empty=False)
+
+    assert [outcome for _, outcome, _ in counted] == ["server_error", "ok"]
 
 
 def test_unexpected_exception_is_not_counted(api_with_responses: MakeAPI, counted: Counted) -> None:

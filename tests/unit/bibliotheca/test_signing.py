@@ -114,7 +114,7 @@ def test_signature_covers_path_with_any_ids(ids: list[str]) -> None:
 
 
 def test_each_request_is_signed_with_its_own_date() -> None:
-    vendor = SignedVendor(b"", PAGE)
+    vendor = SignedVendor(ERROR, PAGE)
     seconds = iter(range(1000))
 
     api_with(vendor, clock=lambda: NOW + timedelta(seconds=next(seconds))).fetch_marc_page(START, END)

@@ -39,6 +39,29 @@ def test_same_seed_selects_same_faults() -> None:
     assert sequence(5) != sequence(6)
 
 
+def test_lateness_has_its_share_of_titles() -> None:
+    faults = Faults.parse("late=0.3")
+    delays = [faults.lateness(f"title{number}") for number in range(2000)]
+    assert sum(delay > 0 for delay in delays) / 2000 == pytest.approx(0.3, abs=0.05)
+    assert all(0 <= delay <= 1 for delay in delays)
+    assert max(delays) > 0.9
+    assert min(delay for delay in delays if delay) < 0.1
+
+
+def test_lateness_depends_on_seed_and_title_only() -> None:
+    def delays(spec: str, seed: int) -> list[float]:
+        return [Faults.parse(spec, seed).lateness(f"title{number}") for number in range(50)]
+
+    assert delays("late=0.5", 1) == delays("late=0.5,blank=0.1", 1)
+    assert delays("late=0.5", 1) != delays("late=0.5", 2)
+    assert set(delays("blank=0.5", 1)) == {0}
+
+
+def test_late_fault_is_not_drawn_by_requests() -> None:
+    faults = Faults.parse("late=1")
+    assert not any(faults.active_faults(number) for number in range(100))
+
+
 def test_faults_apply_as_often_as_their_share() -> None:
     faults = Faults.parse("bad-gateway=0.1,drop=0.3,entities=0.5")
     selected = [faults.active_faults(number) for number in range(4000)]

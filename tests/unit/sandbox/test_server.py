@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
@@ -272,20 +273,57 @@ def test_html_fault_has_status_200(faulty_vendor: SandboxClient) -> None:
     assert response.text.startswith("<html>")
 
 
-def test_blank_fault_is_not_repeated_for_a_url(catalogue: Catalogue, http: httpx.Client) -> None:
-    clock = Clock(UNTIL)
-    with running_sandbox(Sandbox(catalogue, faults=Faults.parse("blank=1"), clock=clock)) as running:
-        client = SandboxClient(running, http)
-        lengths = [len(client.get(f"data/marc?{ALL}").content) for _ in range(4)]
-        assert [length > 0 for length in lengths] == [False, True, True, True]
-        clock.now += timedelta(minutes=10)
-        assert client.get(f"data/marc?{ALL}").content == b""
-        assert client.get(f"data/marc?{ALL}").content != b""
+ENDPOINTS = [f"data/marc?{ALL}", "data/marc/a", "items/a", "data/cloudevents"]
 
 
-def test_items_can_be_blank_every_time(faulty_vendor: SandboxClient) -> None:
+@pytest.mark.parametrize("path", ENDPOINTS, ids=["marc", "record", "items", "cloudevents"])
+def test_blank_fault_applies_to_every_endpoint(faulty_vendor: SandboxClient, path: str) -> None:
     faulty_vendor.set_faults("blank=1")
-    assert [faulty_vendor.get("items/a").content for _ in range(3)] == [b"", b"", b""]
+    responses = [faulty_vendor.get(path) for _ in range(3)]
+    assert [(response.status_code, response.content) for response in responses] == [(200, b"")] * 3
+
+
+def test_blank_fault_has_its_share_for_one_url(faulty_vendor: SandboxClient) -> None:
+    faulty_vendor.set_faults("blank=0.3")
+    blank = [faulty_vendor.get(f"data/marc?{ALL}&limit=1").content == b"" for _ in range(200)]
+    assert sum(blank) / 200 == pytest.approx(0.3, abs=0.1)
+    assert (True, True) in pairwise(blank)
+
+
+@pytest.fixture
+def bursts(catalogue: Catalogue, http: httpx.Client) -> Iterator[tuple[SandboxClient, Clock]]:
+    """A sandbox in which every request starts a burst of empty bodies, and its clock."""
+    clock = Clock(UNTIL)
+    sandbox = Sandbox(catalogue, faults=Faults.parse("blank-burst=1,bad-gateway=1"), clock=clock)
+    with running_sandbox(sandbox) as running:
+        yield SandboxClient(running, http), clock
+
+
+def test_burst_of_blank_bodies_lasts_a_minute(bursts: tuple[SandboxClient, Clock]) -> None:
+    client, clock = bursts
+    assert client.get("items/a").content == b""
+    client.set_faults("blank-burst=0")
+    for seconds in (0, 30, 59):
+        clock.now = UNTIL + timedelta(seconds=seconds)
+        assert [client.get(path).content for path in ENDPOINTS] == [b""] * 4
+    clock.now = UNTIL + timedelta(minutes=1)
+    assert all(client.get(path).content for path in ENDPOINTS)
+    assert client.running.statistics()["faults"] == {"blank-burst": 1, "blank": 13}
+
+
+def test_burst_is_not_prolonged_by_further_requests(bursts: tuple[SandboxClient, Clock]) -> None:
+    client, clock = bursts
+    for seconds in (0, 50, 59, 60, 119, 120):
+        clock.now = UNTIL + timedelta(seconds=seconds)
+        assert client.get("items/a").content == b""
+    assert client.running.statistics()["faults"] == {"blank-burst": 3, "blank": 6}
+
+
+def test_burst_ends_when_the_fault_is_replaced(bursts: tuple[SandboxClient, Clock]) -> None:
+    client, _ = bursts
+    assert client.get("items/a").content == b""
+    client.set_faults("")
+    assert client.get("items/a").content
 
 
 def test_empty_window_can_be_blank_every_time(faulty_vendor: SandboxClient) -> None:
@@ -482,6 +520,7 @@ def test_statistics_count_purchases_and_requests(faulty_vendor: SandboxClient, c
     assert statistics["titles_purchased"] == len(catalogue) == 600
     assert statistics["unusable_records"] == catalogue.unusable == 3
     assert statistics["usable_titles"] == 597
+    assert (statistics["late_records"], statistics["withdrawn_records"]) == (0, 0)
     assert statistics["requests"] == {"marc": 2, "record": 1, "items": 1, "cloudevents": 1, "rejected": 1}
     assert statistics["faults"]["bad-gateway"] == 1
 
@@ -493,6 +532,7 @@ def test_titles_endpoint_lists_purchases_in_order(vendor: SandboxClient) -> None
     assert [title["purchased_at"] for title in titles] == [p.purchased_at.isoformat() for p in purchases]
     assert sum(not title["usable"] for title in titles) == 3
     assert sum(not title["listed"] for title in titles) == 1
+    assert all(title["has_record"] for title in titles)
     assert all(title["available"] <= title["copies"] for title in titles)
 
 

@@ -26,6 +26,7 @@ class CirculationEvent(Base):
     __table_args__ = (
         UniqueConstraint("collection_id", "event_id"),
         Index("ix_circulation_events_license_pool_id_occurred_at", "license_pool_id", "occurred_at"),
+        Index("ix_circulation_events_collection_id_occurred_at", "collection_id", "occurred_at"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True)

@@ -43,7 +43,9 @@ class Collection(Base):
 class Timestamp(Base):
     """A checkpoint: how far one service is complete for one collection.
 
-    `finish` is a time (purchases, events), `counter` the id of an identifier (circulation).
+    `finish` is a time (purchases, events), `counter` the id of an identifier (circulation). Everything before
+    `confirmed` is known to be imported; between it and `finish` the vendor has sent empty bodies, which prove
+    nothing.
     """
 
     __tablename__ = "timestamps"
@@ -54,4 +56,5 @@ class Timestamp(Base):
     service: Mapped[str]
     service_type: Mapped[str]
     finish: Mapped[datetime | None]
+    confirmed: Mapped[datetime | None]
     counter: Mapped[int | None]

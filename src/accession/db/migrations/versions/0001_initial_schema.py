@@ -77,6 +77,7 @@ def _create_collections() -> None:
         sa.Column("service", sa.Text(), nullable=False),
         sa.Column("service_type", sa.Text(), nullable=False),
         sa.Column("finish", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("confirmed", sa.DateTime(timezone=True), nullable=True),
         sa.Column("counter", sa.Integer(), nullable=True),
         sa.ForeignKeyConstraint(
             ["collection_id"],
@@ -422,6 +423,11 @@ def _create_circulation() -> None:
         "ix_circulation_events_license_pool_id_occurred_at",
         "circulation_events",
         ["license_pool_id", "occurred_at"],
+    )
+    op.create_index(
+        "ix_circulation_events_collection_id_occurred_at",
+        "circulation_events",
+        ["collection_id", "occurred_at"],
     )
     op.create_table(
         "swept_batches",

@@ -1,0 +1,123 @@
+"""Imports from a vendor that sends empty bodies for windows with purchases: nothing is lost."""
+
+from datetime import datetime, timedelta
+from random import Random
+
+import httpx
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from accession.bibliotheca.errors import TransientVendorError
+from accession.core.settings import get_settings
+from accession.core.workflow import Workflow
+from accession.db.models import Collection, Identifier, LicensePool, PurchaseRecord
+from accession.imports.purchases import BibliothecaPurchaseRecordImporter
+from accession.imports.vendor_api import vendor_api_for
+from accession.imports.windows import ImportCursor, Width
+from accession.runs.ledger import get_or_create_checkpoint
+from tests.fixtures.factories import day
+from tests.fixtures.prefetch import InMemoryPrefetchCache
+from tests.fixtures.vendor import ScriptedVendor
+
+FIRST = day(2024, 1, 1)
+NOW = day(2024, 4, 12, 4)
+DAYS = (NOW - FIRST).days
+MAX_ATTEMPTS = 100
+
+
+class SilentVendor(ScriptedVendor):
+    """A vendor that sends an empty body for windows without purchases, and for a share of all requests."""
+
+    def __init__(self, random: Random, share: float) -> None:
+        super().__init__()
+        self._random = random
+        self.share = share
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = super().handle_request(request)
+        is_empty = "<marc:record>" not in response.text and "<Item>" not in response.text
+        return httpx.Response(200) if is_empty or self._random.random() < self.share else response
+
+
+def sell_titles(vendor: ScriptedVendor, random: Random) -> dict[str, datetime]:
+    """Add purchases on a few days, of up to three pages, and return when each title was sold."""
+    sold: dict[str, datetime] = {}
+    for number in range(DAYS):
+        if random.random() >= 0.1:
+            continue
+        moment = FIRST + timedelta(days=number, hours=random.randrange(24))
+        names = [f"t{len(sold) + n}" for n in range(random.choice((1, 2, 5, 49, 50, 120)))]
+        vendor.add_purchases(moment, *names)
+        sold |= dict.fromkeys(names, moment)
+    return sold
+
+
+def stored_titles(session: Session) -> dict[str, datetime]:
+    query = (
+        select(Identifier.identifier, PurchaseRecord.purchased_on)
+        .join(LicensePool, LicensePool.identifier_id == Identifier.id)
+        .join(PurchaseRecord, PurchaseRecord.license_pool_id == LicensePool.id)
+    )
+    return dict(session.execute(query).all())
+
+
+def confirmed_until(session: Session, collection: Collection) -> datetime:
+    return get_or_create_checkpoint(session, collection, Workflow.PURCHASES).confirmed or FIRST
+
+
+def run_import(
+    session: Session,
+    collection: Collection,
+    sold: dict[str, datetime],
+    now: datetime,
+    width: Width,
+    cursor: ImportCursor | None = None,
+) -> None:
+    """Import until `now`, repeating failed pages, and check after each page what is confirmed."""
+    cache = InMemoryPrefetchCache()
+    importer = BibliothecaPurchaseRecordImporter(
+        session, collection, vendor_api_for(collection), prefetch_cache=cache
+    )
+    cursor = cursor or importer.first_cursor(now)
+    attempts = 0
+    while not cursor.is_complete(now):
+        try:
+            cursor = importer.import_day(cursor, now, width).next_cursor
+        except TransientVendorError:
+            session.rollback()
+            attempts += 1
+            assert attempts < MAX_ATTEMPTS
+            continue
+        session.commit()
+        attempts = 0
+        confirmed = confirmed_until(session, collection)
+        stored = stored_titles(session).keys()
+        assert [name for name, moment in sold.items() if moment < confirmed and name not in stored] == []
+
+
+@pytest.mark.parametrize("width", Width)
+@pytest.mark.parametrize("seed", range(2))
+def test_no_purchase_is_lost_to_empty_bodies(
+    seed: int, width: Width, session: Session, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = Random(f"{seed} {width}")
+    vendor = SilentVendor(random, share=0.3)
+    sold = sell_titles(vendor, random)
+    monkeypatch.setattr(get_settings(), "vendor_max_concurrency", random.choice((1, 4)))
+    monkeypatch.setattr("accession.bibliotheca.client.IMMEDIATE_RETRIES", 0)
+    with vendor.client() as http:
+        monkeypatch.setattr("accession.bibliotheca.client.http_client", lambda: http)
+        run_import(session, collection, sold, NOW, width, ImportCursor(FIRST))
+        vendor.share = 0
+        next_day = NOW + timedelta(days=1)
+        vendor.add_purchases(NOW + timedelta(hours=3), "new")
+        vendor.add_purchases(NOW - timedelta(days=9), "late")
+        sold |= {"new": NOW + timedelta(hours=3), "late": NOW - timedelta(days=9)}
+        run_import(session, collection, {}, next_day, width)
+
+    assert confirmed_until(session, collection) == next_day
+    stored = stored_titles(session)
+    assert stored.keys() == sold.keys()
+    if width is Width.DAY:
+        assert stored == {name: moment.date() for name, moment in sold.items()}
