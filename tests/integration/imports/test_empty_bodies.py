@@ -1,6 +1,6 @@
 """Imports from a vendor that sends empty bodies for windows with purchases: nothing is lost."""
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from random import Random
 
 import httpx
@@ -53,7 +53,7 @@ def sell_titles(vendor: ScriptedVendor, random: Random) -> dict[str, datetime]:
     return sold
 
 
-def stored_titles(session: Session) -> dict[str, datetime]:
+def stored_titles(session: Session) -> dict[str, date]:
     query = (
         select(Identifier.identifier, PurchaseRecord.purchased_on)
         .join(LicensePool, LicensePool.identifier_id == Identifier.id)
