@@ -423,11 +423,11 @@ def vendor_purchase_days(vendor: RunningSandbox, *, has_record: bool) -> list[tu
     )
 
 
-def test_daily_imports_find_every_change_of_the_last_month(run_starter: RunStarter) -> None:
+def test_regular_imports_find_every_change_of_a_month(run_starter: RunStarter) -> None:
     # Two of the days have more than fifty purchases.
     catalogue = build_catalogue(180, NOW - 8 * DAY, NOW + 9 * DAY, seed=2)
     library = Library(catalogue, Activity(catalogue, 0, NOW), NOW - 8 * DAY, NOW)
-    last_day = NOW + 13 * DAY
+    last_day = NOW + 14 * DAY
     shares = {Fault.BLANK: 0.2, Fault.BLANK_BURST: 0.01, Fault.LATE: 0.3}
     faults = Faults(shares | {Fault.SHIFT_PAGE: 0.1}, SEED)
     sandbox = Sandbox(catalogue, faults=faults, activity=library.activity, late_days=4)
@@ -437,7 +437,7 @@ def test_daily_imports_find_every_change_of_the_last_month(run_starter: RunStart
         while start < last_day:
             run_until_confirmed(run_starter, collection, start, max_runs=30)
             sandbox.purchase(start - 8 * DAY)
-            start += DAY
+            start += 2 * DAY
         sandbox.faults = Faults(shares, SEED)
         run_until_confirmed(run_starter, collection, start, max_runs=30)
         with travel_to(start):

@@ -2,10 +2,12 @@
 
 import signal
 import socket
+from datetime import timedelta
 
 import httpx
 import pytest
 
+from accession.core.clock import utc_now
 from tests.fixtures.commands import COMMAND_TIMEOUT_SECONDS, Cli, background_command, environment
 
 
@@ -48,6 +50,17 @@ def test_serve_with_activity_has_one_hour_of_events() -> None:
         assert sum(activity["events"].values()) > 3000
         titles = httpx.get(f"{base_url}/sandbox/titles").json()
         assert len(titles) > 30, "some of the events are purchases"
+
+
+def test_serve_with_late_purchases_omits_their_records() -> None:
+    since = (utc_now() - timedelta(days=3)).date().isoformat()
+    serve = ("sandbox", "serve", "--port", "0", "--titles", "30", "--from", since, "--faults", "late=1")
+    with background_command(*serve, env=environment()) as vendor:
+        assert vendor.stdout is not None
+        base_url = vendor.stdout.readline().split()[-1]
+        statistics = httpx.get(f"{base_url}/sandbox/statistics").json()
+    assert statistics["late_records"] > 0
+    assert statistics["titles_purchased"] + statistics["late_records"] == 30
 
 
 @pytest.mark.parametrize(
