@@ -199,10 +199,11 @@ class BibliothecaEventImporter:
         elif confirmed < start:
             if not response.fetched:
                 return _FetchedSlice(start, end, response, confirmed)
-            wider = self._api.fetch_events(confirmed, end, may_be_empty=False)
-            # If there are too many events, the next circulation update has to correct the counts.
-            if wider.fetched < TRUNCATION_THRESHOLD:
-                start, response = confirmed, wider
+            # Up to the first event; the next slice has the others.
+            moments = [event.occurred_at for event in response.events]
+            end = min([end, *(moment + timedelta(seconds=1) for moment in moments)])
+            start = confirmed
+            response = self._api.fetch_events(start, end, may_be_empty=False)
         return self._halve_while_truncated(start, end, response)
 
     def _halve_while_truncated(

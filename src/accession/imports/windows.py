@@ -25,6 +25,7 @@ from accession.bibliotheca.client import MAX_ITEMS, PAGE_SIZE
 EMPTY_DAYS_BEFORE_PROBE = 7
 _MAX_EMPTY_DAYS_BEFORE_PROBE = 56
 _MAX_LISTED_KEYS = 100
+_MAX_PREFETCHED_RECORDS = 10
 _MAX_EMPTY_WINDOWS = _MAX_EMPTY_DAYS_BEFORE_PROBE + 2
 
 
@@ -353,18 +354,21 @@ class ImportCursor:
         """Yield the request of this cursor and those that follow if no further records come.
 
         Windows that end at `now` are left out, since they will be longer by the time they are due, and
-        probes, as a record in a window before would make them needless.
+        probes, as a record in a window before would make them needless. Only the first is certain to be
+        needed: the others are of no use if they have more records than a page. There are fewer of them after
+        a day with many.
         """
         cursor = self
-        for _ in range(EMPTY_DAYS_BEFORE_PROBE):
+        records = 1 if self.anchor is None else self.anchor.position
+        for _ in range(1 + min(EMPTY_DAYS_BEFORE_PROBE, _MAX_PREFETCHED_RECORDS // records)):
             if cursor.is_complete(now):
                 return
             window = cursor.window(now, width)
             if window.is_probe or window.end >= self._end(now):
                 return
             yield cursor.request(window)
+            # The rest of a span is skipped if this window has all records that the probe has listed.
             if any(span.keys for span in cursor.probed):
-                # The rest of the span is skipped if this window has all records that the probe has listed.
                 return
             cursor = cursor._after_window(window, 0, is_proof=self.anchor is not None)
 

@@ -151,6 +151,11 @@ def wait_for_pages() -> None:
     wait_until(lambda: count_pages() >= 5, "five pages are committed")
 
 
+def assert_pages_requested_once(run: Run, running: RunningSandbox) -> None:
+    """Except for a few that were prefetched in vain."""
+    assert 0 <= running.statistics()["requests"]["marc"] - run.pages <= 6
+
+
 def assert_imported(collection: Collection, running: RunningSandbox, task_id: str) -> None:
     """No title, record or page is missing or duplicated."""
     statistics = running.statistics()
@@ -205,7 +210,7 @@ def test_two_workers_import_two_collections_in_parallel(
         task_ids = [run_starter.start(collection) for collection, _ in (alder, birch)]
         for (collection, running), task_id in zip((alder, birch), task_ids, strict=True):
             run = run_starter.wait_for(task_id)
-            assert run.pages == running.statistics()["requests"]["marc"]
+            assert_pages_requested_once(run, running)
             assert_imported(collection, running, task_id)
     assert broker.locks() == {}
 
@@ -222,7 +227,7 @@ def test_twenty_concurrent_starts_make_one_run(
         )
         run = run_starter.wait_for(started[0].task_id)
         broker.wait_until_idle()
-        assert run.pages == alder[1].statistics()["requests"]["marc"], "each page was requested once"
+        assert_pages_requested_once(run, alder[1])
         assert_imported(*alder, run.task_id)
     outcomes = sorted(str(broker.result(task_id)) for task_id in task_ids)
     assert outcomes == ["done", *["refused"] * 19]
@@ -292,7 +297,7 @@ def test_stopped_worker_finishes_its_page(
         worker_pool.ensure(1)
         run = run_starter.wait_for(task_id)
         assert run.pages > pages_before
-        assert run.pages == alder[1].statistics()["requests"]["marc"]
+        assert_pages_requested_once(run, alder[1])
         assert_imported(*alder, task_id)
 
 

@@ -29,8 +29,8 @@ from tests.fixtures.commands import COMMAND_TIMEOUT_SECONDS, Cli, environment, s
 from tests.fixtures.factories import NOON, SOURCE, day, make_collection, make_pool, title_data
 
 STATUS_FIELDS = (
-    "collection workflow state checkpoint cursor pages records_fetched records_stored records_rejected"
-    " titles_new titles_changed pending_updates started_at finished_at error"
+    "collection workflow state checkpoint unconfirmed_since cursor pages records_fetched records_stored"
+    " records_rejected titles_new titles_changed pending_updates started_at finished_at error"
 )
 TITLE_FIELDS = (
     "identifier title subtitle authors narrators medium format language publisher published isbns subjects"
@@ -99,6 +99,22 @@ def test_status_of_running_run(cli: Cli, session: Session, collection: Collectio
         ["Alder", "Library", "purchases", "running", "2024-05-01", "00:00", "2,000", "3", "1,990", "1"]
     )
     assert [other.split()[2:4] for other in others] == [["events", "never"], ["circulation", "never"]]
+
+
+def test_status_names_the_time_that_is_unconfirmed(
+    cli: Cli, session: Session, collection: Collection
+) -> None:
+    checkpoint = get_or_create_checkpoint(session, collection, Workflow.PURCHASES)
+    checkpoint.confirmed, checkpoint.finish = day(2014, 1, 1), day(2024, 5, 1)
+    session.commit()
+    row, *_ = cli("status", "--json").json
+    assert row["checkpoint"] == row["unconfirmed_since"] == "2014-01-01T00:00:00Z"
+    assert "unconfirmed since 2014-01-01" in cli("status").stdout
+
+    checkpoint.confirmed = checkpoint.finish
+    session.commit()
+    row, *_ = cli("status", "--json").json
+    assert (row["checkpoint"], row["unconfirmed_since"]) == ("2024-05-01T00:00:00Z", None)
 
 
 def test_status_shows_every_state(cli: Cli, session: Session) -> None:

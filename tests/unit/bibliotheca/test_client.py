@@ -9,7 +9,6 @@ import pytest
 from accession.bibliotheca.errors import (
     PermanentVendorError,
     RemoteInitiatedServerError,
-    TransientVendorError,
 )
 from accession.bibliotheca.events import EventsResponse
 from tests.fixtures.bibliotheca import (
@@ -197,17 +196,20 @@ def test_empty_body_of_span_with_purchases_is_retried(blank: bytes) -> None:
 
 
 @pytest.mark.parametrize("blank", BLANK_BODIES)
-def test_two_empty_bodies_are_no_events(blank: bytes) -> None:
-    vendor = SignedVendor(blank, blank)
-
-    assert api_with(vendor).fetch_events(START, END) == EventsResponse(events=(), faults=())
-    assert len(vendor.requests) == 2
-
-
-def test_events_after_empty_body_are_used() -> None:
-    vendor = SignedVendor(b"", EVENTS)
+def test_empty_body_is_a_blank_batch_after_one_request(blank: bytes) -> None:
+    vendor = SignedVendor(blank, EVENTS)
 
     response = api_with(vendor).fetch_events(START, END)
+
+    assert response == EventsResponse(events=(), faults=(), is_blank=True)
+    assert len(vendor.requests) == 1
+
+
+@pytest.mark.parametrize("blank", BLANK_BODIES)
+def test_empty_body_of_span_with_events_is_retried(blank: bytes) -> None:
+    vendor = SignedVendor(blank, EVENTS)
+
+    response = api_with(vendor).fetch_events(START, END, may_be_empty=False)
 
     assert (len(response.events), len(vendor.requests)) == (3, 2)
 
@@ -219,12 +221,6 @@ def test_empty_batch_needs_no_second_request() -> None:
 
     assert response == EventsResponse(events=(), faults=())
     assert len(vendor.requests) == 1
-
-
-@pytest.mark.parametrize("second", [ERROR, HTML, EVENTS[:-200]], ids=["error", "html", "truncated"])
-def test_invalid_response_after_empty_body_is_an_error(second: bytes) -> None:
-    with pytest.raises(TransientVendorError):
-        api_with(SignedVendor(b"", second)).fetch_events(START, END)
 
 
 def test_empty_items_response_is_a_server_error() -> None:
