@@ -152,7 +152,7 @@ def wait_for_pages() -> None:
 
 
 def assert_pages_requested_once(run: Run, running: RunningSandbox) -> None:
-    """Except for a few that were prefetched in vain."""
+    """Except for a few that were prefetched unnecessarily."""
     assert 0 <= running.statistics()["requests"]["marc"] - run.pages <= 6
 
 
