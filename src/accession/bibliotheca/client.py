@@ -53,11 +53,18 @@ _IMMEDIATE_RETRY_LIMIT = timedelta(seconds=10)
 
 @dataclass(frozen=True)
 class _RequestSpec:
-    """One request, before it is signed; `path` is relative to the library and includes the query."""
+    """One request, before it is signed.
+
+    Attributes:
+        path: relative to the library, with the query.
+        contains_personal_data: whether the response can name patrons.
+        expected: what the response must contain, so that an empty body is an error; None if it may be empty.
+    """
 
     endpoint: Endpoint
     path: str
     contains_personal_data: bool = False
+    expected: str | None = None
 
 
 @dataclass(frozen=True)
@@ -132,11 +139,10 @@ class BibliothecaAPI:
         Raises:
             ValueError: an argument is out of range.
         """
-        spec = _marc_request(start, end, offset, limit)
+        spec = _marc_request(start, end, offset, limit, may_be_empty=may_be_empty)
 
         def parse(response: _Response) -> MarcPage:
-            _check_emptiness(response, "purchases", may_be_empty=may_be_empty)
-            return _parse_page(response.body, response.context)
+            return self.parse_marc_body(response.body, response.context)
 
         return self._retry_immediately(lambda: self._fetch(spec, parse))
 
@@ -147,18 +153,13 @@ class BibliothecaAPI:
 
         The request counts as successful although the body is not parsed yet.
         """
-        spec = _marc_request(start, end, offset, PAGE_SIZE)
-
-        def read(response: _Response) -> bytes:
-            _check_emptiness(response, "purchases", may_be_empty=may_be_empty)
-            return response.body
-
-        return self._retry_immediately(lambda: self._fetch(spec, read))
+        spec = _marc_request(start, end, offset, PAGE_SIZE, may_be_empty=may_be_empty)
+        return self._retry_immediately(lambda: self._fetch(spec, lambda response: response.body))
 
     @staticmethod
-    def parse_marc_body(body: bytes) -> MarcPage:
+    def parse_marc_body(body: bytes, context: ResponseContext = UNKNOWN_CONTEXT) -> MarcPage:
         """Return the page in a body from `fetch_marc_body`; raise the errors of `fetch_marc_page`."""
-        return _parse_page(body)
+        return MarcPage(records=(), is_blank=True) if is_blank(body) else parse_marc_page(body, context)
 
     def fetch_events(self, start: datetime, end: datetime, *, may_be_empty: bool = True) -> EventsResponse:
         """Return the circulation events of the window `[start, end)`, which is 1 second to 72 hours wide.
@@ -174,10 +175,14 @@ class BibliothecaAPI:
         if not timedelta() < _to_utc_second(end) - _to_utc_second(start) <= MAX_EVENTS_WINDOW:
             raise ValueError("The window of events must be at least 1 second and at most 72 hours wide.")
         query = f"startdate={_format_date(start)}&enddate={_format_date(end)}"
-        spec = _RequestSpec(Endpoint.EVENTS, f"data/cloudevents?{query}", contains_personal_data=True)
+        spec = _RequestSpec(
+            Endpoint.EVENTS,
+            f"data/cloudevents?{query}",
+            contains_personal_data=True,
+            expected=None if may_be_empty else "events",
+        )
 
         def parse(response: _Response) -> EventsResponse:
-            _check_emptiness(response, "events", may_be_empty=may_be_empty)
             if is_blank(response.body):
                 return EventsResponse(events=(), faults=(), is_blank=True)
             return parse_events(response.body, response.context)
@@ -217,7 +222,13 @@ class BibliothecaAPI:
         """Send one request, parse its response, and count the outcome."""
         timer = _Timer()
         try:
-            result = parse(self._send(spec, timer))
+            response = self._send(spec, timer)
+            if spec.expected is not None and is_blank(response.body):
+                raise response.context.error(
+                    RemoteInitiatedServerError,
+                    f"the vendor sent an empty response for a time span with {spec.expected}",
+                )
+            result = parse(response)
         except RemoteIntegrationException as error:
             self._count_request(spec.endpoint, outcome_of_error(error), timer.seconds)
             raise
@@ -252,27 +263,19 @@ class BibliothecaAPI:
         return request
 
 
-def _check_emptiness(response: _Response, content: str, *, may_be_empty: bool) -> None:
-    if not may_be_empty and is_blank(response.body):
-        raise response.context.error(
-            RemoteInitiatedServerError, f"the vendor sent an empty response for a time span with {content}"
-        )
-
-
-def _parse_page(body: bytes, context: ResponseContext = UNKNOWN_CONTEXT) -> MarcPage:
-    return MarcPage(records=(), is_blank=True) if is_blank(body) else parse_marc_page(body, context)
-
-
 def _asks_to_wait(error: TransientVendorError) -> bool:
     is_too_many_requests = error.status == HTTPStatus.TOO_MANY_REQUESTS
     return is_too_many_requests or (isinstance(error, BadResponseException) and error.retry_after is not None)
 
 
-def _marc_request(start: datetime, end: datetime, offset: int, limit: int) -> _RequestSpec:
+def _marc_request(
+    start: datetime, end: datetime, offset: int, limit: int, *, may_be_empty: bool
+) -> _RequestSpec:
     if offset < 1 or not 1 <= limit <= PAGE_SIZE:
         raise ValueError(f"The offset must be 1 or more and the limit 1 to {PAGE_SIZE}: {offset}, {limit}.")
     query = f"startdate={_format_date(start)}&enddate={_format_date(end)}&offset={offset}&limit={limit}"
-    return _RequestSpec(Endpoint.MARC, f"data/marc?{query}")
+    expected = None if may_be_empty else "purchases"
+    return _RequestSpec(Endpoint.MARC, f"data/marc?{query}", expected=expected)
 
 
 def _to_utc_second(moment: datetime) -> datetime:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import is_of_collection
@@ -15,7 +15,7 @@ from accession.catalog.purchase_dates import PurchaseDate, may_have_date
 from accession.core.clock import utc_now
 from accession.core.vocabulary import IdentifierType
 from accession.db.bulk import in_array, insert_statement
-from accession.db.models import Collection, Identifier, LicensePool, PurchaseRecord, RejectedRecord, table_of
+from accession.db.models import Collection, Identifier, LicensePool, PurchaseRecord, table_of
 
 
 @dataclass(frozen=True)
@@ -86,42 +86,19 @@ def early_purchase_day(session: Session, collection: Collection) -> date | None:
     return latest[-1] if latest else None
 
 
-def find_unknown_records(
-    session: Session, collection: Collection, records: Sequence[tuple[str, str]], *, since: date
-) -> list[str]:
-    """Return the ids of the records that are neither stored as purchases since a day nor rejected.
-
-    `records` are pairs of an id and a content hash. A title purchased twice needs two stored purchases.
-    """
-    identifiers = [identifier for identifier, _ in records]
-    purchases = (
+def count_purchases_since(
+    session: Session, collection: Collection, identifiers: Iterable[str], since: date
+) -> Counter[str]:
+    """Return the number of purchases that are stored under a day since `since`, or its month, by title."""
+    is_in_month = PurchaseRecord.month_only & (PurchaseRecord.purchased_on >= since.replace(day=1))
+    query = (
         select(Identifier.identifier, func.count())
         .join(LicensePool, LicensePool.identifier_id == Identifier.id)
         .join(PurchaseRecord, PurchaseRecord.license_pool_id == LicensePool.id)
-        .where(
-            PurchaseRecord.collection_id == collection.id,
-            or_(
-                PurchaseRecord.purchased_on >= since,
-                and_(PurchaseRecord.month_only, PurchaseRecord.purchased_on >= since.replace(day=1)),
-            ),
-            Identifier.identifier.in_(identifiers),
-        )
-        .group_by(Identifier.identifier)
+        .where(PurchaseRecord.collection_id == collection.id, Identifier.identifier.in_(identifiers))
+        .where((PurchaseRecord.purchased_on >= since) | is_in_month)
     )
-    stored = Counter(dict(session.execute(purchases).all()))
-    unknown = [record for record in records if not stored[record[0]]]
-    for identifier, count in Counter(identifiers).items():
-        missing = count - stored[identifier]
-        if stored[identifier] and missing > 0:
-            unknown += [record for record in records if record[0] == identifier][:missing]
-    if not unknown:
-        return []
-    rejected = select(RejectedRecord.content_hash).where(
-        RejectedRecord.collection_id == collection.id,
-        RejectedRecord.content_hash.in_([content_hash for _, content_hash in unknown]),
-    )
-    rejected_hashes = set(session.scalars(rejected))
-    return [identifier for identifier, content_hash in unknown if content_hash not in rejected_hashes]
+    return Counter(dict(session.execute(query.group_by(Identifier.identifier)).all()))
 
 
 def purchase_record_views(session: Session, collection: str, identifier: str) -> list[PurchaseRecordView]:

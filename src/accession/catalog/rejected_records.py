@@ -1,6 +1,6 @@
 """Rejected records: purchase records and events that could not be imported, with the reason."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -68,6 +68,12 @@ def store_rejected_records(
     known = set(session.scalars(query.where(RejectedRecord.content_hash.in_(rows))))
     if new := [row for content_hash, row in sorted(rows.items()) if content_hash not in known]:
         session.execute(insert(RejectedRecord).values(new).on_conflict_do_nothing())
+
+
+def find_rejected_hashes(session: Session, collection: Collection, content_hashes: Iterable[str]) -> set[str]:
+    """Return which of the content hashes are those of rejected records, open or resolved."""
+    query = select(RejectedRecord.content_hash).where(RejectedRecord.collection_id == collection.id)
+    return set(session.scalars(query.where(RejectedRecord.content_hash.in_(content_hashes))))
 
 
 def lock_open_rejected_record(session: Session, record_id: int) -> RejectedRecord:

@@ -2,17 +2,11 @@
 
 from datetime import datetime
 
-from sqlalchemy.orm import Session
-
-from accession.core.workflow import Workflow
-from accession.db.models import Collection
-from accession.runs.ledger import get_or_create_checkpoint
+from accession.db.models import Timestamp
 
 
 def advance_checkpoint(
-    session: Session,
-    collection: Collection,
-    workflow: Workflow,
+    checkpoint: Timestamp,
     *,
     start: datetime,
     end: datetime,
@@ -25,7 +19,6 @@ def advance_checkpoint(
     has not been imported. `confirmed` is the time (UTC) up to which everything is confirmed, if it was up to
     `confirmed_before`. It moves back when the vendor contradicts what was confirmed.
     """
-    checkpoint = get_or_create_checkpoint(session, collection, workflow)
     if checkpoint.finish is None or start <= checkpoint.finish:
         if checkpoint.confirmed is None or confirmed_before <= checkpoint.confirmed:
             checkpoint.confirmed = confirmed

@@ -140,18 +140,18 @@ class BibliothecaEventImporter:
         Raises:
             RemoteIntegrationException: the vendor failed; nothing is written then.
         """
-        fetched = self._fetch_slice(start, min(start + slice_size, cutoff))
+        checkpoint = get_or_create_checkpoint(self._session, self._collection, Workflow.EVENTS)
+        confirmed = checkpoint.confirmed or checkpoint.finish or start
+        fetched = self._fetch_slice(start, min(start + slice_size, cutoff), confirmed)
         response = fetched.response
         self._store_rejected(fetched.start, response.faults)
         events = filter_new_events(self._session, self._collection, response.events)
         stored = self._store(events)
         advance_checkpoint(
-            self._session,
-            self._collection,
-            Workflow.EVENTS,
+            checkpoint,
             start=fetched.start,
             end=fetched.end,
-            confirmed_before=self._confirmed_until(start),
+            confirmed_before=confirmed,
             confirmed=fetched.confirmed,
         )
         return SliceImportResult(
@@ -180,7 +180,7 @@ class BibliothecaEventImporter:
         stored = self._store(filter_new_events(self._session, self._collection, response.events))
         return resolve(record, stored.outbox_ids)
 
-    def _fetch_slice(self, start: datetime, end: datetime) -> _FetchedSlice:
+    def _fetch_slice(self, start: datetime, end: datetime, confirmed: datetime) -> _FetchedSlice:
         """Fetch a slice; if its response proves too little, fetch it together with what is before it.
 
         An empty body proves nothing, and events prove nothing about an earlier slice that had an empty body.
@@ -189,7 +189,7 @@ class BibliothecaEventImporter:
         """
         response = self._api.fetch_events(start, end)
         earliest = end - MAX_LOOK_BACK
-        confirmed = max(self._confirmed_until(start), earliest)
+        confirmed = max(confirmed, earliest)
         if response.is_blank:
             known = latest_event_time(self._session, self._collection, since=earliest, before=end)
             if known is None:
@@ -220,10 +220,6 @@ class BibliothecaEventImporter:
             end = start + max(half, MIN_SLICE_SIZE)
             response = self._api.fetch_events(start, end)
         return _FetchedSlice(start, end, response, start if response.is_blank else end)
-
-    def _confirmed_until(self, start: datetime) -> datetime:
-        checkpoint = get_or_create_checkpoint(self._session, self._collection, Workflow.EVENTS)
-        return checkpoint.confirmed or checkpoint.finish or start
 
     def _store_rejected(self, start: datetime, faults: Sequence[EventFault]) -> None:
         for fault in faults:

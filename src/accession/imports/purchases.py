@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import islice
 
 import structlog
 from sqlalchemy.orm import Session
@@ -16,12 +17,16 @@ from accession.catalog.outbox import enqueue_changes, find_changed_titles
 from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.purchase_records import (
     PurchaseRecordData,
+    count_purchases_since,
     early_purchase_day,
-    find_unknown_records,
     purchases_by_day,
     store_purchase_records,
 )
-from accession.catalog.rejected_records import RejectedRecordData, store_rejected_records
+from accession.catalog.rejected_records import (
+    RejectedRecordData,
+    find_rejected_hashes,
+    store_rejected_records,
+)
 from accession.core.clock import truncate_to_second, utc_now
 from accession.core.settings import get_settings
 from accession.core.vocabulary import IdentifierType
@@ -194,22 +199,20 @@ class BibliothecaPurchaseRecordImporter:
             RemoteIntegrationException: the vendor failed; nothing is written then.
         """
         window = cursor.window(now, width)
-        upcoming = list(cursor.upcoming_requests(now, width))[1:]
+        after_this_page = islice(cursor.upcoming_requests(now, width), 1, None)
         with Prefetcher(self._api, self._prefetch_cache, get_settings().vendor_max_concurrency) as prefetcher:
-            page = prefetcher.fetch_page(cursor, window, upcoming)
+            page = prefetcher.fetch_page(cursor, window, after_this_page)
             reading = self._read_page(page, window, cursor)
             next_cursor = reading.next_cursor
             result = DayImportResult(window, next_cursor, repairs=int(page.repaired))
             if next_cursor.restarts > cursor.restarts:
                 self._check_restarts(window, next_cursor)
             if reading.known_records is not None and not window.is_probe:
-                upcoming = list(next_cursor.upcoming_requests(now, width))
                 records = page.records[reading.known_records :]
+                upcoming = next_cursor.upcoming_requests(now, width)
                 result = self._import_records(records, result, prefetcher, upcoming)
         advance_checkpoint(
-            self._session,
-            self._collection,
-            Workflow.PURCHASES,
+            self._checkpoint(),
             start=window.start,
             end=max(window.start, next_cursor.current_day),
             confirmed_before=cursor.confirmed_until,
@@ -236,14 +239,27 @@ class BibliothecaPurchaseRecordImporter:
         keys = [record.key for record in page.records]
         if not window.is_check:
             return cursor.read_page(window, keys, is_blank=page.is_blank)
-        new_records = page.records if cursor.anchor is None else page.records[1:]
-        unknown = find_unknown_records(
-            self._session,
-            self._collection,
-            [(record.key, record.content_hash()) for record in new_records],
-            since=window.start.date(),
-        )
+        unknown = self._find_unknown(page.records[cursor.known_records :], window.start.date())
         return cursor.read_check(keys, unknown)
+
+    def _find_unknown(self, records: Sequence[MarcRecord], since: date) -> list[str]:
+        """Return the keys of the records that are neither stored as purchases since a day nor rejected.
+
+        A title that is listed twice needs two stored purchases.
+        """
+        keys = [record.key for record in records]
+        stored = count_purchases_since(self._session, self._collection, keys, since)
+        unknown: list[tuple[str, str]] = []
+        for key, record in zip(reversed(keys), reversed(records), strict=True):
+            if stored[key]:
+                stored[key] -= 1
+            else:
+                unknown.append((key, record.content_hash()))
+        if not unknown:
+            return []
+        hashes = [content_hash for _, content_hash in unknown]
+        rejected = find_rejected_hashes(self._session, self._collection, hashes)
+        return [key for key, content_hash in unknown if content_hash not in rejected]
 
     def _check_at_end(self, cursor: ImportCursor, now: datetime) -> ImportCursor:
         """Return the cursor at a check, if everything is requested but not confirmed."""
@@ -269,7 +285,7 @@ class BibliothecaPurchaseRecordImporter:
         records: Sequence[MarcRecord],
         result: DayImportResult,
         prefetcher: Prefetcher,
-        upcoming: Sequence[PageRequest],
+        upcoming: Iterable[PageRequest],
     ) -> DayImportResult:
         window = result.window
         sorted_page = _sort_records(records, window)

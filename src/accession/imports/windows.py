@@ -96,8 +96,8 @@ class PageReading:
 
     Attributes:
         next_cursor: where the import continues.
-        known_records: how many records at the start of the page are known already; None if the page does not
-            continue the earlier ones, and the import goes back.
+        known_records: number of records at the start of the page that are known already; None if the page
+            does not continue the earlier ones, and the import goes back.
     """
 
     next_cursor: "ImportCursor"
@@ -119,8 +119,8 @@ class ImportCursor:
         empty_windows: number of empty windows just before this one, up to a limit.
         days_before_probe: number of empty windows after which a probe is made. It doubles after a probe of a
             month whose page was full, as that tells little, and is reset by any other.
-        restarts: how often the import has gone back before `confirmed` has passed `setback`.
-        setback: the furthest time (UTC) that the import had reached when it went back.
+        setback: the furthest time (UTC) from which the import has gone back; None once `confirmed` is later.
+        restarts: number of times that the import has gone back since `setback` was None.
         records: number of records read so far, those read again counted again.
         check_start: start of the check in progress; it ends at `window_end`.
         until: end of the import; None for the present. A check sets it, so that it confirms everything.
@@ -144,6 +144,11 @@ class ImportCursor:
     def confirmed_until(self) -> datetime:
         """Return the time (UTC) up to which everything is known to be imported."""
         return self.current_day if self.confirmed is None else self.confirmed
+
+    @property
+    def known_records(self) -> int:
+        """Return the number of records of the next page that are known already: the anchor."""
+        return 0 if self.anchor is None else 1
 
     def window(self, now: datetime, width: Width = Width.DAY) -> Window:
         """Return the window to import next; it ends at `now` (UTC) at the latest."""
@@ -186,15 +191,12 @@ class ImportCursor:
 
         `is_blank`: the body was empty. With an anchor that is an error of the vendor, so do not call this.
         """
-        known_records = 0
-        if self.anchor is not None:
-            if not keys or keys[0] != self.anchor.key:
-                return PageReading(self._restart(self.anchor.span_start, window.end), None)
-            known_records = 1
-        new_keys = tuple(keys[known_records:])
+        if self.anchor is not None and not self._is_continued_by(keys):
+            return PageReading(self._restart(self.anchor.span_start, window.end), None)
+        new_keys = tuple(keys[self.known_records :])
         is_full = len(keys) >= PAGE_SIZE
         if window.is_probe and new_keys:
-            return PageReading(self._narrow(window, new_keys, is_full=is_full), known_records)
+            return PageReading(self._narrow(window, new_keys, is_full=is_full), self.known_records)
         span_start = window.start if self.anchor is None else self.anchor.span_start
         after_records = self._after_records(span_start, new_keys)
         if is_full:
@@ -203,7 +205,14 @@ class ImportCursor:
             is_proof = not is_blank and span_start <= self.confirmed_until
             records = self.offset - 1 + len(new_keys)
             next_cursor = after_records._after_window(window, records, is_proof=is_proof)
-        return PageReading(next_cursor, known_records)
+        return PageReading(next_cursor, self.known_records)
+
+    def _is_continued_by(self, keys: Sequence[str]) -> bool:
+        return self.anchor is None or (len(keys) > 0 and keys[0] == self.anchor.key)
+
+    def _next_anchor(self, span_start: datetime, new_keys: Sequence[str]) -> Anchor:
+        position = 0 if self.anchor is None else self.anchor.position
+        return Anchor(span_start, position + len(new_keys), new_keys[-1])
 
     def with_wide_windows(self) -> "ImportCursor":
         """Return the cursor as after many empty windows, so that it starts with the widest probe."""
@@ -229,31 +238,30 @@ class ImportCursor:
         """
         if self.check_start is None or self.window_end is None:
             raise ValueError("No check is in progress.")
-        if self.anchor is not None and (not keys or keys[0] != self.anchor.key):
+        if not self._is_continued_by(keys):
             again = self._restart(self.confirmed_until, self.window_end)
             return PageReading(again.begin_check(self.check_start, self.window_end), None)
         (span,) = self.probed
         listed = (*(span.keys or ()), *unknown_keys)
         is_listed = span.keys is not None and len(listed) <= _MAX_LISTED_KEYS
         span = replace(span, keys=listed if is_listed else None)
-        cursor = replace(self, probed=(span,))
-        known_records = 0 if self.anchor is None else 1
         if len(keys) >= PAGE_SIZE:
-            position = len(keys) - known_records + (0 if self.anchor is None else self.anchor.position)
-            anchor = Anchor(self.check_start, position, keys[-1])
-            return PageReading(replace(cursor, anchor=anchor, offset=position + 1), known_records)
+            anchor = self._next_anchor(self.check_start, keys[self.known_records :])
+            next_page = replace(self, probed=(span,), anchor=anchor, offset=anchor.position + 1)
+            return PageReading(next_page, self.known_records)
         if span.keys is None:
             # Any day of the span may have records that are not listed.
-            return PageReading(self._restart(span.start, self.window_end), known_records)
+            return PageReading(self._restart(span.start, self.window_end), self.known_records)
         ended = replace(
-            cursor,
+            self,
+            probed=(span,),
             offset=1,
             window_end=None,
             anchor=None,
             check_start=None,
             current_day=self.confirmed_until if span.keys else self.current_day,
         )
-        return PageReading(ended._after_probed_spans(), known_records)
+        return PageReading(ended._after_probed_spans(), self.known_records)
 
     def _narrow(self, probe: Window, keys: tuple[str, ...], *, is_full: bool) -> "ImportCursor":
         span = ProbedSpan(probe.start, probe.end, None if is_full else keys)
@@ -273,11 +281,10 @@ class ImportCursor:
     def _after_records(self, span_start: datetime, keys: tuple[str, ...]) -> "ImportCursor":
         if not keys:
             return replace(self, confirmed=self.confirmed_until)
-        position = len(keys) + (0 if self.anchor is None else self.anchor.position)
         return replace(
             self,
             confirmed=self.confirmed_until,
-            anchor=Anchor(span_start, position, keys[-1]),
+            anchor=self._next_anchor(span_start, keys),
             probed=tuple(_without(span, keys) for span in self.probed),
             records=self.records + len(keys),
         )

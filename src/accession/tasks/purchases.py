@@ -101,8 +101,7 @@ def import_purchase_records_by_collection(
         if reset_timestamp:
             importer.clear_checkpoint()
         if current_day:
-            start = parse_datetime(current_day)
-            cursor = _cursors.validate_python({"current_day": start, **position})
+            cursor = _cursors.validate_python({"current_day": parse_datetime(current_day), **position})
         else:
             cursor = importer.first_cursor(now)
         start = cursor.current_day

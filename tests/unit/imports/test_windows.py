@@ -183,6 +183,17 @@ def test_upcoming_windows_are_all_requested_later(
 # A vendor that is broken at times
 
 
+def assert_nothing_is_hidden(vendor: ModelVendor, width: Width) -> None:
+    """Run imports until everything is confirmed; nothing is confirmed before it is read."""
+    model = ModelImport(vendor, NOW, width)
+
+    for _ in model.runs(FIRST):
+        assert missing_keys(model) == []
+
+    assert model.confirmed == NOW
+    assert set(purchase_dates(model)) == set(expected_dates(vendor.purchases, width))
+
+
 @property_test
 @given(st.lists(st.tuples(moments, counts), min_size=1, max_size=25), widths, shares, seeds)
 @pytest.mark.parametrize("fault_share", [0.05, 0.3])
@@ -196,13 +207,7 @@ def test_empty_bodies_at_random_hide_no_record(
     vendor = ModelVendor(
         purchases_of(sales), random_flags(fault_share, seed), random_flags(empty_bodies, seed + 1)
     )
-    model = ModelImport(vendor, NOW, width)
-
-    for _ in model.runs(FIRST):
-        assert missing_keys(model) == []
-
-    assert model.confirmed == NOW
-    assert set(purchase_dates(model)) == set(expected_dates(vendor.purchases, width))
+    assert_nothing_is_hidden(vendor, width)
 
 
 @property_test
@@ -223,13 +228,7 @@ def test_bursts_of_empty_bodies_hide_no_record(
     """`bursts` are pairs: so many requests are answered, so many get an empty body."""
     faults = chain(*(chain(repeat(False, healthy), repeat(True, broken)) for healthy, broken in bursts))
     vendor = ModelVendor(purchases_of(sales), chain(faults, repeat(False)), random_flags(empty_bodies, seed))
-    model = ModelImport(vendor, NOW, width)
-
-    for _ in model.runs(FIRST):
-        assert missing_keys(model) == []
-
-    assert model.confirmed == NOW
-    assert set(purchase_dates(model)) == set(expected_dates(vendor.purchases, width))
+    assert_nothing_is_hidden(vendor, width)
 
 
 @property_test
