@@ -170,8 +170,8 @@ def test_prefetched_page_without_the_anchor_is_not_used(
 
     *_, second = import_pages(importer, ImportCursor(MAY_1), 2)
 
-    assert sorted(requested_pages(vendor)[:4]) == [(f"05-0{n}", f"05-0{n + 1}", "1") for n in (1, 2, 3, 4)]
-    assert ("05-01", "05-03", "1") in requested_pages(vendor)
+    prefetched = {(f"05-0{n}", f"05-0{n + 1}", "1") for n in (2, 3, 4)}
+    assert {("05-01", "05-02", "1"), *prefetched, ("05-01", "05-03", "1")} <= set(requested_pages(vendor))
     assert second.next_cursor.confirmed == day(2024, 5, 3)
 
 

@@ -11,8 +11,8 @@ from accession.core.clock import utc_now
 from accession.db.engine import engine, transaction
 from accession.db.models import ApplyOutbox, Collection
 from tests.fixtures.broker import Broker, Message
+from tests.fixtures.factories import wait_for_blocked
 from tests.fixtures.stored import add_outbox_rows, count_rows, outbox_row_ids, publish, titles_with_metadata
-from tests.fixtures.waiting import wait_until
 from tests.fixtures.workers import captured_logs
 
 
@@ -32,15 +32,13 @@ def test_apply_waits_while_database_is_unavailable(
     message = broker.pop("apply")
     results: list[object] = []
     thread = threading.Thread(target=lambda: results.append(broker.deliver(message)))
-    blocked = text(
-        "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid <> pg_backend_pid()"
-    )
+    end_blocked = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
     with Session(engine()) as other:
         other.get_one(ApplyOutbox, row_ids[0], with_for_update=True)
         thread.start()
-        with transaction() as admin:
-            pid = wait_until(lambda: admin.scalar(blocked), "the apply waits for the row lock")
-            admin.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+        with engine().connect() as admin:
+            wait_for_blocked(admin, 1)
+            admin.execute(text(end_blocked))
     thread.join(60)
     assert results == [None]
     assert (broker.locks(), broker.messages("apply")) == ({}, [])
