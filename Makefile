@@ -12,6 +12,9 @@ T ?= tests
 RUNS ?= 100
 N ?= 50000
 
+# Tests start hundreds of processes, each of which would compile all modules.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo check test chaos fuzz lint format bench bench-full screenshots docs docs-site install lock clean
 
@@ -28,13 +31,14 @@ check: lint ## Run the linters and the unit tests; for every edit, in under 2 mi
 test: $(READY) ## Run all tests in parallel; T=tests/unit/core or T="tests/unit -k marc" runs a part
 ifeq ($(T),tests)
 	$(BIN)/coverage erase
-	$(BIN)/pytest $(PARALLEL) --cov --cov-report=
+	$(BIN)/pytest $(PARALLEL) --cov --cov-report= --cov-fail-under=0
 	$(BIN)/coverage report --skip-covered --skip-empty
 else
 	$(BIN)/pytest $(PARALLEL) $(T)
 endif
 
-chaos: $(READY) ## Kill processes of a running import at random, RUNS times (100); SEED=N repeats one
+chaos: $(READY) ## Import from an unreliable vendor, and kill processes at random, RUNS times each (100) from SEED=N on
+	@CHAOS_RUNS=$(RUNS) CHAOS_SEED=$(or $(SEED),0) $(BIN)/pytest -q -x -n $(JOBS) tests/chaos/test_simulation.py
 	@$(BIN)/python -m tests.chaos.crashes --runs $(RUNS) $(if $(SEED),--seed $(SEED))
 
 fuzz: $(READY) ## Parse N malformed documents (50000); SEED=N repeats an earlier run

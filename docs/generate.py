@@ -6,12 +6,14 @@
 import re
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_origin
+from typing import Any, cast, get_args, get_origin
 
 import typer
 from pydantic_core import PydanticUndefined
 from typer.cli import get_docs_for_click
+from typer.core import TyperGroup
 
+from accession.cli.commands import COMMANDS, load_command
 from accession.cli.main import app
 from accession.core.settings import ENV_PREFIX, TOML_NAME, Settings
 
@@ -69,7 +71,8 @@ def _default(field: Any) -> str:
 
 def commands() -> str:
     """Return the reference of all commands and their options."""
-    command = typer.main.get_command(app)
+    command = cast(TyperGroup, typer.main.get_command(app))
+    command.commands = {name: load_command(name) for name in COMMANDS}
     context = typer.Context(command, info_name="accession")
     text = get_docs_for_click(obj=command, ctx=context, name="accession", title="Commands")
     trimmed = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE).strip()

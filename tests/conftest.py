@@ -1,5 +1,7 @@
 """Fixtures of all tests."""
 
+import gc
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,8 @@ from tests.fixtures.servers import (
 )
 
 _TIERS = ["e2e", "chaos", "integration", "unit"]
+# Simulations of months and years, which run the same lines thousands of times.
+_SIMULATIONS = {"test_activity.py", "test_empty_bodies.py", "test_request_counts.py", "test_simulated_day.py"}
 
 __all__ = [
     "_clear_environment_settings",
@@ -34,16 +38,28 @@ __all__ = [
 ]
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect without the garbage collector, and hide from it what is collected: that lives to the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test with its tier, and start the slow tiers, so that no slow test is left at the end.
 
     Measuring coverage nearly doubles a test's processor time. It is not measured in tests of whole
-    installations, whose other processes it cannot see, nor in property-based tests, which run the same lines
-    many times.
+    installations, whose other processes it cannot see, nor in simulations and property-based tests, which run
+    the same lines many times.
     """
     for item in items:
         item.add_marker(_tier(item))
-        if _tier(item) in ("e2e", "chaos") or is_hypothesis_test(getattr(item, "obj", None)):
+        is_repetitive = item.path.name in _SIMULATIONS or is_hypothesis_test(getattr(item, "obj", None))
+        if _tier(item) in ("e2e", "chaos") or is_repetitive:
             item.add_marker("no_cover")
     items.sort(key=lambda item: _TIERS.index(_tier(item)))
 

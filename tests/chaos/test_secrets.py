@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 from redis import Redis
 from sqlalchemy import select, text
@@ -52,7 +53,7 @@ MESSAGE_BODY = re.compile(rb'"body"\s*:\s*"([A-Za-z0-9+/=]+)"')
 class Installation:
     """An installation in which everything that could leak a secret has happened.
 
-    `command_lines` are the command lines of all processes of the machine meanwhile.
+    `command_lines` are the command lines of all processes that started on the machine meanwhile.
     """
 
     home: Path
@@ -97,14 +98,15 @@ def umask(mode: int) -> Iterator[None]:
 
 @contextmanager
 def recorded_command_lines(command_lines: set[bytes]) -> Iterator[None]:
-    """Record the command line of every process of this machine, which every user can see."""
+    """Record the command line of every new process of this machine, which every user can see."""
     ended = threading.Event()
+    old = set(psutil.pids())
 
     def record() -> None:
         while not ended.wait(0.05):
-            for file in Path("/proc").glob("[0-9]*/cmdline"):
+            for pid in set(psutil.pids()) - old:
                 with suppress(OSError):
-                    command_lines.add(file.read_bytes())
+                    command_lines.add(Path(f"/proc/{pid}/cmdline").read_bytes())
 
     recorder = threading.Thread(target=record)
     recorder.start()

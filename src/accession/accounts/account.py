@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass
 
-import httpx
 from pydantic import SecretStr
 
 from accession.core.errors import InvalidInput
@@ -47,6 +46,9 @@ class Account:
 
 
 def _is_valid_base_url(base_url: str) -> bool:
+    # Imported here, because most commands load no account, and start faster without it.
+    import httpx
+
     try:
         url = httpx.URL(base_url)
     except httpx.InvalidURL:

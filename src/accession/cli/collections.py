@@ -24,7 +24,7 @@ from accession.imports.vendor_api import check_account
 
 KEY_VARIABLE = "ACCESSION_ACCOUNT_KEY"
 
-app = typer.Typer(no_args_is_help=True, help="Manage collections: the library's accounts with the vendor.")
+app = typer.Typer(no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the collection.")]
 

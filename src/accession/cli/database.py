@@ -8,7 +8,7 @@ from accession.core.errors import UserError
 from accession.db import schema
 from accession.db.engine import engine
 
-app = typer.Typer(no_args_is_help=True, help="Upgrade or check the schema of the database.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command()

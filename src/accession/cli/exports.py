@@ -15,7 +15,7 @@ from accession.exports.formats import FORMATS
 from accession.exports.kbart import file_name
 from accession.exports.tables import COLUMNS, change_column
 
-app = typer.Typer(no_args_is_help=True, help="Export the catalogue to files for other systems.")
+app = typer.Typer(no_args_is_help=True)
 
 Columns = Annotated[
     str | None,

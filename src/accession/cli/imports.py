@@ -9,7 +9,7 @@ from accession.cli.connect import open_catalogue, require_broker
 from accession.cli.output import NO_COLLECTIONS, console, count_noun
 from accession.core.workflow import Workflow
 
-app = typer.Typer(no_args_is_help=True, help="Start an import for one collection or for all.")
+app = typer.Typer(no_args_is_help=True)
 
 OneCollection = Annotated[
     str | None, typer.Option("--collection", metavar="NAME", help="Import for this collection.")

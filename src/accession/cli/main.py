@@ -1,4 +1,4 @@
-"""Command line `accession`: assemble the commands, and report errors in one sentence."""
+"""Command line `accession`: options of all commands, and errors in one sentence."""
 
 import sys
 import traceback
@@ -6,62 +6,24 @@ from types import TracebackType
 from typing import Annotated
 
 import typer
-from sqlalchemy.exc import OperationalError as DatabaseError
 
 from accession import __version__
 from accession.bibliotheca.errors import RemoteIntegrationException
-from accession.cli import (
-    backups,
-    collections,
-    database,
-    exports,
-    imports,
-    processes,
-    rejects,
-    runs,
-    sandbox,
-    titles,
-    tokens,
-    users,
-)
-from accession.cli.demo import demo
-from accession.cli.doctor import doctor
+from accession.cli.commands import CommandGroup
 from accession.cli.output import error_console
-from accession.cli.up import down, up
 from accession.core.errors import UserError
 from accession.core.logging import configure_logging
 from accession.core.sanitize import sanitize, sanitize_lines
 from accession.core.settings import get_settings
-from accession.db.engine import database_unavailable
 
 app = typer.Typer(
     name="accession",
+    cls=CommandGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Keep a library's catalogue in step with its purchases from Bibliotheca cloudLibrary.",
 )
-app.command(epilog="Example: accession up --detach")(up)
-app.command()(down)
-app.command(epilog="Example: accession demo --titles 200")(demo)
-app.command()(runs.status)
-app.add_typer(collections.app, name="collections")
-app.add_typer(imports.app, name="import")
-app.add_typer(exports.app, name="export")
-app.add_typer(titles.app, name="titles")
-app.add_typer(rejects.app, name="rejects")
-app.add_typer(runs.app, name="runs")
-app.add_typer(users.app, name="users")
-app.add_typer(tokens.app, name="tokens")
-app.add_typer(database.app, name="db")
-app.command(epilog="Example: accession backup /srv/backups/accession.backup")(backups.backup)
-app.command("restore")(backups.restore_backup)
-app.command(epilog='Example: eval "$(accession env)"; psql "$ACCESSION_DATABASE_URL"')(processes.env)
-app.command(epilog="Example: accession doctor --fix")(doctor)
-app.command()(processes.worker)
-app.command()(processes.beat)
-app.command()(processes.web)
-app.add_typer(sandbox.app, name="sandbox")
 
 
 def _print_version(is_requested: bool) -> None:
@@ -124,14 +86,16 @@ def _print_traceback(kind: type[BaseException], error: BaseException, trace: Tra
 
 def _error_message(error: Exception) -> str | None:
     """Return the message for an expected error; None for an unexpected one, which is a bug."""
+    if isinstance(error, UserError | RemoteIntegrationException):
+        return str(error)
     # Imported here, where they are already loaded if they can be the cause: it keeps other commands fast.
     from kombu.exceptions import OperationalError as BrokerError
     from redis import RedisError
+    from sqlalchemy.exc import OperationalError as DatabaseError
 
+    from accession.db.engine import database_unavailable
     from accession.tasks.broker import broker_unavailable
 
-    if isinstance(error, UserError | RemoteIntegrationException):
-        return str(error)
     if isinstance(error, DatabaseError):
         return database_unavailable(error)
     if isinstance(error, BrokerError | RedisError):

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from accession.cli.commands import fast_imports
 from accession.cli.connect import open_catalogue, require_servers
 from accession.core.settings import get_settings
 from accession.local.home import prepare_home
@@ -23,8 +24,10 @@ def worker(
     """
     require_servers()
     settings = get_settings()
-    from accession.tasks.app import APPLY_QUEUE, DEFAULT_QUEUE, app
+    with fast_imports():
+        from accession.tasks.app import APPLY_QUEUE, DEFAULT_QUEUE, app
 
+        app.loader.import_default_modules()
     app.worker_main(
         [
             "worker",
@@ -46,8 +49,10 @@ def beat() -> None:
     require_servers()
     settings = get_settings()
     prepare_home(settings.home)
-    from accession.tasks.app import app
+    with fast_imports():
+        from accession.tasks.app import app
 
+        app.loader.import_default_modules()
     os.umask(0o077)
     schedule = settings.home / "beat-schedule"
     app.start(["beat", f"--schedule={schedule}", f"--loglevel={settings.log_level}", "--pidfile="])

@@ -18,7 +18,7 @@ from accession.core.sanitize import sanitize, sanitize_lines
 
 _NO_RECORDS = "No rejected records."
 
-app = typer.Typer(no_args_is_help=True, help="Handle records and events that could not be imported.")
+app = typer.Typer(no_args_is_help=True)
 
 RecordId = Annotated[int, typer.Argument(metavar="RECORD", help="Number of the record in `rejects list`.")]
 

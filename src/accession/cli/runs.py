@@ -13,7 +13,7 @@ from accession.cli.output import NO_COLLECTIONS, AsJson, InCollection, console, 
 from accession.core.sanitize import sanitize
 from accession.runs.views import StatusView, run_views, status_views
 
-app = typer.Typer(no_args_is_help=True, help="Show the runs of the workflows.")
+app = typer.Typer(no_args_is_help=True)
 
 
 def status(as_json: AsJson = False) -> None:

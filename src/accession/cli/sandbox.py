@@ -8,7 +8,7 @@ import typer
 from accession.cli.output import console
 from accession.core.clock import utc_now
 
-app = typer.Typer(no_args_is_help=True, help="Run a simulated vendor, to try Accession without an account.")
+app = typer.Typer(no_args_is_help=True)
 
 DEFAULT_PORT = 8643
 FIRST_DAY = datetime(2014, 1, 1)  # noqa: DTZ001 - typer parses dates without a time zone; UTC is meant

@@ -36,7 +36,7 @@ TITLE_COLUMNS: list[tuple[str, Callable[[TitleView], Any]]] = [
     ("Purchased", lambda t: t.purchased_on),
 ]
 
-app = typer.Typer(no_args_is_help=True, help="Show the titles of the collections.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list", epilog='Example: accession titles list --collection "Alder Library"')

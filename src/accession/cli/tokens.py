@@ -10,7 +10,7 @@ from accession.cli.connect import open_catalogue
 from accession.cli.output import AsJson, console, print_listing
 from accession.cli.users import ROLE_HELP
 
-app = typer.Typer(no_args_is_help=True, help="Manage the tokens of programs that use the API or the feeds.")
+app = typer.Typer(no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the token, such as the program's.")]
 

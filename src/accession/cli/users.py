@@ -31,7 +31,7 @@ from accession.local.backup import exclusive_servers
 
 PASSWORD_VARIABLE = "ACCESSION_PASSWORD"  # noqa: S105
 
-app = typer.Typer(no_args_is_help=True, help="Manage the users of the dashboard.")
+app = typer.Typer(no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the user.")]
 ROLE_HELP = "A viewer sees everything; an operator may also change things."

@@ -6,8 +6,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-import redis
-
 from accession.core.errors import UserError
 from accession.local.embedded import LOOPBACK, EmbeddedServer, server_environment
 from accession.local.files import read_or_create_password, write_private_file
@@ -59,6 +57,9 @@ class EmbeddedValkey(EmbeddedServer):
         )
 
     def _accepts_commands(self) -> bool:
+        # Imported here, because commands that only read the URLs of running servers start faster without it.
+        import redis
+
         # Without retries: the caller waits and checks that the server is still running.
         client = redis.Redis.from_url(self.url, retry=None, socket_timeout=5)
         try:

@@ -119,15 +119,15 @@ def kill_everything(home: Path, up: "subprocess.Popen[str]") -> None:
 
 def finished_import(home: Path) -> Catalogue:
     """Wait until the run has succeeded and its changes are applied, and return what is stored."""
+    with database_session(home) as session:
 
-    def is_finished() -> bool:
-        with database_session(home) as session:
+        def is_finished() -> bool:
+            session.rollback()
             state = session.scalar(select(LedgerRun.state))
             pending = session.scalar(select(func.count()).select_from(ApplyOutbox))
             return state == RunState.SUCCEEDED and pending == 0
 
-    wait_until(is_finished)
-    with database_session(home) as session:
+        wait_until(is_finished)
         identifiers = select(Identifier.identifier).join(
             LicensePool, LicensePool.identifier_id == Identifier.id
         )

@@ -1,6 +1,8 @@
 """Help of all commands, usage errors, and error messages."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from redis import RedisError
 from sqlalchemy.exc import OperationalError as DatabaseError
 
 from accession import __version__
-from accession.cli import main
+from accession.cli import commands, main
 from accession.db.models import Collection
 from accession.local.servers import ServerUrls
 from tests.fixtures.commands import Cli, CommandResult, all_commands, settings, settings_from_environment
@@ -46,6 +48,7 @@ def test_all_commands_exist() -> None:
         "import purchases",
         "import events",
         "import circulation",
+        "verify",
         "titles list",
         "titles refresh",
         "titles show",
@@ -75,6 +78,31 @@ def test_command_and_options_have_help(name: str) -> None:
     assert first_paragraph.endswith("."), first_paragraph
     for parameter in command.params:
         assert getattr(parameter, "help", None), f"{name}: {parameter.name} has no help text"
+
+
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_list_of_commands_shows_first_line_of_help(name: str) -> None:
+    first_line = (commands.load_command(name).help or "").splitlines()[0]
+    assert commands.COMMANDS[name].summary == first_line
+
+
+def test_misspelt_command_suggests_others(cli: Cli) -> None:
+    result = cli("statsu")
+    assert result.exit_code == 2
+    assert "Did you mean 'status'?" in result.stderr
+
+
+def test_help_imports_no_command() -> None:
+    """It is printed at once: importing all commands with their libraries takes a second."""
+    program = (
+        "import sys; from accession.cli.main import main\n"
+        "try: main()\n"
+        "finally: print({'sqlalchemy', 'celery', 'httpx', 'redis', 'psycopg'} & set(sys.modules))"
+    )
+    completed = subprocess.run(
+        [sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=True
+    )
+    assert completed.stdout.endswith("\nset()\n")
 
 
 def test_no_option_takes_a_secret() -> None:
