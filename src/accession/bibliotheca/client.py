@@ -18,7 +18,7 @@ from accession.bibliotheca.error_mapping import error_from_httpx, error_from_res
 from accession.bibliotheca.errors import (
     UNKNOWN_CONTEXT,
     BadResponseException,
-    RemoteInitiatedServerError,
+    EmptyResponse,
     RemoteIntegrationException,
     ResponseContext,
     TransientVendorError,
@@ -225,7 +225,7 @@ class BibliothecaAPI:
             response = self._send(spec, timer)
             if spec.expected is not None and is_blank(response.body):
                 raise response.context.error(
-                    RemoteInitiatedServerError,
+                    EmptyResponse,
                     f"the vendor sent an empty response for a time span with {spec.expected}",
                 )
             result = parse(response)

@@ -86,6 +86,10 @@ class RemoteInitiatedServerError(TransientVendorError):
     """
 
 
+class EmptyResponse(RemoteInitiatedServerError):
+    """An empty body instead of purchases or events, of which at least one is known."""
+
+
 class AuthenticationFailed(PermanentVendorError):
     """A request that the vendor rejected with status 401 or 403."""
 

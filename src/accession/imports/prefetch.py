@@ -15,7 +15,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Protocol
 
-from accession.bibliotheca.client import PAGE_SIZE, BibliothecaAPI
+from accession.bibliotheca.client import BibliothecaAPI
 from accession.bibliotheca.errors import RemoteIntegrationException, TransientVendorError
 from accession.bibliotheca.marc import MarcPage
 from accession.imports.windows import ImportCursor, PageRequest, Window
@@ -106,7 +106,7 @@ class Prefetcher:
         if (cached := self._cache.pop(_cache_key(request))) is not None:
             # A cached response that cannot be parsed is requested again.
             with suppress(TransientVendorError):
-                page = self._continue_page(_CachedPage.from_bytes(cached), request, cursor)
+                page = self._read_cached(_CachedPage.from_bytes(cached), cursor, window)
                 if page is not None:
                     return page
         self.prefetch(upcoming, cursor.records, concurrent_requests=1)
@@ -114,25 +114,12 @@ class Prefetcher:
             request.start, request.end, request.offset, may_be_empty=request.may_be_empty
         )
 
-    def _continue_page(
-        self, cached: _CachedPage, request: PageRequest, cursor: ImportCursor
-    ) -> MarcPage | None:
-        """Return what the request would: all of the cached page, or its end from the anchor on.
-
-        The page was requested with an earlier anchor if records have been read since. They are then at its
-        start. A page that begins after the request proves less than that would.
-        """
-        if cached.request == request:
-            return self._api.parse_marc_body(cached.body)
-        skipped = cursor.records - cached.records
-        proves_less = cached.request.may_be_empty or cached.request.start > request.start
-        if cursor.anchor is None or skipped <= 0 or proves_less:
-            return None
+    def _read_cached(self, cached: _CachedPage, cursor: ImportCursor, window: Window) -> MarcPage | None:
+        """Return the window's next page, all or the end of the cached one; None if that is of no use."""
         page = self._api.parse_marc_body(cached.body)
-        is_continued = skipped < len(page.records) and page.records[skipped].key == cursor.anchor.key
-        if not is_continued or len(page.records) >= PAGE_SIZE:
-            return None
-        return replace(page, records=page.records[skipped:])
+        keys = [record.key for record in page.records]
+        known_records = cursor.skip_known(window, cached.request, cached.records, keys)
+        return None if known_records is None else replace(page, records=page.records[known_records:])
 
     def prefetch(self, upcoming: Iterable[PageRequest], records: int, *, concurrent_requests: int) -> None:
         """Start to request the `upcoming` pages that are neither cached nor in flight.
@@ -140,9 +127,12 @@ class Prefetcher:
         `records` were read before them. `concurrent_requests` is the number of other requests that the
         caller is about to make: together with them there are never more than the maximum in flight.
         """
+        allowed = max(0, self._max_concurrency - concurrent_requests)
+        if not allowed:
+            return
         requests = {_cache_key(request): request for request in islice(upcoming, self._max_concurrency)}
         missing = self._cache.missing([key for key in requests if key not in self._in_flight])
-        for key in missing[: max(0, self._max_concurrency - concurrent_requests)]:
+        for key in missing[:allowed]:
             request = requests[key]
             response = self._threads.submit(copy_context().run, self._fetch_body, request)
             self._in_flight[key] = (request, records, response)

@@ -1,7 +1,10 @@
 """Import one page of purchase records into licence pools, purchase records and the outbox."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import islice
 
@@ -9,10 +12,10 @@ import structlog
 from sqlalchemy.orm import Session
 
 from accession.bibliotheca.client import BibliothecaAPI
-from accession.bibliotheca.errors import BadResponseException, excerpt_of
+from accession.bibliotheca.errors import BadResponseException, EmptyResponse, excerpt_of
 from accession.bibliotheca.items import DATA_SOURCE, is_item_id
 from accession.bibliotheca.marc import MarcPage, MarcRecord, marc_record_from_xml
-from accession.catalog.lookups import filter_not_looked_up, record_looked_up
+from accession.catalog.listed_records import ListedRecords
 from accession.catalog.outbox import enqueue_changes, find_changed_titles
 from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.purchase_records import (
@@ -20,6 +23,7 @@ from accession.catalog.purchase_records import (
     count_purchases_since,
     early_purchase_day,
     purchases_by_day,
+    remove_purchases_between,
     store_purchase_records,
 )
 from accession.catalog.rejected_records import (
@@ -33,6 +37,7 @@ from accession.core.vocabulary import IdentifierType
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, LicensePool, RejectedRecord, Run, Timestamp
 from accession.imports.checkpoints import advance_checkpoint
+from accession.imports.lookup_queue import LookupQueue
 from accession.imports.prefetch import NullPrefetchCache, PrefetchCache, Prefetcher
 from accession.imports.rejected_records import RetryResult, keep_open, resolve
 from accession.imports.title_lookup import TitleLookup, count_concurrent_requests, look_up_titles
@@ -49,6 +54,9 @@ _RECENT = timedelta(days=31)
 
 # An import that goes back this often without progress would never end.
 _MAX_RESTARTS = 20
+
+# Number of times that the vendor has to send records before the anchor, and nothing from it on.
+_CONTROL_REQUESTS = 3
 
 
 @dataclass(frozen=True)
@@ -102,10 +110,14 @@ class DayImportResult:
 
 @dataclass(frozen=True)
 class _SortedPage:
-    """The records of a page: usable ones, each with its title's id, and rejected ones."""
+    """The records of a page: usable ones, each with its title's id, and rejected ones.
+
+    `listed` is the number of times that each title is listed in the window so far; empty if unknown.
+    """
 
     usable: Sequence[tuple[str, MarcRecord]]
     rejected: Sequence[RejectedRecordData] = ()
+    listed: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def title_ids(self) -> Sequence[str]:
@@ -115,7 +127,7 @@ class _SortedPage:
 
 @dataclass(frozen=True)
 class _StoredTitles:
-    new: int = 0
+    new_ids: frozenset[str] = frozenset()
     changed: int = 0
     outbox_ids: tuple[int, ...] = ()
 
@@ -131,9 +143,9 @@ def count_reimport_requests(session: Session, collection: Collection) -> int:
 class BibliothecaPurchaseRecordImporter:
     """Importer of the purchase records of one collection, page by page.
 
-    It writes to the given session and leaves the commit to the caller: a page is one transaction. Titles
-    that the `run` has looked up before are not looked up again. Without a `prefetch_cache` no pages are
-    prefetched.
+    It writes to the given session and leaves the commit to the caller: a page is one transaction. The titles
+    of a `run` are looked up once, together with those of the next pages (`accession.imports.lookup_queue`);
+    without a run they are looked up with their page. Without a `prefetch_cache` no pages are prefetched.
     """
 
     def __init__(
@@ -147,7 +159,8 @@ class BibliothecaPurchaseRecordImporter:
         self._session = session
         self._collection = collection
         self._api = api
-        self._run = run
+        self._lookups = LookupQueue(session, run)
+        self._listed = None if run is None else ListedRecords(session, run, is_verification=False)
         self._prefetch_cache = prefetch_cache or NullPrefetchCache()
 
     def get_start(self) -> datetime:
@@ -181,6 +194,7 @@ class BibliothecaPurchaseRecordImporter:
         """Clear the checkpoint for a forced reimport."""
         checkpoint = self._checkpoint()
         checkpoint.finish = checkpoint.confirmed = None
+        self._session.flush()
 
     def _checkpoint(self) -> Timestamp:
         return get_or_create_checkpoint(self._session, self._collection, Workflow.PURCHASES)
@@ -198,27 +212,43 @@ class BibliothecaPurchaseRecordImporter:
         Raises:
             RemoteIntegrationException: the vendor failed; nothing is written then.
         """
+        result = self.import_page(cursor, now, width)
+        next_cursor = result.next_cursor
+        advance_checkpoint(
+            self._session,
+            self._collection,
+            Workflow.PURCHASES,
+            start=result.window.start,
+            end=max(result.window.start, next_cursor.current_day),
+            confirmed_before=cursor.confirmed_until,
+            confirmed=next_cursor.confirmed_until,
+        )
+        return replace(result, next_cursor=self._check_at_end(next_cursor, now))
+
+    def import_page(self, cursor: ImportCursor, now: datetime, width: Width = Width.DAY) -> DayImportResult:
+        """Import one page as `import_day` does, without the checkpoint: for days that were imported before.
+
+        Raises:
+            RemoteIntegrationException: the vendor failed; nothing is written then.
+        """
         window = cursor.window(now, width)
         after_this_page = islice(cursor.upcoming_requests(now, width), 1, None)
         with Prefetcher(self._api, self._prefetch_cache, get_settings().vendor_max_concurrency) as prefetcher:
-            page = prefetcher.fetch_page(cursor, window, after_this_page)
+            page = self._fetch_page(prefetcher, cursor, window, after_this_page)
             reading = self._read_page(page, window, cursor)
             next_cursor = reading.next_cursor
             result = DayImportResult(window, next_cursor, repairs=int(page.repaired))
             if next_cursor.restarts > cursor.restarts:
                 self._check_restarts(window, next_cursor)
-            if reading.known_records is not None and not window.is_probe:
-                records = page.records[reading.known_records :]
-                upcoming = next_cursor.upcoming_requests(now, width)
-                result = self._import_records(records, result, prefetcher, upcoming)
-        advance_checkpoint(
-            self._checkpoint(),
-            start=window.start,
-            end=max(window.start, next_cursor.current_day),
-            confirmed_before=cursor.confirmed_until,
-            confirmed=next_cursor.confirmed_until,
-        )
-        return replace(result, next_cursor=self._check_at_end(next_cursor, now))
+            has_new_records = reading.known_records is not None and not window.is_probe
+            records = page.records[reading.known_records :] if has_new_records else ()
+            upcoming = next_cursor.upcoming_requests(now, width)
+            is_last = next_cursor.is_complete(now)
+            sorted_page = _sort_records(records, window)
+            if has_new_records:
+                sorted_page = self._add_listings(sorted_page, cursor, next_cursor)
+                self._remove_later_purchases(sorted_page, window, cursor.setback)
+            return self._import_records(sorted_page, result, prefetcher, upcoming, is_last=is_last)
 
     def retry_rejected(self, record: RejectedRecord) -> RetryResult:
         """Import a rejected record again, with the purchase date it was received under.
@@ -235,11 +265,32 @@ class BibliothecaPurchaseRecordImporter:
         stored = self._store(page, lookup, PurchaseDate(record.purchased_on, record.month_only))
         return resolve(record, stored.outbox_ids)
 
+    def _fetch_page(
+        self, prefetcher: Prefetcher, cursor: ImportCursor, window: Window, upcoming: Iterable[PageRequest]
+    ) -> MarcPage:
+        """Return the next page of the window.
+
+        It is blank instead of an error if the vendor has records before the anchor but not the anchor, so
+        that the import goes back: the anchor was withdrawn, or is of an earlier day.
+        """
+        try:
+            return prefetcher.fetch_page(cursor, window, upcoming)
+        except EmptyResponse:
+            control = cursor.control_request(window)
+            if control is None:
+                raise
+        # A vendor that is broken at times may have been broken each time by chance.
+        for _ in range(_CONTROL_REQUESTS):
+            self._api.fetch_marc_page(control.start, control.end, control.offset, may_be_empty=False)
+            with suppress(EmptyResponse):
+                return prefetcher.fetch_page(cursor, window, ())
+        return MarcPage(records=(), is_blank=True)
+
     def _read_page(self, page: MarcPage, window: Window, cursor: ImportCursor) -> PageReading:
         keys = [record.key for record in page.records]
         if not window.is_check:
             return cursor.read_page(window, keys, is_blank=page.is_blank)
-        unknown = self._find_unknown(page.records[cursor.known_records :], window.start.date())
+        unknown = self._find_unknown(page.records[cursor.known_records(window) :], window.start.date())
         return cursor.read_check(keys, unknown)
 
     def _find_unknown(self, records: Sequence[MarcRecord], since: date) -> list[str]:
@@ -265,6 +316,8 @@ class BibliothecaPurchaseRecordImporter:
         """Return the cursor at a check, if everything is requested but not confirmed."""
         if not cursor.is_complete(now) or cursor.confirmed_until >= cursor.current_day:
             return cursor
+        if cursor.anchor is not None:
+            return cursor.end_with_check()
         check_start = self._check_start(cursor, now)
         return cursor if check_start is None else cursor.begin_check(check_start, cursor.current_day)
 
@@ -282,69 +335,101 @@ class BibliothecaPurchaseRecordImporter:
 
     def _import_records(
         self,
-        records: Sequence[MarcRecord],
+        sorted_page: _SortedPage,
         result: DayImportResult,
         prefetcher: Prefetcher,
         upcoming: Iterable[PageRequest],
+        *,
+        is_last: bool,
     ) -> DayImportResult:
         window = result.window
-        sorted_page = _sort_records(records, window)
-        lookup = self._look_up_new_titles(sorted_page.title_ids, prefetcher, result.next_cursor, upcoming)
+        due = self._lookups.select_due(sorted_page.title_ids, is_last=is_last)
+        lookup = self._look_up(due.identifiers, prefetcher, result.next_cursor, upcoming)
         purchase_date = PurchaseDate(window.start.astimezone(UTC).date(), month_only=window.is_month)
-        stored = self._store(sorted_page, lookup, purchase_date)
+        stored = self._store(sorted_page, lookup, purchase_date, due.counted_as_new)
+        self._lookups.record(due, stored.new_ids)
         return replace(
             result,
-            records_fetched=len(records),
+            records_fetched=len(sorted_page.usable) + len(sorted_page.rejected),
             records_stored=len(sorted_page.usable),
             records_rejected=len(sorted_page.rejected),
-            titles_new=stored.new,
+            titles_new=len(stored.new_ids),
             titles_changed=stored.changed,
             outbox_ids=stored.outbox_ids,
             repairs=result.repairs + lookup.repairs,
         )
 
-    def _look_up_new_titles(
+    def _remove_later_purchases(self, page: _SortedPage, window: Window, setback: datetime | None) -> None:
+        """Remove purchases of the page's titles under later days that are about to be imported again.
+
+        They may have been stored under a wrong day: that is why the import has gone back. Those that the
+        vendor lists there are stored again with their day.
+        """
+        if setback is not None and window.end < setback and not window.is_month:
+            after, last = window.start.date(), (setback - timedelta.resolution).date()
+            remove_purchases_between(self._session, self._collection, page.title_ids, after, last)
+
+    def _add_listings(
+        self, page: _SortedPage, cursor: ImportCursor, next_cursor: ImportCursor
+    ) -> _SortedPage:
+        """Return the page with the number of listings of its titles, earlier pages of the window included."""
+        is_first, is_last = cursor.window_end is None, next_cursor.window_end is None
+        if self._listed is None or (is_first and is_last):
+            return page
+        if is_first:
+            self._listed.clear()
+        listed = self._listed.add([(item_id, record.content_hash()) for item_id, record in page.usable])
+        if is_last:
+            self._listed.clear()
+        return replace(page, listed=listed)
+
+    def _look_up(
         self,
         title_ids: Sequence[str],
         prefetcher: Prefetcher,
         next_cursor: ImportCursor,
         upcoming: Iterable[PageRequest],
     ) -> TitleLookup:
-        """Look up the titles that this run has not looked up before, and prefetch pages meanwhile."""
-        new_ids = filter_not_looked_up(self._session, self._run, title_ids)
-        if new_ids:
-            concurrent_requests = count_concurrent_requests(len(new_ids))
+        """Look up titles, and prefetch pages meanwhile."""
+        if title_ids:
+            concurrent_requests = count_concurrent_requests(len(title_ids))
             prefetcher.prefetch(upcoming, next_cursor.records, concurrent_requests=concurrent_requests)
-        lookup = look_up_titles(self._api, new_ids)
+        lookup = look_up_titles(self._api, title_ids)
         for title_id in lookup.missing:
             log.warning("no metadata for a purchased title", title=title_id)
-        record_looked_up(self._session, self._run, new_ids)
         return lookup
 
-    def _store(self, page: _SortedPage, lookup: TitleLookup, purchase_date: PurchaseDate) -> _StoredTitles:
+    def _store(
+        self,
+        page: _SortedPage,
+        lookup: TitleLookup,
+        purchase_date: PurchaseDate,
+        counted_as_new: AbstractSet[str] = frozenset(),
+    ) -> _StoredTitles:
+        """Store the page, and put the titles of the look-up that differ into the outbox.
+
+        Titles that were `counted_as_new` with an earlier page do not count as changed.
+        """
         store_rejected_records(self._session, self._collection, purchase_date, page.rejected)
-        if not page.usable:
+        item_ids = list(dict.fromkeys([*page.title_ids, *lookup.titles]))
+        if not item_ids:
             return _StoredTitles()
         pools = LicensePool.for_foreign_ids(
-            self._session,
-            DATA_SOURCE,
-            IdentifierType.BIBLIOTHECA,
-            page.title_ids,
-            collection=self._collection,
+            self._session, DATA_SOURCE, IdentifierType.BIBLIOTHECA, item_ids, collection=self._collection
         )
-        store_purchase_records(
-            self._session,
-            purchase_date,
-            [
-                PurchaseRecordData(pools[item_id][0], record.as_marc21, record.content_hash())
-                for item_id, record in page.usable
-            ],
-        )
+        records = [
+            PurchaseRecordData(
+                pools[item_id][0], record.as_marc21, record.content_hash(), page.listed.get(item_id)
+            )
+            for item_id, record in page.usable
+        ]
+        store_purchase_records(self._session, purchase_date, records)
         titles = [(pools[item_id][0], title) for item_id, title in lookup.titles.items()]
         changed_titles = find_changed_titles(self._session, titles)
-        new_pool_ids = {pool.id for pool, is_new in pools.values() if is_new}
+        new_ids = frozenset(item_id for item_id, (_, is_new) in pools.items() if is_new)
+        new_pool_ids = {pools[item_id][0].id for item_id in pools.keys() & (new_ids | counted_as_new)}
         return _StoredTitles(
-            new=len(new_pool_ids),
+            new_ids,
             changed=sum(pool.id not in new_pool_ids for pool, _ in changed_titles),
             outbox_ids=tuple(enqueue_changes(self._session, changed_titles)),
         )
@@ -360,7 +445,7 @@ def _sort_records(records: Sequence[MarcRecord], window: Window) -> _SortedPage:
         else:
             log.error("purchase record rejected", reason=reason, day=window.start.date().isoformat())
             rejected.append(RejectedRecordData(reason, record.raw_xml, record.content_hash()))
-    return _SortedPage(usable, rejected)
+    return _SortedPage(usable, rejected, Counter(item_id for item_id, _ in usable))
 
 
 def _rejection_reason(record: MarcRecord) -> str | None:

@@ -3,14 +3,19 @@
 A window is a day by default, so that every title gets the day of its purchase: the vendor's records do not
 carry it. Gaps (spans without purchases) are skipped by galloping search, also known as exponential search:
 after some empty days a probe requests the rest of the month, after an empty month the rest of the year, and
-after an empty year everything. An empty probe is skipped as a whole; one with purchases is narrowed down to
-months and then days, until every record that it has listed is imported.
+after an empty year everything. An empty probe is skipped as a whole; one with purchases is narrowed down by
+halves to days, until every record that it has listed is imported. A budget limits the probes, so that an
+import makes hardly more requests than one per day and page.
 
-An empty body proves nothing, because the vendor also sends it while it is broken. Therefore each request
-begins with a record that is already known, the anchor: the time span of the request starts before the
-window, and its offset is the anchor's position. The anchor is then the first record of the response, also
-when the window is empty. Any other first record means that records of the span were added, withdrawn or not
-listed before: the import goes back to the start of the span.
+An empty body proves nothing, because the vendor also sends it while it is broken. Therefore requests begin
+with a record that is already known, the anchor: the time span of the request starts before the window, and
+its offset is the anchor's position. The anchor is then the first record of the response, also when the
+window is empty. Any other first record means that records of the span were added, withdrawn or not listed
+before: the import goes back to the day of the record before the anchor.
+
+The anchor takes a place of the page, so that 49 records fill it. Days after one with many purchases are
+therefore requested without it: a day with records needs no other proof. A later request with the anchor
+confirms the empty ones. An import that has gone back once uses the anchor for all requests.
 """
 
 from bisect import bisect_left
@@ -20,13 +25,28 @@ from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from itertools import accumulate
 
-from accession.bibliotheca.client import MAX_ITEMS, PAGE_SIZE
+from accession.bibliotheca.client import PAGE_SIZE
+from accession.imports.lookup_plan import PendingLookups
 
 EMPTY_DAYS_BEFORE_PROBE = 7
-_MAX_EMPTY_DAYS_BEFORE_PROBE = 56
+_MAX_EMPTY_WINDOWS = EMPTY_DAYS_BEFORE_PROBE + 2
 _MAX_LISTED_KEYS = 100
+# A span with a record listed for every few days is requested day by day.
+_MIN_DAYS_PER_LISTED_KEY = 6
+
+# The budget is in twentieths of a request. A day earns what its request costs, and 5 % more.
+REQUEST_COST = 20
+_EARNED_PER_DAY = 21
+INITIAL_BUDGET = 5 * REQUEST_COST
+_MAX_BUDGET = 20 * REQUEST_COST
+
+# After a window with more records than this, windows are requested without the anchor for some time. A page
+# that is prefetched with an earlier anchor has room for five windows with so many.
+_MANY_RECORDS = 9
+_MAX_USELESS_PAGES = 3
+_TIME_WITHOUT_ANCHOR = timedelta(days=100)
+_MAX_UNCONFIRMED = timedelta(days=30)
 _MAX_PREFETCHED_RECORDS = 10
-_MAX_EMPTY_WINDOWS = _MAX_EMPTY_DAYS_BEFORE_PROBE + 2
 
 
 class Width(StrEnum):
@@ -71,11 +91,21 @@ class PageRequest:
 
 @dataclass(frozen=True)
 class Anchor:
-    """The last known record: `position` (1-based) in the time span from `span_start` (UTC), and its key."""
+    """The last known record: `position` (1-based) in the time span from `span_start` (UTC), and its key.
+
+    `earlier_start` is the start of the span of the anchor before. If the record is not where it was, its day
+    is in doubt from there on: it may have appeared after the windows before `span_start` were requested.
+    """
 
     span_start: datetime
     position: int
     key: str
+    earlier_start: datetime | None = None
+
+    @property
+    def earliest_start(self) -> datetime:
+        """Return where the import goes back to if the record is not where it was."""
+        return self.span_start if self.earlier_start is None else self.earlier_start
 
 
 @dataclass(frozen=True)
@@ -117,10 +147,10 @@ class ImportCursor:
         anchor: the last record of this import, or None before the first.
         probed: spans to narrow down, each within the one before it.
         empty_windows: number of empty windows just before this one, up to a limit.
-        days_before_probe: number of empty windows after which a probe is made. It doubles after a probe of a
-            month whose page was full, as that tells little, and is reset by any other.
-        setback: the furthest time (UTC) from which the import has gone back; None once `confirmed` is later.
-        restarts: number of times that the import has gone back since `setback` was None.
+        budget: what may be spent on probes, in twentieths of a request. It can be negative.
+        without_anchor_until: time (UTC) until which windows are requested without the anchor, or None.
+        setback: the furthest time (UTC) from which the import has gone back; None if it never has.
+        restarts: number of times that the import has gone back before `confirmed` was later than `setback`.
         records: number of records read so far, those read again counted again.
         check_start: start of the check in progress; it ends at `window_end`.
         until: end of the import; None for the present. A check sets it, so that it confirms everything.
@@ -133,7 +163,8 @@ class ImportCursor:
     anchor: Anchor | None = None
     probed: tuple[ProbedSpan, ...] = ()
     empty_windows: int = 0
-    days_before_probe: int = EMPTY_DAYS_BEFORE_PROBE
+    budget: int = INITIAL_BUDGET
+    without_anchor_until: datetime | None = None
     restarts: int = 0
     setback: datetime | None = None
     records: int = 0
@@ -145,10 +176,26 @@ class ImportCursor:
         """Return the time (UTC) up to which everything is known to be imported."""
         return self.current_day if self.confirmed is None else self.confirmed
 
-    @property
-    def known_records(self) -> int:
-        """Return the number of records of the next page that are known already: the anchor."""
-        return 0 if self.anchor is None else 1
+    def known_records(self, window: Window) -> int:
+        """Return the number of records of the window's next page that are known already: the anchor."""
+        return 0 if self._anchor_of(window) is None else 1
+
+    def _anchor_of(self, window: Window) -> Anchor | None:
+        """Return the anchor, or None if the window's next page is requested without it."""
+        needs_anchor = window.is_probe or self.window_end is not None or not self._goes_without_anchor()
+        return self.anchor if needs_anchor else None
+
+    def _goes_without_anchor(self) -> bool:
+        # With the anchor, the response would also have records that empty windows since then have hidden.
+        follows_gap = self.empty_windows > 0 and self.confirmed_until < self.current_day
+        return follows_gap or self._prefers_no_anchor()
+
+    def _prefers_no_anchor(self) -> bool:
+        is_recently_confirmed = self.current_day - self.confirmed_until < _MAX_UNCONFIRMED
+        return is_recently_confirmed and self._had_many_records()
+
+    def _had_many_records(self) -> bool:
+        return self.without_anchor_until is not None and self.current_day < self.without_anchor_until
 
     def window(self, now: datetime, width: Width = Width.DAY) -> Window:
         """Return the window to import next; it ends at `now` (UTC) at the latest."""
@@ -172,7 +219,14 @@ class ImportCursor:
 
     def _probe_ends(self, now: datetime) -> Iterator[datetime]:
         """Yield the ends of possible probes, the latest first."""
-        further = self.empty_windows - self.days_before_probe
+        if self.budget < REQUEST_COST:
+            return
+        if self.probed and self.probed[-1].keys:
+            days = (self.probed[-1].end - self.current_day).days
+            if days > _MIN_DAYS_PER_LISTED_KEY * len(self.probed[-1].keys):
+                yield _next_day(self.current_day + timedelta(days=(days - 1) // 2))
+            return
+        further = self.empty_windows - EMPTY_DAYS_BEFORE_PROBE
         if further > 1:
             yield now
         if further > 0:
@@ -182,37 +236,75 @@ class ImportCursor:
 
     def request(self, window: Window) -> PageRequest:
         """Return the request for the next page of the window."""
-        if self.anchor is None:
+        anchor = self._anchor_of(window)
+        if anchor is None:
             return PageRequest(window.start, window.end, may_be_empty=not window.is_check)
-        return PageRequest(self.anchor.span_start, window.end, self.anchor.position, may_be_empty=False)
+        return PageRequest(anchor.span_start, window.end, anchor.position, may_be_empty=False)
+
+    def control_request(self, window: Window) -> PageRequest | None:
+        """Return a request for a span with records before the anchor, or None if none is known.
+
+        If the vendor sends them, and nothing from the anchor on, then the anchor is not there any more.
+        """
+        if self.anchor is None or (self.anchor.earlier_start is None and self.anchor.position == 1):
+            return None
+        return PageRequest(self.anchor.earliest_start, window.end, may_be_empty=False)
+
+    def skip_known(self, window: Window, page: PageRequest, records: int, keys: Sequence[str]) -> int | None:
+        """Return how many records of a prefetched page to leave out to get the window's next page.
+
+        `page` is its request, and `records` the number of records that were read before it. A page that was
+        requested with an earlier anchor begins with the records that have been read since. Return None if
+        the page is of no use: it proves less than the window's own request would, or it is full.
+        """
+        request = self.request(window)
+        if page == request:
+            return 0
+        proves_less = page.may_be_empty or page.start > request.start
+        # Records that empty windows have hidden would come with those of the window.
+        follows_gap = request.may_be_empty and self.confirmed_until < window.start
+        index = self.records - records
+        if self.anchor is None or proves_less or follows_gap or not 0 < index < len(keys) < PAGE_SIZE:
+            return None
+        return index + request.may_be_empty if keys[index] == self.anchor.key else None
 
     def read_page(self, window: Window, keys: Sequence[str], *, is_blank: bool = False) -> PageReading:
         """Conclude from the records' keys what is new, and where the import continues.
 
         `is_blank`: the body was empty. With an anchor that is an error of the vendor, so do not call this.
         """
-        if self.anchor is not None and not self._is_continued_by(keys):
-            return PageReading(self._restart(self.anchor.span_start, window.end), None)
-        new_keys = tuple(keys[self.known_records :])
+        anchor = self._anchor_of(window)
+        if anchor is not None and not _begins_with(anchor, keys):
+            return PageReading(self._restart(anchor.earliest_start, window.end), None)
+        known_records = self.known_records(window)
+        new_keys = tuple(keys[known_records:])
         is_full = len(keys) >= PAGE_SIZE
         if window.is_probe and new_keys:
-            return PageReading(self._narrow(window, new_keys, is_full=is_full), self.known_records)
-        span_start = window.start if self.anchor is None else self.anchor.span_start
-        after_records = self._after_records(span_start, new_keys)
+            return PageReading(self._narrow(window, new_keys, is_full=is_full), known_records)
+        after_records = self._after_records(window, new_keys)
         if is_full:
-            next_cursor = replace(after_records, offset=self.offset + len(new_keys), window_end=window.end)
+            is_needless = anchor is not None and self.offset == 1
+            next_cursor = replace(
+                after_records._spend(REQUEST_COST if is_needless else 0),
+                offset=self.offset + len(new_keys),
+                window_end=window.end,
+            )
         else:
-            is_proof = not is_blank and span_start <= self.confirmed_until
+            is_proof = not is_blank and self.request(window).start <= self.confirmed_until
             records = self.offset - 1 + len(new_keys)
             next_cursor = after_records._after_window(window, records, is_proof=is_proof)
-        return PageReading(next_cursor, self.known_records)
+        return PageReading(next_cursor, known_records)
 
-    def _is_continued_by(self, keys: Sequence[str]) -> bool:
-        return self.anchor is None or (len(keys) > 0 and keys[0] == self.anchor.key)
-
-    def _next_anchor(self, span_start: datetime, new_keys: Sequence[str]) -> Anchor:
-        position = 0 if self.anchor is None else self.anchor.position
-        return Anchor(span_start, position + len(new_keys), new_keys[-1])
+    def _next_anchor(self, window: Window, new_keys: Sequence[str]) -> Anchor:
+        anchor, count, key = self.anchor, len(new_keys), new_keys[-1]
+        if anchor is not None and self._anchor_of(window) is not None:
+            return Anchor(anchor.span_start, anchor.position + count, key)
+        if window.start <= self.confirmed_until:
+            return Anchor(window.start, count, key, None if anchor is None else anchor.span_start)
+        # The next request with the anchor also has to show that there is nothing since `confirmed`.
+        if anchor is None:
+            return Anchor(self.confirmed_until, count, key)
+        return replace(anchor, position=anchor.position + count, key=key)
 
     def with_wide_windows(self) -> "ImportCursor":
         """Return the cursor as after many empty windows, so that it starts with the widest probe."""
@@ -231,6 +323,16 @@ class ImportCursor:
             until=end,
         )
 
+    def end_with_check(self) -> "ImportCursor":
+        """Return the cursor at a check of what follows the anchor, up to the end of what was requested.
+
+        Raises:
+            ValueError: there is no anchor.
+        """
+        if self.anchor is None:
+            raise ValueError("A check at the end needs an anchor.")
+        return replace(self.begin_check(self.anchor.span_start, self.current_day), anchor=self.anchor)
+
     def read_check(self, keys: Sequence[str], unknown_keys: Sequence[str]) -> PageReading:
         """Conclude from a page of a check which records are still to be imported.
 
@@ -238,7 +340,11 @@ class ImportCursor:
         """
         if self.check_start is None or self.window_end is None:
             raise ValueError("No check is in progress.")
-        if not self._is_continued_by(keys):
+        window = Window(self.check_start, self.window_end, is_probe=True, is_check=True)
+        known_records = self.known_records(window)
+        if self.anchor is not None and not _begins_with(self.anchor, keys):
+            if self.offset == 1:
+                return PageReading(self._restart(self.anchor.earliest_start, self.window_end), None)
             again = self._restart(self.confirmed_until, self.window_end)
             return PageReading(again.begin_check(self.check_start, self.window_end), None)
         (span,) = self.probed
@@ -246,12 +352,12 @@ class ImportCursor:
         is_listed = span.keys is not None and len(listed) <= _MAX_LISTED_KEYS
         span = replace(span, keys=listed if is_listed else None)
         if len(keys) >= PAGE_SIZE:
-            anchor = self._next_anchor(self.check_start, keys[self.known_records :])
+            anchor = self._next_anchor(window, keys[known_records:])
             next_page = replace(self, probed=(span,), anchor=anchor, offset=anchor.position + 1)
-            return PageReading(next_page, self.known_records)
+            return PageReading(next_page, known_records)
         if span.keys is None:
             # Any day of the span may have records that are not listed.
-            return PageReading(self._restart(span.start, self.window_end), self.known_records)
+            return PageReading(self._restart(span.start, self.window_end), known_records)
         ended = replace(
             self,
             probed=(span,),
@@ -261,30 +367,22 @@ class ImportCursor:
             check_start=None,
             current_day=self.confirmed_until if span.keys else self.current_day,
         )
-        return PageReading(ended._after_probed_spans(), self.known_records)
+        return PageReading(ended._after_probed_spans(), known_records)
 
     def _narrow(self, probe: Window, keys: tuple[str, ...], *, is_full: bool) -> "ImportCursor":
-        span = ProbedSpan(probe.start, probe.end, None if is_full else keys)
-        days = self.days_before_probe
-        if not is_full:
-            days = EMPTY_DAYS_BEFORE_PROBE
-        elif probe.end <= _next_month(probe.start):
-            # After a wider probe narrower ones follow.
-            days = min(2 * days, _MAX_EMPTY_DAYS_BEFORE_PROBE)
-        return replace(
-            self,
-            confirmed=self.confirmed_until,
-            probed=(*self.probed, span),
-            days_before_probe=days,
-        )
+        # With the anchor, the probe has also listed records that empty windows before it have hidden.
+        start = probe.start if self.anchor is None else self.confirmed_until
+        span = ProbedSpan(start, probe.end, None if is_full else keys)
+        cursor = replace(self, confirmed=self.confirmed_until, probed=(*self.probed, span))
+        return cursor._spend(REQUEST_COST)
 
-    def _after_records(self, span_start: datetime, keys: tuple[str, ...]) -> "ImportCursor":
+    def _after_records(self, window: Window, keys: tuple[str, ...]) -> "ImportCursor":
         if not keys:
             return replace(self, confirmed=self.confirmed_until)
         return replace(
             self,
             confirmed=self.confirmed_until,
-            anchor=self._next_anchor(span_start, keys),
+            anchor=self._next_anchor(window, keys),
             probed=tuple(_without(span, keys) for span in self.probed),
             records=self.records + len(keys),
         )
@@ -302,19 +400,25 @@ class ImportCursor:
             window_end=None,
             confirmed=window.end if is_proof else self.confirmed,
             empty_windows=0 if records else min(self.empty_windows + 1, _MAX_EMPTY_WINDOWS),
-            days_before_probe=EMPTY_DAYS_BEFORE_PROBE if window.is_probe else self.days_before_probe,
             restarts=0 if has_passed else self.restarts,
-            setback=None if has_passed else self.setback,
         )
-        if records and self.anchor is not None:
-            # Without proof, the next request also has to show that there is nothing since `confirmed`.
-            span_start = window.start if is_proof else self.confirmed_until
-            cursor = replace(
-                cursor,
-                anchor=replace(self.anchor, span_start=span_start, position=records),
-                probed=tuple(span for span in self.probed if span.keys is not None),
-            )
+        cursor = cursor._spend(REQUEST_COST - _EARNED_PER_DAY * max(1, (window.end - window.start).days))
+        if records > _MANY_RECORDS and self.setback is None:
+            cursor = cursor._go_without_anchor()
+        if records:
+            cursor = replace(cursor, probed=tuple(span for span in cursor.probed if span.keys is not None))
+        anchor = self.anchor
+        if records and is_proof and anchor is not None and anchor.span_start < window.start:
+            cursor = replace(cursor, anchor=Anchor(window.start, records, anchor.key, anchor.span_start))
         return cursor._after_probed_spans()
+
+    def _spend(self, cost: int) -> "ImportCursor":
+        return replace(self, budget=max(-_MAX_BUDGET, min(_MAX_BUDGET, self.budget - cost)))
+
+    def _go_without_anchor(self) -> "ImportCursor":
+        # Pages that are prefetched with the anchor may be useless now.
+        cursor = self if self._had_many_records() else self._spend(_MAX_USELESS_PAGES * REQUEST_COST)
+        return replace(cursor, without_anchor_until=self.current_day + _TIME_WITHOUT_ANCHOR)
 
     def _after_probed_spans(self) -> "ImportCursor":
         """Skip the rest of probed spans of which every record is imported."""
@@ -339,14 +443,20 @@ class ImportCursor:
             self,
             current_day=max(span.end, self.current_day),
             confirmed=max(span.end, self.confirmed_until) if is_confirmed else self.confirmed,
-            empty_windows=min(self.empty_windows + days, max(self.days_before_probe, self.empty_windows)),
-        )
+            empty_windows=min(self.empty_windows + days, max(EMPTY_DAYS_BEFORE_PROBE, self.empty_windows)),
+        )._spend(-_EARNED_PER_DAY * days)
 
     def _restart(self, start: datetime, reached: datetime) -> "ImportCursor":
-        """Return the cursor at `start`, from where on everything is requested again up to `reached`."""
+        """Return the cursor at `start`, from where on everything is requested again up to `reached`.
+
+        It starts earlier where a check has listed records that are not imported yet.
+        """
+        if self.until is not None and self.check_start is None:
+            start = min([start, *(span.start for span in self.probed if span.keys)])
         return ImportCursor(
             start,
             confirmed=min(start, self.confirmed_until),
+            budget=self.budget,
             restarts=self.restarts + 1,
             setback=reached if self.setback is None else max(self.setback, reached),
             records=self.records,
@@ -362,22 +472,30 @@ class ImportCursor:
 
         Windows that end at `now` are left out, since they will be longer by the time they are due, and
         probes, as a record in a window before would make them needless. Only the first is certain to be
-        needed: the others are of no use if they have more records than a page. There are fewer of them after
-        a day with many.
+        needed: the others with an anchor are of no use if they have more records than a page. There are fewer
+        of them after a day with many.
         """
         cursor = self
-        records = 1 if self.anchor is None else self.anchor.position
-        for _ in range(1 + min(EMPTY_DAYS_BEFORE_PROBE, _MAX_PREFETCHED_RECORDS // records)):
+        for number in range(1 + self._max_prefetched()):
             if cursor.is_complete(now):
                 return
             window = cursor.window(now, width)
+            anchor = cursor._anchor_of(window)
             if window.is_probe or window.end >= self._end(now):
+                return
+            # A record in a window before could make this one a window with the anchor.
+            if number and self.anchor and not anchor and not cursor._prefers_no_anchor():
                 return
             yield cursor.request(window)
             # The rest of a span is skipped if this window has all records that the probe has listed.
             if any(span.keys for span in cursor.probed):
                 return
-            cursor = cursor._after_window(window, 0, is_proof=self.anchor is not None)
+            cursor = cursor._after_window(window, cursor.offset - 1, is_proof=anchor is not None)
+
+    def _max_prefetched(self) -> int:
+        if self.anchor is None or self._prefers_no_anchor():
+            return EMPTY_DAYS_BEFORE_PROBE
+        return min(EMPTY_DAYS_BEFORE_PROBE, _MAX_PREFETCHED_RECORDS // self.anchor.position)
 
 
 def count_requests(
@@ -385,7 +503,7 @@ def count_requests(
 ) -> int:
     """Return the number of requests of an import from `start` to `now` for so many titles per purchase day.
 
-    Pages, probes and metadata requests for all titles are counted.
+    Pages, probes, a check at the end and metadata requests for all titles are counted.
     """
     days = sorted(titles_by_day)
     cumulative = list(accumulate((titles_by_day[day] for day in days), initial=0))
@@ -398,7 +516,8 @@ def count_requests(
         first += request.offset - 1
         return [str(number) for number in range(first, min(last, first + PAGE_SIZE))]
 
-    requests, cursor = 0, ImportCursor(start)
+    pages = lookups = 0
+    pending, cursor = PendingLookups(), ImportCursor(start)
     while not cursor.is_complete(now):
         window = cursor.window(now, width)
         keys = keys_of_page(cursor.request(window))
@@ -406,9 +525,14 @@ def count_requests(
         if reading.known_records is None:
             raise AssertionError("a page does not continue the one before")
         new_titles = 0 if window.is_probe else len(keys) - reading.known_records
-        requests += 1 + -(-new_titles // MAX_ITEMS)
+        pages += 1
         cursor = reading.next_cursor
-    return requests
+        plan = pending.plan(pages, new_titles, is_last=cursor.is_complete(now))
+        lookups += plan.requests
+        pending = plan.remaining
+    is_confirmed = cursor.confirmed_until >= cursor.current_day
+    has_check = cursor.anchor is not None and not is_confirmed
+    return pages + lookups + has_check
 
 
 def _without(span: ProbedSpan, keys: Sequence[str]) -> ProbedSpan:
@@ -420,6 +544,10 @@ def _without(span: ProbedSpan, keys: Sequence[str]) -> ProbedSpan:
         if key in remaining:
             remaining.remove(key)
     return replace(span, keys=tuple(remaining))
+
+
+def _begins_with(anchor: Anchor, keys: Sequence[str]) -> bool:
+    return len(keys) > 0 and keys[0] == anchor.key
 
 
 _TICK = timedelta.resolution

@@ -1,5 +1,6 @@
 """Imports from a vendor that sends empty bodies for windows with purchases: nothing is lost."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from random import Random
 
@@ -7,7 +8,7 @@ import httpx
 import pytest
 from sqlalchemy.orm import Session
 
-from accession.bibliotheca.errors import TransientVendorError
+from accession.bibliotheca.errors import EmptyResponse, TransientVendorError
 from accession.core.settings import get_settings
 from accession.db.models import Collection
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter
@@ -15,7 +16,7 @@ from accession.imports.vendor_api import vendor_api_for
 from accession.imports.windows import ImportCursor, Width
 from tests.fixtures.factories import day
 from tests.fixtures.prefetch import InMemoryPrefetchCache
-from tests.fixtures.purchases import stored_purchases
+from tests.fixtures.purchases import import_until, requested_pages, stored_purchases
 from tests.fixtures.stored import checkpoint_confirmed
 from tests.fixtures.vendor import ScriptedVendor
 
@@ -106,3 +107,103 @@ def test_no_purchase_is_lost_to_empty_bodies(
     assert stored.keys() == sold.keys()
     if width is Width.DAY:
         assert stored == {name: moment.date() for name, moment in sold.items()}
+
+
+# Purchases that change while an import runs
+
+
+def import_before_and_after(
+    session: Session,
+    importer: BibliothecaPurchaseRecordImporter,
+    pages: int,
+    change: Callable[[], object],
+) -> None:
+    """Import so many pages from 1 January on, then the change happens, then the rest of the week."""
+    end, cursor = day(2024, 1, 8), ImportCursor(FIRST)
+    for _ in range(pages):
+        cursor = importer.import_day(cursor, end).next_cursor
+        session.commit()
+    change()
+    import_until(session, importer, end, cursor)
+
+
+@pytest.mark.parametrize("others", [[], ["other"]], ids=["only one of its page", "with another"])
+def test_purchase_that_appears_late_gets_its_own_day(
+    session: Session,
+    collection: Collection,
+    vendor: ScriptedVendor,
+    importer: BibliothecaPurchaseRecordImporter,
+    others: list[str],
+) -> None:
+    """It is listed first with a later day, which was requested with the last record as anchor."""
+    vendor.sends_empty_bodies = True
+    vendor.add_purchases(FIRST, "first")
+    vendor.add_purchases(day(2024, 1, 4), *others)
+
+    import_before_and_after(session, importer, 3, lambda: vendor.add_purchases(day(2024, 1, 3, 9), "late"))
+
+    days = {"first": FIRST, "late": day(2024, 1, 3), "other": day(2024, 1, 4)}
+    names = ["first", "late", *others]
+    assert stored_purchases(session) == [(name, days[name].date()) for name in names]
+    assert checkpoint_confirmed(collection.id) == day(2024, 1, 8)
+
+
+def test_late_purchase_of_a_title_keeps_its_other_days(
+    session: Session, vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
+) -> None:
+    vendor.add_purchases(FIRST, "first")
+    vendor.add_purchases(day(2024, 1, 4), "other")
+    vendor.add_purchases(day(2024, 1, 5), "twice")
+
+    import_before_and_after(session, importer, 3, lambda: vendor.add_purchases(day(2024, 1, 3, 9), "twice"))
+
+    assert stored_purchases(session) == [
+        ("first", FIRST.date()),
+        ("other", day(2024, 1, 4).date()),
+        ("twice", day(2024, 1, 3).date()),
+        ("twice", day(2024, 1, 5).date()),
+    ]
+
+
+@pytest.mark.parametrize("records", [1, 10, 50], ids=["one", "many", "a full page"])
+def test_withdrawn_last_purchase_does_not_stop_the_import(
+    session: Session,
+    collection: Collection,
+    vendor: ScriptedVendor,
+    importer: BibliothecaPurchaseRecordImporter,
+    records: int,
+) -> None:
+    """Nothing is listed where it was, and an empty body there is no error then."""
+    vendor.sends_empty_bodies = True
+    vendor.add_purchases(FIRST, "first")
+    vendor.add_purchases(day(2024, 1, 2), *(f"t{number}" for number in range(records)))
+
+    import_before_and_after(session, importer, 2, vendor.purchases.pop)
+
+    assert checkpoint_confirmed(collection.id) == day(2024, 1, 8)
+
+
+def test_empty_body_at_the_anchor_is_an_error_while_broken(
+    session: Session, vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
+) -> None:
+    """A vendor that sends no records before the anchor either is broken, so that nothing is concluded."""
+    vendor.add_purchases(FIRST, "first")
+    vendor.add_purchases(day(2024, 1, 2), "second")
+
+    def break_vendor() -> None:
+        vendor.responses.extend([httpx.Response(200)] * 2)
+
+    with pytest.raises(EmptyResponse):
+        import_before_and_after(session, importer, 2, break_vendor)
+    assert requested_pages(vendor)[-1] == ("01-01", "01-04", "1")
+
+
+def test_last_purchase_withdrawn_before_any_other_is_an_error(
+    session: Session, vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
+) -> None:
+    """No other record is known, so that the next run starts from what is confirmed."""
+    vendor.sends_empty_bodies = True
+    vendor.add_purchases(FIRST, "first")
+
+    with pytest.raises(EmptyResponse):
+        import_before_and_after(session, importer, 2, vendor.purchases.pop)

@@ -161,6 +161,39 @@ def test_prefetched_pages_are_reused_after_days_with_purchases(
     ]
 
 
+@pytest.mark.parametrize("purchases", [20, 49])
+def test_days_with_many_purchases_are_each_requested_once(
+    session: Session, vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter, purchases: int
+) -> None:
+    """Pages with an earlier anchor would not have room for the purchases of several days."""
+    days = range(1, 10)
+    for number in days:
+        vendor.add_purchases(day(2024, 5, number, 9), *title_ids(purchases, str(number)))
+
+    import_until(session, importer, day(2024, 5, 10), ImportCursor(MAY_1))
+
+    assert sorted(requested_pages(vendor)) == [(f"05-{n:02}", f"05-{n + 1:02}", "1") for n in days]
+    assert stored_purchases(session) == [
+        (title, date(2024, 5, number)) for number in days for title in title_ids(purchases, str(number))
+    ]
+
+
+def test_page_with_an_earlier_anchor_serves_a_window_without(
+    session: Session, vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
+) -> None:
+    """It was prefetched before a day with many purchases."""
+    vendor.add_purchases(day(2024, 5, 1, 9), "first")
+    vendor.add_purchases(day(2024, 5, 3, 9), *title_ids(12, "b"))
+    vendor.add_purchases(day(2024, 5, 4, 9), "c")
+    cursor = ImportCursor(MAY_2, confirmed=MAY_2, anchor=Anchor(MAY_1, 1, "first"), records=1)
+
+    pages = import_until(session, importer, day(2024, 5, 6), cursor)
+
+    assert [page.records_fetched for page in pages] == [0, 12, 1, 0]
+    assert [end for _, end, _ in sorted(requested_pages(vendor))] == ["05-03", "05-04", "05-05", "05-06"]
+    assert [(title, date(2024, 5, 4)) for title in ("c",)] == stored_purchases(session)[12:]
+
+
 def test_prefetched_page_without_the_anchor_is_not_used(
     session: Session, vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
@@ -287,7 +320,7 @@ def test_prefetched_empty_body_before_first_record_is_used(
 
     next_cursor = importer.import_day(cursor, NOW).next_cursor
 
-    assert next_cursor == ImportCursor(day(2024, 5, 3), confirmed=MAY_1, empty_windows=2)
+    assert (next_cursor.current_day, next_cursor.confirmed_until) == (day(2024, 5, 3), MAY_1)
     assert len(vendor.requests) == 4
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from itertools import chain, pairwise, repeat
+from itertools import chain, cycle, islice, pairwise, repeat
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +15,8 @@ from pydantic import TypeAdapter
 from accession.bibliotheca.client import PAGE_SIZE
 from accession.imports.windows import (
     EMPTY_DAYS_BEFORE_PROBE,
+    INITIAL_BUDGET,
+    REQUEST_COST,
     Anchor,
     ImportCursor,
     PageRequest,
@@ -27,6 +29,7 @@ from tests.fixtures.model_vendor import (
     ContradictoryPages,
     ModelImport,
     ModelVendor,
+    PrefetchingImport,
     Step,
     key_list,
     purchases_of,
@@ -36,6 +39,7 @@ FIRST = day(2014, 1, 1)
 NOW = day(2016, 3, 9, 10, 30)
 SPAN = int((NOW - FIRST).total_seconds())
 DAYS_OF_SALES = 500
+END_OF_SALES = FIRST + timedelta(days=DAYS_OF_SALES)
 MAX_NEW_RECORDS = PAGE_SIZE - 1
 
 # Without the deadline and the check that fail on a slow machine.
@@ -286,6 +290,42 @@ def test_record_changed_between_pages_hides_no_other(
     assert all(window.start <= moments_by_key[key] < window.end for key, window in model.read)
 
 
+@property_test
+@given(
+    st.lists(st.tuples(moments, counts), min_size=1, max_size=25),
+    st.integers(1, 300),
+    st.floats(0, 1, exclude_max=True),
+    shares,
+    seeds,
+)
+def test_record_that_appears_late_is_read_under_no_other_day(
+    sales: list[tuple[datetime, int]], pages: int, position: float, empty_bodies: float, seed: int
+) -> None:
+    """It appears after its day was requested, within the span of the next request with the anchor.
+
+    The import finds it with that request, or leaves it to the check of the next run.
+    """
+    vendor = ModelVendor(purchases_of(sales), empty_bodies=random_flags(empty_bodies, seed))
+    model = ModelImport(vendor, NOW)
+    moments_by_key = {key: moment for moment, key in vendor.purchases}
+
+    last_window = None
+    for number, step in enumerate(model.runs(FIRST)):
+        last_window = step.window
+        cursor = step.reading.next_cursor
+        if number >= pages and "late" not in moments_by_key and cursor.anchor and cursor.check_start is None:
+            earliest = moments_by_key[cursor.anchor.key] + timedelta.resolution
+            gap = max(timedelta.resolution, cursor.current_day - earliest)
+            moments_by_key["late"] = earliest + position * gap
+            vendor.purchases = sorted([*vendor.purchases, (moments_by_key["late"], "late")])
+
+    assert model.confirmed == NOW
+    assert {*missing_keys(model)} <= {"late"}
+    # The import notices a record that is read with its last window if there is another one.
+    wrong = [key for key, window in model.read if not window.start <= moments_by_key[key] < window.end]
+    assert wrong == [] or (wrong == ["late"] and ("late", last_window) in model.read)
+
+
 def _is_between_pages(step: Step) -> bool:
     cursor = step.reading.next_cursor
     return cursor.window_end is not None and cursor.check_start is None and not step.is_restart
@@ -294,10 +334,28 @@ def _is_between_pages(step: Step) -> bool:
 # Number of requests
 
 
-def count_steps(sales: Iterable[tuple[datetime, int]], days: int, empty_bodies: Iterator[bool]) -> int:
+def count_requests_made(sales: Iterable[tuple[datetime, int]], empty_bodies: Iterator[bool]) -> int:
     vendor = ModelVendor(purchases_of(sales), empty_bodies=empty_bodies)
-    model = ModelImport(vendor, FIRST + timedelta(days=days))
-    return sum(1 for _ in model.steps(ImportCursor(FIRST)))
+    return sum(1 for _ in ModelImport(vendor, END_OF_SALES).steps(ImportCursor(FIRST)))
+
+
+def count_prefetching_requests(sales: Iterable[tuple[datetime, int]]) -> int:
+    """Return the number of requests with four at once, those of no use included."""
+    model = PrefetchingImport(ModelVendor(purchases_of(sales)), END_OF_SALES)
+    assert not any(step.is_restart for step in model.steps(ImportCursor(FIRST)))
+    assert purchase_dates(model) == expected_dates(model.vendor.purchases, Width.DAY)
+    return len(model.requests)
+
+
+def most_requests(sales: Iterable[tuple[datetime, int]]) -> float:
+    """Return the limit: 5 % more than one request per day and full page, and a few at the start."""
+    return 1.05 * (DAYS_OF_SALES + sum(count // PAGE_SIZE for _, count in sales)) + 10
+
+
+def sales_of(counts: Iterable[int]) -> list[tuple[datetime, int]]:
+    """Return sales of so many titles on the first day, the second, and so on, again and again."""
+    numbers = enumerate(islice(cycle(counts), DAYS_OF_SALES))
+    return [(FIRST + timedelta(days=number), count) for number, count in numbers if count]
 
 
 def random_sales(share: float, size: int, seed: int) -> Iterator[tuple[datetime, int]]:
@@ -325,46 +383,77 @@ def seasonal_sales(days: int, size: int, seed: int) -> Iterator[tuple[datetime, 
         number += rng.randint(1, days)
 
 
-# Days with exactly 49 records are left out: the anchor takes one place of the page, so that they fill it, and
-# the import requests another page to see if there are more.
-small_sizes = st.integers(1, MAX_NEW_RECORDS - 1)
+# 49 records and the anchor fill a page. Days with 99, and others that fill their second page or a later one
+# with the record before it, are left out: they need another.
+sizes = st.integers(1, 98)
+runs_of_days = st.lists(
+    st.tuples(st.sampled_from([0, 0, 1, 9, 10, 48, 49, 50, 98]), st.integers(1, 60)), min_size=1, max_size=12
+)
 sales_patterns = st.one_of(
-    st.builds(random_sales, st.floats(0.005, 1), small_sizes, seeds),
-    st.builds(periodic_sales, st.integers(1, 70), small_sizes, seeds),
-    st.builds(seasonal_sales, st.integers(1, 90), small_sizes, seeds),
-).map(lambda sales: [sale for sale in sales if sale[0] < FIRST + timedelta(days=DAYS_OF_SALES)])
+    st.builds(random_sales, st.floats(0.005, 1), sizes, seeds),
+    st.builds(periodic_sales, st.integers(1, 70), sizes, seeds),
+    st.builds(seasonal_sales, st.integers(1, 90), sizes, seeds),
+    st.builds(lambda runs: sales_of(count for count, days in runs for _ in range(days)), runs_of_days),
+).map(lambda sales: [sale for sale in sales if sale[0] < END_OF_SALES])
 
 
 @property_test
 @given(sales_patterns, shares, seeds)
-def test_import_requests_hardly_more_than_one_page_per_day(
+def test_import_requests_at_most_5_percent_more_than_days(
     sales: list[tuple[datetime, int]], empty_bodies: float, seed: int
 ) -> None:
-    requests = count_steps(sales, DAYS_OF_SALES, random_flags(empty_bodies, seed))
+    assert count_requests_made(sales, random_flags(empty_bodies, seed)) <= most_requests(sales)
 
-    assert requests <= 1.05 * DAYS_OF_SALES + 10
+
+@property_test
+@given(sales_patterns)
+def test_prefetching_requests_at_most_5_percent_more_than_days(sales: list[tuple[datetime, int]]) -> None:
+    assert count_prefetching_requests(sales) <= most_requests(sales)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        [20],
+        [49],
+        [49, 0],
+        [1, 49],
+        [49, 60],
+        [49, 49, 49, 49, 49, 0, 0],
+        [49, *[0] * 8],
+        [60, *[0] * 8],
+        [9, 9, 9, 48],
+        [20, 48, 5, 0, 0, 0, 0, 5, *[0] * 7],
+    ],
+    ids=str,
+)
+def test_pattern_of_days_stays_within_5_percent(counts: list[int]) -> None:
+    """Patterns that waste requests, by pages that the anchor fills or by probes that skip nothing."""
+    sales = sales_of(counts)
+
+    assert count_requests_made(sales, repeat(True)) <= most_requests(sales)
+    assert count_prefetching_requests(sales) <= most_requests(sales)
 
 
 @pytest.mark.parametrize("sizes", [(48, 1), (1, 1), (48, 48)])
-def test_two_useless_probes_per_month_are_the_most(sizes: tuple[int, int]) -> None:
-    """Purchases on the 8th and the last of each month are the worst case that is known."""
-    days = [FIRST + timedelta(days=number) for number in range(2000)]
+def test_two_probes_per_month_stay_within_5_percent(sizes: tuple[int, int]) -> None:
+    """With purchases on the 8th and the last of each month, most probes skip little."""
+    days = [FIRST + timedelta(days=number) for number in range(DAYS_OF_SALES + 1)]
     last_days = [before for before, after in pairwise(days) if after.day == 1]
     sales = [
-        *((moment, sizes[0]) for moment in days if moment.day == 8),
+        *((moment, sizes[0]) for moment in days[:-1] if moment.day == 8),
         *((moment, sizes[1]) for moment in last_days),
     ]
 
-    assert count_steps(sales, 2000, repeat(True)) <= 1.07 * 2000
+    assert count_requests_made(sales, repeat(True)) <= most_requests(sales)
 
 
-def test_day_that_fills_a_page_needs_another() -> None:
-    """The anchor takes one place of each page but the first, so that 49 records fill it."""
-    sales = [(FIRST + timedelta(days=number), MAX_NEW_RECORDS) for number in range(4)]
+@pytest.mark.parametrize(("count", "pages"), [(49, 1), (50, 2), (98, 2), (99, 3), (147, 3), (148, 4)])
+def test_pages_of_a_day_overlap_by_one_record(count: int, pages: int) -> None:
+    """Pages after the first have 49 new records each, so that 99 records fill the second."""
+    windows = windows_of([FIRST] * count + [day(2014, 1, 2)] * count, FIRST, day(2014, 1, 3))
 
-    windows = windows_of([moment for moment, count in sales for _ in range(count)], FIRST, day(2014, 1, 5))
-
-    assert [window.start.day for window in windows] == [1, 2, 2, 3, 3, 4, 4]
+    assert [window.start.day for window in windows] == [1] * pages + [2] * pages
 
 
 def test_weekly_purchases_are_imported_without_probes() -> None:
@@ -452,11 +541,12 @@ def test_other_first_record_sends_the_import_back(keys: list[str]) -> None:
     assert_gone_back(reading.next_cursor, FIRST)
 
 
-def test_import_goes_back_only_to_the_day_of_the_anchor() -> None:
-    cursor = read_pages(ImportCursor(FIRST), NOW, ["a"], ["a", "b", "c"], ["c"])
-    assert cursor.confirmed_until == day(2014, 1, 4)
+def test_import_goes_back_to_the_day_of_the_anchor_before() -> None:
+    """The anchor may have appeared after that day was imported, and have been read with a later one."""
+    cursor = read_pages(ImportCursor(FIRST), NOW, ["a"], ["a", "b"], ["b", "c", "d"], ["d"])
+    assert cursor.confirmed_until == day(2014, 1, 5)
 
-    cursor = read_pages(cursor, NOW, ["b"])
+    cursor = read_pages(cursor, NOW, ["c"])
 
     assert_gone_back(cursor, day(2014, 1, 2))
 
@@ -502,9 +592,86 @@ def test_window_end_stays_the_same_for_all_pages() -> None:
         day(2024, 3, 1), now, PAGE_SIZE, may_be_empty=False
     )
     next_window = read_pages(second_page, next_day, [key_list(PAGE_SIZE)[-1], "another"])
-    assert next_window == ImportCursor(
-        now, confirmed=now, anchor=Anchor(day(2024, 3, 1), PAGE_SIZE + 1, "another"), records=PAGE_SIZE + 1
-    )
+    assert (next_window.offset, next_window.window_end) == (1, None)
+    assert (next_window.current_day, next_window.confirmed, next_window.records) == (now, now, PAGE_SIZE + 1)
+    assert next_window.anchor == Anchor(day(2024, 3, 1), PAGE_SIZE + 1, "another")
+
+
+# Windows without the anchor
+
+
+def after_many_records(*pages: Sequence[str]) -> ImportCursor:
+    """Return the cursor after ten records on 1 January, and these pages of the days after it."""
+    return read_pages(ImportCursor(FIRST), NOW, key_list(10), *pages)
+
+
+def test_after_many_records_windows_go_without_the_anchor() -> None:
+    """A day with records needs no other proof."""
+    cursor = after_many_records()
+    assert next_request(cursor) == PageRequest(day(2014, 1, 2), day(2014, 1, 3))
+
+    cursor = read_pages(cursor, NOW, ["b", "c"])
+
+    assert cursor.confirmed_until == day(2014, 1, 3)
+    assert cursor.anchor == Anchor(day(2014, 1, 2), 2, "c", FIRST)
+    assert next_request(cursor) == PageRequest(day(2014, 1, 3), day(2014, 1, 4))
+
+
+def test_empty_body_without_the_anchor_confirms_nothing() -> None:
+    cursor = after_many_records([], ["b"], [])
+
+    assert (cursor.current_day, cursor.confirmed_until) == (day(2014, 1, 5), day(2014, 1, 2))
+    # The position counts the records since the first day, so that a hidden one would be noticed.
+    assert cursor.anchor == Anchor(FIRST, 11, "b")
+
+
+def test_anchor_confirms_empty_days_after_a_month() -> None:
+    """It waits for a day after one with records: an empty day's hidden records would come with its own."""
+    pages: list[list[str]] = [[] if number % 3 else [f"k{number}"] for number in range(1, 31)]
+    cursor = after_many_records(*pages)
+    assert (cursor.current_day, cursor.confirmed_until) == (day(2014, 2, 1), day(2014, 1, 2))
+    assert next_request(cursor) == PageRequest(FIRST, day(2014, 2, 2), 20, may_be_empty=False)
+
+    cursor = read_pages(cursor, NOW, ["k30", "new"])
+
+    assert cursor.confirmed_until == day(2014, 2, 2)
+    assert cursor.anchor == Anchor(day(2014, 2, 1), 1, "new", FIRST)
+
+
+def test_probe_after_empty_bodies_lists_what_they_hid() -> None:
+    """The records it lists may be of any day that is not confirmed."""
+    cursor = read_pages(after_many_records(*[[]] * 7), NOW, ["k0009", "hidden"])
+
+    assert cursor.probed == (ProbedSpan(day(2014, 1, 2), day(2014, 2, 1), ("hidden",)),)
+
+
+def test_import_that_has_gone_back_always_uses_the_anchor() -> None:
+    """The vendor's empty bodies may hide records, or its records change."""
+    cursor = ImportCursor(FIRST, setback=day(2014, 1, 5))
+
+    cursor = read_pages(cursor, NOW, key_list(10))
+
+    assert next_request(cursor) == PageRequest(FIRST, day(2014, 1, 3), 10, may_be_empty=False)
+
+
+def test_import_that_ends_unconfirmed_checks_the_rest() -> None:
+    """The check begins with the anchor, so that it has no more records than are new."""
+    end = day(2014, 1, 3)
+    cursor = read_pages(ImportCursor(FIRST), end, key_list(10), []).end_with_check()
+    assert next_request(cursor, end) == PageRequest(FIRST, end, 10, may_be_empty=False)
+
+    complete = cursor.read_check(["k0009"], []).next_cursor
+    assert (complete.is_complete(end), complete.confirmed_until) == (True, end)
+
+    again = cursor.read_check(["k0009", "hidden"], ["hidden"]).next_cursor
+    assert (again.current_day, again.is_complete(end)) == (day(2014, 1, 2), False)
+
+    assert_gone_back(cursor.read_check(["other"], []).next_cursor, FIRST)
+
+
+def test_check_at_the_end_needs_an_anchor() -> None:
+    with pytest.raises(ValueError, match="needs an anchor"):
+        ImportCursor(FIRST).end_with_check()
 
 
 # Probes
@@ -522,25 +689,26 @@ def test_probes_gallop_by_month_by_year_then_everything() -> None:
     ]
 
 
-def test_probe_with_records_is_narrowed_by_months_then_days() -> None:
+def test_probe_with_records_is_narrowed_by_halves_then_days() -> None:
     """When the record that the probes have listed is imported, the rest of their span is skipped."""
     windows = windows_of([FIRST, day(2014, 4, 3, 12)], FIRST, day(2014, 5, 2))
 
     assert windows[8:] == [
         Window(day(2014, 1, 9), day(2014, 2, 1), is_probe=True),
         Window(day(2014, 2, 1), day(2014, 5, 2), is_probe=True),
-        Window(day(2014, 2, 1), day(2014, 3, 1), is_probe=True),
-        Window(day(2014, 3, 1), day(2014, 4, 1), is_probe=True),
-        Window(day(2014, 4, 1), day(2014, 5, 1), is_probe=True),
+        Window(day(2014, 2, 1), day(2014, 3, 18), is_probe=True),
+        Window(day(2014, 3, 18), day(2014, 4, 10), is_probe=True),
+        Window(day(2014, 3, 18), day(2014, 3, 30), is_probe=True),
+        Window(day(2014, 3, 30), day(2014, 4, 5), is_probe=True),
+        *(Window(day(2014, 3, n), day(2014, 3, n) + timedelta(days=1)) for n in (30, 31)),
         *(Window(day(2014, 4, n), day(2014, 4, n + 1)) for n in (1, 2, 3)),
     ]
 
 
-def at_probe(width: int = EMPTY_DAYS_BEFORE_PROBE) -> ImportCursor:
+def at_probe(budget: int = INITIAL_BUDGET) -> ImportCursor:
     """Return a cursor at the probe of 8 to 31 January, with a record of 1 January as anchor."""
-    return ImportCursor(
-        day(2014, 1, 8), anchor=Anchor(FIRST, 1, "a"), empty_windows=width, days_before_probe=width
-    )
+    anchor = Anchor(FIRST, 1, "a")
+    return ImportCursor(day(2014, 1, 8), anchor=anchor, empty_windows=EMPTY_DAYS_BEFORE_PROBE, budget=budget)
 
 
 def test_probe_with_records_stores_and_confirms_nothing() -> None:
@@ -549,13 +717,19 @@ def test_probe_with_records_stores_and_confirms_nothing() -> None:
     assert cursor == replace(
         at_probe(),
         confirmed=day(2014, 1, 8),
+        budget=at_probe().budget - REQUEST_COST,
         probed=(ProbedSpan(day(2014, 1, 8), day(2014, 2, 1), ("b", "c")),),
     )
-    assert next_request(cursor) == PageRequest(FIRST, day(2014, 1, 9), 1, may_be_empty=False)
+    assert next_request(cursor) == PageRequest(FIRST, day(2014, 1, 20), 1, may_be_empty=False)
+
+
+def after_probe(*keys: str) -> ImportCursor:
+    """Return the cursor after the probe has listed these, with no budget for another one."""
+    return read_pages(at_probe(budget=REQUEST_COST), NOW, ["a", *keys])
 
 
 def test_rest_of_a_probed_span_is_skipped() -> None:
-    cursor = read_pages(at_probe(), NOW, ["a", "b", "c"], ["a", "b"], ["b"])
+    cursor = read_pages(after_probe("b", "c"), NOW, ["a", "b"], ["b"])
     assert cursor.current_day == day(2014, 1, 10)
 
     cursor = read_pages(cursor, NOW, ["b", "c"])
@@ -565,20 +739,20 @@ def test_rest_of_a_probed_span_is_skipped() -> None:
         day(2014, 2, 1),
         (),
     )
-    assert cursor.anchor == Anchor(day(2014, 1, 10), 1, "c")
+    assert cursor.anchor == Anchor(day(2014, 1, 10), 1, "c", day(2014, 1, 8))
 
 
 def test_listed_record_that_no_day_shows_goes_back() -> None:
     """The record was withdrawn in the meantime, or listed for another time: the span is imported again."""
-    pages = [["a", "b"], *[["a"]] * 24]
-
-    cursor = read_pages(at_probe(), NOW, *pages)
+    cursor = after_probe("b")
+    while not cursor.restarts:
+        cursor = read_pages(cursor, NOW, ["a"])
 
     assert_gone_back(cursor, day(2014, 1, 8))
 
 
 def test_span_with_a_title_listed_twice_needs_both_records() -> None:
-    cursor = read_pages(at_probe(), NOW, ["a", "b", "b"], ["a", "b"])
+    cursor = read_pages(after_probe("b", "b"), NOW, ["a", "b"])
     assert cursor.probed[-1].keys == ("b",)
 
     cursor = read_pages(cursor, NOW, ["b", "b"])
@@ -586,30 +760,27 @@ def test_span_with_a_title_listed_twice_needs_both_records() -> None:
     assert (cursor.current_day, cursor.probed) == (day(2014, 2, 1), ())
 
 
-@pytest.mark.parametrize(("width", "next_width"), [(7, 14), (14, 28), (28, 56), (56, 56)])
-def test_full_probe_doubles_the_days_before_the_next(width: int, next_width: int) -> None:
-    """A full probe has not listed all records, so that its span cannot be skipped."""
-    cursor = read_pages(at_probe(width), NOW, ["a", *key_list(MAX_NEW_RECORDS)])
+def test_full_probe_is_narrowed_day_by_day() -> None:
+    """It has not listed all records of the rest of the month, so that its span cannot be skipped."""
+    cursor = read_pages(at_probe(), NOW, ["a", *key_list(MAX_NEW_RECORDS)])
 
-    assert cursor.days_before_probe == next_width
     assert cursor.probed == (ProbedSpan(day(2014, 1, 8), day(2014, 2, 1), None),)
+    assert cursor.window(NOW) == Window(day(2014, 1, 8), day(2014, 1, 9))
 
 
-def test_probe_that_lists_all_records_resets_the_days() -> None:
-    cursor = read_pages(at_probe(28), NOW, ["a", "b"])
+@pytest.mark.parametrize(("budget", "is_probe"), [(REQUEST_COST, True), (REQUEST_COST - 1, False)])
+def test_probe_needs_the_budget_of_a_request(budget: int, is_probe: bool) -> None:
+    assert at_probe(budget).window(NOW).is_probe is is_probe
 
-    assert cursor.days_before_probe == EMPTY_DAYS_BEFORE_PROBE
 
+def test_twenty_days_earn_a_request_and_skipped_days_their_own() -> None:
+    cursor = ImportCursor(FIRST, budget=0)
+    for number in range(20):
+        cursor = read_pages(cursor, NOW, [f"k{number - 1}", f"k{number}"][not number :])
+    assert cursor.budget == REQUEST_COST
 
-def test_after_a_full_probe_the_next_comes_after_14_days() -> None:
-    moments = [FIRST, *[day(2014, 1, 10, 12)] * MAX_NEW_RECORDS, day(2014, 1, 30)]
-
-    windows = windows_of(moments, FIRST, day(2014, 2, 1))
-
-    assert [window for window in windows if window.is_probe] == [
-        Window(day(2014, 1, 9), day(2014, 2, 1), is_probe=True),
-        Window(day(2014, 1, 25), day(2014, 2, 1), is_probe=True),
-    ]
+    assert read_pages(at_probe(budget=0), NOW, ["a"]).budget == 1
+    assert read_pages(at_probe(budget=REQUEST_COST), NOW, ["a"]).budget > 20 * REQUEST_COST - 1
 
 
 @pytest.mark.parametrize("width", Width)
@@ -619,13 +790,14 @@ def test_run_with_wide_windows_requests_everything_at_once(width: Width) -> None
     assert cursor.window(NOW, width) == Window(FIRST, NOW, is_probe=True)
 
 
-def test_widest_probe_with_records_is_narrowed_by_years() -> None:
+def test_widest_probe_is_narrowed_by_halves_or_years() -> None:
     cursor = ImportCursor(FIRST).with_wide_windows()
     assert read_pages(cursor, NOW, []).is_complete(NOW)
 
-    narrowed = read_pages(cursor, NOW, ["a"])
+    few_records, full_page = (read_pages(cursor, NOW, keys) for keys in (["a"], key_list(PAGE_SIZE)))
 
-    assert narrowed.window(NOW) == Window(FIRST, day(2015, 1, 1), is_probe=True)
+    assert few_records.window(NOW) == Window(FIRST, day(2015, 2, 4), is_probe=True)
+    assert full_page.window(NOW) == Window(FIRST, day(2015, 1, 1), is_probe=True)
 
 
 def test_seven_years_before_the_first_purchase_cost_little() -> None:
