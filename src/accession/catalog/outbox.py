@@ -45,6 +45,8 @@ def find_changed_titles(
 
     A title with a pending change is always returned: the vendor may have taken back what the outbox holds.
     """
+    if not titles:
+        return []
     query = (
         select(LicensePool.id, Edition.content_hash, Edition.as_of, ApplyOutbox.id.label("pending"))
         .outerjoin(Edition, pool_edition_join())

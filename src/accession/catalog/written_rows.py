@@ -10,16 +10,19 @@ from accession.db.models import Base
 _OTHER_TABLES = (
     "api_tokens",
     "collections",
-    "looked_up_titles",
+    "listed_records",
     "run_retries",
     "run_samples",
+    "run_titles",
     "run_totals",
     "runs",
     "swept_batches",
     "timestamps",
     "users",
+    "verification_findings",
+    "verified_months",
 )
-"""Tables of accounts, runs, checkpoints and users."""
+"""Tables of accounts, runs, checkpoints, verification and users."""
 
 CATALOGUE_TABLES = [table for name, table in Base.metadata.tables.items() if name not in _OTHER_TABLES]
 

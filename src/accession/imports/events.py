@@ -13,10 +13,10 @@ from accession.bibliotheca.events import EventFault, EventsResponse, parse_event
 from accession.bibliotheca.items import DATA_SOURCE
 from accession.catalog.circulation import filter_new_events, latest_event_time, record_events
 from accession.catalog.data import EventData
-from accession.catalog.lookups import filter_not_looked_up, record_looked_up
 from accession.catalog.outbox import enqueue_changes, find_changed_titles
 from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.rejected_records import RejectedRecordData, store_rejected_records
+from accession.catalog.run_titles import filter_new_to_run, record_looked_up
 from accession.core.vocabulary import EventType, IdentifierType
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, IdentifierEquivalent, LicensePool, RejectedRecord, Run
@@ -148,7 +148,9 @@ class BibliothecaEventImporter:
         events = filter_new_events(self._session, self._collection, response.events)
         stored = self._store(events)
         advance_checkpoint(
-            checkpoint,
+            self._session,
+            self._collection,
+            Workflow.EVENTS,
             start=fetched.start,
             end=fetched.end,
             confirmed_before=confirmed,
@@ -263,7 +265,7 @@ class BibliothecaEventImporter:
         )
 
     def _look_up_new_titles(self, title_ids: Sequence[str]) -> TitleLookup:
-        new_ids = filter_not_looked_up(self._session, self._run, title_ids)
+        new_ids = filter_new_to_run(self._session, self._run, title_ids)
         lookup = look_up_titles(self._api, new_ids)
         record_looked_up(self._session, self._run, new_ids)
         for title_id in lookup.missing:

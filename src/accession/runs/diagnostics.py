@@ -21,6 +21,7 @@ from accession.db.models import (
     LicensePool,
     PoolStatus,
     Run,
+    RunTitle,
     Timestamp,
 )
 from accession.runs.ledger import SERVICE_TYPE, get_or_create_checkpoint
@@ -103,14 +104,21 @@ def has_active_run(session: Session, collection_id: int, workflow: Workflow) -> 
 def find_titles_without_metadata(
     session: Session, collections: Sequence[Collection]
 ) -> dict[str, TitlesWithoutMetadata]:
-    """Return the titles without metadata by collection name, in the order of their first import."""
+    """Return the titles without metadata by collection name, in the order of their first import.
+
+    Titles that an active run has still to look up are left out.
+    """
     metadata = select(Edition.id).where(pool_edition_join(), Edition.content_hash.is_not(None))
     pending = select(ApplyOutbox.id).where(ApplyOutbox.license_pool_id == LicensePool.id)
+    is_pending_lookup = RunTitle.is_pending & (RunTitle.identifier == Identifier.identifier)
+    is_run_of_collection = (Run.collection_id == LicensePool.collection_id) & Run.state.in_(ACTIVE_STATES)
+    lookup = select(Run.id).join(RunTitle, RunTitle.run_id == Run.id)
+    lookup = lookup.where(is_pending_lookup, is_run_of_collection)
     query = (
         select(LicensePool.collection_id, Identifier.identifier, LicensePool.status)
         .join(LicensePool.identifier)
         .where(LicensePool.collection_id.in_([collection.id for collection in collections]))
-        .where(~metadata.exists(), ~pending.exists())
+        .where(~metadata.exists(), ~pending.exists(), ~lookup.exists())
         .order_by(LicensePool.id)
     )
     # A title that the vendor no longer has was set to zero copies, hence this status.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, select, union_all
+from sqlalchemy import bindparam, delete, func, select, union_all
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, object_session
 
@@ -15,11 +15,12 @@ from accession.db.models import (
     ACTIVE_STATES,
     BEGUN_STATES,
     Collection,
-    LookedUpTitle,
+    ListedRecord,
     Run,
     RunRetry,
     RunSample,
     RunState,
+    RunTitle,
     RunTotals,
     Timestamp,
 )
@@ -58,14 +59,33 @@ class RunCounters:
 _COUNTER_NAMES = tuple(field.name for field in fields(RunCounters))
 
 
+# Built once: each step of a run executes it.
+_CHECKPOINT = (
+    select(Timestamp)
+    .filter_by(**{name: bindparam(name) for name in ("collection_id", "service", "service_type")})
+    # `advance_checkpoint` changes the row without the session's knowledge.
+    .execution_options(populate_existing=True)
+)
+
+
+def checkpoint_key(collection: Collection, workflow: Workflow) -> dict[str, Any]:
+    """Return the columns that identify the collection's checkpoint for `workflow`."""
+    return {"collection_id": collection.id, "service": workflow.service, "service_type": SERVICE_TYPE}
+
+
 def get_or_create_checkpoint(session: Session, collection: Collection, workflow: Workflow) -> Timestamp:
     """Return the collection's checkpoint for `workflow`; a new one has neither `finish` nor `counter`."""
-    key = {"collection_id": collection.id, "service": workflow.service, "service_type": SERVICE_TYPE}
-    query = select(Timestamp).filter_by(**key)
-    if (checkpoint := session.scalars(query).one_or_none()) is not None:
+    key = checkpoint_key(collection, workflow)
+    if (checkpoint := session.scalars(_CHECKPOINT, key).one_or_none()) is not None:
         return checkpoint
     session.execute(insert(Timestamp).values(key).on_conflict_do_nothing())
-    return session.scalars(query).one()
+    return session.scalars(_CHECKPOINT, key).one()
+
+
+def find_checkpoint_time(session: Session, collection: Collection, workflow: Workflow) -> datetime | None:
+    """Return the time (UTC) up to which everything has been requested; None before the first step."""
+    key = checkpoint_key(collection, workflow)
+    return session.scalar(select(Timestamp.finish).filter_by(**key))
 
 
 def find_run(session: Session, task_id: str) -> Run | None:
@@ -96,10 +116,36 @@ def list_last_starts(session: Session, workflow: Workflow) -> dict[int, datetime
     return dict(session.execute(query).all())
 
 
+# Built once: each step of a run executes it.
+_LOCKED_RUN = (
+    select(Run)
+    .where(Run.task_id == bindparam("task_id"), Run.state != RunState.QUEUED)
+    .with_for_update()
+    .execution_options(populate_existing=True)
+)
+
+
 def lock_run(session: Session, task_id: str) -> Run | None:
     """Lock a begun run until the transaction ends, and return its present state; None if there is none."""
-    query = select(Run).filter_by(task_id=task_id).where(Run.state != RunState.QUEUED).with_for_update()
-    return session.scalars(query.execution_options(populate_existing=True)).one_or_none()
+    return session.scalars(_LOCKED_RUN, {"task_id": task_id}).one_or_none()
+
+
+_LOCKED_RUN_AND_COLLECTION = (
+    select(Run, Collection)
+    .join(Collection, Collection.id == Run.collection_id)
+    .where(Run.task_id == bindparam("task_id"), Run.state != RunState.QUEUED)
+    .with_for_update(of=Run)
+    .execution_options(populate_existing=True)
+)
+
+
+def lock_run_and_collection(session: Session, task_id: str) -> tuple[Run, Collection] | None:
+    """Lock a begun run as `lock_run` does, and return it with its collection, which is not locked.
+
+    If another transaction had locked the run, the collection is as it was before the wait for that.
+    """
+    row = session.execute(_LOCKED_RUN_AND_COLLECTION, {"task_id": task_id}).one_or_none()
+    return None if row is None else (row[0], row[1])
 
 
 def queue_runs(
@@ -214,7 +260,8 @@ def end_run(run: Run, state: RunState, error: str | None = None) -> None:
     if run.sampled_at is not None:
         _store_sample(run, run.finished_at)
     if session is not None:
-        session.execute(delete(LookedUpTitle).where(LookedUpTitle.run_id == run.id))
+        session.execute(delete(RunTitle).where(RunTitle.run_id == run.id, ~RunTitle.is_pending))
+        session.execute(delete(ListedRecord).where(ListedRecord.run_id == run.id))
         if was_active:
             _add_to_totals(session, run)
 

@@ -1,7 +1,8 @@
 """Tests of how many requests an import makes: exact for a small library, upper bounds for any size."""
 
-from collections import Counter
-from dataclasses import dataclass, replace
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache
 
@@ -16,7 +17,7 @@ from accession.db.models import Collection, Identifier, LicensePool, PurchaseRec
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter
 from accession.imports.vendor_api import vendor_api_for
 from accession.imports.windows import ImportCursor, ProbedSpan, Width, count_requests
-from accession.runs.ledger import find_run, get_or_create_checkpoint, open_run
+from accession.runs.ledger import find_run, get_or_create_checkpoint, open_run, record_step
 from accession.sandbox.catalogue import Catalogue, build_catalogue
 from tests.fixtures.factories import day
 from tests.fixtures.holdings import title_ids
@@ -24,7 +25,7 @@ from tests.fixtures.model_vendor import ModelImport, ModelVendor
 from tests.fixtures.vendor import ScriptedVendor, marc
 
 FIRST, NOW = day(2014, 1, 1), day(2025, 11, 25, 4)
-PAGE_SIZE, LOOKUP_SIZE = 50, 25
+PAGE_SIZE, LOOKUP_SIZE, MAX_PENDING_PAGES = 50, 25, 50
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,22 @@ def simulate_import(catalogue: Catalogue, width: Width, start: datetime = FIRST)
     """Count the requests of a first import of all purchases."""
     vendor = ModelVendor([(purchase.purchased_at, purchase.item_id) for purchase in catalogue.purchases])
     steps = list(ModelImport(vendor, NOW, width).steps(ImportCursor(start)))
-    lookups = sum(-(-len(step.keys_to_store) // LOOKUP_SIZE) for step in steps)
-    return RequestCounts(len(steps), lookups)
+    return RequestCounts(len(steps), count_lookups([len(step.keys_to_store) for step in steps]))
+
+
+def count_lookups(titles_by_page: Sequence[int]) -> int:
+    """Count the look-ups of an import whose titles wait for those of up to 50 further pages."""
+    lookups, pages_of_pending = 0, deque[int]()
+    for page, titles in enumerate(titles_by_page):
+        pages_of_pending.extend([page] * titles)
+        while len(pages_of_pending) >= LOOKUP_SIZE:
+            lookups += 1
+            for _ in range(LOOKUP_SIZE):
+                pages_of_pending.popleft()
+        if pages_of_pending and page - pages_of_pending[0] >= MAX_PENDING_PAGES:
+            lookups += 1
+            pages_of_pending.clear()
+    return lookups + bool(pages_of_pending)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -120,9 +135,12 @@ def import_all_pages(
     open_run(session, collection.id, Workflow.PURCHASES, "task", {})
     run = find_run(session, "task")
     importer = BibliothecaPurchaseRecordImporter(session, collection, vendor_api_for(collection), run)
+    assert run is not None
     cursor = ImportCursor(start)
     while not cursor.is_complete(now):
-        cursor = importer.import_day(cursor, now, width).next_cursor
+        page = importer.import_day(cursor, now, width)
+        record_step(run, page.counters, since=None, next_cursor={})
+        cursor = page.next_cursor
 
 
 def purchase_dates(session: Session) -> dict[str, list[tuple[date, bool]]]:
@@ -154,13 +172,13 @@ def test_import_by_days_requests_each_day_and_title_once(
 
     assert requested_windows(vendor) == [
         *((f"02-{n:02}", f"02-{n + 1:02}T00", "1") for n in (1, 2, 3)),
-        # The requests from now on begin with the last record read.
+        # The second page begins with the last record of the first. Days after so many records do not.
         ("02-03", "02-04T00", "50"),
-        *(("02-03", f"02-{n + 1:02}T00", "60") for n in range(4, 11)),
+        *((f"02-{n:02}", f"02-{n + 1:02}T00", "1") for n in range(4, 11)),
         ("02-03", "03-01T00", "60"),
         # The probe lists the two records of 5 March, so that the days after it are skipped.
         ("02-03", "03-07T04", "60"),
-        *(("02-03", f"03-{n + 1:02}T00", "60") for n in range(1, 6)),
+        *((f"03-{n:02}", f"03-{n + 1:02}T00", "1") for n in range(1, 6)),
     ]
     assert sorted(map(len, vendor.item_requests())) == [10, 25, 25]
     assert purchase_dates(session)["t0000"] == [(date(2014, 2, 3), False), (date(2014, 3, 5), False)]
@@ -176,9 +194,9 @@ def test_import_by_months_requests_each_month_once(
     assert requested_windows(vendor) == [
         ("02-01", "03-01T00", "1"),
         ("02-01", "03-01T00", "50"),
-        ("02-01", "04-01T00", "60"),
-        ("03-01", "04-02T00", "2"),
-        ("03-01", "04-02T04", "2"),
+        ("03-01", "04-01T00", "1"),
+        ("04-01", "04-02T00", "1"),
+        ("04-02", "04-02T04", "1"),
     ]
     assert purchase_dates(session)["t0000"] == [(date(2014, 2, 1), True), (date(2014, 3, 1), True)]
     assert {view.purchased_on for view in title_views(session)} == {"2014-02"}
@@ -225,7 +243,8 @@ def test_probe_with_records_stores_nothing(
     assert (page.day_start, page.day_end, page.next_offset) == (day(2014, 2, 8), day(2014, 3, 1), None)
     assert (page.counters.pages, page.records_fetched, page.outbox_ids) == (1, 0, ())
     probed = ProbedSpan(day(2014, 2, 8), day(2014, 3, 1), ("abc", "def"))
-    assert page.next_cursor == replace(cursor, confirmed=day(2014, 2, 8), probed=(probed,))
+    next_cursor = page.next_cursor
+    assert (next_cursor.current_day, next_cursor.probed) == (day(2014, 2, 8), (probed,))
     assert (purchase_dates(session), vendor.item_requests()) == ({}, [])
     assert checkpoint(session, collection) == (day(2014, 2, 8), day(2014, 2, 8))
 

@@ -3,8 +3,11 @@
 from sqlalchemy.orm import Session
 
 from accession.catalog.outbox import enqueue_changes
-from accession.db.models import Collection
+from accession.catalog.run_titles import record_pending
+from accession.core.workflow import Workflow
+from accession.db.models import Collection, RunState
 from accession.runs.diagnostics import TitlesWithoutMetadata, find_titles_without_metadata
+from accession.runs.ledger import end_run, find_run, open_run
 from tests.fixtures.factories import apply_titles, make_collection, make_pool, title_data
 
 
@@ -31,3 +34,23 @@ def test_titles_without_metadata_are_listed_in_import_order(session: Session, co
         "Cedar Library": TitlesWithoutMetadata(fetchable=(), withdrawn=()),
     }
     assert find_titles_without_metadata(session, []) == {}
+
+
+def test_title_that_an_active_run_will_look_up_is_not_listed(
+    session: Session, collection: Collection
+) -> None:
+    """A run that has ended will not look it up: that is left to the next one."""
+    make_pool(session, collection, "abc")
+    birch = make_collection(session, "Birch Library")
+    make_pool(session, birch, "abc")
+    open_run(session, collection.id, Workflow.PURCHASES, "task", {})
+    run = find_run(session, "task")
+    assert run is not None
+    record_pending(session, run, {"abc": True})
+
+    assert find_titles_without_metadata(session, [collection, birch]) == {
+        "Alder Library": TitlesWithoutMetadata(fetchable=(), withdrawn=()),
+        "Birch Library": TitlesWithoutMetadata(fetchable=("abc",), withdrawn=()),
+    }
+    end_run(run, RunState.FAILED, "The vendor is unavailable.")
+    assert find_titles_without_metadata(session, [collection])["Alder Library"].fetchable == ("abc",)

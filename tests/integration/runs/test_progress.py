@@ -8,7 +8,7 @@ import time_machine
 from sqlalchemy.orm import Session
 
 from accession.core.clock import parse_datetime
-from accession.core.workflow import Workflow
+from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
 from accession.db.models import Collection, Run, RunState
 from accession.runs.ledger import RunCounters, end_run, find_run, open_run, record_step
 from accession.runs.progress import RunProgress, estimate_progress
@@ -29,7 +29,7 @@ def start_run(session: Session, collection: Collection, workflow: Workflow) -> R
     return run
 
 
-@pytest.mark.parametrize("workflow", Workflow)
+@pytest.mark.parametrize("workflow", SCHEDULED_WORKFLOWS)
 def test_progress_is_zero_at_start_and_one_at_end(
     session: Session, collection: Collection, workflow: Workflow
 ) -> None:

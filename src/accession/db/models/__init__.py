@@ -9,11 +9,11 @@ from accession.db.models.editions import Classification, Contribution, Contribut
 from accession.db.models.runs import (
     ACTIVE_STATES,
     BEGUN_STATES,
-    LookedUpTitle,
     Run,
     RunRetry,
     RunSample,
     RunState,
+    RunTitle,
     RunTotals,
     SweptBatch,
 )
@@ -27,6 +27,7 @@ from accession.db.models.titles import (
     RejectedRecord,
     TitleChange,
 )
+from accession.db.models.verification import FindingKind, ListedRecord, VerificationFinding, VerifiedMonth
 
 __all__ = [
     "ACTIVE_STATES",
@@ -41,11 +42,12 @@ __all__ = [
     "Contributor",
     "CopyCounts",
     "Edition",
+    "FindingKind",
     "Identifier",
     "IdentifierEquivalent",
     "LicensePool",
     "Link",
-    "LookedUpTitle",
+    "ListedRecord",
     "PoolStatus",
     "PurchaseRecord",
     "RejectedRecord",
@@ -53,12 +55,15 @@ __all__ = [
     "RunRetry",
     "RunSample",
     "RunState",
+    "RunTitle",
     "RunTotals",
     "Subject",
     "SweptBatch",
     "Timestamp",
     "TitleChange",
     "User",
+    "VerificationFinding",
+    "VerifiedMonth",
     "counts_after_events",
     "table_of",
 ]

@@ -43,7 +43,8 @@ class Run(Base):
 
     `cursor` holds the arguments of the next step. Each step moves it in the transaction in which it stores
     its records; a step that was sent with another cursor is a redelivery and does nothing. `since` is the
-    time (UTC) from which the run imports.
+    time (UTC) from which the run imports. `pending_lookups` is the number of its pending titles (`RunTitle`),
+    and `pending_since_page` the page (from 1) that the first of them was on.
     """
 
     __tablename__ = "runs"
@@ -74,6 +75,8 @@ class Run(Base):
     titles_new: Mapped[int] = mapped_column(default=0)
     titles_changed: Mapped[int] = mapped_column(default=0)
     repairs: Mapped[int] = mapped_column(default=0)
+    pending_lookups: Mapped[int] = mapped_column(default=0)
+    pending_since_page: Mapped[int] = mapped_column(default=0)
     started_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     sampled_at: Mapped[datetime | None]
@@ -121,13 +124,20 @@ class RunTotals(Base):
     repairs: Mapped[int] = mapped_column(BigInteger)
 
 
-class LookedUpTitle(Base):
-    """A title, by the vendor's id, whose metadata a run has already looked up. Deleted when the run ends."""
+class RunTitle(Base):
+    """A title, by the vendor's id, whose metadata a run has looked up or has still to look up (pending).
 
-    __tablename__ = "looked_up_titles"
+    When the run ends, the titles that it has looked up are deleted. Pending ones stay for the next run.
+    `is_new` tells whether a pending title was counted as new, so that it will not count as changed.
+    """
+
+    __tablename__ = "run_titles"
+    __table_args__ = (Index("ix_run_titles_pending", "run_id", postgresql_where=text("is_pending")),)
 
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
     identifier: Mapped[str] = mapped_column(primary_key=True)
+    is_pending: Mapped[bool]
+    is_new: Mapped[bool]
 
 
 class SweptBatch(Base):

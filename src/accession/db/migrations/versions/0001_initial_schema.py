@@ -22,6 +22,7 @@ def upgrade() -> None:
     _create_editions()
     _create_circulation()
     _create_runs()
+    _create_verification()
     _create_users_and_tokens()
 
 
@@ -199,6 +200,7 @@ def _create_titles() -> None:
         sa.Column("marc", sa.LargeBinary(), nullable=False),
         sa.Column("content_hash", sa.Text(), nullable=False),
         sa.Column("month_only", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("listed", sa.Integer(), server_default="1", nullable=False),
         sa.Column("collection_id", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(
             ["collection_id"],
@@ -461,6 +463,8 @@ def _create_runs() -> None:
         sa.Column("titles_new", sa.Integer(), nullable=False),
         sa.Column("titles_changed", sa.Integer(), nullable=False),
         sa.Column("repairs", sa.Integer(), nullable=False),
+        sa.Column("pending_lookups", sa.Integer(), nullable=False),
+        sa.Column("pending_since_page", sa.Integer(), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
@@ -522,13 +526,80 @@ def _create_runs() -> None:
         sa.PrimaryKeyConstraint("workflow", name=op.f("pk_run_totals")),
     )
     op.create_table(
-        "looked_up_titles",
+        "run_titles",
         sa.Column("run_id", sa.Integer(), nullable=False),
         sa.Column("identifier", sa.Text(), nullable=False),
+        sa.Column("is_pending", sa.Boolean(), nullable=False),
+        sa.Column("is_new", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["run_id"], ["runs.id"], name=op.f("fk_looked_up_titles_run_id"), ondelete="CASCADE"
+            ["run_id"], ["runs.id"], name=op.f("fk_run_titles_run_id"), ondelete="CASCADE"
         ),
-        sa.PrimaryKeyConstraint("run_id", "identifier", name=op.f("pk_looked_up_titles")),
+        sa.PrimaryKeyConstraint("run_id", "identifier", name=op.f("pk_run_titles")),
+    )
+    op.create_index("ix_run_titles_pending", "run_titles", ["run_id"], postgresql_where=sa.text("is_pending"))
+
+
+def _create_verification() -> None:
+    op.create_table(
+        "verified_months",
+        sa.Column("collection_id", sa.Integer(), nullable=False),
+        sa.Column("month", sa.Date(), nullable=False),
+        sa.Column("verified_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("listed", sa.Integer(), nullable=False),
+        sa.Column("missing", sa.Integer(), nullable=False),
+        sa.Column("moved", sa.Integer(), nullable=False),
+        sa.Column("extra", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["collection_id"],
+            ["collections.id"],
+            name=op.f("fk_verified_months_collection_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("collection_id", "month", name=op.f("pk_verified_months")),
+    )
+    op.create_table(
+        "verification_findings",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("collection_id", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("identifier", sa.Text(), nullable=False),
+        sa.Column("first_day", sa.Date(), nullable=False),
+        sa.Column("last_day", sa.Date(), nullable=False),
+        sa.Column("moved_to", sa.Text(), nullable=True),
+        sa.Column("purchases", sa.Integer(), nullable=False),
+        sa.Column("found_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("resolved_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["collection_id"],
+            ["collections.id"],
+            name=op.f("fk_verification_findings_collection_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_verification_findings")),
+    )
+    op.create_index(
+        "uq_verification_findings_open",
+        "verification_findings",
+        ["collection_id", "kind", "identifier", "first_day"],
+        unique=True,
+        postgresql_where=sa.text("resolved_at IS NULL"),
+    )
+    op.create_index(
+        "ix_verification_findings_collection_id_identifier",
+        "verification_findings",
+        ["collection_id", "identifier"],
+    )
+    op.create_table(
+        "listed_records",
+        sa.Column("run_id", sa.Integer(), nullable=False),
+        sa.Column("is_verification", sa.Boolean(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("content_hash", sa.Text(), nullable=False),
+        sa.Column("listed", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["run_id"], ["runs.id"], name=op.f("fk_listed_records_run_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("run_id", "is_verification", "key", name=op.f("pk_listed_records")),
     )
 
 

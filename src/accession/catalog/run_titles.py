@@ -1,0 +1,75 @@
+"""Titles that a run has met: those that it has looked up, and those that it has still to look up (pending).
+
+A run looks up each title once. It may collect pending titles to look up many together. They are committed
+with the page that they were on, so that the next run finds those that a run has left.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy.orm import Session
+
+from accession.db.bulk import in_array, insert_statement
+from accession.db.models import ACTIVE_STATES, Run, RunTitle, table_of
+
+
+def filter_new_to_run(session: Session, run: Run | None, identifiers: Sequence[str]) -> list[str]:
+    """Return the identifiers that the run has not met before; all of them without a run."""
+    if run is None or not identifiers:
+        return list(identifiers)
+    query = select(RunTitle.identifier).where(
+        RunTitle.run_id == run.id, in_array(RunTitle.identifier, identifiers)
+    )
+    known = set(session.scalars(query))
+    return [identifier for identifier in identifiers if identifier not in known]
+
+
+def find_pending_titles(session: Session, run: Run) -> dict[str, bool]:
+    """Return, by the identifier of each pending title of the run, whether it was counted as new."""
+    query = select(RunTitle.identifier, RunTitle.is_new).where(RunTitle.run_id == run.id, RunTitle.is_pending)
+    return dict(session.execute(query.order_by(RunTitle.identifier)).all())
+
+
+def find_left_titles(session: Session, run: Run) -> dict[str, bool]:
+    """Return the titles that ended runs of the collection have left pending: see `find_pending_titles`."""
+    query = select(RunTitle.identifier, func.bool_or(RunTitle.is_new)).join(Run, Run.id == RunTitle.run_id)
+    query = query.where(_is_left(run)).group_by(RunTitle.identifier).order_by(RunTitle.identifier)
+    return dict(session.execute(query).all())
+
+
+def delete_left_titles(session: Session, run: Run, identifiers: Collection[str]) -> None:
+    """Delete titles that ended runs of the collection have left pending, because the run takes them over."""
+    if identifiers:
+        statement = delete(RunTitle).where(RunTitle.run_id == Run.id, _is_left(run))
+        session.execute(statement.where(in_array(RunTitle.identifier, identifiers)))
+
+
+def _is_left(run: Run) -> ColumnElement[bool]:
+    is_ended_run = (Run.collection_id == run.collection_id) & Run.state.not_in(ACTIVE_STATES)
+    return RunTitle.is_pending & is_ended_run
+
+
+def record_looked_up(session: Session, run: Run | None, identifiers: Sequence[str]) -> None:
+    """Record that the run has looked up the identifiers; do nothing without a run."""
+    if run is not None:
+        _record(session, run, dict.fromkeys(identifiers, False), is_pending=False)
+
+
+def record_pending(session: Session, run: Run, titles: Mapping[str, bool]) -> None:
+    """Record titles that the run has still to look up, each with whether it was counted as new."""
+    _record(session, run, titles, is_pending=True)
+
+
+def _record(session: Session, run: Run, titles: Mapping[str, bool], *, is_pending: bool) -> None:
+    if not titles:
+        return
+    rows = [
+        {"run_id": run.id, "identifier": identifier, "is_pending": is_pending, "is_new": is_new}
+        for identifier, is_new in titles.items()
+    ]
+    statement = insert_statement(table_of(RunTitle), rows)
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["run_id", "identifier"], set_={"is_pending": is_pending}
+        )
+    )
