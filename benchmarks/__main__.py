@@ -46,6 +46,7 @@ class Part:
 PARTS = (
     Part("first_import"),
     Part("pages"),
+    Part("steps"),
     Part("spans"),
     Part("scale"),
     Part("growth", full=("--full",)),

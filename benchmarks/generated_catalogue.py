@@ -26,7 +26,7 @@ from accession.bibliotheca.marc import MarcRecord, parse_marc_page
 from accession.core.clock import utc_now
 from accession.core.marc21 import Field, Marc21Record, data_field, parse_marc21
 from accession.core.vocabulary import ContributorRole, IdentifierType, LinkRel, SubjectScheme
-from accession.core.workflow import Workflow
+from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
 from accession.db.models import PoolStatus
 from accession.runs.ledger import SERVICE_TYPE
 from accession.sandbox.catalogue import Purchase, build_catalogue
@@ -385,7 +385,7 @@ class CatalogueRows:
             (
                 (number, workflow.service, SERVICE_TYPE, self._timestamp, 0)
                 for number in range(1, COLLECTIONS + 1)
-                for workflow in Workflow
+                for workflow in SCHEDULED_WORKFLOWS
             ),
         )
         yield (

@@ -145,8 +145,12 @@ class RunCost:
     requests: Counter[str]
 
 
-def run_workflow(workflow: Workflow, collection_ids: Sequence[int], vendors: RunningVendors) -> RunCost:
+def run_workflow(
+    workflow: Workflow, collection_ids: Sequence[int], vendors: RunningVendors, **arguments: object
+) -> RunCost:
     """Run a workflow for all collections concurrently, and wait until its changes are applied.
+
+    `arguments` are those of the first step.
 
     Raises:
         SystemExit: a run failed.
@@ -155,7 +159,7 @@ def run_workflow(workflow: Workflow, collection_ids: Sequence[int], vendors: Run
     from accession.tasks.workflows import STEP_TASKS
 
     requests_before, start = vendors.count_requests(), time.monotonic()
-    task_ids = start_runs(STEP_TASKS[workflow], collection_ids)
+    task_ids = start_runs(STEP_TASKS[workflow], collection_ids, **arguments)
     while not _are_done(task_ids.values()):
         time.sleep(_POLL_SECONDS)
     return RunCost(time.monotonic() - start, vendors.count_requests() - requests_before)

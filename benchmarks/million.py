@@ -42,7 +42,7 @@ from accession.catalog.titles import count_titles, title_views
 from accession.core.clock import utc_now
 from accession.core.logging import configure_logging
 from accession.core.settings import get_settings
-from accession.core.workflow import Workflow
+from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
 from accession.db.engine import engine, transaction
 from accession.db.models import Collection, Identifier, LicensePool, Run, RunState
 from accession.imports.circulation import BibliothecaCirculationUpdater
@@ -310,7 +310,7 @@ def time_polls(catalogue: GeneratedCatalogue) -> Iterator[CallTiming]:
     yield time_call("pending changes", lambda s: count_pending_changes(s, catalogue.largest))
     yield time_call("latest run", lambda s: ledger.find_latest_run(s, catalogue.largest, Workflow.PURCHASES))
     yield time_call(
-        "missed starts", lambda s: [ledger.list_last_starts(s, workflow) for workflow in Workflow]
+        "missed starts", lambda s: [ledger.list_last_starts(s, workflow) for workflow in SCHEDULED_WORKFLOWS]
     )
     yield time_call("active runs", ledger.active_runs)
     yield time_call("stalled runs", lambda s: ledger.active_runs(s, stalled_since=utc_now()))

@@ -16,6 +16,7 @@ from accession.core.settings import Settings, get_settings
 from accession.db.engine import dispose_engine
 from accession.tasks.broker import broker_url
 from accession.tasks.heartbeats import HEARTBEAT_SECONDS
+from accession.tasks.transport import register_transport
 
 DEFAULT_QUEUE = "default"
 APPLY_QUEUE = "apply"
@@ -120,12 +121,13 @@ def _configuration(settings: Settings) -> dict[str, Any]:
     }
 
 
+register_transport()
 app = Celery(
     "accession",
     include=[
         f"accession.tasks.{name}"
         for name in (
-            *("purchases", "events", "circulation", "apply", "exports"),
+            *("purchases", "events", "circulation", "verification", "apply", "exports"),
             *("recovery", "heartbeat_steps"),
         )
     ],

@@ -3,13 +3,11 @@
 import structlog
 from sqlalchemy.orm import Session
 
+from accession.bibliotheca.client import BibliothecaAPI
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, Run
 from accession.imports.circulation import BibliothecaCirculationUpdater
-from accession.imports.vendor_api import vendor_api_for
 from accession.tasks.app import app
-from accession.tasks.metrics import request_counter
-from accession.tasks.rate_limiter import request_slot
 from accession.tasks.steps import RunOutcome, StepResult, run_step
 from accession.tasks.workflow_task import FAN_OUT_OPTIONS, WorkflowTask, start_for_all_collections
 
@@ -33,8 +31,7 @@ def circulation_update_collection(
     `offset` is the identifier id after which the batch starts; by default it is read from the checkpoint.
     """
 
-    def step(session: Session, collection: Collection, run: Run) -> StepResult:
-        api = vendor_api_for(collection, request_slot(collection_id, self.request.id), request_counter())
+    def step(session: Session, collection: Collection, run: Run, api: BibliothecaAPI) -> StepResult:
         updater = BibliothecaCirculationUpdater(session, collection, api)
         begin = updater.get_offset() if offset is None else offset
         result = updater.update_batch(begin)

@@ -5,15 +5,13 @@ from datetime import timedelta
 import structlog
 from sqlalchemy.orm import Session
 
+from accession.bibliotheca.client import BibliothecaAPI
 from accession.core.clock import parse_datetime, truncate_to_second, utc_now
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, Run
 from accession.imports.events import OVERLAP, SLICE_SIZE, BibliothecaEventImporter
-from accession.imports.vendor_api import vendor_api_for
 from accession.runs.ledger import RunCounters
 from accession.tasks.app import app
-from accession.tasks.metrics import request_counter
-from accession.tasks.rate_limiter import request_slot
 from accession.tasks.steps import RunOutcome, StepResult, run_step
 from accession.tasks.workflow_task import FAN_OUT_OPTIONS, WorkflowTask, start_for_all_collections
 
@@ -40,8 +38,7 @@ def import_collection(
     `slice_seconds` is the slice's maximum length.
     """
 
-    def step(session: Session, collection: Collection, run: Run) -> StepResult:
-        api = vendor_api_for(collection, request_slot(collection_id, self.request.id), request_counter())
+    def step(session: Session, collection: Collection, run: Run, api: BibliothecaAPI) -> StepResult:
         importer = BibliothecaEventImporter(session, collection, api, run)
         cutoff = truncate_to_second(utc_now()) - OVERLAP
         begin = truncate_to_second(parse_datetime(start)) if start else importer.get_start(cutoff)

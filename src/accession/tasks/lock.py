@@ -27,7 +27,6 @@ for number, name in ipairs(KEYS) do
 end
 return results
 """
-_EXTEND = "return redis.call('get', KEYS[1]) == ARGV[1] and redis.call('pexpire', KEYS[1], ARGV[2]) or 0"
 _RELEASE = """
 local released = 0
 for _, name in ipairs(KEYS) do
@@ -62,8 +61,13 @@ class TaskLock:
         return acquire_or_extend_each([self.name], self.holder, self.seconds)[self.name]
 
     def extend(self) -> bool:
-        """Reset the lock's expiry; return False if this holder does not have it."""
-        return bool(app.backend.client.eval(_EXTEND, 1, self.name, self.holder, self.seconds * 1000))
+        """Reset the lock's expiry; return False if this holder does not have it.
+
+        Call it only for a lock that this holder has acquired before. If another holder has it now, the expiry
+        is reset all the same: each step calls this, and to compare first would take four commands.
+        """
+        holder: bytes | None = app.backend.client.getex(self.name, px=self.seconds * 1000)
+        return holder == self.holder.encode()
 
     def release(self) -> bool:
         """Release the lock; return False, without effect, if this holder does not have it."""

@@ -5,8 +5,9 @@ The counters are kept in the broker. If it loses its data they restart at zero, 
 
 import json
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import cast
@@ -21,7 +22,6 @@ LATENCY_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 1
 """Upper bounds in seconds; slower requests are counted in one further bucket."""
 
 _REQUESTS = "metrics:requests"
-_LATENCY = "metrics:latency"
 _SECONDS = "metrics:seconds"
 _APPLIED = "metrics:applied"
 
@@ -62,18 +62,38 @@ class QueueDepth:
     unacknowledged: int
 
 
-def request_counter() -> CountRequest:
-    """Return a function that counts a vendor request; it does nothing if the broker is unavailable."""
-    client = broker_client()
+@contextmanager
+def counted_requests() -> Iterator[CountRequest]:
+    """Yield a function that counts a vendor request; all are stored when the context ends.
 
-    def count(endpoint: Endpoint, outcome: RequestOutcome, seconds: float) -> None:
-        with suppress(RedisError), client.pipeline() as pipeline:
-            pipeline.hincrby(_REQUESTS, f"{endpoint}/{outcome}")
-            pipeline.hincrby(_LATENCY, f"{endpoint}/{bisect_left(LATENCY_BUCKETS, seconds)}")
+    Any thread may call it. The counts are lost if the broker is unavailable.
+    """
+    requests: list[tuple[Endpoint, RequestOutcome, float]] = []
+    try:
+        yield lambda *request: requests.append(request)
+    finally:
+        if requests:
+            _store_requests(requests)
+
+
+def _store_requests(requests: Sequence[tuple[Endpoint, RequestOutcome, float]]) -> None:
+    numbers = Counter(
+        _request_field(endpoint, outcome, bisect_left(LATENCY_BUCKETS, seconds))
+        for endpoint, outcome, seconds in requests
+    )
+    durations: dict[Endpoint, float] = defaultdict(float)
+    for endpoint, _, seconds in requests:
+        durations[endpoint] += seconds
+    with suppress(RedisError), broker_client().pipeline(transaction=False) as pipeline:
+        for field, number in numbers.items():
+            pipeline.hincrby(_REQUESTS, field, number)
+        for endpoint, seconds in durations.items():
             pipeline.hincrbyfloat(_SECONDS, endpoint, seconds)
-            pipeline.execute()
+        pipeline.execute()
 
-    return count
+
+def _request_field(endpoint: Endpoint, outcome: RequestOutcome, bucket: int) -> str:
+    return f"{endpoint}/{outcome}/{bucket}"
 
 
 def count_applied(*, metadata: int, counts: int) -> None:
@@ -91,28 +111,34 @@ def read_worker_metrics() -> WorkerMetrics:
         RedisError: the broker is unavailable.
     """
     with broker_client().pipeline() as pipeline:
-        for name in (_REQUESTS, _LATENCY, _SECONDS, _APPLIED):
+        for name in (_REQUESTS, _SECONDS, _APPLIED):
             pipeline.hgetall(name)
         hashes: list[dict[bytes, bytes]] = pipeline.execute()
-    requests, latency, seconds, applied = (_decode(fields) for fields in hashes)
+    requests, seconds, applied = (_decode(fields) for fields in hashes)
+    buckets = range(len(LATENCY_BUCKETS) + 1)
+
+    def number(endpoint: Endpoint, outcome: RequestOutcome, bucket: int) -> int:
+        return int(requests.get(_request_field(endpoint, outcome, bucket), 0))
+
     return WorkerMetrics(
         {
-            (endpoint, outcome): int(requests.get(f"{endpoint}/{outcome}", 0))
+            (endpoint, outcome): sum(number(endpoint, outcome, bucket) for bucket in buckets)
             for endpoint in Endpoint
             for outcome in RequestOutcome
         },
-        {endpoint: _latency(endpoint, latency, float(seconds.get(endpoint, 0))) for endpoint in Endpoint},
+        {
+            endpoint: Latency(
+                tuple(sum(number(endpoint, each, bucket) for each in RequestOutcome) for bucket in buckets),
+                float(seconds.get(endpoint, 0)),
+            )
+            for endpoint in Endpoint
+        },
         {kind: int(applied.get(kind, 0)) for kind in AppliedKind},
     )
 
 
 def _decode(fields: Mapping[bytes, bytes]) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in fields.items()}
-
-
-def _latency(endpoint: Endpoint, counts: Mapping[str, str], seconds: float) -> Latency:
-    buckets = range(len(LATENCY_BUCKETS) + 1)
-    return Latency(tuple(int(counts.get(f"{endpoint}/{bucket}", 0)) for bucket in buckets), seconds)
 
 
 def queue_depths(queues: Sequence[str]) -> dict[str, QueueDepth]:

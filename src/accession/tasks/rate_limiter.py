@@ -1,8 +1,9 @@
 """Rate limiter of vendor requests, shared by all workers through Redis."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import count
 from typing import cast
 from uuid import uuid4
 
@@ -13,58 +14,87 @@ from accession.tasks.app import app
 
 _POLL_MS = 5
 
-# KEYS: the collection's slots (sorted set: slot id -> expiry), the time of its last request.
-# ARGV: slot id, maximum of slots, expiry in ms, minimum interval between requests in ms ('' for none).
-# Acquires a slot and returns 0, or returns after how many milliseconds to try again.
-_ACQUIRE_SLOT = f"""
-local time = redis.call('time')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('zremrangebyscore', KEYS[1], '-inf', now)
-if redis.call('zcard', KEYS[1]) >= tonumber(ARGV[2]) then return {_POLL_MS} end
-if ARGV[4] ~= '' then
-  local left = redis.call('pttl', KEYS[2])
-  if left > 0 then return left end
-  redis.call('set', KEYS[2], ARGV[1], 'px', ARGV[4])
-end
-redis.call('zadd', KEYS[1], now + ARGV[3], ARGV[1])
-redis.call('pexpire', KEYS[1], ARGV[3])
-return 0
-"""
-
 
 def request_slot(collection_id: int, task_id: str) -> Callable[[], AbstractContextManager[None]]:
     """Return a context manager that holds one of the collection's request slots.
 
     Entering it waits until the collection has fewer than `vendor_max_concurrency` requests in flight and
     its last request is as long ago as `vendor_max_requests_per_second` demands, counting all workers. The
-    slots of a dead worker expire; those that an earlier delivery of this task left are released now.
+    slots of a dead worker expire. Call this once per step: slots that an earlier delivery of the step has
+    left are released when no other is free.
     """
-    # Celery would open a new connection in each thread; this one is shared.
-    client: Redis = app.backend.client
-    slots, last_request = f"vendor:slots:{collection_id}", f"vendor:last-request:{collection_id}"
-    taken = cast(list[bytes], client.zrange(slots, 0, -1))
-    leftover = [slot for slot in taken if slot.startswith(f"{task_id}/".encode())]
-    if leftover:
-        client.zrem(slots, *leftover)
+    return _RequestSlots(collection_id, task_id).hold
+
+
+class _RequestSlots:
+    """The request slots of a collection, as one step uses them.
+
+    A slot is a key that expires. Its value is the holder: the task and, because a task can be delivered
+    again, the delivery. Acquiring a free slot and releasing it takes one command each.
+    """
+
+    def __init__(self, collection_id: int, task_id: str) -> None:
+        # Celery would open a new connection in each thread; this one is shared.
+        self._client: Redis = app.backend.client
+        self._slot_prefix = f"vendor:slots:{collection_id}:"
+        self._last_request = f"vendor:last-request:{collection_id}"
+        self._task_prefix = f"{task_id}/"
+        self._holder = f"{task_id}/{uuid4()}"
+        # Requests that are sent at the same time try different slots first.
+        self._numbers = count()
 
     @contextmanager
-    def acquire() -> Iterator[None]:
-        slot = f"{task_id}/{uuid4()}"
-        while wait_ms := client.eval(_ACQUIRE_SLOT, 2, slots, last_request, slot, *_limits()):
-            time.sleep(int(wait_ms) / 1000)
+    def hold(self) -> Iterator[None]:
+        """Hold a slot until the context ends."""
+        while (slot := self._try_to_acquire()) is None:
+            pass
+        # Somebody else may hold a slot that has expired.
+        expiry = time.monotonic() + _slot_expiry_ms() / 1000
         try:
             yield
         finally:
-            client.zrem(slots, slot)
+            if time.monotonic() < expiry:
+                self._client.delete(slot)
 
-    return acquire
+    def _try_to_acquire(self) -> str | None:
+        """Return an acquired slot; or wait for a while and return None."""
+        slot = self._acquire_free_slot()
+        if slot is None:
+            time.sleep(_POLL_MS / 1000)
+        elif wait_ms := self._register_request():
+            self._client.delete(slot)
+            time.sleep(wait_ms / 1000)
+        else:
+            return slot
+        return None
+
+    def _acquire_free_slot(self) -> str | None:
+        slots = [f"{self._slot_prefix}{n}" for n in range(get_settings().vendor_max_concurrency)]
+        slot = slots[next(self._numbers) % len(slots)]
+        if self._acquire(slot):
+            return slot
+        holders = cast(Sequence[bytes | None], self._client.mget(slots))
+        for slot, holder in zip(slots, holders, strict=True):
+            if (holder is None or self._release_leftover(slot, holder.decode())) and self._acquire(slot):
+                return slot
+        return None
+
+    def _acquire(self, slot: str) -> bool:
+        return bool(self._client.set(slot, self._holder, nx=True, px=_slot_expiry_ms()))
+
+    def _release_leftover(self, slot: str, holder: str) -> bool:
+        """Release a slot that an earlier delivery of this task has left; return False for any other."""
+        is_leftover = holder.startswith(self._task_prefix) and holder != self._holder
+        return is_leftover and bool(self._client.delete(slot))
+
+    def _register_request(self) -> int:
+        """Return 0 if a request may be sent now, else after how many milliseconds to try again."""
+        rate = get_settings().vendor_max_requests_per_second
+        if rate is None or self._client.set(self._last_request, self._holder, nx=True, px=round(1000 / rate)):
+            return 0
+        return max(1, self._client.pttl(self._last_request))
 
 
-def _limits() -> tuple[int, int, int | str]:
-    """Return the number of slots, a slot's expiry and the interval between requests, both in milliseconds."""
-    settings = get_settings()
+def _slot_expiry_ms() -> int:
     # Connecting, and twice the timeout for reading the whole response.
-    longest_request = 3 * settings.vendor_timeout_seconds
-    rate = settings.vendor_max_requests_per_second
-    interval = "" if rate is None else round(1000 / rate)
-    return settings.vendor_max_concurrency, round(longest_request * 1000), interval
+    return round(3 * get_settings().vendor_timeout_seconds * 1000)

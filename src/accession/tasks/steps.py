@@ -27,9 +27,11 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import get_collection
+from accession.bibliotheca.client import BibliothecaAPI
 from accession.core.errors import NotFound
 from accession.db.engine import transaction
 from accession.db.models import Collection, Run, RunState
+from accession.imports.vendor_api import vendor_api_for
 from accession.runs.ledger import (
     SUPERSEDED,
     RunCounters,
@@ -38,13 +40,16 @@ from accession.runs.ledger import (
     find_run,
     is_active,
     lock_run,
+    lock_run_and_collection,
     open_run,
     record_retry,
     record_step,
 )
 from accession.tasks.apply import publish_applies, publish_applies_of
 from accession.tasks.lock import LockResult
+from accession.tasks.metrics import counted_requests
 from accession.tasks.outages import retry_while_unavailable
+from accession.tasks.rate_limiter import request_slot
 from accession.tasks.workflow_task import EXPECTED_ERRORS, RETRIED_ERRORS, WorkflowTask, enqueue_step
 
 log = structlog.get_logger(__name__)
@@ -73,7 +78,7 @@ class StepResult:
     outbox_ids: tuple[int, ...] = ()
 
 
-StepFunction = Callable[[Session, Collection, Run], StepResult]
+StepFunction = Callable[[Session, Collection, Run, BibliothecaAPI], StepResult]
 
 
 @dataclass(frozen=True)
@@ -170,7 +175,10 @@ def _process_step(
         log.warning("step already processed, message was delivered twice")
         return _AlreadyProcessed()
     structlog.contextvars.bind_contextvars(page=run.pages + 1)
-    result = step(session, check.collection, run)
+    slot = request_slot(collection_id, task.request.id)
+    with counted_requests() as count_request:
+        api = vendor_api_for(check.collection, slot, count_request)
+        result = step(session, check.collection, run, api)
     record_step(run, result.counters, since=result.since, next_cursor=result.next_arguments)
     return _Processed(result)
 
@@ -184,8 +192,10 @@ def _check_preconditions(
     """
     task_id = task.request.id
     lock = task.lock_for(collection_id, task_id)
-    run = lock_run(session, task_id)
+    locked = lock_run_and_collection(session, task_id)
+    run = None if locked is None else locked[0]
     try:
+        # As a rule the session has it now, so that this needs no statement.
         collection = get_collection(session, collection_id)
     except NotFound:
         log.warning("run stopped, the collection is deleted or marked for deletion")
@@ -198,7 +208,8 @@ def _check_preconditions(
         log.warning("message of an ended run ignored", state=run.state)
         lock.release()
         return _AlreadyProcessed()
-    lock_result = lock.acquire_or_extend()
+    is_extended = run is not None and lock.extend()
+    lock_result = LockResult.EXTENDED if is_extended else lock.acquire_or_extend()
     if lock_result is LockResult.HELD_BY_OTHER:
         if run is None:
             log.warning("run refused, another run holds the workflow lock", held_by=lock.current_holder())

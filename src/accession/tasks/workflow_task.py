@@ -86,4 +86,6 @@ def start_runs(task: WorkflowTask, collection_ids: Iterable[int], **arguments: A
 
 def enqueue_step(task: WorkflowTask, collection_id: int, task_id: str, arguments: Mapping[str, Any]) -> None:
     """Publish the message of a run's next step."""
-    task.apply_async((collection_id,), dict(arguments), task_id=task_id)
+    # Celery would format the arguments for its log, which costs more than sending them.
+    reprs = {"argsrepr": f"({collection_id},)", "kwargsrepr": "{...}"}
+    task.apply_async((collection_id,), dict(arguments), task_id=task_id, **reprs)

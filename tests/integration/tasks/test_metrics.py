@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy.orm import Session
 
-from accession.bibliotheca.outcomes import Endpoint, RequestOutcome
+from accession.bibliotheca.outcomes import CountRequest, Endpoint, RequestOutcome
 from accession.core.settings import get_settings, use_settings
 from accession.core.workflow import Workflow
 from accession.db.models import Collection
@@ -35,16 +36,16 @@ def broker_unavailable(broker: Broker) -> Iterator[None]:
 
 
 def test_requests_of_many_threads_are_added(broker: Broker) -> None:
-    from accession.tasks.metrics import read_worker_metrics, request_counter
+    from accession.tasks.metrics import counted_requests, read_worker_metrics
 
-    count = request_counter()
-
-    def count_requests() -> None:
+    def count_requests(count: CountRequest) -> None:
         for _ in range(20):
             count(Endpoint.MARC, RequestOutcome.OK, 0.15)
         count(Endpoint.ITEMS, RequestOutcome.TIMEOUT, 121.0)
 
-    run_concurrently(*[count_requests] * 4)
+    for _ in range(2):
+        with counted_requests() as count:
+            run_concurrently(*[partial(count_requests, count)] * 2)
     counts = read_worker_metrics()
 
     assert {key: number for key, number in counts.requests.items() if number} == {
@@ -58,9 +59,10 @@ def test_requests_of_many_threads_are_added(broker: Broker) -> None:
 
 @pytest.mark.parametrize(("seconds", "bucket"), [(0.0, 0), (0.02, 0), (0.0201, 1), (120.0, 11), (120.1, 12)])
 def test_upper_bound_belongs_to_its_bucket(broker: Broker, seconds: float, bucket: int) -> None:
-    from accession.tasks.metrics import read_worker_metrics, request_counter
+    from accession.tasks.metrics import counted_requests, read_worker_metrics
 
-    request_counter()(Endpoint.EVENTS, RequestOutcome.OK, seconds)
+    with counted_requests() as count:
+        count(Endpoint.EVENTS, RequestOutcome.OK, seconds)
 
     assert read_worker_metrics().latency[Endpoint.EVENTS].requests.index(1) == bucket
 
@@ -102,9 +104,10 @@ def test_unavailable_broker_loses_counts_without_error(broker_unavailable: None)
         record_worker_heartbeat,
         remove_worker_heartbeat,
     )
-    from accession.tasks.metrics import count_applied, read_worker_metrics, request_counter
+    from accession.tasks.metrics import count_applied, counted_requests, read_worker_metrics
 
-    request_counter()(Endpoint.MARC, RequestOutcome.OK, 0.1)
+    with counted_requests() as count:
+        count(Endpoint.MARC, RequestOutcome.OK, 0.1)
     count_applied(metadata=1, counts=1)
     record_worker_heartbeat("alder")
     remove_worker_heartbeat("alder")
@@ -116,10 +119,23 @@ def test_unavailable_broker_loses_counts_without_error(broker_unavailable: None)
 
 
 def test_error_in_counting_is_raised(broker: Broker) -> None:
-    from accession.tasks.metrics import request_counter
+    from accession.tasks.metrics import counted_requests
 
-    with pytest.raises(TypeError):
-        request_counter()(Endpoint.MARC, RequestOutcome.OK, "soon")  # type: ignore[arg-type]
+    with pytest.raises(TypeError), counted_requests() as count:
+        count(Endpoint.MARC, RequestOutcome.OK, "soon")  # type: ignore[arg-type]
+
+
+def test_requests_of_a_failed_step_are_counted(broker: Broker) -> None:
+    from accession.tasks.metrics import counted_requests, read_worker_metrics
+
+    def fail() -> None:
+        with counted_requests() as count:
+            count(Endpoint.MARC, RequestOutcome.SERVER_ERROR, 0.1)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert read_worker_metrics().requests[Endpoint.MARC, RequestOutcome.SERVER_ERROR] == 1
 
 
 # Queues
@@ -141,7 +157,7 @@ def test_queue_depth_separates_waiting_and_unacknowledged(
             assert channel.basic_get(queue) is not None
         depths = queue_depths(["default", "apply"])
 
-    assert depths == {"default": QueueDepth(1, 2), "apply": QueueDepth(0, 1)}
+    assert depths == {"default": QueueDepth(len(Workflow) - 2, 2), "apply": QueueDepth(0, 1)}
 
 
 # Heartbeats

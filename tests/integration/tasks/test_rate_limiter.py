@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from accession.core.settings import get_settings
-from tests.fixtures.broker import Broker
+from tests.fixtures.broker import Broker, sent_commands
 from tests.fixtures.factories import day
 from tests.fixtures.waiting import wait_until
 
@@ -21,10 +21,14 @@ def two_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(get_settings(), "vendor_max_concurrency", 2)
 
 
-def slots(broker: Broker, collection_id: int = 1) -> dict[str, float]:
-    """Return the expiry of each slot in use, in milliseconds since the epoch."""
-    taken = broker.redis.zrange(f"vendor:slots:{collection_id}", 0, -1, withscores=True)
-    return {name.decode(): score for name, score in cast(list[tuple[bytes, float]], taken)}
+def slots(broker: Broker, collection_id: int = 1) -> dict[str, str]:
+    """Return the holder of each slot in use."""
+    names = list(broker.redis.scan_iter(f"vendor:slots:{collection_id}:*"))
+    return {name.decode(): cast(bytes, broker.redis.get(name)).decode() for name in names}
+
+
+def slot(number: int) -> str:
+    return f"vendor:slots:1:{number}"
 
 
 def hold_slot(collection_id: int, task_id: str) -> tuple[threading.Thread, threading.Event, threading.Event]:
@@ -70,8 +74,8 @@ def test_each_collection_has_its_own_request_slots(broker: Broker, two_slots: No
 def test_restarted_task_releases_its_leftover_slots(broker: Broker, two_slots: None) -> None:
     from accession.tasks.rate_limiter import request_slot
 
-    later = time.time() * 1000 + 60_000
-    broker.redis.zadd("vendor:slots:1", {"mine/a": later, "mine/b": later})
+    for number in range(2):
+        broker.redis.set(slot(number), "mine/before", px=60_000)
 
     with request_slot(1, "mine")(), request_slot(1, "other")():
         assert len(slots(broker)) == 2
@@ -80,12 +84,10 @@ def test_restarted_task_releases_its_leftover_slots(broker: Broker, two_slots: N
 def test_slot_of_dead_worker_expires(broker: Broker, two_slots: None) -> None:
     from accession.tasks.rate_limiter import request_slot
 
-    now = time.time() * 1000
-    broker.redis.zadd("vendor:slots:1", {"dead/a": now - 1, "dead/b": now + 60_000})
-
+    broker.redis.set(slot(1), "dead/before", px=60_000)
     with request_slot(1, "mine")():
-        assert sorted(name.partition("/")[0] for name in slots(broker)) == ["dead", "mine"]
-        assert "dead/b" in slots(broker)
+        assert [holder.partition("/")[0] for _, holder in sorted(slots(broker).items())] == ["mine", "dead"]
+        assert 0 < broker.redis.pttl(slot(0)) <= 3000 * get_settings().vendor_timeout_seconds
 
 
 def test_slot_expires_after_the_longest_request(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,9 +96,28 @@ def test_slot_expires_after_the_longest_request(broker: Broker, monkeypatch: pyt
     # Three times the timeout; a large value, so that the time the test takes does not matter.
     monkeypatch.setattr(get_settings(), "vendor_timeout_seconds", 20_000)
     with request_slot(1, "mine")():
-        (expiry,) = slots(broker).values()
-        assert 59_000_000 < expiry - time.time() * 1000 <= 60_000_000
-        assert 59_000_000 < broker.redis.pttl("vendor:slots:1") <= 60_000_000
+        assert 59_000_000 < broker.redis.pttl(slot(0)) <= 60_000_000
+
+
+def test_expired_slot_of_another_is_not_released(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    from accession.tasks.rate_limiter import request_slot
+
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("accession.tasks.rate_limiter.time", SimpleNamespace(monotonic=lambda: clock.now))
+    with request_slot(1, "mine")():
+        broker.redis.set(slot(0), "another/delivery", px=60_000)
+        clock.now = 3 * get_settings().vendor_timeout_seconds
+    assert slots(broker) == {slot(0): "another/delivery"}
+
+
+def test_requests_of_a_step_use_one_command_each(broker: Broker) -> None:
+    """Slots that are taken at the same time are different from the start."""
+    from accession.tasks.rate_limiter import request_slot
+
+    hold = request_slot(1, "mine")
+    with sent_commands(broker) as commands, hold(), hold(), hold(), hold():
+        pass
+    assert commands == {"set": 4, "del": 4}
 
 
 def test_slot_is_released_after_failed_request(broker: Broker) -> None:
@@ -116,7 +137,8 @@ def test_requests_keep_the_minimum_interval(broker: Broker, monkeypatch: pytest.
         waits.append(seconds)
         broker.redis.delete("vendor:last-request:1")
 
-    monkeypatch.setattr("accession.tasks.rate_limiter.time", SimpleNamespace(sleep=end_interval))
+    clock = SimpleNamespace(sleep=end_interval, monotonic=time.monotonic)
+    monkeypatch.setattr("accession.tasks.rate_limiter.time", clock)
     monkeypatch.setattr(get_settings(), "vendor_max_requests_per_second", 1 / 10_000)
     for n in range(3):
         with request_slot(1, f"task-{n}")():

@@ -1,0 +1,133 @@
+"""Cost of a step of an empty window: exact numbers of statements, commits and Redis commands."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+from celery import Celery
+from sqlalchemy import event
+
+from accession.db.engine import engine
+from accession.db.models import Collection
+from tests.fixtures.broker import Broker, sent_commands
+from tests.fixtures.factories import day
+from tests.fixtures.waiting import wait_until
+from tests.fixtures.workers import ObservedVendor, RunStarter, travel_to
+
+TODAY = day(2024, 5, 20, 10)
+
+# What the parent process of a worker sends for each message, beside the command that receives it.
+DELIVERY_COMMANDS = Counter(zadd=1, hset=1, zrem=1, hdel=1)
+
+
+@contextmanager
+def counted_database_events() -> Iterator["Counter[str]"]:
+    """Count statements and commits until the context ends."""
+    counter: Counter[str] = Counter()
+
+    def count(name: str, *_: Any) -> None:
+        counter[name] += 1
+
+    database = engine()
+    listeners = {
+        "before_cursor_execute": partial(count, "statements"),
+        "commit": partial(count, "commits"),
+    }
+    for name, listener in listeners.items():
+        event.listen(database, name, listener)
+    yield counter
+    for name, listener in listeners.items():
+        event.remove(database, name, listener)
+
+
+@pytest.fixture
+def run_at_empty_window(
+    collection: Collection, vendor: ObservedVendor, run_starter: RunStarter, broker: Broker
+) -> Iterator[None]:
+    """A run that has imported a purchase; its next message is about the first of the empty days after it."""
+    vendor.add_purchases(day(2024, 5, 1, 9), "abc")
+    with travel_to(TODAY):
+        run_starter.enqueue_step(collection, "the-task", current_day="2024-05-01T00:00:00+00:00")
+        broker.deliver_next()
+        yield
+
+
+@pytest.mark.usefixtures("run_at_empty_window")
+def test_step_that_requests_its_window_needs_few_commands(broker: Broker) -> None:
+    message = broker.pop()
+    with sent_commands(broker) as commands:
+        broker.deliver(message)
+    assert commands == Counter(
+        {"getex": 1, "set": 1, "del": 1, "hincrby": 1, "hincrbyfloat": 1, "lpush": 1}
+    ), "lock, request slot, counters, next message"
+    assert (commands + DELIVERY_COMMANDS).total() + 1 <= 12
+
+
+@pytest.mark.usefixtures("four_concurrent_requests", "run_at_empty_window")
+def test_prefetching_steps_need_twelve_commands_on_average(broker: Broker, vendor: ObservedVendor) -> None:
+    steps: list[Counter[str]] = []
+    requests: list[int] = []
+    for _ in range(4):
+        message, before = broker.pop(), len(vendor.requests)
+        with sent_commands(broker) as commands:
+            broker.deliver(message)
+        steps.append(commands)
+        requests.append(len(vendor.requests) - before)
+    assert requests == [4, 0, 0, 0], "the first step has prefetched the windows of the others"
+    prefetched = Counter(getex=1, getdel=1, lpush=1)
+    assert steps[1:] == [prefetched] * 3
+    latency_buckets = steps[0]["hincrby"]
+    counters = Counter(hincrby=latency_buckets, hincrbyfloat=1)
+    assert steps[0] == prefetched + counters + Counter({"exists": 1, "set": 4 + 3, "del": 4})
+    assert sum((step + DELIVERY_COMMANDS).total() + 1 for step in steps) - latency_buckets <= 4 * 12
+
+
+@pytest.mark.usefixtures("run_at_empty_window")
+def test_step_of_empty_window_needs_three_statements(broker: Broker) -> None:
+    message = broker.pop()
+    with counted_database_events() as counter:
+        broker.deliver(message)
+    assert counter == {"statements": 3, "commits": 1}
+
+
+def test_delivery_of_a_message_needs_four_commands(broker: Broker, app: Celery) -> None:
+    """Beside the command that receives it; kombu's own transport uses eight."""
+    from accession.tasks.app import DEFAULT_QUEUE
+
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        assert channel.basic_get(DEFAULT_QUEUE) is None, "opens the connection"
+        app.send_task("test", task_id="the-task")
+        with sent_commands(broker) as commands:
+            message = channel.basic_get(DEFAULT_QUEUE)
+            assert message is not None
+            message.ack()
+    assert broker.unacknowledged() == 0
+    assert commands == DELIVERY_COMMANDS + Counter(rpop=1)
+
+
+def test_message_of_closed_channel_is_delivered_again(broker: Broker, app: Celery) -> None:
+    from accession.tasks.app import DEFAULT_QUEUE
+
+    app.send_task("test", task_id="the-task")
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        assert channel.basic_get(DEFAULT_QUEUE) is not None
+        assert broker.messages() == []
+    (message,) = broker.messages()
+    assert (message.id, broker.unacknowledged()) == ("the-task", 0)
+    wait_until(lambda: broker.redis.zcard("unacked_index") == 0, "the index of deliveries is empty")
+
+
+@pytest.mark.parametrize(
+    ("url", "uses_tls"),
+    [("redis://localhost/0", False), ("rediss://localhost/0?ssl_cert_reqs=required", True)],
+)
+def test_redis_urls_use_the_transport(url: str, uses_tls: bool, app: Celery) -> None:
+    """With Celery's setting for a transport, kombu would ignore that the scheme asks for TLS."""
+    from accession.tasks.transport import Transport
+
+    connection = app.connection_for_write(url)
+    assert isinstance(connection.transport, Transport)
+    assert bool(connection.ssl) is uses_tls
