@@ -33,6 +33,14 @@ class PurchaseDate:
         return {"purchased_on": self.day, "month_only": self.month_only}
 
 
+def format_days(first: date, last: date) -> str:
+    """Return the days from the first to the last as a day, a month, or two months joined by " to "."""
+    if first == last:
+        return first.isoformat()
+    first_month, last_month = f"{first:%Y-%m}", f"{last:%Y-%m}"
+    return first_month if first_month == last_month else f"{first_month} to {last_month}"
+
+
 def may_have_date(
     model: type[PurchaseRecord] | type[RejectedRecord], purchase_date: PurchaseDate
 ) -> ColumnElement[bool]:

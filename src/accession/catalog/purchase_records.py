@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import is_of_collection
@@ -23,12 +23,14 @@ class PurchaseRecordData:
     """A purchase record to be stored for a pool.
 
     `marc` returns the record as binary MARC 21 and is called only if the record is written. `content_hash` is
-    the same for all copies of the record with the same content.
+    the same for all copies of the record with the same content. `listed` is the number of times that the
+    vendor lists the title for the purchase date; None if that is unknown, so that a stored number stays.
     """
 
     pool: LicensePool
     marc: Callable[[], bytes]
     content_hash: str
+    listed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class PurchaseRecordView:
 def store_purchase_records(
     session: Session, purchase_date: PurchaseDate, records: Sequence[PurchaseRecordData]
 ) -> None:
-    """Store one record for each pool under the purchase date; a record with the same content is not written.
+    """Store one record for each pool under the purchase date; what is stored already is not written.
 
     A purchase in a month and one on a day of that month are the same purchase. It is stored under the day,
     whichever of the two comes first.
@@ -51,32 +53,109 @@ def store_purchase_records(
     stored = _records_of_purchase(session, purchase_date, latest)
     new: list[dict[str, Any]] = []
     changed: list[dict[str, Any]] = []
+    relisted: list[dict[str, Any]] = []
     changed_pools: list[int] = []
     for pool_id, record in sorted(latest.items()):
         if not (same_purchase := stored.get(pool_id)):
             owner = {"collection_id": record.pool.collection_id, "license_pool_id": pool_id}
-            new.append({**owner, **purchase_date.columns, **_content(record)})
+            new.append({**owner, **purchase_date.columns, "listed": record.listed or 1, **_content(record)})
             continue
         first = same_purchase[0]
         known_date = purchase_date if first.month_only else PurchaseDate(first.purchased_on)
+        listed = _listings_of_first(purchase_date, same_purchase, record.listed)
         is_known = record.content_hash in {each.content_hash for each in same_purchase}
         if not is_known or first.month_only != known_date.month_only:
-            changed.append({"id": first.id, **known_date.columns, **_content(record)})
+            row = {"id": first.id, **known_date.columns, "listed": listed, **_content(record)}
+            changed.append(row)
             changed_pools.append(pool_id)
-    if changed:
-        session.execute(update(PurchaseRecord), changed)
-        # Readers of the change feed have to fetch the changed record.
-        touch = update(LicensePool).where(in_array(LicensePool.id, changed_pools))
-        touch = touch.values(updated_at=utc_now())
-        session.execute(touch.execution_options(synchronize_session=False))
+        elif listed != first.listed:
+            relisted.append({"id": first.id, "listed": listed})
+    for rows in filter(None, (changed, relisted)):
+        session.execute(update(PurchaseRecord), rows)
+    _touch_pools(session, changed_pools)
     if new:
         session.execute(insert_statement(table_of(PurchaseRecord), new))
 
 
+def _listings_of_first(purchase_date: PurchaseDate, same_purchase: Sequence[Any], listed: int | None) -> int:
+    """Return how often the first record of a purchase is listed if all of the date are `listed` so often.
+
+    A month's listing includes the records that are stored under other days of the month.
+    """
+    stored: list[int] = [record.listed for record in same_purchase]
+    if listed is None:
+        return stored[0]
+    return max(1, listed - sum(stored[1:])) if purchase_date.month_only else listed
+
+
+def remove_purchases(
+    session: Session, collection: Collection, identifier: str, day: date, purchases: int
+) -> int:
+    """Remove so many purchases of a title that are stored under a day; return how many there were."""
+    query = (
+        select(PurchaseRecord)
+        .join(LicensePool, PurchaseRecord.license_pool_id == LicensePool.id)
+        .join(Identifier, LicensePool.identifier_id == Identifier.id)
+        .where(PurchaseRecord.collection_id == collection.id, PurchaseRecord.purchased_on == day)
+        .where(Identifier.type == IdentifierType.BIBLIOTHECA, Identifier.identifier == identifier)
+    )
+    record = session.scalars(query.with_for_update(of=PurchaseRecord)).one_or_none()
+    if record is None:
+        return 0
+    removed: int = min(purchases, record.listed)
+    record.listed -= removed
+    if not record.listed:
+        session.delete(record)
+    session.flush()
+    _touch_pools(session, [record.license_pool_id])
+    return removed
+
+
+def remove_purchases_between(
+    session: Session, collection: Collection, identifiers: Sequence[str], after: date, last: date
+) -> None:
+    """Remove the purchases of some titles that are stored under a day after one and up to another."""
+    if not identifiers:
+        return
+    row = PurchaseRecord
+    pools = (
+        select(LicensePool.id)
+        .join(Identifier, LicensePool.identifier_id == Identifier.id)
+        .where(LicensePool.collection_id == collection.id, Identifier.type == IdentifierType.BIBLIOTHECA)
+        .where(in_array(Identifier.identifier, identifiers))
+    )
+    of_titles = row.license_pool_id.in_(pools) & (row.collection_id == collection.id)
+    of_days = (row.purchased_on > after) & (row.purchased_on <= last) & ~row.month_only
+    removed = session.scalars(delete(row).where(of_titles, of_days).returning(row.license_pool_id))
+    _touch_pools(session, sorted(set(removed)))
+
+
+def _touch_pools(session: Session, pool_ids: Sequence[int]) -> None:
+    """Mark the pools as updated, so that readers of the change feed fetch their records again."""
+    if pool_ids:
+        touch = update(LicensePool).where(in_array(LicensePool.id, pool_ids)).values(updated_at=utc_now())
+        session.execute(touch.execution_options(synchronize_session=False))
+
+
 def purchases_by_day(session: Session, collection: Collection) -> dict[date, int]:
-    """Return the number of a collection's purchase records by day, for the days that have any."""
-    query = select(PurchaseRecord.purchased_on, func.count()).group_by(PurchaseRecord.purchased_on)
-    return dict(session.execute(query.where(PurchaseRecord.collection_id == collection.id)).all())
+    """Return the number of a collection's purchases by day, for the days that have any.
+
+    Those of which only the month is known count for its first day.
+    """
+    row = PurchaseRecord
+    query = select(row.purchased_on, func.sum(row.listed)).where(row.collection_id == collection.id)
+    return dict(session.execute(query.group_by(row.purchased_on)).all())
+
+
+def purchase_days(session: Session, collection: Collection, start: date, end: date) -> list[date]:
+    """Return the days in `[start, end)` with purchases, in months of which every purchase's day is known."""
+    row = PurchaseRecord
+    query = select(row.purchased_on, func.bool_or(row.month_only)).where(
+        row.collection_id == collection.id, row.purchased_on >= start, row.purchased_on < end
+    )
+    days: dict[date, bool] = dict(session.execute(query.group_by(row.purchased_on)).all())
+    unknown_months = {day for day, is_month_only in days.items() if is_month_only}
+    return sorted(day for day in days if day.replace(day=1) not in unknown_months)
 
 
 def early_purchase_day(session: Session, collection: Collection) -> date | None:
@@ -91,14 +170,50 @@ def count_purchases_since(
 ) -> Counter[str]:
     """Return the number of purchases that are stored under a day since `since`, or its month, by title."""
     is_in_month = PurchaseRecord.month_only & (PurchaseRecord.purchased_on >= since.replace(day=1))
-    query = (
-        select(Identifier.identifier, func.count())
+    query = _purchases_by_title(collection).where(Identifier.identifier.in_(identifiers))
+    query = query.where((PurchaseRecord.purchased_on >= since) | is_in_month)
+    return Counter({identifier: purchases for identifier, purchases, *_ in session.execute(query)})
+
+
+@dataclass(frozen=True)
+class StoredPurchases:
+    """The purchases of a title within some days: their number, and the days of the first and the last."""
+
+    purchases: int
+    first_day: date
+    last_day: date
+
+
+def purchases_by_title(
+    session: Session,
+    collection: Collection,
+    start: date,
+    end: date,
+    identifiers: Iterable[str] | None = None,
+) -> dict[str, StoredPurchases]:
+    """Return the purchases that are stored under the days `[start, end)` by the vendor's id of the title.
+
+    With `identifiers` only those of these titles are returned.
+    """
+    query = _purchases_by_title(collection)
+    query = query.where(PurchaseRecord.purchased_on >= start, PurchaseRecord.purchased_on < end)
+    if identifiers is not None:
+        query = query.where(in_array(Identifier.identifier, identifiers))
+    return {
+        identifier: StoredPurchases(purchases, first, last)
+        for identifier, purchases, first, last in session.execute(query)
+    }
+
+
+def _purchases_by_title(collection: Collection) -> Select[str, int, date, date]:
+    days = PurchaseRecord.purchased_on
+    return (
+        select(Identifier.identifier, func.sum(PurchaseRecord.listed), func.min(days), func.max(days))
         .join(LicensePool, LicensePool.identifier_id == Identifier.id)
         .join(PurchaseRecord, PurchaseRecord.license_pool_id == LicensePool.id)
-        .where(PurchaseRecord.collection_id == collection.id, Identifier.identifier.in_(identifiers))
-        .where((PurchaseRecord.purchased_on >= since) | is_in_month)
+        .where(PurchaseRecord.collection_id == collection.id)
+        .group_by(Identifier.identifier)
     )
-    return Counter(dict(session.execute(query.group_by(Identifier.identifier)).all()))
 
 
 def purchase_record_views(session: Session, collection: str, identifier: str) -> list[PurchaseRecordView]:
@@ -128,7 +243,9 @@ def _records_of_purchase(
 ) -> Mapping[int, Sequence[Any]]:
     """Return the stored records of the same purchase by pool id, in the order of their dates."""
     row = PurchaseRecord
-    query = select(row.id, row.license_pool_id, row.purchased_on, row.month_only, row.content_hash)
+    query = select(
+        row.id, row.license_pool_id, row.purchased_on, row.month_only, row.listed, row.content_hash
+    )
     query = query.where(in_array(row.license_pool_id, pool_ids), may_have_date(row, purchase_date))
     records = defaultdict(list)
     for record in session.execute(query.order_by(row.purchased_on)):

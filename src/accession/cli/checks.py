@@ -2,7 +2,7 @@
 
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -12,10 +12,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from accession.accounts.collections import list_collections
 from accession.accounts.keys import KEY_FILE, decrypt_account_key
 from accession.bibliotheca.errors import RemoteIntegrationException
+from accession.catalog.verification import count_open_findings
 from accession.cli.connect import require_broker, resolve_servers
 from accession.core.errors import UserError
 from accession.core.settings import ScheduledExport, get_settings
 from accession.db.engine import engine, transaction
+from accession.db.models import FindingKind
 from accession.exports.files import redact_credentials, require_writable_folder
 from accession.exports.formats import find_format
 from accession.exports.selection import parse_since, select_titles
@@ -151,10 +153,13 @@ def _scheduled_export(export: ScheduledExport) -> str:
 
 
 def run_checks() -> Iterator[Check]:
-    """Check the latest run of each workflow of each collection; without a database there are no results."""
+    """Check the latest run of each workflow of each collection, and the findings of verifications.
+
+    Without a database there are no results.
+    """
     try:
         with transaction() as session:
-            views = status_views(session)
+            views, findings = status_views(session), count_open_findings(session)
     except (UserError, SQLAlchemyError):
         return
     for view in views:
@@ -165,3 +170,16 @@ def run_checks() -> Iterator[Check]:
                 f", but unconfirmed since {view.unconfirmed_since:%Y-%m-%d}: empty responses prove nothing"
             )
         yield Check(f"{view.workflow} of {view.collection}", ok, f"{view.state}{reason}")
+    for collection, numbers in findings.items():
+        if any(numbers.values()):
+            yield _verification_check(collection, numbers)
+
+
+def _verification_check(collection: str, numbers: Mapping[FindingKind, int]) -> Check:
+    """Return the check of a collection's open findings; extra purchases alone are no failure."""
+    ok = not (numbers[FindingKind.MISSING] or numbers[FindingKind.MOVED])
+    counts = ", ".join(f"{number:,} {kind}" for kind, number in numbers.items() if number)
+    advice = "" if ok else f': run `accession verify --collection "{collection}" --repair`'
+    return Check(
+        f"past purchases of {collection}", ok, f"purchases that differ from the vendor's: {counts}{advice}"
+    )

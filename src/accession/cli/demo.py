@@ -31,7 +31,7 @@ from accession.cli.output import console, print_table
 from accession.cli.titles import TITLE_COLUMNS
 from accession.core.errors import UserError
 from accession.core.settings import get_settings, use_settings
-from accession.core.workflow import Workflow
+from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
 from accession.local.control import start_in_background, stop_running
 from accession.local.embedded import free_port
 from accession.local.home import remove_home_data
@@ -194,7 +194,7 @@ def _import_all(name: str, vendor_url: str) -> ImportStatistics:
 
 
 def _run_all_workflows(name: str) -> None:
-    _run(name, {workflow: f"{name}, {workflow}" for workflow in Workflow})
+    _run(name, {workflow: f"{name}, {workflow}" for workflow in SCHEDULED_WORKFLOWS})
 
 
 def _run(name: str, labels: Mapping[Workflow, str], *, force_reimport: bool = False) -> None:

@@ -23,7 +23,12 @@ from accession.tasks.steps import RunOutcome
 
 _POLL_SECONDS = 0.25
 _NO_WORKER_HINT_SECONDS = 20
-_RECORD_NOUNS = {Workflow.PURCHASES: "records", Workflow.EVENTS: "events", Workflow.CIRCULATION: "titles"}
+_RECORD_NOUNS = {
+    Workflow.PURCHASES: "records",
+    Workflow.EVENTS: "events",
+    Workflow.CIRCULATION: "titles",
+    Workflow.VERIFICATION: "records imported",
+}
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,13 @@ class Settings(Home):
         description="Time span of one purchase request in the past. `month` needs a quarter of the "
         "requests, but purchases of past months are then known by month only, not by day.",
     )
+    verification_requests: int = Field(
+        default=5,
+        ge=0,
+        le=10_000,
+        description="Number of requests per day and collection with which the daily import verifies the "
+        "months that were verified longest ago. A month that needs more is verified alone. 0: none.",
+    )
     retry_backoff_seconds: float = Field(
         default=60,
         ge=0,

@@ -1,4 +1,4 @@
-"""The three workflows."""
+"""The workflows."""
 
 from enum import StrEnum
 
@@ -9,6 +9,8 @@ class Workflow(StrEnum):
     PURCHASES = "purchases"
     EVENTS = "events"
     CIRCULATION = "circulation"
+    VERIFICATION = "verification"
+    """It is started by hand only. The scheduled purchase import verifies past months as well."""
 
     @property
     def service(self) -> str:
@@ -16,8 +18,12 @@ class Workflow(StrEnum):
         return _SERVICES[self]
 
 
+SCHEDULED_WORKFLOWS = (Workflow.PURCHASES, Workflow.EVENTS, Workflow.CIRCULATION)
+"""The workflows with a schedule; all of them have a checkpoint."""
+
 _SERVICES = {
     Workflow.PURCHASES: "Bibliotheca Purchase Record Importer",
     Workflow.EVENTS: "Bibliotheca Event Import",
     Workflow.CIRCULATION: "Bibliotheca Circulation Update",
+    Workflow.VERIFICATION: "Bibliotheca Purchase Verification",
 }

@@ -2,11 +2,44 @@
 
 from datetime import datetime
 
-from accession.db.models import Timestamp
+from sqlalchemy import bindparam, case, func, or_, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from accession.core.workflow import Workflow
+from accession.db.models import Collection, Timestamp, table_of
+from accession.runs.ledger import checkpoint_key
+
+_TABLE = table_of(Timestamp)
+_COLUMNS = _TABLE.c
+
+# Built once, and sent without loading the row: each step of a run executes it.
+_ADVANCE = (
+    update(_TABLE)
+    .where(
+        *(
+            _COLUMNS[name] == bindparam(f"key_{name}")
+            for name in ("collection_id", "service", "service_type")
+        ),
+        or_(_COLUMNS.finish.is_(None), bindparam("start", type_=_COLUMNS.finish.type) <= _COLUMNS.finish),
+    )
+    .values(
+        finish=func.greatest(_COLUMNS.finish, bindparam("end", type_=_COLUMNS.finish.type)),
+        confirmed=case(
+            (
+                _COLUMNS.confirmed < bindparam("confirmed_before", type_=_COLUMNS.confirmed.type),
+                _COLUMNS.confirmed,
+            ),
+            else_=bindparam("new_confirmed", type_=_COLUMNS.confirmed.type),
+        ),
+    )
+)
 
 
 def advance_checkpoint(
-    checkpoint: Timestamp,
+    session: Session,
+    collection: Collection,
+    workflow: Workflow,
     *,
     start: datetime,
     end: datetime,
@@ -18,8 +51,13 @@ def advance_checkpoint(
     The checkpoint never moves back. It stays where it is when the span begins after it: what lies between
     has not been imported. `confirmed` is the time (UTC) up to which everything is confirmed, if it was up to
     `confirmed_before`. It moves back when the vendor contradicts what was confirmed.
+
+    Changes to a loaded checkpoint must have been flushed.
     """
-    if checkpoint.finish is None or start <= checkpoint.finish:
-        if checkpoint.confirmed is None or confirmed_before <= checkpoint.confirmed:
-            checkpoint.confirmed = confirmed
-        checkpoint.finish = max(end, checkpoint.finish or end)
+    key = checkpoint_key(collection, workflow)
+    values = {"start": start, "end": end, "confirmed_before": confirmed_before, "new_confirmed": confirmed}
+    result = session.execute(_ADVANCE, {f"key_{name}": value for name, value in key.items()} | values)
+    if not result.rowcount:
+        # There is no checkpoint yet, or it stays where it is.
+        new_row = insert(_TABLE).values(**key, finish=end, confirmed=confirmed)
+        session.execute(new_row.on_conflict_do_nothing())

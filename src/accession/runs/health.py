@@ -13,7 +13,7 @@ from accession.accounts.collections import list_collections
 from accession.catalog.outbox import count_pending_changes_by_collection
 from accession.catalog.purchase_counts import recent_purchases
 from accession.core.clock import utc_now
-from accession.core.workflow import Workflow
+from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
 from accession.db.models import (
     ACTIVE_STATES,
     BEGUN_STATES,
@@ -79,7 +79,8 @@ class CollectionHealth:
     """Health of a collection.
 
     `purchases` are the numbers of purchases in each of the last 24 months, oldest first; `rejected` is the
-    number of open rejected records; `problem` describes what is failing.
+    number of open rejected records; `problem` describes what is failing. A workflow without a schedule is
+    listed if it has a run, and does not affect `health` and `problem`.
     """
 
     id: int
@@ -180,7 +181,11 @@ def _workflow_health(
         )
 
     return {
-        collection.id: tuple(health_of(collection, workflow) for workflow in Workflow)
+        collection.id: tuple(
+            health_of(collection, workflow)
+            for workflow in Workflow
+            if workflow in SCHEDULED_WORKFLOWS or (collection.id, workflow.value) in runs
+        )
         for collection in collections
     }
 
@@ -210,13 +215,13 @@ def _health_state(
         return HealthState.FAILING
     if state in ACTIVE_STATES:
         return HealthState.RUNNING
-    if utc_now() - (last_success or added_at) > _MAX_SUCCESS_AGE[workflow]:
+    if workflow in _MAX_SUCCESS_AGE and utc_now() - (last_success or added_at) > _MAX_SUCCESS_AGE[workflow]:
         return HealthState.FAILING
     return HealthState.NEW if last_success is None else HealthState.HEALTHY
 
 
 def _worst_health(workflows: tuple[WorkflowHealth, ...]) -> HealthState:
-    states = {workflow.health for workflow in workflows}
+    states = {workflow.health for workflow in workflows if workflow.workflow in SCHEDULED_WORKFLOWS}
     if HealthState.HEALTHY in states:
         states.discard(HealthState.NEW)
     return next(state for state in HealthState if state in states)
@@ -227,7 +232,7 @@ def _describe_problem(workflows: tuple[WorkflowHealth, ...]) -> str | None:
     sentences = [
         f"{workflow.workflow}: {_failure_reason(workflow)}"
         for workflow in workflows
-        if workflow.health is HealthState.FAILING
+        if workflow.health is HealthState.FAILING and workflow.workflow in SCHEDULED_WORKFLOWS
     ]
     return " ".join(sentences) or None
 

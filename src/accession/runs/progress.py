@@ -36,7 +36,7 @@ def estimate_progress_of_runs(session: Session, runs: Sequence[Run]) -> dict[int
     """Return the progress of each run by its id.
 
     Purchases and events are measured by the time span that is done, as the number of records per year is not
-    known beforehand; circulation is measured by the number of titles.
+    known beforehand; circulation is measured by the number of titles, a verification by that of months.
     """
     offsets = {
         run.collection_id: run.cursor["offset"]
@@ -51,6 +51,8 @@ def _progress(run: Run, swept_fraction: float) -> RunProgress:
     reached = None
     if run.workflow == Workflow.CIRCULATION:
         fraction = swept_fraction
+    elif run.workflow == Workflow.VERIFICATION:
+        fraction = _verified_fraction(run)
     else:
         text = run.cursor["current_day" if run.workflow == Workflow.PURCHASES else "start"]
         reached = parse_datetime(text) if text else None
@@ -80,6 +82,12 @@ def _swept_fractions(session: Session, offsets: Mapping[int, int]) -> dict[int, 
     )
     rows = session.execute(query.group_by(LicensePool.collection_id))
     return {collection_id: titles_done / titles for collection_id, titles_done, titles in rows}
+
+
+def _verified_fraction(run: Run) -> float:
+    # The first step has no position yet.
+    total = run.cursor.get("total")
+    return 1 - len(run.cursor["months"]) / total if total else 0.0
 
 
 def _time_fraction(since: datetime | None, reached: datetime | None) -> float:

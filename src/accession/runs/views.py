@@ -12,7 +12,7 @@ from accession.accounts.collections import is_of_collection, list_collections
 from accession.catalog.outbox import count_pending_changes_by_collection
 from accession.core.clock import utc_now
 from accession.core.errors import NotFound
-from accession.core.workflow import Workflow
+from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
 from accession.db.models import ACTIVE_STATES, BEGUN_STATES, Collection, Run, RunState, Timestamp
 from accession.runs.ledger import LEASE, SERVICE_TYPE
 
@@ -24,6 +24,7 @@ _CURSOR_FIELDS: Mapping[str, Sequence[str]] = {
     Workflow.PURCHASES: ("current_day", "offset"),
     Workflow.EVENTS: ("start",),
     Workflow.CIRCULATION: ("offset",),
+    Workflow.VERIFICATION: ("start", "end"),
 }
 
 
@@ -90,7 +91,10 @@ _SHARED_FIELDS = {field.name for field in fields(StatusView)} & {field.name for 
 
 
 def status_views(session: Session) -> list[StatusView]:
-    """Return the status of every workflow of every collection that is not marked for deletion."""
+    """Return the status of every workflow of every collection that is not marked for deletion.
+
+    A workflow without a schedule is left out for collections that have no run of it.
+    """
     runs, checkpoints, pending = (
         find_latest_runs(session),
         list_checkpoints(session),
@@ -106,6 +110,7 @@ def status_views(session: Session) -> list[StatusView]:
         )
         for collection in list_collections(session)
         for workflow in Workflow
+        if workflow in SCHEDULED_WORKFLOWS or (collection.id, workflow.value) in runs
     ]
 
 

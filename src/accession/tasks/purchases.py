@@ -1,7 +1,7 @@
 """Celery tasks of the purchase import; one step imports a page of purchase records."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -10,6 +10,7 @@ import structlog
 from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
 
+from accession.bibliotheca.client import BibliothecaAPI
 from accession.core.clock import parse_datetime, truncate_to_second, utc_now
 from accession.core.settings import get_settings
 from accession.core.workflow import Workflow
@@ -18,14 +19,17 @@ from accession.imports.purchases import (
     DEFAULT_PURCHASE_RECORD_START_TIME,
     BibliothecaPurchaseRecordImporter,
 )
-from accession.imports.vendor_api import vendor_api_for
-from accession.imports.windows import EMPTY_DAYS_BEFORE_PROBE, ImportCursor, Width
+from accession.imports.verification import (
+    PurchaseVerifier,
+    VerificationCursor,
+    begin_due_verification,
+)
+from accession.imports.windows import INITIAL_BUDGET, ImportCursor, Width
 from accession.runs.ledger import RunCounters
 from accession.tasks.app import app
-from accession.tasks.metrics import request_counter
 from accession.tasks.prefetch_cache import RedisPrefetchCache
-from accession.tasks.rate_limiter import request_slot
 from accession.tasks.steps import RunOutcome, StepResult, run_step
+from accession.tasks.verification import read_cursor, write_cursor
 from accession.tasks.workflow_task import FAN_OUT_OPTIONS, WorkflowTask, start_for_all_collections
 
 log = structlog.get_logger(__name__)
@@ -63,18 +67,22 @@ def import_purchase_records_by_collection(
     anchor: dict[str, Any] | None = None,
     probed: Sequence[dict[str, Any]] = (),
     empty_windows: int = 0,
-    days_before_probe: int = EMPTY_DAYS_BEFORE_PROBE,
+    budget: int = INITIAL_BUDGET,
+    without_anchor_until: str | None = None,
     restarts: int = 0,
     setback: str | None = None,
     records: int = 0,
     check_start: str | None = None,
     until: str | None = None,
+    verification: dict[str, Any] | None = None,
 ) -> RunOutcome | None:
     """Import one page, then enqueue the next until now is reached.
 
     `current_day` (ISO 8601) is the start of the window; by default it is read from the checkpoint.
     `reset_timestamp` clears the checkpoint with the first page, for a forced reimport. The other arguments
-    are the fields of `accession.imports.windows.ImportCursor`.
+    are the fields of `accession.imports.windows.ImportCursor`. A run with a check of the recent purchases
+    then verifies past months: `verification` is the position of that
+    (`accession.imports.verification.VerificationCursor`).
     """
     position = {
         "offset": offset,
@@ -83,21 +91,33 @@ def import_purchase_records_by_collection(
         "anchor": anchor,
         "probed": list(probed),
         "empty_windows": empty_windows,
-        "days_before_probe": days_before_probe,
+        "budget": budget,
+        "without_anchor_until": without_anchor_until,
         "restarts": restarts,
         "setback": setback,
         "records": records,
         "check_start": check_start,
         "until": until,
     }
-    arguments = {"current_day": current_day, "reset_timestamp": reset_timestamp, **position}
+    arguments = {
+        "current_day": current_day,
+        "reset_timestamp": reset_timestamp,
+        **position,
+        "verification": verification,
+    }
 
-    def step(session: Session, collection: Collection, run: Run) -> StepResult:
-        api = vendor_api_for(collection, request_slot(collection_id, self.request.id), request_counter())
+    def step(session: Session, collection: Collection, run: Run, api: BibliothecaAPI) -> StepResult:
         # The first page does not prefetch, so wrong credentials cause one failed request and not four.
-        prefetch_cache = RedisPrefetchCache(self.request.id) if run.pages else None
+        does_prefetch = run.pages and get_settings().vendor_max_concurrency > 1
+        prefetch_cache = RedisPrefetchCache(self.request.id) if does_prefetch else None
         importer = BibliothecaPurchaseRecordImporter(session, collection, api, run, prefetch_cache)
         now = truncate_to_second(utc_now())
+        if verification is not None:
+            verified = PurchaseVerifier(session, collection, api, run).verify_page(
+                read_cursor(verification), now
+            )
+            next_arguments = _arguments_of_verification(arguments, verified.next_cursor)
+            return StepResult(verified.counters, None, next_arguments, verified.outbox_ids)
         if reset_timestamp:
             importer.clear_checkpoint()
         if current_day:
@@ -118,14 +138,24 @@ def import_purchase_records_by_collection(
             rejected=page.records_rejected,
             new=page.titles_new,
         )
-        return StepResult(page.counters, start, _next_arguments(page.next_cursor, now), page.outbox_ids)
+        next_arguments = _arguments_of_import(page.next_cursor)
+        if page.next_cursor.is_complete(now):
+            has_checked = page.next_cursor.until is not None
+            due = begin_due_verification(session, collection) if has_checked else None
+            next_arguments = None if due is None else _arguments_of_verification(next_arguments, due)
+        return StepResult(page.counters, start, next_arguments, page.outbox_ids)
 
     return run_step(self, collection_id, arguments, step)
 
 
-def _next_arguments(cursor: ImportCursor, now: datetime) -> dict[str, Any] | None:
-    """Return the arguments of the next step, or None once the present is reached."""
-    if cursor.is_complete(now):
-        return None
+def _arguments_of_import(cursor: ImportCursor) -> dict[str, Any]:
+    """Return the arguments of the next step of the import."""
     fields = json.loads(json.dumps(asdict(cursor), default=datetime.isoformat))
-    return {"reset_timestamp": False, **fields}
+    return {"reset_timestamp": False, **fields, "verification": None}
+
+
+def _arguments_of_verification(
+    arguments: Mapping[str, Any], cursor: VerificationCursor
+) -> dict[str, Any] | None:
+    """Return the arguments of the next step of the verification, or None once it is complete."""
+    return None if cursor.is_complete else {**arguments, "verification": write_cursor(cursor)}

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from accession.core.clock import utc_now
 from accession.core.errors import UserError
 from accession.core.settings import get_settings
-from accession.core.workflow import Workflow
+from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
 from accession.db.engine import transaction
 from accession.db.models import Run
 from accession.runs.ledger import active_runs, find_run, is_active, list_last_starts
@@ -78,7 +78,7 @@ def start_missed_runs() -> int:
 
     The broker can lose the message that starts a workflow, and then the ledger has no run to resume.
     """
-    return sum(_start_missed(workflow) for workflow in Workflow)
+    return sum(_start_missed(workflow) for workflow in SCHEDULED_WORKFLOWS)
 
 
 def _start_missed(workflow: Workflow) -> int:

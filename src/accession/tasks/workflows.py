@@ -9,7 +9,7 @@ from celery.schedules import BaseSchedule
 from accession.core.clock import truncate_to_second, utc_now
 from accession.core.errors import InvalidInput
 from accession.core.workflow import Workflow
-from accession.tasks import circulation, events, purchases
+from accession.tasks import circulation, events, purchases, verification
 from accession.tasks.app import app
 from accession.tasks.workflow_task import WorkflowTask, start_runs
 
@@ -17,6 +17,7 @@ STEP_TASKS: Mapping[Workflow, WorkflowTask] = {
     Workflow.PURCHASES: purchases.import_purchase_records_by_collection,
     Workflow.EVENTS: events.import_collection,
     Workflow.CIRCULATION: circulation.circulation_update_collection,
+    Workflow.VERIFICATION: verification.verify_purchases_by_collection,
 }
 """The task that processes a run's steps for one collection."""
 
@@ -25,11 +26,11 @@ FAN_OUT_TASKS: Mapping[Workflow, Task] = {
     Workflow.EVENTS: events.import_all_collections,
     Workflow.CIRCULATION: circulation.circulation_update_all_collections,
 }
-"""The task that starts a run for every collection."""
+"""The task that starts a run of a scheduled workflow for every collection."""
 
 
 def schedule_of(workflow: Workflow) -> BaseSchedule:
-    """Return beat's schedule for the workflow."""
+    """Return beat's schedule for a scheduled workflow."""
     (schedule,) = (
         entry["schedule"]
         for entry in app.conf.beat_schedule.values()
@@ -39,7 +40,7 @@ def schedule_of(workflow: Workflow) -> BaseSchedule:
 
 
 def next_start(workflow: Workflow) -> datetime:
-    """Return when beat starts the workflow next (UTC)."""
+    """Return when beat starts a scheduled workflow next (UTC)."""
     now = utc_now()
     # The schedule reads its own clock some microseconds later; without rounding a second would be missing.
     return truncate_to_second(now + schedule_of(workflow).remaining_estimate(now) + timedelta(seconds=0.5))
@@ -57,5 +58,7 @@ def start_workflow(
         raise InvalidInput(
             f"Only purchases can be imported again from 2014, not {workflow}: leave out the forced reimport."
         )
+    if workflow is Workflow.VERIFICATION:
+        return verification.start_verification(collection_ids)
     arguments = purchases.start_arguments(force_reimport=force_reimport)
     return start_runs(STEP_TASKS[workflow], collection_ids, **arguments)

@@ -8,7 +8,7 @@ from accession import __version__
 from accession.web import covers, health, login, metrics, oai, opds
 from accession.web.access import install_access
 from accession.web.api import router as api
-from accession.web.pages import collections, exports, overview, rejects, runs, titles
+from accession.web.pages import collections, exports, overview, rejects, runs, titles, verification
 from accession.web.request_log import RequestLog
 
 _ROUTER_MODULES = (
@@ -16,6 +16,7 @@ _ROUTER_MODULES = (
     login,
     overview,
     collections,
+    verification,
     runs,
     rejects,
     titles,

@@ -1,6 +1,7 @@
 """Prometheus metrics at `/metrics`, read from the ledger, the catalogue and the broker at each scrape."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import accumulate
 from platform import python_version
 from threading import Lock
@@ -19,8 +20,13 @@ from sqlalchemy.exc import OperationalError
 from accession import __version__
 from accession.bibliotheca.outcomes import Endpoint
 from accession.catalog.rejected_records import count_open_rejected_records
+from accession.catalog.verification import count_open_findings, oldest_verifications
 from accession.core.clock import utc_now
+from accession.core.settings import get_settings
 from accession.db.engine import transaction
+from accession.db.models import FindingKind
+from accession.imports.verification import MIN_AGE
+from accession.imports.verification_spans import FIRST_MONTH
 from accession.runs.ledger import sum_run_counters
 from accession.runs.views import StatusView, count_running_runs, status_views
 from accession.tasks.heartbeats import read_heartbeats
@@ -101,6 +107,8 @@ def _database_metrics() -> list[Metric]:
         rejected = count_open_rejected_records(session)
         running = count_running_runs(session)
         totals = sum_run_counters(session)
+        findings = count_open_findings(session)
+        verifications = oldest_verifications(session, FIRST_MONTH, MIN_AGE)
     counters = [
         _counter(
             name,
@@ -117,6 +125,7 @@ def _database_metrics() -> list[Metric]:
         _gauge("runs_running", "Runs in progress", ("workflow",), running_samples),
         _gauge("rejected_records_open", "Open rejected records", ("collection",), rejected_samples),
         *_workflow_metrics(statuses),
+        *_verification_metrics(findings, verifications),
     ]
 
 
@@ -133,6 +142,26 @@ def _workflow_metrics(statuses: Sequence[StatusView]) -> Iterator[Metric]:
     yield _gauge("checkpoint_age_seconds", "Time since the moment synced through", labels, ages)
     yield _gauge("run_state", "Always 1; state is the state of the latest run", (*labels, "state"), states)
     yield _gauge("outbox_pending", "Titles with pending updates", ("collection",), pending.items())
+
+
+def _verification_metrics(
+    findings: Mapping[str, Mapping[FindingKind, int]], verifications: Mapping[str, datetime]
+) -> Iterator[Metric]:
+    now = utc_now()
+    # Without a budget no month is verified by itself.
+    oldest = verifications if get_settings().verification_requests else {}
+    ages = [
+        ((collection,), (now - verified_at).total_seconds()) for collection, verified_at in oldest.items()
+    ]
+    numbers = [
+        ((collection, kind), number)
+        for collection, by_kind in findings.items()
+        for kind, number in by_kind.items()
+    ]
+    yield _gauge(
+        "verification_age_seconds", "Time since the oldest verification of a month", ("collection",), ages
+    )
+    yield _gauge("verification_findings_open", "Open findings", ("collection", "kind"), numbers)
 
 
 def _broker_metrics() -> list[Metric]:

@@ -1,9 +1,11 @@
 """Query and path parameters that several routes of the API and the dashboard share."""
 
+import re
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import Form, Path, Query
+from pydantic import BeforeValidator, WithJsonSchema
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import get_collection
@@ -28,12 +30,28 @@ Availability = Literal["available", "on_hold", "withdrawn"]
 OpdsAvailability = Annotated[str | None, Query(pattern="^(available|on_hold)?$")]
 # The number of the page and the cursor of the search, joined by a dot.
 OpdsPage = Annotated[str | None, Query(pattern=r"^[1-9][0-9]{0,8}\.[A-Za-z0-9_=-]{1,100}$")]
+_MONTH_PATTERN = r"^20[0-9]{2}-(0[1-9]|1[0-2])$"
+
+
+def _parse_month(value: Any) -> date:
+    if not isinstance(value, str) or re.fullmatch(_MONTH_PATTERN, value) is None:
+        raise ValueError("it must be a month such as 2019-03")
+    return date(int(value[:4]), int(value[5:]), 1)
+
+
+# The first day of a month that is given as year and month.
+Month = Annotated[
+    date,
+    BeforeValidator(_parse_month),
+    WithJsonSchema({"type": "string", "pattern": _MONTH_PATTERN, "examples": ["2019-03"]}),
+]
 
 # HTML forms send an empty string for a field that was left empty.
 FormCollection = Annotated[str, Query(max_length=10, pattern=r"^\d*$")]
 FormText = Annotated[str, Query(max_length=200, pattern=NO_NUL)]
 FormField = Annotated[str, Form(max_length=500)]
 FormDate = Annotated[date | Literal[""], Query()]
+FormMonth = Annotated[Month | None, BeforeValidator(lambda value: value or None)]
 
 
 def parse_collection_id(value: str) -> int | None:

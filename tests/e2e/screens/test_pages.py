@@ -19,6 +19,8 @@ PATHS = [
     "/collections/1",
     "/collections/new",
     "/collections/1/reimport",
+    "/collections/1/verification",
+    "/collections/1/verify",
     "/runs",
     "/runs/1",
     "/titles",
@@ -69,7 +71,7 @@ def test_rejected_record_is_shown_retried_and_resolved(
     session: Session, stored_collection: Collection, open_dashboard: OpenDashboard, dashboard_url: str
 ) -> None:
     page = open_dashboard(dashboard_url).open("/")
-    page.get_by_role("link", name="1 rejected records of").click()
+    page.get_by_role("link", name="1 rejected record of").click()
     page.get_by_role("link", name="1", exact=True).click()
     expect(page.get_by_role("region", name="Raw XML")).to_contain_text("<script>alert(1)</script>")
     page.get_by_role("button", name="Retry").click()

@@ -7,7 +7,16 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accession.catalog.purchase_dates import PurchaseDate
-from accession.catalog.purchase_records import PurchaseRecordData, store_purchase_records
+from accession.catalog.purchase_records import (
+    PurchaseRecordData,
+    StoredPurchases,
+    count_purchases_since,
+    purchase_days,
+    purchases_by_day,
+    purchases_by_title,
+    remove_purchases,
+    store_purchase_records,
+)
 from accession.db.engine import engine
 from accession.db.models import Collection, LicensePool, PurchaseRecord
 from tests.fixtures.factories import make_pool, record_statements
@@ -27,8 +36,13 @@ def stored_records(session: Session) -> list[tuple[PurchaseDate, bytes]]:
     return [(PurchaseDate(row.purchased_on, row.month_only), row.marc) for row in rows]
 
 
-def record(pool: LicensePool, content: str) -> PurchaseRecordData:
-    return PurchaseRecordData(pool, f"marc of {content}".encode, f"hash of {content}")
+def record(pool: LicensePool, content: str, listed: int | None = 1) -> PurchaseRecordData:
+    return PurchaseRecordData(pool, f"marc of {content}".encode, f"hash of {content}", listed)
+
+
+def stored_listings(session: Session) -> list[tuple[PurchaseDate, int]]:
+    rows = session.scalars(select(PurchaseRecord).order_by(PurchaseRecord.purchased_on))
+    return [(PurchaseDate(row.purchased_on, row.month_only), row.listed) for row in rows]
 
 
 def test_title_purchased_on_two_days_has_two_records(session: Session, pool: LicensePool) -> None:
@@ -112,3 +126,72 @@ def test_purchases_of_adjacent_months_stay_separate(session: Session, pool: Lice
         store_purchase_records(session, purchase_date, [record(pool, "a")])
 
     assert stored_records(session) == [(last_of_march, b"marc of a"), (april, b"marc of a")]
+
+
+@pytest.mark.parametrize(
+    ("before", "listed", "after"), [(1, 2, 2), (2, 1, 1), (2, 2, 2), (2, None, 2), (1, None, 1)]
+)
+def test_number_of_listings_is_that_of_the_latest_import(
+    session: Session, pool: LicensePool, before: int, listed: int | None, after: int
+) -> None:
+    store_purchase_records(session, MARCH_1, [record(pool, "a", before)])
+    store_purchase_records(session, MARCH_1, [record(pool, "a", listed)])
+
+    assert stored_listings(session) == [(MARCH_1, after)]
+
+
+def test_listings_of_a_month_include_those_of_its_days(session: Session, pool: LicensePool) -> None:
+    store_purchase_records(session, MARCH, [record(pool, "a", 3)])
+    store_purchase_records(session, MARCH_9, [record(pool, "a", 1)])
+    store_purchase_records(session, MARCH_20, [record(pool, "a", 2)])
+
+    store_purchase_records(session, MARCH, [record(pool, "a", 3)])
+
+    assert stored_listings(session) == [(MARCH_9, 1), (MARCH_20, 2)]
+
+
+def test_purchases_of_a_title_listed_twice_count_twice(
+    session: Session, collection: Collection, pool: LicensePool
+) -> None:
+    store_purchase_records(session, MARCH_9, [record(pool, "a", 2)])
+    store_purchase_records(session, MAY_2, [record(pool, "a", 1)])
+
+    counted = [
+        count_purchases_since(session, collection, ["abc"], since)["abc"]
+        for since in (MARCH_9.day, MARCH_20.day)
+    ]
+
+    assert counted == [3, 1]
+    assert purchases_by_day(session, collection) == {MARCH_9.day: 2, MAY_2.day: 1}
+    assert purchases_by_title(session, collection, MARCH_1.day, MARCH_20.day) == {
+        "abc": StoredPurchases(2, MARCH_9.day, MARCH_9.day)
+    }
+
+
+@pytest.mark.parametrize(("purchases", "left"), [(1, [(MARCH_9, 1)]), (2, []), (3, [])])
+def test_removed_purchases_are_no_longer_stored(
+    session: Session,
+    collection: Collection,
+    pool: LicensePool,
+    purchases: int,
+    left: list[tuple[PurchaseDate, int]],
+) -> None:
+    store_purchase_records(session, MARCH_9, [record(pool, "a", 2)])
+    session.commit()
+    updated_at = pool.updated_at
+
+    removed = remove_purchases(session, collection, "abc", MARCH_9.day, purchases)
+
+    assert (removed, stored_listings(session)) == (min(2, purchases), left)
+    session.refresh(pool)
+    assert pool.updated_at > updated_at
+
+
+def test_only_months_with_known_days_have_purchase_days(
+    session: Session, collection: Collection, pool: LicensePool
+) -> None:
+    store_purchase_records(session, MARCH, [record(pool, "a")])
+    store_purchase_records(session, MARCH_9, [record(make_pool(session, collection, "b"), "b")])
+    store_purchase_records(session, MAY_2, [record(pool, "a")])
+
+    assert purchase_days(session, collection, date(2014, 1, 1), date(2020, 1, 1)) == [MAY_2.day]

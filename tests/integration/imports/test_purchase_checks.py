@@ -233,6 +233,30 @@ def test_check_that_does_not_continue_begins_again(
     assert len(stored_purchases(session)) == 61
 
 
+def test_records_listed_by_check_survive_a_contradiction(
+    session: Session, vendor: ScriptedVendor, importer: Importer
+) -> None:
+    """The import goes back to the last day, but the check has listed a record of an earlier one."""
+    vendor.add_purchases(day(2024, 5, 10, 9), "abc")
+    import_first_time(session, importer, vendor)
+    vendor.add_purchases(day(2024, 5, 15, 9), "late")
+    vendor.add_purchases(day(2024, 5, 19, 20), "new")
+    check = importer.import_day(importer.first_cursor(NOW), NOW)
+    last_day = importer.import_day(check.next_cursor, NOW)
+    assert last_day.records_fetched == 1
+    vendor.add_purchases(day(2024, 5, 19, 19), "between")
+
+    pages = import_until(session, importer, NOW, last_day.next_cursor)
+
+    assert pages[0].next_cursor.restarts == 1
+    assert stored_purchases(session) == [
+        ("abc", date(2024, 5, 10)),
+        ("between", date(2024, 5, 19)),
+        ("late", date(2024, 5, 15)),
+        ("new", date(2024, 5, 19)),
+    ]
+
+
 # Rejected records
 
 

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from accession.core.workflow import Workflow
+from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
 from accession.db.engine import transaction
 from accession.db.models import ApplyOutbox, CirculationEvent, Collection
 from tests.fixtures.broker import Broker
@@ -99,21 +99,21 @@ def test_three_workflows_run_at_once_under_own_locks(
 ) -> None:
     add_holdings(session, vendor, collection, *(f"t{number:02}" for number in range(30)))
     set_checkpoint(collection.id, NOW - timedelta(days=2), EVENTS)
-    started = {workflow: run_starter.start(collection, workflow) for workflow in Workflow}
+    started = {workflow: run_starter.start(collection, workflow) for workflow in SCHEDULED_WORKFLOWS}
 
     with travel_to(NOW):
-        for _ in Workflow:
+        for _ in SCHEDULED_WORKFLOWS:
             broker.deliver_next()
         assert broker.locks() == {
-            f"{LOCK_KEYS[workflow]}:{collection.id}": started[workflow] for workflow in Workflow
+            f"{LOCK_KEYS[workflow]}:{collection.id}": started[workflow] for workflow in SCHEDULED_WORKFLOWS
         }
         assert {(run.workflow, run.state) for run in all_runs()} == {
-            (workflow.value, "running") for workflow in Workflow
+            (workflow.value, "running") for workflow in SCHEDULED_WORKFLOWS
         }
         broker.deliver_all()
 
     assert {(run.workflow, run.state) for run in all_runs()} == {
-        (workflow.value, "succeeded") for workflow in Workflow
+        (workflow.value, "succeeded") for workflow in SCHEDULED_WORKFLOWS
     }
     assert broker.locks() == {}
 
@@ -151,9 +151,9 @@ def test_runs_resume_after_broker_lost_its_data(
     add_holdings(session, vendor, collection, *(f"t{number:02}" for number in range(30)))
     set_checkpoint(collection.id, NOW - timedelta(days=2), EVENTS)
     with travel_to(NOW):
-        for workflow in Workflow:
+        for workflow in SCHEDULED_WORKFLOWS:
             run_starter.start(collection, workflow)
-        for _ in Workflow:
+        for _ in SCHEDULED_WORKFLOWS:
             broker.deliver_next()
         broker.redis.flushall()
 
@@ -161,6 +161,6 @@ def test_runs_resume_after_broker_lost_its_data(
         broker.deliver_all()
 
     assert [(run.workflow, run.state) for run in all_runs()] == [
-        (workflow.value, "succeeded") for workflow in Workflow
+        (workflow.value, "succeeded") for workflow in SCHEDULED_WORKFLOWS
     ]
     assert len(vendor.item_requests()) == 2, "no batch is requested twice"

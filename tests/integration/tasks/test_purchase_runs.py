@@ -13,6 +13,7 @@ from accession.db.models import ApplyOutbox, Collection, LicensePool, PurchaseRe
 from accession.runs.samples import run_retries
 from tests.fixtures.broker import Broker
 from tests.fixtures.factories import ACCOUNT_KEY, day, make_collection
+from tests.fixtures.holdings import title_ids
 from tests.fixtures.purchases import requested_pages, stored_purchases
 from tests.fixtures.stored import (
     all_runs,
@@ -210,7 +211,7 @@ def test_run_that_lost_its_lock_stops_before_it_writes(
 def test_vendor_fault_is_retried_under_the_same_lock(
     collection: Collection, vendor: ObservedVendor, run_starter: RunStarter, broker: Broker
 ) -> None:
-    vendor.add_purchases(day(2014, 1, 2, 9), "t1")
+    vendor.add_purchases(day(2014, 1, 2, 9), *title_ids(25))
     fault = httpx.Response(BAD_GATEWAY)
     lock = lock_name(collection)
     observed: list[tuple[str | None, str, bool]] = []
@@ -229,9 +230,9 @@ def test_vendor_fault_is_retried_under_the_same_lock(
     assert [state for _, state, _ in observed[:4]] == ["running", "running", "retrying", "retrying"]
     assert [has_error for _, _, has_error in observed[:5]] == [False, False, True, True, False]
     assert {holder for holder, _, _ in observed} == {task_id}
-    assert summary(run) == ("succeeded", 4, 1, 0, 1)
+    assert summary(run) == ("succeeded", 4, 25, 0, 25)
     assert run.error is None
-    assert titles_with_metadata() == {"t1"}
+    assert titles_with_metadata() == {*title_ids(25)}
     warnings = [line for line in lines if line["log_level"] == "warning"]
     assert [line["retry"] for line in warnings] == [1]
     assert "502" in warnings[0]["reason"]
@@ -244,7 +245,7 @@ def test_vendor_fault_is_retried_under_the_same_lock(
 def test_page_is_repeated_after_database_connection_loss(
     collection: Collection, vendor: ObservedVendor, run_starter: RunStarter
 ) -> None:
-    vendor.add_purchases(day(2014, 1, 2, 9), "t1")
+    vendor.add_purchases(day(2014, 1, 2, 9), *title_ids(25))
     # The worker has locked the run's row; the test's own sessions only read it.
     terminate = text(
         "SELECT pg_terminate_backend(pid) FROM pg_locks "
@@ -260,8 +261,8 @@ def test_page_is_repeated_after_database_connection_loss(
     with travel_to(TODAY):
         run = run_starter.run_to_end(collection)
     assert requested_pages(vendor)[1:3] == [("01-02", "01-03", "1")] * 2
-    assert summary(run) == ("succeeded", 4, 1, 0, 1)
-    assert titles_with_metadata() == {"t1"}
+    assert summary(run) == ("succeeded", 4, 25, 0, 25)
+    assert titles_with_metadata() == {*title_ids(25)}
 
 
 def test_failed_run_is_followed_by_one_from_the_checkpoint(

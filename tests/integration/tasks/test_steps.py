@@ -23,6 +23,7 @@ from accession.db.models import Collection, LicensePool, PurchaseRecord, Run, Ru
 from accession.runs.ledger import end_run, lock_run, open_run
 from tests.fixtures.broker import Broker, Message
 from tests.fixtures.factories import day
+from tests.fixtures.holdings import title_ids
 from tests.fixtures.stored import (
     all_runs,
     checkpoint_finish,
@@ -36,6 +37,8 @@ from tests.fixtures.workers import ObservedVendor, RunStarter, captured_logs, tr
 
 TODAY = day(2014, 1, 4, 10)
 STEP_TASK = "accession.tasks.purchases.import_purchase_records_by_collection"
+# These fill a request for metadata, so that they are looked up with their page.
+TITLES = title_ids(25)
 ALREADY_PROCESSED = "step already processed, message was delivered twice"
 
 
@@ -141,7 +144,7 @@ def worker_dies_at(
         raise WorkerDied
 
     def deliver(function: str) -> Message:
-        vendor.add_purchases(day(2014, 1, 1, 9), "t1")
+        vendor.add_purchases(day(2014, 1, 1, 9), *TITLES)
         message = first_message(run_starter, broker, collection)
         with travel_to(TODAY), monkeypatch.context() as patch:
             patch.setattr(steps, function, die)
@@ -163,7 +166,7 @@ def committed_page(worker_dies_at: Callable[[str], Message]) -> Message:
 def committed_unpublished_page(worker_dies_at: Callable[[str], Message], broker: Broker) -> Message:
     """The message of a page whose worker died after the commit, before it published the applies."""
     message = worker_dies_at("publish_applies")
-    assert (outbox_row_ids(), broker.messages("apply")) == ([1], [])
+    assert (outbox_row_ids(), broker.messages("apply")) == ([*range(1, 26)], [])
     return message
 
 
@@ -175,7 +178,7 @@ def test_redelivered_message_enqueues_the_next_step(
         assert [message.kwargs for message in broker.messages()] == [all_runs()[0].cursor]
         broker.deliver_all()
     (run,) = all_runs()
-    assert (run.state, run.pages, run.records_fetched) == ("succeeded", 4, 1)
+    assert (run.state, run.pages, run.records_fetched) == ("succeeded", 4, 25)
     assert len(vendor.marc_requests()) == 4
     assert broker.locks() == {}
 
@@ -196,7 +199,7 @@ def test_redelivered_message_publishes_its_applies(
     message = changed(committed_unpublished_page, retries=redelivery.get("retries", 0))
     broker.deliver(message, redelivered=redelivery.get("redelivered", False))
     broker.deliver_next("apply")
-    assert (outbox_row_ids(), titles_with_metadata()) == ([], {"t1"})
+    assert (outbox_row_ids(), titles_with_metadata()) == ([], {*TITLES})
 
 
 def test_redelivered_last_page_publishes_its_applies(
@@ -208,7 +211,7 @@ def test_redelivered_last_page_publishes_its_applies(
         end_run(run, RunState.SUCCEEDED)
     broker.deliver(committed_unpublished_page, redelivered=True)
     broker.deliver_next("apply")
-    assert (outbox_row_ids(), titles_with_metadata(), broker.locks()) == ([], {"t1"}, {})
+    assert (outbox_row_ids(), titles_with_metadata(), broker.locks()) == ([], {*TITLES}, {})
 
 
 def test_database_outage_after_commit_loses_no_apply(
@@ -229,11 +232,11 @@ def test_database_outage_after_commit_loses_no_apply(
 
     monkeypatch.setattr(steps, "publish_applies", publish_applies)
     monkeypatch.setattr("accession.tasks.outages._WAITS_SECONDS", (0.0,))
-    vendor.add_purchases(day(2014, 1, 1, 9), "t1")
+    vendor.add_purchases(day(2014, 1, 1, 9), *TITLES)
     with travel_to(TODAY):
         broker.deliver(first_message(run_starter, broker, collection))
     broker.deliver_next("apply")
-    assert (outbox_row_ids(), titles_with_metadata()) == ([], {"t1"})
+    assert (outbox_row_ids(), titles_with_metadata()) == ([], {*TITLES})
     assert [message.kwargs for message in broker.messages()] == [all_runs()[0].cursor]
 
 
@@ -413,7 +416,7 @@ def test_failed_page_is_rolled_back(
     collection: Collection, vendor: ObservedVendor, run_starter: RunStarter, broker: Broker
 ) -> None:
     """If the request for the metadata fails, no pool, record or checkpoint of the page is stored."""
-    vendor.add_purchases(day(2014, 1, 3, 9), "t1")
+    vendor.add_purchases(day(2014, 1, 3, 9), *TITLES)
     set_checkpoint(collection.id, day(2014, 1, 3))
     run_starter.enqueue_step(collection, "the-task", current_day="2014-01-03T00:00:00+00:00")
 
@@ -524,5 +527,5 @@ def test_window_end_is_the_same_for_all_its_pages(
     windows = [
         (page["offset"], page["startdate"][8:13], page["enddate"][8:13]) for page in vendor.marc_requests()
     ]
-    assert windows == [("1", "04T00", "04T10"), ("50", "04T00", "04T10"), ("60", "04T00", "04T12")]
+    assert windows == [("1", "04T00", "04T10"), ("50", "04T00", "04T10"), ("1", "04T10", "04T12")]
     assert (all_runs()[0].state, all_runs()[0].records_fetched) == ("succeeded", 60)

@@ -17,14 +17,19 @@ from sqlalchemy.orm import Session
 from accession import __version__
 from accession.accounts.collections import mark_for_deletion
 from accession.bibliotheca.outcomes import Endpoint, RequestOutcome
+from accession.catalog.findings import Differences, update_findings
 from accession.catalog.outbox import enqueue_changes
 from accession.catalog.purchase_dates import PurchaseDate
+from accession.catalog.purchase_records import StoredPurchases
 from accession.catalog.rejected_records import RejectedRecordData, store_rejected_records
+from accession.catalog.verification import MonthView, store_verified_months
 from accession.core.clock import utc_now
 from accession.core.settings import get_settings, use_settings
-from accession.core.workflow import Workflow
+from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
 from accession.db.engine import engine
 from accession.db.models import Collection, RejectedRecord, Run, RunState, Timestamp
+from accession.imports.verification import MIN_AGE
+from accession.imports.verification_spans import FIRST_MONTH, months_between
 from accession.runs.ledger import (
     RunCounters,
     end_run,
@@ -35,6 +40,7 @@ from accession.runs.ledger import (
 )
 from tests.fixtures.factories import NOON, make_collection, make_pool, record_statements, title_data
 from tests.fixtures.heartbeats import record_heartbeats
+from tests.fixtures.purchases import purchase_title
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -198,12 +204,12 @@ def test_pending_updates_and_open_rejects_per_collection(
 
 
 def test_vendor_requests_are_counted_by_outcome_and_duration(client: httpx.Client) -> None:
-    from accession.tasks.metrics import count_applied, request_counter
+    from accession.tasks.metrics import count_applied, counted_requests
 
-    count = request_counter()
-    for seconds in (0.03, 0.03, 0.7, 300):
-        count(Endpoint.MARC, RequestOutcome.OK, seconds)
-    count(Endpoint.MARC, RequestOutcome.TIMEOUT, 60)
+    with counted_requests() as count:
+        for seconds in (0.03, 0.03, 0.7, 300):
+            count(Endpoint.MARC, RequestOutcome.OK, seconds)
+        count(Endpoint.MARC, RequestOutcome.TIMEOUT, 60)
     count_applied(metadata=5, counts=7)
 
     samples = scrape(client)
@@ -293,7 +299,7 @@ def store_collections(session: Session, number: int) -> None:
     ids = [collection.id]
     if rows:
         ids += session.scalars(insert(Collection).returning(Collection.id), rows)
-    pairs = [(collection_id, workflow) for collection_id in ids for workflow in Workflow]
+    pairs = [(collection_id, workflow) for collection_id in ids for workflow in SCHEDULED_WORKFLOWS]
     session.execute(
         insert(Timestamp),
         [
@@ -323,5 +329,74 @@ def test_scrape_sends_constant_number_of_statements(
         response = client.get("/metrics")
 
     # One of them belongs to the authentication of the request.
-    assert len(statements) == 10, statements
+    assert len(statements) == 12, statements
     assert response.text.count("accession_checkpoint_age_seconds{") == 3 * number
+
+
+# Verification
+
+
+def test_open_findings_are_counted_by_kind(client: httpx.Client, session: Session) -> None:
+    alder = make_collection(session, "Alder Library")
+    make_collection(session, "Birch Library")
+    purchases = StoredPurchases(1, NOON.date(), NOON.date())
+    start, end = NOON.date(), NOON.date() + timedelta(days=1)
+    update_findings(session, alder, Differences(start, end, {"a": 1, "b": 2}, {"c": purchases}))
+    session.commit()
+
+    samples = scrape(client)
+
+    counts = [
+        value(samples, "verification_findings_open", collection=name, kind=kind)
+        for name in ("Alder Library", "Birch Library")
+        for kind in ("missing", "moved", "extra")
+    ]
+    assert counts == [2, 0, 1, 0, 0, 0]
+
+
+def test_verification_age_is_that_of_the_oldest_month(client: httpx.Client, session: Session) -> None:
+    now = utc_now()
+    alder, birch = (make_collection(session, name) for name in ("Alder Library", "Birch Library"))
+    make_collection(session, "Without purchases")
+    for collection in (alder, birch):
+        purchase_title(session, collection, "abc", NOON)
+        collection.created_at = now - timedelta(days=400)
+    months = months_between(FIRST_MONTH, (now - MIN_AGE).date() + timedelta(days=1))
+    ages = [timedelta(days=number % 30) for number in range(len(months))]
+    views = [MonthView(month, now - age) for month, age in zip(months, ages, strict=True)]
+    store_verified_months(session, alder, views)
+    store_verified_months(session, birch, views[1:])
+    session.commit()
+
+    samples = scrape(client)
+
+    days = {
+        name: round((value(samples, "verification_age_seconds", collection=name) or 0) / 86400)
+        for name in ("Alder Library", "Birch Library")
+    }
+    assert days == {"Alder Library": 29, "Birch Library": 400}
+    assert value(samples, "verification_age_seconds", collection="Without purchases") is None
+
+
+def test_month_that_became_due_today_has_no_age(client: httpx.Client, session: Session) -> None:
+    now = utc_now()
+    collection = make_collection(session, "Alder Library")
+    purchase_title(session, collection, "abc", NOON)
+    collection.created_at = now - timedelta(days=4000)
+    months = months_between(FIRST_MONTH, (now - MIN_AGE).date() + timedelta(days=1))
+    store_verified_months(session, collection, [MonthView(month, now) for month in months[:-1]])
+    session.commit()
+
+    age = value(scrape(client), "verification_age_seconds", collection="Alder Library")
+
+    assert age is not None
+    assert age <= 31 * 86400
+
+
+def test_verification_without_a_budget_has_no_age(
+    client: httpx.Client, session: Session, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    purchase_title(session, collection, "abc", NOON)
+    monkeypatch.setattr(get_settings(), "verification_requests", 0)
+
+    assert value(scrape(client), "verification_age_seconds", collection=collection.name) is None

@@ -15,6 +15,8 @@ from accession.core.clock import utc_now
 from accession.core.workflow import Workflow
 from accession.db.models import Collection
 from accession.runs.ledger import get_or_create_checkpoint
+from tests.fixtures.factories import NOON
+from tests.fixtures.purchases import purchase_title
 
 DOCS = Path(__file__).parents[3] / "docs"
 METRICS_PAGE = (DOCS / "metrics.md").read_text(encoding="utf-8")
@@ -38,6 +40,7 @@ def families(session: Session, collection: Collection, queues: Redis) -> dict[st
 
     record_scheduler_tick()
     get_or_create_checkpoint(session, collection, Workflow.EVENTS).finish = utc_now()
+    purchase_title(session, collection, "abc", NOON)
     session.commit()
     return {
         f"{family.name}_total" if family.type == "counter" else family.name: family

@@ -13,7 +13,7 @@ from accession.accounts.keys import decrypt_account_key
 from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.rejected_records import RejectedRecordData, store_rejected_records
 from accession.core.workflow import Workflow
-from accession.db.models import Collection, Run, RunState
+from accession.db.models import Collection, FindingKind, Run, RunState
 from accession.runs.ledger import end_run, open_run, record_retry
 from tests.fixtures.factories import (
     ACCOUNT_KEY,
@@ -25,6 +25,7 @@ from tests.fixtures.factories import (
     subject,
     title_data,
 )
+from tests.fixtures.verification import store_finding, store_verification
 from tests.fixtures.web_client import Browser
 
 HOSTILE = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>{{ 1337 * 1337 }}"
@@ -34,6 +35,8 @@ PAGES = [
     "/collections/1/edit",
     "/collections/1/reimport",
     "/collections/1/remove",
+    "/collections/1/verification?resolved=true",
+    "/collections/1/verify",
     "/collections/new",
     "/runs",
     "/runs/1",
@@ -58,6 +61,8 @@ def hostile(session: Session) -> Collection:
     store_rejected_records(
         session, collection, PurchaseDate(NOON.date()), [RejectedRecordData(HOSTILE, HOSTILE, "hash")]
     )
+    store_verification(session, collection)
+    store_finding(session, collection, FindingKind.MISSING, HOSTILE, NOON.date())
     open_run(session, collection.id, Workflow.PURCHASES, "task", {"current_day": None, "offset": 1})
     run = session.scalars(select(Run)).one()
     record_retry(run, HOSTILE, retry=1)

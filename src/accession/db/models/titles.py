@@ -193,7 +193,8 @@ class LicensePool(Base):
 class PurchaseRecord(Base):
     """A MARC record which states that the collection purchased a title on a day (UTC).
 
-    With `month_only` just the month is known, and the day is its first. `marc` is the vendor's record as
+    With `month_only` just the month is known, and the day is its first. `listed` is the number of times that
+    the vendor lists the title there: once for each purchase. `marc` is the vendor's record as
     binary MARC 21. `content_hash` changes only when the record does: it leaves out the fields that the vendor
     generates anew for each response.
     """
@@ -216,6 +217,7 @@ class PurchaseRecord(Base):
     license_pool_id: Mapped[int] = mapped_column(ForeignKey("license_pools.id", ondelete="CASCADE"))
     purchased_on: Mapped[date]
     month_only: Mapped[bool] = mapped_column(server_default=false())
+    listed: Mapped[int] = mapped_column(server_default="1")
     marc: Mapped[bytes]
     content_hash: Mapped[str]
 

@@ -17,15 +17,17 @@ from accession.accounts.collections import (
 from accession.bibliotheca.errors import RemoteIntegrationException
 from accession.catalog.purchase_counts import purchases_by_month
 from accession.core.errors import UserError
-from accession.core.workflow import Workflow
+from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
 from accession.db.engine import transaction
 from accession.imports.purchases import count_reimport_requests
 from accession.imports.vendor_api import check_account
+from accession.imports.verification_summary import verification_summary
 from accession.runs.health import collection_health, sum_copies
 from accession.runs.views import run_views
 from accession.tasks.workflows import next_start, start_workflow
 from accession.web.pages.charts import DataPoint
 from accession.web.pages.rendering import redirect, render
+from accession.web.pages.verification import latest_verification
 from accession.web.parameters import FormField, RowId
 from accession.web.principal import Operator, Viewer
 
@@ -73,19 +75,22 @@ def create_collection(
 
 @router.get("/{collection_id}")
 def show_collection(request: Request, _: Viewer, collection_id: RowId) -> Response:
-    """Show a collection: health, workflows, charts, latest runs and account."""
+    """Show a collection: health, workflows, verification, charts, latest runs and account."""
     with transaction() as session:
         collection = get_collection(session, collection_id)
+        health = collection_health(session, collection_id)[0]
         months = purchases_by_month(session, collection_id)
         return render(
             request,
             "collection.html",
             account=collection,
-            collection=collection_health(session, collection_id)[0],
+            collection=health,
             copies=sum_copies(session, collection_id),
             purchases=[DataPoint(f"{month.month:%Y-%m}", month.purchases) for month in months],
             titles=[DataPoint(f"{month.month:%Y-%m}", month.titles) for month in months],
-            next_starts={workflow.value: next_start(workflow) for workflow in Workflow},
+            next_starts={workflow.value: next_start(workflow) for workflow in SCHEDULED_WORKFLOWS},
+            verification=verification_summary(session, collection),
+            verification_run=latest_verification(health),
             runs=run_views(session, collection=collection.name, limit=_MAX_RUNS),
         )
 
