@@ -20,9 +20,9 @@ from accession.catalog.run_titles import filter_new_to_run, record_looked_up
 from accession.core.vocabulary import EventType, IdentifierType
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, IdentifierEquivalent, LicensePool, RejectedRecord, Run
-from accession.imports.checkpoints import advance_checkpoint
 from accession.imports.rejected_records import RetryResult, keep_open, resolve
 from accession.imports.title_lookup import TitleLookup, look_up_titles
+from accession.runs.checkpoints import advance_checkpoint
 from accession.runs.ledger import RunCounters, get_or_create_checkpoint
 
 log = structlog.get_logger(__name__)

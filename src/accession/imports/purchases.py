@@ -36,12 +36,12 @@ from accession.core.settings import get_settings
 from accession.core.vocabulary import IdentifierType
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, LicensePool, RejectedRecord, Run, Timestamp
-from accession.imports.checkpoints import advance_checkpoint
 from accession.imports.lookup_queue import LookupQueue
 from accession.imports.prefetch import NullPrefetchCache, PrefetchCache, Prefetcher
 from accession.imports.rejected_records import RetryResult, keep_open, resolve
 from accession.imports.title_lookup import TitleLookup, count_concurrent_requests, look_up_titles
 from accession.imports.windows import ImportCursor, PageReading, PageRequest, Width, Window, count_requests
+from accession.runs.checkpoints import advance_checkpoint
 from accession.runs.ledger import RunCounters, get_or_create_checkpoint
 
 log = structlog.get_logger(__name__)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, select, union_all
+from sqlalchemy import bindparam, delete, func, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, object_session
 
@@ -23,6 +23,7 @@ from accession.db.models import (
     RunTitle,
     RunTotals,
     Timestamp,
+    table_of,
 )
 
 SERVICE_TYPE = "task"
@@ -230,6 +231,21 @@ def record_step(
         run.updated_at = utc_now()
         if _is_sample_due(run, run.updated_at):
             _store_sample(run, run.updated_at)
+        _save(run)
+
+
+# Built once, and for all columns: each step of a run executes it, and a flush would take twice the CPU time.
+_RUN_TABLE = table_of(Run)
+_RUN_COLUMNS = [column.name for column in _RUN_TABLE.columns if not column.primary_key]
+_SAVED_RUN = update(_RUN_TABLE).where(_RUN_TABLE.c.id == bindparam("run_id"))
+
+
+def _save(run: Run) -> None:
+    """Write the run's row; it is read again when an attribute is needed."""
+    if (session := object_session(run)) is not None:
+        values = {name: getattr(run, name) for name in _RUN_COLUMNS}
+        session.connection().execute(_SAVED_RUN, {"run_id": run.id, **values})
+        session.expire(run)
 
 
 def _is_sample_due(run: Run, now: datetime) -> bool:

@@ -56,7 +56,9 @@ def advance_checkpoint(
     """
     key = checkpoint_key(collection, workflow)
     values = {"start": start, "end": end, "confirmed_before": confirmed_before, "new_confirmed": confirmed}
-    result = session.execute(_ADVANCE, {f"key_{name}": value for name, value in key.items()} | values)
+    result = session.connection().execute(
+        _ADVANCE, {f"key_{name}": value for name, value in key.items()} | values
+    )
     if not result.rowcount:
         # There is no checkpoint yet, or it stays where it is.
         new_row = insert(_TABLE).values(**key, finish=end, confirmed=confirmed)
