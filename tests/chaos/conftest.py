@@ -1,5 +1,6 @@
 """Fixtures of the chaos tests."""
 
+from tests.fixtures.broker import app, broker
 from tests.fixtures.commands import celery_app, cli
 
-__all__ = ["celery_app", "cli"]
+__all__ = ["app", "broker", "celery_app", "cli"]

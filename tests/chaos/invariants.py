@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from accession.core.clock import utc_now
-from accession.core.workflow import Workflow
+from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
 from accession.db.models import (
     CirculationEvent,
     Collection,
@@ -58,6 +58,32 @@ def check_checkpoints(session: Session, collection: Collection, sandbox: Running
         )
 
 
+def check_purchases(session: Session, sandbox: RunningSandbox) -> None:
+    """Check that the stored purchases are the usable ones of the vendor's list, each once, with their days.
+
+    Purchases that the vendor has withdrawn may be stored.
+
+    Raises:
+        InvariantViolation: a purchase is missing, repeated or stored under another day.
+    """
+    query = select(Identifier.identifier, PurchaseRecord.purchased_on)
+    query = query.join(LicensePool.identifier).join(
+        PurchaseRecord, PurchaseRecord.license_pool_id == LicensePool.id
+    )
+    stored = sorted((item_id, purchased_on.isoformat()) for item_id, purchased_on in session.execute(query))
+    listed, withdrawn = (
+        {
+            (title["id"], title["purchased_at"][:10])
+            for title in sandbox.sandbox.titles()
+            if title["usable"] and title["has_record"] is has_record
+        }
+        for has_record in (True, False)
+    )
+    missing, excess = listed - {*stored}, {*stored} - listed - withdrawn
+    if missing or excess or len(stored) > len({*stored}):
+        raise InvariantViolation(f"purchases are missing: {sorted(missing)}, or in excess: {sorted(excess)}")
+
+
 def check_runs(session: Session, sandbox: RunningSandbox) -> None:
     """Check that all runs succeeded, and that together they fetched every purchase record exactly once.
 
@@ -65,7 +91,7 @@ def check_runs(session: Session, sandbox: RunningSandbox) -> None:
         InvariantViolation: a run did not succeed, or the counters differ from the vendor's catalogue.
     """
     runs = session.scalars(select(Run)).all()
-    for workflow in Workflow:
+    for workflow in SCHEDULED_WORKFLOWS:
         ended = [run for run in runs if run.workflow == workflow]
         if {run.state for run in ended} != {RunState.SUCCEEDED} or any(run.error for run in ended):
             states = [(run.workflow, run.state, run.error) for run in ended]
