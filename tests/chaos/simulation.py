@@ -125,23 +125,15 @@ class Simulation:
         self.check_catalogue()
 
     def _sell_before_first_import(self) -> None:
-        """Sell titles on some days, with pages of every size and gaps; a few titles are sold again.
-
-        Not again in the same month if purchases are stored by month: they would be one record, which gets
-        the day of one of them if only that day is imported again.
-        """
+        """Sell titles on some days, with pages of every size and gaps; a few titles are sold again."""
         random = self._random
         sizes = random.choice(((1, 1, 2, 3), (1, 2, 5, 20), (1, 3, 12, 49, 50, 51, 120)))
         sold: list[str] = []
-        months: dict[str, int] = {}
         moment = FIRST_DAY + random.randrange(60) * DAY
         while moment < self._now - DAY and len(sold) < self._scenario.days:
             again = random.sample(sold, 1) if sold and random.random() < 1 / 10 else []
-            if self._width is Width.MONTH:
-                again = [item_id for item_id in again if months[item_id] != moment.month]
             for item_id in [None] * random.choice(sizes) + again:
                 sold.append(self.vendor.sell(moment + random.random() * DAY, item_id=item_id))
-                months[sold[-1]] = moment.month
             moment += random.choice((1, 1, 2, 3, 5, 12, 40)) * DAY
 
     def _sell_until_next_import(self) -> None:

@@ -47,7 +47,7 @@ def store_purchase_records(
     """Store one record for each pool under the purchase date; what is stored already is not written.
 
     A purchase in a month and one on a day of that month are the same purchase. It is stored under the day,
-    whichever of the two comes first.
+    whichever of the two comes first. Of several purchases in a month, the others stay with the month.
     """
     latest = {record.pool.id: record for record in records}
     stored = _records_of_purchase(session, purchase_date, latest)
@@ -57,10 +57,17 @@ def store_purchase_records(
     changed_pools: list[int] = []
     for pool_id, record in sorted(latest.items()):
         if not (same_purchase := stored.get(pool_id)):
-            owner = {"collection_id": record.pool.collection_id, "license_pool_id": pool_id}
-            new.append({**owner, **purchase_date.columns, "listed": record.listed or 1, **_content(record)})
+            new.append(_new_row(record, purchase_date))
             continue
         first = same_purchase[0]
+        left = first.listed - (record.listed or 1)
+        if first.month_only and not purchase_date.month_only and left > 0:
+            # The month's record is stored under its first day, where there can be no second one.
+            if purchase_date.day != first.purchased_on:
+                new.append(_new_row(record, purchase_date))
+                relisted.append({"id": first.id, "listed": left})
+                changed_pools.append(pool_id)
+            continue
         known_date = purchase_date if first.month_only else PurchaseDate(first.purchased_on)
         listed = _listings_of_first(purchase_date, same_purchase, record.listed)
         is_known = record.content_hash in {each.content_hash for each in same_purchase}
@@ -234,6 +241,11 @@ def purchase_record_views(session: Session, collection: str, identifier: str) ->
     ]
 
 
+def _new_row(record: PurchaseRecordData, purchase_date: PurchaseDate) -> dict[str, Any]:
+    owner = {"collection_id": record.pool.collection_id, "license_pool_id": record.pool.id}
+    return {**owner, **purchase_date.columns, "listed": record.listed or 1, **_content(record)}
+
+
 def _content(record: PurchaseRecordData) -> dict[str, Any]:
     return {"marc": record.marc(), "content_hash": record.content_hash}
 
@@ -241,13 +253,17 @@ def _content(record: PurchaseRecordData) -> dict[str, Any]:
 def _records_of_purchase(
     session: Session, purchase_date: PurchaseDate, pool_ids: Iterable[int]
 ) -> Mapping[int, Sequence[Any]]:
-    """Return the stored records of the same purchase by pool id, in the order of their dates."""
+    """Return the stored records of the same purchase by pool id.
+
+    Those that are as precise as the purchase come first, the earlier before the later.
+    """
     row = PurchaseRecord
     query = select(
         row.id, row.license_pool_id, row.purchased_on, row.month_only, row.listed, row.content_hash
     )
     query = query.where(in_array(row.license_pool_id, pool_ids), may_have_date(row, purchase_date))
     records = defaultdict(list)
-    for record in session.execute(query.order_by(row.purchased_on)):
+    is_as_precise = row.month_only == purchase_date.month_only
+    for record in session.execute(query.order_by(is_as_precise.desc(), row.purchased_on)):
         records[record.license_pool_id].append(record)
     return records

@@ -150,6 +150,28 @@ def test_listings_of_a_month_include_those_of_its_days(session: Session, pool: L
     assert stored_listings(session) == [(MARCH_9, 1), (MARCH_20, 2)]
 
 
+def test_second_purchase_of_a_month_stays_with_the_month(session: Session, pool: LicensePool) -> None:
+    store_purchase_records(session, MARCH, [record(pool, "a", 2)])
+
+    for purchase_date, listed in ((MARCH_20, 1), (MARCH, 2), (MARCH_20, 1)):
+        store_purchase_records(session, purchase_date, [record(pool, "a", listed)])
+        assert stored_listings(session) == [(MARCH, 1), (MARCH_20, 1)]
+
+    store_purchase_records(session, MARCH_1, [record(pool, "a", 1)])
+    assert stored_listings(session) == [(MARCH_1, 1), (MARCH_20, 1)]
+
+
+def test_first_day_of_a_month_with_two_purchases_loses_none(session: Session, pool: LicensePool) -> None:
+    store_purchase_records(session, MARCH, [record(pool, "a", 2)])
+
+    store_purchase_records(session, MARCH_1, [record(pool, "a", 1)])
+    assert stored_listings(session) == [(MARCH, 2)]
+
+    store_purchase_records(session, MARCH_20, [record(pool, "a", 1)])
+    store_purchase_records(session, MARCH_1, [record(pool, "a", 1)])
+    assert stored_listings(session) == [(MARCH_1, 1), (MARCH_20, 1)]
+
+
 def test_purchases_of_a_title_listed_twice_count_twice(
     session: Session, collection: Collection, pool: LicensePool
 ) -> None:
