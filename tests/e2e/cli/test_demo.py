@@ -146,7 +146,9 @@ def interrupt_demo(signal_number: signal.Signals, folder: Path, variables: dict[
         text=True,
     ) as running:
         assert running.stdout is not None
-        assert any("Dashboard: " in line for line in iter(running.stdout.readline, ""))
+        assert running.stderr is not None
+        has_started = any("Dashboard: " in line for line in iter(running.stdout.readline, ""))
+        assert has_started, running.stderr.read()
         assert processes_of(folder, below=True) != []
         running.send_signal(signal_number)
         _, errors = running.communicate(timeout=COMMAND_TIMEOUT_SECONDS)
