@@ -407,7 +407,7 @@ def test_log_lines_name_collection_run_and_page(
     assert set(applied) <= set(pages)
 
 
-def belongs_to_no_run(line: Mapping[str, Any]) -> bool:
+def belongs_to_no_run(line: Mapping[str, object]) -> bool:
     """Return whether a recovery task logged the line, or the apply of a stale message with nothing left."""
     if line["event"] == "titles applied":
         return line["pools"] == line["editions"] == 0
