@@ -52,7 +52,7 @@ DEFAULT_PURCHASE_RECORD_START_TIME = datetime(2014, 1, 1, tzinfo=UTC)
 # Purchases that the vendor lists up to a month late are found by the daily run.
 _RECENT = timedelta(days=31)
 
-# An import that goes back this often without progress would never end.
+# An import or a listing that begins again this often without progress would never end.
 _MAX_RESTARTS = 20
 
 # Number of times that the vendor has to send records before the anchor, and nothing from it on.
@@ -130,6 +130,18 @@ class _StoredTitles:
     new_ids: frozenset[str] = frozenset()
     changed: int = 0
     outbox_ids: tuple[int, ...] = ()
+
+
+def check_restarts(restarts: int, collection: Collection) -> None:
+    """Check that an import or a listing has not begun again too often.
+
+    Raises:
+        BadResponseException: it would never end.
+    """
+    if restarts > _MAX_RESTARTS:
+        raise BadResponseException(
+            "the vendor's pages contradict each other: ask its support whether paging works", collection.name
+        )
 
 
 def count_reimport_requests(session: Session, collection: Collection) -> int:
@@ -239,7 +251,7 @@ class BibliothecaPurchaseRecordImporter:
             next_cursor = reading.next_cursor
             result = DayImportResult(window, next_cursor, repairs=int(page.repaired))
             if next_cursor.restarts > cursor.restarts:
-                self._check_restarts(window, next_cursor)
+                self._begin_again(window, next_cursor)
             has_new_records = reading.known_records is not None and not window.is_probe
             records = page.records[reading.known_records :] if has_new_records else ()
             upcoming = next_cursor.upcoming_requests(now, width)
@@ -321,17 +333,13 @@ class BibliothecaPurchaseRecordImporter:
         check_start = self._check_start(cursor, now)
         return cursor if check_start is None else cursor.begin_check(check_start, cursor.current_day)
 
-    def _check_restarts(self, window: Window, next_cursor: ImportCursor) -> None:
+    def _begin_again(self, window: Window, next_cursor: ImportCursor) -> None:
         log.warning(
             "page does not continue the one before, importing again",
             day=window.start.isoformat(),
             since=next_cursor.current_day.isoformat(),
         )
-        if next_cursor.restarts > _MAX_RESTARTS:
-            raise BadResponseException(
-                "the vendor's pages contradict each other: ask its support whether paging works",
-                self._collection.name,
-            )
+        check_restarts(next_cursor.restarts, self._collection)
 
     def _import_records(
         self,
@@ -362,7 +370,7 @@ class BibliothecaPurchaseRecordImporter:
     def _remove_later_purchases(self, page: _SortedPage, window: Window, setback: datetime | None) -> None:
         """Remove purchases of the page's titles under later days that are about to be imported again.
 
-        They may have been stored under a wrong day: that is why the import has gone back. Those that the
+        They may have been stored under a wrong day: that is why the import begins again. Those that the
         vendor lists there are stored again with their day.
         """
         if setback is not None and window.end < setback and not window.is_month:

@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from accession.bibliotheca.client import PAGE_SIZE, BibliothecaAPI
-from accession.bibliotheca.errors import BadResponseException, RemoteInitiatedServerError
+from accession.bibliotheca.errors import RemoteInitiatedServerError
 from accession.bibliotheca.marc import MarcPage
 from accession.catalog.findings import (
     Differences,
@@ -35,7 +35,7 @@ from accession.catalog.verification import MonthView, list_verified_months, stor
 from accession.core.clock import utc_now
 from accession.core.settings import get_settings
 from accession.db.models import Collection, FindingKind, Run
-from accession.imports.purchases import BibliothecaPurchaseRecordImporter
+from accession.imports.purchases import BibliothecaPurchaseRecordImporter, check_restarts
 from accession.imports.verification_spans import (
     VerificationSpan,
     make_span,
@@ -56,9 +56,6 @@ MIN_AGE = timedelta(days=31)
 
 # For so long after it was found, a difference is repaired by each daily run.
 _REPEATED_REPAIRS = timedelta(days=7)
-
-# A listing that starts again this often would never end.
-_MAX_RESTARTS = 20
 
 # With more missing records than this, all days of a month are imported.
 _MAX_LISTED_KEYS = 100
@@ -218,8 +215,9 @@ class PurchaseVerifier:
             cursor = self._begin_listing(cursor)
         if cursor.start is None or cursor.end is None:
             return VerificationStep(cursor, RunCounters(pages=0))
-        page = self._fetch_page(cursor, make_span(cursor.start, cursor.end))
-        return VerificationStep(self._read_page(cursor, make_span(cursor.start, cursor.end), page))
+        span = make_span(cursor.start, cursor.end)
+        page = self._fetch_page(cursor, span)
+        return VerificationStep(self._read_page(cursor, span, page))
 
     def _begin_listing(self, cursor: VerificationCursor) -> VerificationCursor:
         """Return the cursor at the first page of the next listing, or between spans if there is none."""
@@ -231,12 +229,11 @@ class PurchaseVerifier:
             return replace(cursor, months=cursor.months[1:], next_day=None)
         if cursor.with_days:
             first = cursor.next_day or span.start
-            if days := purchase_days(self._session, self._collection, span.start, span.end):
-                following = [day for day in days if day >= first]
-                if following:
-                    day = following[0]
-                    at_day = replace(cursor, next_day=day + _ONE_DAY, is_of_days=True)
-                    return at_day.at_listing(make_span(day, day + _ONE_DAY))
+            days = purchase_days(self._session, self._collection, span.start, span.end)
+            day = min((day for day in days if day >= first), default=None)
+            if day is not None:
+                at_day = replace(cursor, next_day=day + _ONE_DAY, is_of_days=True)
+                return at_day.at_listing(make_span(day, day + _ONE_DAY))
         return replace(cursor, is_of_days=False).at_listing(span)
 
     def _spans(self, days: Iterable[date]) -> list[VerificationSpan]:
@@ -286,12 +283,9 @@ class PurchaseVerifier:
 
     def _restart(self, cursor: VerificationCursor, span: VerificationSpan) -> VerificationCursor:
         log.warning("page does not continue the one before, listing again", since=span.start.isoformat())
-        if cursor.restarts >= _MAX_RESTARTS:
-            raise BadResponseException(
-                "the vendor's pages contradict each other: ask its support whether paging works",
-                self._collection.name,
-            )
-        return replace(cursor.at_listing(_whole_span(cursor, span)), restarts=cursor.restarts + 1)
+        restarts = cursor.restarts + 1
+        check_restarts(restarts, self._collection)
+        return replace(cursor.at_listing(_whole_span(cursor, span)), restarts=restarts)
 
     def _conclude(self, cursor: VerificationCursor, span: VerificationSpan) -> VerificationCursor:
         """Store the differences of a complete listing, and return the cursor at the repair or after it."""

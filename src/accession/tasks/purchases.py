@@ -1,9 +1,6 @@
 """Celery tasks of the purchase import; one step imports a page of purchase records."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from datetime import datetime
 from typing import Any
 
 import structlog
@@ -150,8 +147,7 @@ def import_purchase_records_by_collection(
 
 def _arguments_of_import(cursor: ImportCursor) -> dict[str, Any]:
     """Return the arguments of the next step of the import."""
-    fields = json.loads(json.dumps(asdict(cursor), default=datetime.isoformat))
-    return {"reset_timestamp": False, **fields, "verification": None}
+    return {"reset_timestamp": False, **write_cursor(cursor), "verification": None}
 
 
 def _arguments_of_verification(

@@ -16,6 +16,7 @@ from accession.core.workflow import Workflow
 from accession.db.models import Collection, Run
 from accession.imports.verification import PurchaseVerifier, VerificationCursor, begin_verification
 from accession.imports.verification_summary import check_months
+from accession.imports.windows import ImportCursor
 from accession.runs.ledger import RunCounters
 from accession.tasks.app import app
 from accession.tasks.steps import RunOutcome, StepResult, run_step
@@ -96,11 +97,11 @@ def verify_purchases_by_collection(
 
 
 def read_cursor(fields: Mapping[str, Any]) -> VerificationCursor:
-    """Return the cursor that `write_cursor` has written."""
+    """Return the cursor of a verification that `write_cursor` has written."""
     return _cursors.validate_python(fields)
 
 
-def write_cursor(cursor: VerificationCursor) -> dict[str, Any]:
+def write_cursor(cursor: VerificationCursor | ImportCursor) -> dict[str, Any]:
     """Return the cursor's fields as they are sent in messages."""
     fields: dict[str, Any] = json.loads(json.dumps(asdict(cursor), default=_isoformat))
     return fields

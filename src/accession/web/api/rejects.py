@@ -59,7 +59,7 @@ def list_rejected_records(
             limit=limit + 1,
             offset=cursor,
         )
-    return Page(items=records[:limit], next=str(cursor + limit) if len(records) > limit else None)
+    return Page.at_offset(cursor, limit, records)
 
 
 @router.get("/{record_id}", responses=problem_responses(404))

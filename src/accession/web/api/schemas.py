@@ -1,7 +1,7 @@
 """Request and response schemas that several endpoints share."""
 
-from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, Self, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -15,6 +15,11 @@ class Page(BaseModel, Generic[Item]):
 
     items: list[Item]
     next: str | None = Field(description="Pass it as `cursor` to get the next page; null on the last page.")
+
+    @classmethod
+    def at_offset(cls, offset: int, limit: int, rows: Sequence[Item]) -> Self:
+        """Return the page of `limit` items from the offset; a further row says that there is a next page."""
+        return cls(items=list(rows[:limit]), next=str(offset + limit) if len(rows) > limit else None)
 
 
 class StartedRuns(BaseModel):

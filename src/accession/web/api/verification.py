@@ -77,4 +77,4 @@ def list_findings(
             limit=limit + 1,
             offset=cursor,
         )
-    return Page(items=findings[:limit], next=str(cursor + limit) if len(findings) > limit else None)
+    return Page.at_offset(cursor, limit, findings)
