@@ -58,7 +58,7 @@ def open_findings(session: Session, collection: Collection) -> Sequence[Verifica
 
 
 def update_findings(session: Session, collection: Collection, differences: Differences) -> FindingUpdate:
-    """Update the open findings by the differences of a span: add new ones, resolve those that are gone.
+    """Update the open findings by the differences of a span: add new ones, resolve the others.
 
     An extra purchase is one that was moved if a purchase of the same title is or was missing elsewhere.
     """

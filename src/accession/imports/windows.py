@@ -15,7 +15,7 @@ before: the import goes back to the day of the record before the anchor.
 
 The anchor takes a place of the page, so that 49 records fill it. Days after one with many purchases are
 therefore requested without it: a day with records needs no other proof. A later request with the anchor
-confirms the empty ones. An import that has gone back once uses the anchor for all requests.
+confirms the empty ones. After an import goes back, it uses the anchor for all requests.
 """
 
 from bisect import bisect_left
@@ -149,8 +149,8 @@ class ImportCursor:
         empty_windows: number of empty windows just before this one, up to a limit.
         budget: what may be spent on probes, in twentieths of a request. It can be negative.
         without_anchor_until: time (UTC) until which windows are requested without the anchor, or None.
-        setback: the furthest time (UTC) from which the import has gone back; None if it never has.
-        restarts: number of times that the import has gone back before `confirmed` was later than `setback`.
+        setback: the furthest time (UTC) from which the import went back; None if it never did.
+        restarts: number of times that the import went back before `confirmed` was later than `setback`.
         records: number of records read so far, those read again counted again.
         check_start: start of the check in progress; it ends at `window_end`.
         until: end of the import; None for the present. A check sets it, so that it confirms everything.

@@ -99,7 +99,7 @@ def test_next_run_looks_up_title_of_failed_run(
 def test_newer_run_takes_over_pending_titles(
     collection: Collection, vendor: ObservedVendor, run_starter: RunStarter, broker: Broker
 ) -> None:
-    """As when the lock of the older run has expired."""
+    """The lock of the older run has expired."""
     with travel_to(TODAY):
         start_with_pending_title(collection, vendor, run_starter, broker)
         broker.clear()

@@ -48,7 +48,7 @@ class VerificationFinding(Base):
     `identifier` is the vendor's id of the title. `first_day` and `last_day` are the first and the last
     possible day on which the vendor lists a missing purchase, or on which another one is stored. `moved_to`
     is the day or the month under which the vendor lists a moved one. `purchases` is the number of purchases
-    concerned. `resolved_at` is the time when the difference was found to be gone.
+    concerned. `resolved_at` is the time when a verification no longer found the difference.
     """
 
     __tablename__ = "verification_findings"
