@@ -327,6 +327,15 @@ def assert_failed_with(error: str | None, fault: Fault) -> None:
 
 
 # Empty bodies fail a run only if purchases are known.
+def assert_imports_all_without_faults(
+    run_starter: RunStarter, vendor: RunningSandbox, reference: Reference, collection: Collection
+) -> None:
+    """Assert that the vendor's faults leave no trace once it has recovered."""
+    vendor.sandbox.faults = Faults()
+    run_all_workflows(run_starter, vendor, reference.library, collection)
+    assert current_fingerprint() == reference.fingerprint
+
+
 @pytest.mark.parametrize("fault", [fault for fault in RESPONSE_FAULTS if fault is not Fault.BLANK])
 def test_permanent_fault_fails_run_and_next_run_completes(
     run_starter: RunStarter, small: Reference, fault: Fault, monkeypatch: pytest.MonkeyPatch
@@ -340,9 +349,7 @@ def test_permanent_fault_fails_run_and_next_run_completes(
         assert_failed_with(failed.error, fault)
         assert_run_ended_cleanly(run_starter, small.library, collection)
 
-        vendor.sandbox.faults = Faults()
-        run_all_workflows(run_starter, vendor, small.library, collection)
-    assert current_fingerprint() == small.fingerprint
+        assert_imports_all_without_faults(run_starter, vendor, small, collection)
 
 
 def test_permanent_blank_bodies_leave_purchases_unconfirmed(
@@ -354,9 +361,7 @@ def test_permanent_blank_bodies_leave_purchases_unconfirmed(
         assert confirmed_until(collection) == small.library.start
         assert_run_ended_cleanly(run_starter, small.library, collection)
 
-        vendor.sandbox.faults = Faults()
-        run_all_workflows(run_starter, vendor, small.library, collection)
-    assert current_fingerprint() == small.fingerprint
+        assert_imports_all_without_faults(run_starter, vendor, small, collection)
 
 
 def test_permanent_blank_bodies_fail_run_with_known_purchases(
@@ -394,9 +399,7 @@ def test_permanent_fault_fails_events_and_circulation(
         assert not checkpoint_counter(collection.id)
         assert_run_ended_cleanly(run_starter, small.library, collection)
 
-        vendor.sandbox.faults = Faults()
-        run_all_workflows(run_starter, vendor, small.library, collection)
-    assert current_fingerprint() == small.fingerprint
+        assert_imports_all_without_faults(run_starter, vendor, small, collection)
 
 
 # Purchases that are late, backdated, withdrawn or added while an import pages

@@ -40,6 +40,11 @@ EMPTY = httpx.Response(200)
 Found = tuple[str, str, str, str | None]
 
 
+def days_of(session: Session, title: str) -> list[date]:
+    """Return the days under which purchases of the title are stored."""
+    return [purchased_on for identifier, purchased_on in stored_purchases(session) if identifier == title]
+
+
 class VerificationRun:
     """A run that imports and then verifies the purchases of a collection, page by page."""
 
@@ -369,9 +374,7 @@ def test_purchase_moved_to_another_month_is_stored_there_only(
     ]
 
     run.verify_months(repairs=True)
-    assert [each for each in stored_purchases(session) if each[0] == "april-20"] == [
-        ("april-20", moment.date())
-    ]
+    assert days_of(session, "april-20") == [moment.date()]
     assert findings(session) == []
 
 
@@ -384,9 +387,7 @@ def test_moved_purchase_is_repaired_in_one_verification(
 
     run.verify_months(repairs=True)
 
-    assert [each for each in stored_purchases(session) if each[0] == "april-20"] == [
-        ("april-20", moment.date())
-    ]
+    assert days_of(session, "april-20") == [moment.date()]
     assert findings(session) == []
 
 
@@ -421,9 +422,7 @@ def test_purchase_moved_within_a_month_is_found_by_days(
     ]
 
     run.verify_months(with_days=True, repairs=True)
-    assert [each for each in stored_purchases(session) if each[0] == "april-20"] == [
-        ("april-20", date(2024, 4, moved_to))
-    ]
+    assert days_of(session, "april-20") == [date(2024, 4, moved_to)]
     assert findings(session) == []
 
 

@@ -422,14 +422,21 @@ def test_empty_body_after_a_record_is_retried(
     assert summary(run) == ("succeeded", 4, 2, 0, 2)
 
 
-def test_daily_run_without_new_purchases_is_one_request(
-    collection: Collection, vendor: ObservedVendor, run_starter: RunStarter
+def import_first_time(
+    collection: Collection, vendor: ObservedVendor, run_starter: RunStarter, *, titles: int
 ) -> None:
-    vendor.add_purchases(day(2014, 1, 2, 9), *(f"t{number}" for number in range(40)))
+    """Import so many purchases of one day; then the vendor sends empty bodies."""
+    vendor.add_purchases(day(2014, 1, 2, 9), *title_ids(titles))
     with travel_to(TODAY):
         run_starter.run_to_end(collection)
     vendor.sends_empty_bodies = True
     vendor.requests.clear()
+
+
+def test_daily_run_without_new_purchases_is_one_request(
+    collection: Collection, vendor: ObservedVendor, run_starter: RunStarter
+) -> None:
+    import_first_time(collection, vendor, run_starter, titles=40)
     tomorrow = TODAY + timedelta(days=1)
     with travel_to(tomorrow):
         run = run_starter.run_to_end(collection)
@@ -444,11 +451,7 @@ def test_daily_run_with_many_recent_purchases_ends(
     collection: Collection, vendor: ObservedVendor, run_starter: RunStarter
 ) -> None:
     """Its check has three pages, and time passes meanwhile."""
-    vendor.add_purchases(day(2014, 1, 2, 9), *(f"t{number}" for number in range(120)))
-    with travel_to(TODAY):
-        run_starter.run_to_end(collection)
-    vendor.sends_empty_bodies = True
-    vendor.requests.clear()
+    import_first_time(collection, vendor, run_starter, titles=120)
     with travel_to(TODAY + timedelta(days=1)) as clock:
         vendor.on_request = lambda request: clock.shift(timedelta(seconds=2))
         run = run_starter.run_to_end(collection)
