@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import chain, cycle, islice, pairwise, repeat
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -298,6 +298,8 @@ def test_record_changed_between_pages_hides_no_other(
     shares,
     seeds,
 )
+# The run fails right after it has read the late record.
+@example(sales=[(FIRST, 1)], pages=1, position=0.0, empty_bodies=0.9, seed=0)
 def test_record_that_appears_late_is_read_under_no_other_day(
     sales: list[tuple[datetime, int]], pages: int, position: float, empty_bodies: float, seed: int
 ) -> None:
@@ -321,9 +323,10 @@ def test_record_that_appears_late_is_read_under_no_other_day(
 
     assert model.confirmed == NOW
     assert {*missing_keys(model)} <= {"late"}
-    # The import notices a record that is read with its last window if there is another one.
+    # A run notices a record that is read with a wrong window if it requests another one with the anchor.
     wrong = [key for key, window in model.read if not window.start <= moments_by_key[key] < window.end]
-    assert wrong == [] or (wrong == ["late"] and ("late", last_window) in model.read)
+    last_reads = [("late", window) for window in (last_window, *model.last_windows)]
+    assert wrong == [] or (wrong == ["late"] and any(read in last_reads for read in model.read))
 
 
 def _is_between_pages(step: Step) -> bool:
