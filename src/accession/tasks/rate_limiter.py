@@ -20,10 +20,18 @@ def request_slot(collection_id: int, task_id: str) -> Callable[[], AbstractConte
 
     Entering it waits until the collection has fewer than `vendor_max_concurrency` requests in flight and
     its last request is as long ago as `vendor_max_requests_per_second` demands, counting all workers. The
-    slots of a dead worker expire. Call this once per step: slots that an earlier delivery of the step has
-    left are released when no other is free.
+    slots of a dead worker expire.
     """
     return _RequestSlots(collection_id, task_id).hold
+
+
+def release_leftover_slots(collection_id: int, task_id: str) -> None:
+    """Release the slots of the task, which an earlier delivery of it has left because its worker died."""
+    client: Redis = app.backend.client
+    slots = _slots(collection_id)
+    for slot, holder in zip(slots, _holders(client, slots), strict=True):
+        if holder is not None and holder.startswith(_holder_prefix(task_id)):
+            client.delete(slot)
 
 
 class _RequestSlots:
@@ -36,10 +44,9 @@ class _RequestSlots:
     def __init__(self, collection_id: int, task_id: str) -> None:
         # Celery would open a new connection in each thread; this one is shared.
         self._client: Redis = app.backend.client
-        self._slot_prefix = f"vendor:slots:{collection_id}:"
+        self._slots = _slots(collection_id)
         self._last_request = f"vendor:last-request:{collection_id}"
-        self._task_prefix = f"{task_id}/"
-        self._holder = f"{task_id}/{uuid4()}"
+        self._holder = f"{_holder_prefix(task_id)}{uuid4()}"
         # Requests that are sent at the same time try different slots first.
         self._numbers = count()
 
@@ -69,23 +76,16 @@ class _RequestSlots:
         return None
 
     def _acquire_free_slot(self) -> str | None:
-        slots = [f"{self._slot_prefix}{n}" for n in range(get_settings().vendor_max_concurrency)]
-        slot = slots[next(self._numbers) % len(slots)]
+        slot = self._slots[next(self._numbers) % len(self._slots)]
         if self._acquire(slot):
             return slot
-        holders = cast(Sequence[bytes | None], self._client.mget(slots))
-        for slot, holder in zip(slots, holders, strict=True):
-            if (holder is None or self._release_leftover(slot, holder.decode())) and self._acquire(slot):
+        for slot, holder in zip(self._slots, _holders(self._client, self._slots), strict=True):
+            if holder is None and self._acquire(slot):
                 return slot
         return None
 
     def _acquire(self, slot: str) -> bool:
         return bool(self._client.set(slot, self._holder, nx=True, px=_slot_expiry_ms()))
-
-    def _release_leftover(self, slot: str, holder: str) -> bool:
-        """Release a slot that an earlier delivery of this task has left; return False for any other."""
-        is_leftover = holder.startswith(self._task_prefix) and holder != self._holder
-        return is_leftover and bool(self._client.delete(slot))
 
     def _register_request(self) -> int:
         """Return 0 if a request may be sent now, else after how many milliseconds to try again."""
@@ -93,6 +93,19 @@ class _RequestSlots:
         if rate is None or self._client.set(self._last_request, self._holder, nx=True, px=round(1000 / rate)):
             return 0
         return max(1, self._client.pttl(self._last_request))
+
+
+def _slots(collection_id: int) -> list[str]:
+    return [f"vendor:slots:{collection_id}:{n}" for n in range(get_settings().vendor_max_concurrency)]
+
+
+def _holders(client: Redis, slots: Sequence[str]) -> list[str | None]:
+    values = cast(Sequence[bytes | None], client.mget(slots))
+    return [None if value is None else value.decode() for value in values]
+
+
+def _holder_prefix(task_id: str) -> str:
+    return f"{task_id}/"
 
 
 def _slot_expiry_ms() -> int:

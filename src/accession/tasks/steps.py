@@ -49,7 +49,7 @@ from accession.tasks.apply import publish_applies, publish_applies_of
 from accession.tasks.lock import LockResult
 from accession.tasks.metrics import counted_requests
 from accession.tasks.outages import retry_while_unavailable
-from accession.tasks.rate_limiter import request_slot
+from accession.tasks.rate_limiter import release_leftover_slots, request_slot
 from accession.tasks.workflow_task import EXPECTED_ERRORS, RETRIED_ERRORS, WorkflowTask, enqueue_step
 
 log = structlog.get_logger(__name__)
@@ -175,6 +175,8 @@ def _process_step(
         log.warning("step already processed, message was delivered twice")
         return _AlreadyProcessed()
     structlog.contextvars.bind_contextvars(page=run.pages + 1)
+    if _had_earlier_delivery(task):
+        release_leftover_slots(collection_id, task.request.id)
     slot = request_slot(collection_id, task.request.id)
     with counted_requests() as count_request:
         api = vendor_api_for(check.collection, slot, count_request)
@@ -249,7 +251,7 @@ def _handle_redelivery(task: WorkflowTask, collection_id: int, *, is_repeat: boo
     copy of the next step finds its cursor moved on. A message delivered twice for no such reason publishes
     nothing, so copies do not multiply.
     """
-    if not (is_repeat or task.request.delivery_info.get("redelivered") or task.request.retries):
+    if not (is_repeat or _had_earlier_delivery(task)):
         return
     publish_applies_of(collection_id)
     with transaction() as session:
@@ -257,6 +259,10 @@ def _handle_redelivery(task: WorkflowTask, collection_id: int, *, is_repeat: boo
         cursor = dict(run.cursor) if run is not None and is_active(run) else None
     if cursor is not None:
         enqueue_step(task, collection_id, task.request.id, cursor)
+
+
+def _had_earlier_delivery(task: WorkflowTask) -> bool:
+    return bool(task.request.delivery_info.get("redelivered") or task.request.retries)
 
 
 def _record_retry(task: WorkflowTask, collection_id: int, error: BaseException) -> None:

@@ -71,14 +71,13 @@ def test_each_collection_has_its_own_request_slots(broker: Broker, two_slots: No
         assert [len(slots(broker, n)) for n in (1, 2)] == [2, 2]
 
 
-def test_restarted_task_releases_its_leftover_slots(broker: Broker, two_slots: None) -> None:
-    from accession.tasks.rate_limiter import request_slot
+def test_leftover_slots_of_a_task_are_released(broker: Broker, two_slots: None) -> None:
+    from accession.tasks.rate_limiter import release_leftover_slots
 
-    for number in range(2):
-        broker.redis.set(slot(number), "mine/before", px=60_000)
-
-    with request_slot(1, "mine")(), request_slot(1, "other")():
-        assert len(slots(broker)) == 2
+    broker.redis.set(slot(0), "mine/before", px=60_000)
+    broker.redis.set(slot(1), "other/before", px=60_000)
+    release_leftover_slots(1, "mine")
+    assert slots(broker) == {slot(1): "other/before"}
 
 
 def test_slot_of_dead_worker_expires(broker: Broker, two_slots: None) -> None:

@@ -263,6 +263,17 @@ def test_time_limit_after_commit_does_not_end_the_run(
     assert (run.state, run.pages) == ("succeeded", 4)
 
 
+@pytest.mark.parametrize(("redelivered", "retries"), [(True, 0), (False, 1)], ids=["redelivered", "retry"])
+def test_repeated_step_releases_its_leftover_slots(
+    redelivered: bool, retries: int, collection: Collection, run_starter: RunStarter, broker: Broker
+) -> None:
+    message = first_message(run_starter, broker, collection)
+    broker.redis.set(f"vendor:slots:{collection.id}:3", f"{message.id}/a dead worker")
+    with travel_to(TODAY):
+        broker.deliver(changed(message, retries=retries), redelivered=redelivered)
+    assert [*broker.redis.scan_iter("vendor:slots:*")] == []
+
+
 def test_second_copy_of_step_enqueues_nothing(committed_page: Message, broker: Broker) -> None:
     """However often a message is redelivered, the run has one next step: the copies do not multiply."""
     with travel_to(TODAY):
