@@ -49,16 +49,11 @@ def first_purchase(sandbox: RunningSandbox) -> datetime:
     return min(purchase.purchased_at for purchase in sandbox.catalogue.purchases)
 
 
-def set_checkpoints(session: Session, collection: Collection, sandbox: RunningSandbox) -> None:
-    """Let the workflows start at the first purchase and event, instead of in 2014 and ten minutes ago."""
-    start = first_purchase(sandbox)
-    get_or_create_checkpoint(session, collection, Workflow.PURCHASES).finish = start
-    events = sandbox.sandbox.activity.between(start, utc_now())
-    get_or_create_checkpoint(session, collection, Workflow.EVENTS).finish = events[0].moment
+def add_library(session: Session, sandbox: RunningSandbox) -> Collection:
+    """Add the library's collection, whose workflows start at the first purchase and the first event.
 
-
-def baseline_import(session: Session, sandbox: RunningSandbox) -> Collection:
-    """Import the library with plain function calls in this process, and commit."""
+    Otherwise they would start in 2014 and ten minutes ago.
+    """
     account = sandbox.account
     collection = add_collection(
         session,
@@ -70,7 +65,16 @@ def baseline_import(session: Session, sandbox: RunningSandbox) -> Collection:
             base_url=sandbox.base_url,
         ),
     )
-    set_checkpoints(session, collection, sandbox)
+    start = first_purchase(sandbox)
+    get_or_create_checkpoint(session, collection, Workflow.PURCHASES).finish = start
+    events = sandbox.sandbox.activity.between(start, utc_now())
+    get_or_create_checkpoint(session, collection, Workflow.EVENTS).finish = events[0].moment
+    return collection
+
+
+def baseline_import(session: Session, sandbox: RunningSandbox) -> Collection:
+    """Import the library with plain function calls in this process, and commit."""
+    collection = add_library(session, sandbox)
     api = vendor_api_for(collection)
     now = truncate_to_second(utc_now())
 

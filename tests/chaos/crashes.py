@@ -37,7 +37,7 @@ from accession.db.models import ACTIVE_STATES, ApplyOutbox, Run
 from accession.local.home import remove_home_data
 from accession.local.servers import EmbeddedServers
 from accession.sandbox import faults as vendor_faults
-from tests.chaos.baseline import COLLECTION, baseline_import, set_checkpoints, simulated_library
+from tests.chaos.baseline import COLLECTION, add_library, baseline_import, simulated_library
 from tests.chaos.invariants import (
     InvariantViolation,
     check_checkpoints,
@@ -46,6 +46,7 @@ from tests.chaos.invariants import (
     check_runs,
 )
 from tests.fixtures.fingerprint import Fingerprint, difference, digest, fingerprint
+from tests.fixtures.homes import database_session
 from tests.fixtures.installation import Fault, Installation, new_installation
 from tests.fixtures.running_sandbox import RunningSandbox
 
@@ -146,13 +147,9 @@ class Import:
 
     def start(self) -> None:
         """Add the collection, and queue its purchase and event imports."""
-        account = self._sandbox.account
-        self._command(
-            *("collections", "add", COLLECTION, "--library-id", account.library_id),
-            *("--account-id", account.account_id, "--base-url", self._sandbox.base_url),
-        )
-        with self._installation.session() as session:
-            set_checkpoints(session, find_collection(session, COLLECTION), self._sandbox)
+        with database_session(self._installation.home) as session:
+            add_library(session, self._sandbox)
+            session.commit()
         # Purchases last: they have the most pages, and faults are injected only after the commands.
         for workflow in (Workflow.EVENTS, Workflow.PURCHASES):
             self._command("import", workflow.value, "--import-all")
@@ -275,7 +272,7 @@ def _running_import(
 ) -> Iterator[Import]:
     """Import the library with the faults of this seed, and yield the import to be checked."""
     report = Report(seed)
-    with new_installation(ACCESSION_ACCOUNT_KEY=sandbox.account.account_key, **variables) as installation:
+    with new_installation(**variables) as installation:
         report.add("all processes are running")
         work = Import(installation, sandbox, scenario, report)
         try:

@@ -1,38 +1,41 @@
-"""Some weeks of purchase imports from an unreliable vendor, with workers that are killed, in one process.
+"""Some weeks of daily imports from an unreliable vendor, with workers that are killed, in one process.
 
 The tasks are called one after another, with a real database and a real broker, at the time of a simulated
-clock. So a seed determines everything that happens. In the end vendor and workers are reliable for one daily
-import, and the stored purchases are compared with the vendor's.
+clock. So a seed determines everything that happens. The purchase import, the event import and the circulation
+sweep run at the same time. In the end vendor and workers are reliable for one daily import, and the stored
+purchases, events and copy counts are compared with the vendor's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any, TypeVar
 
 import pytest
 import time_machine
-from sqlalchemy import select
 
 from accession.core.clock import utc_now
 from accession.core.settings import get_settings
-from accession.db.engine import transaction
-from accession.db.models import Collection, Identifier, LicensePool, PurchaseRecord, Run
+from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
+from accession.db.models import Collection, Run, RunState
 from accession.imports.windows import Width
+from tests.chaos.circulation_checks import EventChecks, check_copies
 from tests.chaos.invariants import InvariantViolation
+from tests.chaos.purchase_checks import RECENT, PurchaseChecks
 from tests.chaos.unreliable_broker import UnreliableBroker
-from tests.chaos.unreliable_vendor import Purchase, Shares, UnreliableVendor
-from tests.fixtures.broker import Broker
+from tests.chaos.unreliable_vendor import MAX_EVENT_DELAY, Shares, UnreliableVendor
+from tests.fixtures.broker import Broker, Message
 from tests.fixtures.factories import day
-from tests.fixtures.stored import checkpoint_confirmed, titles_with_metadata
+from tests.fixtures.stored import checkpoint_counter, checkpoint_finish, set_checkpoint
 from tests.fixtures.workers import RunStarter
 
 FIRST_DAY = day(2014, 1, 1)
 DAY = timedelta(days=1)
-# The daily import finds purchases that the vendor lists up to so late.
-RECENT = timedelta(days=31)
+HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
+_EVENT_TYPES = ("PURCHASE", "REMOVED", "CHECKOUT", "CHECKIN", "HOLD", "RESERVED", "RENEWED")
 _MAX_DELIVERIES = 5000
 
 _Result = TypeVar("_Result")
@@ -40,27 +43,25 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Scenario:
-    """The size of a simulation: days before the first import, and the number of daily imports after it."""
+    """The size of a simulation.
+
+    Attributes:
+        days: days before the first import.
+        daily_imports: number of imports with faults after the first.
+        pauses: possible numbers of days between two imports.
+    """
 
     days: int
     daily_imports: int
+    pauses: Sequence[int]
 
 
-SHORT = Scenario(days=70, daily_imports=1)
-FULL = Scenario(days=220, daily_imports=3)
-
-
-@dataclass(frozen=True)
-class StoredPurchase:
-    """A purchase record in the database. With `month_only`, its day is the first of its month."""
-
-    item_id: str
-    day: date
-    month_only: bool
+SHORT = Scenario(days=70, daily_imports=1, pauses=(1, 1, 2, 3))
+FULL = Scenario(days=220, daily_imports=3, pauses=(1, 1, 2, 5, 9))
 
 
 class Simulation:
-    """A collection, its vendor and the imports of its purchases."""
+    """A collection, its vendor and the daily imports."""
 
     def __init__(
         self,
@@ -72,12 +73,10 @@ class Simulation:
         clock: time_machine.Traveller,
     ) -> None:
         self._random = random = Random(f"{seed} {width}")
-        self._width = width
         self._scenario = scenario
         self._collection = collection
         self._now = FIRST_DAY + timedelta(days=scenario.days, hours=4)
         self._run_starter = RunStarter(broker)
-        self._confirmed: datetime | None = None
         self.report: list[str] = []
         self.broker = UnreliableBroker(
             broker,
@@ -93,12 +92,15 @@ class Simulation:
             shares=Shares(
                 blank=random.choice((0.02, 0.1, 0.2, 0.3)),
                 burst=random.choice((0, 0.003, 0.02)),
+                outage=random.choice((0, 0, 0.002)),
                 blank_when_empty=random.choice((1, 1, 0.5)),
                 shift=random.choice((0, 0.02, 0.05)),
                 addition=random.choice((0, 0.003, 0.01)),
                 kill=random.choice((0, 0.01, 0.05)),
             ),
         )
+        self._purchases = PurchaseChecks(collection, self.vendor, width)
+        self.events = EventChecks(collection, self.vendor)
         self.settings = {
             "purchase_window": width.value,
             "retry_backoff_seconds": 60,
@@ -109,19 +111,25 @@ class Simulation:
         """Import with faults, then without, and compare.
 
         Raises:
-            InvariantViolation: the last run did not confirm everything, or a purchase differs.
+            InvariantViolation: the last runs did not complete or confirm everything, or the catalogue
+                differs.
         """
         self._sell_before_first_import()
+        self._circulate_before_first_import()
         self._import()
         for _ in range(self._scenario.daily_imports):
-            self._sell_until_next_import()
+            self._move_to_next_import()
             self._import()
-        self._sell_until_next_import()
+        self._move_to_next_import()
         self.vendor.recover()
         self.broker.recover()
-        run = self._import()
-        if run.state != "succeeded" or not self._is_confirmed_until(self._now):
-            raise InvariantViolation(f"the last import is {run.state}, confirmed until {self._confirmed}")
+        if checkpoint_counter(self._collection.id):
+            # This import ends the sweep that failed; the next one sweeps all titles again.
+            self._import()
+            self._move_to_next_import()
+        if {run.state for run in self._import()} != {RunState.SUCCEEDED}:
+            raise InvariantViolation("a run of the last import failed")
+        self._check_synced()
         self.check_catalogue()
 
     def _sell_before_first_import(self) -> None:
@@ -136,82 +144,101 @@ class Simulation:
                 sold.append(self.vendor.sell(moment + random.random() * DAY, item_id=item_id))
             moment += random.choice((1, 1, 2, 3, 5, 12, 40)) * DAY
 
-    def _sell_until_next_import(self) -> None:
-        """Move on to the next import; titles are sold meanwhile, some of which are listed days later."""
+    def _circulate_before_first_import(self) -> None:
+        """Let the first import of events begin two days before it."""
+        start = self._now - 2 * DAY
+        set_checkpoint(self._collection.id, start, Workflow.EVENTS)
+        self._circulate(start)
+
+    def _move_to_next_import(self) -> None:
+        before, ended = self._now, utc_now()
+        self._now = max(before + self._random.choice(self._scenario.pauses) * DAY, ended)
+        self._sell(before)
+        self._circulate(ended)
+
+    def _sell(self, since: datetime) -> None:
+        """Sell titles until the next import, some of which are listed days later."""
         random = self._random
-        before = self._now
-        self._now = max(before + random.choice((1, 1, 2, 5, 9)) * DAY, utc_now())
         for _ in range(random.choice((0, 1, 2, 5))):
-            moment = before + random.random() * (self._now - before)
+            moment = since + random.random() * (self._now - since)
             self.vendor.sell(moment, listed_from=moment)
         for _ in range(random.choice((0, 0, 1, 3))):
             moment = self._now - random.random() * 20 * DAY
             self.vendor.sell(moment, listed_from=moment + random.random() * 9 * DAY)
 
-    def _import(self) -> Run:
-        """Run an import to its end, and check after each delivery what is confirmed."""
+    def _circulate(self, since: datetime) -> None:
+        """Lend titles until the next import, and change copy counts.
+
+        There may be days without events, an hour with more than the vendor returns at once, and events that
+        are published late.
+        """
+        random = self._random
+        titles = sorted(self.vendor.copies)
+        for item_id in random.sample(titles, len(titles) // 4):
+            owned = random.randrange(5)
+            self.vendor.set_copies(item_id, (owned, random.randint(0, owned), random.randrange(3)))
+        recent = max(since, self._now - random.choice((1, 2)) * DAY)
+        moments = _random_moments(random, recent, self._now, random.choice((0, 1, 3, 12)))
+        if random.random() < 1 / 3:
+            rush = recent + random.random() * (self._now - HOUR - recent)
+            moments += _random_moments(random, rush, rush + random.choice((10 * MINUTE, HOUR)), 140)
+        moments += _random_moments(random, self._now - 15 * MINUTE, self._now, random.choice((0, 0, 1, 4)))
+        for moment in moments:
+            delay = random.choice((0, 0, 1, 1, 2)) * random.random() * MAX_EVENT_DELAY
+            self.vendor.add_circulation(moment, random.choice(_EVENT_TYPES), random.choice(titles), delay)
+
+    def _import(self) -> Sequence[Run]:
+        """Run the three workflows to their end; check after each delivery what is confirmed."""
         self.broker.move_clock(self._now)
-        self.vendor.list_due_purchases()
+        self.vendor.list_due_records()
         recent = [purchase for purchase in self.vendor.listed if purchase.moment >= self._now - RECENT]
-        task_id = self._run_starter.start(self._collection)
-        for number, _ in enumerate(self.broker.deliveries()):
-            self._check_confirmed()
+        task_ids = [self._run_starter.start(self._collection, workflow) for workflow in SCHEDULED_WORKFLOWS]
+        for number, message in enumerate(self.broker.deliveries()):
+            self._check_after(message)
             if number > _MAX_DELIVERIES:
                 raise InvariantViolation("the import does not end")
+            if self._random.random() < 1 / 10:
+                self.broker.broker.deliver_all("apply")
         self.broker.broker.deliver_all("apply")
-        run = self._run_starter.find(task_id)
-        assert run is not None
-        self.report.append(f"{self._now:%Y-%m-%d} {run.state} after {run.pages} pages. {run.error or ''}")
-        if run.state == "succeeded" and self._is_confirmed_until(self._now):
+        runs = [run for task_id in task_ids if (run := self._run_starter.find(task_id)) is not None]
+        for run in runs:
+            self.report.append(
+                f"{self._now:%Y-%m-%d} {run.workflow} {run.state} after {run.pages} pages. {run.error or ''}"
+            )
+        purchase_run = next(run for run in runs if run.workflow == Workflow.PURCHASES)
+        if purchase_run.state == RunState.SUCCEEDED and self._purchases.is_confirmed_until(self._now):
             for purchase in recent:
                 purchase.is_late = False
-        return run
+        return runs
 
-    def _is_confirmed_until(self, moment: datetime) -> bool:
-        return self._confirmed is not None and self._confirmed >= moment
+    def _check_after(self, message: Message) -> None:
+        from accession.tasks.workflows import STEP_TASKS
 
-    def _check_confirmed(self) -> None:
-        """Check that everything before `confirmed` is stored, except what was listed later."""
-        confirmed = checkpoint_confirmed(self._collection.id)
-        if confirmed == self._confirmed or confirmed is None:
-            return
-        self._confirmed = confirmed
-        stored = _stored_purchases()
-        due = [each for each in self.vendor.listed if each.moment < confirmed and not each.is_late]
-        if missing := [purchase for purchase in due if not stored & self._forms(purchase)]:
-            raise InvariantViolation(f"confirmed until {confirmed}, but these are not stored: {missing}")
+        if message.task == STEP_TASKS[Workflow.PURCHASES].name:
+            self._purchases.check_confirmed()
+        elif message.task == STEP_TASKS[Workflow.EVENTS].name:
+            self.events.check_checkpoint()
+
+    def _check_synced(self) -> None:
+        finish = checkpoint_finish(self._collection.id, Workflow.EVENTS)
+        if finish is None or finish < self._now - MAX_EVENT_DELAY:
+            raise InvariantViolation(f"the last import of events ended at {finish}")
+        if not self._purchases.is_confirmed_until(self._now):
+            raise InvariantViolation(f"the purchases are confirmed until {self._purchases.confirmed}")
 
     def check_catalogue(self) -> None:
-        """Check that the stored purchases are the vendor's, and that the titles have metadata.
+        """Check that purchases, events and copy counts are the vendor's.
 
-        Purchases that were listed too late may be missing, and withdrawn ones may be stored.
+        Raises:
+            InvariantViolation: they differ.
         """
-        stored, vendor = _stored_purchases(), self.vendor
-        due = [each for each in vendor.listed if not each.is_late or each.moment >= self._now - RECENT]
-        possible = {form for each in (*vendor.listed, *vendor.withdrawn) for form in self._forms(each)}
-        missing = [purchase for purchase in due if not stored & self._forms(purchase)]
-        if missing or stored - possible:
-            raise InvariantViolation(f"missing: {missing}; in excess: {stored - possible}")
-        if without := {purchase.item_id for purchase in due} - titles_with_metadata():
-            raise InvariantViolation(f"titles without metadata: {sorted(without)}")
-
-    def _forms(self, purchase: Purchase) -> set[StoredPurchase]:
-        """Return the forms in which a purchase may be stored."""
-        purchased_on = purchase.moment.date()
-        forms = {StoredPurchase(purchase.item_id, purchased_on, month_only=False)}
-        if self._width is Width.MONTH:
-            forms.add(StoredPurchase(purchase.item_id, purchased_on.replace(day=1), month_only=True))
-        return forms
+        self._purchases.check_all(self._now)
+        self.events.check_checkpoint()
+        check_copies(self.vendor)
 
 
-def _stored_purchases() -> set[StoredPurchase]:
-    query = (
-        select(Identifier.identifier, PurchaseRecord.purchased_on, PurchaseRecord.month_only)
-        .join(LicensePool, LicensePool.identifier_id == Identifier.id)
-        .join(PurchaseRecord, PurchaseRecord.license_pool_id == LicensePool.id)
-    )
-    with transaction() as session:
-        return {StoredPurchase(*row) for row in session.execute(query)}
+def _random_moments(random: Random, start: datetime, end: datetime, number: int) -> list[datetime]:
+    return [start + random.random() * (end - start) for _ in range(number)]
 
 
 class _SequentialExecutor:
@@ -241,8 +268,8 @@ def simulate(
     """Simulate imports into an empty database.
 
     Raises:
-        InvariantViolation: a purchase is missing or stored under another day, or was missing when its time
-            was called confirmed; with a report.
+        InvariantViolation: a purchase, an event or a count differs from the vendor's, or a record was missing
+            when its time was called confirmed; with a report.
     """
     with (
         time_machine.travel(FIRST_DAY, tick=False) as clock,

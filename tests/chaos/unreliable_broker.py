@@ -47,8 +47,8 @@ class UnreliableBroker:
                 self.broker.redis.delete(key)
         self.clock.move_to(max(moment, utc_now()))
 
-    def deliveries(self) -> Iterator[None]:
-        """Deliver messages as long as there are any, and yield after each."""
+    def deliveries(self) -> Iterator[Message]:
+        """Deliver messages as long as there are any, and yield each afterwards."""
         before_task_publish.connect(self._kill_before_publishing)
         try:
             while self.broker.raw_messages():
@@ -56,7 +56,7 @@ class UnreliableBroker:
                 if message.eta is not None:
                     self.move_clock(message.eta)
                 self._deliver(message)
-                yield
+                yield message
                 self._disturb(message)
         finally:
             before_task_publish.disconnect(self._kill_before_publishing)

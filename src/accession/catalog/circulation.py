@@ -48,8 +48,13 @@ class AppliedSnapshots:
 
 
 def has_new_counts(pool: LicensePool, data: CirculationData) -> bool:
-    """Return whether a snapshot differs from the pool's counts and is not older than its last snapshot."""
-    if pool.circulation_as_of is not None and data.as_of < pool.circulation_as_of:
+    """Return whether a snapshot differs from the pool's counts and is not older than its last snapshot.
+
+    The first snapshot always does: its time tells which events the counts include.
+    """
+    if pool.circulation_as_of is None:
+        return True
+    if data.as_of < pool.circulation_as_of:
         return False
     counts = _snapshot_counts(data, pool.licenses_reserved)
     return (counts, _status(counts, is_known=True)) != (pool.counts, pool.status)
@@ -60,8 +65,8 @@ def apply_snapshots(
 ) -> AppliedSnapshots:
     """Write snapshots, by pool id, and the events since to locked pools.
 
-    A snapshot is not written if it is older than the pool's last one, or equal to the counts known for its
-    moment. The session's objects of written pools expire. The caller records the changes.
+    A snapshot is not written if it is older than the pool's last one, or if there is one and the counts known
+    for its moment are equal. The session's objects of written pools expire. The caller records the changes.
     """
     events, now = _events_since_snapshot(session, pools), utc_now()
     rows: list[dict[str, Any]] = []
@@ -77,7 +82,8 @@ def apply_snapshots(
         counts = counts_after_events(snapshot, since)
         status = _status(counts, is_known=True)
         # Compares the snapshot, too: later events may hide a difference that a late event reveals.
-        if (snapshot, counts, status) == (known, pool.counts, pool.status):
+        is_first = pool.circulation_as_of is None
+        if not is_first and (snapshot, counts, status) == (known, pool.counts, pool.status):
             continue
         rows.append(
             {

@@ -144,6 +144,8 @@ class BibliothecaEventImporter:
         confirmed = checkpoint.confirmed or checkpoint.finish or start
         fetched = self._fetch_slice(start, min(start + slice_size, cutoff), confirmed)
         response = fetched.response
+        # Without those before the slice, which show that its response is complete.
+        events_of_slice = len(response.faults) + sum(event.occurred_at >= start for event in response.events)
         self._store_rejected(fetched.start, response.faults)
         events = filter_new_events(self._session, self._collection, response.events)
         stored = self._store(events)
@@ -165,7 +167,7 @@ class BibliothecaEventImporter:
             titles_changed=stored.titles_changed,
             slice_start=fetched.start,
             slice_end=fetched.end,
-            next_slice_size=_next_slice_size(max(fetched.end - start, MIN_SLICE_SIZE), response.fetched),
+            next_slice_size=_next_slice_size(max(fetched.end - start, MIN_SLICE_SIZE), events_of_slice),
             outbox_ids=stored.outbox_ids,
             repairs=response.repaired + stored.repairs,
         )
@@ -186,25 +188,24 @@ class BibliothecaEventImporter:
         """Fetch a slice; if its response proves too little, fetch it together with what is before it.
 
         An empty body proves nothing, and events prove nothing about an earlier slice that had an empty body.
-        The wider window begins at most `MAX_LOOK_BACK` before its end and has a known event, so that an empty
-        body is an error of the vendor.
+        The wider window begins at most `MAX_LOOK_BACK` before the slice and has a known event, so that an
+        empty body is an error of the vendor.
         """
         response = self._api.fetch_events(start, end)
-        earliest = end - MAX_LOOK_BACK
-        confirmed = max(confirmed, earliest)
+        earliest = start - MAX_LOOK_BACK
         if response.is_blank:
             known = latest_event_time(self._session, self._collection, since=earliest, before=end)
             if known is None:
-                return _FetchedSlice(start, end, response, confirmed)
+                return _FetchedSlice(start, end, response, max(confirmed, end - MAX_LOOK_BACK))
             start = min(start, known)
             response = self._api.fetch_events(start, end, may_be_empty=False)
         elif confirmed < start:
             if not response.fetched:
-                return _FetchedSlice(start, end, response, confirmed)
+                return _FetchedSlice(start, end, response, max(confirmed, end - MAX_LOOK_BACK))
             # Up to the first event; the next slice has the others.
             moments = [event.occurred_at for event in response.events]
             end = min([end, *(moment + timedelta(seconds=1) for moment in moments)])
-            start = confirmed
+            start = max(confirmed, earliest)
             response = self._api.fetch_events(start, end, may_be_empty=False)
         return self._halve_while_truncated(start, end, response)
 
@@ -220,7 +221,8 @@ class BibliothecaEventImporter:
                 break
             half = timedelta(seconds=(end - start) // timedelta(seconds=2))
             end = start + max(half, MIN_SLICE_SIZE)
-            response = self._api.fetch_events(start, end)
+            has_events = any(event.occurred_at < end for event in response.events)
+            response = self._api.fetch_events(start, end, may_be_empty=not has_events)
         return _FetchedSlice(start, end, response, start if response.is_blank else end)
 
     def _store_rejected(self, start: datetime, faults: Sequence[EventFault]) -> None:

@@ -373,8 +373,8 @@ class BibliothecaPurchaseRecordImporter:
         They may have been stored under a wrong day: that is why the import begins again. Those that the
         vendor lists there are stored again with their day.
         """
-        if setback is not None and window.end < setback and not window.is_month:
-            after, last = window.start.date(), (setback - timedelta.resolution).date()
+        if setback is not None and window.end < setback:
+            after, last = ((moment - timedelta.resolution).date() for moment in (window.end, setback))
             remove_purchases_between(self._session, self._collection, page.title_ids, after, last)
 
     def _add_listings(

@@ -21,7 +21,7 @@ from tests.fixtures.stored import checkpoint_confirmed
 from tests.fixtures.vendor import ScriptedVendor
 
 FIRST = day(2024, 1, 1)
-NOW = day(2024, 4, 12, 4)
+NOW = day(2024, 3, 2, 4)
 DAYS = (NOW - FIRST).days
 MAX_ATTEMPTS = 100
 
@@ -43,7 +43,7 @@ def sell_titles(vendor: ScriptedVendor, random: Random) -> dict[str, datetime]:
     """Add purchases on a few days, of up to three pages, and return when each title was sold."""
     sold: dict[str, datetime] = {}
     for number in range(DAYS):
-        if random.random() >= 0.1:
+        if random.random() >= 0.12:
             continue
         moment = FIRST + timedelta(days=number, hours=random.randrange(24))
         names = [f"t{len(sold) + n}" for n in range(random.choice((1, 2, 5, 49, 50, 120)))]
@@ -77,20 +77,25 @@ def run_import(
             continue
         session.commit()
         attempts = 0
-        confirmed = checkpoint_confirmed(collection.id) or FIRST
+        confirmed = importer.get_start()
         stored = dict(stored_purchases(session)).keys()
         assert [name for name, moment in sold.items() if moment < confirmed and name not in stored] == []
 
 
 @pytest.mark.parametrize("width", Width)
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("seed", "max_concurrency"), [(2, 1), (4, 4)])
 def test_no_purchase_is_lost_to_empty_bodies(
-    seed: int, width: Width, session: Session, collection: Collection, monkeypatch: pytest.MonkeyPatch
+    seed: int,
+    max_concurrency: int,
+    width: Width,
+    session: Session,
+    collection: Collection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     random = Random(f"{seed} {width}")
     vendor = SilentVendor(random, share=0.3)
     sold = sell_titles(vendor, random)
-    monkeypatch.setattr(get_settings(), "vendor_max_concurrency", random.choice((1, 4)))
+    monkeypatch.setattr(get_settings(), "vendor_max_concurrency", max_concurrency)
     monkeypatch.setattr("accession.bibliotheca.client.IMMEDIATE_RETRIES", 0)
     with vendor.client() as http:
         monkeypatch.setattr("accession.bibliotheca.client.http_client", lambda: http)
@@ -146,6 +151,26 @@ def test_purchase_that_appears_late_gets_its_own_day(
     names = ["first", "late", *others]
     assert stored_purchases(session) == [(name, days[name].date()) for name in names]
     assert checkpoint_confirmed(collection.id) == day(2024, 1, 8)
+
+
+def test_late_purchase_of_a_month_is_kept_under_no_later_day(
+    session: Session, vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
+) -> None:
+    """It is listed first together with the next one, with the first day after the month."""
+    vendor.add_purchases(day(2024, 1, 15), "first")
+    vendor.add_purchases(day(2024, 2, 1), "other")
+    end = day(2024, 2, 8)
+
+    cursor = importer.import_day(ImportCursor(FIRST), end, Width.MONTH).next_cursor
+    vendor.add_purchases(day(2024, 1, 20), "late")
+    while not cursor.is_complete(end):
+        cursor = importer.import_day(cursor, end, Width.MONTH).next_cursor
+
+    assert stored_purchases(session) == [
+        ("first", FIRST.date()),
+        ("late", FIRST.date()),
+        ("other", day(2024, 2, 1).date()),
+    ]
 
 
 def test_late_purchase_of_a_title_keeps_its_other_days(

@@ -43,7 +43,7 @@ from accession.imports.circulation import BibliothecaCirculationUpdater
 from accession.imports.events import SLICE_SIZE, BibliothecaEventImporter, SliceImportResult
 from accession.imports.rejected_records import RetryResult
 from accession.imports.vendor_api import vendor_api_for
-from accession.runs.ledger import get_or_create_checkpoint
+from accession.runs.ledger import find_run, get_or_create_checkpoint, open_run
 from tests.fixtures.factories import (
     NOON,
     BackgroundThread,
@@ -300,12 +300,12 @@ def test_slices_grow_back_to_five_minutes(
     assert sizes == [MINUTE, 2 * MINUTE, 5 * MINUTE]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     span=st.integers(1, 600),
     bursts=st.lists(
         st.tuples(st.integers(0, 12) | st.integers(0, 599), st.integers(1, 99)),
-        max_size=8,
+        max_size=4,
         unique_by=lambda burst: burst[0],
     ),
 )
@@ -472,6 +472,24 @@ def test_vendor_counts_that_differ_from_events_are_applied(
     commit_and_apply(session, result.outbox_ids)
 
     assert counts_and_status(session, "abc")[:4] == (2, 2, 0, 0)
+
+
+def test_event_before_the_first_counts_of_its_title_is_not_counted(
+    session: Session, collection: Collection, vendor: ScriptedVendor
+) -> None:
+    """The run looks up the title once, with the first slice, and the counts are those of the events."""
+    open_run(session, collection.id, Workflow.EVENTS, "task", {})
+    run = find_run(session, "task")
+    importer = BibliothecaEventImporter(session, collection, vendor_api_for(collection), run)
+    vendor.items["abc"] = item("abc", owned=1, available=1)
+    vendor.add_event(NOON, "PURCHASE", "abc")
+    vendor.add_event(NOON + 7 * MINUTE, "HOLD", "abc")  # Cancelled since; there is no event for that.
+
+    with time_machine.travel(NOON + 30 * MINUTE, tick=False):
+        import_slices(session, importer, NOON, NOON + 10 * MINUTE)
+
+    assert len(vendor.item_requests()) == 1
+    assert counts_and_status(session, "abc") == (1, 1, 0, 0, "active")
 
 
 # Titles
@@ -748,6 +766,60 @@ def test_first_events_confirm_what_was_before_them(
     ]
     assert stored_event_ids(session) == [hidden, shown]
     assert confirmed_until(session) == NOON + 10 * MINUTE
+
+
+def test_event_hidden_less_than_a_day_is_found_with_the_next(
+    session: Session, vendor: ScriptedVendor, event_importer: BibliothecaEventImporter
+) -> None:
+    """The slice that shows the next event ends more than a day after the hidden one."""
+    hidden = vendor.add_event(NOON + MINUTE, "PURCHASE", "abc")
+    shown = vendor.add_event(NOON + 23 * HOUR, "CHECKOUT", "abc")
+    vendor.responses += [BLANK] * 8
+
+    import_slices(session, event_importer, NOON, NOON + 2 * DAY)
+
+    assert stored_event_ids(session) == [hidden, shown]
+    assert confirmed_until(session) == NOON + 2 * DAY
+
+
+def test_known_event_a_day_before_the_slice_is_requested(
+    session: Session, vendor: ScriptedVendor, event_importer: BibliothecaEventImporter
+) -> None:
+    known = vendor.add_event(NOON, "PURCHASE", "abc")
+    event_importer.import_time_slice(NOON, NOON + 4 * DAY)
+    hidden = vendor.add_event(NOON + 29 * HOUR, "CHECKOUT", "abc")
+    vendor.responses.append(BLANK)
+
+    event_importer.import_time_slice(NOON + DAY, NOON + 4 * DAY, 6 * HOUR)
+
+    assert stored_event_ids(session) == [known, hidden]
+
+
+def test_empty_body_for_half_of_a_slice_with_events_is_an_error(
+    session: Session, vendor: ScriptedVendor, event_importer: BibliothecaEventImporter
+) -> None:
+    """The truncated response to the whole slice has listed events of the first half."""
+    for n in range(120):
+        vendor.add_event(NOON + n * 2 * SECOND, "HOLD", "abc")
+    full = event_batch([element for _, element in vendor.events][:100])
+    vendor.responses += [httpx.Response(200, text=full), BLANK]
+
+    with pytest.raises(RemoteInitiatedServerError, match="empty response for a time span with events"):
+        event_importer.import_time_slice(NOON, NOON + HOUR)
+
+
+def test_empty_bodies_after_a_known_event_widen_the_slices(
+    session: Session, vendor: ScriptedVendor, event_importer: BibliothecaEventImporter
+) -> None:
+    """The known event, which is requested again with each slice, is not an event of the slice."""
+    vendor.add_event(NOON, "PURCHASE", "abc")
+    vendor.sends_empty_bodies = True
+
+    results = import_slices(session, event_importer, NOON, NOON + 12 * HOUR)
+
+    ends = [(result.slice_end - NOON) / MINUTE for result in results]
+    assert ends == [5, 10, 20, 40, 80, 160, 320, 640, 720]
+    assert checkpoint(session) == confirmed_until(session) == NOON + 12 * HOUR
 
 
 def test_repaired_documents_are_counted(
