@@ -149,6 +149,8 @@ def _recognise_moved(session: Session, collection: Collection) -> None:
     one was last verified.
     """
     extra = [finding for finding in open_findings(session, collection) if finding.kind == FindingKind.EXTRA]
+    if not extra:
+        return
     row = VerificationFinding
     query = select(row).where(row.collection_id == collection.id, row.kind == FindingKind.MISSING)
     titles = {finding.identifier for finding in extra}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.orm import Session
 
-from accession.db.bulk import in_array, insert_statement
+from accession.db.bulk import insert_statement
 from accession.db.models import ListedRecord, Run, table_of
 
 
@@ -62,9 +62,9 @@ class ListedRecords:
             "content_hash": statement.excluded.content_hash,
         }
         key_columns = ["run_id", "is_verification", "key"]
-        self._session.execute(statement.on_conflict_do_update(index_elements=key_columns, set_=new_values))
-        query = select(ListedRecord.key, ListedRecord.listed).where(self._of_span)
-        return Counter(dict(self._session.execute(query.where(in_array(ListedRecord.key, hashes))).all()))
+        upsert = statement.on_conflict_do_update(index_elements=key_columns, set_=new_values)
+        counts = self._session.execute(upsert.returning(ListedRecord.key, ListedRecord.listed))
+        return Counter(dict(counts.all()))
 
     def read(self) -> dict[str, Listing]:
         """Return all records of the span by their keys."""

@@ -66,7 +66,9 @@ def web() -> None:
     settings = get_settings()
     with open_catalogue() as session:
         require_user_unless_loopback(session, settings.web_host)
-    serve(settings.web_host, settings.web_port)
+    with fast_imports():
+        from accession.web.app import create_app
+    serve(create_app(), settings.web_host, settings.web_port)
 
 
 def env() -> None:

@@ -37,7 +37,6 @@ def make_engine(url: str) -> Engine:
     new_engine = create_engine(
         make_url(url).set(drivername="postgresql+psycopg"),
         pool_pre_ping=True,
-        pool_size=2,
         # Error messages go into logs and the run ledger; the values of a statement must not.
         hide_parameters=True,
         connect_args={"options": "-c timezone=UTC", "application_name": "accession", "connect_timeout": 10},

@@ -1,13 +1,13 @@
 """Schema of the database: upgrade it, and check which revision it has.
 
-Alembic is imported where it is used: few commands need it, and it would delay the start of all.
+Nearly every command checks the revision. That needs no Alembic, whose import takes a tenth of its time.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from accession.core.errors import UserError
 from accession.db.engine import MIN_POSTGRESQL_VERSION
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+"""Folder of the migrations; each file in its `versions` is named after its revision, such as `0001_x.py`."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,12 @@ def _config(engine: Engine) -> "Config":
 
 def schema_state(engine: Engine) -> SchemaState:
     """Return the revisions of the database and of this program."""
-    from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
-
-    scripts = ScriptDirectory.from_config(_config(engine))
+    known = sorted(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
+    revision = None
     with engine.connect() as connection:
-        revision = MigrationContext.configure(connection).get_current_revision()
-    head = scripts.get_current_head()
-    if head is None:
-        raise AssertionError("the program contains no migrations")
-    is_known = revision is None or any(script.revision == revision for script in scripts.walk_revisions())
-    return SchemaState(revision, head, is_known)
+        if connection.scalar(text("SELECT to_regclass('alembic_version')")):
+            revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return SchemaState(revision, known[-1], revision is None or revision in known)
 
 
 def upgrade(engine: Engine) -> SchemaState:

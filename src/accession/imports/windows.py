@@ -204,10 +204,11 @@ class ImportCursor:
         if self.window_end is not None:
             return Window(self.current_day, self.window_end)
         now = self._end(now)
-        end, next_month = _next_day(self.current_day), _next_month(self.current_day)
-        is_first_of_month = _next_month(self.current_day - _TICK) == self.current_day
-        if width is Width.MONTH and is_first_of_month and next_month <= now:
-            end = next_month
+        end = _next_day(self.current_day)
+        # The month begins with this day.
+        if width is Width.MONTH and _next_month(self.current_day - _TICK) == self.current_day:
+            next_month = _next_month(self.current_day)
+            end = next_month if next_month <= now else end
         for probe_end in self._probe_ends(now):
             # A probe up to the end of a probed span or beyond is known not to be empty.
             if end < probe_end and (not self.probed or probe_end < self.probed[-1].end):
@@ -393,6 +394,7 @@ class ImportCursor:
         `is_proof`: the response proves that the span from `confirmed` on has no other records.
         """
         has_passed = is_proof and (self.setback is None or window.end > self.setback)
+        earned = _EARNED_PER_DAY * max(1, (window.end - window.start).days)
         cursor = replace(
             self,
             current_day=window.end,
@@ -400,12 +402,12 @@ class ImportCursor:
             window_end=None,
             confirmed=window.end if is_proof else self.confirmed,
             empty_windows=0 if records else min(self.empty_windows + 1, _MAX_EMPTY_WINDOWS),
+            budget=self._budget_after(REQUEST_COST - earned),
             restarts=0 if has_passed else self.restarts,
         )
-        cursor = cursor._spend(REQUEST_COST - _EARNED_PER_DAY * max(1, (window.end - window.start).days))
         if records > _MANY_RECORDS and self.setback is None:
             cursor = cursor._go_without_anchor()
-        if records:
+        if records and cursor.probed:
             cursor = replace(cursor, probed=tuple(span for span in cursor.probed if span.keys is not None))
         anchor = self.anchor
         if records and is_proof and anchor is not None and anchor.span_start < window.start:
@@ -413,7 +415,10 @@ class ImportCursor:
         return cursor._after_probed_spans()
 
     def _spend(self, cost: int) -> "ImportCursor":
-        return replace(self, budget=max(-_MAX_BUDGET, min(_MAX_BUDGET, self.budget - cost)))
+        return replace(self, budget=self._budget_after(cost))
+
+    def _budget_after(self, cost: int) -> int:
+        return max(-_MAX_BUDGET, min(_MAX_BUDGET, self.budget - cost))
 
     def _go_without_anchor(self) -> "ImportCursor":
         # Pages that are prefetched with the anchor may be useless now.

@@ -2,12 +2,16 @@
 
 import socket
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
 from accession.auth.users import has_users
 from accession.core.errors import UserError
 from accession.core.loopback import is_loopback
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -34,20 +38,18 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(host: str, port: int) -> None:
+def serve(app: "ASGIApp", host: str, port: int) -> None:
     """Serve dashboard and API until SIGTERM or Ctrl-C.
 
     Raises:
         UserError: the server cannot listen at the address.
     """
-    # Imported late: commands that only check the address start faster without these.
+    # Imported late: commands that only check the address start faster without it.
     import uvicorn
-
-    from accession.web.app import create_app
 
     with listen(host, port) as listener, suppress(KeyboardInterrupt):
         config = uvicorn.Config(
-            create_app(), access_log=False, log_config=None, server_header=False, timeout_graceful_shutdown=2
+            app, access_log=False, log_config=None, server_header=False, timeout_graceful_shutdown=2
         )
         # uvicorn shuts down cleanly on Ctrl-C and then raises KeyboardInterrupt again.
         uvicorn.Server(config).run(sockets=[listener])

@@ -1,4 +1,4 @@
-"""The demo: once from start to end, and interrupted as soon as everything runs."""
+"""The demo: once from start to end, and interrupted while it starts and as soon as everything runs."""
 
 import re
 import signal
@@ -24,7 +24,8 @@ from tests.fixtures.commands import (
     server_variables,
     settings,
 )
-from tests.fixtures.homes import processes_of, remove_home, run_in_home
+from tests.fixtures.homes import processes_of, remove_home
+from tests.fixtures.waiting import wait_until
 
 DEMO_TIMEOUT_SECONDS = 600
 PROGRAMS = {"up", "worker", "beat", "sandbox"}
@@ -123,20 +124,21 @@ def test_kept_demo_runs_until_it_is_stopped(cli: Cli, finished: FinishedDemo) ->
     assert "accession down\n" in finished.output
     with settings(home=home):
         row, *_ = cli("status", "--json").json
-    assert (row["collection"], row["state"]) == (demo.NAME, "succeeded")
-    programs = {name for process in processes_of(home) for name in process.cmdline() if name in PROGRAMS}
-    assert programs == PROGRAMS
+        assert (row["collection"], row["state"]) == (demo.NAME, "succeeded")
+        programs = {name for process in processes_of(home) for name in process.cmdline() if name in PROGRAMS}
+        assert programs == PROGRAMS
 
-    assert run_in_home(home, "down") == CommandResult(0, "Accession has stopped.\n", "")
-
-    assert processes_of(home) == []
-    assert run_in_home(home, "down").exit_code == 1
+        assert cli("down") == CommandResult(0, "Accession has stopped.\n", "")
+        assert processes_of(home) == []
+        assert cli("down").exit_code == 1
 
 
 # Interrupted demos
 
 
-def interrupt_demo(signal_number: signal.Signals, folder: Path, variables: dict[str, str]) -> None:
+@contextmanager
+def running_demo(folder: Path, **variables: str) -> "Iterator[subprocess.Popen[str]]":
+    """Run a demo that is interrupted in this context, and check that nothing of it is left."""
     with subprocess.Popen(
         demo_command("--titles", "5"),
         env=environment(TMPDIR=str(folder), **variables),
@@ -144,30 +146,33 @@ def interrupt_demo(signal_number: signal.Signals, folder: Path, variables: dict[
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    ) as running:
-        assert running.stdout is not None
-        assert running.stderr is not None
-        has_started = any("Dashboard: " in line for line in iter(running.stdout.readline, ""))
-        assert has_started, running.stderr.read()
-        assert processes_of(folder, below=True) != []
-        running.send_signal(signal_number)
-        _, errors = running.communicate(timeout=COMMAND_TIMEOUT_SECONDS)
-    assert running.returncode != 0
+    ) as demo:
+        try:
+            yield demo
+            _, errors = demo.communicate(timeout=COMMAND_TIMEOUT_SECONDS)
+        finally:
+            demo.kill()
+    assert demo.returncode != 0
     assert "Traceback" not in errors
+    assert processes_of(folder, below=True) == []
 
 
 def test_demo_stopped_by_ctrl_c_leaves_nothing() -> None:
-    with demo_folder() as folder:
-        interrupt_demo(signal.SIGINT, folder, {})
+    with demo_folder() as folder, running_demo(folder) as demo:
+        assert demo.stdout is not None
+        assert any("Dashboard: " in line for line in iter(demo.stdout.readline, ""))
+        assert processes_of(folder, below=True) != []
+        demo.send_signal(signal.SIGINT)
 
 
-def test_demo_with_external_servers_stops_on_sigterm(
+def test_starting_demo_with_external_servers_stops_on_sigterm(
     servers: ServerUrls, broker: Redis, database: None, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
     try:
-        interrupt_demo(signal.SIGTERM, tmp_path, {"ACCESSION_HOME": str(home), **server_variables(servers)})
-        assert processes_of(home) == []
+        with running_demo(tmp_path, ACCESSION_HOME=str(home), **server_variables(servers)) as demo:
+            wait_until(lambda: len(processes_of(home)) > 1, "the demo has started `accession up`")
+            demo.send_signal(signal.SIGTERM)
         assert home.is_dir(), "the home of external servers is not a temporary one"
     finally:
         stop_running(home, COMMAND_TIMEOUT_SECONDS)

@@ -1,46 +1,43 @@
 """Commands `export kbart`, `csv`, `jsonl`, `parquet` and `columns`."""
 
 import csv
+import io
 import json
 import os
 import pty
 import subprocess
 import sys
-from datetime import timedelta
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import pytest
 import time_machine
 from pyarrow import parquet
-from sqlalchemy.exc import InternalError
 from sqlalchemy.orm import Session
 
-from accession.catalog.change_feed import read_feed
-from accession.catalog.feed_filter import FeedFilter
-from accession.db.engine import snapshot
-from accession.db.models import Collection
+from accession.cli import main
+from accession.db.engine import engine
 from accession.exports.tables import COLUMNS
 from accession.local.servers import ServerUrls
-from tests.fixtures.commands import COMMAND_TIMEOUT_SECONDS, Cli, environment, server_variables
-from tests.fixtures.factories import NOON, apply_titles, make_collection, make_pool, title_data
+from tests.fixtures.commands import (
+    COMMAND_TIMEOUT_SECONDS,
+    Cli,
+    environment,
+    preserved_logging,
+    server_variables,
+)
+from tests.fixtures.factories import NOON, make_collection, store_title
+from tests.fixtures.servers import delete_all_rows
 
-HOUR = timedelta(hours=1)
 NAMES = ", ".join(column.name for column in COLUMNS)
 
 
-def store_title(session: Session, collection: Collection, identifier: str, **changes: Any) -> None:
-    """Store and commit a title of the collection."""
-    pool = make_pool(session, collection, identifier)
-    apply_titles(session, {pool.id: title_data(identifier, **changes)})
-    session.commit()
-
-
-@pytest.fixture
-def titles(session: Session, collection: Collection) -> None:
-    """Two collections with one title each, stored at noon."""
-    with time_machine.travel(NOON, tick=False):
-        store_title(session, collection, "solaris")
+@pytest.fixture(scope="module")
+def titles(servers: object) -> None:
+    """Two collections with one title each, stored at noon, which the tests only read."""
+    delete_all_rows()
+    with Session(engine()) as session, time_machine.travel(NOON, tick=False):
+        store_title(session, make_collection(session, "Alder Library"), "solaris")
         store_title(session, make_collection(session, "Birch Library"), "eden")
 
 
@@ -65,22 +62,6 @@ def test_columns_are_listed_with_description(cli: Cli, titles: None) -> None:
     lines = cli("export", "columns").stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["Column", *(column.name for column in COLUMNS), "change"]
     assert "copies available for loan" in next(line for line in lines if "_available" in line)
-
-
-def test_export_since_says_how_titles_changed(
-    cli: Cli, session: Session, collection: Collection, titles: None
-) -> None:
-    later = NOON + HOUR
-    with time_machine.travel(later, tick=False):
-        store_title(session, collection, "solaris", licenses_owned=0, licenses_available=0, as_of=later)
-        store_title(session, collection, "fiasco")
-    for since in ("2024-05-01T13:00:00Z", "2024-05-01 13:00", "2024-05-01T15:00+02:00"):
-        result = cli("export", "csv", "--since", since, "--columns", "identifier")
-        assert result.stdout.split() == ["change,identifier", "removed,solaris", "new,fiasco"]
-    assert exported_ids(cli("export", "jsonl").stdout) == ["eden", "fiasco"]
-    assert cli("export", "csv", "--since", "2024-05-02", "--columns", "identifier").stdout.split() == [
-        "change,identifier"
-    ]
 
 
 def test_export_to_file_reports_path_and_count(cli: Cli, titles: None, tmp_path: Path) -> None:
@@ -155,47 +136,36 @@ def test_parquet_without_pyarrow_suggests_installation(
     )
 
 
-def export_process(
-    servers: ServerUrls, home: Path, *arguments: str, stdout: int = subprocess.PIPE
-) -> "subprocess.Popen[bytes]":
-    """Run an export in its own process, with the test servers."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "accession", "export", *arguments],
-        env=environment(ACCESSION_HOME=str(home), **server_variables(servers)),
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-    )
-
-
 def test_parquet_to_pipe_is_complete(servers: ServerUrls, titles: None, tmp_path: Path) -> None:
-    with export_process(servers, tmp_path, "parquet") as export:
-        out, err = export.communicate(timeout=COMMAND_TIMEOUT_SECONDS)
-    (tmp_path / "out").write_bytes(out)
-    assert (export.returncode, err) == (0, b"")
+    completed = subprocess.run(
+        [sys.executable, "-m", "accession", "export", "parquet"],
+        env=environment(ACCESSION_HOME=str(tmp_path), **server_variables(servers)),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=COMMAND_TIMEOUT_SECONDS,
+    )
+    (tmp_path / "out").write_bytes(completed.stdout)
+    assert (completed.returncode, completed.stderr) == (0, b"")
     assert parquet.read_table(tmp_path / "out").num_rows == 2
 
 
-def test_export_to_terminal_is_refused(servers: ServerUrls, titles: None, tmp_path: Path) -> None:
+def test_export_to_terminal_is_refused(
+    celery_app: None, titles: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["accession", "export", "csv"])
     controller, terminal = pty.openpty()
+    error = io.StringIO()
     try:
-        with export_process(servers, tmp_path, "csv", stdout=terminal) as export:
-            _, err = export.communicate(timeout=COMMAND_TIMEOUT_SECONDS)
+        with (
+            open(terminal, "w") as stdout,
+            redirect_stdout(stdout),
+            redirect_stderr(error),
+            preserved_logging(),
+            pytest.raises(SystemExit, match=r"^1$"),
+        ):
+            main.main()
     finally:
         os.close(controller)
-        os.close(terminal)
-    assert export.returncode == 1
-    assert err.decode().splitlines() == [
+    assert error.getvalue().splitlines() == [
         "An export cannot be shown on a terminal: name a file with --output, or use a pipe."
     ]
-
-
-def test_snapshot_of_feed_is_consistent_and_read_only(
-    session: Session, collection: Collection, titles: None
-) -> None:
-    with snapshot() as reading:
-        before = [title.title.identifier for title in read_feed(reading, FeedFilter())]
-        store_title(session, collection, "purchased later")
-        assert [title.title.identifier for title in read_feed(reading, FeedFilter())] == before
-        with pytest.raises(InternalError, match="read-only transaction"):
-            make_collection(reading, "Cedar Library")

@@ -11,20 +11,19 @@ import pytest
 from redis import Redis
 from sqlalchemy.orm import Session
 
-from accession.catalog.apply import apply_outbox
 from accession.core.workflow import Workflow
 from accession.db.models import Collection
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter
 from accession.imports.vendor_api import vendor_api_for
-from accession.imports.windows import ImportCursor
 from tests.fixtures.broker import Broker, without_result_subscriptions
 from tests.fixtures.commands import Cli
 from tests.fixtures.factories import day
-from tests.fixtures.purchases import import_until, stored_purchases
+from tests.fixtures.holdings import commit_and_apply
+from tests.fixtures.purchases import import_listed_days, stored_purchases
 from tests.fixtures.stored import all_runs
 from tests.fixtures.vendor import ScriptedVendor
 
-MARCH_1, NOW = day(2024, 3, 1), day(2024, 7, 1, 10)
+NOW = day(2024, 7, 1, 10)
 ALDER = ("verify", "--collection", "Alder Library")
 
 
@@ -35,9 +34,8 @@ def imported(session: Session, collection: Collection, vendor: ScriptedVendor) -
     vendor.add_purchases(day(2024, 5, 10, 9), "may")
     vendor.sends_empty_bodies = True
     importer = BibliothecaPurchaseRecordImporter(session, collection, vendor_api_for(collection))
-    pages = import_until(session, importer, NOW, ImportCursor(MARCH_1))
-    apply_outbox(session, [row_id for page in pages for row_id in page.outbox_ids])
-    session.commit()
+    pages = import_listed_days(session, collection, importer, vendor, NOW)
+    commit_and_apply(session, [row_id for page in pages for row_id in page.outbox_ids])
     return collection
 
 
@@ -148,14 +146,14 @@ def test_collection_without_purchases_cannot_be_verified(collection: Collection,
 
 
 @pytest.mark.parametrize("month", ["2024", "2024-13", "May", "2024-05-32"])
-def test_invalid_month_is_refused(imported: Collection, cli: Cli, month: str) -> None:
+def test_invalid_month_is_refused(collection: Collection, cli: Cli, month: str) -> None:
     result = cli(*ALDER, "--from", month)
 
     assert (result.exit_code, result.stdout) == (2, "")
     assert "is not a month such as 2019-03" in " ".join(result.stderr.split())
 
 
-def test_months_in_the_wrong_order_are_refused(imported: Collection, cli: Cli) -> None:
+def test_months_in_the_wrong_order_are_refused(collection: Collection, cli: Cli) -> None:
     assert "is before the first" in cli(*ALDER, "--from", "2024-05", "--to", "2024-04").error
 
 

@@ -3,6 +3,7 @@
 import threading
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
@@ -22,11 +23,9 @@ from accession.db.models import (
 from tests.fixtures.factories import (
     NOON,
     TIMEOUT_SECONDS,
-    apply_titles,
-    make_pool,
     record_statements,
     run_concurrently,
-    title_data,
+    store_title,
 )
 
 CONTRIBUTORS = table_of(Contributor)
@@ -127,6 +126,14 @@ def test_statement_text_is_same_for_any_number_of_rows(session: Session) -> None
     assert (len(statements), len(set(statements))) == (6, 2)
 
 
+@pytest.fixture
+def edition_ids(session: Session, collection: Collection) -> list[int]:
+    """Ids of three committed editions with a subject each."""
+    for name in "abc":
+        store_title(session, collection, name)
+    return list(session.scalars(select(Edition.id).order_by(Edition.id)))
+
+
 contents = st.dictionaries(
     st.tuples(st.sampled_from([0, 1]), st.sampled_from(range(5))), st.integers(0, 3), max_size=10
 )
@@ -136,15 +143,12 @@ contents = st.dictionaries(
 @given(before=contents, after=contents)
 def test_replace_rows_keeps_rows_of_other_owners(
     session: Session,
-    collection: Collection,
+    edition_ids: list[int],
     before: dict[tuple[int, int], int],
     after: dict[tuple[int, int], int],
 ) -> None:
     table = table_of(Classification)
-    apply_titles(
-        session, {make_pool(session, collection, name).id: title_data(name) for name in ("a", "b", "c")}
-    )
-    *owners, other = session.scalars(select(Edition.id).order_by(Edition.id))
+    *owners, other = edition_ids
     owned = table.c.edition_id.in_(owners)
     subjects = get_or_create_ids(
         session, table_of(Subject), ("scheme", "name"), [("label", f"{n}") for n in range(5)]

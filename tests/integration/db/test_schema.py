@@ -1,14 +1,18 @@
 """Schema and migrations: upgrades, their result, and databases that cannot be upgraded."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, func, inspect, select, text
 from sqlalchemy.orm import Session
 
@@ -35,6 +39,13 @@ def test_empty_database_has_no_revision(scratch: Engine) -> None:
 
     assert (state.revision, state.is_known, state.is_current) == (None, True, False)
     schema.require_known_schema(state)
+
+
+def test_migration_files_are_named_after_their_revision() -> None:
+    scripts = list(ScriptDirectory(str(schema.MIGRATIONS)).walk_revisions())
+
+    assert all(Path(script.path).name.startswith(f"{script.revision}_") for script in scripts)
+    assert scripts[0].revision == max(script.revision for script in scripts)
 
 
 def test_migrations_create_the_tables_of_the_models(scratch: Engine) -> None:
@@ -131,33 +142,41 @@ def test_upgrade_uses_existing_extensions(scratch: Engine, tenant: Engine) -> No
     populate_all_tables(tenant)
 
 
+UPGRADE_IN_TWO_PROCESSES = """
+import os, sys
+from accession.db.engine import make_engine
+from accession.db.schema import upgrade
+
+child = os.fork()
+upgrade(make_engine(os.environ["SCRATCH"]))
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
 def test_concurrent_upgrades_wait_for_each_other(scratch: Engine) -> None:
-    program = (
-        "from accession.db.schema import upgrade\n"
-        "from accession.db.engine import make_engine\n"
-        "import os\n"
-        "upgrade(make_engine(os.environ['SCRATCH']))"
-    )
     environment = os.environ | {"SCRATCH": scratch.url.render_as_string(hide_password=False)}
-    with scratch.connect() as connection:
-        # Both processes have seen an empty database when they wait for this lock.
-        connection.execute(text(f"SELECT pg_advisory_lock({MIGRATION_LOCK_KEY})"))
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE, text=True
-            )
-            for _ in range(2)
-        ]
+    with (
+        scratch.connect() as connection,
+        subprocess.Popen(
+            [sys.executable, "-c", UPGRADE_IN_TWO_PROCESSES],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process,
+    ):
         try:
+            # Both processes have seen an empty database when they wait for this lock.
+            connection.execute(text(f"SELECT pg_advisory_lock({MIGRATION_LOCK_KEY})"))
             wait_for_blocked(connection, 2)
             connection.execute(text(f"SELECT pg_advisory_unlock({MIGRATION_LOCK_KEY})"))
-            errors = [process.communicate(timeout=TIMEOUT_SECONDS)[1] for process in processes]
+            errors = process.communicate(timeout=TIMEOUT_SECONDS)[1]
         finally:
-            for process in processes:
-                process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
-    assert errors == ["", ""]
-    assert [process.returncode for process in processes] == [0, 0]
+    assert (process.returncode, errors) == (0, "")
     assert schema.schema_state(scratch).is_current
 
 

@@ -10,22 +10,29 @@ from accession.bibliotheca.errors import BadResponseException, RemoteInitiatedSe
 from accession.core.workflow import Workflow
 from accession.db.models import Collection
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter
-from accession.imports.windows import ImportCursor
 from accession.runs.ledger import get_or_create_checkpoint
 from tests.fixtures.factories import day
 from tests.fixtures.holdings import title_ids
-from tests.fixtures.purchases import count_rejected, import_until, requested_pages, stored_purchases
+from tests.fixtures.purchases import (
+    count_rejected,
+    import_listed_days,
+    import_until,
+    requested_pages,
+    stored_purchases,
+)
 from tests.fixtures.vendor import ScriptedVendor, marc
 
 Importer = BibliothecaPurchaseRecordImporter
 
-APRIL_1, LAST_RUN, NOW = day(2024, 4, 1), day(2024, 5, 19, 10), day(2024, 5, 20, 10)
+LAST_RUN, NOW = day(2024, 5, 19, 10), day(2024, 5, 20, 10)
 ONE_SECOND = timedelta(seconds=1)
 
 
-def import_first_time(session: Session, importer: Importer, vendor: ScriptedVendor) -> None:
+def import_first_time(
+    session: Session, collection: Collection, importer: Importer, vendor: ScriptedVendor
+) -> None:
     """Import what the vendor has until the last run; then it sends empty bodies for empty windows."""
-    import_until(session, importer, LAST_RUN, ImportCursor(APRIL_1))
+    import_listed_days(session, collection, importer, vendor, LAST_RUN)
     assert importer.get_start() == LAST_RUN
     vendor.requests.clear()
     vendor.sends_empty_bodies = True
@@ -43,7 +50,7 @@ def test_daily_run_without_new_purchases_is_one_request(
     session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer, quiet_days: int
 ) -> None:
     vendor.add_purchases(day(2024, 5, 10, 9), "abc")
-    import_first_time(session, importer, vendor)
+    import_first_time(session, collection, importer, vendor)
     now = LAST_RUN + timedelta(days=quiet_days)
 
     (page,) = import_until(session, importer, now)
@@ -62,12 +69,12 @@ def test_daily_run_without_new_purchases_is_one_request(
 
 
 def test_check_begins_at_the_third_last_day_with_purchases(
-    session: Session, vendor: ScriptedVendor, importer: Importer
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
     """If the vendor withdraws the last purchases, the check still lists a known one."""
     for number in (2, 3, 4, 5):
         vendor.add_purchases(day(2024, 4, number, 9), f"t{number}")
-    import_first_time(session, importer, vendor)
+    import_first_time(session, collection, importer, vendor)
     del vendor.purchases[2:]
 
     import_until(session, importer, NOW)
@@ -76,10 +83,10 @@ def test_check_begins_at_the_third_last_day_with_purchases(
 
 
 def test_run_after_more_than_31_days_imports_day_by_day(
-    session: Session, vendor: ScriptedVendor, importer: Importer
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
     vendor.add_purchases(day(2024, 5, 10, 9), "abc")
-    import_first_time(session, importer, vendor)
+    import_first_time(session, collection, importer, vendor)
 
     pages = import_until(session, importer, LAST_RUN + timedelta(days=32))
 
@@ -92,7 +99,7 @@ def test_empty_body_of_a_check_is_an_error(
     session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
     vendor.add_purchases(day(2024, 5, 10, 9), "abc")
-    import_first_time(session, importer, vendor)
+    import_first_time(session, collection, importer, vendor)
     vendor.responses.append(httpx.Response(200))
 
     with pytest.raises(RemoteInitiatedServerError):
@@ -107,10 +114,14 @@ def test_empty_body_of_a_check_is_an_error(
 
 @pytest.mark.parametrize("page_duration", [timedelta(), ONE_SECOND], ids=["at once", "a second per page"])
 def test_daily_run_imports_new_purchases(
-    session: Session, vendor: ScriptedVendor, importer: Importer, page_duration: timedelta
+    session: Session,
+    collection: Collection,
+    vendor: ScriptedVendor,
+    importer: Importer,
+    page_duration: timedelta,
 ) -> None:
     vendor.add_purchases(day(2024, 5, 10, 9), "abc")
-    import_first_time(session, importer, vendor)
+    import_first_time(session, collection, importer, vendor)
     vendor.add_purchases(day(2024, 5, 19, 15), "yesterday")
     vendor.add_purchases(day(2024, 5, 20, 9), "today")
 
@@ -131,11 +142,11 @@ def test_daily_run_imports_new_purchases(
 
 @pytest.mark.parametrize("days", [1, 2, 10, 30, 31])
 def test_purchase_listed_late_is_found_with_its_day(
-    session: Session, vendor: ScriptedVendor, importer: Importer, days: int
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer, days: int
 ) -> None:
     vendor.add_purchases(day(2024, 4, 10, 9), "earlier")
     vendor.add_purchases(day(2024, 5, 10, 9), "abc")
-    import_first_time(session, importer, vendor)
+    import_first_time(session, collection, importer, vendor)
     purchased = NOW - timedelta(days=days)
     vendor.add_purchases(purchased, "late")
 
@@ -154,10 +165,10 @@ def test_purchase_listed_late_is_found_with_its_day(
 
 @pytest.mark.parametrize("late", [60, 100, 101])
 def test_many_purchases_listed_late_are_found(
-    session: Session, vendor: ScriptedVendor, importer: Importer, late: int
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer, late: int
 ) -> None:
     vendor.add_purchases(day(2024, 4, 10, 9), "abc")
-    import_first_time(session, importer, vendor)
+    import_first_time(session, collection, importer, vendor)
     vendor.add_purchases(day(2024, 5, 2, 9), *title_ids(late))
 
     import_until(session, importer, NOW)
@@ -170,10 +181,10 @@ def test_many_purchases_listed_late_are_found(
 
 
 def test_second_purchase_of_a_title_listed_late_is_found(
-    session: Session, vendor: ScriptedVendor, importer: Importer
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
     vendor.add_purchases(day(2024, 5, 10, 9), "abc")
-    import_first_time(session, importer, vendor)
+    import_first_time(session, collection, importer, vendor)
     vendor.add_purchases(day(2024, 5, 2, 9), "abc")
 
     import_until(session, importer, NOW)
@@ -182,11 +193,11 @@ def test_second_purchase_of_a_title_listed_late_is_found(
 
 
 def test_days_that_contradict_the_check_fail_the_import(
-    session: Session, vendor: ScriptedVendor, importer: Importer
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
     """A record that the check lists, but none of the days, must not be looked for without end."""
     vendor.add_purchases(day(2024, 5, 10, 9), "abc")
-    import_first_time(session, importer, vendor)
+    import_first_time(session, collection, importer, vendor)
     vendor.add_purchases(day(2024, 5, 19, 15), "new")
 
     def import_pages_with_empty_days(pages: int) -> None:
@@ -205,11 +216,15 @@ def test_days_that_contradict_the_check_fail_the_import(
 
 @pytest.mark.parametrize("page_duration", [timedelta(), ONE_SECOND], ids=["at once", "a second per page"])
 def test_check_of_several_pages_ends_the_run(
-    session: Session, vendor: ScriptedVendor, importer: Importer, page_duration: timedelta
+    session: Session,
+    collection: Collection,
+    vendor: ScriptedVendor,
+    importer: Importer,
+    page_duration: timedelta,
 ) -> None:
     """Time passes from page to page; the purchases of that time are left to the next run."""
     vendor.add_purchases(day(2024, 5, 10, 9), *title_ids(120))
-    import_first_time(session, importer, vendor)
+    import_first_time(session, collection, importer, vendor)
 
     import_until(session, importer, NOW, page_duration=page_duration)
 
@@ -218,10 +233,10 @@ def test_check_of_several_pages_ends_the_run(
 
 
 def test_check_that_does_not_continue_begins_again(
-    session: Session, vendor: ScriptedVendor, importer: Importer
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
     vendor.add_purchases(day(2024, 5, 10, 9), *title_ids(60))
-    import_first_time(session, importer, vendor)
+    import_first_time(session, collection, importer, vendor)
     first = importer.import_day(importer.first_cursor(NOW), NOW)
     vendor.add_purchases(day(2024, 5, 2, 9), "late")
 
@@ -234,11 +249,11 @@ def test_check_that_does_not_continue_begins_again(
 
 
 def test_records_listed_by_check_survive_a_contradiction(
-    session: Session, vendor: ScriptedVendor, importer: Importer
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
     """The import goes back to the last day, but the check has listed a record of an earlier one."""
     vendor.add_purchases(day(2024, 5, 10, 9), "abc")
-    import_first_time(session, importer, vendor)
+    import_first_time(session, collection, importer, vendor)
     vendor.add_purchases(day(2024, 5, 15, 9), "late")
     vendor.add_purchases(day(2024, 5, 19, 20), "new")
     check = importer.import_day(importer.first_cursor(NOW), NOW)
@@ -270,12 +285,12 @@ REJECTED = {
 
 @pytest.mark.parametrize("record", REJECTED.values(), ids=REJECTED)
 def test_rejected_record_does_not_repeat_days(
-    session: Session, vendor: ScriptedVendor, importer: Importer, record: str
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer, record: str
 ) -> None:
     vendor.add_purchases(day(2024, 5, 10, 9), "abc")
     vendor.purchases.append((day(2024, 5, 12, 9), record))
     vendor.purchases.append((day(2024, 5, 13, 9), record))
-    import_first_time(session, importer, vendor)
+    import_first_time(session, collection, importer, vendor)
     assert count_rejected(session) == 2
 
     for number in (1, 2):
@@ -286,10 +301,10 @@ def test_rejected_record_does_not_repeat_days(
 
 @pytest.mark.parametrize("record", REJECTED.values(), ids=REJECTED)
 def test_rejected_record_listed_late_repeats_days_once(
-    session: Session, vendor: ScriptedVendor, importer: Importer, record: str
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer, record: str
 ) -> None:
     vendor.add_purchases(day(2024, 5, 10, 9), "abc")
-    import_first_time(session, importer, vendor)
+    import_first_time(session, collection, importer, vendor)
     vendor.purchases.append((day(2024, 5, 2, 9), record))
 
     import_until(session, importer, NOW)

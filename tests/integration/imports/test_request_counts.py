@@ -67,8 +67,7 @@ def count_lookups(titles_by_page: Sequence[int]) -> int:
     return lookups + bool(pages_of_pending)
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("titles", [2_000, 10_000, 50_000])
+@pytest.mark.parametrize(("titles", "seed"), [(2_000, 0), (2_000, 1), (2_000, 2), (10_000, 0), (50_000, 0)])
 def test_import_by_months_needs_few_extra_requests(titles: int, seed: int) -> None:
     counts = simulate_import(catalogue_of(titles, seed), Width.MONTH)
 
@@ -76,8 +75,9 @@ def test_import_by_months_needs_few_extra_requests(titles: int, seed: int) -> No
     assert counts.total <= 1.15 * minimum + 200
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("titles", [200, 2_000, 10_000])
+@pytest.mark.parametrize(
+    ("titles", "seed"), [(200, 0), (200, 1), (200, 2), (2_000, 0), (2_000, 1), (2_000, 2), (10_000, 0)]
+)
 def test_import_by_days_needs_fewer_requests_than_days(titles: int, seed: int) -> None:
     catalogue = catalogue_of(titles, seed)
     titles_by_day = Counter(purchase.purchased_at.date() for purchase in catalogue.purchases)
@@ -101,7 +101,7 @@ def test_years_before_the_first_purchase_cost_few_requests(first_year: int) -> N
 
 
 @pytest.mark.parametrize("width", list(Width))
-@pytest.mark.parametrize("titles", [0, 200, 10_000])
+@pytest.mark.parametrize("titles", [0, 200, 2_000])
 def test_count_requests_predicts_a_reimport(titles: int, width: Width) -> None:
     catalogue = catalogue_of(titles)
     titles_by_day = Counter(purchase.purchased_at.date() for purchase in catalogue.purchases)

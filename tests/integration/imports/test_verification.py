@@ -26,15 +26,14 @@ from accession.imports.verification import (
     begin_verification,
 )
 from accession.imports.verification_summary import verification_summary
-from accession.imports.windows import ImportCursor
 from accession.runs.ledger import RunCounters, find_run, get_or_create_checkpoint, open_run, record_step
 from tests.fixtures.factories import day, make_pool
 from tests.fixtures.holdings import title_ids
-from tests.fixtures.purchases import count_rejected, requested_pages, stored_purchases
+from tests.fixtures.purchases import count_rejected, import_listed_days, requested_pages, stored_purchases
 from tests.fixtures.vendor import ScriptedVendor, marc
 
-MARCH_1, JULY_1 = day(2024, 3, 1), day(2024, 7, 1)
 NOW = day(2024, 7, 1, 10)
+APRIL, JUNE = date(2024, 4, 1), date(2024, 6, 1)
 EMPTY = httpx.Response(200)
 
 Found = tuple[str, str, str, str | None]
@@ -48,23 +47,19 @@ def days_of(session: Session, title: str) -> list[date]:
 class VerificationRun:
     """A run that imports and then verifies the purchases of a collection, page by page."""
 
-    def __init__(self, session: Session, collection: Collection) -> None:
+    def __init__(self, session: Session, collection: Collection, vendor: ScriptedVendor) -> None:
         open_run(session, collection.id, Workflow.VERIFICATION, "task", {})
         run = find_run(session, "task")
         assert run is not None
         self._run: Run = run
-        self._session, self._collection = session, collection
+        self._session, self._collection, self._vendor = session, collection, vendor
         api = vendor_api_for(collection)
         self._importer = BibliothecaPurchaseRecordImporter(session, collection, api, run)
         self._verifier = PurchaseVerifier(session, collection, api, run)
 
-    def import_all(self, start: datetime = MARCH_1, now: datetime = NOW) -> None:
-        """Import everything from `start` on."""
-        cursor = ImportCursor(start)
-        while not cursor.is_complete(now):
-            page = self._importer.import_day(cursor, now)
-            self._record(page.counters)
-            cursor = page.next_cursor
+    def import_all(self, now: datetime = NOW) -> None:
+        """Import everything that the vendor lists."""
+        import_listed_days(self._session, self._collection, self._importer, self._vendor, now)
 
     def verify(
         self, cursor: VerificationCursor, *, before_page: Callable[[int], object] = lambda _: None
@@ -109,7 +104,7 @@ class VerificationRun:
 def run(session: Session, collection: Collection, vendor: ScriptedVendor) -> VerificationRun:
     """A run at a vendor that sends empty bodies for windows without purchases."""
     vendor.sends_empty_bodies = True
-    return VerificationRun(session, collection)
+    return VerificationRun(session, collection, vendor)
 
 
 @pytest.fixture(autouse=True)
@@ -278,7 +273,7 @@ def test_missing_purchase_of_a_stored_title_is_imported(
     import_three_months(run, vendor)
     vendor.add_purchases(day(2024, 4, 28, 9), "april-5")
 
-    run.verify_months(date(2024, 4, 1), date(2024, 4, 1), repairs=True)
+    run.verify_months(APRIL, APRIL, repairs=True)
 
     assert ("april-5", date(2024, 4, 28)) in stored_purchases(session)
     assert findings(session) == []
@@ -288,16 +283,14 @@ def test_repair_of_many_purchases_imports_all_days(
     session: Session, vendor: ScriptedVendor, run: VerificationRun
 ) -> None:
     import_three_months(run, vendor)
-    ids = title_ids(120)
-    for number, identifier in enumerate(ids):
-        vendor.add_purchases(day(2024, 6, 1 + number % 30, 9), identifier)
+    days = {identifier: (1, 15, 30)[number % 3] for number, identifier in enumerate(title_ids(120))}
+    for identifier, number in days.items():
+        vendor.add_purchases(day(2024, 6, number, 9), identifier)
 
-    run.verify_months(repairs=True)
+    run.verify_months(JUNE, repairs=True)
 
     stored = dict(stored_purchases(session))
-    assert {identifier: stored[identifier].day for identifier in ids} == {
-        identifier: 1 + number % 30 for number, identifier in enumerate(ids)
-    }
+    assert {identifier: stored[identifier].day for identifier in days} == days
     assert findings(session) == []
 
 
@@ -307,12 +300,12 @@ def test_missing_invalid_record_is_stored_as_rejected(
     import_three_months(run, vendor)
     vendor.purchases.append((day(2024, 4, 9, 9), marc()))
 
-    run.verify_months(repairs=True)
+    run.verify_months(APRIL, APRIL, repairs=True)
     assert (count_rejected(session), findings(session)) == (1, [])
 
     vendor.requests.clear()
-    run.verify_months(repairs=True)
-    assert len(vendor.marc_requests()) == 3
+    run.verify_months(APRIL, APRIL, repairs=True)
+    assert len(vendor.marc_requests()) == 1
 
 
 def test_finding_is_resolved_once_the_purchase_is_imported(
@@ -320,10 +313,10 @@ def test_finding_is_resolved_once_the_purchase_is_imported(
 ) -> None:
     import_three_months(run, vendor)
     vendor.add_purchases(day(2024, 4, 9, 9), "late")
-    run.verify_months()
+    run.verify_months(APRIL, APRIL)
     run.import_all()
 
-    run.verify_months()
+    run.verify_months(APRIL, APRIL)
 
     assert findings(session) == []
     assert findings(session, with_resolved=True) == [("missing", "late", "2024-04-09", None)]
@@ -340,7 +333,7 @@ def test_withdrawn_purchase_is_reported_and_kept(
     before = stored_purchases(session)
 
     for _ in range(2):
-        run.verify_months(repairs=True)
+        run.verify_months(APRIL, APRIL, repairs=True)
 
     assert findings(session, with_resolved=True) == [("extra", "april-20", "2024-04-20", None)]
     assert stored_purchases(session) == before
@@ -352,10 +345,10 @@ def test_extra_purchase_is_resolved_once_listed_again(
     import_three_months(run, vendor)
     purchases = list(vendor.purchases)
     withdraw_purchases(vendor, "april-20")
-    run.verify_months()
+    run.verify_months(APRIL, APRIL)
     vendor.purchases = purchases
 
-    run.verify_months()
+    run.verify_months(APRIL, APRIL)
 
     assert findings(session) == []
 
@@ -412,16 +405,16 @@ def test_purchase_moved_within_a_month_is_found_by_days(
     import_three_months(run, vendor)
     move_purchase(vendor, "april-20", day(2024, 4, moved_to, 10))
 
-    run.verify_months(repairs=True)
+    run.verify_months(APRIL, APRIL, repairs=True)
     assert findings(session) == []
     assert ("april-20", date(2024, 4, 20)) in stored_purchases(session)
 
-    run.verify_months(with_days=True)
+    run.verify_months(APRIL, APRIL, with_days=True)
     assert [each[:3] for each in findings(session) if each[0] == "moved"] == [
         ("moved", "april-20", "2024-04-20")
     ]
 
-    run.verify_months(with_days=True, repairs=True)
+    run.verify_months(APRIL, APRIL, with_days=True, repairs=True)
     assert days_of(session, "april-20") == [date(2024, 4, moved_to)]
     assert findings(session) == []
 
@@ -431,9 +424,9 @@ def test_purchase_known_to_be_moved_is_repaired_without_days(
 ) -> None:
     import_three_months(run, vendor)
     move_purchase(vendor, "april-20", day(2024, 4, 12, 10))
-    run.verify_months(with_days=True)
+    run.verify_months(APRIL, APRIL, with_days=True)
 
-    run.verify_months(repairs=True)
+    run.verify_months(APRIL, APRIL, repairs=True)
 
     assert ("april-20", date(2024, 4, 12)) in stored_purchases(session)
     assert ("april-20", date(2024, 4, 20)) not in stored_purchases(session)
@@ -442,7 +435,7 @@ def test_purchase_known_to_be_moved_is_repaired_without_days(
 def test_days_are_compared_with_a_request_each(vendor: ScriptedVendor, run: VerificationRun) -> None:
     import_three_months(run, vendor)
 
-    pages = run.verify_months(date(2024, 4, 1), date(2024, 4, 1), with_days=True)
+    pages = run.verify_months(APRIL, APRIL, with_days=True)
 
     assert requested_pages(vendor) == [
         ("04-05", "04-06", "1"),
@@ -509,7 +502,7 @@ def test_purchase_missing_on_the_day_of_another_is_added(
     import_three_months(run, vendor)
     vendor.add_purchases(day(2024, 6, 7, 12), "june")
 
-    run.verify_months(repairs=True)
+    run.verify_months(JUNE, repairs=True)
 
     assert listings(session)["june"] == 2
     assert findings(session) == []
@@ -524,7 +517,7 @@ def test_purchases_known_by_month_only_are_verified(
     record = PurchaseRecordData(pool, lambda: b"marc", "hash", 1)
     store_purchase_records(session, PurchaseDate(date(2024, 4, 1), month_only=True), [record])
 
-    pages = run.verify_months(date(2024, 4, 1), date(2024, 4, 1), with_days=True, repairs=True)
+    pages = run.verify_months(APRIL, APRIL, with_days=True, repairs=True)
 
     assert (pages, findings(session, with_resolved=True)) == (1, [])
 
@@ -537,7 +530,7 @@ def test_months_of_several_pages_are_compared_as_a_whole(
 ) -> None:
     ids = title_ids(130)
     for number, identifier in enumerate(ids):
-        vendor.add_purchases(day(2024, 6, 1 + number // 10, 9), identifier)
+        vendor.add_purchases(day(2024, 6, 1 + number // 45, 9), identifier)
     run.import_all()
     vendor.requests.clear()
     withdraw_purchases(vendor, ids[3])
@@ -622,7 +615,7 @@ def test_empty_collection_proves_that_a_month_is_empty(
     vendor.sends_empty_bodies = False
     withdraw_purchases(vendor, "june")
 
-    assert run.verify_months(date(2024, 6, 1)) == 1
+    assert run.verify_months(JUNE) == 1
     assert findings(session) == [("extra", "june", "2024-06-07", None)]
 
 

@@ -42,6 +42,8 @@ PARSERS = ("parse_marc_page", "parse_items", "parse_events")
 TARGETS = {target.name: target for target in fuzzing.targets()}
 # A document takes less than a second, but minutes or hours in a parser that is not linear in its size.
 LIMITS = Limits(cpu_seconds=math.inf, mebibytes=100, hang_seconds=60)
+# Coverage of the separate process in which the parsers run is not saved, but measuring it takes time.
+runs_in_separate_process = pytest.mark.no_cover
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,9 @@ LAUGHS = declared(
 REJECTED = {
     "a billion laughs": Hostile(LAUGHS, text=b"&l9;"),
     "a billion laughs in an attribute": Hostile(LAUGHS, attributes=b'x="&l9;"'),
-    "quadratic blowup": Hostile(declared(b'e "' + b"x" * 100_000 + b'"'), text=b"&e;" * 20_000),
+    "quadratic blowup": Hostile(declared(b'e "' + b"x" * 100_000 + b'"'), text=b"&e;" * 2_000),
     "quadratic blowup in an attribute": Hostile(
-        declared(b'e "' + b"x" * 100_000 + b'"'), attributes=b'x="' + b"&e;" * 20_000 + b'"'
+        declared(b'e "' + b"x" * 100_000 + b'"'), attributes=b'x="' + b"&e;" * 2_000 + b'"'
     ),
     "a recursive entity": Hostile(declared(b'e "&f;"', b'f "&e;"'), text=b"&e;"),
     "an external entity": Hostile(declared(b'e SYSTEM "file:///etc/hostname"'), text=b"&e;"),
@@ -88,14 +90,14 @@ REJECTED = {
     "an empty document type": Hostile(b"<!DOCTYPE x>"),
     "elements 100,000 deep": Hostile(more=b"<x>" * 100_000 + b"</x>" * 100_000),
     "elements 10,000 deep": Hostile(more=b"<x>" * 10_000 + b"</x>" * 10_000),
-    "unclosed elements": Hostile(more=b"<x>" * 1_000_000),
-    "a million attributes": Hostile(attributes=b" ".join(b'a%x=""' % n for n in range(1_000_000))),
+    "unclosed elements": Hostile(more=b"<x>" * 200_000),
+    "200,000 attributes": Hostile(attributes=b" ".join(b'a%x=""' % n for n in range(200_000))),
     "a repeated attribute": Hostile(attributes=b'a="" a=""'),
-    "a million empty elements": Hostile(more=b"<x/>" * 1_000_000),
-    "a million references": Hostile(text=b"&amp;" * 1_000_000),
-    "a million undefined references": Hostile(text=b"&supl;" * 1_000_000),
-    "a million bare ampersands": Hostile(text=b"&" * 1_000_000),
-    "a text beyond ten megabytes": Hostile(text=b"x" * 11_000_000),
+    "200,000 empty elements": Hostile(more=b"<x/>" * 200_000),
+    "200,000 references": Hostile(text=b"&amp;" * 200_000),
+    "200,000 undefined references": Hostile(text=b"&supl;" * 200_000),
+    "200,000 bare ampersands": Hostile(text=b"&" * 200_000),
+    "a text beyond ten megabytes": Hostile(text=b"x" * 10_000_001),
     "a surrogate as bytes": Hostile(text=b"a\xed\xa0\x80"),
     "a pair of surrogates as bytes": Hostile(text=b"a\xed\xa0\xbd\xed\xb8\x80"),
     "bytes that are not UTF-8": Hostile(text=b"a\xff\xfe\xc0\x80"),
@@ -122,6 +124,7 @@ PARSED = {
 }
 
 
+@runs_in_separate_process
 @pytest.mark.parametrize("name", REJECTED)
 def test_malicious_document_is_rejected(name: str) -> None:
     result = run_parsers(REJECTED[name])
@@ -130,6 +133,7 @@ def test_malicious_document_is_rejected(name: str) -> None:
     assert [result.parsed[parser] for parser in PARSERS] == [0, 0, 0]
 
 
+@runs_in_separate_process
 @pytest.mark.parametrize("name", PARSED)
 def test_unusual_document_is_parsed(name: str) -> None:
     result = run_parsers(PARSED[name])
@@ -164,6 +168,7 @@ def repeat_unit(unit: bytes) -> bytes:
     return unit * min(REPETITIVE_BYTES // len(unit), 140_000 // markup if markup else REPETITIVE_BYTES)
 
 
+@runs_in_separate_process
 @pytest.mark.parametrize("name", ["Authors", "Description", "Genre", "CoverLinkURL", "PubDate", "ISBN13"])
 def test_repetitive_item_element_is_parsed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The patterns must be linear even in texts longer than the parser accepts."""

@@ -43,7 +43,7 @@ END_OF_SALES = FIRST + timedelta(days=DAYS_OF_SALES)
 MAX_NEW_RECORDS = PAGE_SIZE - 1
 
 # Without the deadline and the check that fail on a slow machine.
-property_test = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+property_test = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 
 moments = st.integers(0, SPAN - 1).map(lambda seconds: FIRST + timedelta(seconds=seconds))
 starts = st.one_of(st.just(FIRST), moments)
