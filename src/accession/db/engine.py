@@ -1,12 +1,13 @@
 """Database engine of this process, and sessions on it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 from psycopg import Connection
 from psycopg.types.array import ListBinaryDumper
+from sqlalchemy import Connection as DatabaseConnection
 from sqlalchemy import Engine, create_engine, event, func, make_url, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -61,6 +62,44 @@ def transaction(statement_timeout_ms: int | None = None) -> Iterator[Session]:
         if statement_timeout_ms is not None:
             session.execute(select(func.set_config("statement_timeout", str(statement_timeout_ms), True)))
         yield session
+
+
+class LateTransaction(Session):
+    """A session that reads without a transaction until `begin_writing` opens its only one.
+
+    So no transaction is open and no row is locked while the caller waits for the vendor between its reads.
+    Objects that were loaded before the transaction keep the values that they had then.
+    """
+
+    def __init__(self, connection: DatabaseConnection) -> None:
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        super().__init__(connection, expire_on_commit=False)
+        self._connection = connection
+        self._has_begun = False
+        self.on_begin: Callable[[], object] = lambda: None
+        """Called first in the transaction, to lock what was read and check that it is unchanged."""
+
+    def begin_writing(self) -> None:
+        """Begin the transaction, unless it has begun already."""
+        if not self._has_begun:
+            self._has_begun = True
+            self.commit()
+            self._connection.execution_options(isolation_level="READ COMMITTED")
+            self.on_begin()
+
+
+@contextmanager
+def late_transaction() -> Iterator[LateTransaction]:
+    """Open a session whose transaction begins late; committed at the end, rolled back by an exception."""
+    with engine().connect() as connection, LateTransaction(connection) as session:
+        yield session
+        session.commit()
+
+
+def begin_writing(session: Session) -> None:
+    """Begin the transaction of a `LateTransaction`; that of another session has begun already."""
+    if isinstance(session, LateTransaction):
+        session.begin_writing()
 
 
 @contextmanager
