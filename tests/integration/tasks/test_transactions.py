@@ -17,7 +17,7 @@ from tests.fixtures.commands import Cli
 from tests.fixtures.factories import day
 from tests.fixtures.holdings import title_ids
 from tests.fixtures.stored import add_holdings, all_runs, set_checkpoint, titles_with_metadata
-from tests.fixtures.vendor import marc
+from tests.fixtures.vendor import raw_record
 from tests.fixtures.workers import ObservedVendor, RunStarter, travel_to
 
 NOW = day(2024, 5, 1, 12)
@@ -77,7 +77,7 @@ def test_commands_wait_for_the_vendor_without_a_transaction(
 ) -> None:
     collection.name = "Alder"
     add_holdings(session, vendor, collection, "abc")
-    rejection = RejectedRecordData("It was rejected.", marc("abc"), content_hash="")
+    rejection = RejectedRecordData("It was rejected.", raw_record("abc"), content_hash="")
     store_rejected_records(session, collection, PurchaseDate(NOW.date()), [rejection])
     session.commit()
     assert cli(*command.split()).exit_code == 0
