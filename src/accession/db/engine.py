@@ -17,6 +17,19 @@ from accession.core.settings import get_settings
 
 MIN_POSTGRESQL_VERSION = 15
 
+# Each end notices within 25 seconds that the other has disappeared, for example by a loss of power. Otherwise
+# a client would wait for its response for minutes, and the server would keep a dead client's locks for hours.
+_KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+_TCP_USER_TIMEOUT_MS = 25_000
+_SERVER_OPTIONS = {
+    "timezone": "UTC",
+    **{f"tcp_{name}": value for name, value in _KEEPALIVES.items()},
+    "tcp_user_timeout": _TCP_USER_TIMEOUT_MS,
+    # Transactions last milliseconds, so these times pass only if something is wrong.
+    "lock_timeout": "60s",
+    "idle_in_transaction_session_timeout": "5min",
+}
+
 
 @cache
 def engine() -> Engine:
@@ -41,7 +54,13 @@ def make_engine(url: str) -> Engine:
         pool_size=2,
         # Error messages go into logs and the run ledger; the values of a statement must not.
         hide_parameters=True,
-        connect_args={"options": "-c timezone=UTC", "application_name": "accession", "connect_timeout": 10},
+        connect_args={
+            "application_name": "accession",
+            "connect_timeout": 10,
+            "tcp_user_timeout": _TCP_USER_TIMEOUT_MS,
+            "options": " ".join(f"-c {name}={value}" for name, value in _SERVER_OPTIONS.items()),
+            **_KEEPALIVES,
+        },
     )
     event.listen(new_engine, "connect", _send_arrays_in_binary)
     return new_engine
@@ -104,10 +123,14 @@ def begin_writing(session: Session) -> None:
 
 @contextmanager
 def snapshot() -> Iterator[Session]:
-    """Open a read-only session that sees the database as of one moment, however long it reads."""
+    """Open a read-only session that sees the database as of one moment, however long it reads.
+
+    It may be idle for long, while a client reads what it has exported.
+    """
     with Session(engine()) as session:
         options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         session.connection(execution_options=options)
+        session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         yield session
 
 
