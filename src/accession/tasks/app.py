@@ -14,7 +14,7 @@ from kombu import Queue
 from accession.core.logging import configure_logging
 from accession.core.settings import Settings, get_settings
 from accession.db.engine import dispose_engine
-from accession.tasks.broker import broker_url
+from accession.tasks.broker import SILENCE_SECONDS, broker_url, socket_options
 from accession.tasks.heartbeats import HEARTBEAT_SECONDS
 from accession.tasks.transport import register_transport
 
@@ -111,7 +111,10 @@ def _configuration(settings: Settings) -> dict[str, Any]:
             "visibility_timeout": max(3600, longest_step_seconds(settings) + 600),
             # Look for timed-out messages every time; kombu's default is every hundredth time.
             "unacked_restore_throttle": 1,
+            **socket_options(),
         },
+        "redis_socket_timeout": SILENCE_SECONDS,
+        "redis_socket_keepalive": True,
         # `retry_while_unavailable` does this. kombu's own retries can use a channel that they have closed,
         # and fail with an AttributeError.
         "task_publish_retry": False,
