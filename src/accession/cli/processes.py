@@ -9,6 +9,7 @@ from accession.cli.commands import fast_imports
 from accession.cli.connect import open_catalogue, require_servers
 from accession.core.settings import get_settings
 from accession.local.home import prepare_home
+from accession.tasks.broker import APPLY_QUEUE, DEFAULT_QUEUE
 from accession.web.server import require_user_unless_loopback, serve
 
 
@@ -25,7 +26,7 @@ def worker(
     require_servers()
     settings = get_settings()
     with fast_imports():
-        from accession.tasks.app import APPLY_QUEUE, DEFAULT_QUEUE, app
+        from accession.tasks.app import app
 
         app.loader.import_default_modules()
     app.worker_main(

@@ -10,6 +10,9 @@ from redis import Redis
 from accession.core.errors import UserError
 from accession.core.settings import Settings, get_settings
 
+DEFAULT_QUEUE = "default"
+APPLY_QUEUE = "apply"
+
 _TIMEOUT_SECONDS = 2.0
 
 # A broker whose machine has disappeared, or that was cut off, is noticed within this time.

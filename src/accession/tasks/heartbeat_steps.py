@@ -10,7 +10,7 @@ from accession.tasks.heartbeats import (
     HEARTBEAT_SECONDS,
     record_scheduler_tick,
     record_worker_heartbeat,
-    remove_worker_heartbeat,
+    record_worker_stop,
 )
 
 
@@ -35,7 +35,7 @@ class WorkerHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-            remove_worker_heartbeat(consumer.hostname)
+            record_worker_stop(consumer.hostname)
 
 
 app.steps["consumer"].add(WorkerHeartbeat)
