@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import psutil
 import pytest
@@ -126,12 +125,9 @@ class WorkerPool:
             "ACCESSION_RETRY_BACKOFF_SECONDS": "0",
             "ACCESSION_LOG_FORMAT": "json",
         }
-        command = "-m celery -A accession.tasks.app worker --pool prefork --concurrency 2 -Q default,apply"
-        options = ("--without-mingle", "--without-gossip", f"--hostname={uuid4().hex}@%h")
+        command = [sys.executable, "-m", "accession", "worker", "--concurrency=2"]
         with self.log.open("a") as log:
-            return psutil.Popen(
-                [sys.executable, *command.split(), *options], env=environment, stdout=log, stderr=log
-            )
+            return psutil.Popen(command, env=environment, stdout=log, stderr=log)
 
 
 @pytest.fixture(scope="module")
