@@ -45,7 +45,7 @@ def worker(
 def beat() -> None:
     """Run the scheduler, which starts the workflows at their times.
 
-    `accession up` runs it. Run exactly one for all machines.
+    `accession up` runs it. Run one for all machines: a second one waits until the first has ended.
     """
     require_servers()
     settings = get_settings()

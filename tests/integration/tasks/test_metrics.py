@@ -1,11 +1,12 @@
 """The counters of all workers, queue depths, and the heartbeats of workers and scheduler."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
+from celery.beat import Scheduler
 from pydantic import SecretStr
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -205,11 +206,43 @@ def test_scheduler_tick_has_an_age(broker: Broker) -> None:
 
 
 def test_scheduler_tick_is_recorded(broker: Broker, tmp_path: Path) -> None:
-    from accession.tasks.heartbeat_steps import Scheduler
+    from accession.tasks import heartbeat_steps
     from accession.tasks.heartbeats import read_heartbeats
 
-    scheduler = Scheduler(app=broker.app, schedule_filename=str(tmp_path / "schedule"))
+    scheduler = heartbeat_steps.Scheduler(app=broker.app, schedule_filename=str(tmp_path / "schedule"))
     assert read_heartbeats().scheduler_tick_age_seconds is None
     assert 0 <= scheduler.tick() <= 10, "it ticks again within ten seconds"
     assert read_heartbeats().scheduler_tick_age_seconds is not None
     scheduler.close()
+
+
+def test_second_scheduler_publishes_nothing(broker: Broker, tmp_path: Path) -> None:
+    """It publishes what is due after the first has ended, and nothing from before."""
+    first, second = (new_scheduler(broker, tmp_path / name) for name in ("first", "second"))
+    for at in (day(2024, 5, 1, 3, 59), day(2024, 5, 1, 4, 1)):
+        for scheduler in (first, second):
+            tick_until_idle(scheduler, at)
+    first.close()
+    tick_until_idle(second, day(2024, 5, 1, 4, 59))
+    assert published_tasks(broker).count("import_purchase_records_for_all_collections") == 1
+    assert published_tasks(broker).count("circulation_update_all_collections") == 0
+    tick_until_idle(second, day(2024, 5, 1, 5, 1))
+    assert published_tasks(broker).count("circulation_update_all_collections") == 1
+    second.close()
+
+
+def new_scheduler(broker: Broker, file: Path) -> Scheduler:
+    from accession.tasks import heartbeat_steps
+
+    with travel_to(day(2024, 5, 1, 3, 58)):
+        return heartbeat_steps.Scheduler(app=broker.app, schedule_filename=str(file))
+
+
+def tick_until_idle(scheduler: Scheduler, now: datetime) -> None:
+    with travel_to(now):
+        while scheduler.tick() == 0:
+            pass
+
+
+def published_tasks(broker: Broker) -> list[str]:
+    return [message.task.rpartition(".")[2] for message in broker.messages()]
