@@ -192,6 +192,7 @@ def _process_step(
             api = vendor_api_for(check.collection, request_slot(collection_id, task_id), count_request)
             result = step(session, check.collection, run, api)
         session.begin_writing()
+        run.worker = task.request.hostname
         record_step(run, result.counters, since=result.since, next_cursor=result.next_arguments)
     return _Processed(result)
 

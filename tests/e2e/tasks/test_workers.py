@@ -311,8 +311,9 @@ def test_run_resumes_at_once_after_workers_are_killed(
         task_id = run_starter.start(alder[0])
         wait_for_pages()
         worker_pool.kill()
-        worker_pool.ensure(1)
-        run_starter.wait_for(task_id)
+        (worker,) = worker_pool.ensure(1)
+        run = run_starter.wait_for(task_id)
+        assert run.worker == f"accession-{worker.pid}@{gethostname()}"
         assert_imported(*alder, task_id)
 
 
