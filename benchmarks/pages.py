@@ -200,8 +200,9 @@ def run_worker(queue: str, file: Path) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     from accession.imports.purchases import BibliothecaPurchaseRecordImporter
-    from accession.tasks.app import APPLY_QUEUE, app
+    from accession.tasks.app import app
     from accession.tasks.apply import bibliographic_apply
+    from accession.tasks.broker import APPLY_QUEUE
     from accession.tasks.purchases import import_purchase_records_by_collection
 
     import_day = BibliothecaPurchaseRecordImporter.import_day

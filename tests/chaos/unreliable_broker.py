@@ -82,7 +82,7 @@ class UnreliableBroker:
         if self.random.random() < self.repeat:
             self._deliver(self.random.choice(self._delivered[-100:]))
         if self.random.random() < self.loss:
-            from accession.tasks.recovery import resume_interrupted_work
+            from accession.tasks.recovery import resume_lost_work
 
             self.broker.clear()
-            resume_interrupted_work()
+            resume_lost_work()

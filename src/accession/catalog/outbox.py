@@ -5,6 +5,7 @@ them. A license pool has at most one row, whose `data` is an `ApplyData` as JSON
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -123,15 +124,19 @@ def list_outbox_ids(session: Session, collection_id: int) -> Sequence[int]:
     ).all()
 
 
-def claim_stale_rows(session: Session, published_before: datetime | None) -> list[int]:
-    """Mark rows as published now and return their ids, so that their lost messages are sent again.
+def claim_stale_rows(session: Session, published_before: datetime) -> list[int]:
+    """Mark the rows last published before a time (UTC) as published now, and return their ids.
 
-    Takes the rows last published before `published_before` (UTC), or every row where that is None.
+    Their messages must have been lost, and are to be sent again.
     """
     statement = update(ApplyOutbox).values(published_at=utc_now()).returning(ApplyOutbox.id)
-    if published_before is not None:
-        statement = statement.where(ApplyOutbox.published_at < published_before)
-    return sorted(session.scalars(statement))
+    return sorted(session.scalars(statement.where(ApplyOutbox.published_at < published_before)))
+
+
+def claim_lost_rows(session: Session, pending: AbstractSet[int]) -> list[int]:
+    """Mark all rows but the `pending` ones as published now, and return their ids."""
+    statement = update(ApplyOutbox).values(published_at=utc_now()).returning(ApplyOutbox.id)
+    return sorted(session.scalars(statement.where(~in_array(ApplyOutbox.id, [*pending]))))
 
 
 def lock_changes(session: Session, outbox_ids: Sequence[int], *, counts_only: bool) -> LockedChanges:

@@ -87,6 +87,7 @@ def lock_open_rejected_record(session: Session, record_id: int) -> RejectedRecor
         select(RejectedRecord)
         .where(is_of_collection(RejectedRecord.collection_id, None), RejectedRecord.id == record_id)
         .with_for_update()
+        .execution_options(populate_existing=True)
     ).one_or_none()
     if rejected is None:
         raise _not_found(record_id)

@@ -1,8 +1,10 @@
 """Find and open the database and the broker that a command works with."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+import typer
 from pydantic import SecretStr
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -12,6 +14,8 @@ from accession.core.settings import Settings, get_settings, use_settings
 from accession.db.engine import database_unavailable, engine, transaction
 from accession.db.schema import require_known_schema, schema_state
 from accession.local.servers import ServerUrls, running_servers
+
+_SCHEMA_POLL_SECONDS = 2.0
 
 
 def resolve_servers() -> Settings:
@@ -85,12 +89,41 @@ def open_catalogue(
         UserError: the database is unavailable, or its schema is older or newer than this program's.
     """
     require_servers()
+    require_schema()
+    with session_factory() as session:
+        yield session
+
+
+def require_schema(*, waits: bool = False) -> None:
+    """Check that the database has this program's schema, or with `waits` wait until it does.
+
+    Raises:
+        UserError: the schema is newer than this program's. Without `waits` also if the schema is older or the
+            database is unavailable.
+    """
+    reported = ""
+    while (problem := _find_schema_problem()) is not None:
+        if not waits:
+            raise problem
+        if str(problem) != reported:
+            reported = str(problem)
+            typer.echo(f"Waiting. {reported}", err=True)
+        time.sleep(_SCHEMA_POLL_SECONDS)
+
+
+def _find_schema_problem() -> UserError | None:
+    """Return why the database cannot be used yet; None if it can.
+
+    Raises:
+        UserError: the schema is newer than this program's.
+    """
     try:
         state = schema_state(engine())
     except OperationalError as error:
-        raise UserError(database_unavailable(error)) from error
+        unavailable = UserError(database_unavailable(error))
+        unavailable.__cause__ = error
+        return unavailable
     require_known_schema(state)
-    if not state.is_current:
-        raise UserError("The database has an older schema than this program: run `accession db upgrade`.")
-    with session_factory() as session:
-        yield session
+    if state.is_current:
+        return None
+    return UserError("The database schema is older than this version: run `accession db upgrade`.")

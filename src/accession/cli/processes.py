@@ -6,10 +6,16 @@ from typing import Annotated
 import typer
 
 from accession.cli.commands import fast_imports
-from accession.cli.connect import open_catalogue, require_servers
+from accession.cli.connect import open_catalogue, require_schema, require_servers
 from accession.core.settings import get_settings
 from accession.local.home import prepare_home
+from accession.tasks.broker import APPLY_QUEUE, DEFAULT_QUEUE
 from accession.web.server import require_user_unless_loopback, serve
+
+WaitForSchema = Annotated[
+    bool,
+    typer.Option("--wait-for-schema", help="Wait for the database, and for `accession db upgrade`."),
+]
 
 
 def worker(
@@ -17,15 +23,17 @@ def worker(
         int | None,
         typer.Option(min=1, help="Number of tasks at a time. [default: ACCESSION_WORKER_CONCURRENCY]"),
     ] = None,
+    wait_for_schema: WaitForSchema = False,
 ) -> None:
     """Run a worker, which executes imports and updates.
 
     `accession up` runs one. Any number may run, on any machine that reaches database and broker.
     """
     require_servers()
+    require_schema(waits=wait_for_schema)
     settings = get_settings()
     with fast_imports():
-        from accession.tasks.app import APPLY_QUEUE, DEFAULT_QUEUE, app
+        from accession.tasks.app import app
 
         app.loader.import_default_modules()
     app.worker_main(
@@ -41,12 +49,13 @@ def worker(
     )
 
 
-def beat() -> None:
+def beat(wait_for_schema: WaitForSchema = False) -> None:
     """Run the scheduler, which starts the workflows at their times.
 
-    `accession up` runs it. Run exactly one for all machines.
+    `accession up` runs it. Run one for all machines: a second one waits until the first has ended.
     """
     require_servers()
+    require_schema(waits=wait_for_schema)
     settings = get_settings()
     prepare_home(settings.home)
     with fast_imports():
@@ -58,11 +67,13 @@ def beat() -> None:
     app.start(["beat", f"--schedule={schedule}", f"--loglevel={settings.log_level}", "--pidfile="])
 
 
-def web() -> None:
+def web(wait_for_schema: WaitForSchema = False) -> None:
     """Serve the dashboard, the API and the feeds.
 
     `accession up` runs it.
     """
+    require_servers()
+    require_schema(waits=wait_for_schema)
     settings = get_settings()
     with open_catalogue() as session:
         require_user_unless_loopback(session, settings.web_host)

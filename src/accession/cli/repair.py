@@ -14,7 +14,7 @@ from accession.cli.output import count_noun
 from accession.core.clock import utc_now
 from accession.core.errors import UserError
 from accession.core.workflow import Workflow
-from accession.db.engine import transaction
+from accession.db.engine import late_transaction, transaction
 from accession.imports.circulation import BibliothecaCirculationUpdater
 from accession.imports.vendor_api import vendor_api_for
 from accession.runs.diagnostics import (
@@ -171,7 +171,7 @@ def _fetch_metadata(collection_name: str, titles: Sequence[str]) -> str:
         UserError: some titles are still without metadata.
     """
     for start in range(0, len(titles), MAX_ITEMS):
-        with transaction() as session:
+        with late_transaction() as session:
             collection = find_collection(session, collection_name)
             updater = BibliothecaCirculationUpdater(session, collection, vendor_api_for(collection))
             updater.refresh(titles[start : start + MAX_ITEMS])

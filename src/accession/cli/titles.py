@@ -19,6 +19,7 @@ from accession.cli.output import (
 )
 from accession.core.errors import UserError
 from accession.core.sanitize import sanitize
+from accession.db.engine import late_transaction
 from accession.imports.circulation import BibliothecaCirculationUpdater
 from accession.imports.vendor_api import vendor_api_for
 
@@ -104,7 +105,7 @@ def refresh_titles(
     as_json: AsJson = False,
 ) -> None:
     """Fetch metadata and counts of titles from the vendor now, and store the changes."""
-    with open_catalogue() as session:
+    with open_catalogue(late_transaction) as session:
         holder = find_collection(session, collection)
         updater = BibliothecaCirculationUpdater(session, holder, vendor_api_for(holder))
         result = updater.refresh(identifiers)

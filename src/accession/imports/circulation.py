@@ -20,6 +20,7 @@ from accession.catalog.sweeps import record_swept
 from accession.core.clock import utc_now
 from accession.core.vocabulary import IdentifierType
 from accession.core.workflow import Workflow
+from accession.db.engine import begin_writing
 from accession.db.models import Collection, LicensePool
 from accession.imports.title_lookup import TitleLookup, look_up_titles
 from accession.runs.ledger import RunCounters, get_or_create_checkpoint
@@ -85,7 +86,8 @@ class _FetchedBatch:
 class BibliothecaCirculationUpdater:
     """Updater of the titles that one collection holds, batch by batch.
 
-    It writes to the given session and leaves the commit to the caller: a batch is one transaction.
+    It writes to the given session and leaves the commit to the caller: a batch is one transaction, which
+    begins after the last request of the batch (`accession.db.engine.begin_writing`).
     """
 
     def __init__(self, session: Session, collection: Collection, api: BibliothecaAPI) -> None:
@@ -113,6 +115,7 @@ class BibliothecaCirculationUpdater:
         pools = next_pools(self._session, self._collection, DATA_SOURCE, after_id=offset, limit=MAX_ITEMS)
         next_offset = pools[-1].identifier_id if len(pools) == MAX_ITEMS else None
         batch = self._fetch_batch(pools)
+        begin_writing(self._session)
         changed_titles = find_changed_titles(self._session, batch.titles)
         record_swept(
             self._session,
@@ -149,6 +152,7 @@ class BibliothecaCirculationUpdater:
         batches = [
             self._fetch_batch(pools[start : start + MAX_ITEMS]) for start in range(0, len(pools), MAX_ITEMS)
         ]
+        begin_writing(self._session)
         lock_pools(self._session, [pool.id for pool in pools])
         titles = [title for batch in batches for title in batch.titles]
         changed_titles = find_changed_titles(self._session, titles)

@@ -19,6 +19,7 @@ from accession.catalog.rejected_records import RejectedRecordData, store_rejecte
 from accession.catalog.run_titles import filter_new_to_run, record_looked_up
 from accession.core.vocabulary import EventType, IdentifierType
 from accession.core.workflow import Workflow
+from accession.db.engine import begin_writing
 from accession.db.models import Collection, IdentifierEquivalent, LicensePool, RejectedRecord, Run
 from accession.imports.rejected_records import RetryResult, keep_open, resolve
 from accession.imports.title_lookup import TitleLookup, look_up_titles
@@ -94,6 +95,16 @@ class _FetchedSlice:
 
 
 @dataclass(frozen=True)
+class _NewEvents:
+    """Events that are not stored yet, the ids of their titles, and the look-up of some of these."""
+
+    events: Sequence[EventData]
+    title_ids: Sequence[str]
+    looked_up: Sequence[str]
+    lookup: TitleLookup
+
+
+@dataclass(frozen=True)
 class _StoredEvents:
     titles_new: int = 0
     titles_changed: int = 0
@@ -104,8 +115,9 @@ class _StoredEvents:
 class BibliothecaEventImporter:
     """Importer of the circulation events of one collection, time slice by time slice.
 
-    It writes to the given session and leaves the commit to the caller: a slice is one transaction. Titles
-    that the `run` has looked up before are not looked up again.
+    It writes to the given session and leaves the commit to the caller: a slice is one transaction, which
+    begins after the last request of the slice (`accession.db.engine.begin_writing`). Titles that the `run`
+    has looked up before are not looked up again.
     """
 
     def __init__(
@@ -146,9 +158,10 @@ class BibliothecaEventImporter:
         response = fetched.response
         # Without those before the slice, which show that its response is complete.
         events_of_slice = len(response.faults) + sum(event.occurred_at >= start for event in response.events)
+        new_events = self._look_up(response.events)
+        begin_writing(self._session)
         self._store_rejected(fetched.start, response.faults)
-        events = filter_new_events(self._session, self._collection, response.events)
-        stored = self._store(events)
+        stored = self._store(new_events)
         advance_checkpoint(
             self._session,
             self._collection,
@@ -162,7 +175,7 @@ class BibliothecaEventImporter:
             events_fetched=response.fetched,
             events_stored=len(response.events),
             events_rejected=len(response.faults),
-            events_new=len(events),
+            events_new=len(new_events.events),
             titles_new=stored.titles_new,
             titles_changed=stored.titles_changed,
             slice_start=fetched.start,
@@ -180,8 +193,11 @@ class BibliothecaEventImporter:
         """
         response = parse_events(record.raw_xml.encode())
         if response.faults:
+            begin_writing(self._session)
             return keep_open(record, response.faults[0].reason)
-        stored = self._store(filter_new_events(self._session, self._collection, response.events))
+        new_events = self._look_up(response.events)
+        begin_writing(self._session)
+        stored = self._store(new_events)
         return resolve(record, stored.outbox_ids)
 
     def _fetch_slice(self, start: datetime, end: datetime, confirmed: datetime) -> _FetchedSlice:
@@ -237,15 +253,25 @@ class BibliothecaEventImporter:
         day = PurchaseDate(start.astimezone(UTC).date())
         store_rejected_records(self._session, self._collection, day, records, Workflow.EVENTS)
 
-    def _store(self, events: Sequence[EventData]) -> _StoredEvents:
+    def _look_up(self, events: Sequence[EventData]) -> _NewEvents:
+        """Return the events that are not stored, with the metadata of the titles that are new to the run."""
+        new_events = filter_new_events(self._session, self._collection, events)
+        title_ids = list(dict.fromkeys(event.identifier for event in new_events))
+        new_ids = filter_new_to_run(self._session, self._run, title_ids)
+        lookup = look_up_titles(self._api, new_ids)
+        for title_id in lookup.missing:
+            log.warning("no metadata for a title with events", title=title_id)
+        return _NewEvents(new_events, title_ids, new_ids, lookup)
+
+    def _store(self, new: _NewEvents) -> _StoredEvents:
         """Store new events with the counts and ISBNs of their titles, and enqueue the titles' changes."""
+        events, title_ids, lookup = new.events, new.title_ids, new.lookup
         if not events:
             return _StoredEvents()
         for event in events:
             if event.event_type not in _KNOWN_TYPES:
                 log.warning("unknown event type", event_id=event.event_id, type=event.event_type)
-        title_ids = list(dict.fromkeys(event.identifier for event in events))
-        lookup = self._look_up_new_titles(title_ids)
+        record_looked_up(self._session, self._run, new.looked_up)
         entries = LicensePool.for_foreign_ids(
             self._session, DATA_SOURCE, IdentifierType.BIBLIOTHECA, title_ids, collection=self._collection
         )
@@ -265,14 +291,6 @@ class BibliothecaEventImporter:
             outbox_ids=tuple(enqueue_changes(self._session, changed_titles)),
             repairs=lookup.repairs,
         )
-
-    def _look_up_new_titles(self, title_ids: Sequence[str]) -> TitleLookup:
-        new_ids = filter_new_to_run(self._session, self._run, title_ids)
-        lookup = look_up_titles(self._api, new_ids)
-        record_looked_up(self._session, self._run, new_ids)
-        for title_id in lookup.missing:
-            log.warning("no metadata for a title with events", title=title_id)
-        return lookup
 
 
 def _next_slice_size(size: timedelta, events: int) -> timedelta:

@@ -35,8 +35,9 @@ from accession.core.clock import truncate_to_second, utc_now
 from accession.core.settings import get_settings
 from accession.core.vocabulary import IdentifierType
 from accession.core.workflow import Workflow
+from accession.db.engine import begin_writing
 from accession.db.models import Collection, LicensePool, RejectedRecord, Run, Timestamp
-from accession.imports.lookup_queue import LookupQueue
+from accession.imports.lookup_queue import DueTitles, LookupQueue
 from accession.imports.prefetch import NullPrefetchCache, PrefetchCache, Prefetcher
 from accession.imports.rejected_records import RetryResult, keep_open, resolve
 from accession.imports.title_lookup import TitleLookup, count_concurrent_requests, look_up_titles
@@ -126,6 +127,22 @@ class _SortedPage:
 
 
 @dataclass(frozen=True)
+class _FetchedPage:
+    """A page and the metadata of the titles that are due with it, before anything is stored.
+
+    `has_new_records`: the page belongs to a window whose records are stored, and continues the one before.
+    """
+
+    window: Window
+    next_cursor: ImportCursor
+    page: _SortedPage
+    has_new_records: bool
+    due: DueTitles
+    lookup: TitleLookup
+    repairs: int
+
+
+@dataclass(frozen=True)
 class _StoredTitles:
     new_ids: frozenset[str] = frozenset()
     changed: int = 0
@@ -155,7 +172,8 @@ def count_reimport_requests(session: Session, collection: Collection) -> int:
 class BibliothecaPurchaseRecordImporter:
     """Importer of the purchase records of one collection, page by page.
 
-    It writes to the given session and leaves the commit to the caller: a page is one transaction. The titles
+    It writes to the given session and leaves the commit to the caller: a page is one transaction, which
+    begins after the last request of the page (`accession.db.engine.begin_writing`). The titles
     of a `run` are looked up once, together with those of the next pages (`accession.imports.lookup_queue`);
     without a run they are looked up with their page. Without a `prefetch_cache` no pages are prefetched.
     """
@@ -202,16 +220,17 @@ class BibliothecaPurchaseRecordImporter:
         first_day = min(purchase_day, cursor.confirmed_until.date(), (now - _RECENT).date())
         return datetime.combine(first_day, time(), UTC)
 
-    def clear_checkpoint(self) -> None:
-        """Clear the checkpoint for a forced reimport."""
-        checkpoint = self._checkpoint()
-        checkpoint.finish = checkpoint.confirmed = None
-        self._session.flush()
-
     def _checkpoint(self) -> Timestamp:
         return get_or_create_checkpoint(self._session, self._collection, Workflow.PURCHASES)
 
-    def import_day(self, cursor: ImportCursor, now: datetime, width: Width = Width.DAY) -> DayImportResult:
+    def import_day(
+        self,
+        cursor: ImportCursor,
+        now: datetime,
+        width: Width = Width.DAY,
+        *,
+        clears_checkpoint: bool = False,
+    ) -> DayImportResult:
         """Import one page of the day at `cursor` and move the checkpoint with it.
 
         The day ends at `now` (UTC) at the latest. Its place may be taken by a calendar month, if `width`
@@ -219,13 +238,15 @@ class BibliothecaPurchaseRecordImporter:
 
         The checkpoint becomes the start of the day, and its end with the last page or an empty probe. It
         never moves back, nor forward over a span that has not been requested. Beside it is stored up to
-        when everything is confirmed.
+        when everything is confirmed. A forced reimport clears it with its first page.
 
         Raises:
             RemoteIntegrationException: the vendor failed; nothing is written then.
         """
         result = self.import_page(cursor, now, width)
         next_cursor = result.next_cursor
+        if clears_checkpoint:
+            self._clear_checkpoint()
         advance_checkpoint(
             self._session,
             self._collection,
@@ -237,30 +258,20 @@ class BibliothecaPurchaseRecordImporter:
         )
         return replace(result, next_cursor=self._check_at_end(next_cursor, now))
 
+    def _clear_checkpoint(self) -> None:
+        checkpoint = self._checkpoint()
+        checkpoint.finish = checkpoint.confirmed = None
+        self._session.flush()
+
     def import_page(self, cursor: ImportCursor, now: datetime, width: Width = Width.DAY) -> DayImportResult:
         """Import one page as `import_day` does, without the checkpoint: for days that were imported before.
 
         Raises:
             RemoteIntegrationException: the vendor failed; nothing is written then.
         """
-        window = cursor.window(now, width)
-        after_this_page = islice(cursor.upcoming_requests(now, width), 1, None)
-        with Prefetcher(self._api, self._prefetch_cache, get_settings().vendor_max_concurrency) as prefetcher:
-            page = self._fetch_page(prefetcher, cursor, window, after_this_page)
-            reading = self._read_page(page, window, cursor)
-            next_cursor = reading.next_cursor
-            result = DayImportResult(window, next_cursor, repairs=int(page.repaired))
-            if next_cursor.restarts > cursor.restarts:
-                self._begin_again(window, next_cursor)
-            has_new_records = reading.known_records is not None and not window.is_probe
-            records = page.records[reading.known_records :] if has_new_records else ()
-            upcoming = next_cursor.upcoming_requests(now, width)
-            is_last = next_cursor.is_complete(now)
-            sorted_page = _sort_records(records, window)
-            if has_new_records:
-                sorted_page = self._add_listings(sorted_page, cursor, next_cursor)
-                self._remove_later_purchases(sorted_page, window, cursor.setback)
-            return self._import_records(sorted_page, result, prefetcher, upcoming, is_last=is_last)
+        fetched = self._fetch(cursor, now, width)
+        begin_writing(self._session)
+        return self._store_page(fetched, cursor)
 
     def retry_rejected(self, record: RejectedRecord) -> RetryResult:
         """Import a rejected record again, with the purchase date it was received under.
@@ -271,11 +282,39 @@ class BibliothecaPurchaseRecordImporter:
         marc_record = marc_record_from_xml(record.raw_xml)
         reason = _rejection_reason(marc_record)
         if reason is not None:
+            begin_writing(self._session)
             return keep_open(record, reason)
         page = _SortedPage([(marc_record.item_ids[0], marc_record)])
         lookup = look_up_titles(self._api, page.title_ids)
+        begin_writing(self._session)
         stored = self._store(page, lookup, PurchaseDate(record.purchased_on, record.month_only))
         return resolve(record, stored.outbox_ids)
+
+    def _fetch(self, cursor: ImportCursor, now: datetime, width: Width) -> _FetchedPage:
+        """Fetch the next page, and the metadata of the titles that are due with it."""
+        window = cursor.window(now, width)
+        after_this_page = islice(cursor.upcoming_requests(now, width), 1, None)
+        with Prefetcher(self._api, self._prefetch_cache, get_settings().vendor_max_concurrency) as prefetcher:
+            page = self._fetch_page(prefetcher, cursor, window, after_this_page)
+            reading = self._read_page(page, window, cursor)
+            next_cursor = reading.next_cursor
+            if next_cursor.restarts > cursor.restarts:
+                self._begin_again(window, next_cursor)
+            has_new_records = reading.known_records is not None and not window.is_probe
+            records = page.records[reading.known_records :] if has_new_records else ()
+            sorted_page = _sort_records(records, window)
+            due = self._lookups.select_due(sorted_page.title_ids, is_last=next_cursor.is_complete(now))
+            upcoming = next_cursor.upcoming_requests(now, width)
+            lookup = self._look_up(due.identifiers, prefetcher, next_cursor, upcoming)
+        return _FetchedPage(
+            window,
+            next_cursor,
+            sorted_page,
+            has_new_records=has_new_records,
+            due=due,
+            lookup=lookup,
+            repairs=page.repaired + lookup.repairs,
+        )
 
     def _fetch_page(
         self, prefetcher: Prefetcher, cursor: ImportCursor, window: Window, upcoming: Iterable[PageRequest]
@@ -341,30 +380,24 @@ class BibliothecaPurchaseRecordImporter:
         )
         check_restarts(next_cursor.restarts, self._collection)
 
-    def _import_records(
-        self,
-        sorted_page: _SortedPage,
-        result: DayImportResult,
-        prefetcher: Prefetcher,
-        upcoming: Iterable[PageRequest],
-        *,
-        is_last: bool,
-    ) -> DayImportResult:
-        window = result.window
-        due = self._lookups.select_due(sorted_page.title_ids, is_last=is_last)
-        lookup = self._look_up(due.identifiers, prefetcher, result.next_cursor, upcoming)
+    def _store_page(self, fetched: _FetchedPage, cursor: ImportCursor) -> DayImportResult:
+        page, window = fetched.page, fetched.window
+        if fetched.has_new_records:
+            page = self._add_listings(page, cursor, fetched.next_cursor)
+            self._remove_later_purchases(page, window, cursor.setback)
         purchase_date = PurchaseDate(window.start.astimezone(UTC).date(), month_only=window.is_month)
-        stored = self._store(sorted_page, lookup, purchase_date, due.counted_as_new)
-        self._lookups.record(due, stored.new_ids)
-        return replace(
-            result,
-            records_fetched=len(sorted_page.usable) + len(sorted_page.rejected),
-            records_stored=len(sorted_page.usable),
-            records_rejected=len(sorted_page.rejected),
+        stored = self._store(page, fetched.lookup, purchase_date, fetched.due.counted_as_new)
+        self._lookups.record(fetched.due, stored.new_ids)
+        return DayImportResult(
+            window,
+            fetched.next_cursor,
+            records_fetched=len(page.usable) + len(page.rejected),
+            records_stored=len(page.usable),
+            records_rejected=len(page.rejected),
             titles_new=len(stored.new_ids),
             titles_changed=stored.changed,
             outbox_ids=stored.outbox_ids,
-            repairs=result.repairs + lookup.repairs,
+            repairs=fetched.repairs,
         )
 
     def _remove_later_purchases(self, page: _SortedPage, window: Window, setback: datetime | None) -> None:

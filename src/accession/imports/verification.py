@@ -34,6 +34,7 @@ from accession.catalog.rejected_records import find_rejected_hashes
 from accession.catalog.verification import MonthView, list_verified_months, store_verified_months
 from accession.core.clock import utc_now
 from accession.core.settings import get_settings
+from accession.db.engine import begin_writing
 from accession.db.models import Collection, FindingKind, Run
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter, check_restarts
 from accession.imports.verification_spans import (
@@ -188,7 +189,8 @@ def _cursor(
 class PurchaseVerifier:
     """Verifier of the purchases of one collection, page by page.
 
-    It writes to the given session and leaves the commit to the caller: a page is one transaction.
+    It writes to the given session and leaves the commit to the caller: a page is one transaction, which
+    begins after the last request of the page (`accession.db.engine.begin_writing`).
     """
 
     def __init__(self, session: Session, collection: Collection, api: BibliothecaAPI, run: Run) -> None:
@@ -217,6 +219,7 @@ class PurchaseVerifier:
             return VerificationStep(cursor, RunCounters(pages=0))
         span = make_span(cursor.start, cursor.end)
         page = self._fetch_page(cursor, span)
+        begin_writing(self._session)
         return VerificationStep(self._read_page(cursor, span, page))
 
     def _begin_listing(self, cursor: VerificationCursor) -> VerificationCursor:

@@ -131,13 +131,19 @@ def lock_run(session: Session, task_id: str) -> Run | None:
     return session.scalars(_LOCKED_RUN, {"task_id": task_id}).one_or_none()
 
 
-_LOCKED_RUN_AND_COLLECTION = (
+_RUN_AND_COLLECTION = (
     select(Run, Collection)
     .join(Collection, Collection.id == Run.collection_id)
     .where(Run.task_id == bindparam("task_id"), Run.state != RunState.QUEUED)
-    .with_for_update(of=Run)
     .execution_options(populate_existing=True)
 )
+_LOCKED_RUN_AND_COLLECTION = _RUN_AND_COLLECTION.with_for_update(of=Run)
+
+
+def find_run_and_collection(session: Session, task_id: str) -> tuple[Run, Collection] | None:
+    """Return a begun run and its collection; None if there is no such run."""
+    row = session.execute(_RUN_AND_COLLECTION, {"task_id": task_id}).one_or_none()
+    return None if row is None else (row[0], row[1])
 
 
 def lock_run_and_collection(session: Session, task_id: str) -> tuple[Run, Collection] | None:

@@ -67,7 +67,11 @@ class StatusView:
 
 @dataclass(frozen=True)
 class RunView:
-    """A run of the ledger. `cursor` is the position of its next step, None when it has ended."""
+    """A run of the ledger.
+
+    `cursor` is the position of its next step, None when it has ended. `worker` is the name of the worker that
+    processed the latest step.
+    """
 
     id: int
     collection: str
@@ -85,6 +89,7 @@ class RunView:
     updated_at: datetime
     finished_at: datetime | None
     error: str | None
+    worker: str | None
 
 
 _SHARED_FIELDS = {field.name for field in fields(StatusView)} & {field.name for field in fields(RunView)}
@@ -242,6 +247,7 @@ def _run_view(run: Run, collection: str) -> RunView:
         updated_at=run.updated_at,
         finished_at=run.finished_at,
         error=run.error,
+        worker=run.worker,
     )
 
 

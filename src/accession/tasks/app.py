@@ -14,12 +14,15 @@ from kombu import Queue
 from accession.core.logging import configure_logging
 from accession.core.settings import Settings, get_settings
 from accession.db.engine import dispose_engine
-from accession.tasks.broker import broker_url
+from accession.tasks.broker import (
+    APPLY_QUEUE,
+    DEFAULT_QUEUE,
+    SILENCE_SECONDS,
+    broker_url,
+    socket_options,
+)
 from accession.tasks.heartbeats import HEARTBEAT_SECONDS
 from accession.tasks.transport import register_transport
-
-DEFAULT_QUEUE = "default"
-APPLY_QUEUE = "apply"
 
 MAX_RETRIES = 4
 MAX_RETRY_AFTER_SECONDS = 900
@@ -45,6 +48,7 @@ def _schedule(settings: Settings) -> dict[str, Any]:
         "import-events": ("events.import_all_collections", crontab(minute=0)),
         "update-circulation": ("circulation.circulation_update_all_collections", crontab(hour=5, minute=0)),
         "publish-stale-applies": ("apply.publish_stale_applies", every_five_minutes),
+        "resume-lost-work": ("recovery.resume_lost_work", 60.0),
         "resume-stalled-runs": ("recovery.resume_stalled_runs", every_five_minutes),
         "start-missed-runs": ("recovery.start_missed_runs", every_five_minutes),
     }
@@ -111,7 +115,10 @@ def _configuration(settings: Settings) -> dict[str, Any]:
             "visibility_timeout": max(3600, longest_step_seconds(settings) + 600),
             # Look for timed-out messages every time; kombu's default is every hundredth time.
             "unacked_restore_throttle": 1,
+            **socket_options(),
         },
+        "redis_socket_timeout": SILENCE_SECONDS,
+        "redis_socket_keepalive": True,
         # `retry_while_unavailable` does this. kombu's own retries can use a channel that they have closed,
         # and fail with an AttributeError.
         "task_publish_retry": False,

@@ -13,10 +13,17 @@ from celery import Task
 from sqlalchemy.exc import OperationalError
 
 from accession.catalog.apply import apply_outbox
-from accession.catalog.outbox import claim_stale_rows, find_identifier_ids, list_outbox_ids, split_by_metadata
+from accession.catalog.outbox import (
+    claim_lost_rows,
+    claim_stale_rows,
+    find_identifier_ids,
+    list_outbox_ids,
+    split_by_metadata,
+)
 from accession.core.clock import utc_now
 from accession.db.engine import transaction
 from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, MAX_RETRIES, app
+from accession.tasks.deliveries import find_pending_work
 from accession.tasks.lock import TITLE_LOCK_SECONDS, LockResult, acquire_or_extend_each, release_each
 from accession.tasks.metrics import count_applied
 from accession.tasks.outages import retry_while_unavailable
@@ -133,15 +140,25 @@ def _title_locks(outbox_ids: Sequence[int]) -> dict[int, str]:
 
 
 @app.task(ignore_result=True)  # type: ignore[untyped-decorator]
-def publish_stale_applies(*, every_row: bool = False) -> int:
+def publish_stale_applies() -> int:
     """Publish stale outbox rows again, whose message must have been lost; return their number.
 
-    A row is stale ten minutes after it was last published. `every_row` publishes all rows, for a start at
-    which no message can be in flight.
+    A row is stale ten minutes after it was last published.
     """
     with transaction() as session:
-        outbox_ids = claim_stale_rows(session, None if every_row else utc_now() - STALE_AFTER)
+        outbox_ids = claim_stale_rows(session, utc_now() - STALE_AFTER)
+    return _publish_again(outbox_ids)
+
+
+def publish_lost_applies() -> int:
+    """Publish the outbox rows for which the broker has no message; return their number."""
+    with transaction() as session:
+        outbox_ids = claim_lost_rows(session, find_pending_work().outbox_ids)
+    return _publish_again(outbox_ids)
+
+
+def _publish_again(outbox_ids: Sequence[int]) -> int:
     if outbox_ids:
-        log.warning("publishing stale applies again", titles=len(outbox_ids))
+        log.warning("publishing applies again", titles=len(outbox_ids))
     publish_applies(outbox_ids)
     return len(outbox_ids)

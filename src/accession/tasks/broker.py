@@ -1,13 +1,37 @@
-"""Connection to the broker with short timeouts, and the error messages about the broker."""
+"""Connections to the broker, and the error messages about it."""
 
+import socket
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from redis import Redis
 
 from accession.core.errors import UserError
 from accession.core.settings import Settings, get_settings
 
+DEFAULT_QUEUE = "default"
+APPLY_QUEUE = "apply"
+
 _TIMEOUT_SECONDS = 2.0
+
+# A broker whose machine has disappeared, or that was cut off, is noticed within this time.
+SILENCE_SECONDS = 25
+
+
+def socket_options() -> Mapping[str, Any]:
+    """Return the options with which a connection notices that the broker's machine has disappeared.
+
+    Some of the socket's options do not exist on macOS, where it takes longer.
+    """
+    options = {
+        "TCP_KEEPIDLE": 10,
+        "TCP_KEEPINTVL": 5,
+        "TCP_KEEPCNT": 3,
+        "TCP_USER_TIMEOUT": 1000 * SILENCE_SECONDS,
+    }
+    available = {getattr(socket, name): value for name, value in options.items() if hasattr(socket, name)}
+    return {"socket_keepalive": True, "socket_keepalive_options": available}
 
 
 def broker_url(settings: Settings) -> str:

@@ -1,17 +1,26 @@
 """Celery extensions (a bootstep and a scheduler) that record the heartbeats of workers and beat."""
 
+from contextlib import suppress
 from typing import Any
+from uuid import uuid4
 
+import structlog
 from celery import bootsteps
 from celery.beat import PersistentScheduler
+from redis.exceptions import RedisError
 
 from accession.tasks.app import app
 from accession.tasks.heartbeats import (
     HEARTBEAT_SECONDS,
     record_scheduler_tick,
     record_worker_heartbeat,
-    remove_worker_heartbeat,
+    record_worker_stop,
 )
+from accession.tasks.lock import LockResult, TaskLock
+
+log = structlog.get_logger(__name__)
+
+_LOCK_SECONDS = 30
 
 
 class WorkerHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -35,17 +44,48 @@ class WorkerHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-            remove_worker_heartbeat(consumer.hostname)
+            record_worker_stop(consumer.hostname)
 
 
 app.steps["consumer"].add(WorkerHeartbeat)
 
 
 class Scheduler(PersistentScheduler):  # type: ignore[misc]
-    """Beat's scheduler, which records each tick: a hung beat process has no ticks."""
+    """Beat's scheduler, of which one publishes at a time; its ticks are recorded.
+
+    Any further one that is started by mistake keeps the same schedule and publishes nothing. It takes over
+    when the first has stopped, or has been silent for half a minute; what was due meanwhile is started late
+    (`start_missed_runs`).
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._lock = TaskLock("Scheduler", str(uuid4()), _LOCK_SECONDS)
+        self._is_active = True
+        super().__init__(*args, **options)
 
     def tick(self, *args: Any, **options: Any) -> Any:
         """Publish what is due, and return the seconds until the next tick."""
+        self._find_whether_active()
         wait = super().tick(*args, **options)
-        record_scheduler_tick()
+        if self._is_active:
+            record_scheduler_tick()
         return wait
+
+    def _find_whether_active(self) -> None:
+        # If the broker is unavailable, the active scheduler waits for it to publish what is due.
+        with suppress(RedisError):
+            is_active = self._lock.acquire_or_extend() is not LockResult.HELD_BY_OTHER
+            if self._is_active and not is_active:
+                log.warning("another scheduler is running, this one publishes nothing")
+            self._is_active = is_active
+
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        """Publish a task that is due."""
+        if self._is_active:
+            super().apply_entry(entry, producer=producer)
+
+    def close(self) -> None:
+        """Save the schedule, and let another scheduler publish."""
+        super().close()
+        with suppress(RedisError):
+            self._lock.release()

@@ -1,8 +1,11 @@
 """Heartbeats of the workers and of Celery beat, kept in the broker.
 
+A worker stays registered after its last heartbeat, until another one has taken over its messages.
+
 Times come from the broker's clock, because the clocks of two machines may differ.
 """
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -15,13 +18,16 @@ HEARTBEAT_SECONDS = 10
 SCHEDULER_OVERDUE_SECONDS = 60
 _WORKER_TTL_SECONDS = 30
 
+WORKER_NAME = re.compile(r"accession-(?P<pid>\d+)@(?P<host>.+)")
+"""The name of a worker: its process id, and the name of its machine."""
+
 _WORKERS = "heartbeats:workers"
 _SCHEDULER = "heartbeats:beat"
 
-_RECORD_WORKER = f"""
+_RECORD_WORKER = "redis.call('zadd', KEYS[1], redis.call('time')[1], ARGV[1])"
+_LIST_SILENT_WORKERS = f"""
 local now = redis.call('time')[1]
-redis.call('zremrangebyscore', KEYS[1], '-inf', now - {_WORKER_TTL_SECONDS})
-redis.call('zadd', KEYS[1], now, ARGV[1])
+return redis.call('zrangebyscore', KEYS[1], '-inf', now - {_WORKER_TTL_SECONDS})
 """
 _RECORD_TICK = "redis.call('set', KEYS[1], redis.call('time')[1])"
 _READ = f"""
@@ -72,10 +78,29 @@ def record_worker_heartbeat(name: str) -> None:
         broker_client().eval(_RECORD_WORKER, 1, _WORKERS, name)
 
 
-def remove_worker_heartbeat(name: str) -> None:
+def record_worker_stop(name: str) -> None:
     """Record that a worker has stopped; if the broker is unavailable the heartbeat expires instead."""
     with suppress(RedisError):
-        broker_client().zrem(_WORKERS, name)
+        broker_client().zadd(_WORKERS, {name: 0})
+
+
+def list_workers() -> list[str]:
+    """Return the names of all registered workers, alive or not."""
+    return _decode(broker_client().zrange(_WORKERS, 0, -1))
+
+
+def list_silent_workers() -> list[str]:
+    """Return the registered workers that have stopped, or whose last heartbeat is 30 seconds old."""
+    return _decode(broker_client().eval(_LIST_SILENT_WORKERS, 1, _WORKERS))
+
+
+def unregister_worker(name: str) -> None:
+    """Forget a worker, whose messages have been taken over."""
+    broker_client().zrem(_WORKERS, name)
+
+
+def _decode(names: object) -> list[str]:
+    return [name.decode() for name in cast(list[bytes], names)]
 
 
 def record_scheduler_tick() -> None:

@@ -3,20 +3,18 @@
 The counters are kept in the broker. If it loses its data they restart at zero, as counters may.
 """
 
-import json
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import cast
 
-from kombu.transport.redis import Channel
 from redis.exceptions import RedisError
 
 from accession.bibliotheca.outcomes import CountRequest, Endpoint, RequestOutcome
 from accession.tasks.broker import broker_client
+from accession.tasks.deliveries import unacknowledged_messages
 
 LATENCY_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Upper bounds in seconds; slower requests are counted in one further bucket."""
@@ -150,10 +148,9 @@ def queue_depths(queues: Sequence[str]) -> dict[str, QueueDepth]:
     with broker_client().pipeline() as pipeline:
         for queue in queues:
             pipeline.llen(queue)
-        pipeline.hvals(Channel.unacked_key)
-        *waiting, unacknowledged = pipeline.execute()
-    # kombu stores an unacknowledged message as [message, exchange, routing key]; ours is the queue's name.
-    routes = [json.loads(entry)[2] for entry in cast(list[bytes], unacknowledged)]
+        waiting = pipeline.execute()
+    received = [queue for _, queue in unacknowledged_messages()]
     return {
-        queue: QueueDepth(length, routes.count(queue)) for queue, length in zip(queues, waiting, strict=True)
+        queue: QueueDepth(length, received.count(queue))
+        for queue, length in zip(queues, waiting, strict=True)
     }

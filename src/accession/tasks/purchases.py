@@ -115,8 +115,6 @@ def import_purchase_records_by_collection(
             )
             next_arguments = _arguments_of_verification(arguments, verified.next_cursor)
             return StepResult(verified.counters, None, next_arguments, verified.outbox_ids)
-        if reset_timestamp:
-            importer.clear_checkpoint()
         if current_day:
             cursor = _cursors.validate_python({"current_day": parse_datetime(current_day), **position})
         else:
@@ -125,7 +123,8 @@ def import_purchase_records_by_collection(
         if start >= now:
             log.info("already up to date", finish=start.isoformat())
             return StepResult(RunCounters(pages=0), since=start)
-        page = importer.import_day(cursor, now, Width(get_settings().purchase_window))
+        width = Width(get_settings().purchase_window)
+        page = importer.import_day(cursor, now, width, clears_checkpoint=reset_timestamp)
         log.info(
             "page imported",
             day=page.day_start.date().isoformat(),

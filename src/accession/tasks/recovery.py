@@ -1,11 +1,16 @@
-"""Resume runs whose message was lost, or is held by a worker that died."""
+"""Take over the work of workers that died, and resume work whose message was lost."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
+import psutil
 import structlog
 from celery import bootsteps
+from celery.utils.nodenames import gethostname
+from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -17,7 +22,15 @@ from accession.db.engine import transaction
 from accession.db.models import Run
 from accession.runs.ledger import active_runs, find_run, is_active, list_last_starts
 from accession.tasks.app import app, longest_step_seconds
-from accession.tasks.apply import publish_stale_applies
+from accession.tasks.apply import publish_lost_applies
+from accession.tasks.deliveries import find_pending_work, own_keys
+from accession.tasks.heartbeats import (
+    HEARTBEAT_SECONDS,
+    WORKER_NAME,
+    list_silent_workers,
+    list_workers,
+    unregister_worker,
+)
 from accession.tasks.workflow_task import enqueue_step, start_runs
 from accession.tasks.workflows import STEP_TASKS, schedule_of
 
@@ -29,45 +42,121 @@ _WORKER_PING_SECONDS = 1.0
 _MISSED_AFTER = timedelta(minutes=10)
 
 
-def resume_interrupted_work() -> int:
-    """Queue again everything that may have been interrupted; return the number of active runs.
+class TakeOver(bootsteps.StartStopStep):  # type: ignore[misc]
+    """A step of the worker's consumer that takes over the work of dead workers, and work that was lost.
 
-    This is every message that a worker has taken, the next step of every active run, and every apply. What
-    is queued twice because its worker is alive is processed once.
-    """
-    _requeue_unacknowledged()
-    resumed = _enqueue_next_steps(active_runs)
-    publish_stale_applies(every_row=True)
-    return resumed
-
-
-class ResumeRunsOnConnect(bootsteps.StartStopStep):  # type: ignore[misc]
-    """A step of the worker's consumer that resumes interrupted work at each connection to the broker.
-
-    The worker may replace one that died. If the connection was lost, the broker may have lost its data, and
-    the worker has dropped the messages that it kept for a later retry.
+    At each connection to the broker, the worker queues again what it had received over the one before, which
+    cannot be acknowledged any more. Meanwhile the broker may have lost its data.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        super().__init__(consumer, **options)
+        self._timer: Any = None
+
     def start(self, consumer: Any) -> None:
-        """Resume before the first message is taken, or as soon as the database is available."""
+        """Take over before the first message is received, and then every few seconds."""
+        requeue_messages_of(consumer.hostname)
+        take_over_from_dead_workers()
+        self._resume_lost_work(consumer)
+        self._timer = consumer.timer.call_repeatedly(HEARTBEAT_SECONDS, _take_over_later)
+
+    def stop(self, consumer: Any) -> None:
+        """Stop; called when the worker stops or loses the broker."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _resume_lost_work(self, consumer: Any) -> None:
         try:
-            resume_interrupted_work()
+            resume_lost_work()
         except OperationalError as error:
             log.warning("database unavailable, resuming runs later", reason=str(error).splitlines()[0])
-            consumer.timer.call_after(_DATABASE_WAIT_SECONDS, self.start, (consumer,))
+            consumer.timer.call_after(_DATABASE_WAIT_SECONDS, self._resume_lost_work, (consumer,))
 
 
-app.steps["consumer"].add(ResumeRunsOnConnect)
+class OwnMessages(bootsteps.Step):  # type: ignore[misc]
+    """A step of the worker that keeps the messages which it receives under keys of its own."""
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        configuration = worker.app.conf
+        configuration.broker_transport_options = {
+            **configuration.broker_transport_options,
+            **own_keys(worker.hostname),
+        }
+
+
+app.steps["consumer"].add(TakeOver)
+app.steps["worker"].add(OwnMessages)
+
+
+def _take_over_later() -> None:
+    # The database may be slow, so that a child process asks it, and not the one that receives messages.
+    with suppress(RedisError, BrokerError):
+        if take_over_from_dead_workers():
+            resume_lost_work.delay()
+
+
+def take_over_from_dead_workers() -> Sequence[str]:
+    """Queue again the messages of all workers that have died or stopped; return the names of these workers.
+
+    A worker is dead if it has been silent for 30 seconds, or if it ran on this machine and has ended.
+    """
+    dead = sorted({*list_silent_workers(), *filter(_has_ended_here, list_workers())})
+    for worker in dead:
+        messages = requeue_messages_of(worker)
+        unregister_worker(worker)
+        log.warning("took over from a worker that has ended", worker=worker, messages=messages)
+    return dead
+
+
+def _has_ended_here(worker: str) -> bool:
+    match = WORKER_NAME.fullmatch(worker)
+    return match is not None and match["host"] == gethostname() and not psutil.pid_exists(int(match["pid"]))
+
+
+def requeue_messages_of(worker: str) -> int:
+    """Queue again every message that a worker has received and not acknowledged; return their number.
+
+    What is delivered twice, because the worker is alive after all, is processed once.
+    """
+    with (
+        app.connection_for_write(transport_options=own_keys(worker)) as connection,
+        connection.channel() as channel,
+    ):
+        for queue in app.amqp.queues.values():
+            queue(channel).declare()
+        tags = channel.client.zrange(channel.unacked_index_key, 0, -1)
+        for tag in tags:
+            channel.qos.restore_by_tag(tag, channel.client)
+    return len(tags)
+
+
+@app.task(ignore_result=True)  # type: ignore[untyped-decorator]
+def resume_lost_work() -> int:
+    """Queue again every step and apply for which the broker has no message; return the number of steps.
+
+    The broker loses messages together with its data, or when a worker dies while it receives one. What is
+    queued twice is processed once.
+    """
+    resumed = _enqueue_next_steps(_find_lost_runs)
+    publish_lost_applies()
+    return resumed
+
+
+def _find_lost_runs(session: Session) -> Sequence[Run]:
+    runs = active_runs(session)
+    pending = find_pending_work().task_ids
+    return [run for run in runs if run.task_id not in pending]
 
 
 @app.task(ignore_result=True)  # type: ignore[untyped-decorator]
 def resume_stalled_runs() -> int:
     """Enqueue the next step of every stalled run; return how many runs there were.
 
-    The broker can lose a message: together with its data, or while a dying worker takes it. If the message
-    was not lost after all, the step is still processed once.
+    Their worker may be hung. If the step is processed after all, that is done once.
     """
     return _enqueue_next_steps(lambda session: active_runs(session, stalled_since=stalled_since()))
 
@@ -125,18 +214,6 @@ def _enqueue_next_steps(find: Callable[[Session], Sequence[Run]]) -> int:
     return len(steps)
 
 
-def _requeue_unacknowledged() -> None:
-    """Queue again every message that a worker has taken and not acknowledged.
-
-    kombu does this after the visibility timeout, which must be longer than the longest wait for a retry.
-    """
-    with app.connection_for_write() as connection, connection.channel() as channel:
-        for queue in app.amqp.queues.values():
-            queue(channel).declare()
-        for tag in channel.client.zrange(channel.unacked_index_key, 0, -1):
-            channel.qos.restore_by_tag(tag, channel.client)
-
-
 def ensure_no_workers() -> None:
     """Check that no worker is running.
 
@@ -164,7 +241,8 @@ def discard_queued_work() -> None:
             bound_queue = queue(channel)
             bound_queue.declare()
             bound_queue.purge()
-        channel.client.delete(channel.unacked_key, channel.unacked_index_key)
+        for key in channel.client.scan_iter("unacked*"):
+            channel.client.delete(key)
         for task in STEP_TASKS.values():
             for lock in channel.client.scan_iter(f"{task.lock_key}:*"):
                 channel.client.delete(lock)

@@ -2,11 +2,14 @@
 
 `run_step` wraps a workflow's step function. For each message it
 
-1. opens a transaction, locks the run's row in the ledger, and checks that the collection still exists and
-   that the run holds the workflow lock (`_check_preconditions`);
-2. compares the message's arguments with the run's cursor, so that a message delivered twice is processed
-   once, and calls the step function (`_process_step`). Step and ledger are committed together;
-3. publishes the step's changes for the apply, then either enqueues the next step under the same task id or
+1. checks that the collection still exists, that the run is active and holds the workflow lock
+   (`_check_preconditions`), and that the message's arguments are the run's cursor, so that a message
+   delivered twice is processed once;
+2. calls the step function, which first fetches what it needs. No transaction is open meanwhile, however long
+   the vendor takes to respond;
+3. before the first write, opens a transaction, locks the run's row and checks that nothing has changed since
+   (`_lock_unchanged_run`). What the step writes and the ledger are committed together;
+4. publishes the step's changes for the apply, then either enqueues the next step under the same task id or
    releases the lock.
 
 The message is acknowledged after that. If a worker dies before the commit, the broker delivers the message
@@ -19,6 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import structlog
@@ -29,7 +33,7 @@ from sqlalchemy.orm import Session
 from accession.accounts.collections import get_collection
 from accession.bibliotheca.client import BibliothecaAPI
 from accession.core.errors import NotFound
-from accession.db.engine import transaction
+from accession.db.engine import late_transaction, transaction
 from accession.db.models import Collection, Run, RunState
 from accession.imports.vendor_api import vendor_api_for
 from accession.runs.ledger import (
@@ -38,6 +42,7 @@ from accession.runs.ledger import (
     delete_queued_run,
     end_run,
     find_run,
+    find_run_and_collection,
     is_active,
     lock_run,
     lock_run_and_collection,
@@ -83,7 +88,7 @@ StepFunction = Callable[[Session, Collection, Run, BibliothecaAPI], StepResult]
 
 @dataclass(frozen=True)
 class _Ready:
-    """The run may process a step; its row is locked until the transaction ends."""
+    """The run may process a step."""
 
     run: Run
     collection: Collection
@@ -108,6 +113,10 @@ class _MustStop:
     outcome: RunOutcome
 
 
+class _RunChanged(Exception):
+    """The run has ended or moved on, or its collection was deleted, since the preconditions were checked."""
+
+
 def run_step(
     task: WorkflowTask, collection_id: int, arguments: Mapping[str, Any], step: StepFunction
 ) -> RunOutcome | None:
@@ -122,8 +131,11 @@ def run_step(
 
     def process(is_repeat: bool) -> RunOutcome | None:
         try:
-            with transaction() as session:
-                processing = _process_step(task, session, collection_id, arguments, step)
+            try:
+                processing = _process_step(task, collection_id, arguments, step)
+            except _RunChanged:
+                # The preconditions, which are not met any more, determine what to do.
+                processing = _process_step(task, collection_id, arguments, step)
         except RETRIED_ERRORS as error:
             if task.request.retries < task.max_retries:
                 _record_retry(task, collection_id, error)
@@ -160,50 +172,59 @@ def _store_no_result(task: WorkflowTask) -> None:
 
 
 def _process_step(
-    task: WorkflowTask,
-    session: Session,
-    collection_id: int,
-    arguments: Mapping[str, Any],
-    step: StepFunction,
+    task: WorkflowTask, collection_id: int, arguments: Mapping[str, Any], step: StepFunction
 ) -> _Processed | _AlreadyProcessed | _MustStop:
-    check = _check_preconditions(task, session, collection_id, arguments)
-    if not isinstance(check, _Ready):
-        return check
-    run = check.run
-    # The cursor of a run that began before an upgrade lacks the arguments that the upgrade added.
-    if {**arguments, **run.cursor} != arguments:
-        log.warning("step already processed, message was delivered twice")
-        return _AlreadyProcessed()
-    structlog.contextvars.bind_contextvars(page=run.pages + 1)
-    if _had_earlier_delivery(task):
-        release_leftover_slots(collection_id, task.request.id)
-    slot = request_slot(collection_id, task.request.id)
-    with counted_requests() as count_request:
-        api = vendor_api_for(check.collection, slot, count_request)
-        result = step(session, check.collection, run, api)
-    record_step(run, result.counters, since=result.since, next_cursor=result.next_arguments)
+    task_id = task.request.id
+    with late_transaction() as session:
+        check = _check_preconditions(task, session, collection_id, arguments)
+        if not isinstance(check, _Ready):
+            return check
+        run, cursor = check.run, check.run.cursor
+        # The cursor of a run that began before an upgrade lacks the arguments that the upgrade added.
+        if {**arguments, **cursor} != arguments:
+            log.warning("step already processed, message was delivered twice")
+            return _AlreadyProcessed()
+        structlog.contextvars.bind_contextvars(page=run.pages + 1)
+        if _had_earlier_delivery(task):
+            release_leftover_slots(collection_id, task_id)
+        session.on_begin = partial(_lock_unchanged_run, session, task_id, cursor)
+        with counted_requests() as count_request:
+            api = vendor_api_for(check.collection, request_slot(collection_id, task_id), count_request)
+            result = step(session, check.collection, run, api)
+        session.begin_writing()
+        run.worker = task.request.hostname
+        record_step(run, result.counters, since=result.since, next_cursor=result.next_arguments)
     return _Processed(result)
+
+
+def _lock_unchanged_run(session: Session, task_id: str, cursor: Mapping[str, Any]) -> None:
+    """Lock the run's row until the transaction ends: of two deliveries, the second waits for the first.
+
+    Raises:
+        _RunChanged: the run is not at the cursor any more.
+    """
+    locked = lock_run_and_collection(session, task_id)
+    if locked is None:
+        raise _RunChanged
+    run, collection = locked
+    if not is_active(run) or run.cursor != cursor or collection.marked_for_deletion_at is not None:
+        raise _RunChanged
 
 
 def _check_preconditions(
     task: WorkflowTask, session: Session, collection_id: int, arguments: Mapping[str, Any]
 ) -> _Ready | _AlreadyProcessed | _MustStop:
-    """Check that the run is active, its collection exists and the workflow lock is held by this run.
-
-    The run's row is locked first: of two deliveries of one message the second waits for the first.
-    """
+    """Check that the run is active, its collection exists and the workflow lock is held by this run."""
     task_id = task.request.id
     lock = task.lock_for(collection_id, task_id)
-    locked = lock_run_and_collection(session, task_id)
-    run = None if locked is None else locked[0]
+    found = find_run_and_collection(session, task_id)
+    run = None if found is None else found[0]
     try:
         # As a rule the session has it now, so that this needs no statement.
         collection = get_collection(session, collection_id)
     except NotFound:
         log.warning("run stopped, the collection is deleted or marked for deletion")
-        if run is not None and is_active(run):
-            end_run(run, RunState.INTERRUPTED, "The collection is marked for deletion.")
-        delete_queued_run(session, task_id)
+        _interrupt_run(task_id, "The collection is marked for deletion.")
         lock.release()
         return _MustStop(RunOutcome.STOPPED)
     if run is not None and not is_active(run):
@@ -213,13 +234,7 @@ def _check_preconditions(
     is_extended = run is not None and lock.extend()
     lock_result = LockResult.EXTENDED if is_extended else lock.acquire_or_extend()
     if lock_result is LockResult.HELD_BY_OTHER:
-        if run is None:
-            log.warning("run refused, another run holds the workflow lock", held_by=lock.current_holder())
-            delete_queued_run(session, task_id)
-            return _MustStop(RunOutcome.REFUSED)
-        log.warning("run stopped, workflow lock lost to a newer run", held_by=lock.current_holder())
-        end_run(run, RunState.INTERRUPTED, SUPERSEDED)
-        return _MustStop(RunOutcome.STOPPED)
+        return _refuse_or_stop(task_id, has_begun=run is not None, held_by=lock.current_holder())
     if lock_result is LockResult.ACQUIRED and run is not None:
         log.warning("workflow lock expired between invocations")
     if run is None:
@@ -231,16 +246,32 @@ def _check_preconditions(
     return _Ready(run, collection)
 
 
+def _refuse_or_stop(task_id: str, *, has_begun: bool, held_by: str | None) -> _MustStop:
+    """Stop a run that has lost the workflow lock; refuse one that has not begun."""
+    if has_begun:
+        log.warning("run stopped, workflow lock lost to a newer run", held_by=held_by)
+    else:
+        log.warning("run refused, another run holds the workflow lock", held_by=held_by)
+    _interrupt_run(task_id, SUPERSEDED)
+    return _MustStop(RunOutcome.STOPPED if has_begun else RunOutcome.REFUSED)
+
+
+def _interrupt_run(task_id: str, reason: str) -> None:
+    """Mark a begun run as interrupted, or delete it if it is still queued."""
+    with transaction() as session:
+        run = lock_run(session, task_id)
+        if run is not None and is_active(run):
+            end_run(run, RunState.INTERRUPTED, reason)
+        delete_queued_run(session, task_id)
+
+
 def _open_run(
     task: WorkflowTask, session: Session, collection_id: int, arguments: Mapping[str, Any]
 ) -> Run | None:
-    """Open the run in the ledger and lock its row.
-
-    It is committed separately, so that the ledger has the run even if its first step fails.
-    """
+    """Open the run in the ledger and return it; the ledger has it even if its first step fails."""
     with transaction() as separate:
         open_run(separate, collection_id, task.workflow, task.request.id, arguments)
-    return lock_run(session, task.request.id)
+    return find_run(session, task.request.id)
 
 
 def _handle_redelivery(task: WorkflowTask, collection_id: int, *, is_repeat: bool) -> None:

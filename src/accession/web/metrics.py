@@ -166,7 +166,7 @@ def _verification_metrics(
 
 def _broker_metrics() -> list[Metric]:
     # Importing the Celery app requires a configured broker.
-    from accession.tasks.app import APPLY_QUEUE, DEFAULT_QUEUE
+    from accession.tasks.broker import APPLY_QUEUE, DEFAULT_QUEUE
 
     counts, heartbeats = read_worker_metrics(), read_heartbeats()
     messages = [

@@ -46,7 +46,7 @@ def test_restore_asks_and_discards_queued_work(
     lock = task.lock_for(1, "lost-run")
     enqueue_step(task, 1, "lost-run", {"current_day": "2024-05-01T00:00:00+00:00"})
     lock.acquire_or_extend()
-    broker.hset("unacked", "tag", "a message that a worker has received")
+    broker.hset("unacked:birch", "tag", "a message that a worker has received")
 
     declined = cli("restore", file, typed="n\n")
     assert declined.exit_code == 1
@@ -61,7 +61,7 @@ def test_restore_asks_and_discards_queued_work(
     assert "Restored the database of " in result.stdout
     assert result.stdout.endswith("Start Accession again: accession up\n")
     assert table_rows(populated_database, "license_pools") == before
-    assert (broker.llen("default"), broker.exists("unacked")) == (0, 0)
+    assert (broker.llen("default"), broker.exists("unacked:birch")) == (0, 0)
     assert lock.current_holder() is None
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import psutil
 import pytest
+from celery.utils.nodenames import gethostname
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
@@ -39,6 +39,7 @@ from accession.local.servers import ServerUrls
 from accession.sandbox.catalogue import build_catalogue
 from accession.sandbox.faults import Faults
 from accession.sandbox.vendor import Sandbox
+from accession.tasks.heartbeats import record_worker_heartbeat
 from tests.fixtures.broker import Broker
 from tests.fixtures.factories import run_concurrently
 from tests.fixtures.running_sandbox import RunningSandbox, running_sandbox
@@ -124,12 +125,9 @@ class WorkerPool:
             "ACCESSION_RETRY_BACKOFF_SECONDS": "0",
             "ACCESSION_LOG_FORMAT": "json",
         }
-        command = "-m celery -A accession.tasks.app worker --pool prefork --concurrency 2 -Q default,apply"
-        options = ("--without-mingle", "--without-gossip", f"--hostname={uuid4().hex}@%h")
+        command = [sys.executable, "-m", "accession", "worker", "--concurrency=2"]
         with self.log.open("a") as log:
-            return psutil.Popen(
-                [sys.executable, *command.split(), *options], env=environment, stdout=log, stderr=log
-            )
+            return psutil.Popen(command, env=environment, stdout=log, stderr=log)
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +141,9 @@ def _worker_pool(servers: ServerUrls, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def worker_pool(_worker_pool: WorkerPool, broker: Broker) -> WorkerPool:
+    # Emptying the broker has deleted the heartbeats of the workers that are still running.
+    for worker in _worker_pool.workers:
+        record_worker_heartbeat(f"accession-{worker.pid}@{gethostname()}")
     return _worker_pool
 
 
@@ -191,11 +192,11 @@ def count_pages() -> int:
     return sum(run.pages for run in all_runs())
 
 
-def publish_stale(broker: Broker) -> None:
-    """Publish every outbox row again, as the scheduled task does for stale rows."""
-    from accession.tasks.apply import publish_stale_applies
+def publish_lost(broker: Broker) -> None:
+    """Publish outbox rows without a message, as a scheduled task does."""
+    from accession.tasks.apply import publish_lost_applies
 
-    publish_stale_applies(every_row=True)
+    publish_lost_applies()
     broker.wait_until_idle()
 
 
@@ -275,7 +276,7 @@ def test_run_continues_after_child_processes_are_killed(
         pages_before = count_pages()
         run = run_starter.wait_for(task_id)
         assert run.pages > pages_before
-        publish_stale(broker)
+        publish_lost(broker)
         assert_imported(*alder, task_id)
     # The lock of a title expires five minutes after a child died between its commit and the release.
     assert [name for name in broker.locks() if not name.startswith("BibliographicApply:")] == []
@@ -304,17 +305,15 @@ def test_stopped_worker_finishes_its_page(
 def test_run_resumes_at_once_after_workers_are_killed(
     session: Session, worker_pool: WorkerPool, run_starter: RunStarter, broker: Broker
 ) -> None:
-    """`accession up` does this at its start, instead of waiting for the visibility timeout of an hour."""
-    from accession.tasks.recovery import resume_interrupted_work
-
+    """A worker that starts on the same machine takes over at once."""
     with library(session, "Alder Library", seed=1, latency_ms=10) as alder:
         worker_pool.ensure(1)
         task_id = run_starter.start(alder[0])
         wait_for_pages()
         worker_pool.kill()
-        assert resume_interrupted_work() == 1
-        worker_pool.ensure(1)
-        run_starter.wait_for(task_id)
+        (worker,) = worker_pool.ensure(1)
+        run = run_starter.wait_for(task_id)
+        assert run.worker == f"accession-{worker.pid}@{gethostname()}"
         assert_imported(*alder, task_id)
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from accession.catalog.apply import ApplyResult, apply_outbox
 from accession.catalog.data import ApplyData, TitleData
 from accession.catalog.outbox import (
+    claim_lost_rows,
     claim_stale_rows,
     count_pending_changes,
     count_pending_changes_by_collection,
@@ -305,4 +306,5 @@ def test_stale_rows_are_claimed_once(session: Session, collection: Collection) -
     with time_machine.travel(NOON + 5 * HOUR, tick=False):
         assert claim_stale_rows(session, NOON + 2 * HOUR) == row_ids[:2]
         assert claim_stale_rows(session, NOON + 2 * HOUR) == []
-        assert claim_stale_rows(session, None) == row_ids
+        assert claim_lost_rows(session, {row_ids[0]}) == row_ids[1:]
+        assert claim_lost_rows(session, set()) == row_ids

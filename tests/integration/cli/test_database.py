@@ -1,9 +1,13 @@
 """Command `env`, and the commands of `accession db`."""
 
+from types import SimpleNamespace
+
 import pytest
 from sqlalchemy import Engine, inspect
 
+from accession.cli.connect import require_schema
 from accession.core.settings import get_settings
+from accession.db import schema
 from accession.local.servers import ServerUrls
 from tests.fixtures.commands import Cli, migrate_to_unknown_schema, settings_from_environment
 from tests.fixtures.factories import SCHEMA_REVISION
@@ -37,13 +41,40 @@ def test_empty_database_is_migrated(cli: Cli, unmigrated_database: Engine) -> No
         f"The database has schema none, this version needs {SCHEMA_REVISION}: run `accession db upgrade`."
     )
     assert cli("db", "check").error == missing
-    older = "The database has an older schema than this program: run `accession db upgrade`."
+    older = "The database schema is older than this version: run `accession db upgrade`."
     assert cli("status").error == older
     assert cli("db", "upgrade").stdout == f"Migrated the database from schema none to {SCHEMA_REVISION}.\n"
     assert "license_pools" in inspect(unmigrated_database).get_table_names()
     assert cli("db", "check").stdout == f"The database has schema {SCHEMA_REVISION}, the current one.\n"
     assert cli("db", "upgrade").stdout == f"The database already has schema {SCHEMA_REVISION}.\n"
     assert cli("status").exit_code == 0
+
+
+@pytest.mark.parametrize("process", ["worker", "beat", "web"])
+def test_process_does_not_start_with_an_older_schema(
+    cli: Cli, unmigrated_database: Engine, process: str
+) -> None:
+    result = cli(process)
+    assert (result.exit_code, result.error) == (
+        1,
+        "The database schema is older than this version: run `accession db upgrade`.",
+    )
+
+
+def test_processes_can_wait_for_the_schema(
+    unmigrated_database: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs: list[str] = []
+
+    def sleep(_: float) -> None:
+        outputs.append(capsys.readouterr().err)
+        if len(outputs) == 2:
+            schema.upgrade(unmigrated_database)
+
+    monkeypatch.setattr("accession.cli.connect.time", SimpleNamespace(sleep=sleep))
+    require_schema(waits=True)
+    older = "Waiting. The database schema is older than this version: run `accession db upgrade`.\n"
+    assert outputs == [older, ""]
 
 
 @pytest.mark.parametrize("arguments", ["status", "db check", "db upgrade", "import purchases --import-all"])

@@ -39,7 +39,7 @@ TITLE_FIELDS = (
 )
 RUN_FIELDS = (
     "id collection workflow state cursor pages records_fetched records_stored records_rejected titles_new"
-    " titles_changed started_at updated_at finished_at error"
+    " titles_changed started_at updated_at finished_at error worker"
 )
 
 

@@ -1,9 +1,12 @@
 """Engine and sessions: driver, time zone, errors, forks."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 from pydantic import SecretStr
 from sqlalchemy import event, func, make_url, select, text
 from sqlalchemy.exc import DataError, OperationalError
@@ -12,8 +15,15 @@ from sqlalchemy.orm import Session
 from accession.core.errors import UserError
 from accession.core.settings import Settings, get_settings, use_settings
 from accession.db import engine as database
-from accession.db.engine import dispose_engine, make_engine, transaction
-from accession.db.models import Identifier
+from accession.db.engine import (
+    begin_writing,
+    dispose_engine,
+    late_transaction,
+    make_engine,
+    snapshot,
+    transaction,
+)
+from accession.db.models import Collection, Identifier
 from accession.local.servers import ServerUrls
 
 
@@ -41,6 +51,58 @@ def test_engine_uses_psycopg_3_for_any_driver_in_url(servers: ServerUrls, scheme
 def test_session_is_in_utc(session: Session) -> None:
     assert session.scalar(text("SHOW timezone")) == "UTC"
     assert session.scalar(text("SHOW application_name")) == "accession"
+
+
+def test_vanished_client_or_server_is_noticed_within_25_seconds(session: Session) -> None:
+    connection = session.connection().connection.driver_connection
+    assert isinstance(connection, psycopg.Connection)
+    names = ["keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"]
+    parameters = connection.info.get_parameters()
+    server = [session.scalar(text(f"SHOW tcp_{name.removeprefix('tcp_')}")) for name in names]
+    assert [parameters[name] for name in names] == ["10", "5", "3", "25000"] == server
+
+
+def test_waiting_sessions_have_time_limits(session: Session) -> None:
+    assert session.scalar(text("SHOW lock_timeout")) == "1min"
+    assert session.scalar(text("SHOW idle_in_transaction_session_timeout")) == "5min"
+
+
+def test_snapshot_may_be_idle_for_long(servers: ServerUrls) -> None:
+    with snapshot() as reading:
+        assert reading.scalar(text("SHOW idle_in_transaction_session_timeout")) == "0"
+
+
+def transaction_status(session: Session) -> TransactionStatus:
+    connection = session.connection().connection.driver_connection
+    assert isinstance(connection, psycopg.Connection)
+    return connection.info.transaction_status
+
+
+def test_late_transaction_begins_before_the_first_write(collection: Collection) -> None:
+    collection_id = collection.id
+    with late_transaction() as session:
+        found = session.get_one(Collection, collection_id)
+        assert transaction_status(session) == TransactionStatus.IDLE
+        session.on_begin = lambda: session.execute(select(Collection).with_for_update())
+
+        begin_writing(session)
+        assert transaction_status(session) == TransactionStatus.INTRANS
+        found.name = "Birch Library"
+        begin_writing(session)
+    with transaction() as session_afterwards:
+        assert session_afterwards.get_one(Collection, collection_id).name == "Birch Library"
+
+
+def test_late_transaction_is_rolled_back_by_an_error(collection: Collection) -> None:
+    collection_id = collection.id
+    with suppress(ZeroDivisionError), late_transaction() as session:
+        begin_writing(session)
+        session.get_one(Collection, collection_id).name = "Birch Library"
+        session.flush()
+        raise ZeroDivisionError
+    with transaction() as session_afterwards:
+        assert session_afterwards.get_one(Collection, collection_id).name == "Alder Library"
+        assert transaction_status(session_afterwards) == TransactionStatus.INTRANS
 
 
 def test_error_message_has_no_statement_parameters(session: Session) -> None:

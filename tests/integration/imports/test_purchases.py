@@ -85,15 +85,15 @@ def test_import_continues_at_the_checkpoint(session: Session, importer: Importer
     assert importer.get_start() == MAY_2
 
 
-def test_cleared_checkpoint_restarts_the_import(
+def test_reimport_clears_the_checkpoint_with_its_first_page(
     session: Session, collection: Collection, importer: Importer
 ) -> None:
     importer.import_day(ImportCursor(MAY_1), NOW)
+    first_day = DEFAULT_PURCHASE_RECORD_START_TIME
 
-    importer.clear_checkpoint()
+    importer.import_day(ImportCursor(first_day), NOW, clears_checkpoint=True)
 
-    assert checkpoint(session, collection) is None
-    assert importer.get_start() == DEFAULT_PURCHASE_RECORD_START_TIME
+    assert checkpoint(session, collection) == first_day + timedelta(days=1)
 
 
 # Windows

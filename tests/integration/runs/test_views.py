@@ -210,6 +210,7 @@ def test_run_view_has_all_counters(session: Session, collection: Collection) -> 
         updated_at=NOON,
         finished_at=None,
         error=None,
+        worker=None,
     )
 
 

@@ -1,6 +1,7 @@
 """Fixtures of the tests of tasks."""
 
 from tests.fixtures.broker import app, broker
+from tests.fixtures.commands import celery_app, cli
 from tests.fixtures.workers import (
     _module_worker,
     four_concurrent_requests,
@@ -13,6 +14,8 @@ __all__ = [
     "_module_worker",
     "app",
     "broker",
+    "celery_app",
+    "cli",
     "four_concurrent_requests",
     "run_starter",
     "vendor",

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import socket
 from datetime import datetime, timedelta
 from pathlib import Path
+from socket import TCP_KEEPIDLE, TCP_USER_TIMEOUT
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -55,6 +57,21 @@ def test_schedule_follows_the_configured_time_zone(entry: str, now: datetime, du
     with time_machine.travel(now, tick=False):
         wait = schedule.remaining_estimate(now.astimezone(ZoneInfo("Europe/Berlin")))
     assert abs(now + wait - datetime.fromisoformat(due)) < timedelta(seconds=1)
+
+
+def test_connections_notice_that_the_broker_has_disappeared(app: Celery) -> None:
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        connections = [
+            client.connection_pool.get_connection() for client in (channel.client, app.backend.client)
+        ]
+        sockets = [each._sock for each in connections]
+        assert [each.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) for each in sockets] == [1, 1]
+        options = [
+            sockets[0].getsockopt(socket.IPPROTO_TCP, name) for name in (TCP_KEEPIDLE, TCP_USER_TIMEOUT)
+        ]
+        assert (options, sockets[1].gettimeout()) == ([10, 25_000], 25)
+        for used in connections:
+            used.disconnect()
 
 
 def test_due_task_is_published_after_broker_outage(app: Celery, tmp_path: Path) -> None:

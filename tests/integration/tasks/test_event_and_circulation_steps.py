@@ -146,7 +146,7 @@ def test_second_start_of_same_workflow_is_refused(
 def test_runs_resume_after_broker_lost_its_data(
     session: Session, collection: Collection, vendor: ObservedVendor, run_starter: RunStarter, broker: Broker
 ) -> None:
-    from accession.tasks.recovery import resume_interrupted_work
+    from accession.tasks.recovery import resume_lost_work
 
     add_holdings(session, vendor, collection, *(f"t{number:02}" for number in range(30)))
     set_checkpoint(collection.id, NOW - timedelta(days=2), EVENTS)
@@ -157,7 +157,7 @@ def test_runs_resume_after_broker_lost_its_data(
             broker.deliver_next()
         broker.redis.flushall()
 
-        assert resume_interrupted_work() == 3
+        assert resume_lost_work() == 3
         broker.deliver_all()
 
     assert [(run.workflow, run.state) for run in all_runs()] == [

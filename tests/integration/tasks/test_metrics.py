@@ -1,11 +1,12 @@
 """The counters of all workers, queue depths, and the heartbeats of workers and scheduler."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
+from celery.beat import Scheduler
 from pydantic import SecretStr
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -17,6 +18,7 @@ from accession.core.workflow import Workflow
 from accession.db.models import Collection
 from tests.fixtures.broker import Broker
 from tests.fixtures.factories import day, run_concurrently
+from tests.fixtures.heartbeats import record_heartbeats
 from tests.fixtures.stored import add_holdings, add_outbox_rows, publish, set_checkpoint
 from tests.fixtures.workers import ObservedVendor, RunStarter, running_worker, travel_to
 
@@ -102,7 +104,7 @@ def test_unavailable_broker_loses_counts_without_error(broker_unavailable: None)
         read_heartbeats,
         record_scheduler_tick,
         record_worker_heartbeat,
-        remove_worker_heartbeat,
+        record_worker_stop,
     )
     from accession.tasks.metrics import count_applied, counted_requests, read_worker_metrics
 
@@ -110,7 +112,7 @@ def test_unavailable_broker_loses_counts_without_error(broker_unavailable: None)
         count(Endpoint.MARC, RequestOutcome.OK, 0.1)
     count_applied(metadata=1, counts=1)
     record_worker_heartbeat("alder")
-    remove_worker_heartbeat("alder")
+    record_worker_stop("alder")
     record_scheduler_tick()
 
     for read in (read_worker_metrics, read_heartbeats):
@@ -150,12 +152,11 @@ def test_queue_depth_separates_waiting_and_unacknowledged(
     for workflow in Workflow:
         run_starter.start(collection, workflow)
     publish(add_outbox_rows(session, collection, "abc"))
-    with broker.app.connection_for_read() as connection:
-        channel = connection.channel()
-        channel.do_restore = False
-        for queue in ("default", "default", "apply"):
-            assert channel.basic_get(queue) is not None
-        depths = queue_depths(["default", "apply"])
+    record_heartbeats(broker.redis, "alder", "birch")
+    broker.receive("default", worker="alder")
+    for queue in ("default", "apply"):
+        broker.receive(queue, worker="birch")
+    depths = queue_depths(["default", "apply"])
 
     assert depths == {"default": QueueDepth(len(Workflow) - 2, 2), "apply": QueueDepth(0, 1)}
 
@@ -181,8 +182,6 @@ def test_worker_heartbeat_expires_after_thirty_seconds(broker: Broker) -> None:
     assert read_heartbeats().workers == 2
     move_heartbeat(broker.redis, "alder", timedelta(seconds=-31))
     assert read_heartbeats().workers == 1
-    record_worker_heartbeat("cedar")
-    assert broker.redis.zscore("heartbeats:workers", "alder") is None, "expired heartbeats are deleted"
 
 
 def move_heartbeat(redis: Redis, name: str, difference: timedelta) -> None:
@@ -207,11 +206,43 @@ def test_scheduler_tick_has_an_age(broker: Broker) -> None:
 
 
 def test_scheduler_tick_is_recorded(broker: Broker, tmp_path: Path) -> None:
-    from accession.tasks.heartbeat_steps import Scheduler
+    from accession.tasks import heartbeat_steps
     from accession.tasks.heartbeats import read_heartbeats
 
-    scheduler = Scheduler(app=broker.app, schedule_filename=str(tmp_path / "schedule"))
+    scheduler = heartbeat_steps.Scheduler(app=broker.app, schedule_filename=str(tmp_path / "schedule"))
     assert read_heartbeats().scheduler_tick_age_seconds is None
     assert 0 <= scheduler.tick() <= 10, "it ticks again within ten seconds"
     assert read_heartbeats().scheduler_tick_age_seconds is not None
     scheduler.close()
+
+
+def test_second_scheduler_publishes_nothing(broker: Broker, tmp_path: Path) -> None:
+    """It publishes what is due after the first has ended, and nothing from before."""
+    first, second = (new_scheduler(broker, tmp_path / name) for name in ("first", "second"))
+    for at in (day(2024, 5, 1, 3, 59), day(2024, 5, 1, 4, 1)):
+        for scheduler in (first, second):
+            tick_until_idle(scheduler, at)
+    first.close()
+    tick_until_idle(second, day(2024, 5, 1, 4, 59))
+    assert published_tasks(broker).count("import_purchase_records_for_all_collections") == 1
+    assert published_tasks(broker).count("circulation_update_all_collections") == 0
+    tick_until_idle(second, day(2024, 5, 1, 5, 1))
+    assert published_tasks(broker).count("circulation_update_all_collections") == 1
+    second.close()
+
+
+def new_scheduler(broker: Broker, file: Path) -> Scheduler:
+    from accession.tasks import heartbeat_steps
+
+    with travel_to(day(2024, 5, 1, 3, 58)):
+        return heartbeat_steps.Scheduler(app=broker.app, schedule_filename=str(file))
+
+
+def tick_until_idle(scheduler: Scheduler, now: datetime) -> None:
+    with travel_to(now):
+        while scheduler.tick() == 0:
+            pass
+
+
+def published_tasks(broker: Broker) -> list[str]:
+    return [message.task.rpartition(".")[2] for message in broker.messages()]

@@ -71,10 +71,8 @@ def published_row_ids(broker: Broker) -> list[int]:
     return [row_id for message in broker.messages("apply") for row_id in message.args[0]]
 
 
-def publish_stale(broker: Broker, **kwargs: bool) -> object:
-    return broker.deliver(
-        Message("accession.tasks.apply.publish_stale_applies", "task-id", [], kwargs, 0, None)
-    )
+def publish_stale(broker: Broker) -> object:
+    return broker.deliver(Message("accession.tasks.apply.publish_stale_applies", "task-id", [], {}, 0, None))
 
 
 def test_stale_outbox_rows_are_published_again(
@@ -92,11 +90,18 @@ def test_stale_outbox_rows_are_published_again(
     assert (titles_with_metadata(), outbox_row_ids()) == ({"t1"}, [fresh])
 
 
-def test_every_outbox_row_is_published_again_at_start(
+def test_outbox_rows_without_a_message_are_published(
     session: Session, collection: Collection, broker: Broker
 ) -> None:
+    """One row is in a queued message, one in a message that a worker has received."""
+    from accession.tasks.apply import publish_applies, publish_lost_applies
+    from accession.tasks.heartbeats import record_worker_heartbeat
+
     rows = add_outbox_rows(session, collection, *(f"t{number}" for number in range(60)))
-    publish_stale(broker, every_row=True)
-    assert published_row_ids(broker) == rows
-    assert len(broker.messages("apply")) == 2
+    record_worker_heartbeat("birch")
+    publish_applies(rows[:1])
+    broker.receive("apply", worker="birch")
+    publish_applies(rows[1:2])
+    assert [publish_lost_applies(), publish_lost_applies()] == [58, 0]
+    assert published_row_ids(broker) == rows[1:]
     assert count_rows(ApplyOutbox) == 60

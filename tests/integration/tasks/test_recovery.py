@@ -1,8 +1,12 @@
 """Recovery after killed workers and lost messages: nothing is lost, duplicated or delayed."""
 
+import os
+import subprocess
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import pytest
+from celery.utils.nodenames import anon_nodename, gethostname
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import mark_for_deletion
@@ -17,18 +21,30 @@ TODAY = day(2014, 1, 4, 10)
 TITLES = tuple(f"t{number}" for number in range(60))
 
 
-def take_and_die(broker: Broker, queue: str) -> None:
-    """Take a message as a worker that is killed before it acknowledges."""
-    with broker.app.connection_for_read() as connection:
-        channel = connection.channel()
-        channel.do_restore = False
-        assert channel.basic_get(queue) is not None
+def take_and_die(broker: Broker, queue: str, *, worker: str = "accession-1@birch") -> None:
+    """Receive a message as a worker whose last heartbeat was half a minute ago."""
+    broker.receive(queue, worker=worker)
+    set_heartbeat(broker, worker, seconds_ago=31)
+
+
+def set_heartbeat(broker: Broker, worker: str, *, seconds_ago: int) -> None:
+    from accession.tasks.heartbeats import record_worker_heartbeat
+
+    record_worker_heartbeat(worker)
+    broker.redis.zincrby("heartbeats:workers", -seconds_ago, worker)
+
+
+def take_over() -> Sequence[str]:
+    from accession.tasks.recovery import take_over_from_dead_workers
+
+    return take_over_from_dead_workers()
 
 
 def resume() -> int:
-    from accession.tasks.recovery import resume_interrupted_work
+    from accession.tasks.recovery import resume_lost_work
 
-    return resume_interrupted_work()
+    resumed: int = resume_lost_work()
+    return resumed
 
 
 def publish_stale() -> int:
@@ -75,15 +91,35 @@ def assert_complete(broker: Broker, task_id: str, vendor: ObservedVendor) -> Non
 
 
 def test_messages_of_dead_worker_are_queued_again(
-    interrupted: str, vendor: ObservedVendor, run_starter: RunStarter, broker: Broker
+    interrupted: str, vendor: ObservedVendor, broker: Broker
 ) -> None:
     with travel_to(TODAY):
         take_and_die(broker, "default")
         take_and_die(broker, "apply")
         assert broker.unacknowledged() == 2
-        assert resume() == 1
-        assert broker.unacknowledged() == 0
+        assert [take_over(), take_over()] == [["accession-1@birch"], []]
+        assert (broker.unacknowledged(), resume()) == (0, 0)
         assert_worker_completes_run(broker, interrupted, vendor)
+
+
+def test_messages_of_living_workers_are_left_to_them(interrupted: str, broker: Broker) -> None:
+    set_heartbeat(broker, "accession-1@birch", seconds_ago=25)
+    broker.receive("default", worker="accession-1@birch")
+    set_heartbeat(broker, "accession-2@birch", seconds_ago=31)
+    assert take_over() == ["accession-2@birch"]
+    assert (broker.unacknowledged(), resume()) == (1, 0)
+
+
+def test_worker_that_ended_on_this_machine_is_known_at_once(interrupted: str, broker: Broker) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    host = gethostname()
+    for pid in (ended.pid, os.getpid()):
+        worker = f"accession-{pid}@{host}"
+        set_heartbeat(broker, worker, seconds_ago=0)
+    broker.receive("default", worker=f"accession-{ended.pid}@{host}")
+    assert take_over() == [f"accession-{ended.pid}@{host}"]
+    assert broker.unacknowledged() == 0
 
 
 def test_run_starts_if_dead_worker_had_first_message(
@@ -93,8 +129,28 @@ def test_run_starts_if_dead_worker_had_first_message(
     task_id = run_starter.start(collection)
     with travel_to(TODAY):
         take_and_die(broker, "default")
-        assert resume() == 1
+        take_over()
         assert_run_completes(broker, task_id, vendor)
+
+
+def test_running_worker_takes_over_from_dead_one(
+    interrupted: str, vendor: ObservedVendor, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("accession.tasks.recovery.HEARTBEAT_SECONDS", 0.05)
+    with travel_to(TODAY), running_worker(broker.app):
+        take_and_die(broker, "apply")
+        RunStarter(broker).wait_for(interrupted)
+        broker.wait_until_idle()
+    assert_complete(broker, interrupted, vendor)
+
+
+def test_worker_queues_again_what_its_predecessor_received(
+    interrupted: str, vendor: ObservedVendor, broker: Broker
+) -> None:
+    """The messages of a connection that was lost cannot be acknowledged any more."""
+    with travel_to(TODAY):
+        broker.receive("default", worker=anon_nodename())
+        assert_worker_completes_run(broker, interrupted, vendor)
 
 
 def test_runs_and_applies_resume_after_broker_data_loss(
@@ -102,29 +158,27 @@ def test_runs_and_applies_resume_after_broker_data_loss(
 ) -> None:
     broker.redis.flushall()
     with travel_to(TODAY):
-        assert resume() == 1
+        assert [resume(), resume()] == [1, 0]
         assert_worker_completes_run(broker, interrupted, vendor)
 
 
-def test_resuming_an_intact_run_duplicates_nothing(
-    interrupted: str, vendor: ObservedVendor, run_starter: RunStarter, broker: Broker
-) -> None:
+def test_intact_run_is_not_resumed(interrupted: str, vendor: ObservedVendor, broker: Broker) -> None:
     with travel_to(TODAY):
-        assert [resume(), resume()] == [1, 1]
+        assert resume() == 0
         assert_run_completes(broker, interrupted, vendor)
 
 
 def test_leftover_restore_mutex_does_not_delay_requeue(interrupted: str, broker: Broker) -> None:
     take_and_die(broker, "default")
-    broker.redis.set("unacked_mutex", "dead-worker", ex=300)
-    resume()
+    broker.redis.set("unacked_mutex:accession-1@birch", "dead-worker", ex=300)
+    take_over()
     assert broker.unacknowledged() == 0
 
 
 def test_messages_are_requeued_after_clock_was_set_back(interrupted: str, broker: Broker) -> None:
     take_and_die(broker, "default")
     with travel_to(TODAY):
-        resume()
+        take_over()
     assert broker.unacknowledged() == 0
 
 

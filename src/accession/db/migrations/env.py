@@ -13,5 +13,7 @@ _MIGRATION_LOCK_KEY = 20140101
 with (context.config.attributes.get("engine") or configured_engine()).connect() as connection:
     context.configure(connection=connection, target_metadata=Base.metadata)
     with context.begin_transaction():
+        # An upgrade waits for transactions that use the old schema, however long they take.
+        connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK_KEY})"))
         context.run_migrations()

@@ -44,7 +44,8 @@ class Run(Base):
     `cursor` holds the arguments of the next step. Each step moves it in the transaction in which it stores
     its records; a step that was sent with another cursor is a redelivery and does nothing. `since` is the
     time (UTC) from which the run imports. `pending_lookups` is the number of its pending titles (`RunTitle`),
-    and `pending_since_page` the page (from 1) that the first of them was on.
+    and `pending_since_page` the page (from 1) that the first of them was on. `worker` is the name of the
+    worker that processed the latest step.
     """
 
     __tablename__ = "runs"
@@ -77,6 +78,7 @@ class Run(Base):
     repairs: Mapped[int] = mapped_column(default=0)
     pending_lookups: Mapped[int] = mapped_column(default=0)
     pending_since_page: Mapped[int] = mapped_column(default=0)
+    worker: Mapped[str | None]
     started_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     sampled_at: Mapped[datetime | None]

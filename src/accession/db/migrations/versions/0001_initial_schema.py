@@ -465,6 +465,7 @@ def _create_runs() -> None:
         sa.Column("repairs", sa.Integer(), nullable=False),
         sa.Column("pending_lookups", sa.Integer(), nullable=False),
         sa.Column("pending_since_page", sa.Integer(), nullable=False),
+        sa.Column("worker", sa.Text(), nullable=True),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
