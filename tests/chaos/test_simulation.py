@@ -33,7 +33,7 @@ def test_catalogue_of_unreliable_vendor_is_complete(
 
 
 def test_differences_from_the_vendor_are_reported(broker: Broker, collection: Collection) -> None:
-    """What is checked last is changed first."""
+    """The parts are changed in the reverse order of their checks."""
     simulation = simulate(7, Width.MONTH, TWO_IMPORTS, broker, collection)
     vendor = simulation.vendor
 
@@ -46,7 +46,7 @@ def test_differences_from_the_vendor_are_reported(broker: Broker, collection: Co
         simulation.check_catalogue()
 
     vendor.published.clear()
-    with pytest.raises(InvariantViolation, match="events are stored twice, or in excess: {Event"):
+    with pytest.raises(InvariantViolation, match=r"in excess: {Event"):
         simulation.check_catalogue()
 
     first = vendor.listed[0]

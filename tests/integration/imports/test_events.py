@@ -474,7 +474,7 @@ def test_vendor_counts_that_differ_from_events_are_applied(
     assert counts_and_status(session, "abc")[:4] == (2, 2, 0, 0)
 
 
-def test_event_before_the_first_counts_of_its_title_is_not_counted(
+def test_event_before_first_counts_of_its_title_is_not_counted(
     session: Session, collection: Collection, vendor: ScriptedVendor
 ) -> None:
     """The run looks up the title once, with the first slice, and the counts are those of the events."""
