@@ -18,7 +18,7 @@ _KEY_OPTIONS = ("unacked_key", "unacked_index_key", "unacked_mutex_key")
 
 @dataclass(frozen=True)
 class PendingWork:
-    """What the broker has messages for: task ids, and ids of outbox rows that are to be applied."""
+    """Ids of the tasks, and of the outbox rows to be applied, for which the broker has messages."""
 
     task_ids: frozenset[str]
     outbox_ids: frozenset[int]
@@ -42,7 +42,7 @@ def unacknowledged_messages() -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def find_pending_work() -> PendingWork:
-    """Return what the broker has messages for, queued or received.
+    """Return the work for which the broker has messages, queued or received.
 
     Raises:
         RedisError: the broker is unavailable.

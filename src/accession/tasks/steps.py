@@ -217,8 +217,8 @@ def _check_preconditions(
     """Check that the run is active, its collection exists and the workflow lock is held by this run."""
     task_id = task.request.id
     lock = task.lock_for(collection_id, task_id)
-    found = find_run_and_collection(session, task_id)
-    run = None if found is None else found[0]
+    row = find_run_and_collection(session, task_id)
+    run = None if row is None else row[0]
     try:
         # As a rule the session has it now, so that this needs no statement.
         collection = get_collection(session, collection_id)

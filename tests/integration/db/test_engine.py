@@ -81,13 +81,13 @@ def transaction_status(session: Session) -> TransactionStatus:
 def test_late_transaction_begins_before_the_first_write(collection: Collection) -> None:
     collection_id = collection.id
     with late_transaction() as session:
-        found = session.get_one(Collection, collection_id)
+        collection_read = session.get_one(Collection, collection_id)
         assert transaction_status(session) == TransactionStatus.IDLE
         session.on_begin = lambda: session.execute(select(Collection).with_for_update())
 
         begin_writing(session)
         assert transaction_status(session) == TransactionStatus.INTRANS
-        found.name = "Birch Library"
+        collection_read.name = "Birch Library"
         begin_writing(session)
     with transaction() as session_afterwards:
         assert session_afterwards.get_one(Collection, collection_id).name == "Birch Library"

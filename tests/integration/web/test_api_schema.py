@@ -3,10 +3,7 @@
 from typing import Any
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, given, settings
-from schemathesis.core.result import Ok
-from schemathesis.specs.openapi.checks import positive_data_acceptance
 from sqlalchemy.orm import Session
 
 from accession.db.models import Collection
@@ -20,6 +17,11 @@ OPENAPI_PATH = "/api/v1/openapi.json"
 def test_any_request_gets_a_response_as_documented(
     open_browser: OpenBrowser, session: Session, collection: Collection, vendor: ScriptedVendor, ann: str
 ) -> None:
+    # Imported here, because it takes half a second, also in processes that run other tests.
+    import schemathesis
+    from schemathesis.core.result import Ok
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
+
     headers = bearer(make_token(session))
     schema = schemathesis.openapi.from_asgi(OPENAPI_PATH, open_browser().app, headers=headers)
     for operation in schema.get_all_operations():

@@ -171,7 +171,7 @@ class LicensePool(Base):
 
         pools = stored(names)
         missing = sorted(names.keys() - pools.keys())
-        added: set[int] = set()
+        added: dict[int, LicensePool] = {}
         if missing:
             now = utc_now()
             rows = [
@@ -184,9 +184,13 @@ class LicensePool(Base):
                 }
                 for identifier_id in missing
             ]
-            statement = insert_statement(table_of(cls), rows).on_conflict_do_nothing()
-            added = set(session.scalars(statement.returning(cls.identifier_id)))
-            pools |= stored(missing)
+            statement = insert_statement(table_of(cls), rows).on_conflict_do_nothing().returning(cls)
+            added = {
+                pool.identifier_id: pool for pool in session.scalars(select(cls).from_statement(statement))
+            }
+            pools |= added
+            if len(added) < len(missing):
+                pools |= stored(missing)
         return {names[row_id]: (pool, row_id in added) for row_id, pool in pools.items()}
 
 
