@@ -90,8 +90,8 @@ def test_second_up_in_same_home_is_refused(cli: Cli, running: RunningInstallatio
         settings_from_environment(patch, ACCESSION_HOME=str(running.home)),
     ):
         error = cli("up", "--sandbox", "1").error
+        detached = cli("up", "--detach")
     assert error.startswith(f"Accession is already running in {running.home} (process ")
-    detached = run_in_home(running.home, "up", "--detach")
     assert detached.error.startswith(f"Accession did not start: {error}")
 
 

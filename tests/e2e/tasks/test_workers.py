@@ -47,8 +47,10 @@ from tests.fixtures.stored import all_runs, count_rows, set_checkpoint, titles_w
 from tests.fixtures.waiting import DEADLINE_SECONDS, wait_until
 from tests.fixtures.workers import RunStarter, empty_servers
 
-DAYS = 20
+DAYS = 12
 TITLES = 100
+# Slow enough that an import does not end before its workers have been stopped.
+LATENCY_MS = 50
 
 
 @contextmanager
@@ -263,77 +265,6 @@ def test_fifty_collections_complete_and_none_starves(
     )
 
 
-def test_run_continues_after_child_processes_are_killed(
-    session: Session, worker_pool: WorkerPool, run_starter: RunStarter, broker: Broker
-) -> None:
-    with library(session, "Alder Library", seed=1, latency_ms=10) as alder:
-        workers = worker_pool.ensure(1)
-        task_id = run_starter.start(alder[0])
-        wait_for_pages()
-        for worker in workers:
-            for child in worker.children():
-                child.kill()
-        pages_before = count_pages()
-        run = run_starter.wait_for(task_id)
-        assert run.pages > pages_before
-        publish_lost(broker)
-        assert_imported(*alder, task_id)
-    # The lock of a title expires five minutes after a child died between its commit and the release.
-    assert [name for name in broker.locks() if not name.startswith("BibliographicApply:")] == []
-
-
-def test_stopped_worker_finishes_its_page(
-    session: Session, worker_pool: WorkerPool, run_starter: RunStarter, broker: Broker
-) -> None:
-    with library(session, "Alder Library", seed=1, latency_ms=10) as alder:
-        worker_pool.ensure(1)
-        task_id = run_starter.start(alder[0])
-        wait_for_pages()
-        assert set(worker_pool.stop()) == {0}
-        pages_before = count_pages()
-        assert all_runs()[0].state == "running"
-        assert broker.unacknowledged() == 0
-        # The last message may be redelivered beside the next: Celery can stop before it acknowledges.
-        assert {message.id for message in broker.messages()} == {task_id}
-        worker_pool.ensure(1)
-        run = run_starter.wait_for(task_id)
-        assert run.pages > pages_before
-        assert_pages_requested_once(run, alder[1])
-        assert_imported(*alder, task_id)
-
-
-def test_run_resumes_at_once_after_workers_are_killed(
-    session: Session, worker_pool: WorkerPool, run_starter: RunStarter, broker: Broker
-) -> None:
-    """A worker that starts on the same machine takes over at once."""
-    with library(session, "Alder Library", seed=1, latency_ms=10) as alder:
-        worker_pool.ensure(1)
-        task_id = run_starter.start(alder[0])
-        wait_for_pages()
-        worker_pool.kill()
-        (worker,) = worker_pool.ensure(1)
-        run = run_starter.wait_for(task_id)
-        assert run.worker == f"accession-{worker.pid}@{gethostname()}"
-        assert_imported(*alder, task_id)
-
-
-def test_worker_log_contains_no_key_or_signature(
-    session: Session, worker_pool: WorkerPool, run_starter: RunStarter
-) -> None:
-    faults = Faults.parse("bad-gateway=0.2,error-document=0.2", seed=5)
-    with library(session, "Alder Library", seed=1, faults=faults) as alder:
-        set_checkpoint(alder[0].id, utc_now() - timedelta(days=6))
-        worker_pool.ensure(1)
-        assert run_starter.run_to_end(alder[0]).state == "succeeded"
-        assert sum(alder[1].statistics()["faults"].values()) > 0
-        assert run_starter.run_to_end(alder[0]).state == "succeeded"
-    log = worker_pool.log.read_text()
-    assert "retrying invalid response" in log
-    assert "run completed" in log
-    assert alder[1].account.account_key not in log
-    assert "3MCLAUTH" not in log
-
-
 def test_metrics_of_two_workers_match_vendor_statistics(
     session: Session, worker_pool: WorkerPool, run_starter: RunStarter, broker: Broker
 ) -> None:
@@ -374,6 +305,77 @@ def read_metrics() -> dict[tuple[str, tuple[str, ...]], float]:
         for family in text_string_to_metric_families(generate_latest(registry).decode())
         for sample in family.samples
     }
+
+
+def test_run_continues_after_child_processes_are_killed(
+    session: Session, worker_pool: WorkerPool, run_starter: RunStarter, broker: Broker
+) -> None:
+    with library(session, "Alder Library", seed=1, latency_ms=LATENCY_MS) as alder:
+        workers = worker_pool.ensure(1)
+        task_id = run_starter.start(alder[0])
+        wait_for_pages()
+        for worker in workers:
+            for child in worker.children():
+                child.kill()
+        pages_before = count_pages()
+        run = run_starter.wait_for(task_id)
+        assert run.pages > pages_before
+        publish_lost(broker)
+        assert_imported(*alder, task_id)
+    # The lock of a title expires five minutes after a child died between its commit and the release.
+    assert [name for name in broker.locks() if not name.startswith("BibliographicApply:")] == []
+
+
+def test_stopped_worker_finishes_its_page(
+    session: Session, worker_pool: WorkerPool, run_starter: RunStarter, broker: Broker
+) -> None:
+    with library(session, "Alder Library", seed=1, latency_ms=LATENCY_MS) as alder:
+        worker_pool.ensure(1)
+        task_id = run_starter.start(alder[0])
+        wait_for_pages()
+        assert set(worker_pool.stop()) == {0}
+        pages_before = count_pages()
+        assert all_runs()[0].state == "running"
+        assert broker.unacknowledged() == 0
+        # The last message may be redelivered beside the next: Celery can stop before it acknowledges.
+        assert {message.id for message in broker.messages()} == {task_id}
+        worker_pool.ensure(1)
+        run = run_starter.wait_for(task_id)
+        assert run.pages > pages_before
+        assert_pages_requested_once(run, alder[1])
+        assert_imported(*alder, task_id)
+
+
+def test_run_resumes_at_once_after_workers_are_killed(
+    session: Session, worker_pool: WorkerPool, run_starter: RunStarter, broker: Broker
+) -> None:
+    """A worker that starts on the same machine takes over at once."""
+    with library(session, "Alder Library", seed=1, latency_ms=LATENCY_MS) as alder:
+        worker_pool.ensure(1)
+        task_id = run_starter.start(alder[0])
+        wait_for_pages()
+        worker_pool.kill()
+        (worker,) = worker_pool.ensure(1)
+        run = run_starter.wait_for(task_id)
+        assert run.worker == f"accession-{worker.pid}@{gethostname()}"
+        assert_imported(*alder, task_id)
+
+
+def test_worker_log_contains_no_key_or_signature(
+    session: Session, worker_pool: WorkerPool, run_starter: RunStarter
+) -> None:
+    faults = Faults.parse("bad-gateway=0.2,error-document=0.2", seed=5)
+    with library(session, "Alder Library", seed=1, faults=faults) as alder:
+        set_checkpoint(alder[0].id, utc_now() - timedelta(days=6))
+        worker_pool.ensure(1)
+        assert run_starter.run_to_end(alder[0]).state == "succeeded"
+        assert sum(alder[1].statistics()["faults"].values()) > 0
+        assert run_starter.run_to_end(alder[0]).state == "succeeded"
+    log = worker_pool.log.read_text()
+    assert "retrying invalid response" in log
+    assert "run completed" in log
+    assert alder[1].account.account_key not in log
+    assert "3MCLAUTH" not in log
 
 
 # Events of a page; other events of a run may happen between two pages.
