@@ -49,10 +49,11 @@ def first_purchase(sandbox: RunningSandbox) -> datetime:
     return min(purchase.purchased_at for purchase in sandbox.catalogue.purchases)
 
 
-def add_library(session: Session, sandbox: RunningSandbox) -> Collection:
+def add_library(session: Session, sandbox: RunningSandbox, base_url: str | None = None) -> Collection:
     """Add the library's collection, whose workflows start at the first purchase and the first event.
 
-    Otherwise they would start in 2014 and ten minutes ago.
+    Otherwise they would start in 2014 and ten minutes ago. `base_url` is that of the vendor as seen from the
+    workers, if they run on another machine.
     """
     account = sandbox.account
     collection = add_collection(
@@ -62,7 +63,7 @@ def add_library(session: Session, sandbox: RunningSandbox) -> Collection:
             library_id=account.library_id,
             account_id=account.account_id,
             account_key=SecretStr(account.account_key),
-            base_url=sandbox.base_url,
+            base_url=base_url or sandbox.base_url,
         ),
     )
     start = first_purchase(sandbox)

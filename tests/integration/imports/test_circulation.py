@@ -514,31 +514,32 @@ FAILURES: dict[str, tuple[httpx.Response | Exception, type[RemoteIntegrationExce
 }
 
 
-@pytest.mark.parametrize(("failure", "error"), FAILURES.values(), ids=FAILURES)
 def test_vendor_failure_leaves_nothing_written(
     session: Session,
     collection: Collection,
     vendor: ScriptedVendor,
     updater: BibliothecaCirculationUpdater,
-    failure: httpx.Response | Exception,
-    error: type[RemoteIntegrationException],
+    subtests: pytest.Subtests,
 ) -> None:
     store_titles(session, collection, vendor, *title_ids(26))
     result = updater.update_batch(0)
     session.commit()
     before = writable_rows(session)
     assert result.next_offset is not None
-    vendor.responses.append(failure)
 
-    with pytest.raises(error) as raised, capture_step_logs() as logs:
-        updater.update_batch(result.next_offset)
+    for name, (failure, error) in FAILURES.items():
+        with subtests.test(name):
+            vendor.responses.append(failure)
 
-    assert raised.type is error
-    assert issubclass(error, TransientVendorError)
-    # Committed on purpose: there is nothing to roll back.
-    session.commit()
-    assert writable_rows(session) == before
-    assert logs == []
+            with pytest.raises(error) as raised, capture_step_logs() as logs:
+                updater.update_batch(result.next_offset)
+
+            assert raised.type is error
+            assert issubclass(error, TransientVendorError)
+            # Committed on purpose: there is nothing to roll back.
+            session.commit()
+            assert writable_rows(session) == before
+            assert logs == []
     assert updater.update_batch(updater.get_offset()).titles_changed == 0
 
 

@@ -408,34 +408,29 @@ def test_same_event_counts_for_each_collection(
     assert sorted(owned) == [(collection.id, 1), (other.id, 1)]
 
 
-@pytest.mark.parametrize(
-    ("event_type", "after"),
-    [
-        ("PURCHASE", (4, 2, 0, 2)),
-        ("REMOVED", (2, 2, 0, 2)),
-        ("CHECKOUT", (3, 1, 0, 2)),
-        ("CHECKIN", (3, 2, 0, 2)),
-        ("HOLD", (3, 0, 0, 3)),
-        ("RESERVED", (3, 2, 1, 1)),
-    ],
-)
 def test_event_of_each_type_changes_counts_of_a_known_title(
-    session: Session,
-    collection: Collection,
-    vendor: ScriptedVendor,
-    event_importer: BibliothecaEventImporter,
-    event_type: str,
-    after: tuple[int, int, int, int],
+    session: Session, collection: Collection, vendor: ScriptedVendor, event_importer: BibliothecaEventImporter
 ) -> None:
-    store_titles(session, collection, vendor, "abc", owned=3, available=2, holds=2)
+    before = (3, 2, 0, 2, "active")
+    after = {
+        "PURCHASE": (4, 2, 0, 2, "active"),
+        "REMOVED": (2, 2, 0, 2, "active"),
+        "CHECKOUT": (3, 1, 0, 2, "active"),
+        "CHECKIN": before,
+        "HOLD": (3, 0, 0, 3, "active"),
+        "RESERVED": (3, 2, 1, 1, "active"),
+    }
+    titles = {event_type: f"title-{event_type}" for event_type in after}
+    store_titles(session, collection, vendor, *titles.values(), owned=3, available=2, holds=2)
     vendor.items.clear()
-    vendor.add_event(NOON, event_type, "abc")
+    for event_type, title in titles.items():
+        assert counts_and_status(session, title) == before
+        vendor.add_event(NOON, event_type, title)
 
     result = event_importer.import_time_slice(NOON, NOON + HOUR)
 
-    assert counts_and_status(session, "abc") == (*after, "active")
-    changed = int(after != (3, 2, 0, 2))
-    assert (result.titles_new, result.titles_changed, result.outbox_ids) == (0, changed, ())
+    assert {each: counts_and_status(session, title) for each, title in titles.items()} == after
+    assert (result.titles_new, result.titles_changed, result.outbox_ids) == (0, 5, ())
 
 
 def test_vendor_counts_equal_to_events_are_not_applied(
@@ -875,28 +870,30 @@ FAILURES: dict[str, tuple[httpx.Response | Exception, type[RemoteIntegrationExce
 }
 
 
-@pytest.mark.parametrize(("failure", "error"), FAILURES.values(), ids=FAILURES)
 def test_vendor_failure_leaves_nothing_written(
     session: Session,
     vendor: ScriptedVendor,
     event_importer: BibliothecaEventImporter,
-    failure: httpx.Response | Exception,
-    error: type[RemoteIntegrationException],
+    subtests: pytest.Subtests,
 ) -> None:
     event_importer.import_time_slice(NOON - 5 * MINUTE, NOON)
     session.commit()
     vendor.add_event(NOON, "PURCHASE", "abc")
-    vendor.responses.append(failure)
 
-    with pytest.raises(RemoteIntegrationException) as raised:
-        event_importer.import_time_slice(NOON, NOON + HOUR)
+    for name, (failure, error) in FAILURES.items():
+        with subtests.test(name):
+            vendor.responses.append(failure)
 
-    assert raised.type is error
-    assert issubclass(error, TransientVendorError) != issubclass(error, PermanentVendorError)
-    # Committed on purpose: there is nothing to roll back.
-    session.commit()
-    assert [count_rows(session, model) for model in (CirculationEvent, LicensePool, Identifier)] == [0, 0, 0]
-    assert checkpoint(session) == NOON
+            with pytest.raises(RemoteIntegrationException) as raised:
+                event_importer.import_time_slice(NOON, NOON + HOUR)
+
+            assert raised.type is error
+            assert issubclass(error, TransientVendorError) != issubclass(error, PermanentVendorError)
+            # Committed on purpose: there is nothing to roll back.
+            session.commit()
+            rows = [count_rows(session, model) for model in (CirculationEvent, LicensePool, Identifier)]
+            assert rows == [0, 0, 0]
+            assert checkpoint(session) == NOON
 
 
 @pytest.mark.parametrize(

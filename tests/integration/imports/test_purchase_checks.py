@@ -140,7 +140,7 @@ def test_daily_run_imports_new_purchases(
     assert importer.get_start() >= NOW
 
 
-@pytest.mark.parametrize("days", [1, 2, 10, 30, 31])
+@pytest.mark.parametrize("days", [1, 10, 31])
 def test_purchase_listed_late_is_found_with_its_day(
     session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer, days: int
 ) -> None:
@@ -163,7 +163,7 @@ def test_purchase_listed_late_is_found_with_its_day(
     assert len(vendor.requests) == 1, "the next run repeats no day"
 
 
-@pytest.mark.parametrize("late", [60, 100, 101])
+@pytest.mark.parametrize("late", [100, 101])
 def test_many_purchases_listed_late_are_found(
     session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer, late: int
 ) -> None:
@@ -275,23 +275,23 @@ def test_records_listed_by_check_survive_a_contradiction(
 # Rejected records
 
 
-REJECTED = {
-    "no 001": marc(),
-    "invalid, with a 001": marc("broken").replace('tag="245"', 'tag=""'),
-    "two 001": marc("a", "b"),
-    "invalid 001": marc("no such id/"),
-}
+REJECTED = (
+    marc(),
+    # Invalid, with a 001.
+    marc("broken").replace('tag="245"', 'tag=""'),
+    marc("a", "b"),
+    marc("no such id/"),
+)
 
 
-@pytest.mark.parametrize("record", REJECTED.values(), ids=REJECTED)
-def test_rejected_record_does_not_repeat_days(
-    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer, record: str
+def test_rejected_records_do_not_repeat_days(
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
     vendor.add_purchases(day(2024, 5, 10, 9), "abc")
-    vendor.purchases.append((day(2024, 5, 12, 9), record))
-    vendor.purchases.append((day(2024, 5, 13, 9), record))
+    for number in (12, 13):
+        vendor.purchases += [(day(2024, 5, number, 9), record) for record in REJECTED]
     import_first_time(session, collection, importer, vendor)
-    assert count_rejected(session) == 2
+    assert count_rejected(session) == 2 * len(REJECTED)
 
     for number in (1, 2):
         import_until(session, importer, LAST_RUN + timedelta(days=number))
@@ -299,7 +299,7 @@ def test_rejected_record_does_not_repeat_days(
     assert len(vendor.requests) == 2
 
 
-@pytest.mark.parametrize("record", REJECTED.values(), ids=REJECTED)
+@pytest.mark.parametrize("record", REJECTED, ids=["no 001", "invalid", "two 001", "invalid 001"])
 def test_rejected_record_listed_late_repeats_days_once(
     session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer, record: str
 ) -> None:
