@@ -57,7 +57,9 @@ monotonic_seconds = time.monotonic
 def check_marc(body: bytes) -> None:
     """Parse a page of purchase records; each record must be storable and parse the same again."""
     for record in parse_marc_page(body).records:
-        _check_record(record)
+        again = marc_record_from_xml(record.raw_xml)
+        assert (again.item_ids, again.fault) == (record.item_ids, record.fault)
+        assert again.content_hash() == _check_record(record)
 
 
 def check_stored(body: bytes) -> None:
@@ -98,18 +100,19 @@ def check_errors(body: bytes) -> None:
         raise
 
 
-def _check_record(record: MarcRecord) -> None:
+def _check_record(record: MarcRecord) -> str:
+    """Check a record and return its hash."""
     _check_storable(record.raw_xml)
-    again = marc_record_from_xml(record.raw_xml)
-    assert (again.item_ids, again.fault) == (record.item_ids, record.fault)
-    assert record.content_hash() == again.content_hash()
-    assert len(record.content_hash()) == 64
+    _check_storable("".join(record.item_ids))
+    content_hash = record.content_hash()
+    assert len(content_hash) == 64
     if record.fault is not None:
         _check_sentence(record.fault)
-        return
+        return content_hash
     marc21 = record.as_marc21()
     assert len(marc21) <= 99_999
     assert [parsed is not None for parsed in MARCReader(marc21)] == [True]
+    return content_hash
 
 
 def _check_title(title: TitleData) -> None:

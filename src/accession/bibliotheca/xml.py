@@ -80,8 +80,10 @@ def parse_xml(body: bytes, context: ResponseContext = UNKNOWN_CONTEXT) -> Docume
         return Document(_parse_strictly(body), repaired=False)
     except etree.XMLSyntaxError as error:
         first_error = error
+    repaired = repair(body)
     with suppress(etree.XMLSyntaxError):
-        return Document(_parse_strictly(repair(body)), repaired=True)
+        if repaired != body:
+            return Document(_parse_strictly(repaired), repaired=True)
     kind = "an HTML page" if b"<html" in body[:2000].lower() else "malformed or truncated XML"
     reason = context.quote(f": {excerpt_of(str(first_error))}")
     raise context.error(BadResponseException, f"the vendor sent {kind}{reason}", body) from context.cause(

@@ -275,21 +275,25 @@ def test_records_listed_by_check_survive_a_contradiction(
 # Rejected records
 
 
-REJECTED = (
-    marc(),
-    # Invalid, with a 001.
-    marc("broken").replace('tag="245"', 'tag=""'),
-    marc("a", "b"),
-    marc("no such id/"),
-)
+REJECTED = {
+    "no 001": marc(),
+    "invalid, with a 001": marc("broken").replace('tag="245"', 'tag=""'),
+    "two 001": marc("a", "b"),
+    "invalid 001": marc("no such id/"),
+}
+
+
+def add_rejected_records(vendor: ScriptedVendor, number: int) -> None:
+    """Add a record of each kind that is rejected, on a day of May."""
+    vendor.purchases += [(day(2024, 5, number, 9), record) for record in REJECTED.values()]
 
 
 def test_rejected_records_do_not_repeat_days(
     session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
     vendor.add_purchases(day(2024, 5, 10, 9), "abc")
-    for number in (12, 13):
-        vendor.purchases += [(day(2024, 5, number, 9), record) for record in REJECTED]
+    add_rejected_records(vendor, 12)
+    add_rejected_records(vendor, 13)
     import_first_time(session, collection, importer, vendor)
     assert count_rejected(session) == 2 * len(REJECTED)
 
@@ -299,16 +303,15 @@ def test_rejected_records_do_not_repeat_days(
     assert len(vendor.requests) == 2
 
 
-@pytest.mark.parametrize("record", REJECTED, ids=["no 001", "invalid", "two 001", "invalid 001"])
-def test_rejected_record_listed_late_repeats_days_once(
-    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer, record: str
+def test_rejected_records_listed_late_repeat_days_once(
+    session: Session, collection: Collection, vendor: ScriptedVendor, importer: Importer
 ) -> None:
     vendor.add_purchases(day(2024, 5, 10, 9), "abc")
     import_first_time(session, collection, importer, vendor)
-    vendor.purchases.append((day(2024, 5, 2, 9), record))
+    add_rejected_records(vendor, 2)
 
     import_until(session, importer, NOW)
-    assert count_rejected(session) == 1
+    assert count_rejected(session) == len(REJECTED)
     vendor.requests.clear()
     import_until(session, importer, NOW + timedelta(days=1))
 
