@@ -129,14 +129,17 @@ def claim_stale_rows(session: Session, published_before: datetime) -> list[int]:
 
     Their messages must have been lost, and are to be sent again.
     """
-    statement = update(ApplyOutbox).values(published_at=utc_now()).returning(ApplyOutbox.id)
-    return sorted(session.scalars(statement.where(ApplyOutbox.published_at < published_before)))
+    return _claim(session, ApplyOutbox.published_at < published_before)
 
 
 def claim_lost_rows(session: Session, pending: AbstractSet[int]) -> list[int]:
     """Mark all rows but the `pending` ones as published now, and return their ids."""
-    statement = update(ApplyOutbox).values(published_at=utc_now()).returning(ApplyOutbox.id)
-    return sorted(session.scalars(statement.where(~in_array(ApplyOutbox.id, [*pending]))))
+    return _claim(session, ~in_array(ApplyOutbox.id, pending))
+
+
+def _claim(session: Session, condition: ColumnElement[bool]) -> list[int]:
+    statement = update(ApplyOutbox).values(published_at=utc_now()).where(condition)
+    return sorted(session.scalars(statement.returning(ApplyOutbox.id)))
 
 
 def lock_changes(session: Session, outbox_ids: Sequence[int], *, counts_only: bool) -> LockedChanges:

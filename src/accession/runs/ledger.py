@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, select, union_all, update
+from sqlalchemy import Select, bindparam, delete, func, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, object_session
 
@@ -142,8 +142,7 @@ _LOCKED_RUN_AND_COLLECTION = _RUN_AND_COLLECTION.with_for_update(of=Run)
 
 def find_run_and_collection(session: Session, task_id: str) -> tuple[Run, Collection] | None:
     """Return a begun run and its collection; None if there is no such run."""
-    row = session.execute(_RUN_AND_COLLECTION, {"task_id": task_id}).one_or_none()
-    return None if row is None else (row[0], row[1])
+    return _one_run_and_collection(session, _RUN_AND_COLLECTION, task_id)
 
 
 def lock_run_and_collection(session: Session, task_id: str) -> tuple[Run, Collection] | None:
@@ -151,7 +150,13 @@ def lock_run_and_collection(session: Session, task_id: str) -> tuple[Run, Collec
 
     If another transaction had locked the run, the collection is as it was before the wait for that.
     """
-    row = session.execute(_LOCKED_RUN_AND_COLLECTION, {"task_id": task_id}).one_or_none()
+    return _one_run_and_collection(session, _LOCKED_RUN_AND_COLLECTION, task_id)
+
+
+def _one_run_and_collection(
+    session: Session, query: Select[Run, Collection], task_id: str
+) -> tuple[Run, Collection] | None:
+    row = session.execute(query, {"task_id": task_id}).one_or_none()
     return None if row is None else (row[0], row[1])
 
 
