@@ -22,6 +22,7 @@ from accession.runs.ledger import get_or_create_checkpoint
 from accession.sandbox.activity import Activity
 from accession.sandbox.catalogue import build_catalogue
 from accession.sandbox.vendor import Sandbox
+from tests.fixtures.fingerprint import Fingerprint, fingerprint
 from tests.fixtures.running_sandbox import RunningSandbox, running_sandbox
 
 EVENTS_PER_HOUR = 600
@@ -73,8 +74,8 @@ def add_library(session: Session, sandbox: RunningSandbox, base_url: str | None 
     return collection
 
 
-def baseline_import(session: Session, sandbox: RunningSandbox) -> Collection:
-    """Import the library with plain function calls in this process, and commit."""
+def baseline_import(session: Session, sandbox: RunningSandbox) -> Fingerprint:
+    """Import the library with plain function calls in this process, commit, and return the fingerprint."""
     collection = add_library(session, sandbox)
     api = vendor_api_for(collection)
     now = truncate_to_second(utc_now())
@@ -101,4 +102,4 @@ def baseline_import(session: Session, sandbox: RunningSandbox) -> Collection:
         offset = batch.next_offset
 
     session.commit()
-    return collection
+    return fingerprint(session)

@@ -314,8 +314,7 @@ def main(arguments: Sequence[str], out: TextIO) -> int:
     slowest = 0.0
     with simulated_library(FULL.titles, FULL.days) as sandbox:
         with baseline_servers() as session:
-            baseline_import(session, sandbox)
-            expected = fingerprint(session)
+            expected = baseline_import(session, sandbox)
         out.write(f"baseline import: fingerprint {digest(expected)}\n")
         for seed in range(first_seed, first_seed + options.runs):
             try:

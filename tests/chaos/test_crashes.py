@@ -45,8 +45,7 @@ def baseline(servers: ServerUrls, vendor: RunningSandbox) -> Fingerprint:
     """The fingerprint of the baseline import, whose rows are in the database."""
     delete_all_rows()
     with Session(engine()) as session:
-        baseline_import(session, vendor)
-        return fingerprint(session)
+        return baseline_import(session, vendor)
 
 
 def test_import_with_killed_processes_equals_baseline(
@@ -148,8 +147,7 @@ def test_two_baseline_imports_have_the_same_fingerprint(
     imported: Session, baseline: Fingerprint, vendor: RunningSandbox
 ) -> None:
     delete_all_rows()
-    baseline_import(imported, vendor)
-    second = fingerprint(imported)
+    second = baseline_import(imported, vendor)
 
     assert digest(baseline) == digest(second)
     assert {name: len(lines) > 0 for name, lines in second.items()} == dict.fromkeys(second, True) | {

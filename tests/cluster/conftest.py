@@ -12,7 +12,7 @@ from accession.db.engine import engine
 from accession.local.servers import ServerUrls
 from benchmarks.report import fill_tables
 from tests.chaos.baseline import baseline_import, simulated_library
-from tests.fixtures.fingerprint import Fingerprint, fingerprint
+from tests.fixtures.fingerprint import Fingerprint
 from tests.fixtures.network import missing_requirement
 from tests.fixtures.running_sandbox import RunningSandbox
 from tests.fixtures.servers import delete_all_rows
@@ -86,7 +86,6 @@ def expected(servers: ServerUrls, vendor: RunningSandbox) -> Fingerprint:
     """The fingerprint of an undisturbed import, after which the vendor takes time for its responses."""
     delete_all_rows()
     with Session(engine()) as session:
-        baseline_import(session, vendor)
-        expected = fingerprint(session)
+        expected = baseline_import(session, vendor)
     vendor.sandbox.latency_ms = LATENCY_MS
     return expected
