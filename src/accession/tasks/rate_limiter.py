@@ -26,7 +26,7 @@ def request_slot(collection_id: int, task_id: str) -> Callable[[], AbstractConte
 
 
 def release_leftover_slots(collection_id: int, task_id: str) -> None:
-    """Release the slots of the task, which an earlier delivery of it has left because its worker died."""
+    """Release the slots that the task still holds because its worker died or the broker was unavailable."""
     client: Redis = app.backend.client
     slots = _slots(collection_id)
     for slot, holder in zip(slots, _holders(client, slots), strict=True):

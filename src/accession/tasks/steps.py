@@ -132,10 +132,10 @@ def run_step(
     def process(is_repeat: bool) -> RunOutcome | None:
         try:
             try:
-                processing = _process_step(task, collection_id, arguments, step)
+                processing = _process_step(task, collection_id, arguments, step, is_repeat=is_repeat)
             except _RunChanged:
                 # The preconditions, which are not met any more, determine what to do.
-                processing = _process_step(task, collection_id, arguments, step)
+                processing = _process_step(task, collection_id, arguments, step, is_repeat=is_repeat)
         except RETRIED_ERRORS as error:
             if task.request.retries < task.max_retries:
                 _record_retry(task, collection_id, error)
@@ -172,7 +172,12 @@ def _store_no_result(task: WorkflowTask) -> None:
 
 
 def _process_step(
-    task: WorkflowTask, collection_id: int, arguments: Mapping[str, Any], step: StepFunction
+    task: WorkflowTask,
+    collection_id: int,
+    arguments: Mapping[str, Any],
+    step: StepFunction,
+    *,
+    is_repeat: bool,
 ) -> _Processed | _AlreadyProcessed | _MustStop:
     task_id = task.request.id
     with late_transaction() as session:
@@ -185,7 +190,7 @@ def _process_step(
             log.warning("step already processed, message was delivered twice")
             return _AlreadyProcessed()
         structlog.contextvars.bind_contextvars(page=run.pages + 1)
-        if _had_earlier_delivery(task):
+        if is_repeat or _had_earlier_delivery(task):
             release_leftover_slots(collection_id, task_id)
         session.on_begin = partial(_lock_unchanged_run, session, task_id, cursor)
         with counted_requests() as count_request:

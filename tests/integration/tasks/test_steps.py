@@ -11,6 +11,7 @@ import time_machine
 from billiard.exceptions import SoftTimeLimitExceeded, WorkerLostError
 from celery.exceptions import Retry
 from celery.signals import task_failure
+from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -270,6 +271,32 @@ def test_repeated_step_releases_its_leftover_slots(
     broker.redis.set(f"vendor:slots:{collection.id}:3", f"{message.id}/a dead worker")
     with travel_to(TODAY):
         broker.deliver(changed(message, retries=retries), redelivered=redelivered)
+    assert [*broker.redis.scan_iter("vendor:slots:*")] == []
+
+
+def test_step_releases_leftover_slots_after_broker_outage(
+    collection: Collection,
+    vendor: ObservedVendor,
+    run_starter: RunStarter,
+    broker: Broker,
+    app: Any,
+    four_concurrent_requests: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = app.backend.client
+    delete, outages = client.delete, iter([True])
+
+    def fail_once(*names: str) -> Any:
+        if next(outages, False):
+            raise RedisConnectionError("Connection refused.")
+        return delete(*names)
+
+    monkeypatch.setattr(client, "delete", fail_once)
+    monkeypatch.setattr("accession.tasks.outages._WAITS_SECONDS", (0.0,))
+    with travel_to(TODAY):
+        broker.deliver(first_message(run_starter, broker, collection))
+    assert all_runs()[0].pages == 1
+    assert next(outages, False) is False
     assert [*broker.redis.scan_iter("vendor:slots:*")] == []
 
 
