@@ -5,8 +5,8 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, bindparam, delete, func, select, union_all, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import bindparam, delete, func, select, union_all, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session, object_session
 
 from accession.core.clock import utc_now
@@ -137,27 +137,33 @@ _RUN_AND_COLLECTION = (
     .where(Run.task_id == bindparam("task_id"), Run.state != RunState.QUEUED)
     .execution_options(populate_existing=True)
 )
-_LOCKED_RUN_AND_COLLECTION = _RUN_AND_COLLECTION.with_for_update(of=Run)
+_LOCKED_UNCHANGED_RUN = (
+    select(Run.id)
+    .join(Collection, Collection.id == Run.collection_id)
+    .where(
+        Run.id == bindparam("run_id"),
+        Run.updated_at == bindparam("updated_at"),
+        Run.cursor == bindparam("cursor", type_=JSONB),
+        Collection.marked_for_deletion_at.is_(None),
+    )
+    .with_for_update(of=Run)
+)
 
 
 def find_run_and_collection(session: Session, task_id: str) -> tuple[Run, Collection] | None:
     """Return a begun run and its collection; None if there is no such run."""
-    return _one_run_and_collection(session, _RUN_AND_COLLECTION, task_id)
-
-
-def lock_run_and_collection(session: Session, task_id: str) -> tuple[Run, Collection] | None:
-    """Lock a begun run as `lock_run` does, and return it with its collection, which is not locked.
-
-    If another transaction had locked the run, the collection is as it was before the wait for that.
-    """
-    return _one_run_and_collection(session, _LOCKED_RUN_AND_COLLECTION, task_id)
-
-
-def _one_run_and_collection(
-    session: Session, query: Select[Run, Collection], task_id: str
-) -> tuple[Run, Collection] | None:
-    row = session.execute(query, {"task_id": task_id}).one_or_none()
+    row = session.execute(_RUN_AND_COLLECTION, {"task_id": task_id}).one_or_none()
     return None if row is None else (row[0], row[1])
+
+
+def lock_unchanged_run(session: Session, run: Run) -> bool:
+    """Lock the run until the transaction ends; return False if it is not as it was when it was read.
+
+    It has changed if it has been written since, or if its collection has been marked for deletion. If another
+    transaction had locked the run, the collection is as it was before the wait for that.
+    """
+    as_read = {"run_id": run.id, "updated_at": run.updated_at, "cursor": run.cursor}
+    return session.scalar(_LOCKED_UNCHANGED_RUN, as_read) is not None
 
 
 def queue_runs(

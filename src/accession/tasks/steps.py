@@ -45,7 +45,7 @@ from accession.runs.ledger import (
     find_run_and_collection,
     is_active,
     lock_run,
-    lock_run_and_collection,
+    lock_unchanged_run,
     open_run,
     record_retry,
     record_step,
@@ -192,7 +192,7 @@ def _process_step(
         structlog.contextvars.bind_contextvars(page=run.pages + 1)
         if is_repeat or _had_earlier_delivery(task):
             release_leftover_slots(collection_id, task_id)
-        session.on_begin = partial(_lock_unchanged_run, session, task_id, cursor)
+        session.on_begin = partial(_lock_unchanged, session, run)
         with counted_requests() as count_request:
             api = vendor_api_for(check.collection, request_slot(collection_id, task_id), count_request)
             result = step(session, check.collection, run, api)
@@ -202,17 +202,13 @@ def _process_step(
     return _Processed(result)
 
 
-def _lock_unchanged_run(session: Session, task_id: str, cursor: Mapping[str, Any]) -> None:
+def _lock_unchanged(session: Session, run: Run) -> None:
     """Lock the run's row until the transaction ends: of two deliveries, the second waits for the first.
 
     Raises:
-        _RunChanged: the run is not at the cursor any more.
+        _RunChanged: the run has been written since it was read, or its collection is marked for deletion.
     """
-    locked = lock_run_and_collection(session, task_id)
-    if locked is None:
-        raise _RunChanged
-    run, collection = locked
-    if not is_active(run) or run.cursor != cursor or collection.marked_for_deletion_at is not None:
+    if not lock_unchanged_run(session, run):
         raise _RunChanged
 
 

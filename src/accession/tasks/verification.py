@@ -1,13 +1,12 @@
 """Celery task of a verification of past months; one step requests a page."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 
 import structlog
 from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
 from sqlalchemy.orm import Session
 
 from accession.bibliotheca.client import BibliothecaAPI
@@ -103,9 +102,5 @@ def read_cursor(fields: Mapping[str, Any]) -> VerificationCursor:
 
 def write_cursor(cursor: VerificationCursor | ImportCursor) -> dict[str, Any]:
     """Return the cursor's fields as they are sent in messages."""
-    fields: dict[str, Any] = json.loads(json.dumps(asdict(cursor), default=_isoformat))
+    fields: dict[str, Any] = to_jsonable_python(cursor)
     return fields
-
-
-def _isoformat(value: date | datetime) -> str:
-    return value.isoformat()

@@ -63,7 +63,7 @@ def test_step_enqueues_next_step_under_same_task_id(
     (following,) = broker.messages()
     assert (following.task, following.id, following.args) == (STEP_TASK, message.id, [collection.id])
     assert following.kwargs == all_runs()[0].cursor
-    assert following.kwargs["current_day"] == "2014-01-02T00:00:00+00:00"
+    assert following.kwargs["current_day"] == "2014-01-02T00:00:00Z"
     assert following.retries == 0
 
 
@@ -331,7 +331,7 @@ def test_run_started_before_upgrade_continues(
         broker.deliver_next()
     (run,) = all_runs()
     assert (run.pages, run.records_stored) == (1, 1)
-    assert run.cursor["current_day"] == "2014-01-03T00:00:00+00:00"
+    assert run.cursor["current_day"] == "2014-01-03T00:00:00Z"
 
 
 @pytest.mark.parametrize("state", [RunState.SUCCEEDED, RunState.FAILED, RunState.INTERRUPTED])
