@@ -16,7 +16,7 @@ from accession.catalog.verification import count_open_findings
 from accession.cli.connect import require_broker, resolve_servers
 from accession.core.errors import UserError
 from accession.core.settings import ScheduledExport, get_settings
-from accession.db.engine import engine, transaction
+from accession.db.engine import engine, server_address, transaction
 from accession.db.models import FindingKind
 from accession.exports.files import redact_credentials, require_writable_folder
 from accession.exports.formats import find_format
@@ -106,7 +106,7 @@ def _key_file() -> Check:
 def _database() -> str:
     from accession.tasks.health_checks import check_database
 
-    return f"{check_database()} at {engine().url.host}:{engine().url.port}"
+    return f"{check_database()} at {server_address(engine())}"
 
 
 def _schema() -> str:

@@ -95,13 +95,16 @@ def _error_message(error: Exception) -> str | None:
     # Imported here, where they are already loaded if they can be the cause: it keeps other commands fast.
     from kombu.exceptions import OperationalError as BrokerError
     from redis import RedisError
+    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.exc import OperationalError as DatabaseError
 
-    from accession.db.engine import database_unavailable
+    from accession.db.engine import database_unavailable, permission_denied
     from accession.tasks.broker import broker_unavailable
 
     if isinstance(error, DatabaseError):
         return database_unavailable(error)
+    if isinstance(error, DBAPIError):
+        return permission_denied(error)
     if isinstance(error, BrokerError | RedisError):
         return broker_unavailable(error)
     return None

@@ -1,9 +1,10 @@
-"""Settings: environment variables `ACCESSION_*`, and `accession.toml` in the home.
+"""Settings: environment variables `ACCESSION_*`, files of secrets, and `accession.toml` in the home.
 
-Environment variables override the file; an empty variable counts as unset. `docs/configuration.md` is
+The former override the latter; an empty variable counts as unset. `docs/configuration.md` is
 generated from this module.
 """
 
+import os
 import re
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,12 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
+    SecretsSettingsSource,
     SettingsConfigDict,
     SettingsError,
     TomlConfigSettingsSource,
 )
 
+from accession.core.database_url import parse_database_url
 from accession.core.errors import UserError
+from accession.core.redis_url import validate_redis_url
 from accession.core.validation import first_invalid_field
 
 ENV_PREFIX = "ACCESSION_"
@@ -28,7 +32,7 @@ TOML_NAME = "accession.toml"
 
 
 class Home(BaseSettings):
-    """The home folder of an installation; read first, because it contains the settings file."""
+    """The folders from which the other settings are read; they come from the environment only."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="ignore")
 
@@ -38,10 +42,16 @@ class Home(BaseSettings):
         "accession.toml. Default: the platform's data directory.",
     )
 
-    @field_validator("home")
+    secrets_dir: Path = Field(
+        default=Path("/run/secrets"),
+        description="Folder of the files with secrets, each named like its variable in lower case: "
+        "accession_database_url.",
+    )
+
+    @field_validator("home", "secrets_dir")
     @classmethod
-    def _make_absolute(cls, home: Path) -> Path:
-        return home.expanduser().absolute()
+    def _make_absolute(cls, folder: Path) -> Path:
+        return folder.expanduser().absolute()
 
 
 class ScheduledExport(BaseModel):
@@ -79,13 +89,14 @@ class Settings(Home):
     database_url: SecretStr | None = Field(
         default=None,
         description="URL of a PostgreSQL server (15 or newer): "
-        "postgresql://user:password@host:port/database. Unset: an embedded server in the "
-        "home.",
+        "postgresql://user:password@host:port/database. With standbys, all hosts: "
+        "host1:port1,host2:port2. Unset: an embedded server in the home.",
     )
     redis_url: SecretStr | None = Field(
         default=None,
-        description="URL of a Redis or Valkey server: redis://:password@host:port/0. "
-        "Unset: an embedded server in the home.",
+        description="URL of a Redis or Valkey server: redis://user:password@host:port/0, with TLS "
+        "rediss://user:password@host:port/0?ssl_ca_certs=/path/of/authority.crt. Unset: an embedded server "
+        "in the home.",
     )
     secret_key: SecretStr | None = Field(
         default=None,
@@ -186,15 +197,15 @@ class Settings(Home):
     @field_validator("database_url")
     @classmethod
     def _validate_database_url(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and not re.match(r"postgres(ql)?(\+\w+)?://", url.get_secret_value()):
-            raise ValueError("enter it as postgresql://user:password@host:port/database")
+        if url is not None:
+            parse_database_url(url.get_secret_value())
         return url
 
     @field_validator("redis_url")
     @classmethod
     def _validate_redis_url(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and not re.match(r"rediss?://", url.get_secret_value()):
-            raise ValueError("enter it as redis://:password@host:port/0")
+        if url is not None:
+            validate_redis_url(url.get_secret_value())
         return url
 
     @field_validator("oai_admin_email")
@@ -236,9 +247,16 @@ class Settings(Home):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources in order of precedence: arguments, environment, file in the home."""
-        home = Home(**init_settings()).home
-        return init_settings, env_settings, _file_settings(settings_cls, home / TOML_NAME)
+        """Return the sources in order of precedence: arguments, environment, secrets, file in the home."""
+        folders = Home(**init_settings())
+        # pydantic warns of a folder that is missing.
+        secrets_dir = folders.secrets_dir if folders.secrets_dir.is_dir() else None
+        return (
+            init_settings,
+            env_settings,
+            SecretsSettingsSource(settings_cls, secrets_dir),
+            _file_settings(settings_cls, folders.home / TOML_NAME),
+        )
 
 
 def _file_settings(settings_cls: type[BaseSettings], path: Path) -> TomlConfigSettingsSource:
@@ -255,7 +273,7 @@ def _file_settings(settings_cls: type[BaseSettings], path: Path) -> TomlConfigSe
     for name in file.toml_data:
         if name in Home.model_fields:
             raise UserError(
-                f"The settings file {path} is in the home and cannot set it: "
+                f"The settings file {path} cannot set {name}, which is read before it: "
                 f"set the environment variable {ENV_PREFIX}{name.upper()} instead."
             )
         if name not in names:
@@ -287,9 +305,20 @@ def use_settings(settings: Settings | None) -> None:
 
 
 def _read_settings() -> Settings:
+    if os.environ.get(f"{ENV_PREFIX}BROKER_URL"):
+        raise UserError(
+            f"There is no setting {ENV_PREFIX}BROKER_URL, because the broker has to be Redis or Valkey: "
+            f"unset it, and set {ENV_PREFIX}REDIS_URL."
+        )
     try:
         return Settings()
     except SettingsError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError):
+            raise UserError(
+                f"The file of a secret cannot be read ({cause.strerror}): make {cause.filename} readable for "
+                f"the user that runs Accession, or set {ENV_PREFIX}SECRETS_DIR to another folder."
+            ) from None
         raise UserError(f"A setting is not valid JSON ({error}): see docs/configuration.md.") from None
     except ValidationError as error:
         field = first_invalid_field(error.errors())

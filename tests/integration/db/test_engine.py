@@ -37,8 +37,8 @@ def no_engine() -> Iterator[None]:
     use_settings(before)
 
 
-@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg2", "postgresql+asyncpg"])
-def test_engine_uses_psycopg_3_for_any_driver_in_url(servers: ServerUrls, scheme: str) -> None:
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_engine_uses_psycopg_3_for_any_scheme_of_url(servers: ServerUrls, scheme: str) -> None:
     url = scheme + "://" + servers.database_url.partition("://")[2]
 
     engine = make_engine(url)
@@ -46,6 +46,33 @@ def test_engine_uses_psycopg_3_for_any_driver_in_url(servers: ServerUrls, scheme
         assert connection.dialect.driver == "psycopg"
         assert connection.scalar(text("SELECT 1")) == 1
     engine.dispose()
+
+
+def test_parameters_of_url_take_precedence(servers: ServerUrls) -> None:
+    parameters = "application_name=library&options=-c%20work_mem%3D8MB"
+
+    engine = make_engine(f"{servers.database_url}?{parameters}")
+    with engine.connect() as connection:
+        assert connection.scalar(text("SHOW application_name")) == "library"
+        assert connection.scalar(text("SHOW work_mem")) == "8MB"
+        assert connection.scalar(text("SHOW lock_timeout")) == "1min"
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("postgresql://u:s3cret@h/db?sslmod=require", "contains the unknown parameter sslmod: remove it"),
+        ("postgresql://u:s3cret@h/db?connect_timeout=x", "invalid: bad value for connect_timeout: 'x'."),
+        ("postgresql://u:s3cret@h:port/db", "invalid: enter it as postgresql://user:password@host:port/"),
+    ],
+)
+def test_invalid_url_is_refused_without_password(url: str, reason: str) -> None:
+    with pytest.raises(UserError) as error:
+        make_engine(url)
+
+    assert reason in str(error.value)
+    assert "s3cret" not in str(error.value)
 
 
 def test_session_is_in_utc(session: Session) -> None:

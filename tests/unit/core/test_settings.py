@@ -4,12 +4,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from accession.core import settings as settings_module
 from accession.core.errors import UserError
 from accession.core.settings import Settings, get_settings, use_settings
 
 Configure = Callable[..., Settings]
+
+SECRETS = {
+    "database_url": "postgresql://u:s3cret@host/db",
+    "redis_url": "redis://:s3cret@host/0",
+    "secret_key": "s3cret",
+}
 
 
 @pytest.fixture
@@ -93,6 +100,63 @@ def test_empty_variable_counts_as_unset(configure: Configure) -> None:
     assert (settings.time_zone, settings.database_url) == ("Europe/Berlin", None)
 
 
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder of the files with secrets."""
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    monkeypatch.setenv("ACCESSION_SECRETS_DIR", str(folder))
+    return folder
+
+
+def test_secrets_are_read_from_files(configure: Configure, secrets: Path) -> None:
+    for name, value in SECRETS.items():
+        (secrets / f"accession_{name}").write_text(f"{value}\n")
+    settings = configure('redis_url = "redis://of-the-file"')
+
+    assert {
+        name: getattr(settings, name).get_secret_value()
+        for name in ("database_url", "redis_url", "secret_key")
+    } == SECRETS
+
+
+def test_environment_overrides_secret_files(configure: Configure, secrets: Path) -> None:
+    (secrets / "accession_redis_url").write_text("redis://of-the-secret")
+    settings = configure(redis_url="redis://of-the-environment")
+
+    assert settings.redis_url == SecretStr("redis://of-the-environment")
+
+
+def test_secret_behind_link_of_kubernetes_is_read(configure: Configure, secrets: Path) -> None:
+    (secrets / "..data").mkdir()
+    (secrets / "..data" / "accession_secret_key").write_text("k3y")
+    (secrets / "accession_secret_key").symlink_to("..data/accession_secret_key")
+
+    assert configure().secret_key == SecretStr("k3y")
+
+
+def test_missing_folder_of_secrets_is_ignored(configure: Configure, tmp_path: Path) -> None:
+    assert configure(secrets_dir=str(tmp_path / "missing")).secret_key is None
+
+
+def test_unreadable_secret_is_reported(
+    configure: Configure, secrets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = secrets / "accession_secret_key"
+    secret.write_text("k3y")
+
+    def refuse(path: Path, **_: object) -> str:
+        # As root, every file is readable.
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+
+    assert error_message(configure) == (
+        f"The file of a secret cannot be read (Permission denied): make {secret} readable for the user "
+        "that runs Accession, or set ACCESSION_SECRETS_DIR to another folder."
+    )
+
+
 def test_settings_are_read_once(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = configure()
     monkeypatch.setenv("ACCESSION_TIME_ZONE", "Asia/Tokyo")
@@ -158,8 +222,16 @@ def test_invalid_redis_url_is_not_disclosed(configure: Configure) -> None:
     message = error_message(configure, redis_url="amqp://guest:s3cret@host//")
 
     assert "ACCESSION_REDIS_URL" in message
-    assert "redis://:password@host:port/0" in message
+    assert "redis://user:password@host:port/0" in message
     assert "s3cret" not in message
+
+
+def test_broker_url_is_refused(configure: Configure) -> None:
+    """Other programs with Celery have such a setting."""
+    assert error_message(configure, broker_url="amqp://guest:s3cret@host//") == (
+        "There is no setting ACCESSION_BROKER_URL, because the broker has to be Redis or Valkey: unset it, "
+        "and set ACCESSION_REDIS_URL."
+    )
 
 
 def test_misspelt_setting_in_file_gets_suggestion(configure: Configure, tmp_path: Path) -> None:
@@ -177,10 +249,14 @@ def test_unknown_setting_in_file_gets_list_of_all(configure: Configure) -> None:
     assert "sets celery, which does not exist: the settings are database_url, redis_url, " in message
 
 
-def test_home_cannot_be_set_in_file(configure: Configure) -> None:
-    message = error_message(configure, 'home = "/elsewhere"')
+@pytest.mark.parametrize("name", ["home", "secrets_dir"])
+def test_folders_cannot_be_set_in_file(configure: Configure, name: str) -> None:
+    message = error_message(configure, f'{name} = "/elsewhere"')
 
-    assert message.endswith("cannot set it: set the environment variable ACCESSION_HOME instead.")
+    assert message.endswith(
+        f"cannot set {name}, which is read before it: "
+        f"set the environment variable ACCESSION_{name.upper()} instead."
+    )
 
 
 @pytest.mark.parametrize("text", ["time_zone = Europe/Berlin", "= 1", 'a = "'])
