@@ -15,7 +15,7 @@ from accession.db.engine import database_unavailable, engine, transaction
 from accession.db.schema import require_known_schema, schema_state
 from accession.local.servers import ServerUrls, running_servers
 
-_SCHEMA_POLL_SECONDS = 2.0
+_POLL_SECONDS = 2.0
 
 
 def resolve_servers() -> Settings:
@@ -60,23 +60,34 @@ def require_broker() -> str:
     Commands call this before they use Celery, which would retry for a long time and log every attempt.
 
     Raises:
-        UserError: the broker is unavailable, or its URL is malformed.
+        BrokerUnavailable: the broker does not respond.
+        UserError: the broker cannot be used as it is configured.
     """
-    from redis import Redis, RedisError
+    from accession.tasks.broker_check import check_broker
 
-    from accession.tasks.broker import broker_unavailable
+    require_servers()
+    return check_broker()
 
-    url = require_servers().redis_url
-    try:
-        with Redis.from_url(url, retry=None, socket_connect_timeout=5) as client:
-            info = client.info("server")
-        return f"{info.get('server_name', 'redis')} {info.get('valkey_version', info['redis_version'])}"
-    except ValueError as error:
-        raise UserError(
-            f"The broker's URL is malformed ({error}): set ACCESSION_REDIS_URL to redis://host:port/0."
-        ) from None
-    except RedisError as error:
-        raise UserError(broker_unavailable(error)) from error
+
+def wait_for_broker() -> None:
+    """Wait until the broker responds.
+
+    Raises:
+        UserError: the broker cannot be used as it is configured.
+    """
+    from accession.tasks.broker import BrokerUnavailable
+
+    reported = ""
+    while True:
+        try:
+            require_broker()
+        except BrokerUnavailable as error:
+            if str(error) != reported:
+                reported = str(error)
+                typer.echo(f"Waiting. {reported}", err=True)
+        else:
+            return
+        time.sleep(_POLL_SECONDS)
 
 
 @contextmanager
@@ -108,7 +119,7 @@ def require_schema(*, waits: bool = False) -> None:
         if str(problem) != reported:
             reported = str(problem)
             typer.echo(f"Waiting. {reported}", err=True)
-        time.sleep(_SCHEMA_POLL_SECONDS)
+        time.sleep(_POLL_SECONDS)
 
 
 def _find_schema_problem() -> UserError | None:

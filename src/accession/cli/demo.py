@@ -111,6 +111,9 @@ def _running_installation(titles: int, *, keep: bool) -> Iterator[str]:
         get_settings().home if _has_external_servers() else Path(tempfile.mkdtemp(prefix="accession-demo-"))
     )
     os.environ["ACCESSION_HOME"] = str(home)
+    if not _has_external_servers():
+        # Files of secrets may name the servers of an installation.
+        os.environ["ACCESSION_SECRETS_DIR"] = str(home)
     use_settings(None)
     port, web_port = free_port(), free_port()
     os.environ["ACCESSION_WEB_PORT"] = str(web_port)
@@ -297,11 +300,11 @@ def _set_activity(vendor_url: str, events_per_hour: int) -> None:
 
 
 def _print_next_steps() -> None:
-    home = get_settings().home
+    home, program = get_settings().home, Path(sys.executable).with_name("accession")
     console.print(
         f"\nAccession keeps running. To use it:\n"
-        f"  export ACCESSION_HOME={home}\n  .venv/bin/accession status\n"
-        "To stop it:\n  .venv/bin/accession down",
+        f"  export ACCESSION_HOME={home}\n  {program} status\n"
+        f"To stop it:\n  {program} down",
         soft_wrap=True,
         highlight=False,
     )

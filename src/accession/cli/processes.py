@@ -1,15 +1,24 @@
 """Commands `worker`, `beat`, `web` and `env`: run one process of an installation, and show its servers."""
 
 import os
+import signal
+import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from accession.cli.commands import fast_imports
-from accession.cli.connect import open_catalogue, require_schema, require_servers
+from accession.cli.connect import (
+    open_catalogue,
+    require_broker,
+    require_schema,
+    require_servers,
+    wait_for_broker,
+)
 from accession.core.settings import get_settings
 from accession.local.home import prepare_home
-from accession.tasks.broker import APPLY_QUEUE, DEFAULT_QUEUE
+from accession.tasks.broker import APPLY_QUEUE, DEFAULT_QUEUE, BrokerUnavailable
 from accession.web.server import require_user_unless_loopback, serve
 
 WaitForSchema = Annotated[
@@ -29,7 +38,8 @@ def worker(
 
     `accession up` runs one. Any number may run, on any machine that reaches database and broker.
     """
-    require_servers()
+    _end_on_sigterm()
+    wait_for_broker()
     require_schema(waits=wait_for_schema)
     settings = get_settings()
     with fast_imports():
@@ -54,7 +64,8 @@ def beat(wait_for_schema: WaitForSchema = False) -> None:
 
     `accession up` runs it. Run one for all machines: a second one waits until the first has ended.
     """
-    require_servers()
+    _end_on_sigterm()
+    wait_for_broker()
     require_schema(waits=wait_for_schema)
     settings = get_settings()
     prepare_home(settings.home)
@@ -72,7 +83,11 @@ def web(wait_for_schema: WaitForSchema = False) -> None:
 
     `accession up` runs it.
     """
+    _end_on_sigterm()
     require_servers()
+    # Without the broker, the catalogue and the feeds can be served all the same.
+    with suppress(BrokerUnavailable):
+        require_broker()
     require_schema(waits=wait_for_schema)
     settings = get_settings()
     with open_catalogue() as session:
@@ -87,3 +102,12 @@ def env() -> None:
     urls = require_servers()
     typer.echo(f"ACCESSION_DATABASE_URL={urls.database_url}")
     typer.echo(f"ACCESSION_REDIS_URL={urls.redis_url}")
+
+
+def _end_on_sigterm() -> None:
+    """End this process on SIGTERM, until Celery or the web server handles it.
+
+    While the process waits for a server, nothing handles it, and Linux ignores it for process 1 of a
+    container.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

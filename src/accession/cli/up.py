@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from accession.cli.connect import resolve_servers
+from accession.cli.connect import require_broker, resolve_servers
 from accession.cli.output import console, count_noun
 from accession.cli.sandbox import DEFAULT_PORT
 from accession.core.errors import UserError
@@ -77,11 +77,11 @@ def _sandbox_child(titles: int, port: int, activity: int) -> ChildSpec:
 
 
 def _prepare(sandbox_port: int | None) -> None:
-    """Check ports, upgrade the schema and check users, before any child process starts.
+    """Check ports and broker, upgrade the schema and check users, before any child process starts.
 
     Raises:
-        UserError: the port of the simulated vendor or of the dashboard is in use, or the dashboard would be
-            served to other machines while there is no user.
+        UserError: the port of the simulated vendor or of the dashboard is in use, the broker cannot be used,
+            or the dashboard would be served to other machines while there is no user.
     """
     if sandbox_port is not None and not port_is_free(sandbox_port):
         raise UserError(
@@ -92,6 +92,7 @@ def _prepare(sandbox_port: int | None) -> None:
         listen(settings.web_host, settings.web_port).close()
     has_embedded_broker = settings.redis_url is None
     resolve_servers()
+    require_broker()
     schema.upgrade(engine())
     if settings.web_port:
         with transaction() as session:

@@ -36,25 +36,30 @@ _RETRY_PUBLISHING: Mapping[str, Any] = {
     "retry": True,
     "retry_policy": {"max_retries": None, "interval_start": 0.2, "interval_step": 0.5, "interval_max": 2},
 }
+# While no worker runs, only the messages of a few minutes are kept. The clocks of two machines may differ.
+_MAINTENANCE_OPTIONS: Mapping[str, Any] = {**_RETRY_PUBLISHING, "expires": 300}
 
 
 def _schedule(settings: Settings) -> dict[str, Any]:
     every_five_minutes = 300.0
-    tasks = {
+    workflows = {
         "import-purchase-records": (
             "purchases.import_purchase_records_for_all_collections",
             crontab(hour=4, minute=0),
         ),
         "import-events": ("events.import_all_collections", crontab(minute=0)),
         "update-circulation": ("circulation.circulation_update_all_collections", crontab(hour=5, minute=0)),
+    }
+    maintenance = {
         "publish-stale-applies": ("apply.publish_stale_applies", every_five_minutes),
         "resume-lost-work": ("recovery.resume_lost_work", 60.0),
         "resume-stalled-runs": ("recovery.resume_stalled_runs", every_five_minutes),
         "start-missed-runs": ("recovery.start_missed_runs", every_five_minutes),
     }
-    workflows = {
-        name: {"task": f"accession.tasks.{task}", "schedule": schedule, "options": _RETRY_PUBLISHING}
-        for name, (task, schedule) in tasks.items()
+    tasks = {
+        name: {"task": f"accession.tasks.{task}", "schedule": schedule, "options": options}
+        for entries, options in ((workflows, _RETRY_PUBLISHING), (maintenance, _MAINTENANCE_OPTIONS))
+        for name, (task, schedule) in entries.items()
     }
     exports = {
         f"export-{export.name}": {
@@ -65,7 +70,7 @@ def _schedule(settings: Settings) -> dict[str, Any]:
         }
         for export in settings.exports
     }
-    return workflows | exports
+    return tasks | exports
 
 
 def _export_schedule(at: str) -> crontab:

@@ -8,6 +8,7 @@ from typing import Any
 from redis import Redis
 
 from accession.core.errors import UserError
+from accession.core.redis_url import with_verification
 from accession.core.settings import Settings, get_settings
 
 DEFAULT_QUEUE = "default"
@@ -19,6 +20,10 @@ _TIMEOUT_SECONDS = 2.0
 SILENCE_SECONDS = 25
 
 
+class BrokerUnavailable(UserError):
+    """The broker does not respond; later it may."""
+
+
 def socket_options() -> Mapping[str, Any]:
     """Return the options with which a connection notices that the broker's machine has disappeared.
 
@@ -26,6 +31,7 @@ def socket_options() -> Mapping[str, Any]:
     """
     options = {
         "TCP_KEEPIDLE": 10,
+        "TCP_KEEPALIVE": 10,  # what macOS calls TCP_KEEPIDLE
         "TCP_KEEPINTVL": 5,
         "TCP_KEEPCNT": 3,
         "TCP_USER_TIMEOUT": 1000 * SILENCE_SECONDS,
@@ -42,7 +48,7 @@ def broker_url(settings: Settings) -> str:
     """
     if settings.redis_url is None:
         raise UserError("No broker is running: start one with `accession up`, or set ACCESSION_REDIS_URL.")
-    return settings.redis_url.get_secret_value()
+    return with_verification(settings.redis_url.get_secret_value())
 
 
 def broker_client() -> Redis:

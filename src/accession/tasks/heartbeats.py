@@ -2,6 +2,9 @@
 
 A worker stays registered after its last heartbeat, until another one has taken over its messages.
 
+Silence proves nothing if no worker at all could send a heartbeat: the broker was unavailable. It is counted
+again from the first heartbeat after that, so that living workers can send theirs.
+
 Times come from the broker's clock, because the clocks of two machines may differ.
 """
 
@@ -17,17 +20,33 @@ from accession.tasks.broker import broker_client
 HEARTBEAT_SECONDS = 10
 SCHEDULER_OVERDUE_SECONDS = 60
 _WORKER_TTL_SECONDS = 30
+# As long as a single worker is alive, the broker receives a heartbeat every ten seconds.
+_OUTAGE_SECONDS = 15
 
 WORKER_NAME = re.compile(r"accession-(?P<pid>\d+)@(?P<host>.+)")
 """The name of a worker: its process id, and the name of its machine."""
 
 _WORKERS = "heartbeats:workers"
 _SCHEDULER = "heartbeats:beat"
+_OBSERVED_SINCE = "heartbeats:observed-since"
 
-_RECORD_WORKER = "redis.call('zadd', KEYS[1], redis.call('time')[1], ARGV[1])"
-_LIST_SILENT_WORKERS = f"""
-local now = redis.call('time')[1]
-return redis.call('zrangebyscore', KEYS[1], '-inf', now - {_WORKER_TTL_SECONDS})
+_RECORD_WORKER = f"""
+local now = tonumber(redis.call('time')[1])
+local latest = redis.call('zrange', KEYS[1], -1, -1, 'withscores')[2]
+if latest and now - latest > {_OUTAGE_SECONDS} then redis.call('set', KEYS[2], now) end
+redis.call('zadd', KEYS[1], now, ARGV[1])
+"""
+# A worker that has stopped has the time 0.
+_LIST_SILENT_WORKERS = f"""{_RECORD_WORKER}
+local limit = now - {_WORKER_TTL_SECONDS}
+if tonumber(redis.call('get', KEYS[2]) or 0) > limit then limit = 0 end
+return redis.call('zrangebyscore', KEYS[1], '-inf', limit)
+"""
+_UNREGISTER = f"""
+local latest = redis.call('zscore', KEYS[1], ARGV[1])
+if latest and redis.call('time')[1] - latest >= {_WORKER_TTL_SECONDS} then
+    redis.call('zrem', KEYS[1], ARGV[1])
+end
 """
 _RECORD_TICK = "redis.call('set', KEYS[1], redis.call('time')[1])"
 _READ = f"""
@@ -75,7 +94,7 @@ def read_heartbeats() -> Heartbeats:
 def record_worker_heartbeat(name: str) -> None:
     """Record that a worker is running; does nothing if the broker is unavailable."""
     with suppress(RedisError):
-        broker_client().eval(_RECORD_WORKER, 1, _WORKERS, name)
+        broker_client().eval(_RECORD_WORKER, 2, _WORKERS, _OBSERVED_SINCE, name)
 
 
 def record_worker_stop(name: str) -> None:
@@ -89,14 +108,14 @@ def list_workers() -> list[str]:
     return _decode(broker_client().zrange(_WORKERS, 0, -1))
 
 
-def list_silent_workers() -> list[str]:
-    """Return the registered workers that have stopped, or whose last heartbeat is 30 seconds old."""
-    return _decode(broker_client().eval(_LIST_SILENT_WORKERS, 1, _WORKERS))
+def list_silent_workers(observer: str) -> list[str]:
+    """Record a heartbeat of one worker; return the others that have stopped or been silent for 30 seconds."""
+    return _decode(broker_client().eval(_LIST_SILENT_WORKERS, 2, _WORKERS, _OBSERVED_SINCE, observer))
 
 
 def unregister_worker(name: str) -> None:
-    """Forget a worker, whose messages have been taken over."""
-    broker_client().zrem(_WORKERS, name)
+    """Forget a worker whose messages have been taken over, unless it has sent a heartbeat meanwhile."""
+    broker_client().eval(_UNREGISTER, 1, _WORKERS, name)
 
 
 def _decode(names: object) -> list[str]:

@@ -29,6 +29,7 @@ from accession.tasks.heartbeats import (
     WORKER_NAME,
     list_silent_workers,
     list_workers,
+    record_worker_stop,
     unregister_worker,
 )
 from accession.tasks.workflow_task import enqueue_step, start_runs
@@ -58,9 +59,11 @@ class TakeOver(bootsteps.StartStopStep):  # type: ignore[misc]
     def start(self, consumer: Any) -> None:
         """Take over before the first message is received, and then every few seconds."""
         requeue_messages_of(consumer.hostname)
-        take_over_from_dead_workers()
+        take_over_from_dead_workers(consumer.hostname)
         self._resume_lost_work(consumer)
-        self._timer = consumer.timer.call_repeatedly(HEARTBEAT_SECONDS, _take_over_later)
+        self._timer = consumer.timer.call_repeatedly(
+            HEARTBEAT_SECONDS, _take_over_later, (consumer.hostname,)
+        )
 
     def stop(self, consumer: Any) -> None:
         """Stop; called when the worker stops or loses the broker."""
@@ -92,19 +95,22 @@ app.steps["consumer"].add(TakeOver)
 app.steps["worker"].add(OwnMessages)
 
 
-def _take_over_later() -> None:
+def _take_over_later(observer: str) -> None:
     # The database may be slow, so that a child process asks it, and not the one that receives messages.
     with suppress(RedisError, BrokerError):
-        if take_over_from_dead_workers():
+        if take_over_from_dead_workers(observer):
             resume_lost_work.delay()
 
 
-def take_over_from_dead_workers() -> Sequence[str]:
+def take_over_from_dead_workers(observer: str) -> Sequence[str]:
     """Queue again the messages of all workers that have died or stopped; return the names of these workers.
 
-    A worker is dead if it has been silent for 30 seconds, or if it ran on this machine and has ended.
+    A worker is dead if it has been silent for 30 seconds, or if it ran on this machine and has ended. The
+    observer, in whose name this is done, is alive.
     """
-    dead = sorted({*list_silent_workers(), *filter(_has_ended_here, list_workers())})
+    for worker in filter(_has_ended_here, list_workers()):
+        record_worker_stop(worker)
+    dead = list_silent_workers(observer)
     for worker in dead:
         messages = requeue_messages_of(worker)
         unregister_worker(worker)

@@ -278,11 +278,10 @@ def test_unavailable_database_is_reported(
     assert "hidden" not in message
 
 
-@pytest.mark.parametrize("url", [UNREACHABLE_BROKER, "redis://:hidden@127.0.0.1:port/0"])
 def test_unavailable_broker_is_reported(
-    cli: Cli, servers: ServerUrls, collection: Collection, tmp_path: Path, url: str
+    cli: Cli, servers: ServerUrls, collection: Collection, tmp_path: Path
 ) -> None:
-    with settings(home=tmp_path, database_url=servers.database_url, redis_url=url):
+    with settings(home=tmp_path, database_url=servers.database_url, redis_url=UNREACHABLE_BROKER):
         message = cli("import", "purchases", "--import-all").error
     assert "ACCESSION_REDIS_URL" in message
     assert "hidden" not in message

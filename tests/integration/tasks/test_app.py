@@ -1,5 +1,6 @@
 """The Celery app's configuration: queues, schedule, delivery, time limits."""
 
+import json
 import os
 import signal
 import socket
@@ -19,6 +20,7 @@ from accession.core.errors import UserError
 from accession.core.settings import Settings
 from accession.local.home import prepare_home
 from accession.local.valkey import EmbeddedValkey
+from tests.fixtures.broker import Broker
 from tests.fixtures.factories import BackgroundThread, day
 from tests.fixtures.waiting import wait_until
 
@@ -95,6 +97,30 @@ def test_due_task_is_published_after_broker_outage(app: Celery, tmp_path: Path) 
                 assert client.llen("celery") == 2
     finally:
         broker.stop()
+
+
+def test_only_messages_of_maintenance_expire(app: Celery, broker: Broker) -> None:
+    """While no worker runs, maintenance must not pile up; starts of workflows are processed late."""
+    scheduler = Scheduler(app=app, lazy=True)
+    scheduler.merge_inplace(app.conf.beat_schedule)
+    now = day(2014, 1, 4)
+    with time_machine.travel(now, tick=False):
+        for entry in scheduler.schedule.values():
+            scheduler.apply_entry(entry)
+    expiries = {
+        headers["task"].rpartition(".")[2]: headers["expires"]
+        for headers in (json.loads(message)["headers"] for message in broker.raw_messages())
+    }
+    soon = (now + timedelta(minutes=5)).isoformat()
+    assert expiries == {
+        "import_purchase_records_for_all_collections": None,
+        "import_all_collections": None,
+        "circulation_update_all_collections": None,
+        "publish_stale_applies": soon,
+        "resume_lost_work": soon,
+        "resume_stalled_runs": soon,
+        "start_missed_runs": soon,
+    }
 
 
 def test_visibility_timeout_exceeds_the_longest_step(app: Celery) -> None:

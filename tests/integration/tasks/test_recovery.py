@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import cast
 
 import pytest
 from celery.utils.nodenames import anon_nodename, gethostname
@@ -21,9 +22,13 @@ TODAY = day(2014, 1, 4, 10)
 TITLES = tuple(f"t{number}" for number in range(60))
 
 
+OBSERVER = "accession-1@alder"
+
+
 def take_and_die(broker: Broker, queue: str, *, worker: str = "accession-1@birch") -> None:
-    """Receive a message as a worker whose last heartbeat was half a minute ago."""
+    """Receive a message as a worker whose last heartbeat was half a minute ago; another one is alive."""
     broker.receive(queue, worker=worker)
+    set_heartbeat(broker, OBSERVER, seconds_ago=0)
     set_heartbeat(broker, worker, seconds_ago=31)
 
 
@@ -34,10 +39,18 @@ def set_heartbeat(broker: Broker, worker: str, *, seconds_ago: int) -> None:
     broker.redis.zincrby("heartbeats:workers", -seconds_ago, worker)
 
 
-def take_over() -> Sequence[str]:
+def pass_seconds(broker: Broker, seconds: int) -> None:
+    """Let time pass in which no worker sends a heartbeat."""
+    for worker in cast(list[bytes], broker.redis.zrange("heartbeats:workers", 0, -1)):
+        broker.redis.zincrby("heartbeats:workers", -seconds, worker)
+    if broker.redis.exists("heartbeats:observed-since"):
+        broker.redis.decrby("heartbeats:observed-since", seconds)
+
+
+def take_over(*, by: str = OBSERVER) -> Sequence[str]:
     from accession.tasks.recovery import take_over_from_dead_workers
 
-    return take_over_from_dead_workers()
+    return take_over_from_dead_workers(by)
 
 
 def resume() -> int:
@@ -103,11 +116,66 @@ def test_messages_of_dead_worker_are_queued_again(
 
 
 def test_messages_of_living_workers_are_left_to_them(interrupted: str, broker: Broker) -> None:
+    set_heartbeat(broker, OBSERVER, seconds_ago=0)
     set_heartbeat(broker, "accession-1@birch", seconds_ago=25)
     broker.receive("default", worker="accession-1@birch")
     set_heartbeat(broker, "accession-2@birch", seconds_ago=31)
     assert take_over() == ["accession-2@birch"]
     assert (broker.unacknowledged(), resume()) == (1, 0)
+
+
+def test_silent_worker_does_not_take_over_from_itself(interrupted: str, broker: Broker) -> None:
+    """Its machine was suspended for a while."""
+    take_and_die(broker, "default")
+    assert take_over(by="accession-1@birch") == []
+    assert broker.unacknowledged() == 1
+
+
+def test_workers_that_return_after_outage_keep_messages(interrupted: str, broker: Broker) -> None:
+    """While the broker is unavailable, no worker can send a heartbeat."""
+    for worker in (OBSERVER, "accession-1@birch"):
+        set_heartbeat(broker, worker, seconds_ago=0)
+    broker.receive("default", worker="accession-1@birch")
+    pass_seconds(broker, 40)
+    assert take_over() == []
+    pass_seconds(broker, 10)
+    set_heartbeat(broker, "accession-1@birch", seconds_ago=0)
+    for _ in range(2):
+        assert take_over() == []
+        pass_seconds(broker, 10)
+    assert take_over() == []
+    assert (broker.unacknowledged(), resume()) == (1, 0)
+
+
+def test_worker_that_does_not_return_after_outage_is_dead(interrupted: str, broker: Broker) -> None:
+    for worker in (OBSERVER, "accession-1@birch"):
+        set_heartbeat(broker, worker, seconds_ago=0)
+    broker.receive("default", worker="accession-1@birch")
+    pass_seconds(broker, 40)
+    for _ in range(3):
+        assert take_over() == []
+        pass_seconds(broker, 10)
+    assert take_over() == ["accession-1@birch"]
+    assert broker.unacknowledged() == 0
+
+
+def test_stopped_worker_is_taken_over_at_once_after_outage(interrupted: str, broker: Broker) -> None:
+    from accession.tasks.heartbeats import record_worker_stop
+
+    broker.receive("default", worker="accession-1@birch")
+    set_heartbeat(broker, OBSERVER, seconds_ago=40)
+    record_worker_stop("accession-1@birch")
+    assert take_over() == ["accession-1@birch"]
+
+
+def test_worker_that_returns_during_take_over_stays_known(interrupted: str, broker: Broker) -> None:
+    from accession.tasks.heartbeats import list_silent_workers, list_workers, unregister_worker
+
+    take_and_die(broker, "default")
+    (silent,) = list_silent_workers(OBSERVER)
+    set_heartbeat(broker, silent, seconds_ago=0)
+    unregister_worker(silent)
+    assert set(list_workers()) == {OBSERVER, silent}
 
 
 def test_worker_that_ended_on_this_machine_is_known_at_once(interrupted: str, broker: Broker) -> None:
