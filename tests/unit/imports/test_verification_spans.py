@@ -4,7 +4,7 @@ from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accession.imports.verification_spans import (
@@ -188,6 +188,7 @@ def test_differing_spans_are_due_besides_the_budget() -> None:
     st.dictionaries(st.dates(FIRST_MONTH, END - timedelta(days=1)), st.integers(1, 200), min_size=1),
     st.integers(1, 8),
 )
+@settings(deadline=None)
 def test_every_month_is_verified_again_and_again(purchases: dict[date, int], budget: int) -> None:
     spans = plan_spans(purchases, END)
     verified_at: dict[date, datetime] = {}
