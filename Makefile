@@ -5,18 +5,19 @@ BIN := .venv/bin
 READY := .venv/.ready
 LOCK := uv pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header
 # Many tests wait for other processes, so twice as many test processes as cores finish earliest.
-JOBS ?= $(shell echo $$((2 * $$(nproc))))
+JOBS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 # Tests of one file share installations that take seconds to start.
 PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 T ?= tests
 RUNS ?= 100
 N ?= 50000
+DIST ?= dist
 
 # Tests start hundreds of processes, each of which would compile all modules.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test cluster chaos fuzz lint format bench bench-full screenshots docs docs-site install lock clean
+.PHONY: help demo check test cluster servers packages chaos fuzz lint format bench bench-full screenshots docs docs-site dist install lock clean
 
 help: ## Show these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -28,10 +29,10 @@ check: lint ## Run the linters and the unit tests; for every edit, in under 2 mi
 	$(BIN)/pytest -q $(PARALLEL) tests/unit
 
 # Only the whole run can reach the coverage that is required, so a part runs without measuring it.
-test: $(READY) ## Run all tests but those of make cluster; T=tests/unit/core or T="tests/unit -k marc" runs a part
+test: $(READY) ## Run all tests but those of make cluster, make servers and make packages; T=tests/unit/core or T="tests/unit -k marc" runs a part
 ifeq ($(T),tests)
 	$(BIN)/coverage erase
-	$(BIN)/pytest $(PARALLEL) --ignore tests/cluster --cov --cov-report= --cov-fail-under=0
+	$(BIN)/pytest $(PARALLEL) --ignore tests/cluster --ignore tests/servers --ignore tests/packages --cov --cov-report= --cov-fail-under=0
 	$(BIN)/coverage report --skip-covered --skip-empty
 else
 	$(BIN)/pytest $(PARALLEL) $(T)
@@ -39,6 +40,12 @@ endif
 
 cluster: $(READY) ## Import on several machines, of which one is lost; as root, with iproute2
 	RECOVERY_TABLE=docs/operations.md $(BIN)/pytest -n 0 tests/cluster
+
+servers: $(READY) ## Import through servers of Debian: PgBouncer, PostgreSQL and Redis with TLS, and others
+	$(BIN)/pytest -n 0 tests/servers
+
+packages: $(READY) ## Build the packages, install them elsewhere and run the demo from them
+	$(BIN)/pytest -n 0 tests/packages
 
 chaos: $(READY) ## Import from an unreliable vendor, and kill processes at random, RUNS times each (100) from SEED=N on
 	@CHAOS_RUNS=$(RUNS) CHAOS_SEED=$(or $(SEED),0) $(BIN)/pytest -q -x -n $(JOBS) tests/chaos/test_simulation.py
@@ -77,11 +84,18 @@ docs: $(READY) ## Generate docs/cli.md and docs/configuration.md from the code
 docs-site: $(READY) ## Build the documentation site in build/site; a broken link or missing page fails
 	$(BIN)/sphinx-build -q -E -a -W --keep-going -n -c docs -d build/doctrees -b html . build/site
 
+dist: $(READY) ## Build the packages of a release with their list of dependencies (SBOM) in dist/, and check them
+	rm -rf $(DIST)
+	$(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --out-dir $(DIST)
+	$(BIN)/twine check --strict $(DIST)/*
+	$(BIN)/check-wheel-contents $(DIST)/*.whl
+	$(BIN)/python -m tools.sbom $(DIST)/*.whl
+
 install: $(READY) ## Build .venv from the pinned requirement files
 
 $(READY): requirements/dev.txt requirements/uv.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
-	  || { echo "Accession needs Python 3.11, 3.12 or 3.13: name one, as in: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Accession needs Python 3.11 or newer: name one, as in: make PYTHON=python3.14 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Building .venv ..."
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
@@ -92,5 +106,5 @@ $(READY): requirements/dev.txt requirements/uv.txt pyproject.toml
 lock: $(READY) ## Renew the pinned requirement files from requirements/*.in; UPGRADE=--upgrade takes new versions
 	cd requirements && for name in uv run dev; do ../$(BIN)/$(LOCK) $(UPGRADE) $$name.in -o $$name.txt; done
 
-clean: ## Remove .venv, the documentation site and the caches of the tools
-	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+clean: ## Remove .venv, the documentation site, the packages and the caches of the tools
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
