@@ -5,10 +5,12 @@ from datetime import datetime, timedelta
 
 import httpx
 import pytest
+import time_machine
 from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
 from accession.bibliotheca.errors import RemoteIntegrationException
+from accession.core.clock import utc_now
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, Identifier, LicensePool, Run, RunState, RunTitle
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter, DayImportResult
@@ -289,11 +291,13 @@ def test_pending_titles_cost_an_empty_window_no_statement(
 ) -> None:
     vendor.add_purchases(FIRST + 3 * ONE_DAY, "abc")
     pages = import_run.pages(ImportCursor(FIRST))
-    next(pages)
 
-    without_pending = count_statements(session, pages), count_statements(session, pages)
-    with_title = count_statements(session, pages)
-    with_pending = count_statements(session, pages), count_statements(session, pages)
+    # The clock stands still: a second later a step would store a sample of the run.
+    with time_machine.travel(utc_now(), tick=False):
+        next(pages)
+        without_pending = count_statements(session, pages), count_statements(session, pages)
+        with_title = count_statements(session, pages)
+        with_pending = count_statements(session, pages), count_statements(session, pages)
 
     assert import_run.run.pending_lookups == 1
     assert with_pending == without_pending
