@@ -1,12 +1,15 @@
 """The Celery task class of the workflows, and starting runs of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
+import structlog
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Task
+from celery.exceptions import Ignore
 
+from accession import __version__
 from accession.accounts.collections import collection_ids_in_use
 from accession.bibliotheca.errors import RemoteIntegrationException, TransientVendorError
 from accession.core.errors import UserError
@@ -17,6 +20,12 @@ from accession.runs.ledger import queue_runs
 from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, MAX_RETRIES, MAX_RETRY_AFTER_SECONDS, app
 from accession.tasks.lock import TaskLock, workflow_lock
 from accession.tasks.outages import retry_while_unavailable
+
+log = structlog.get_logger(__name__)
+
+_VERSION_HEADER = "accession_version"
+# During an upgrade a worker puts back what it cannot process; a newer one may receive it the next time.
+_PUT_BACK_SECONDS = 5
 
 RETRIED_ERRORS = (TransientVendorError, SoftTimeLimitExceeded)
 
@@ -49,6 +58,23 @@ class WorkflowTask(Task):  # type: ignore[misc]
     def lock_for(self, collection_id: int, task_id: str) -> TaskLock:
         """Return the lock that allows one run of this workflow per collection."""
         return workflow_lock(self.lock_key, collection_id, task_id)
+
+    def before_start(self, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Put a message of a newer version back, whose arguments this version may not know."""
+        version = (self.request.headers or {}).get(_VERSION_HEADER, __version__)
+        if _minor_version(version) > _minor_version(__version__):
+            log.warning("message put back for a newer worker", run=task_id, version=version)
+            # Not by `apply_async`, which refuses unknown arguments.
+            app.send_task(
+                self.name,
+                args,
+                kwargs,
+                task_id=task_id,
+                headers={_VERSION_HEADER: version},
+                retries=self.request.retries,
+                countdown=_PUT_BACK_SECONDS,
+            )
+            raise Ignore
 
     def retry(self, *args: Any, exc: BaseException | None = None, **options: Any) -> Any:
         """Retry after an exponential back-off, or after the vendor's `Retry-After` if that is longer."""
@@ -88,4 +114,10 @@ def enqueue_step(task: WorkflowTask, collection_id: int, task_id: str, arguments
     """Publish the message of a run's next step."""
     # Celery would format the arguments for its log, which costs more than sending them.
     reprs = {"argsrepr": f"({collection_id},)", "kwargsrepr": "{...}"}
-    task.apply_async((collection_id,), dict(arguments), task_id=task_id, **reprs)
+    headers = {_VERSION_HEADER: __version__}
+    task.apply_async((collection_id,), dict(arguments), task_id=task_id, headers=headers, **reprs)
+
+
+def _minor_version(version: str) -> tuple[int, ...]:
+    """Return (0, 1) for "0.1.2": all versions with these numbers have the same messages."""
+    return tuple(int(number) for number in version.split(".")[:2])

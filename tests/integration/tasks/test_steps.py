@@ -16,6 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from accession import __version__
 from accession.core.clock import utc_now
 from accession.core.settings import get_settings, use_settings
 from accession.core.workflow import Workflow
@@ -332,6 +333,31 @@ def test_run_started_before_upgrade_continues(
     (run,) = all_runs()
     assert (run.pages, run.records_stored) == (1, 1)
     assert run.cursor["current_day"] == "2014-01-03T00:00:00Z"
+
+
+def test_message_of_newer_version_is_put_back_unchanged(
+    collection: Collection, vendor: ObservedVendor, run_starter: RunStarter, broker: Broker
+) -> None:
+    sent = first_message(run_starter, broker, collection)
+    newer = changed(sent, version="0.2.0", retries=2, kwargs={"argument_of_a_later_version": 1})
+    with captured_logs() as logs:
+        broker.deliver(newer)
+    (put_back,) = broker.messages()
+    assert put_back.eta is not None
+    assert put_back == changed(newer, eta=put_back.eta)
+    assert (vendor.marc_requests(), all_runs()[0].state) == ([], RunState.QUEUED)
+    assert [log["event"] for log in logs] == ["message put back for a newer worker"]
+
+
+@pytest.mark.parametrize("version", ["", "0.0.9", "0.1.0", "0.1.99"], ids=["none", "older", "same", "patch"])
+def test_message_of_same_or_older_version_is_processed(
+    version: str, collection: Collection, vendor: ObservedVendor, run_starter: RunStarter, broker: Broker
+) -> None:
+    message = first_message(run_starter, broker, collection)
+    with travel_to(TODAY):
+        broker.deliver(changed(message, version=version))
+    assert all_runs()[0].pages == 1
+    assert [following.version for following in broker.messages()] == [__version__]
 
 
 @pytest.mark.parametrize("state", [RunState.SUCCEEDED, RunState.FAILED, RunState.INTERRUPTED])
