@@ -1,6 +1,6 @@
 """Settings: environment variables `ACCESSION_*`, files of secrets, and `accession.toml` in the home.
 
-The former override the latter; an empty variable counts as unset. `docs/configuration.md` is
+Each source overrides those after it; an empty variable counts as unset. `docs/configuration.md` is
 generated from this module.
 """
 
