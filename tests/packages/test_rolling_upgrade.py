@@ -37,6 +37,10 @@ CHANGES = {
     "__init__.py": [('__version__ = "0.1.0"', '__version__ = "0.2.0"')],
     "tasks/purchases.py": [
         ("    until: str | None = None,\n", "    until: str | None = None,\n    later: int = 0,\n"),
+        (
+            '        "verification": verification,\n',
+            '        "verification": verification, "later": later,\n',
+        ),
         ('{"reset_timestamp": False, ', '{"reset_timestamp": False, "later": 1, '),
     ],
     "db/models/runs.py": [
