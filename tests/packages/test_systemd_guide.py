@@ -109,7 +109,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the guide is followed: two machines, and the URLs of the servers on two others."""
+    """Two machines on which the guide is followed, and the URLs of the servers on two others."""
 
     hosts: tuple[Host, Host]
     urls: tuple[str, str]

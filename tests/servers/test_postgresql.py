@@ -16,7 +16,6 @@ from accession.db.models import Collection
 from accession.local.servers import ServerUrls
 from tests.fixtures.certificates import Authority
 from tests.fixtures.commands import (
-    CommandResult,
     add_sandbox_collection,
     background_command,
     environment,
@@ -26,7 +25,6 @@ from tests.fixtures.commands import (
 )
 from tests.fixtures.machine import free_port, http_status
 from tests.fixtures.postgresql import (
-    PASSWORD,
     SystemPostgres,
     database_url,
     missing_program,
@@ -34,8 +32,8 @@ from tests.fixtures.postgresql import (
     standby_of,
     system_postgres,
 )
-from tests.fixtures.servers import flush_broker
 from tests.fixtures.waiting import wait_until
+from tests.servers.commands import refused, run
 
 TITLES = 12
 # Nothing listens there.
@@ -69,13 +67,6 @@ def pooler_port(server: SystemPostgres) -> Iterator[str]:
 
 
 @pytest.fixture
-def broker(servers: ServerUrls) -> Iterator[Redis]:
-    with Redis.from_url(servers.redis_url) as client:
-        flush_broker(client)
-        yield client
-
-
-@pytest.fixture
 def variables(servers: ServerUrls, broker: Redis, tmp_path: Path) -> dict[str, str]:
     """The environment of an installation without a database."""
     return environment(
@@ -88,23 +79,6 @@ def variables(servers: ServerUrls, broker: Redis, tmp_path: Path) -> dict[str, s
 def arguments(command: str, folder: Path) -> list[str]:
     """Return the arguments of a command, with FILE replaced by a path in the folder."""
     return command.replace("FILE", str(folder / "file")).split()
-
-
-def run(env: dict[str, str], *arguments: str) -> CommandResult:
-    """Run a command that must succeed."""
-    result = run_command(*arguments, env=env)
-    assert result.exit_code == 0, result
-    assert PASSWORD not in result.stdout + result.stderr
-    return result
-
-
-def refused(env: dict[str, str], *arguments: str) -> str:
-    """Run a command that must fail, and return its only sentence."""
-    result = run_command(*arguments, env=env)
-    assert (result.exit_code, result.stdout) == (1, ""), result
-    (line,) = result.stderr.splitlines()
-    assert PASSWORD not in line
-    return line
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from accession.db.models import Run
 from accession.local.servers import ServerUrls
 from tests.fixtures.certificates import Authority
 from tests.fixtures.commands import (
-    CommandResult,
     add_sandbox_collection,
     background_command,
     environment,
@@ -26,8 +25,9 @@ from tests.fixtures.commands import (
     simulated_vendor,
 )
 from tests.fixtures.machine import free_port, http_status
-from tests.fixtures.system_redis import PASSWORD, SystemRedis, missing_program, system_redis
+from tests.fixtures.system_redis import SystemRedis, missing_program, system_redis
 from tests.fixtures.waiting import wait_until
+from tests.servers.commands import refused, run
 
 TITLES = 12
 DATABASE = 3
@@ -71,23 +71,6 @@ def variables(servers: ServerUrls, database: None, tmp_path: Path) -> dict[str, 
         ACCESSION_DATABASE_URL=servers.database_url,
         ACCESSION_RETRY_BACKOFF_SECONDS="0",
     )
-
-
-def run(env: dict[str, str], *arguments: str) -> CommandResult:
-    """Run a command that must succeed."""
-    result = run_command(*arguments, env=env)
-    assert result.exit_code == 0, result
-    assert PASSWORD not in result.stdout + result.stderr
-    return result
-
-
-def refused(env: dict[str, str], *arguments: str) -> str:
-    """Run a command that must fail, and return its only sentence."""
-    result = run_command(*arguments, env=env)
-    assert (result.exit_code, result.stdout) == (1, ""), result
-    (line,) = result.stderr.splitlines()
-    assert PASSWORD not in line
-    return line
 
 
 @contextmanager

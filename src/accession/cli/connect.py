@@ -75,18 +75,26 @@ def wait_for_broker() -> None:
     Raises:
         UserError: the broker cannot be used as it is configured.
     """
+    _wait_while(_find_broker_outage)
+
+
+def _find_broker_outage() -> UserError | None:
     from accession.tasks.broker import BrokerUnavailable
 
+    try:
+        require_broker()
+    except BrokerUnavailable as error:
+        return error
+    return None
+
+
+def _wait_while(find_problem: Callable[[], UserError | None]) -> None:
+    """Wait until there is no problem, and print each when it is met first."""
     reported = ""
-    while True:
-        try:
-            require_broker()
-        except BrokerUnavailable as error:
-            if str(error) != reported:
-                reported = str(error)
-                typer.echo(f"Waiting. {reported}", err=True)
-        else:
-            return
+    while (problem := find_problem()) is not None:
+        if str(problem) != reported:
+            reported = str(problem)
+            typer.echo(f"Waiting. {reported}", err=True)
         time.sleep(_POLL_SECONDS)
 
 
@@ -112,14 +120,10 @@ def require_schema(*, waits: bool = False) -> None:
         UserError: the schema is newer than this program's. Without `waits` also if the schema is older or the
             database is unavailable.
     """
-    reported = ""
-    while (problem := _find_schema_problem()) is not None:
-        if not waits:
-            raise problem
-        if str(problem) != reported:
-            reported = str(problem)
-            typer.echo(f"Waiting. {reported}", err=True)
-        time.sleep(_POLL_SECONDS)
+    if waits:
+        _wait_while(_find_schema_problem)
+    elif (problem := _find_schema_problem()) is not None:
+        raise problem
 
 
 def _find_schema_problem() -> UserError | None:
