@@ -9,9 +9,7 @@ import re
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from accession.core.workflow import SCHEDULED_WORKFLOWS
 from tests.chaos.baseline import simulated_library
 from tests.fixtures.cluster import DatabaseServer, start_database, start_valkey
 from tests.fixtures.cluster_import import vendor_at
-from tests.fixtures.network import Machine, Network, missing_requirement
+from tests.fixtures.network import Machine, Network, missing_requirement, running_network
 from tests.fixtures.running_sandbox import RunningSandbox
 from tests.packages.documents import ROOT
 
@@ -120,24 +118,13 @@ class Place:
 def place() -> Iterator[Place]:
     if missing := missing_requirement():
         pytest.skip(f"THE GUIDE FOR SYSTEMD IS NOT FOLLOWED HERE: this machine lacks {missing}")
-    folder = Path(tempfile.mkdtemp(prefix="accession-guide-"))
-    folder.chmod(0o711)
-    with ExitStack() as undo:
-        undo.callback(shutil.rmtree, folder)
-        source, program = folder / "source", folder / "program"
+    with running_network() as network:
+        source, program = network.folder / "source", network.folder / "program"
         shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*NOT_IN_SOURCE))
         program.mkdir()
-        network = Network(folder)
-        undo.callback(network.remove)
-
-        def add(name: str) -> Machine:
-            machine = Machine(name, folder / name)
-            undo.callback(machine.halt)
-            network.connect(machine)
-            return machine
-
-        urls = start_database(DatabaseServer(add("database"))), start_valkey(add("broker"))
-        first, second = (Host.prepare(add(name), source, program) for name in ("first", "second"))
+        database, broker = DatabaseServer(network.add("database")), network.add("broker")
+        urls = start_database(database), start_valkey(broker)
+        first, second = (Host.prepare(network.add(name), source, program) for name in ("first", "second"))
         yield Place((first, second), urls, network)
 
 
