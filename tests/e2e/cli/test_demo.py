@@ -103,8 +103,9 @@ def test_demo_titles_agree_with_vendor(finished: FinishedDemo) -> None:
 
 def test_demo_second_import_writes_nothing(finished: FinishedDemo) -> None:
     assert finished.summary["Rows written by the second import"] == "0"
-    first, second = re.findall(r"[\d,]*\d", finished.summary["Pages requested"])
-    assert first == second
+    first, second = map(int, re.findall(r"\d+", finished.summary["Pages requested"]))
+    # The vendor sells titles meanwhile, which may change the requests for the last days.
+    assert abs(first - second) <= 2
 
 
 def test_demo_imports_simulated_events(finished: FinishedDemo) -> None:
