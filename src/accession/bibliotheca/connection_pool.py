@@ -3,10 +3,13 @@
 import os
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
 from accession import __version__
+from accession.core.loopback import is_loopback
+from accession.core.outgoing_http import CheckedTransport, is_allowed_for_operators
 
 READ_TIMEOUT_SECONDS = 60.0
 _CONNECT_TIMEOUT_SECONDS = 10.0
@@ -20,12 +23,40 @@ def http_client() -> httpx.Client:
     Cookies are not stored: one account's cookie must not be sent with another account's request.
     """
     return httpx.Client(
+        transport=VendorTransport(),
         timeout=request_timeout(READ_TIMEOUT_SECONDS),
         follow_redirects=False,
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         headers={"User-Agent": f"accession/{__version__}"},
-        mounts={f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")},
     )
+
+
+class VendorTransport(httpx.BaseTransport):
+    """Transport that sends requests through the proxies of the environment, or else to checked addresses.
+
+    A proxy resolves the host itself, and decides which addresses may be reached.
+    """
+
+    def __init__(self) -> None:
+        self._direct = CheckedTransport(is_allowed_for_operators)
+        self._proxies = {
+            scheme: httpx.HTTPTransport(proxy=url if "://" in url else f"http://{url}")
+            for scheme, url in getproxies().items()
+            if scheme in ("http", "https", "all")
+        }
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request."""
+        url = request.url
+        proxy = self._proxies.get(url.scheme, self._proxies.get("all"))
+        if proxy is None or is_loopback(url.host) or proxy_bypass(url.host):
+            return self._direct.handle_request(request)
+        return proxy.handle_request(request)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for transport in (self._direct, *self._proxies.values()):
+            transport.close()
 
 
 # Parent and child would mix up their responses on a connection shared after a fork.

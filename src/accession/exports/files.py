@@ -55,11 +55,12 @@ def prune_old_files(folder: str, prefix: str, keep: int) -> None:
 
 
 def require_writable_folder(folder: str) -> None:
-    """Check that a folder on this machine exists and is writable; URLs of other machines are not checked.
+    """Check that a folder on this machine exists and is writable; other machines are not asked.
 
     Raises:
-        UserError: the folder does not exist or is not writable.
+        UserError: the folder does not exist or is not writable, or is a web address.
     """
+    _require_no_web_address(folder)
     path = _local_path(folder)
     if path is not None and not (path.is_dir() and os.access(path, os.W_OK | os.X_OK)):
         raise UserError(f"{path} is not a writable folder: create it, or choose another.")
@@ -83,7 +84,20 @@ def _local_path(target: str) -> Path | None:
     return Path(target.removeprefix("file://").removeprefix("local://")).expanduser().resolve()
 
 
+def _require_no_web_address(target: str) -> None:
+    """Reject http and https, also behind other protocols (`filecache::https://...`).
+
+    Files cannot be replaced there. The package for them would follow redirects to any host.
+    """
+    if any(part.lower().startswith(("http://", "https://")) for part in target.split("::")):
+        raise UserError(
+            f"{redact_credentials(target)} is a web address, to which no file can be written: "
+            "choose a folder, or a URL such as sftp://host/folder or s3://bucket/folder."
+        )
+
+
 def _open_file_system(target: str) -> tuple[Any, str]:
+    _require_no_web_address(target)
     local = _local_path(target)
     system, path = url_to_fs(target if local is None else f"file://{local}")
     return system, str(path).rstrip("/")

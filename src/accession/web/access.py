@@ -31,7 +31,7 @@ from accession.web.errors import HANDLED_ERRORS, HTTPProblem, problem_response
 from accession.web.feed_paths import is_feed_path
 from accession.web.headers import SecurityHeaders
 from accession.web.principal import BEARER_CHALLENGE
-from accession.web.request_checks import SAFE_METHODS, require_same_site
+from accession.web.request_checks import SAFE_METHODS, require_same_site, require_short_body
 
 # Used by probes and by the login page; they must work without the database.
 _PUBLIC_PATHS = ("/healthz", "/readyz", "/favicon.ico")
@@ -84,6 +84,7 @@ class AccessMiddleware:
 
     async def _authenticate(self, request: Request) -> AuthResult:
         path: str = request.scope["path"]
+        require_short_body(request)
         token = request_token(request)
         if token is None:
             require_same_site(request)

@@ -1,6 +1,7 @@
 """The FastAPI application: routers, static files and middleware."""
 
 from fastapi import FastAPI
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
@@ -8,6 +9,7 @@ from accession import __version__
 from accession.web import covers, health, login, metrics, oai, opds
 from accession.web.access import install_access
 from accession.web.api import router as api
+from accession.web.errors import MAX_BODY_BYTES
 from accession.web.pages import collections, exports, overview, rejects, runs, titles, verification
 from accession.web.request_log import RequestLog
 
@@ -45,6 +47,7 @@ def create_app() -> FastAPI:
     app.mount("/static/vendor", StaticFiles(packages=[("starlette_admin", "static")]))
     app.mount("/static", StaticFiles(packages=[("accession.web", "static")]))
     app.add_middleware(GZipMiddleware, minimum_size=1000)
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)
     install_access(app)
     # The outermost: rejected requests are logged too.
     app.add_middleware(RequestLog)

@@ -4,13 +4,10 @@ Browsers load covers from this server only. A cover is drawn if there is none, o
 """
 
 import hashlib
-import socket
 import time
 from collections.abc import Iterator
 from html import escape
-from ipaddress import ip_address
 from textwrap import wrap
-from urllib.parse import urlsplit
 
 import httpx
 import structlog
@@ -18,6 +15,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from accession.catalog.covers import find_cover_source, vendor_base_urls
+from accession.core.outgoing_http import CheckedTransport, is_allowed_for_operators, is_public_address
 from accession.core.sanitize import sanitize
 from accession.core.settings import get_settings
 from accession.db.engine import transaction
@@ -31,6 +29,9 @@ router = APIRouter(include_in_schema=False)
 
 _MAX_IMAGE_BYTES = 5 * 1024 * 1024
 _TIMEOUT = httpx.Timeout(5, connect=2)
+_LIFETIME_SECONDS = 15.0
+# A compressed response could be much larger than what is received.
+_HEADERS = {"Accept-Encoding": "identity"}
 _UNREACHABLE_SECONDS = 300.0
 # Image types without scripts, by their first bytes: the Content-Type of the response may be wrong.
 _MEDIA_TYPES = {
@@ -76,12 +77,19 @@ def _load_image(url: str) -> bytes | None:
     return image
 
 
-def _fetch_image(url: str) -> bytes | None:
-    host = urlsplit(url).netloc
-    if not _is_allowed_url(url) or _unreachable_until.get(host, 0) > time.monotonic():
+def _fetch_image(address: str) -> bytes | None:
+    try:
+        url = httpx.URL(address)
+    except httpx.InvalidURL:
+        return None
+    host = url.netloc.decode()
+    if _unreachable_until.get(host, 0) > time.monotonic() or (transport := _transport_to(url)) is None:
         return None
     try:
-        with httpx.Client(timeout=_TIMEOUT, trust_env=False) as client, client.stream("GET", url) as response:
+        with (
+            httpx.Client(transport=transport, timeout=_TIMEOUT) as client,
+            client.stream("GET", url, headers=_HEADERS) as response,
+        ):
             body = b"".join(_limited_body(response)) if response.status_code == httpx.codes.OK else b""
     except httpx.HTTPError as error:
         log.info("cover host unreachable", host=sanitize(host), reason=type(error).__name__)
@@ -93,32 +101,29 @@ def _fetch_image(url: str) -> bytes | None:
 def _limited_body(response: httpx.Response) -> Iterator[bytes]:
     """Yield the body in chunks until it ends or exceeds the limit."""
     size = 0
-    for chunk in response.iter_bytes():
+    for chunk in response.iter_raw():
         yield chunk
         size += len(chunk)
         if size > _MAX_IMAGE_BYTES:
             return
 
 
-def _is_allowed_url(url: str) -> bool:
-    """Return whether the URL is on a collection's vendor host, or https on a public host.
+def _transport_to(url: httpx.URL) -> CheckedTransport | None:
+    """Return the transport for a URL of a collection's vendor, or an https URL; None for others.
 
     The URL comes from the vendor's documents: it must not reach hosts on a private network (SSRF).
     """
-    parts = urlsplit(url)
     with transaction() as session:
-        vendor_urls = vendor_base_urls(session)
-    if f"{parts.scheme}://{parts.netloc}" in vendor_urls:
-        return True
-    return parts.scheme == "https" and parts.hostname is not None and _is_public_host(parts.hostname)
+        vendor_urls = [httpx.URL(base_url) for base_url in vendor_base_urls(session)]
+    if any(_origin(url) == _origin(vendor_url) for vendor_url in vendor_urls):
+        return CheckedTransport(is_allowed_for_operators, lifetime_seconds=_LIFETIME_SECONDS)
+    if url.scheme == "https":
+        return CheckedTransport(is_public_address, lifetime_seconds=_LIFETIME_SECONDS)
+    return None
 
 
-def _is_public_host(host: str) -> bool:
-    try:
-        addresses = socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)
-    except OSError:
-        return False
-    return all(ip_address(address[0]).is_global for *_, address in addresses)
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
 
 
 def _media_type(image: bytes) -> str | None:

@@ -18,6 +18,9 @@ from accession.core.validation import first_invalid_field
 from accession.db.engine import database_unavailable
 from accession.tasks.broker import broker_unavailable
 
+MAX_BODY_BYTES = 1024 * 1024
+"""Length of the longest request body; forms and JSON objects of the API are far shorter."""
+
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 _RETRY_LATER = {"Retry-After": "10"}
@@ -47,6 +50,12 @@ class HTTPProblem(Exception):
 INTERNAL_ERROR = HTTPProblem(
     500, "Internal error: see the log of Accession's web server for details.", {"Connection": "close"}
 )
+
+
+def body_too_long() -> HTTPProblem:
+    """Return the problem of a request whose body is longer than `MAX_BODY_BYTES`."""
+    return HTTPProblem(413, f"The request is too long: send at most {MAX_BODY_BYTES:,} bytes.")
+
 
 HANDLED_ERRORS: tuple[type[Exception], ...] = (
     HTTPProblem,
@@ -79,6 +88,8 @@ def problem_from_error(error: Exception) -> HTTPProblem:
             return HTTPProblem(503, broker_unavailable(), _RETRY_LATER)
         case RequestValidationError():
             return HTTPProblem(422, _describe_invalid_parameter(error))
+        case HTTPException(status_code=413):
+            return body_too_long()
         case HTTPException():
             return HTTPProblem(error.status_code, error.detail, error.headers)
     return INTERNAL_ERROR

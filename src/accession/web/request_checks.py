@@ -1,5 +1,6 @@
 """Checks of where a request comes from: cross-site requests, DNS rebinding, other machines."""
 
+from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
 import structlog
@@ -7,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from accession.core.loopback import is_loopback
-from accession.web.errors import HTTPProblem
+from accession.web.errors import MAX_BODY_BYTES, HTTPProblem, body_too_long
 
 log = structlog.get_logger(__name__)
 
@@ -17,6 +18,15 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 def client_address(request: Request) -> str:
     """Return the client's IP address; behind a trusted proxy, the one that the proxy reports."""
     return request.client.host if request.client else "unknown"
+
+
+def client_network(address: str) -> str:
+    """Return an IPv4 address as it is, and the /64 network of an IPv6 one: customers own a whole /64."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    return str(ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address
 
 
 def require_same_site(request: Request) -> None:
@@ -48,6 +58,17 @@ def _is_cross_site(headers: Headers) -> bool:
         return not host or urlsplit(source).netloc.rpartition("@")[2].lower() != host
     except ValueError:
         return True
+
+
+def require_short_body(request: Request) -> None:
+    """Reject a request whose body is said to be too long, before any of it is read.
+
+    Raises:
+        HTTPProblem: the body is longer than `MAX_BODY_BYTES`.
+    """
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > MAX_BODY_BYTES:
+        raise body_too_long()
 
 
 def require_local_request(request: Request) -> None:

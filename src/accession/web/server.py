@@ -11,7 +11,12 @@ from accession.core.errors import UserError
 from accession.core.loopback import is_loopback
 
 if TYPE_CHECKING:
+    import uvicorn
     from starlette.types import ASGIApp
+
+    from accession.web.connections import ConnectionLimits
+
+_MAX_HEAD_BYTES = 32 * 1024
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -44,15 +49,29 @@ def serve(app: "ASGIApp", host: str, port: int) -> None:
     Raises:
         UserError: the server cannot listen at the address.
     """
-    # Imported late: commands that only check the address start faster without it.
+    with listen(host, port) as listener, suppress(KeyboardInterrupt):
+        # uvicorn shuts down cleanly on Ctrl-C and then raises KeyboardInterrupt again.
+        create_server(app).run(sockets=[listener])
+
+
+def create_server(app: "ASGIApp", limits: "ConnectionLimits | None" = None) -> "uvicorn.Server":
+    """Return an HTTP server of the app; its `run` takes the sockets to listen on."""
+    # Imported late: commands that only check the address start faster without them.
     import uvicorn
 
-    with listen(host, port) as listener, suppress(KeyboardInterrupt):
-        config = uvicorn.Config(
-            app, access_log=False, log_config=None, server_header=False, timeout_graceful_shutdown=2
-        )
-        # uvicorn shuts down cleanly on Ctrl-C and then raises KeyboardInterrupt again.
-        uvicorn.Server(config).run(sockets=[listener])
+    from accession.web.connections import ConnectionLimits, limited_protocol
+
+    config = uvicorn.Config(
+        app,
+        http=limited_protocol(limits or ConnectionLimits()),
+        ws="none",
+        h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=2,
+    )
+    return uvicorn.Server(config)
 
 
 def require_user_unless_loopback(session: Session, host: str) -> None:

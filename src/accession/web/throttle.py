@@ -1,10 +1,10 @@
 """Login throttling: failed attempts are counted in the broker, by user name and by client address."""
 
 import hashlib
-import ipaddress
 from datetime import timedelta
 
 from accession.tasks.broker import broker_client
+from accession.web.request_checks import client_network
 
 MAX_ATTEMPTS = 5
 WINDOW = timedelta(minutes=15)
@@ -43,13 +43,4 @@ def _name_key(name: str) -> str:
 
 
 def _address_key(address: str) -> str:
-    return f"accession:logins:address:{_network(address)}"
-
-
-def _network(address: str) -> str:
-    """Return an IPv4 address as it is, and the /64 network of an IPv6 one: customers own a whole /64."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address
+    return f"accession:logins:address:{client_network(address)}"

@@ -2,7 +2,7 @@
 
 import asyncio
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -532,6 +532,34 @@ def test_same_site_change_is_accepted(browser: Browser, session: Session, user: 
         browser.log_in()
     for browser.headers in SAME_SITE_HEADERS:
         assert browser.post("/who").json() == {"changed_by": user or "local"}, browser.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [
+        ("/api/v1/collections", "application/json"),
+        ("/collections/1/runs", "application/x-www-form-urlencoded"),
+        ("/collections/1/runs", "multipart/form-data; boundary=x"),
+    ],
+)
+@pytest.mark.parametrize("has_length", [True, False])
+def test_body_that_is_too_long_is_rejected(
+    browser: Browser, path: str, media_type: str, has_length: bool
+) -> None:
+    chunks_read: list[int] = []
+
+    async def endless_body() -> AsyncIterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="workflow"; filename="x"\r\n\r\n'
+        while True:
+            chunks_read.append(1)
+            yield b"x" * 64 * 1024
+
+    headers = {"Content-Type": media_type} | ({"Content-Length": "2000000"} if has_length else {})
+    response = browser.post(path, content=endless_body(), headers=headers)
+    assert response.status_code == 413
+    assert "The request is too long: send at most 1,048,576 bytes." in response.text
+    assert "content-security-policy" in response.headers
+    assert len(chunks_read) <= 17
 
 
 def test_cross_site_link_to_page_is_accepted(browser: Browser, ann: str) -> None:

@@ -14,6 +14,7 @@ from accession.catalog.data import LinkData
 from accession.core.vocabulary import LinkRel
 from accession.db.models import Collection
 from tests.fixtures.factories import apply_titles, make_pool, title_data
+from tests.fixtures.internet import Internet
 from tests.fixtures.web_client import Browser
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"picture"
@@ -104,6 +105,45 @@ def test_cover_on_private_host_is_not_fetched(
     images.responses["/cover"] = (200, PNG)
     assert browser.get("/covers/abc").headers["content-type"] == "image/svg+xml"
     assert images.requests == []
+
+
+PICTURE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(PNG), PNG)
+
+
+def test_cover_is_fetched_from_the_address_that_was_checked(
+    browser: Browser, session: Session, collection: Collection, internet: Internet
+) -> None:
+    """DNS rebinding: a name with a short TTL is public when it is checked, and this machine afterwards."""
+    with (
+        internet.serve(PICTURE, "8.8.8.8", tls_name="covers.example") as public,
+        internet.serve(PICTURE, "127.0.0.1") as attacked,
+    ):
+        internet.answers["covers.example"] = [["8.8.8.8"], ["127.0.0.1"]]
+        store_cover(session, collection, "https://covers.example/cover")
+        response = browser.get("/covers/abc")
+    assert (attacked.connections, response.content) == (0, PNG)
+    assert (public.names, public.connections) == (["covers.example"], 1)
+    assert b"Host: covers.example\r\n" in public.heads[0]
+
+
+def test_cover_on_name_with_one_private_address_is_not_fetched(
+    browser: Browser, session: Session, collection: Collection, internet: Internet
+) -> None:
+    with internet.serve(PICTURE, "8.8.8.8", "10.0.0.1", tls_name="mixed.example") as server:
+        internet.answers["mixed.example"] = [["8.8.8.8", "10.0.0.1"]]
+        store_cover(session, collection, "https://mixed.example/cover")
+        assert browser.get("/covers/abc").headers["content-type"] == "image/svg+xml"
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize(
+    "url", ["https://[", "https://a\u2028.example:x/", "https://" + "a" * 64 + ".example/"]
+)
+def test_cover_with_unusable_url_is_drawn(
+    browser: Browser, session: Session, collection: Collection, url: str
+) -> None:
+    store_cover(session, collection, url)
+    assert browser.get("/covers/abc").headers["content-type"] == "image/svg+xml"
 
 
 def test_drawn_cover_escapes_the_title(browser: Browser, session: Session, collection: Collection) -> None:

@@ -4,10 +4,18 @@ import subprocess
 import sys
 
 import httpx
+import pytest
 
+from accession.accounts.account import Account
 from accession.bibliotheca.client import BibliothecaAPI
-from accession.bibliotheca.connection_pool import http_client
-from tests.fixtures.bibliotheca import END, PAGE, START, socket_vendor
+from accession.bibliotheca.connection_pool import VendorTransport, http_client
+from accession.bibliotheca.errors import ConnectionFailed
+from tests.fixtures.bibliotheca import END, KEY, PAGE, START, socket_vendor
+from tests.fixtures.internet import Internet, internet
+
+__all__ = ["internet"]
+
+PAGE_RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(PAGE), PAGE)
 
 
 def test_pool_is_shared_with_timeouts_and_no_redirects(http_pool: httpx.Client) -> None:
@@ -24,6 +32,65 @@ def test_local_request_uses_no_proxy_and_keeps_no_cookie(http_pool: httpx.Client
 
     assert len(page.records) == 3
     assert len(http_pool.cookies) == 0
+
+
+def fetch(base_url: str) -> int:
+    """Return the number of records of a page from the vendor at this base URL."""
+    return len(BibliothecaAPI(Account("Main", "rvs", "a", KEY, base_url)).fetch_marc_page(START, END).records)
+
+
+def test_vendor_is_reached_at_the_address_that_was_checked(
+    internet: Internet, http_pool: httpx.Client
+) -> None:
+    internet.answers["vendor.example"] = [["10.0.0.1"], ["127.0.0.1"]]
+    with (
+        internet.serve(PAGE_RESPONSE, "10.0.0.1", tls_name="vendor.example") as vendor,
+        internet.serve(PAGE_RESPONSE, "127.0.0.1") as attacked,
+    ):
+        assert fetch("https://vendor.example") == 3
+    assert (vendor.names, attacked.connections) == (["vendor.example"], 0)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "fd00:ec2::254"])
+def test_vendor_at_forbidden_address_is_not_reached(
+    internet: Internet, http_pool: httpx.Client, address: str
+) -> None:
+    internet.answers["vendor.example"] = [[address]]
+    with internet.serve(PAGE_RESPONSE, address) as attacked:
+        with pytest.raises(ConnectionFailed, match=f"not allowed at its address {address}"):
+            fetch("https://vendor.example")
+        assert attacked.connections == 0
+
+
+def test_localhost_elsewhere_is_not_reached(internet: Internet, http_pool: httpx.Client) -> None:
+    internet.answers["localhost"] = [["10.0.0.1"]]
+    with internet.serve(PAGE_RESPONSE, "10.0.0.1") as attacked:
+        with pytest.raises(ConnectionFailed, match=r"not allowed at its address 10\.0"):
+            fetch("http://localhost:1")
+        assert attacked.connections == 0
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY"])
+def test_proxy_of_environment_resolves_the_vendor(
+    internet: Internet, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    with internet.serve(b"HTTP/1.1 403 Forbidden\r\n\r\n") as proxy:
+        monkeypatch.setenv(variable, f"127.0.0.1:{proxy.port}")
+        with httpx.Client(transport=VendorTransport()) as client, pytest.raises(httpx.ProxyError):
+            client.get("https://vendor.example/")
+    assert proxy.heads[0].startswith(b"CONNECT vendor.example:443 ")
+    assert internet.resolved == []
+
+
+def test_vendor_in_no_proxy_is_checked(internet: Internet, monkeypatch: pytest.MonkeyPatch) -> None:
+    internet.answers["vendor.example"] = [["127.0.0.1"]]
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "example")
+    with (
+        httpx.Client(transport=VendorTransport()) as client,
+        pytest.raises(httpx.ConnectError, match="not allowed"),
+    ):
+        client.get("https://vendor.example/")
 
 
 def test_forked_process_has_its_own_pool() -> None:

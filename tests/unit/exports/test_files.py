@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,7 +10,13 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from accession.core.errors import UserError
-from accession.exports.files import join_url, prune_old_files, redact_credentials, write_file_atomically
+from accession.exports.files import (
+    join_url,
+    prune_old_files,
+    redact_credentials,
+    require_writable_folder,
+    write_file_atomically,
+)
 
 
 @pytest.fixture
@@ -91,6 +97,21 @@ def test_unknown_protocol_is_explained_without_password() -> None:
     assert "nowhere://host/records.mrc cannot be written" in str(error.value)
     assert "secret" not in str(error.value)
     assert redact_credentials("ftp://ann:p@ss@host/x") == "ftp://host/x"
+
+
+@pytest.mark.parametrize(
+    "target", ["https://ann:secret@a.example/x", "HTTP://169.254.169.254", "filecache::https://a.example/x"]
+)
+def test_web_address_is_refused_before_any_request(target: str) -> None:
+    uses: tuple[Callable[[], None], ...] = (
+        lambda: write(f"{target}/records.mrc", b"anything"),
+        lambda: prune_old_files(target, "alder-", keep=1),
+        lambda: require_writable_folder(target),
+    )
+    for use in uses:
+        with pytest.raises(UserError, match="is a web address, to which no file can be written: ") as error:
+            use()
+        assert "secret" not in str(error.value)
 
 
 def test_store_without_move_gets_file_in_one_step(
