@@ -58,7 +58,11 @@ def check_marc(body: bytes) -> None:
     """Parse a page of purchase records; each record must be storable and parse the same again."""
     for record in parse_marc_page(body).records:
         again = marc_record_from_xml(record.raw_xml)
-        assert (again.item_ids, again.fault) == (record.item_ids, record.fault)
+        assert (again.item_ids, again.fault, again.warnings) == (
+            record.item_ids,
+            record.fault,
+            record.warnings,
+        )
         assert again.content_hash() == _check_record(record)
 
 
@@ -106,6 +110,8 @@ def _check_record(record: MarcRecord) -> str:
     _check_storable("".join(record.item_ids))
     content_hash = record.content_hash()
     assert len(content_hash) == 64
+    for warning in record.warnings:
+        _check_sentence(warning)
     if record.fault is not None:
         _check_sentence(record.fault)
         return content_hash

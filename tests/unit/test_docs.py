@@ -14,6 +14,7 @@ from accession.accounts.views import CollectionView
 from accession.catalog.rejected_records import RejectedRecordView
 from accession.catalog.titles import TitleView
 from accession.cli.checks import Check
+from accession.core.vocabulary import ContributorRole
 from accession.runs.views import RunView, StatusView
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +68,12 @@ def test_log_events_are_documented_with_level() -> None:
         for event, level in re.findall(r"^\| `([^`]+)` \| (\w+) \| .*\|.*\|$", text, re.MULTILINE)
     }
     assert documented == set(logged_events())
+
+
+def test_roles_of_contributors_are_documented() -> None:
+    text = (ROOT / "docs" / "vendor.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| ([\w ]+) \| `(\w{3})` \| `(\w+)` \|$", text, re.MULTILINE)
+    assert documented == [(role.value, role.code, role.opds_property) for role in ContributorRole]
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs" / "how-to").glob("*.md")), ids=lambda page: page.stem)

@@ -9,7 +9,7 @@ from lxml import etree
 
 from accession.bibliotheca.errors import BadResponseException, ResponseContext, excerpt_of
 from accession.bibliotheca.items import is_item_id
-from accession.bibliotheca.text import MAX_TEXT_LENGTH, to_plain_line
+from accession.bibliotheca.text import MAX_TEXT_LENGTH, to_line
 from accession.bibliotheca.xml import local_name, parse_document
 from accession.catalog.data import EventData
 from accession.core.isbn import normalise_isbn
@@ -123,7 +123,7 @@ def _texts_by_name(elements: Sequence[etree._Element]) -> Mapping[str, str]:
     for child in elements:
         name = local_name(child)
         if not texts.get(name):
-            texts[name] = to_plain_line((child.text or "")[:MAX_TEXT_LENGTH])
+            texts[name] = to_line((child.text or "")[:MAX_TEXT_LENGTH])
     return texts
 
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from lxml import etree
 from pydantic import ValidationError
 
+from accession.bibliotheca.contributors import parse_contributors
 from accession.bibliotheca.errors import (
     UNKNOWN_CONTEXT,
     RemoteInitiatedServerError,
@@ -22,7 +23,6 @@ from accession.bibliotheca.xml import is_blank, local_name, parse_document
 from accession.catalog.data import (
     BibliographicData,
     CirculationData,
-    ContributorData,
     LinkData,
     SubjectData,
     TitleData,
@@ -34,7 +34,6 @@ from accession.core.vocabulary import ContributorRole, Format, IdentifierType, L
 DATA_SOURCE = "Bibliotheca"
 
 _ITEM_ID = re.compile(r"[0-9A-Za-z._~-]{1,32}")
-_TRAILING_REMARK = re.compile(r"\s+\([^()]*\)$")
 _DELETED_COMMA = re.compile(r"(?<=\S) {2,}(?=\S)")
 _FORMATS = {"epub": Format.EPUB, "epub3": Format.EPUB3, "pdf": Format.PDF, "mp3": Format.MP3}
 _MAX_INTEGER = 2_147_483_647
@@ -157,8 +156,8 @@ def _bibliographic(texts: Mapping[str, str], as_of: datetime) -> BibliographicDa
         subtitle=line("SubTitle") or None,
         contributors=_unique(
             (
-                *_parse_contributors(line("Authors"), ContributorRole.AUTHOR),
-                *_parse_contributors(line("Narrator"), ContributorRole.NARRATOR),
+                *parse_contributors(line("Authors"), ContributorRole.AUTHOR),
+                *parse_contributors(line("Narrator"), ContributorRole.NARRATOR),
             )
         ),
         publisher=line("Publisher") or None,
@@ -201,24 +200,6 @@ def _parse_integer(text: str) -> int | None:
     if not re.fullmatch(r"\d{1,20}", text, re.ASCII) or int(text) > _MAX_INTEGER:
         return None
     return int(text)
-
-
-def _parse_contributors(names: str, role: ContributorRole) -> Iterator[ContributorData]:
-    """Yield a contributor for each name of a list such as "Last, First (remark); Last, First"."""
-    # Drop repeated names first: building a contributor takes far longer.
-    for name in dict.fromkeys(names.split(";")):
-        sort_name = _TRAILING_REMARK.sub("", name.strip()).strip(" ,")
-        if sort_name:
-            yield ContributorData(sort_name=sort_name, display_name=_display_name(sort_name), role=role)
-
-
-def _display_name(sort_name: str) -> str:
-    """Return "Martin Luther King, Jr." for "King, Martin Luther, Jr."; keep names without a comma."""
-    last, *rest = (part.strip() for part in sort_name.split(","))
-    if not rest:
-        return last
-    first, *suffixes = rest
-    return ", ".join((f"{first} {last}".strip(), *suffixes))
 
 
 def _parse_subjects(genre: str) -> Iterator[SubjectData]:

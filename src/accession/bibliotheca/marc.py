@@ -2,11 +2,14 @@
 
 Most records of a page are already stored, so ids and hash are computed from plain tuples of fields. Binary
 MARC 21 and raw XML, which only new and rejected records need, are produced on demand.
+
+A field that is not valid MARC 21 does not make the record invalid: it is left out as far as it is invalid,
+with a warning.
 """
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TypeAlias
 
@@ -22,13 +25,17 @@ _COLLECTION, _RECORD, _LEADER, _CONTROL_FIELD, _DATA_FIELD, _SUBFIELD = (
 )
 _ATTRIBUTES = etree.XPath("@*")
 _LEADER_LENGTH = 24
-_BLANK_LEADER = "     nam a22     3a 4500"
+# Without the type of record (06), which depends on the medium: exports fill it in.
+_BLANK_LEADER = "     n m a22     3a 4500"
 _SUBFIELD_CODES = frozenset(map(chr, range(ord("!"), ord("~") + 1)))
 _INDICATORS = _SUBFIELD_CODES | {" "}
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 # A page is requested with a limit of 50 records.
 _MAX_RECORDS = 2_000
+
+_MAX_WARNINGS = 20
+_MAX_QUOTED = 60
 
 
 ControlField: TypeAlias = tuple[str, str]
@@ -55,13 +62,15 @@ class MarcRecord:
 
     Attributes:
         source: its XML element, or its stored XML.
-        content: leader and fields, or None if the record is not valid MARC 21.
+        content: leader and valid fields, or None if the source is not a MARCXML record with such fields.
         fault: the reason why `content` is None.
+        warnings: a sentence for each part of the source that `content` lacks because it is not valid MARC 21.
     """
 
     source: etree._Element | str
     content: MarcContent | None
-    fault: str | None
+    fault: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @cached_property
     def raw_xml(self) -> str:
@@ -91,10 +100,10 @@ class MarcRecord:
         """Return the SHA-256 of the record's content in hexadecimal.
 
         The hash ignores what changes between responses: field 005, the first six characters of 008, and
-        length and base address in the leader. The hash of a record with a fault is that of its XML without
-        these time stamps, so that the same record is recognised when the vendor sends it again.
+        length and base address in the leader. The hash of a record with a fault or warnings is that of its
+        XML without these time stamps, so that it covers what `content` lacks.
         """
-        if self.content is None:
+        if self.content is None or self.warnings:
             return hashlib.sha256(_xml_without_time_stamps(self.raw_xml)).hexdigest()
         leader = self.content.leader
         stable_fields = [
@@ -159,36 +168,56 @@ def marc_record_from_xml(raw_xml: str) -> MarcRecord:
         record = _parse_record(parse_xml(raw_xml.encode()).root)
     except BadResponseException as error:
         return MarcRecord(raw_xml, None, error.problem)
-    return MarcRecord(raw_xml, record.content, record.fault)
+    return replace(record, source=raw_xml)
 
 
-class _InvalidRecordError(Exception):
-    """An element that cannot be represented in MARC 21."""
+class _InvalidPartError(Exception):
+    """A part of a field, or all of it, that MARC 21 does not allow."""
 
 
 def _parse_record(element: etree._Element) -> MarcRecord:
-    try:
-        return MarcRecord(element, _parse_content(element), None)
-    except _InvalidRecordError as error:
-        return MarcRecord(element, None, str(error))
-
-
-def _parse_content(element: etree._Element) -> MarcContent:
     if element.tag != _RECORD:
-        raise _InvalidRecordError(f"the element {excerpt_of(str(element.tag))!r} is not a MARCXML record")
+        return MarcRecord(
+            element, None, f"the element {excerpt_of(str(element.tag))!r} is not a MARCXML record"
+        )
+    warnings: list[str] = []
     fields: list[ControlField | DataField] = []
     # Slicing is twice as fast as iterating in lxml.
     for child in element[:]:
         kind = child.tag
-        if kind == _DATA_FIELD:
-            fields.append(_parse_data_field(child))
-        elif kind == _CONTROL_FIELD:
-            tag = child.get("tag", "")
-            _check_tag(tag, is_control=True)
-            fields.append((tag, _text(child)))
+        try:
+            if kind == _DATA_FIELD:
+                fields.append(_parse_data_field(child, warnings))
+            elif kind == _CONTROL_FIELD:
+                fields.append(_parse_control_field(child))
+        except _InvalidPartError as error:
+            warnings.append(f"{error}.")
+    fields = _without_repeated_id(fields, warnings)
+    if len(warnings) > _MAX_WARNINGS:
+        warnings[_MAX_WARNINGS - 1 :] = [f"There are {len(warnings) - _MAX_WARNINGS + 1:,} more such faults."]
     if not fields:
-        raise _InvalidRecordError("the record has no fields")
-    return MarcContent(_normalise_leader(element), tuple(fields))
+        return MarcRecord(element, None, "the record has no valid fields", tuple(warnings))
+    return MarcRecord(element, MarcContent(_normalise_leader(element), tuple(fields)), None, tuple(warnings))
+
+
+def _without_repeated_id(
+    fields: list[ControlField | DataField], warnings: list[str]
+) -> list[ControlField | DataField]:
+    """Return the fields with a single 001, if all that are not blank have the same text.
+
+    Of different ids none is certain to be the title's: all of them stay, so that the record is rejected.
+    """
+    positions = [index for index, field in enumerate(fields) if field[0] == "001"]
+    if len(positions) < 2:
+        return fields
+    ids = {str(fields[index][1]).strip(): index for index in reversed(positions)}
+    ids.pop("", None)
+    if len(ids) != 1:
+        return fields
+    (position,) = ids.values()
+    for _ in positions[1:]:
+        warnings.append("A repeated or blank field 001 was left out: a record has only one.")
+    return [field for index, field in enumerate(fields) if index == position or field[0] != "001"]
 
 
 def _normalise_leader(element: etree._Element) -> str:
@@ -202,39 +231,76 @@ def _normalise_leader(element: etree._Element) -> str:
     return f"{leader[:10]}22{leader[12:20]}4500"
 
 
-def _parse_data_field(element: etree._Element) -> DataField:
-    tag, first, second = _check_heading(
-        element.get("tag", ""), element.get("ind1") or " ", element.get("ind2") or " "
-    )
+def _parse_control_field(element: etree._Element) -> ControlField:
+    tag = element.get("tag", "")
+    try:
+        _check_tag(tag, is_control=True)
+    except _InvalidPartError as error:
+        raise _InvalidPartError(f"{error}: {_quote(_text(element))} was left out") from None
+    return tag, _text(element)
+
+
+def _parse_data_field(element: etree._Element, warnings: list[str]) -> DataField:
+    """Return the field with what is valid of it, and add a warning for each part that is not.
+
+    Raises:
+        _InvalidPartError: nothing is valid.
+    """
+    tag = element.get("tag", "")
+    first, second = element.get("ind1") or " ", element.get("ind2") or " "
     subfields: list[tuple[str, str]] = []
+    invalid: list[tuple[str, str]] = []
     for part in element[:]:
-        if part.tag != _SUBFIELD:
-            continue
-        code = part.get("code", "")
-        if code not in _SUBFIELD_CODES:
-            raise _InvalidRecordError(f"{excerpt_of(code)!r} is not a valid subfield code, in field {tag}")
-        subfields.append((code, _text(part)))
-    return tag, first, second, *subfields
+        if part.tag == _SUBFIELD:
+            code = part.get("code", "")
+            if code in _SUBFIELD_CODES:
+                subfields.append((code, _text(part)))
+            else:
+                invalid.append((code, _text(part)))
+    try:
+        heading = _check_heading(
+            tag, first if first in _INDICATORS else " ", second if second in _INDICATORS else " "
+        )
+    except _InvalidPartError as error:
+        text = " ".join(text for _, text in (*subfields, *invalid))
+        raise _InvalidPartError(f"{error}: {_quote(text)} was left out") from None
+    for code, text in invalid:
+        problem = f"{_quote(code)} is not a valid subfield code" if code else "a subfield has no code"
+        warnings.append(f"Field {tag}: {problem}: {_quote(text)} was left out.")
+    if invalid and not subfields:
+        raise _InvalidPartError(f"Field {tag} was left out: it has no valid subfield")
+    for indicator in (first, second):
+        if indicator not in _INDICATORS:
+            warnings.append(f"Field {tag}: {_quote(indicator)} is not a valid indicator: it became a blank.")
+    return tag, heading[1], heading[2], *subfields
 
 
 # All fields share a few dozen headings. Exceptions are not cached.
 @lru_cache(maxsize=1024)
 def _check_heading(tag: str, first: str, second: str) -> tuple[str, str, str]:
-    """Return tag and indicators of a data field, or raise if they are invalid."""
+    """Return tag and indicators of a data field.
+
+    Raises:
+        _InvalidPartError: the tag is invalid.
+    """
     _check_tag(tag, is_control=False)
-    if first not in _INDICATORS or second not in _INDICATORS:
-        indicators = (excerpt_of(first) or " ", excerpt_of(second) or " ")
-        raise _InvalidRecordError(f"{indicators!r} are not valid indicators, in field {tag}")
     return tag, first, second
 
 
 def _check_tag(tag: str, *, is_control: bool) -> None:
     if not (len(tag) == 3 and tag.isascii() and tag.isalnum()):
-        raise _InvalidRecordError(f"{excerpt_of(tag)!r} is not a valid field tag")
+        problem = f"{_quote(tag)} is not a valid field tag" if tag else "A field has no tag"
+        raise _InvalidPartError(problem)
     # Control fields are 00X. MARC 21 distinguishes the kinds of fields by tag alone.
     if (tag[:2] == "00" and tag[2].isdigit()) != is_control:
-        kind = "controlfield" if is_control else "datafield"
-        raise _InvalidRecordError(f"a {kind} cannot have the tag {tag}")
+        kind = "control field" if is_control else "data field"
+        raise _InvalidPartError(f"A {kind} cannot have the tag {tag}")
+
+
+def _quote(text: str) -> str:
+    """Return the start of a text from the vendor in quotes, in a form that is safe to show."""
+    excerpt = excerpt_of(text)
+    return repr(excerpt if len(excerpt) <= _MAX_QUOTED else f"{excerpt[:_MAX_QUOTED].rstrip()}...")
 
 
 def _text(element: etree._Element) -> str:

@@ -3,6 +3,8 @@
 import html
 import re
 
+from accession.core.invisible import remove_invisible
+
 # Far longer than any field of a real title; the rest is ignored.
 MAX_TEXT_LENGTH = 50_000
 
@@ -16,8 +18,18 @@ _INVISIBLE = re.compile(
 )
 _MARKUP = re.compile(r"<(?P<end>/?)(?P<name>[A-Za-z][^\s/<>]*+)[^<>]*+>|<[!?][^<>]*+>?")
 _LINE_END = re.compile(r"[\r\n]+")
-_SOFT_HYPHEN = "\N{SOFT HYPHEN}"
 _BLOCKS = frozenset({"blockquote", "div", "h1", "h2", "h3", "h4", "h5", "h6", "li", "ol", "p", "tr", "ul"})
+_INLINES = (
+    "a|abbr|acronym|b|bdi|bdo|big|cite|code|em|font|i|img|ins|kbd|mark|q|s|samp|small|span|strike|strong|sub|sup"
+    "|tt|u|var|wbr"
+)
+# A tag in a single line, where "<" may also be text: "I <3 You", "<Untitled>". Attributes must have a value,
+# so that "a<b and c>d" has no tag.
+_TAG_IN_LINE = re.compile(
+    rf"</?(?:(?P<inline>{_INLINES})|br|hr|center|table|tbody|td|th|{'|'.join(sorted(_BLOCKS))})"
+    r"(?:\s++[\w:-]++\s*+=\s*+(?:\"[^\"<>]*+\"|'[^'<>]*+'|[^\s\"'<>]++))*+\s*+/?>",
+    re.IGNORECASE,
+)
 
 
 def unescape_twice(text: str) -> str:
@@ -29,9 +41,35 @@ def _unescape(text: str) -> str:
     return _REFERENCE.sub(lambda match: html.unescape(match[0]), text) if "&" in text else text
 
 
+def to_line(text: str) -> str:
+    """Return `text` unescaped and with white space collapsed: an id, a number or a time."""
+    return " ".join(unescape_twice(text).split())
+
+
 def to_plain_line(text: str) -> str:
-    """Return `text` unescaped, without soft hyphens, and with white space collapsed."""
-    return " ".join(unescape_twice(text).replace(_SOFT_HYPHEN, "").split())
+    """Return `text` unescaped, without HTML tags and invisible characters, and with white space collapsed.
+
+    Tags are those of common HTML elements.
+    """
+    line = unescape_twice(text)
+    if "<" in line:
+        lower_case = line.strip().lower()
+        line = _TAG_IN_LINE.sub(lambda tag: _text_of_tag(tag, lower_case), line)
+    return " ".join(remove_invisible(line).split())
+
+
+def _text_of_tag(tag: re.Match[str], line: str) -> str:
+    """Return what a tag in a line, which is given in lower case, becomes.
+
+    `<I>` is a title, or part of one, if it has no end tag and is a capital letter or the whole line.
+    """
+    inline, start = tag["inline"], tag[0].lower()
+    if not inline:
+        return " "
+    is_bare = start == f"<{inline}>".lower()
+    is_initial = len(inline) == 1 and inline.isupper()
+    is_title = is_bare and (is_initial or start == line) and f"</{start[1:]}" not in line
+    return tag[0] if is_title else ""
 
 
 def to_plain_paragraphs(text: str) -> str:

@@ -3,7 +3,7 @@
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any
@@ -11,8 +11,16 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from accession.accounts.libraries import VendorLibrary, vendor_libraries
 from accession.catalog.editions import pool_edition_join
-from accession.catalog.feed_filter import FeedFilter, select_feed_page, select_feed_rows, select_ids_by_name
+from accession.catalog.feed_filter import (
+    FeedFilter,
+    select_feed_page,
+    select_feed_rows,
+    select_ids_by_name,
+    select_ids_by_title,
+    select_latest,
+)
 from accession.catalog.titles import TitleView, titles_of_pools
 from accession.db.bulk import in_array
 from accession.db.models import (
@@ -22,6 +30,7 @@ from accession.db.models import (
     Contributor,
     Edition,
     LicensePool,
+    PoolStatus,
     PurchaseRecord,
     Subject,
 )
@@ -32,7 +41,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Headings:
-    """Access points of a title: people as (role, "Last, First"), subjects as (scheme, name)."""
+    """Access points of a title: contributors as (role, "Last, First"), subjects as (scheme, name)."""
 
     people: tuple[tuple[str, str], ...] = ()
     subjects: tuple[tuple[str, str], ...] = ()
@@ -89,16 +98,76 @@ def read_feed_by_name(session: Session, filters: FeedFilter) -> Iterator[tuple[F
     Sorting ignores accents and case. A title that was modified in one collection in the time of the filter
     includes the others. Besides a batch of titles, 8 bytes of memory are used for each pool.
     """
-    query = select_ids_by_name(filters).execution_options(yield_per=_BATCH)
-    ids = array("q", session.scalars(query))
-    # The pools of a title are adjacent, but may be in two batches.
-    titles = (
-        title
-        for start in range(0, len(ids), _BATCH)
-        for title in _titles_of_pools(session, ids[start : start + _BATCH])
-    )
-    for _, same_title in groupby(titles, key=lambda title: title.title.identifier):
+    return _group_by_title(_read_by_ids(session, select_ids_by_name(filters), with_headings=True))
+
+
+def _read_by_ids(session: Session, query: Any, **content: bool) -> Iterator[FeedTitle]:
+    ids = array("q", session.scalars(query.execution_options(yield_per=_BATCH)))
+    for start in range(0, len(ids), _BATCH):
+        yield from _titles_of_pools(session, ids[start : start + _BATCH], **content)
+
+
+def _group_by_title(holdings: Iterable[FeedTitle]) -> Iterator[tuple[FeedTitle, ...]]:
+    """Group adjacent holdings of the same title, which may be in two batches."""
+    for _, same_title in groupby(holdings, key=lambda entry: entry.title.identifier):
         yield tuple(same_title)
+
+
+def read_feed_by_title(
+    session: Session, filters: FeedFilter, *, with_marc: bool = False
+) -> Iterator[tuple[FeedTitle, ...]]:
+    """Yield each title once, as the tuple of its holdings, in the order of the first pool ids.
+
+    There is one holding for each of the vendor's libraries: collections of the same library hold the same
+    copies. Such a holding is that of the first collection that holds the title; it was created with the
+    earliest of them, was modified with the latest, and is removed when all are. A title that was modified in
+    one collection in the time of the filter includes the others. Besides a batch of titles, 8 bytes of memory
+    are used for each pool.
+    """
+    libraries = vendor_libraries(session)
+    if len(libraries if filters.collections is None else filters.collections) == 1:
+        for entry in read_feed(session, filters, with_marc=with_marc):
+            yield (entry,)
+        return
+    holdings = _read_by_ids(session, select_ids_by_title(filters), with_marc=with_marc)
+    for same_title in _group_by_title(holdings):
+        by_library: defaultdict[VendorLibrary, list[FeedTitle]] = defaultdict(list)
+        for entry in same_title:
+            by_library[libraries[entry.collection_id]].append(entry)
+        yield tuple(map(_merge_holdings, by_library.values()))
+
+
+def read_feed_by_library(session: Session, filters: FeedFilter) -> Iterator[FeedTitle]:
+    """Yield the matching titles once for each of the vendor's libraries, in the order of their pool ids.
+
+    If collections of the filter share a library, a title follows the first holding of it instead, see
+    `read_feed_by_title`.
+    """
+    libraries = vendor_libraries(session)
+    selected = list(libraries if filters.collections is None else filters.collections)
+    if len({libraries[collection_id] for collection_id in selected}) == len(selected):
+        yield from read_feed(session, filters)
+        return
+    for holdings in read_feed_by_title(session, filters):
+        yield from (
+            entry for entry in holdings if filters.since is None or entry.modified_at >= filters.since
+        )
+
+
+def _merge_holdings(holdings: Sequence[FeedTitle]) -> FeedTitle:
+    if len(holdings) == 1:
+        return holdings[0]
+    # The earliest collection, so that the choice is the same for all titles and in all exports.
+    ranked = sorted(
+        holdings,
+        key=lambda entry: (entry.is_removed, entry.title.status == PoolStatus.UNKNOWN, entry.collection_id),
+    )
+    return replace(
+        ranked[0],
+        created_at=min(entry.created_at for entry in holdings),
+        modified_at=max(entry.modified_at for entry in holdings),
+        marc=next((entry.marc for entry in ranked if entry.marc is not None), None),
+    )
 
 
 def count_feed(session: Session, filters: FeedFilter, *, at_most: int | None = None) -> int:
@@ -107,6 +176,12 @@ def count_feed(session: Session, filters: FeedFilter, *, at_most: int | None = N
         select_feed_rows(filters).order_by(None) if at_most is None else select_feed_page(filters, 0, at_most)
     )
     return session.scalar(select(func.count()).select_from(rows.subquery())) or 0
+
+
+def latest_pool_id(session: Session, filters: FeedFilter) -> int | None:
+    """Return the greatest pool id of the titles with the latest modification time, None if none matches."""
+    pool_id: int | None = session.scalar(select_latest(filters))
+    return pool_id
 
 
 def max_pool_id(session: Session) -> int:
@@ -124,15 +199,15 @@ def installation_id(session: Session) -> str | None:
     return None if first is None else f"{(first - _EPOCH) // timedelta(microseconds=1):x}"
 
 
-def _titles_of_pools(session: Session, pool_ids: Sequence[int]) -> Iterator[FeedTitle]:
+def _titles_of_pools(session: Session, pool_ids: Sequence[int], **content: bool) -> Iterator[FeedTitle]:
     query = select_feed_rows(FeedFilter(with_removed=True)).where(in_array(LicensePool.id, pool_ids))
     by_pool = {row.id: row for row in session.execute(query)}
     rows = [by_pool[pool_id] for pool_id in pool_ids]
-    return _titles(session, rows, with_marc=False, with_headings=True)
+    return _titles(session, rows, **content)
 
 
 def _titles(
-    session: Session, rows: Sequence[Any], *, with_marc: bool, with_headings: bool = False
+    session: Session, rows: Sequence[Any], *, with_marc: bool = False, with_headings: bool = False
 ) -> Iterator[FeedTitle]:
     ids = [row.id for row in rows]
     records = _latest_marc_records(session, ids) if with_marc else {}

@@ -5,9 +5,8 @@ the events since, in the order of their times, so it does not matter when, how o
 events arrive.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +14,9 @@ from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from accession.catalog.availability import pool_status
 from accession.catalog.data import CirculationData, EventData
+from accession.catalog.editions import pool_edition_join
 from accession.catalog.pools import lock_pools
 from accession.catalog.sweeps import last_swept_at
 from accession.catalog.title_changes import Change, pool_changes
@@ -26,8 +27,8 @@ from accession.db.models import (
     CirculationEvent,
     Collection,
     CopyCounts,
+    Edition,
     LicensePool,
-    PoolStatus,
     counts_after_events,
     table_of,
 )
@@ -47,17 +48,18 @@ class AppliedSnapshots:
     changes: Sequence[Change] = ()
 
 
-def has_new_counts(pool: LicensePool, data: CirculationData) -> bool:
+def has_new_counts(pool: LicensePool, data: CirculationData, on_sale: str | None) -> bool:
     """Return whether a snapshot differs from the pool's counts and is not older than its last snapshot.
 
-    The first snapshot always does: its time tells which events the counts include.
+    The first snapshot always does: its time tells which events the counts include. `on_sale` is the date from
+    which the title is on sale, on which the pool's status depends.
     """
     if pool.circulation_as_of is None:
         return True
     if data.as_of < pool.circulation_as_of:
         return False
     counts = _snapshot_counts(data, pool.licenses_reserved)
-    return (counts, _status(counts, is_known=True)) != (pool.counts, pool.status)
+    return (counts, pool_status(counts, on_sale, is_known=True)) != (pool.counts, pool.status)
 
 
 def apply_snapshots(
@@ -68,19 +70,20 @@ def apply_snapshots(
     A snapshot is not written if it is older than the pool's last one, or if there is one and the counts known
     for its moment are equal. The session's objects of written pools expire. The caller records the changes.
     """
-    events, now = _events_since_snapshot(session, pools), utc_now()
+    titles, now = _titles_since_snapshot(session, pools), utc_now()
     rows: list[dict[str, Any]] = []
     changes: list[Change] = []
     for pool in pools:
         data = snapshots[pool.id]
         if pool.circulation_as_of is not None and data.as_of < pool.circulation_as_of:
             continue
-        before = [e.event_type for e in events[pool.id] if e.occurred_at < data.as_of]
-        since = [e.event_type for e in events[pool.id] if e.occurred_at >= data.as_of]
+        title = titles[pool.id]
+        before = [event_type for occurred_at, event_type in title.events if occurred_at < data.as_of]
+        since = [event_type for occurred_at, event_type in title.events if occurred_at >= data.as_of]
         known = counts_after_events(pool.snapshot, before)
         snapshot = _snapshot_counts(data, known.reserved)
         counts = counts_after_events(snapshot, since)
-        status = _status(counts, is_known=True)
+        status = pool_status(counts, title.on_sale, is_known=True)
         # Compares the snapshot, too: later events may hide a difference that a late event reveals.
         is_first = pool.circulation_as_of is None
         if not is_first and (snapshot, counts, status) == (known, pool.counts, pool.status):
@@ -176,36 +179,53 @@ def _last_snapshot_times(
 
 
 def _recount(session: Session, pools: Sequence[LicensePool]) -> set[int]:
-    events = _events_since_snapshot(session, pools)
+    titles = _titles_since_snapshot(session, pools)
     changed = set()
     for pool in pools:
-        types = [event.event_type for event in events[pool.id]]
+        title = titles[pool.id]
+        types = [event_type for _, event_type in title.events]
         counts = counts_after_events(pool.snapshot, types)
         is_known = pool.circulation_as_of is not None or any(
             event_type in _EVENTS_THAT_CHANGE_COPIES_OWNED for event_type in types
         )
-        status = _status(counts, is_known=is_known)
+        status = pool_status(counts, title.on_sale, is_known=is_known)
         if (counts, status) != (pool.counts, pool.status):
             pool.counts, pool.status, pool.updated_at = counts, status, utc_now()
             changed.add(pool.id)
     return changed
 
 
-def _events_since_snapshot(
+@dataclass
+class _TitleSinceSnapshot:
+    """Date from which a title is on sale, and its events as (time, type) in chronological order."""
+
+    on_sale: str | None
+    events: list[tuple[datetime, str]] = field(default_factory=list)
+
+
+def _titles_since_snapshot(
     session: Session, pools: Sequence[LicensePool]
-) -> Mapping[int, Sequence[CirculationEvent]]:
-    """Return the counted events of each pool since its last snapshot, in the order of their times."""
-    query = (
-        select(CirculationEvent)
-        .join(LicensePool, CirculationEvent.license_pool_id == LicensePool.id)
-        .where(in_array(LicensePool.id, [pool.id for pool in pools]), CirculationEvent.counted)
-        .where(CirculationEvent.occurred_at >= func.coalesce(LicensePool.circulation_as_of, _NO_SNAPSHOT))
-        .order_by(CirculationEvent.occurred_at, CirculationEvent.event_id)
+) -> Mapping[int, _TitleSinceSnapshot]:
+    """Return the titles by pool id, with the counted events only, in one statement."""
+    event = CirculationEvent
+    is_since_snapshot = (
+        (event.license_pool_id == LicensePool.id)
+        & event.counted
+        & (event.occurred_at >= func.coalesce(LicensePool.circulation_as_of, _NO_SNAPSHOT))
     )
-    events = defaultdict(list)
-    for event in session.scalars(query):
-        events[event.license_pool_id].append(event)
-    return events
+    query = (
+        select(LicensePool.id, Edition.on_sale, event.occurred_at, event.event_type)
+        .outerjoin(Edition, pool_edition_join())
+        .outerjoin(event, is_since_snapshot)
+        .where(in_array(LicensePool.id, [pool.id for pool in pools]))
+        .order_by(event.occurred_at, event.event_id)
+    )
+    titles: dict[int, _TitleSinceSnapshot] = {}
+    for pool_id, on_sale, occurred_at, event_type in session.execute(query):
+        title = titles.setdefault(pool_id, _TitleSinceSnapshot(on_sale))
+        if event_type is not None:
+            title.events.append((occurred_at, event_type))
+    return titles
 
 
 def _snapshot_counts(data: CirculationData, reserved: int) -> CopyCounts:
@@ -217,9 +237,3 @@ def _snapshot_counts(data: CirculationData, reserved: int) -> CopyCounts:
     if data.licenses_reserved is not None:
         return replace(counts, reserved=data.licenses_reserved)
     return replace(counts, reserved=min(reserved, max(0, counts.owned - counts.available)))
-
-
-def _status(counts: CopyCounts, *, is_known: bool) -> str:
-    if counts.owned:
-        return PoolStatus.ACTIVE
-    return PoolStatus.EXHAUSTED if is_known else PoolStatus.UNKNOWN

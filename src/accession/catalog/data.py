@@ -28,9 +28,10 @@ class _Data(BaseModel):
 
 
 class ContributorData(_Data):
-    """A person in one role.
+    """A person or an organisation in one role.
 
-    `sort_name` is "Last, First" and `display_name` "First Last", each cut at 300 characters.
+    `sort_name` is "Last, First, dates" (`accession.core.names`) and `display_name` "First Last", each cut at
+    300 characters.
     """
 
     sort_name: Name
@@ -103,7 +104,7 @@ class BibliographicData(_Data):
     def search_text(self) -> str:
         """Return the text that a search looks in, as one normalised line.
 
-        It holds title, subtitle, authors and narrators, publisher, ISBNs and identifier.
+        It holds title, subtitle, contributors, publisher, ISBNs and identifier.
         """
         people = dict.fromkeys(each.display_name for each in self.contributors)
         parts = (self.title, self.subtitle, *people, self.publisher, *self.isbns, self.identifier)

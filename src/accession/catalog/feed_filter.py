@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select, union
+from sqlalchemy import ColumnElement, func, or_, select, union, union_all
 
 from accession.catalog.editions import pool_edition_join
 from accession.core.vocabulary import IdentifierType
 from accession.db.bulk import in_array
 from accession.db.models import Collection, Edition, Identifier, LicensePool, PoolStatus
+
+_MODIFICATION_TIMES = (LicensePool.updated_at, Edition.updated_at, Collection.marked_for_deletion_at)
 
 
 @dataclass(frozen=True)
@@ -86,25 +88,56 @@ def select_feed_page(filters: FeedFilter, after: int, size: int) -> Any:
     return select(matches).order_by(matches.c.id).limit(size)
 
 
+def select_latest(filters: FeedFilter) -> Any:
+    """Return a query for the greatest id of the pools with the latest modification time."""
+    # Whatever its start, a list contains this pool unless it is empty.
+    rows = select_feed_rows(replace(filters, since=None)).order_by(None)
+    # One query for each modification time, so that each can use its index.
+    latest = union_all(
+        *(
+            select(
+                rows.where(column.is_not(None))
+                .order_by(column.desc(), LicensePool.id.desc())
+                .limit(1)
+                .subquery()
+            )
+            for column in _MODIFICATION_TIMES
+        )
+    ).subquery()
+    return select(latest.c.id).order_by(latest.c.modified_at.desc(), latest.c.id.desc()).limit(1)
+
+
 def select_ids_by_name(filters: FeedFilter) -> Any:
     """Return a query for the ids of pools by title, ignoring accents and case, then by identifier.
 
     Of a title that was modified in one collection in the time of the filter, the pools of all the filter's
     collections are selected.
     """
+    name = func.accession_fold(Edition.title).collate("C")
+    return _select_ids_of_titles(filters).order_by(name, LicensePool.identifier_id, LicensePool.id)
+
+
+def select_ids_by_title(filters: FeedFilter) -> Any:
+    """Return a query for the ids of pools by the first pool of their title, then by id.
+
+    It selects the same pools as `select_ids_by_name`.
+    """
+    first_id = func.min(LicensePool.id).over(partition_by=LicensePool.identifier_id)
+    return _select_ids_of_titles(filters).order_by(first_id, LicensePool.id)
+
+
+def _select_ids_of_titles(filters: FeedFilter) -> Any:
     query = select_feed_rows(replace(filters, since=None, until=None)).with_only_columns(LicensePool.id)
     if filters.since is not None or filters.until is not None:
         modified = select_feed_rows(filters).with_only_columns(LicensePool.identifier_id).order_by(None)
         query = query.where(LicensePool.identifier_id.in_(modified))
-    name = func.accession_fold(Edition.title).collate("C")
-    return query.order_by(None).order_by(name, LicensePool.identifier_id, LicensePool.id)
+    return query.order_by(None)
 
 
 def _modified_in_time(filters: FeedFilter) -> Sequence[ColumnElement[bool]]:
-    columns = (LicensePool.updated_at, Edition.updated_at, Collection.marked_for_deletion_at)
     if filters.until is None:
-        return [column >= filters.since for column in columns]
-    return [column.between(filters.since, filters.until) for column in columns]
+        return [column >= filters.since for column in _MODIFICATION_TIMES]
+    return [column.between(filters.since, filters.until) for column in _MODIFICATION_TIMES]
 
 
 def _select_identifiers(identifiers: Sequence[str]) -> Any:
@@ -116,7 +149,7 @@ def _select_identifiers(identifiers: Sequence[str]) -> Any:
 
 def _modified_at() -> ColumnElement[datetime]:
     # PostgreSQL's greatest() ignores NULL.
-    return func.greatest(LicensePool.updated_at, Edition.updated_at, Collection.marked_for_deletion_at)
+    return func.greatest(*_MODIFICATION_TIMES)
 
 
 def _is_removed() -> ColumnElement[bool]:

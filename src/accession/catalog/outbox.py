@@ -49,7 +49,13 @@ def find_changed_titles(
     if not titles:
         return []
     query = (
-        select(LicensePool.id, Edition.content_hash, Edition.as_of, ApplyOutbox.id.label("pending"))
+        select(
+            LicensePool.id,
+            Edition.content_hash,
+            Edition.as_of,
+            Edition.on_sale,
+            ApplyOutbox.id.label("pending"),
+        )
         .outerjoin(Edition, pool_edition_join())
         .outerjoin(ApplyOutbox, ApplyOutbox.license_pool_id == LicensePool.id)
         .where(in_array(LicensePool.id, [pool.id for pool, _ in titles]))
@@ -61,7 +67,7 @@ def find_changed_titles(
         has_new_metadata = metadata is not None and EditionUpdate(metadata).replaces(row)
         if has_new_metadata or row.pending is not None:
             changed.append((pool, title))
-        elif has_new_counts(pool, title.circulation):
+        elif has_new_counts(pool, title.circulation, row.on_sale):
             changed.append((pool, ApplyData(circulation=title.circulation)))
     return changed
 

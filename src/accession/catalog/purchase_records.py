@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sqlalchemy import Select, delete, func, select, update
+from sqlalchemy import ColumnElement, Select, delete, exists, func, literal_column, select, update
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import is_of_collection
@@ -25,20 +25,27 @@ class PurchaseRecordData:
     `marc` returns the record as binary MARC 21 and is called only if the record is written. `content_hash` is
     the same for all copies of the record with the same content. `listed` is the number of times that the
     vendor lists the title for the purchase date; None if that is unknown, so that a stored number stays.
+    `warnings` tell what `marc` lacks of the vendor's record.
     """
 
     pool: LicensePool
     marc: Callable[[], bytes]
     content_hash: str
     listed: int | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class PurchaseRecordView:
-    """A stored MARC record; `purchased_on` is a day or a month, as in `TitleView`."""
+    """A stored MARC record.
+
+    `purchased_on` is a day or a month, as in `TitleView`. `warnings` tell what the record lacks, because the
+    vendor's record had a part that is not valid MARC 21.
+    """
 
     purchased_on: str
     fields: tuple[MarcField, ...]
+    warnings: tuple[str, ...]
 
 
 def store_purchase_records(
@@ -223,6 +230,12 @@ def _purchases_by_title(collection: Collection) -> Select[str, int, date, date]:
     )
 
 
+def has_warnings() -> ColumnElement[bool]:
+    """Return the condition that a pool has a purchase record with warnings."""
+    row = PurchaseRecord
+    return exists().where(row.license_pool_id == LicensePool.id, row.warnings != literal_column("'[]'"))
+
+
 def purchase_record_views(session: Session, collection: str, identifier: str) -> list[PurchaseRecordView]:
     """Return the purchase records of a collection's title, oldest first; none for an unknown title."""
     query = (
@@ -235,7 +248,9 @@ def purchase_record_views(session: Session, collection: str, identifier: str) ->
     )
     return [
         PurchaseRecordView(
-            str(PurchaseDate(record.purchased_on, record.month_only)), tuple(marc_fields(record.marc))
+            str(PurchaseDate(record.purchased_on, record.month_only)),
+            tuple(marc_fields(record.marc)),
+            tuple(record.warnings),
         )
         for record in session.scalars(query)
     ]
@@ -247,7 +262,11 @@ def _new_row(record: PurchaseRecordData, purchase_date: PurchaseDate) -> dict[st
 
 
 def _content(record: PurchaseRecordData) -> dict[str, Any]:
-    return {"marc": record.marc(), "content_hash": record.content_hash}
+    return {
+        "marc": record.marc(),
+        "content_hash": record.content_hash,
+        "warnings": list(record.warnings),
+    }
 
 
 def _records_of_purchase(

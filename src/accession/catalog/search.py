@@ -14,6 +14,7 @@ from accession.catalog.editions import pool_edition_join
 from accession.catalog.title_filter import PoolQuery, TitleFilter, select_pools
 from accession.catalog.titles import TitleView, titles_of_pools
 from accession.core.errors import InvalidInput
+from accession.core.invisible import remove_all_invisible
 from accession.core.isbn import normalise_isbn
 from accession.core.text import clean_text, normalise_text
 from accession.core.vocabulary import IdentifierType
@@ -94,7 +95,7 @@ def previous_cursor(session: Session, filters: TitleFilter, cursor: str, *, limi
 
 
 def _search_text(filters: TitleFilter) -> str:
-    return clean_text(filters.text)[:_MAX_TEXT_LENGTH].strip()
+    return remove_all_invisible(clean_text(filters.text))[:_MAX_TEXT_LENGTH].strip()
 
 
 def _best_matches(session: Session, pools: PoolQuery, text: str, cursor: str | None, limit: int) -> TitlePage:

@@ -8,11 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import Session
 
+from accession.catalog.availability import shown_counts
+from accession.catalog.contributors import group_by_field
 from accession.catalog.data import BibliographicData
-from accession.core.vocabulary import ContributorRole, LinkRel
+from accession.core.vocabulary import LinkRel
 from accession.db.bulk import in_array, insert_statement
 from accession.db.models import (
     Classification,
@@ -68,7 +71,7 @@ def edition_changes(
 
 
 def pool_changes(pool: LicensePool, counts: CopyCounts, status: str, at: datetime) -> list[Change]:
-    """Return the change of a pool to these counts and this status; its first counts are not a change."""
+    """Return the change of a pool to these counts and this status, as shown; the first counts are none."""
     if pool.status == PoolStatus.UNKNOWN:
         return []
     changes = _differences(_pool_values(pool.counts, pool.status), _pool_values(counts, status))
@@ -82,8 +85,6 @@ def read_metadata(session: Session, edition_ids: Iterable[int]) -> dict[int, Val
     """
     cover = select(func.min(Link.href)).where(Link.edition_id == Edition.id, Link.rel == LinkRel.COVER)
     lists = {
-        "authors": _select_people(ContributorRole.AUTHOR),
-        "narrators": _select_people(ContributorRole.NARRATOR),
         "subjects": select(Subject.name)
         .join(Classification, Classification.subject_id == Subject.id)
         .where(Classification.edition_id == Edition.id)
@@ -96,15 +97,24 @@ def read_metadata(session: Session, edition_ids: Iterable[int]) -> dict[int, Val
         )
         .order_by(IdentifierEquivalent.position),
     }
+    people = (
+        select(array([Contribution.role, Contributor.display_name]))
+        .join(Contributor, Contribution.contributor_id == Contributor.id)
+        .where(Contribution.edition_id == Edition.id)
+        .order_by(Contribution.position)
+    )
     query = select(
         Edition.id,
         *(getattr(Edition, name) for name in METADATA_COLUMNS),
+        func.array(people.scalar_subquery()).label("people"),
         *(func.array(names.scalar_subquery()).label(name) for name, names in lists.items()),
         cover.scalar_subquery().label("cover_url"),
     ).where(in_array(Edition.id, edition_ids), Edition.content_hash.is_not(None))
     return {
         row["id"]: {
-            name: _unique(value) if name in lists else value for name, value in row.items() if name != "id"
+            **{name: row[name] for name in (*METADATA_COLUMNS, "cover_url")},
+            **_names_by_field(row["people"]),
+            **{name: _unique(row[name]) for name in lists},
         }
         for row in session.execute(query).mappings()
     }
@@ -125,7 +135,8 @@ def _differences(before: Values, after: Values) -> Values:
     return {name: [value, after[name]] for name, value in before.items() if value != after[name]}
 
 
-def _pool_values(counts: CopyCounts, status: str) -> Values:
+def _pool_values(stored: CopyCounts, status: str) -> Values:
+    counts = shown_counts(stored, status)
     return {
         "licenses_owned": counts.owned,
         "licenses_available": counts.available,
@@ -137,28 +148,18 @@ def _pool_values(counts: CopyCounts, status: str) -> Values:
 
 def _values_of(metadata: BibliographicData) -> Values:
     """Return the values as `read_metadata` returns them once the metadata is stored."""
-    people = {
-        role: [each.display_name for each in metadata.contributors if each.role == role]
-        for role in ContributorRole
-    }
     covers = (link.href for link in metadata.links if link.rel == LinkRel.COVER)
     return {
         **{name: getattr(metadata, name) for name in METADATA_COLUMNS},
-        "authors": _unique(people[ContributorRole.AUTHOR]),
-        "narrators": _unique(people[ContributorRole.NARRATOR]),
+        **_names_by_field((each.role, each.display_name) for each in metadata.contributors),
         "subjects": _unique(subject.name for subject in metadata.subjects),
         "isbns": _unique(metadata.isbns),
         "cover_url": min(covers, default=None),
     }
 
 
-def _select_people(role: ContributorRole) -> Select[Any]:
-    return (
-        select(Contributor.display_name)
-        .join(Contribution, Contribution.contributor_id == Contributor.id)
-        .where(Contribution.edition_id == Edition.id, Contribution.role == role)
-        .order_by(Contribution.position)
-    )
+def _names_by_field(people: Iterable[tuple[str, str]]) -> Values:
+    return {field: list(map(str, values)) for field, values in group_by_field(people).items()}
 
 
 def _unique(names: Iterable[str]) -> list[str]:

@@ -1,29 +1,20 @@
 """Filter titles by collection, format, language, availability and purchase date."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 
-from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
+from sqlalchemy import ColumnElement, Select, exists, or_, select
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import find_collection, is_of_collection
+from accession.catalog.availability import has_availability
 from accession.catalog.editions import pool_edition_join
-from accession.core.errors import InvalidInput
+from accession.catalog.purchase_records import has_warnings
 from accession.core.text import clean_text
 from accession.db.models import Edition, LicensePool, PoolStatus, PurchaseRecord
 
 PoolQuery = Select[int]
 """A query for the ids of license pools."""
-
-_AVAILABILITIES: Mapping[str, ColumnElement[bool]] = {
-    "available": LicensePool.licenses_available > 0,
-    "on_hold": and_(
-        LicensePool.licenses_owned > 0,
-        or_(LicensePool.licenses_available == 0, LicensePool.patrons_in_hold_queue > 0),
-    ),
-    "withdrawn": LicensePool.status == PoolStatus.EXHAUSTED,
-}
 
 
 @dataclass(frozen=True)
@@ -31,14 +22,15 @@ class TitleFilter:
     """Conditions on titles; a field left at its default sets none.
 
     Attributes:
-        text: Words of title, subtitle, authors, narrators and publisher, or an ISBN, or the vendor's id. Only
+        text: Words of title, subtitle, contributors and publisher, or an ISBN, or the vendor's id. Only
             the first 100 characters are used.
         availability: `available` (at least one copy), `on_hold` (no copy available, or patrons in the hold
-            queue) or `withdrawn` (no copy owned any more).
+            queue), `on_order` (not on sale yet) or `withdrawn` (no copy owned any more).
         held: Leave out withdrawn titles.
         purchased_from: First day of a purchase. A purchase of which only the month is known matches if the
             month includes the day.
         purchased_until: Last day of a purchase, likewise.
+        with_warnings: Only titles with a purchase record that could be stored only in part.
     """
 
     text: str = ""
@@ -49,6 +41,7 @@ class TitleFilter:
     held: bool = False
     purchased_from: date | None = None
     purchased_until: date | None = None
+    with_warnings: bool = False
 
 
 def select_pools(session: Session, filters: TitleFilter) -> PoolQuery:
@@ -66,14 +59,13 @@ def select_pools(session: Session, filters: TitleFilter) -> PoolQuery:
     if filters.format or filters.language:
         query = query.where(pool_edition_join())
     if filters.availability:
-        if filters.availability not in _AVAILABILITIES:
-            known = ", ".join(_AVAILABILITIES)
-            raise InvalidInput(f'There is no availability "{filters.availability}": choose one of {known}.')
-        query = query.where(_AVAILABILITIES[filters.availability])
+        query = query.where(has_availability(filters.availability))
     if filters.held:
         query = query.where(LicensePool.status != PoolStatus.EXHAUSTED)
     if filters.purchased_from or filters.purchased_until:
         query = query.where(_is_purchased_between(filters.purchased_from, filters.purchased_until))
+    if filters.with_warnings:
+        query = query.where(has_warnings())
     return query
 
 

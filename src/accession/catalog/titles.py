@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from sqlalchemy import Row, Select, case, func, select
+from sqlalchemy import ColumnElement, Row, Select, case, func, literal_column, select
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import is_of_collection
+from accession.catalog.availability import SHOWN_COUNTS, has_availability
+from accession.catalog.contributors import OtherContributor, group_by_field, list_contributors
 from accession.catalog.editions import pool_edition_join
 from accession.catalog.pools import TitleNotHeld
+from accession.catalog.purchase_records import has_warnings
 from accession.core.vocabulary import ContributorRole, IdentifierType, LinkRel, SubjectScheme
 from accession.db.bulk import in_array
 from accession.db.models import (
@@ -24,6 +27,7 @@ from accession.db.models import (
     IdentifierEquivalent,
     LicensePool,
     Link,
+    PoolStatus,
     PurchaseRecord,
     Subject,
 )
@@ -32,7 +36,7 @@ _BATCH = 1000
 
 _Groups: TypeAlias = defaultdict[int, list[tuple[Any, ...]]]
 
-# Fields of `TitleView` that have the same name in the edition, and in the license pool.
+# Fields of `TitleView` that have the same name in the edition.
 _EDITION_COLUMNS = (
     "title",
     "subtitle",
@@ -41,16 +45,10 @@ _EDITION_COLUMNS = (
     "language",
     "publisher",
     "published",
+    "on_sale",
     "page_count",
     "duration_ms",
     "description",
-)
-_POOL_COLUMNS = (
-    "licenses_owned",
-    "licenses_available",
-    "licenses_reserved",
-    "patrons_in_hold_queue",
-    "status",
 )
 
 
@@ -59,7 +57,9 @@ class TitleView:
     """A title of a collection.
 
     `purchased_on` is the date of its first purchase (UTC): `2019-03-17`, or `2019-03` where only the month is
-    known.
+    known. `on_sale` is the day, month or year from which it is on sale; until then its status is `on order`.
+    The counts are those to show (`accession.catalog.availability`). `warnings` tell what its MARC records
+    lack.
     """
 
     collection: str
@@ -68,11 +68,16 @@ class TitleView:
     subtitle: str | None
     authors: tuple[str, ...]
     narrators: tuple[str, ...]
+    editors: tuple[str, ...]
+    translators: tuple[str, ...]
+    illustrators: tuple[str, ...]
+    other_contributors: tuple[OtherContributor, ...]
     medium: str | None
     format: str | None
     language: str | None
     publisher: str | None
     published: str | None
+    on_sale: str | None
     isbns: tuple[str, ...]
     subjects: tuple[str, ...]
     page_count: int | None
@@ -85,13 +90,38 @@ class TitleView:
     patrons_in_hold_queue: int
     status: str
     purchased_on: str | None
+    warnings: tuple[str, ...]
     updated_at: datetime
 
+    @property
+    def contributors(self) -> list[tuple[ContributorRole, str]]:
+        """Return all contributors as pairs of role and name, in the order of the roles."""
+        return list_contributors(vars(self))
 
-def count_titles(session: Session, *, collection: str | None = None) -> int:
-    """Return the number of titles of one collection, or of all that are in use."""
+    @property
+    def credits(self) -> tuple[str, ...]:
+        """Return the authors; if there are none, the editors or those in the next role, with the role."""
+        others = [(role, name) for role, name in self.contributors if role != ContributorRole.NARRATOR]
+        return self.authors or tuple(f"{name} ({role})" for role, name in others if role == others[0][0])
+
+    @property
+    def on_order_until(self) -> str | None:
+        """Return the day, month or year until which the title is on order; None if it is not."""
+        return self.on_sale if self.status == PoolStatus.ON_ORDER else None
+
+
+def count_titles(
+    session: Session,
+    *,
+    collection: str | None = None,
+    with_warnings: bool = False,
+    availability: str | None = None,
+) -> int:
+    """Return the number of titles of one collection, or of all in use; the other options as `title_views`."""
     query = select(func.count()).select_from(LicensePool)
-    if collection is not None:
+    conditions = _conditions(with_warnings=with_warnings, availability=availability)
+    if collection is not None or conditions:
+        query = query.where(*conditions)
         return session.scalar(query.where(is_of_collection(LicensePool.collection_id, collection))) or 0
     # Subtracting those of deleted collections takes half the time of a condition on every pool.
     deleted = select(Collection.id).where(Collection.marked_for_deletion_at.is_not(None))
@@ -104,19 +134,33 @@ def title_views(
     *,
     collection: str | None = None,
     identifiers: Sequence[str] | None = None,
+    with_warnings: bool = False,
+    availability: str | None = None,
     limit: int | None = None,
 ) -> Iterator[TitleView]:
-    """Yield titles in the order of their first import, reading them in batches to bound the memory used."""
+    """Yield titles in the order of their first import, reading them in batches to bound the memory used.
+
+    Optionally these are only titles `with_warnings`, with the given `identifiers` or with an `availability`.
+
+    Raises:
+        InvalidInput: the availability does not exist.
+    """
     last_id = 0
     while limit is None or limit > 0:
         size = _BATCH if limit is None else min(limit, _BATCH)
         query = _select_by_name(collection, identifiers).where(LicensePool.id > last_id)
+        query = query.where(*_conditions(with_warnings=with_warnings, availability=availability))
         rows = session.execute(query.order_by(LicensePool.id).limit(size)).all()
         yield from _views(session, rows)
         if len(rows) < size:
             return
         last_id = rows[-1].pool_id
         limit = None if limit is None else limit - size
+
+
+def _conditions(*, with_warnings: bool, availability: str | None) -> list[ColumnElement[bool]]:
+    conditions = [has_warnings()] if with_warnings else []
+    return [*conditions, has_availability(availability)] if availability else conditions
 
 
 def find_title(session: Session, collection: str, identifier: str) -> TitleView:
@@ -173,7 +217,8 @@ def _select_titles() -> Select[Any]:
             Collection.name.label("collection"),
             Identifier.identifier,
             *(getattr(Edition, name) for name in _EDITION_COLUMNS),
-            *(getattr(LicensePool, name) for name in _POOL_COLUMNS),
+            *(count.label(name) for name, count in SHOWN_COUNTS.items()),
+            LicensePool.status,
             first_purchase.label("purchased_on"),
             func.greatest(LicensePool.updated_at, Edition.updated_at).label("updated_at"),
         )
@@ -185,30 +230,31 @@ def _select_titles() -> Select[Any]:
 
 @dataclass(frozen=True)
 class _RelatedRows:
-    """Rows of other tables on some titles: by edition id, and ISBNs by identifier id."""
+    """Rows of other tables on some titles: by edition id, ISBNs by identifier id, warnings by pool id."""
 
     people: _Groups
     subjects: _Groups
     links: _Groups
     isbns: _Groups
+    warnings: _Groups
 
 
 def _views(session: Session, rows: Sequence[Row[Any]]) -> Iterator[TitleView]:
     related = _read_related_rows(session, rows)
     for row in rows:
-        people, links = related.people[row.edition_id], related.links[row.edition_id]
+        links = related.links[row.edition_id]
         yield TitleView(
             collection=row.collection,
             identifier=row.identifier,
             title=row.title,
             subtitle=row.subtitle,
-            authors=tuple(name for role, name in people if role == ContributorRole.AUTHOR),
-            narrators=tuple(name for role, name in people if role == ContributorRole.NARRATOR),
+            **group_by_field(related.people[row.edition_id]),
             medium=row.medium,
             format=row.format,
             language=row.language,
             publisher=row.publisher,
             published=row.published,
+            on_sale=row.on_sale,
             isbns=tuple(isbn for (isbn,) in related.isbns[row.identifier_id]),
             subjects=tuple(name for (name,) in related.subjects[row.edition_id]),
             page_count=row.page_count,
@@ -221,6 +267,7 @@ def _views(session: Session, rows: Sequence[Row[Any]]) -> Iterator[TitleView]:
             patrons_in_hold_queue=row.patrons_in_hold_queue,
             status=row.status,
             purchased_on=row.purchased_on,
+            warnings=tuple(dict.fromkeys(warning for (warning,) in related.warnings[row.pool_id])),
             updated_at=row.updated_at,
         )
 
@@ -246,11 +293,18 @@ def _read_related_rows(session: Session, rows: Sequence[Row[Any]]) -> _RelatedRo
         .where(in_array(IdentifierEquivalent.identifier_id, [row.identifier_id for row in rows]))
         .order_by(IdentifierEquivalent.position)
     )
+    warnings = (
+        select(PurchaseRecord.license_pool_id, func.jsonb_array_elements_text(PurchaseRecord.warnings))
+        .where(in_array(PurchaseRecord.license_pool_id, [row.pool_id for row in rows]))
+        .where(PurchaseRecord.warnings != literal_column("'[]'"))
+        .order_by(PurchaseRecord.purchased_on)
+    )
     return _RelatedRows(
         people=_read_grouped(session, people),
         subjects=_read_grouped(session, subjects),
         links=_read_grouped(session, links),
         isbns=_read_grouped(session, isbns),
+        warnings=_read_grouped(session, warnings),
     )
 
 

@@ -16,10 +16,12 @@ from accession.accounts.collections import (
     mark_for_deletion,
 )
 from accession.accounts.keys import KeyRotation, ReencryptionResult, decrypt_account_key, key_rotation
+from accession.accounts.libraries import same_library_note
 from accession.accounts.views import collection_views
 from accession.cli.connect import open_catalogue, require_servers
 from accession.cli.output import NO_COLLECTIONS, AsJson, console, count_noun, print_listing
 from accession.core.errors import UserError
+from accession.core.sanitize import sanitize
 from accession.imports.vendor_api import check_account
 
 KEY_VARIABLE = "ACCESSION_ACCOUNT_KEY"
@@ -58,8 +60,10 @@ def add(
         base_url=base_url,
     )
     with open_catalogue() as session:
-        add_collection(session, account)
+        note = same_library_note(session, add_collection(session, account))
     console.print(f'Added "{name}". Next: accession collections test "{name}"', markup=False)
+    if note:
+        console.print(sanitize(note), markup=False, soft_wrap=True)
 
 
 def _account_key(file: Path | None) -> SecretStr:

@@ -289,7 +289,9 @@ def _find_differing_titles(vendor_url: str, titles: Iterable[TitleView]) -> list
     def agrees(view: TitleView) -> bool:
         title = vendor_titles[view.identifier]
         # Titles that are not listed cannot be borrowed.
-        expected = (title["copies"], title["available"], title["holds"]) if title["listed"] else (0, 0, 0)
+        # None of a title on order is available, and never more than owned.
+        available = min(title["available"], title["copies"]) * (view.on_order_until is None)
+        expected = (title["copies"], available, title["holds"]) if title["listed"] else (0, 0, 0)
         return expected == (view.licenses_owned, view.licenses_available, view.patrons_in_hold_queue)
 
     return [view.identifier for view in titles if not agrees(view)]

@@ -16,6 +16,7 @@ from accession.core.sanitize import sanitize
 from accession.db.engine import snapshot
 from accession.exports.files import redact_credentials, write_file_atomically
 from accession.exports.formats import Format
+from accession.exports.marc_validity import CorrectionReport
 from accession.exports.progress import Progress as ReportProgress
 from accession.exports.selection import parse_since, select_titles
 
@@ -62,8 +63,23 @@ def export(
         with _progress_bar(total) as progress, _open_output(output) as out:
             written = export_format.write(session, selection, out, options, progress)
     if output is not None:
-        summary = f"Wrote {count_noun(written, 'title')} to {redact_credentials(output)}"
-        error_console.print(sanitize(summary), markup=False, highlight=False, soft_wrap=True)
+        _print(f"Wrote {count_noun(written, 'title')} to {redact_credentials(output)}")
+
+
+def print_corrections(report: CorrectionReport) -> None:
+    """Print to standard error what a MARC export corrected, in how many records, and the first of them."""
+    if not report.corrected_records:
+        _print("All records were valid MARC 21")
+        return
+    _print(f"Corrected {count_noun(report.corrected_records, 'record')} to valid MARC 21:")
+    for correction in report.corrections():
+        more = ", ..." if correction.records > len(correction.first_titles) else ""
+        titles = f"{', '.join(correction.first_titles)}{more}"
+        _print(f"{correction.records:>7,}  {correction.description} ({titles})")
+
+
+def _print(line: str) -> None:
+    error_console.print(sanitize(line), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -1,18 +1,22 @@
 """Commands of `accession export`: write the catalogue in the formats that other systems load."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from accession.cli.export_output import InCollections, Output, Since, export
+from accession.cli.export_output import InCollections, Output, Since, export, print_corrections
 from accession.cli.output import print_table
 from accession.core.clock import utc_now
 from accession.exports.files import join_url
 from accession.exports.formats import FORMATS
 from accession.exports.kbart import file_name
+from accession.exports.marc_files import write_marc21, write_marcxml
+from accession.exports.marc_validity import CorrectionReport
 from accession.exports.tables import COLUMNS, change_column
 
 app = typer.Typer(no_args_is_help=True)
@@ -58,14 +62,24 @@ def export_marc(
     availability: Annotated[
         bool, typer.Option("--availability", help="Write copies and holds to field 852.")
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="List on standard error what was corrected to make records valid."),
+    ] = False,
     output: Output = None,
 ) -> None:
     """Export MARC records for a library system: the vendor's records with your links and fields.
 
-    With --since, leader position 05 is n for new, c for changed and d for removed titles.
+    A title that several collections hold has one record. With --since, leader position 05 is n for new, c for
+    changed and d for removed titles.
     """
     options = {"profile": profile, "url_template": url_template, "availability": availability}
-    export(FORMATS[marc_format], collection, since, output, options)
+    report = CorrectionReport()
+    export_format = FORMATS[marc_format]
+    write = {MarcFormat.MARC21: write_marc21, MarcFormat.MARCXML: write_marcxml}[marc_format]
+    export(replace(export_format, write=partial(write, report=report)), collection, since, output, options)
+    if check:
+        print_corrections(report)
 
 
 @app.command("kbart", epilog="Example: accession export kbart --output /srv/exports")

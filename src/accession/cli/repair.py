@@ -1,4 +1,7 @@
-"""Checks of `accession doctor` that can repair what they find: locks, runs, checkpoints, metadata, outbox."""
+"""Checks of `accession doctor` that can repair what they find: locks, runs, checkpoints, metadata, outbox.
+
+Copy counts are checked here as well; only the vendor can repair them.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +23,7 @@ from accession.imports.vendor_api import vendor_api_for
 from accession.runs.diagnostics import (
     FutureCheckpoint,
     find_future_checkpoints,
+    find_impossible_counts,
     find_titles_without_metadata,
     has_active_run,
     reset_checkpoint,
@@ -50,7 +54,7 @@ class _Problem:
 
 
 def repair_checks(*, fix: bool) -> Iterator[Check]:
-    """Check locks, runs, checkpoints, metadata and outbox; with `fix`, repair the problems.
+    """Check locks, runs, checkpoints, metadata, counts and outbox; with `fix`, repair the problems.
 
     Without a usable database there are no results, and without a broker none about locks: other checks
     report those.
@@ -62,6 +66,7 @@ def repair_checks(*, fix: bool) -> Iterator[Check]:
         yield from _results("stalled runs", "none has lost its lock", _stalled_runs, fix=fix)
     yield from _results("checkpoints", "none is in the future", _future_checkpoints, fix=fix)
     yield from _results("metadata", "all titles have metadata", _missing_metadata, fix=fix)
+    yield from _results("copy counts", "no title has more available than owned", _impossible_counts, fix=fix)
     yield from _results("outbox", "no stale rows", _stale_outbox_rows, fix=fix)
 
 
@@ -162,6 +167,17 @@ def _missing_metadata() -> Iterator[_Problem | Check]:
             count = count_noun(len(titles.withdrawn), "title")
             finding = f"{count} without metadata, withdrawn by the vendor: {_shorten(titles.withdrawn)}"
             yield Check(name, True, finding)
+
+
+def _impossible_counts() -> Iterator[Check]:
+    with transaction() as session:
+        impossible = find_impossible_counts(session, list_collections(session))
+    for collection, titles in impossible.items():
+        finding = (
+            f"{count_noun(len(titles), 'title')} with more copies available than owned: {_shorten(titles)}; "
+            "at most the copies owned are shown: report them to the vendor"
+        )
+        yield Check(f"copy counts of {collection}", True, finding)
 
 
 def _fetch_metadata(collection_name: str, titles: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from accession.accounts.collections import find_collection
+from accession.catalog.availability import AVAILABILITIES
 from accession.catalog.titles import TitleView, count_titles, title_views
 from accession.cli.connect import open_catalogue
 from accession.cli.output import (
@@ -25,14 +26,16 @@ from accession.imports.vendor_api import vendor_api_for
 
 TABLE_LIMIT = 50
 
+_NO_TITLES = "No titles yet. Import some with: accession import purchases --import-all"
+
 TITLE_COLUMNS: list[tuple[str, Callable[[TitleView], Any]]] = [
     ("Id", lambda t: t.identifier),
     ("Title", lambda t: t.title),
-    ("Authors", lambda t: t.authors),
+    ("Authors", lambda t: t.credits),
     ("Format", lambda t: t.format),
     ("Lang", lambda t: t.language),
     ("Owned", lambda t: t.licenses_owned),
-    ("Available", lambda t: t.licenses_available),
+    ("Available", lambda t: f"from {t.on_order_until}" if t.on_order_until else t.licenses_available),
     ("Holds", lambda t: t.patrons_in_hold_queue),
     ("Purchased", lambda t: t.purchased_on),
 ]
@@ -49,6 +52,17 @@ def list_titles(
             min=1, help=f"Maximum number of titles. Default: {TABLE_LIMIT} in a table, unlimited with --json."
         ),
     ] = None,
+    with_warnings: Annotated[
+        bool, typer.Option("--with-warnings", help="Only titles with a purchase record stored in part.")
+    ] = False,
+    availability: Annotated[
+        str | None,
+        typer.Option(
+            "--availability",
+            metavar="|".join(AVAILABILITIES),
+            help="Only titles with this availability: on_order are those not on sale yet.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List titles in the order of their first import."""
@@ -57,16 +71,30 @@ def list_titles(
             find_collection(session, collection)
         table_limit = limit if as_json else limit or TABLE_LIMIT
         print_listing(
-            title_views(session, collection=collection, limit=table_limit),
+            title_views(
+                session,
+                collection=collection,
+                with_warnings=with_warnings,
+                availability=availability,
+                limit=table_limit,
+            ),
             TITLE_COLUMNS,
             as_json=as_json,
-            empty_message="No titles yet. Import some with: accession import purchases --import-all",
+            empty_message=_empty_message(with_warnings=with_warnings, availability=availability),
         )
-        total = count_titles(session, collection=collection)
+        total = count_titles(
+            session, collection=collection, with_warnings=with_warnings, availability=availability
+        )
         if not as_json and table_limit is not None and total > table_limit:
             console.print(
                 f"[dim]{table_limit:,} of {total:,} titles; show more with --limit, all with --json.[/dim]"
             )
+
+
+def _empty_message(*, with_warnings: bool, availability: str | None) -> str:
+    if availability:
+        return "No titles match."
+    return "No titles have warnings." if with_warnings else _NO_TITLES
 
 
 @app.command("show")

@@ -2,20 +2,36 @@
 
 import re
 
+from accession.core.invisible import remove_all_invisible
+
+# Hyphens and dashes that look alike, and the minus sign.
+_DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"))
+# "ISBN", also as "e-ISBN-13:" or "urn:isbn:", and a remark in brackets may stand before the number. A remark
+# after it is separated by a space or a sign: "9780306406157 (ebook)", "0-306-40615-2 (hbk.) :".
+# Possessive quantifiers make the time linear.
+_ISBN = re.compile(
+    r"\s*+(?:(?:urn:)?(?:[ep][\s-]?)?isbn(?:[\s-]?1[03](?=[\s:]))?\s*+(?:\([^()]*+\))?[\s:.]*+)?"
+    r"(?:(?P<isbn13>97[89](?:[\s-]*+[0-9]){10})(?!-*[0-9])"
+    r"|(?P<isbn10>[0-9](?:[\s-]*+[0-9]){8}[\s-]*+[0-9X])(?![\s-]*[0-9]))(?!\w)",
+    re.IGNORECASE,
+)
+
 
 def normalise_isbn(text: str, *, is_checked: bool = True) -> str | None:
     """Return the ISBN-13 for an ISBN of 10 or 13 digits, which may contain hyphens and white space.
 
-    Return None if `text` is not an ISBN or, unless `is_checked` is False, its check digit is wrong.
+    "ISBN" before the number and a remark after it are ignored. Return None if `text` is not an ISBN or,
+    unless `is_checked` is False, its check digit is wrong.
     """
-    digits = re.sub(r"[\s-]", "", text).upper()
-    if re.fullmatch(r"97[89]\d{10}", digits, re.ASCII):
+    match = _ISBN.match(remove_all_invisible(text).translate(_DASHES))
+    if match is None:
+        return None
+    digits = re.sub(r"[\s-]", "", match["isbn13"] or match["isbn10"]).upper()
+    if match["isbn13"]:
         is_valid = digits == complete_isbn13(digits[:12])
         return digits if is_valid or not is_checked else None
-    if re.fullmatch(r"\d{9}[\dX]", digits, re.ASCII):
-        is_valid = digits[-1] == _isbn10_check_digit(digits[:9])
-        return complete_isbn13(f"978{digits[:9]}") if is_valid or not is_checked else None
-    return None
+    is_valid = digits[-1] == _isbn10_check_digit(digits[:9])
+    return complete_isbn13(f"978{digits[:9]}") if is_valid or not is_checked else None
 
 
 def complete_isbn13(first_twelve: str) -> str:

@@ -24,6 +24,8 @@ _DIRECTORY_ENTRY_LENGTH = 12
 # ISO 2709 stores the length of a field in 4 digits and that of a record in 5.
 _MAX_FIELD_BYTES = 9_999
 _MAX_RECORD_BYTES = 99_999
+# A delimiter at the end of a truncated field has lost its code, or its value.
+_CUT_SUBFIELD = re.compile(rb"\x1f.?\Z", re.DOTALL)
 # Fields are never truncated below this, so that an identifier stays complete.
 _MIN_TRUNCATED_BYTES = 128
 
@@ -167,5 +169,4 @@ def _truncate_fields(fields: Iterable[Field], limit: int) -> list[Field]:
 
 
 def _truncate(content: bytes, size: int) -> bytes:
-    # A delimiter at the end has lost its code.
-    return content[:size].decode("utf-8", "ignore").encode().removesuffix(DELIMITER.encode())
+    return _CUT_SUBFIELD.sub(b"", content[:size].decode("utf-8", "ignore").encode())

@@ -5,6 +5,8 @@ from unicodedata import normalize
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from accession.core.invisible import remove_all_invisible
+
 # An entry of a B-tree index holds at most 2,704 bytes: indexed names and URLs must stay below.
 _MAX_NAME_LENGTH = 300
 MAX_URL_BYTES = 2000
@@ -19,8 +21,11 @@ def clean_text(text: str) -> str:
 
 
 def normalise_text(text: str) -> str:
-    """Return the text in Unicode normal form NFKC: composed accents, no ligatures (`ﬁ` becomes `fi`)."""
-    return normalize("NFKC", text)
+    """Return the text as a search compares it: without invisible characters, and in Unicode normal form NFKC.
+
+    Accents are composed, and ligatures resolved: `ﬁ` becomes `fi`.
+    """
+    return normalize("NFKC", remove_all_invisible(text))
 
 
 def _clean(value: object) -> object:

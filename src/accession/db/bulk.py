@@ -99,5 +99,9 @@ def replace_rows(
 
 def _unnested(table: Table, rows: Sequence[Row]) -> TableValuedAlias:
     """Return the rows, in their order, as a table that a statement can select from and join."""
-    columns = {name: literal([row[name] for row in rows], ARRAY(table.c[name].type)) for name in rows[0]}
+    # With one dimension a list is a value, of a JSON column for example, and not a part of the array.
+    columns = {
+        name: literal([row[name] for row in rows], ARRAY(table.c[name].type, dimensions=1))
+        for name in rows[0]
+    }
     return func.unnest(*columns.values()).table_valued(*columns, name="new_rows").render_derived()

@@ -39,7 +39,8 @@ def _elements(entry: FeedTitle) -> Iterator[tuple[str, str | None]]:
     yield from (("subject", name) for name in title.subjects)
     yield "description", title.description
     yield "publisher", title.publisher
-    yield from (("contributor", name) for name in title.narrators)
+    names = dict.fromkeys(name for _, name in title.contributors)
+    yield from (("contributor", name) for name in names if name not in title.authors)
     yield "date", title.published
     yield "type", _TYPES.get(Medium(title.medium)) if title.medium else None
     yield "format", _MEDIA_TYPES.get(Format(title.format)) if title.format else None

@@ -6,7 +6,7 @@ hyphens: the recommended practice requires hyphens only in ISSNs.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from typing import BinaryIO
 
@@ -14,6 +14,8 @@ from sqlalchemy.orm import Session
 
 from accession.catalog.change_feed import FeedTitle, read_feed_by_name
 from accession.catalog.feed_filter import FeedFilter
+from accession.catalog.titles import TitleView
+from accession.core.names import parse_name
 from accession.core.vocabulary import ContributorRole, Medium
 from accession.exports.changes import CHANGE, change_since
 from accession.exports.progress import Progress
@@ -101,23 +103,35 @@ def write_kbart(
 
 def _row(entry: FeedTitle, url_template: str | None) -> dict[str, str]:
     title = entry.title
-    people = entry.headings.people if entry.headings else ()
-    authors = (name for role, name in people if role == ContributorRole.AUTHOR)
     return {
         "publication_title": ": ".join(filter(None, (title.title, title.subtitle))),
         "print_identifier": "".join(title.isbns[1:2]),
         "online_identifier": "".join(title.isbns[:1]),
         "title_url": fill_url(url_template, placeholder_values(entry)) if url_template else "",
-        # The recommended practice asks for the last name.
-        "first_author": next(authors, "").partition(",")[0],
+        "first_author": _first_name(entry, ContributorRole.AUTHOR),
         "title_id": title.identifier,
         "coverage_depth": "fulltext",
-        "notes": "Audiobook" if title.medium == Medium.AUDIOBOOK else "",
+        "notes": "; ".join(_notes(title)),
         "publisher_name": title.publisher or "",
         "publication_type": "monograph",
         "date_monograph_published_online": title.published or "",
+        "first_editor": _first_name(entry, ContributorRole.EDITOR),
         "access_type": "P",
     }
+
+
+def _notes(title: TitleView) -> Iterator[str]:
+    if title.medium == Medium.AUDIOBOOK:
+        yield "Audiobook"
+    if title.on_order_until is not None:
+        yield f"On order until {title.on_order_until}"
+
+
+def _first_name(entry: FeedTitle, role: ContributorRole) -> str:
+    """Return the last name of the first contributor in a role, as the recommended practice asks."""
+    people = entry.headings.people if entry.headings else ()
+    name = parse_name(next((name for each, name in people if each == role), ""))
+    return name.display_name if name.is_organisation else name.name.partition(",")[0]
 
 
 def _line(values: Iterable[str]) -> bytes:

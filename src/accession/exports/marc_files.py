@@ -6,11 +6,12 @@ from typing import Any, BinaryIO
 
 from sqlalchemy.orm import Session
 
-from accession.catalog.change_feed import read_feed
+from accession.catalog.change_feed import read_feed_by_title
 from accession.catalog.feed_filter import FeedFilter
 from accession.core.marc21 import MARC_NAMESPACE, Marc21Record
 from accession.exports.marc_profile import Profile, parse_profile, read_profile
 from accession.exports.marc_records import build_export_record
+from accession.exports.marc_validity import CorrectionReport
 from accession.exports.options import Options, parse_options
 from accession.exports.progress import Progress, report_progress
 
@@ -38,18 +39,28 @@ class MarcOptions(Options):
 
 
 def write_marc21(
-    session: Session, selection: FeedFilter, out: BinaryIO, options: Mapping[str, Any], progress: Progress
+    session: Session,
+    selection: FeedFilter,
+    out: BinaryIO,
+    options: Mapping[str, Any],
+    progress: Progress,
+    report: CorrectionReport | None = None,
 ) -> int:
-    """Write the selected titles as binary MARC 21 and return their number."""
-    records = _build_records(session, selection, options)
+    """Write the selected titles as binary MARC 21 and return their number; `report` gets the corrections."""
+    records = _build_records(session, selection, options, report)
     return _write(out, report_progress((record.as_marc21() for record in records), progress))
 
 
 def write_marcxml(
-    session: Session, selection: FeedFilter, out: BinaryIO, options: Mapping[str, Any], progress: Progress
+    session: Session,
+    selection: FeedFilter,
+    out: BinaryIO,
+    options: Mapping[str, Any],
+    progress: Progress,
+    report: CorrectionReport | None = None,
 ) -> int:
-    """Write the selected titles as a MARCXML collection and return their number."""
-    records = _build_records(session, selection, options)
+    """Write the selected titles as a MARCXML collection and return their number; see `write_marc21`."""
+    records = _build_records(session, selection, options, report)
     lines = (record.as_marcxml(with_namespace=False) + b"\n" for record in records)
     out.write(_START)
     written = _write(out, report_progress(lines, progress))
@@ -66,12 +77,18 @@ def _write(out: BinaryIO, records: Iterable[bytes]) -> int:
 
 
 def _build_records(
-    session: Session, selection: FeedFilter, options: Mapping[str, Any]
+    session: Session, selection: FeedFilter, options: Mapping[str, Any], report: CorrectionReport | None
 ) -> Iterator[Marc21Record]:
     # Not a generator function: invalid options are rejected before anything is written.
     marc_options = parse_options(MarcOptions, options, "MARC")
     profile = marc_options.load_profile()
     return (
-        build_export_record(entry, profile, availability=marc_options.availability, since=selection.since)
-        for entry in read_feed(session, selection, with_marc=True)
+        build_export_record(
+            holdings,
+            profile,
+            availability=marc_options.availability,
+            since=selection.since,
+            report=report,
+        )
+        for holdings in read_feed_by_title(session, selection, with_marc=True)
     )

@@ -3,15 +3,20 @@
 The records follow RDA as far as the metadata allows.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from accession.catalog.change_feed import FeedTitle, Headings
 from accession.catalog.titles import TitleView
 from accession.core.marc21 import Field, Marc21Record, control_field, data_field
+from accession.core.marc21_format import language_codes
+from accession.core.names import parse_name
 from accession.core.vocabulary import ContributorRole, Format, Medium, SubjectScheme
 
 _UNTITLED = "[Title not known]"
 _SECOND_MS, _MINUTE, _HOUR = 1000, 60, 3600
+_YEAR = re.compile(r"\d{4}", re.ASCII)
 _MAX_306_SECONDS = 99 * _HOUR  # field 306 has two digits for hours
 
 # Initial articles by language; 245 indicator 2 is their length, which sorting skips.
@@ -30,6 +35,26 @@ _ENCODINGS: Mapping[str, str] = {
     Format.MP3: "MP3",
 }
 
+# What comes before the names in the statement of responsibility; for other roles it is the term.
+_STATEMENTS: Mapping[str, str] = {
+    ContributorRole.AUTHOR: "by",
+    ContributorRole.EDITOR: "edited by",
+    ContributorRole.TRANSLATOR: "translated by",
+    ContributorRole.ILLUSTRATOR: "illustrated by",
+    ContributorRole.NARRATOR: "narrated by",
+    ContributorRole.ARTIST: "art by",
+    ContributorRole.PHOTOGRAPHER: "photographs by",
+    ContributorRole.FOREWORD: "foreword by",
+    ContributorRole.PREFACE: "preface by",
+    ContributorRole.INTRODUCTION: "introduction by",
+    ContributorRole.AFTERWORD: "afterword by",
+    ContributorRole.ADAPTER: "adapted by",
+    ContributorRole.ABRIDGER: "abridged by",
+    ContributorRole.ANNOTATOR: "annotated by",
+    ContributorRole.COMPILER: "compiled by",
+    ContributorRole.CONTRIBUTOR: "with contributions by",
+}
+
 _BOOK_006, _AUDIO_006 = "m     o  d        ", "m     o  h        "
 _BOOK_007, _AUDIO_007 = ("cr |||||||||||",), ("sr zunnnnnzned", "cr nna||||||||")
 _BOOK_008, _AUDIO_008 = "|||||o|||||||| ||", "nnnn|o|||||||| n "
@@ -46,7 +71,7 @@ def build_record(entry: FeedTitle, organization: str) -> Marc21Record:
         *(data_field("020", "  ", ("a", isbn)) for isbn in title.isbns),
         data_field("037", "  ", ("a", title.identifier), ("b", "cloudLibrary")),
         data_field("040", "  ", ("a", organization), ("b", "eng"), ("e", "rda"), ("c", organization)),
-        *([data_field("041", "0 ", ("a", title.language))] if title.language else []),
+        *_language_fields(title),
         *_title_fields(title, headings),
         *_physical_fields(title, audio=audio),
         *_notes(title),
@@ -56,34 +81,53 @@ def build_record(entry: FeedTitle, organization: str) -> Marc21Record:
     return Marc21Record(f"00000n{'i' if audio else 'a'}m a2200000 i 4500", fields)
 
 
+def build_title_field(entry: FeedTitle) -> Field:
+    """Return the field 245 of a title."""
+    fields = _title_fields(entry.title, entry.headings or _headings_of(entry.title))
+    return next(field for field in fields if field[0] == "245")
+
+
+def build_008(entry: FeedTitle, *, audio: bool) -> bytes:
+    """Return the field 008 of an e-book or audiobook."""
+    year = (entry.title.published or "")[:4]
+    dates = f"s{year}    " if _YEAR.fullmatch(year) else "nuuuuuuuu"
+    material = _AUDIO_008 if audio else _BOOK_008
+    return f"{entry.created_at:%y%m%d}{dates}xx {material}{marc_language(entry.title)} d".encode()
+
+
+def marc_language(title: TitleView) -> str:
+    """Return the MARC code of a title's language; `und` if it is unknown or MARC has no code for it."""
+    return title.language if title.language in language_codes() else "und"
+
+
 def _headings_of(title: TitleView) -> Headings:
-    people = [(ContributorRole.AUTHOR.value, name) for name in title.authors]
-    people += [(ContributorRole.NARRATOR.value, name) for name in title.narrators]
-    return Headings(tuple(people), tuple((SubjectScheme.LABEL.value, name) for name in title.subjects))
+    people = tuple((role.value, name) for role, name in title.contributors)
+    return Headings(people, tuple((SubjectScheme.LABEL.value, name) for name in title.subjects))
 
 
 def _coded_fields(entry: FeedTitle, *, audio: bool) -> Iterator[Field]:
-    title = entry.title
-    year = (title.published or "")[:4]
-    date = f"s{year}    " if year else "nuuuuuuuu"
     yield control_field("006", _AUDIO_006 if audio else _BOOK_006)
     for value in _AUDIO_007 if audio else _BOOK_007:
         yield control_field("007", value)
-    material = _AUDIO_008 if audio else _BOOK_008
-    yield control_field("008", f"{entry.created_at:%y%m%d}{date}xx {material}{title.language or 'und'} d")
+    yield "008", build_008(entry, audio=audio)
+
+
+def _language_fields(title: TitleView) -> Iterator[Field]:
+    if title.language in language_codes():
+        yield data_field("041", "0 ", ("a", title.language))
+    elif title.language:
+        yield data_field("041", "07", ("a", title.language), ("2", "iso639-3"))
 
 
 def _title_fields(title: TitleView, headings: Headings) -> Iterator[Field]:
-    authors = [name for role, name in headings.people if role == ContributorRole.AUTHOR]
-    if authors:
-        yield _person("100", authors[0], "author")
-    statements = [f"by {', '.join(title.authors)}"] if title.authors else []
-    statements += [f"narrated by {', '.join(title.narrators)}"] if title.narrators else []
+    main_entry = _main_entry(headings)
+    if main_entry is not None:
+        yield _name_field("1", main_entry, _roles_by_name(headings)[main_entry])
     proper, other = title.title or _UNTITLED, title.subtitle
-    responsibility = " ; ".join(statements)
+    responsibility = _statement_of_responsibility(title)
     yield data_field(
         "245",
-        f"{1 if authors else 0}{_article_length(title)}",
+        f"{0 if main_entry is None else 1}{_article_length(title)}",
         ("a", f"{proper} :" if other else f"{proper} /" if responsibility else _with_full_stop(proper)),
         ("b", other and (f"{other} /" if responsibility else _with_full_stop(other))),
         ("c", responsibility and _with_full_stop(responsibility)),
@@ -135,16 +179,57 @@ def _access_points(headings: Headings, *, audio: bool) -> Iterator[Field]:
         else:
             yield data_field("653", "  ", ("a", name))
     yield data_field("655", " 0", ("a", "Audiobooks." if audio else "Electronic books."))
-    authors = 0
-    for role, name in headings.people:
-        authors += role == ContributorRole.AUTHOR
-        if role != ContributorRole.AUTHOR or authors > 1:
-            yield _person("700", name, role)
+    main_entry = _main_entry(headings)
+    for name, roles in _roles_by_name(headings).items():
+        if name != main_entry:
+            yield _name_field("7", name, roles)
     yield data_field("710", "2 ", ("a", "cloudLibrary."))
 
 
-def _person(tag: str, name: str, relator: str) -> Field:
-    return data_field(tag, f"{1 if ',' in name else 0} ", ("a", f"{name.rstrip(',')},"), ("e", f"{relator}."))
+def _main_entry(headings: Headings) -> str | None:
+    """Return the name of the first author."""
+    return next((name for role, name in headings.people if role == ContributorRole.AUTHOR), None)
+
+
+def _roles_by_name(headings: Headings) -> dict[str, list[ContributorRole]]:
+    """Return the roles of each name: MARC 21 has one field for a person in several roles."""
+    roles: dict[str, dict[ContributorRole, None]] = {}
+    for role, name in headings.people:
+        roles.setdefault(name, {})[ContributorRole(role)] = None
+    return {name: list(each) for name, each in roles.items()}
+
+
+def _name_field(block: str, sort_name: str, roles: Sequence[ContributorRole]) -> Field:
+    """Return the main (block 1) or added entry (block 7) of a person or an organisation."""
+    name = parse_name(sort_name)
+    heading = [
+        ("a", name.name),
+        ("q", name.fuller_form and f"({name.fuller_form})"),
+        ("c", ", ".join(name.titles)),
+        # Organisations have no dates in their headings.
+        ("d", "" if name.is_organisation else name.dates),
+    ]
+    present = [(code, text) for code, text in heading if text]
+    return data_field(
+        f"{block}{10 if name.is_organisation else '00'}",
+        "2 " if name.is_organisation else f"{1 if ',' in name.name else 0} ",
+        *((code, _before(following, text)) for (code, text), following in pairwise((*present, ("e", "")))),
+        *(("e", f"{role}," if role != roles[-1] else f"{role}.") for role in roles),
+        *(("4", role.code) for role in roles),
+    )
+
+
+def _before(following: tuple[str, str], text: str) -> str:
+    """Return the text of a subfield with the comma that the following subfield requires."""
+    needs_comma = following[0] != "q" and not text.endswith(("-", ","))
+    return f"{text}," if needs_comma else text
+
+
+def _statement_of_responsibility(title: TitleView) -> str:
+    names: dict[ContributorRole, list[str]] = {}
+    for role, name in title.contributors:
+        names.setdefault(role, []).append(name)
+    return " ; ".join(f"{_STATEMENTS.get(role, f'{role},')} {', '.join(names[role])}" for role in names)
 
 
 def _article_length(title: TitleView) -> int:

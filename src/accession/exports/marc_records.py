@@ -1,13 +1,15 @@
 """MARC 21 records for library systems: the vendor's record of a title, completed by the export profile."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from accession.catalog.change_feed import FeedTitle
 from accession.core.marc21 import Field, Marc21Record, control_field, data_field, parse_marc21
+from accession.exports.changes import Change, change_since
 from accession.exports.marc_from_metadata import build_record
 from accession.exports.marc_profile import LocalField, Profile
+from accession.exports.marc_validity import CorrectionReport, correct_record
 from accession.exports.templates import fill_text, fill_url, placeholder_values
 
 # Replaced by values of this export.
@@ -17,10 +19,16 @@ _DEFAULT_LINK = (("3", "cloudLibrary"),)
 _URL = re.compile(rb"\x1fu([^\x1f]+)")
 # Leader/05, record status.
 _NEW, _CHANGED, _DELETED = "ncd"
+_STATUSES = {Change.NEW: _NEW, Change.CHANGED: _CHANGED, Change.REMOVED: _DELETED}
 
 
 def build_export_record(
-    entry: FeedTitle, profile: Profile, *, availability: bool = False, since: datetime | None = None
+    holdings: Sequence[FeedTitle],
+    profile: Profile,
+    *,
+    availability: bool = False,
+    since: datetime | None = None,
+    report: CorrectionReport | None = None,
 ) -> Marc21Record:
     """Return a title's record as a library system can load it, in UTF-8.
 
@@ -29,30 +37,44 @@ def build_export_record(
     856 40 occurs once. Then follow availability (852) on request and the local fields of the profile. The
     record status (leader/05) is deleted for removed titles, changed if the title existed before `since`, and
     new otherwise.
+
+    With the holdings of several libraries, 856 40, 852 and the local fields occur once for each library that
+    still holds the title; equal fields occur once.
+
+    The record is valid MARC 21, whatever the vendor sent: see `marc_validity`. Corrections are added to
+    `report`.
     """
-    if entry.marc is not None:
-        vendor_record = parse_marc21(entry.marc)
-    else:
-        vendor_record = build_record(entry, profile.organization)
-    values = placeholder_values(entry)
-    access = _access_field(vendor_record, profile, values)
+    held = [entry for entry in holdings if not entry.is_removed] or holdings
+    records, corrections = zip(*(_vendor_record(entry, profile) for entry in held), strict=True)
+    if report is not None:
+        report.add(held[0].title.identifier, corrections[0])
+    values = [placeholder_values(entry) for entry in held]
+    access = [_access_field(record, profile, each) for record, each in zip(records, values, strict=True)]
+    local = [dict.fromkeys(_local_field(field, each) for each in values) for field in profile.fields]
+    modified_at = max(entry.modified_at for entry in holdings)
     fields = [
-        control_field("001", entry.title.identifier),
+        control_field("001", held[0].title.identifier),
         control_field("003", profile.organization),
-        ("005", f"{entry.modified_at:%Y%m%d%H%M%S}.0".encode()),
-        *(each for each in vendor_record.fields if each[0] not in _REPLACED_TAGS and not _is_access(each)),
-        *([_availability_field(entry)] if availability else []),
-        *([access] if access else []),
-        *(filled for field in profile.fields if (filled := _local_field(field, values)) is not None),
+        ("005", f"{modified_at:%Y%m%d%H%M%S}.0".encode()),
+        *(each for each in records[0].fields if each[0] not in _REPLACED_TAGS and not _is_access(each)),
+        *(map(_availability_field, held) if availability else ()),
+        *dict.fromkeys(field for field in access if field is not None),
+        *(field for each in local for field in each if field is not None),
     ]
-    leader = vendor_record.leader
-    return Marc21Record(f"{leader[:5]}{_record_status(entry, since)}{leader[6:]}", fields)
+    leader = records[0].leader
+    return Marc21Record(f"{leader[:5]}{_record_status(holdings, since)}{leader[6:]}", fields)
 
 
-def _record_status(entry: FeedTitle, since: datetime | None) -> str:
-    if entry.is_removed:
-        return _DELETED
-    return _CHANGED if since is not None and entry.created_at < since else _NEW
+def _vendor_record(entry: FeedTitle, profile: Profile) -> tuple[Marc21Record, Sequence[str]]:
+    if entry.marc is not None:
+        return correct_record(parse_marc21(entry.marc), entry)
+    return correct_record(build_record(entry, profile.organization), entry)
+
+
+def _record_status(holdings: Sequence[FeedTitle], since: datetime | None) -> str:
+    if since is None:
+        return _DELETED if all(entry.is_removed for entry in holdings) else _NEW
+    return _STATUSES[change_since(since, *holdings)]
 
 
 def _is_access(field: Field) -> bool:
@@ -78,6 +100,10 @@ def _access_field(vendor_record: Marc21Record, profile: Profile, values: Mapping
 def _availability_field(entry: FeedTitle) -> Field:
     title = entry.title
     owned, available = title.licenses_owned, title.licenses_available
+    copies = "copy" if owned == 1 else "copies"
+    text = f"{available} of {owned} {copies} available"
+    if title.on_order_until is not None:
+        text = f"{owned} {copies} on order until {title.on_order_until}"
     return data_field(
         "852",
         "  ",
@@ -86,7 +112,7 @@ def _availability_field(entry: FeedTitle) -> Field:
         ("x", f"available: {available}"),
         ("x", f"reserved: {title.licenses_reserved}"),
         ("x", f"holds: {title.patrons_in_hold_queue}"),
-        ("z", f"{available} of {owned} {'copy' if owned == 1 else 'copies'} available"),
+        ("z", text),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, BinaryIO
 from pydantic import AfterValidator
 from sqlalchemy.orm import Session
 
-from accession.catalog.change_feed import read_feed
+from accession.catalog.change_feed import read_feed_by_library
 from accession.catalog.feed_filter import FeedFilter
 from accession.exports.kbart import write_kbart
 from accession.exports.options import Options, parse_options
@@ -47,7 +47,7 @@ def write_csv_file(
     """Write the selected titles as CSV and return their number."""
     csv_options = parse_options(CsvOptions, options, "CSV")
     columns = csv_options.select_columns(selection)
-    titles = report_progress(read_feed(session, selection), progress)
+    titles = report_progress(read_feed_by_library(session, selection), progress)
     return write_csv(titles, out, columns, bom=csv_options.bom)
 
 
@@ -56,7 +56,7 @@ def write_json_lines_file(
 ) -> int:
     """Write the selected titles as JSON Lines and return their number."""
     columns = parse_options(TableOptions, options, "JSON Lines").select_columns(selection)
-    return write_json_lines(report_progress(read_feed(session, selection), progress), out, columns)
+    return write_json_lines(report_progress(read_feed_by_library(session, selection), progress), out, columns)
 
 
 def write_parquet_file(
@@ -64,7 +64,7 @@ def write_parquet_file(
 ) -> int:
     """Write the selected titles as Parquet and return their number."""
     columns = parse_options(TableOptions, options, "Parquet").select_columns(selection)
-    return write_parquet(report_progress(read_feed(session, selection), progress), out, columns)
+    return write_parquet(report_progress(read_feed_by_library(session, selection), progress), out, columns)
 
 
 def write_kbart_file(

@@ -4,8 +4,8 @@ import codecs
 import csv
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from enum import Enum
@@ -33,6 +33,7 @@ class Kind(Enum):
     TEXT = "text"
     NUMBER = "number"
     TEXTS = "list of texts"
+    CONTRIBUTORS = "list of names with roles"
     MOMENT = "moment (UTC)"
 
 
@@ -40,7 +41,8 @@ class Kind(Enum):
 class Column:
     """A column, named as the field of `--json`.
 
-    `value` returns a str, an int, a tuple of str or a datetime in UTC according to `kind`, or None.
+    `value` returns a str, an int, a tuple of str, a tuple of dicts with name and role, or a datetime in UTC
+    according to `kind`, or None.
     """
 
     name: str
@@ -60,11 +62,21 @@ COLUMNS = (
     _of_title("subtitle", "as written by the vendor"),
     _of_title("authors", "names in reading order", Kind.TEXTS),
     _of_title("narrators", "names in reading order", Kind.TEXTS),
+    _of_title("editors", "names in reading order", Kind.TEXTS),
+    _of_title("translators", "names in reading order", Kind.TEXTS),
+    _of_title("illustrators", "names in reading order", Kind.TEXTS),
+    Column(
+        "other_contributors",
+        "names in reading order with roles, such as writer of foreword",
+        Kind.CONTRIBUTORS,
+        lambda entry: tuple(map(asdict, entry.title.other_contributors)),
+    ),
     _of_title("medium", "book or audiobook"),
     _of_title("format", "epub, epub3, pdf or mp3"),
     _of_title("language", "ISO 639-2, bibliographic form"),
     _of_title("publisher", "as written by the vendor"),
     _of_title("published", "year, month or day, as precise as the vendor's data"),
+    _of_title("on_sale", "year, month or day from which the title is on sale, likewise"),
     _of_title("isbns", "13 digits, that of the electronic edition first", Kind.TEXTS),
     _of_title("subjects", "headings", Kind.TEXTS),
     _of_title("page_count", "pages", Kind.NUMBER),
@@ -75,8 +87,11 @@ COLUMNS = (
     _of_title("licenses_available", "copies available for loan", Kind.NUMBER),
     _of_title("licenses_reserved", "copies reserved for patrons with holds", Kind.NUMBER),
     _of_title("patrons_in_hold_queue", "number of holds", Kind.NUMBER),
-    _of_title("status", "unknown (no counts yet), active or exhausted (no copies)"),
+    _of_title(
+        "status", "unknown (no counts yet), on order (not on sale yet), active or exhausted (no copies)"
+    ),
     _of_title("purchased_on", "day, or month, of the first purchase"),
+    _of_title("warnings", "what the MARC record lacks, because the vendor's was invalid", Kind.TEXTS),
     _of_title("updated_at", "last change of any of these values", Kind.MOMENT),
 )
 
@@ -140,8 +155,12 @@ def _cell(value: Any) -> Any:
     if isinstance(value, datetime):
         return _format_time(value)
     if isinstance(value, tuple):
-        value = "; ".join(value)
+        value = "; ".join(map(_cell_text, value))
     return escape_formula(value) if isinstance(value, str) else value
+
+
+def _cell_text(value: str | Mapping[str, str]) -> str:
+    return value if isinstance(value, str) else "{name} ({role})".format_map(value)
 
 
 def escape_formula(text: str) -> str:
@@ -182,6 +201,7 @@ def write_parquet(titles: Iterable[FeedTitle], out: BinaryIO, columns: Sequence[
         Kind.TEXT: arrow.string(),
         Kind.NUMBER: arrow.int64(),
         Kind.TEXTS: arrow.list_(arrow.string()),
+        Kind.CONTRIBUTORS: arrow.list_(arrow.struct([("name", arrow.string()), ("role", arrow.string())])),
         Kind.MOMENT: arrow.timestamp("us", tz="UTC"),
     }
     schema = arrow.schema([(column.name, types[column.kind]) for column in columns])

@@ -199,7 +199,7 @@ def _newly_omitted(pools: Sequence[LicensePool], lookup: TitleLookup) -> list[st
     if not 1 < len(pools) == len(lookup.missing):
         return []
     no_copies = _no_copies(lookup.as_of).circulation
-    return [pool.identifier.identifier for pool in pools if has_new_counts(pool, no_copies)]
+    return [pool.identifier.identifier for pool in pools if has_new_counts(pool, no_copies, None)]
 
 
 def _log_withdrawn(

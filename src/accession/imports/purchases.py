@@ -68,6 +68,7 @@ class DayImportResult:
         window: the span that was requested: a day, a calendar month or a probe.
         next_cursor: where the import continues.
         outbox_ids: the outbox rows to apply after the commit.
+        records_in_part: number of stored records without a part that is not valid MARC 21.
         repairs: number of documents that were well-formed only after a repair.
     """
 
@@ -75,6 +76,7 @@ class DayImportResult:
     next_cursor: ImportCursor
     records_fetched: int = 0
     records_stored: int = 0
+    records_in_part: int = 0
     records_rejected: int = 0
     titles_new: int = 0
     titles_changed: int = 0
@@ -393,6 +395,7 @@ class BibliothecaPurchaseRecordImporter:
             fetched.next_cursor,
             records_fetched=len(page.usable) + len(page.rejected),
             records_stored=len(page.usable),
+            records_in_part=sum(bool(record.warnings) for _, record in page.usable),
             records_rejected=len(page.rejected),
             titles_new=len(stored.new_ids),
             titles_changed=stored.changed,
@@ -460,7 +463,11 @@ class BibliothecaPurchaseRecordImporter:
         )
         records = [
             PurchaseRecordData(
-                pools[item_id][0], record.as_marc21, record.content_hash(), page.listed.get(item_id)
+                pools[item_id][0],
+                record.as_marc21,
+                record.content_hash(),
+                page.listed.get(item_id),
+                record.warnings,
             )
             for item_id, record in page.usable
         ]
@@ -483,6 +490,10 @@ def _sort_records(records: Sequence[MarcRecord], window: Window) -> _SortedPage:
         reason = _rejection_reason(record)
         if reason is None:
             usable.append((record.item_ids[0], record))
+            if record.warnings:
+                log.warning(
+                    "purchase record stored in part", title=record.item_ids[0], warnings=record.warnings
+                )
         else:
             log.error("purchase record rejected", reason=reason, day=window.start.date().isoformat())
             rejected.append(RejectedRecordData(reason, record.raw_xml, record.content_hash()))
@@ -490,8 +501,14 @@ def _sort_records(records: Sequence[MarcRecord], window: Window) -> _SortedPage:
 
 
 def _rejection_reason(record: MarcRecord) -> str | None:
-    if record.fault is not None:
-        return record.fault
+    reason = _problem_with_id(record) if record.fault is None else record.fault
+    if reason is None or not record.warnings:
+        return reason
+    # What was left out may have been the identifier.
+    return f"{reason.removesuffix('.')}. {record.warnings[0]}"
+
+
+def _problem_with_id(record: MarcRecord) -> str | None:
     ids = record.item_ids
     if not ids:
         return "It has no title identifier (001)."

@@ -1,11 +1,11 @@
-"""Diagnostics: checkpoints in the future, titles without metadata."""
+"""Diagnostics: checkpoints in the future, titles without metadata, and counts that cannot be."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from accession.catalog.editions import pool_edition_join
@@ -131,4 +131,31 @@ def find_titles_without_metadata(
             withdrawn=tuple(identifiers[collection.id, True]),
         )
         for collection in collections
+    }
+
+
+def find_impossible_counts(session: Session, collections: Sequence[Collection]) -> dict[str, tuple[str, ...]]:
+    """Return the titles with more copies available than owned, by the vendor's ids and collection name.
+
+    They are titles whose last snapshot says so, and those with more copies available and reserved, after the
+    events since, than owned. Collections without such titles are left out.
+    """
+    # Subtracts, because the sum of two counts may be too large for the database.
+    is_impossible = or_(
+        LicensePool.snapshot_available > LicensePool.snapshot_owned,
+        LicensePool.licenses_available > LicensePool.licenses_owned - LicensePool.licenses_reserved,
+    )
+    query = (
+        select(LicensePool.collection_id, Identifier.identifier)
+        .join(LicensePool.identifier)
+        .where(LicensePool.collection_id.in_([collection.id for collection in collections]), is_impossible)
+        .order_by(LicensePool.id)
+    )
+    identifiers: defaultdict[int, list[str]] = defaultdict(list)
+    for collection_id, identifier in session.execute(query):
+        identifiers[collection_id].append(identifier)
+    return {
+        collection.name: tuple(identifiers[collection.id])
+        for collection in collections
+        if collection.id in identifiers
     }

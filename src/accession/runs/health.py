@@ -10,6 +10,7 @@ from sqlalchemy import ARRAY, ColumnElement, Text, func, literal, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from accession.accounts.collections import list_collections
+from accession.catalog.availability import SHOWN_COUNTS
 from accession.catalog.outbox import count_pending_changes_by_collection
 from accession.catalog.purchase_counts import recent_purchases
 from accession.core.clock import utc_now
@@ -106,13 +107,7 @@ class CopyTotals:
 
 def sum_copies(session: Session, collection_id: int) -> CopyTotals:
     """Return the collection's copies and holds, summed over its titles."""
-    counts = (
-        LicensePool.licenses_owned,
-        LicensePool.licenses_available,
-        LicensePool.licenses_reserved,
-        LicensePool.patrons_in_hold_queue,
-    )
-    sums = select(*(func.coalesce(func.sum(count), 0) for count in counts))
+    sums = select(*(func.coalesce(func.sum(count), 0) for count in SHOWN_COUNTS.values()))
     row: Any = session.execute(sums.where(LicensePool.collection_id == collection_id)).one()
     return CopyTotals(*row)
 

@@ -124,7 +124,9 @@ class Activity:
         self._new_titles = NewTitles(catalogue, seed)
         # In order of popularity.
         self._titles = [
-            p for p in catalogue.purchases if p.flaw is None and p.is_listed and p.purchased_at < since
+            p
+            for p in catalogue.purchases
+            if p.flaw is None and p.is_listed and p.purchased_at < since and _can_circulate(p)
         ]
         self._rng.shuffle(self._titles)
         self._due = self._next_due(since)
@@ -209,6 +211,11 @@ class Activity:
         )
         self._moments.append(moment)
         self._events.append(event)
+
+
+def _can_circulate(purchase: Purchase) -> bool:
+    """Return whether the title is on sale, and its counts are those of real copies."""
+    return purchase.on_sale is None and purchase.available <= purchase.copies
 
 
 def _next_second(moment: datetime) -> datetime:

@@ -43,9 +43,21 @@ class Flaw(StrEnum):
     TWO_IDS = "two 001"
 
 
+class Anomaly(StrEnum):
+    """Kind of invalid MARC 21 in a purchase record that can be used all the same."""
+
+    LEADER = "undefined values in the leader"
+    CONTROL_FIELDS = "malformed control fields"
+    DATA_FIELDS = "undefined indicators, subfields and tags"
+    INVALID_PARTS = "subfields, indicators and tags that MARC 21 cannot represent"
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Facts about a published work. Authors and narrators are `Last, First`, separated by `; `."""
+    """Facts about a published work.
+
+    Authors and narrators are `Last, First`, separated by `; `. Some have dates, or a role in brackets.
+    """
 
     title: str
     subtitle: str
@@ -75,7 +87,9 @@ class Purchase:
     size_kb: int
     duration_ms: int | None  # audio only
     flaw: Flaw | None = None
+    anomaly: Anomaly | None = None
     is_listed: bool = True  # False: `items` omits the title
+    on_sale: date | None = None  # of a title that was ordered before it is on sale
 
 
 class Catalogue:
@@ -155,7 +169,10 @@ def build_catalogue(
     hundred (from 300 titles on), and some months have none. When the known works run out, further
     editions of them follow, each with its own id, ISBN and format. One record in 400 is unusable (at
     least three from 100 titles on), unless `unusable` gives the number. One title in 500 (at least one
-    from 100 titles on) is missing from `items`.
+    from 100 titles on) is missing from `items`. One record in 200 (from 100 titles on at least one with each
+    anomaly) is usable, but not valid MARC 21. One title in 500 (at least one from 100 titles on) has more
+    copies available than purchased, and as many of the latest titles are not on sale yet at the end of
+    the span.
 
     Args:
         titles: Number of purchases.
@@ -184,7 +201,8 @@ def build_catalogue(
         strict=False,
     )
     purchases = [_make_purchase(moment, work, item_id, isbn, rng) for moment, work, item_id, isbn in rows]
-    return Catalogue(_with_flaws(purchases, unusable, rng))
+    purchases = list(_with_anomalies(list(_with_flaws(purchases, unusable, rng)), rng))
+    return Catalogue(_with_unusual_copies(purchases, until.date(), seeded_random(f"unusual copies {seed}")))
 
 
 def seeded_random(seed: str) -> random.Random:
@@ -343,3 +361,26 @@ def _with_flaws(purchases: list[Purchase], unusable: int | None, rng: random.Ran
             yield replace(purchase, is_listed=False)
         else:
             yield purchase
+
+
+def _with_anomalies(purchases: list[Purchase], rng: random.Random) -> Iterator[Purchase]:
+    usable = [index for index, each in enumerate(purchases) if each.flaw is None and each.is_listed]
+    number = max(len(Anomaly) if len(purchases) >= 100 else 0, len(purchases) // 200)
+    selected = rng.sample(usable, min(number, len(usable)))
+    anomalies = dict(zip(selected, cycle(Anomaly), strict=False))
+    for index, purchase in enumerate(purchases):
+        yield replace(purchase, anomaly=anomalies[index]) if index in anomalies else purchase
+
+
+def _with_unusual_copies(purchases: list[Purchase], end: date, rng: random.Random) -> list[Purchase]:
+    """Return the purchases, some with impossible counts, and some of the latest ordered before their sale."""
+    number = max(1 * (len(purchases) >= 100), len(purchases) // 500)
+    usable = [index for index, each in enumerate(purchases) if each.flaw is None and each.is_listed]
+    unusual = list(purchases)
+    for index in usable[len(usable) - number :]:
+        on_sale = end + timedelta(days=rng.randint(7, 90))
+        unusual[index] = replace(purchases[index], published=on_sale, on_sale=on_sale)
+    for index in rng.sample(usable[: len(usable) - number], number):
+        copies = purchases[index].copies
+        unusual[index] = replace(purchases[index], available=copies + rng.randint(1, 4), holds=0)
+    return unusual

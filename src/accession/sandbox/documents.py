@@ -79,7 +79,13 @@ def describe(purchase: Purchase) -> list[str]:
 
 
 def _display_names(names: str) -> str:
-    return " and ".join(" ".join(reversed(name.split(", ", 1))) for name in names.split("; "))
+    return " and ".join(_display_name(name) for name in names.split("; "))
+
+
+def _display_name(name: str) -> str:
+    # Neither the role nor suffixes and dates.
+    parts = name.partition(" (")[0].split(", ")
+    return " ".join(reversed(parts[:2]))
 
 
 def subject_label(subject: str) -> str:

@@ -38,9 +38,9 @@ def _item(purchase: Purchase, library_id: str, *, double_escaped: bool) -> str:
     pages = "" if audio or _has_quirk(15, purchase, "no pages") else str(work.pages)
     elements = [
         ("ItemId", purchase.item_id),
-        ("Title", text(work.title)),
+        ("Title", text(_title(purchase))),
         ("SubTitle", text(work.subtitle)),
-        ("Authors", text(work.authors)),
+        ("Authors", text(_authors(purchase))),
         ("Description", _item_description(purchase)),
         ("Publisher", text(work.publisher)),
         ("PubDate", _publication_date(purchase)),
@@ -48,7 +48,7 @@ def _item(purchase: Purchase, library_id: str, *, double_escaped: bool) -> str:
         ("Size", format_size(purchase)),
         ("Language", work.language),
         ("PhysicalISBN", purchase.physical_isbn),
-        ("ISBN13", purchase.isbn),
+        ("ISBN13", f"{purchase.isbn} (ebook)" if _has_quirk(40, purchase, "remark") else purchase.isbn),
         ("BookFormat", purchase.format),
         ("NumberOfPages", pages),
         *_circulation(purchase),
@@ -60,9 +60,22 @@ def _item(purchase: Purchase, library_id: str, *, double_escaped: bool) -> str:
         elements += [("Narrator", text(work.narrators)), ("Duration", f"{purchase.duration_ms:010}")]
     if not _has_quirk(20, purchase, "no genre"):
         elements.append(("Genre", _genre(purchase, double_escaped=double_escaped)))
-    if audio:
-        elements.append(("OnSaleDate", purchase.published.isoformat()))
+    if audio or purchase.on_sale is not None:
+        elements.append(("OnSaleDate", (purchase.on_sale or purchase.published).isoformat()))
     return f"<Item>{''.join(xml_element(name, escaped) for name, escaped in elements)}</Item>"
+
+
+def _title(purchase: Purchase) -> str:
+    title = purchase.work.title
+    if _has_quirk(60, purchase, "markup in title"):
+        return f"<i>{title}</i>"
+    return f"{title}\N{ZERO WIDTH SPACE}" if _has_quirk(60, purchase, "invisible character") else title
+
+
+def _authors(purchase: Purchase) -> str:
+    work = purchase.work
+    is_edited_by_publisher = _has_quirk(50, purchase, "publisher as editor")
+    return f"{work.authors}; {work.publisher}, Inc. (Editor)" if is_edited_by_publisher else work.authors
 
 
 def _item_description(purchase: Purchase) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from xml.sax.saxutils import escape
 
-from accession.sandbox.catalogue import Flaw, Format, Purchase, load_subject_codes
+from accession.sandbox.catalogue import Anomaly, Flaw, Format, Purchase, load_subject_codes
 from accession.sandbox.documents import XSI, cover_url, describe, format_size, title_page_url
 
 _MARC = "http://www.loc.gov/MARC21/slim"
@@ -97,16 +97,22 @@ def _record(purchase: Purchase, library_id: str, stamp: datetime, *, undefined_e
     language = _LANGUAGES[purchase.work.language]
     year = purchase.published.year
     fixed = f"{stamp:%y%m%d}s{year}{'|' * 12}o{'|' * 11}{language}|d"
+    leader = f"01034n{'i' if audio else 'a'}m a22002413a 4500"
+    form, carrier = f"m     o  {'h' if audio else 'd'} |      ", "cr unu||||||||"
+    if purchase.anomaly is Anomaly.LEADER:
+        leader = "?????xyz#q2200???!!!4500"
+    elif purchase.anomaly is Anomaly.CONTROL_FIELDS:
+        form, carrier, fixed = form.strip(), f"cx{carrier[2:]}||", " ".join(fixed.split("|"))
     summary = _data_field("520", "  ", a=" -- ".join(describe(purchase)))
     return "".join(
         (
-            f"<marc:record><marc:leader>01034n{'i' if audio else 'a'}m a22002413a 4500</marc:leader>",
+            f"<marc:record><marc:leader>{leader}</marc:leader>",
             _identifier_fields(purchase),
             _control_field("003", "MnSpTMCL"),
             _control_field("005", f"{stamp:%Y%m%d%H%M%S}.0"),
-            _control_field("006", f"m     o  {'h' if audio else 'd'} |      "),
+            _control_field("006", form),
             _control_field("007", "tz"),
-            _control_field("007", "cr unu||||||||"),
+            _control_field("007", carrier),
             _control_field("008", fixed),
             _identity(purchase),
             _subjects(purchase),
@@ -114,6 +120,8 @@ def _record(purchase: Purchase, library_id: str, stamp: datetime, *, undefined_e
             summary.translate(_UNDEFINED_ENTITIES) if undefined_entities else summary,
             _edition(purchase),
             _links(purchase, library_id),
+            _undefined_fields() if purchase.anomaly is Anomaly.DATA_FIELDS else "",
+            _invalid_fields() if purchase.anomaly is Anomaly.INVALID_PARTS else "",
             "</marc:record>",
         )
     )
@@ -155,6 +163,24 @@ def _title(purchase: Purchase) -> str:
         + _data_field("300", "  ", a="1 online resource")
         + _data_field("300", "  ", a=extent)
         + _data_field("500", "  ", a=kind)
+    )
+
+
+def _undefined_fields() -> str:
+    return (
+        _data_field("250", "x9", A="E-book edition.", q="1")
+        + _data_field("650", "##", a="Fiction", _2="bisacsh")
+        + _data_field("A1B", "  ", a="local")
+        + _data_field("123", "  ", a="local")
+    )
+
+
+def _invalid_fields() -> str:
+    without_code = "<marc:subfield>Includes index.</marc:subfield>"
+    return (
+        _data_field("504", "  ", a="@").replace('<marc:subfield code="a">@</marc:subfield>', without_code)
+        + _data_field("521", "  ", a="Adult.").replace('ind1=" "', 'ind1="8_"')
+        + _data_field("001", "  ", a="0000000000")
     )
 
 

@@ -54,6 +54,7 @@ def _schedule(settings: Settings) -> dict[str, Any]:
         "publish-stale-applies": ("apply.publish_stale_applies", every_five_minutes),
         "resume-lost-work": ("recovery.resume_lost_work", 60.0),
         "resume-stalled-runs": ("recovery.resume_stalled_runs", every_five_minutes),
+        "update-titles-on-order": ("on_order.update_titles_on_order", every_five_minutes),
         "start-missed-runs": ("recovery.start_missed_runs", every_five_minutes),
     }
     tasks = {
@@ -140,7 +141,7 @@ app = Celery(
         f"accession.tasks.{name}"
         for name in (
             *("purchases", "events", "circulation", "verification", "apply", "exports"),
-            *("recovery", "heartbeat_steps"),
+            *("recovery", "heartbeat_steps", "on_order"),
         )
     ],
 )

@@ -131,6 +131,7 @@ def import_purchase_records_by_collection(
             until=page.day_end.date().isoformat(),
             offset=offset,
             records=page.records_fetched,
+            in_part=page.records_in_part,
             rejected=page.records_rejected,
             new=page.titles_new,
         )

@@ -26,8 +26,8 @@ TitleId = Annotated[
 ]
 CollectionFilter = Annotated[int | None, Query(ge=1, le=MAX_ID, description="Only of this collection.")]
 FacetFilter = Annotated[str | None, Query(max_length=50, pattern=NO_NUL)]
-Availability = Literal["available", "on_hold", "withdrawn"]
-OpdsAvailability = Annotated[str | None, Query(pattern="^(available|on_hold)?$")]
+Availability = Literal["available", "on_hold", "on_order", "withdrawn"]
+OpdsAvailability = Annotated[str | None, Query(pattern="^(available|on_hold|on_order)?$")]
 # The number of the page and the cursor of the search, joined by a dot.
 OpdsPage = Annotated[str | None, Query(pattern=r"^[1-9][0-9]{0,8}\.[A-Za-z0-9_=-]{1,100}$")]
 _MONTH_PATTERN = r"^20[0-9]{2}-(0[1-9]|1[0-2])$"

@@ -232,7 +232,7 @@ def test_sweep_replaces_all_earlier_events(
         snapshot = counts_data(
             swept.owned, swept.available, swept.holds, as_of=as_of, reserved=swept.reserved
         )
-        differs = has_new_counts(pool, snapshot)
+        differs = has_new_counts(pool, snapshot, None)
         record_swept(
             session,
             collection,
@@ -335,7 +335,7 @@ def test_unchanged_snapshot_is_not_written(
     state = read_table_state(session)
     session.commit()
 
-    assert not has_new_counts(pool, unchanged)
+    assert not has_new_counts(pool, unchanged, None)
     assert apply_snapshot(session, pool, unchanged) == 0
     assert count_rows_written_since(session, state) == 0
     assert (pool.circulation_as_of, pool.updated_at) == (NOON, updated_at)
@@ -345,7 +345,7 @@ def test_older_snapshot_is_not_applied(session: Session, pool: LicensePool) -> N
     apply_snapshot(session, pool, counts_data(2, 1, 0, as_of=NOON))
     older = counts_data(9, 9, 9, as_of=NOON - MINUTE)
 
-    assert not has_new_counts(pool, older)
+    assert not has_new_counts(pool, older, None)
     assert apply_snapshot(session, pool, older) == 0
     assert counts_and_status(session, pool) == (2, 1, 0, 0, "active")
 

@@ -32,10 +32,14 @@ TITLES: dict[str, dict[str, dict[str, Any]]] = {
         "solaris": {
             "title": "Solaris",
             "subtitle": "Powieść",
-            "contributors": (LEM,),
+            "contributors": (LEM, person("Johnston, Bill", ContributorRole.TRANSLATOR)),
             "isbns": SOLARIS_ISBNS,
         },
         "etranger": {"title": "L’Étranger: roman", "publisher": "Éditions Gallimard"},
+    },
+    "Aspen Library": {
+        "persian": {"title": "می\N{ZERO WIDTH NON-JOINER}خواهم"},
+        "hearts": {"title": "Queen of ❤\N{VARIATION SELECTOR-16}beat"},
     },
     "Birch Library": {
         "x1": {"title": "A book about solaris"},
@@ -97,6 +101,7 @@ def search(session: Session, text: str = "", **filters: Any) -> list[str]:
         ("Tolkien, rings!", ["rings"]),
         ("rita reader", ["hobbit"]),
         ("stanislaw", ["solaris"]),
+        ("bill johnston", ["solaris"]),
         ("POWIEŚĆ", ["solaris"]),
         ("powiesc", ["solaris"]),
         ("étranger", ["etranger"]),
@@ -118,6 +123,21 @@ def test_search_finds_titles_by_words(reader: Session, text: str, expected: list
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("می\N{ZERO WIDTH NON-JOINER}خواهم", ["persian"]),
+        ("میخواهم", ["persian"]),
+        ("میخو", ["persian"]),
+        ("queen of ❤beat", ["hearts"]),
+        ("qu\N{ZERO WIDTH SPACE}een\N{ZERO WIDTH NO-BREAK SPACE}", ["hearts"]),
+        ("\N{LEFT-TO-RIGHT MARK}persian\N{ZERO WIDTH SPACE}", ["persian"]),
+    ],
+)
+def test_search_ignores_invisible_characters(reader: Session, text: str, expected: list[str]) -> None:
+    assert search(reader, text, collection="Aspen Library") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
         ("hobit", ["hobbit"]),
         ("tolkein", ["hobbit", "rings"]),
         ("tolkein hobit", ["hobbit"]),
@@ -133,7 +153,17 @@ def test_search_finds_similar_words(reader: Session, text: str, expected: list[s
 
 @pytest.mark.parametrize(
     "text",
-    ["9788308068298", "978-83-08-06829-8", " 978 8308068298 ", "8308068293", "83-08-06829-3", "0156027607"],
+    [
+        "9788308068298",
+        "978-83-08-06829-8",
+        " 978 8308068298 ",
+        "8308068293",
+        "83-08-06829-3",
+        "0156027607",
+        "9788308068298 (ebook)",
+        "ISBN: 9788308068298",
+        "\N{LEFT-TO-RIGHT MARK}9788308068298",
+    ],
 )
 def test_search_finds_isbn_in_any_notation(reader: Session, text: str) -> None:
     assert search(reader, text) == ["solaris"]

@@ -24,7 +24,10 @@ COPIES = {
     "on loan": (2, 0, 0),
     "withdrawn": (0, 0, 0),
     "available, on hold": (2, 1, 3),
+    "on order": (2, 2, 3),
+    "impossible": (1, 3, 0),
 }
+NOT_ON_SALE = {"on order": "2999-01"}
 PURCHASES = {
     "march": [PurchaseDate(date(2014, 3, 31))],
     "april": [PurchaseDate(date(2014, 4, 1), month_only=True)],
@@ -47,7 +50,9 @@ def catalogue(servers: object) -> None:
         make_pool(session, alder, "bare")
         for identifier, counts in COPIES.items():
             names = ("licenses_owned", "licenses_available", "patrons_in_hold_queue")
-            add_title(session, cedar, identifier, title="Copies", **dict(zip(names, counts, strict=True)))
+            counted = dict(zip(names, counts, strict=True))
+            on_sale = NOT_ON_SALE.get(identifier)
+            add_title(session, cedar, identifier, title="Copies", on_sale=on_sale, **counted)
         make_pool(session, cedar, "unknown")
         for identifier, dates in PURCHASES.items():
             pool = add_title(session, dogwood, identifier, title="Purchased")
@@ -88,8 +93,9 @@ def test_titles_are_filtered_by_collection_format_and_language(reader: Session) 
 @pytest.mark.parametrize(
     ("availability", "expected"),
     [
-        ("available", ["available", "available, on hold"]),
+        ("available", ["available", "available, on hold", "impossible"]),
         ("on_hold", ["on loan", "available, on hold"]),
+        ("on_order", ["on order"]),
         ("withdrawn", ["withdrawn"]),
     ],
 )
@@ -101,7 +107,7 @@ def test_titles_are_filtered_by_availability(
 
 
 def test_held_filter_leaves_out_withdrawn_titles(reader: Session) -> None:
-    held = ["available", "on loan", "available, on hold", "unknown"]
+    held = ["available", "on loan", "available, on hold", "on order", "impossible", "unknown"]
     assert find(reader, collection="Cedar Library") == [*COPIES, "unknown"]
     assert find(reader, collection="Cedar Library", held=True) == held
     assert find(reader, "withdrawn", collection="Cedar Library", held=True) == []
@@ -109,7 +115,7 @@ def test_held_filter_leaves_out_withdrawn_titles(reader: Session) -> None:
 
 def test_unknown_availability_or_collection_is_rejected(reader: Session) -> None:
     with pytest.raises(
-        InvalidInput, match='no availability "lost": choose one of available, on_hold, withdrawn'
+        InvalidInput, match='no availability "lost": choose one of available, on_hold, on_order, withdrawn'
     ):
         find_titles(reader, TitleFilter(availability="lost"))
     with pytest.raises(NotFound, match='"Unknown Library"'):

@@ -65,6 +65,8 @@ def test_changed_fields_are_recorded_with_previous_values(session: Session, pool
             person("Lem, Stanisław"),
             person("Kandel, Michael"),
             person("Reader, Ron", ContributorRole.NARRATOR),
+            person("Itor, Ed", ContributorRole.EDITOR),
+            person("Gaiman, Neil", ContributorRole.FOREWORD),
         ),
         subjects=(subject("FICTION / Classics"),),
         isbns=("9780156027601", "9788308068298"),
@@ -82,11 +84,16 @@ def test_changed_fields_are_recorded_with_previous_values(session: Session, pool
         "format": ("epub", "pdf"),
         "authors": (["Stanisław Lem"], ["Stanisław Lem", "Michael Kandel"]),
         "narrators": (["Rita Reader"], ["Ron Reader"]),
+        "editors": ([], ["Ed Itor"]),
+        "other_contributors": ([], ["Neil Gaiman (writer of foreword)"]),
         "subjects": (["FICTION / Science Fiction"], ["FICTION / Classics"]),
         "isbns": (["9788308068298"], ["9780156027601", "9788308068298"]),
         "cover_url": ("https://images.example/1", "https://images.example/2"),
     }
-    assert entry.text == ("Changed: title, authors, narrators, format, ISBNs, subjects, page count, cover")
+    assert entry.text == (
+        "Changed: title, authors, narrators, editors, other contributors, format, ISBNs, subjects,"
+        " page count, cover"
+    )
 
 
 def test_change_of_hidden_field_is_not_recorded(session: Session, pool: LicensePool) -> None:

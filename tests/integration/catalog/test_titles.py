@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from accession.accounts.collections import mark_for_deletion
 from accession.catalog import titles as titles_module
+from accession.catalog.contributors import OtherContributor
 from accession.catalog.data import LinkData
 from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.purchase_records import PurchaseRecordData, store_purchase_records
@@ -55,8 +56,15 @@ def test_title_view_has_all_fields(session: Session, collection: Collection) -> 
                         person("Reader, Rita", ContributorRole.NARRATOR),
                         person("Abel, A"),
                         person("Lem, Stanisław", ContributorRole.NARRATOR),
+                        person("Gaiman, Neil", ContributorRole.FOREWORD),
+                        person("Itor, Ed", ContributorRole.EDITOR),
+                        person("Inker, Ann", ContributorRole.ILLUSTRATOR),
+                        person("Johnston, Bill", ContributorRole.TRANSLATOR),
+                        person("Doe, Jane", ContributorRole.EDITOR),
+                        person("Inker, Ann", ContributorRole.INKER),
                     ),
                     published="1961-06-01",
+                    on_sale="1961-07",
                     isbns=("9788308068298", "9780156027601"),
                     subjects=(subject("Z"), subject("A")),
                     links=(
@@ -84,11 +92,19 @@ def test_title_view_has_all_fields(session: Session, collection: Collection) -> 
             subtitle="Powieść",
             authors=("Stanisław Lem", "A Abel"),
             narrators=("Rita Reader", "Stanisław Lem"),
+            editors=("Ed Itor", "Jane Doe"),
+            translators=("Bill Johnston",),
+            illustrators=("Ann Inker",),
+            other_contributors=(
+                OtherContributor("Neil Gaiman", "writer of foreword"),
+                OtherContributor("Ann Inker", "inker"),
+            ),
             medium="audiobook",
             format="mp3",
             language="pol",
             publisher="Wydawnictwo",
             published="1961-06-01",
+            on_sale="1961-07",
             isbns=("9788308068298", "9780156027601"),
             subjects=("Z", "A"),
             page_count=204,
@@ -101,6 +117,7 @@ def test_title_view_has_all_fields(session: Session, collection: Collection) -> 
             patrons_in_hold_queue=2,
             status="active",
             purchased_on="2016-05-03",
+            warnings=(),
             updated_at=NOON,
         )
     ]
@@ -179,3 +196,19 @@ def test_titles_of_deleted_collection_are_not_listed_or_counted(
 
     assert identifiers(session) == ["a"]
     assert (count_titles(session), count_titles(session, collection="Birch Library")) == (1, 0)
+
+
+def test_title_without_authors_credits_the_editors(session: Session, collection: Collection) -> None:
+    people = (
+        person("Reader, Rita", ContributorRole.NARRATOR),
+        person("Roe, Rick", ContributorRole.ILLUSTRATOR),
+        person("Doe, Jane", ContributorRole.EDITOR),
+        person("Itor, Ed", ContributorRole.EDITOR),
+    )
+    store_title(session, collection, "edited", contributors=people)
+    store_title(session, collection, "written", contributors=(*people, person("Lem, Stanisław")))
+
+    edited, written = title_views(session)
+
+    assert edited.credits == ("Jane Doe (editor)", "Ed Itor (editor)")
+    assert written.credits == ("Stanisław Lem",)

@@ -70,6 +70,21 @@ def test_add_reads_key_from_file(cli: Cli, session: Session, tmp_path: Path) -> 
     assert stored_key(session, "Alder") == KEY
 
 
+def test_add_names_collections_of_the_same_library(cli: Cli, session: Session, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text(KEY)
+    key = ("--account-key-file", str(file))
+    add(cli, "Alder", *key)
+    assert "same library" not in add(cli, "Elsewhere", *key, "--base-url", "https://other.example").stdout
+    added = add(cli, "Branch", *key, "--base-url", "https://PARTNER.yourcloudlibrary.com/")
+    assert added.stdout.splitlines() == [
+        'Added "Branch". Next: accession collections test "Branch"',
+        '"Alder" has the same library at the vendor, and so the same copies: exports of several collections '
+        "count them once.",
+    ]
+    assert '\n"Alder" and "Branch" have the same library' in add(cli, "Bookmobile", *key).stdout
+
+
 def test_add_reads_key_from_environment(cli: Cli, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCESSION_ACCOUNT_KEY", KEY)
     assert add(cli, "Alder").exit_code == 0

@@ -18,7 +18,7 @@ from accession.db.models import ApplyOutbox, Collection, LicensePool, Run, RunSt
 from accession.local.servers import ServerUrls
 from accession.runs.ledger import LEASE, end_run, find_run, get_or_create_checkpoint, open_run, queue_runs
 from tests.fixtures.commands import Cli, set_checkpoint, settings
-from tests.fixtures.factories import event_data, make_collection, make_pool, title_data
+from tests.fixtures.factories import event_data, make_collection, make_pool, store_title, title_data
 from tests.fixtures.vendor import ScriptedVendor, item
 
 STALLED = timedelta(hours=3)
@@ -27,6 +27,7 @@ HEALTHY_FINDINGS = {
     "stalled runs": "none has lost its lock",
     "checkpoints": "none is in the future",
     "metadata": "all titles have metadata",
+    "copy counts": "no title has more available than owned",
     "outbox": "no stale rows",
 }
 OTHER_CHECKS = (
@@ -326,6 +327,23 @@ def test_withdrawn_title_without_metadata_passes(
     assert check["finding"] == "1 title without metadata, withdrawn by the vendor: withdrawn"
     session.expire_all()
     assert set(session.scalars(select(LicensePool.status))) == {"active", "exhausted"}
+
+
+def test_impossible_counts_are_counted_and_listed(
+    doctor: Doctor, session: Session, collection: Collection
+) -> None:
+    store_title(session, collection, "possible")
+    for number in range(7):
+        store_title(session, collection, f"t{number}", licenses_owned=1, licenses_available=5)
+    # The number of copies that are neither may be as large as the database allows.
+    store_title(session, collection, "reserved", licenses_owned=0, licenses_reserved=2**31 - 1)
+
+    check = doctor.results(exit_code=0)["copy counts of Alder Library"]
+
+    assert check["finding"] == (
+        "8 titles with more copies available than owned: t0, t1, t2, t3, t4 and 3 more; "
+        "at most the copies owned are shown: report them to the vendor"
+    )
 
 
 def test_unusable_metadata_remains_a_failure(

@@ -6,12 +6,12 @@ from typing import Any
 
 import pymarc
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from accession.core.settings import ScheduledExport, get_settings
 from accession.db.engine import snapshot
-from accession.db.models import Collection
+from accession.db.models import Collection, PurchaseRecord
 from tests.fixtures.commands import Cli
 from tests.fixtures.factories import NOON, make_collection
 from tests.fixtures.purchases import purchase_title, set_copies
@@ -81,6 +81,29 @@ def test_export_without_file_writes_to_standard_output(cli: Cli, titles: None) -
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.startswith('<?xml version="1.0" encoding="UTF-8"?>\n<collection')
     assert '<controlfield tag="001">solaris</controlfield>' in result.stdout
+
+
+@pytest.mark.parametrize("form", ["marc21", "marcxml"])
+def test_check_lists_corrections_and_changes_no_byte(
+    form: str, cli: Cli, session: Session, titles: None, tmp_path: Path
+) -> None:
+    plain, checked = tmp_path / "plain", tmp_path / "checked"
+    assert cli("export", "marc", "--format", form, "--output", str(plain), "--check").stderr == (
+        f"Wrote 2 titles to {plain}\nAll records were valid MARC 21\n"
+    )
+    for record in session.scalars(select(PurchaseRecord)):
+        record.marc = record.marc.replace(b"3a 4500", b"!a 4500")
+    session.commit()
+    cli("export", "marc", "--format", form, "--output", str(plain))
+
+    result = cli("export", "marc", "--format", form, "--output", str(checked), "--check")
+
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr.splitlines()[1:] == [
+        "Corrected 2 records to valid MARC 21:",
+        "      2  leader/17 replaced (solaris, eden)",
+    ]
+    assert checked.read_bytes() == plain.read_bytes()
 
 
 @pytest.mark.parametrize(

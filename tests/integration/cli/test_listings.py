@@ -12,7 +12,7 @@ from accession.catalog.outbox import enqueue_changes
 from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.purchase_records import PurchaseRecordData, store_purchase_records
 from accession.cli.titles import TABLE_LIMIT
-from accession.core.vocabulary import Format, IdentifierType, Medium
+from accession.core.vocabulary import ContributorRole, Format, IdentifierType, Medium
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, LicensePool, Run, RunState
 from accession.local.servers import ServerUrls
@@ -26,16 +26,18 @@ from accession.runs.ledger import (
     record_step,
 )
 from tests.fixtures.commands import COMMAND_TIMEOUT_SECONDS, Cli, environment, server_variables
-from tests.fixtures.factories import NOON, SOURCE, day, make_collection, make_pool, title_data
+from tests.fixtures.factories import NOON, SOURCE, day, make_collection, make_pool, person, title_data
+from tests.fixtures.purchases import WARNING, store_record_in_part
 
 STATUS_FIELDS = (
     "collection workflow state checkpoint unconfirmed_since cursor pages records_fetched records_stored"
     " records_rejected titles_new titles_changed pending_updates started_at finished_at error"
 )
 TITLE_FIELDS = (
-    "identifier title subtitle authors narrators medium format language publisher published isbns subjects"
+    "identifier title subtitle authors narrators editors translators illustrators other_contributors"
+    " medium format language publisher published on_sale isbns subjects"
     " page_count description cover_url licenses_owned licenses_available licenses_reserved"
-    " patrons_in_hold_queue status purchased_on updated_at"
+    " patrons_in_hold_queue status purchased_on warnings updated_at"
 )
 RUN_FIELDS = (
     "id collection workflow state cursor pages records_fetched records_stored records_rejected titles_new"
@@ -188,11 +190,16 @@ def test_titles_json_has_all_fields(cli: Cli, session: Session, collection: Coll
         "subtitle": "A novel",
         "authors": ["Stanisław Lem"],
         "narrators": ["Rita Reader"],
+        "editors": [],
+        "translators": [],
+        "illustrators": [],
+        "other_contributors": [],
         "medium": "book",
         "format": "epub",
         "language": "pol",
         "publisher": "Wydawnictwo",
         "published": "1961",
+        "on_sale": None,
         "isbns": ["9788308068298"],
         "subjects": ["FICTION / Science Fiction"],
         "page_count": 212,
@@ -205,6 +212,7 @@ def test_titles_json_has_all_fields(cli: Cli, session: Session, collection: Coll
         "patrons_in_hold_queue": 0,
         "status": "active",
         "purchased_on": "2024-05-01",
+        "warnings": [],
     }
 
 
@@ -257,6 +265,51 @@ def test_titles_can_be_filtered_by_collection(cli: Cli, session: Session, collec
     assert len(cli("titles", "list", "--json").json) == 2
     (row,) = cli("titles", "list", "--collection", "Birch", "--json").json
     assert row["collection"] == "Birch"
+
+
+def test_titles_on_order_are_listed_with_their_date(
+    cli: Cli, session: Session, collection: Collection
+) -> None:
+    add_purchased_title(session, collection, "sold")
+    add_purchased_title(session, collection, "coming", on_sale="2999-01")
+    (row,) = cli("titles", "list", "--availability", "on_order", "--json").json
+    assert (row["identifier"], row["status"], row["on_sale"]) == ("coming", "on order", "2999-01")
+    assert (row["licenses_owned"], row["licenses_available"]) == (2, 0)
+    _, coming = cli("titles", "list", "--availability", "on_order").stdout.splitlines()
+    assert coming.split()[-6:] == ["pol", "2", "from", "2999-01", "0", "2024-05-01"]
+    available = cli("titles", "list", "--availability", "available", "--limit", "1").stdout.splitlines()
+    assert [line.split()[0] for line in available] == ["Id", "sold"]
+    assert cli("titles", "list", "--availability", "withdrawn").stdout == "No titles match.\n"
+
+
+def test_unknown_availability_is_explained(cli: Cli, database: None) -> None:
+    result = cli("titles", "list", "--availability", "lost")
+    assert result.exit_code == 1
+    assert 'There is no availability "lost": choose one of available, on_hold, on_order' in result.error
+
+
+def test_titles_with_warnings_are_listed_and_shown(
+    cli: Cli, session: Session, collection: Collection
+) -> None:
+    assert cli("titles", "list", "--with-warnings").stdout == "No titles have warnings.\n"
+    make_pool(session, collection, "good")
+    store_record_in_part(session, collection, "part", NOON)
+    (row,) = cli("titles", "list", "--with-warnings", "--json").json
+    assert (row["identifier"], row["warnings"]) == ("part", [WARNING])
+    assert f"warnings  {WARNING}" in cli("titles", "show", "part").stdout
+
+
+def test_contributors_are_listed_and_shown_with_roles(
+    cli: Cli, session: Session, collection: Collection
+) -> None:
+    people = (person("Doe, Jane", ContributorRole.EDITOR), person("Gaiman, Neil", ContributorRole.FOREWORD))
+    add_purchased_title(session, collection, "abc", contributors=people)
+    assert "Jane Doe (editor)" in cli("titles", "list").stdout
+    shown = cli("titles", "show", "abc")
+    assert "  editors  Jane Doe\n" in shown.stdout
+    assert "other contributors  Neil Gaiman (writer of foreword)\n" in shown.stdout
+    (row,) = cli("titles", "show", "abc", "--json").json
+    assert row["other_contributors"] == [{"name": "Neil Gaiman", "role": "writer of foreword"}]
 
 
 def test_empty_title_list_suggests_next_step(cli: Cli, database: None) -> None:

@@ -5,11 +5,13 @@ import io
 from datetime import date, timedelta
 from typing import Any
 
+import pytest
 import time_machine
 from sqlalchemy.orm import Session
 
+from accession.catalog.data import ContributorData
 from accession.catalog.feed_filter import FeedFilter
-from accession.core.vocabulary import Medium
+from accession.core.vocabulary import ContributorRole, Medium
 from accession.db.models import Collection
 from accession.exports.kbart import file_name, write_kbart
 from tests.fixtures.factories import NOON, apply_titles, make_collection, make_pool, person, title_data
@@ -100,6 +102,27 @@ def test_title_fills_the_standard_columns(session: Session, collection: Collecti
     }
 
 
+@pytest.mark.parametrize(
+    ("sort_name", "column"),
+    [
+        ("O'Brien, Tim, 1946-", "O'Brien"),
+        ("Plato", "Plato"),
+        ("Penguin Random House, LLC", "Penguin Random House, LLC"),
+        ("Great Courses, The", "The Great Courses"),
+    ],
+)
+def test_first_author_and_editor_are_last_names(
+    sort_name: str, column: str, session: Session, collection: Collection
+) -> None:
+    people = [
+        ContributorData(sort_name=sort_name, display_name="Not exported", role=role)
+        for role in (ContributorRole.EDITOR, ContributorRole.AUTHOR)
+    ]
+    add_title(session, collection, "a", contributors=(*people, person("Doe, J.", ContributorRole.EDITOR)))
+    (row,) = rows(export(session))
+    assert (row["first_author"], row["first_editor"]) == (column, column)
+
+
 def test_title_without_details_has_empty_columns(session: Session, collection: Collection) -> None:
     bare = {"contributors": (), "isbns": (), "publisher": None, "published": None}
     add_title(session, collection, "a", medium=Medium.AUDIOBOOK, **bare)
@@ -115,6 +138,13 @@ def test_title_without_details_has_empty_columns(session: Session, collection: C
     }
 
 
+def test_title_on_order_has_its_date_in_notes(session: Session, collection: Collection) -> None:
+    add_title(session, collection, "a", medium=Medium.AUDIOBOOK, on_sale="2999-03-14")
+    add_title(session, collection, "b", on_sale="2001")
+    first, second = rows(export(session))
+    assert (first["notes"], second["notes"]) == ("Audiobook; On order until 2999-03-14", "")
+
+
 def test_titles_are_sorted_ignoring_accents_and_case(session: Session, collection: Collection) -> None:
     for identifier, title in [("1", "Zebra"), ("2", "élan"), ("3", "Eland"), ("4", "apple"), ("5", "Elan")]:
         add_title(session, collection, identifier, title=title)
@@ -124,6 +154,18 @@ def test_titles_are_sorted_ignoring_accents_and_case(session: Session, collectio
         "Elan",
         "Eland",
         "Zebra",
+    ]
+
+
+def test_invisible_characters_do_not_change_the_order(session: Session, collection: Collection) -> None:
+    titles = ["می\N{ZERO WIDTH NON-JOINER}بز", "میتر", "\N{RIGHT-TO-LEFT MARK}بز", "تر"]
+    for number, title in enumerate(reversed(titles)):
+        add_title(session, collection, f"t{number}", title=title)
+    assert [row["publication_title"] for row in rows(export(session))] == [
+        titles[2],
+        titles[3],
+        titles[0],
+        titles[1],
     ]
 
 

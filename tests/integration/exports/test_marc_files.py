@@ -97,8 +97,10 @@ def test_title_without_purchase_record_is_built_from_metadata(
     vendor_record, built_record = _read(export(session, FeedFilter()))
 
     assert str(vendor_record["245"]) == "=245  10$aTitle solaris$h[electronic resource] :$cLem, Stanisław."
-    assert str(built_record["100"]) == "=100  1\\$aLem, Stanisław,$eauthor."
-    assert [str(field) for field in built_record.get_fields("700")] == ["=700  1\\$aHeine, Marc E.,$eauthor."]
+    assert str(built_record["100"]) == "=100  1\\$aLem, Stanisław,$eauthor.$4aut"
+    assert [str(field) for field in built_record.get_fields("700")] == [
+        "=700  1\\$aHeine, Marc E.,$eauthor.$4aut"
+    ]
     assert [str(field) for field in built_record.get_fields("650")] == [
         "=650  \\7$aFICTION / Science Fiction.$2bisacsh",
         "=650  \\7$aFICTION / Classics.$2bisacsh",

@@ -50,11 +50,19 @@ KNOWN: dict[str, Any] = {
     "subtitle": "A novel",
     "authors": ["Stanisław Lem", "Ursula K. Le Guin"],
     "narrators": ["Rita Reader"],
+    "editors": ["Ed Itor"],
+    "translators": ["Bill Johnston"],
+    "illustrators": ["Ann Inker"],
+    "other_contributors": [
+        {"name": "Ann Inker", "role": "inker"},
+        {"name": "Neil Gaiman", "role": "writer of foreword"},
+    ],
     "medium": "audiobook",
     "format": "mp3",
     "language": "pol",
     "publisher": 'Wydawnictwo "Iskry"',
     "published": "1961-05",
+    "on_sale": "1961-06",
     "isbns": ["9788308068298", "9788308049059"],
     "subjects": ["FICTION / Science Fiction / General", "Oceans"],
     "page_count": 204,
@@ -67,11 +75,16 @@ KNOWN: dict[str, Any] = {
     "patrons_in_hold_queue": 4,
     "status": "active",
     "purchased_on": "2024-05-01",
+    "warnings": ["Subfield $? of 245 was left out.", "Field 8 was left out."],
     "updated_at": NOON,
 }
 AS_TEXT = {
-    name: "; ".join(value) if isinstance(value, list) else str(value) for name, value in KNOWN.items()
-} | {"updated_at": "2024-05-01T12:00:00Z"}
+    name: "; ".join(map(str, value)) if isinstance(value, list) else str(value)
+    for name, value in KNOWN.items()
+} | {
+    "other_contributors": "Ann Inker (inker); Neil Gaiman (writer of foreword)",
+    "updated_at": "2024-05-01T12:00:00Z",
+}
 
 
 @pytest.fixture
@@ -79,9 +92,8 @@ def solaris(session: Session, collection: Collection) -> None:
     """Add the title with all values and commit."""
     with time_machine.travel(NOON, tick=False):
         pool = make_pool(session, collection, "solaris")
-        store_purchase_records(
-            session, PurchaseDate(NOON.date()), [PurchaseRecordData(pool, lambda: b"marc", "#")]
-        )
+        record = PurchaseRecordData(pool, lambda: b"marc", "#", warnings=tuple(KNOWN["warnings"]))
+        store_purchase_records(session, PurchaseDate(NOON.date()), [record])
         title = title_data(
             "solaris",
             title=KNOWN["title"],
@@ -90,11 +102,17 @@ def solaris(session: Session, collection: Collection) -> None:
                 person("Lem, Stanisław"),
                 person("Le Guin, Ursula K."),
                 person("Reader, Rita", ContributorRole.NARRATOR),
+                person("Itor, Ed", ContributorRole.EDITOR),
+                person("Johnston, Bill", ContributorRole.TRANSLATOR),
+                person("Inker, Ann", ContributorRole.ILLUSTRATOR),
+                person("Inker, Ann", ContributorRole.INKER),
+                person("Gaiman, Neil", ContributorRole.FOREWORD),
             ),
             medium=Medium.AUDIOBOOK,
             format=Format.MP3,
             publisher=KNOWN["publisher"],
             published=KNOWN["published"],
+            on_sale=KNOWN["on_sale"],
             isbns=tuple(KNOWN["isbns"]),
             subjects=tuple(map(subject, KNOWN["subjects"])),
             page_count=KNOWN["page_count"],

@@ -277,7 +277,7 @@ def test_records_listed_by_check_survive_a_contradiction(
 
 REJECTED = {
     "no 001": marc(),
-    "invalid, with a 001": marc("broken").replace('tag="245"', 'tag=""'),
+    "001 as data field": marc("broken").replace("controlfield", "datafield", 2),
     "two 001": marc("a", "b"),
     "invalid 001": marc("no such id/"),
 }

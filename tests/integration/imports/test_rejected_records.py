@@ -31,14 +31,14 @@ def rejected_records(session: Session) -> list[RejectedRecord]:
     return list(session.scalars(select(RejectedRecord).order_by(RejectedRecord.id)))
 
 
-def record_without_tag(item_id: str, title: str = "A title") -> str:
-    """Return a record with a field that has an empty tag."""
-    return marc(item_id, title=title).replace('tag="245"', 'tag=""')
+def id_in_data_field(item_id: str, title: str = "A title") -> str:
+    """Return a record whose only 001 is a data field."""
+    return marc(item_id, title=title).replace("controlfield", "datafield", 2)
 
 
 def repair(record: RejectedRecord) -> None:
-    """Restore the tag of a stored record, as if a newer version could read it."""
-    record.raw_xml = record.raw_xml.replace('tag=""', 'tag="245"')
+    """Restore the 001 of a stored record, as if a newer version could read it."""
+    record.raw_xml = record.raw_xml.replace("datafield", "controlfield", 2)
 
 
 @pytest.mark.parametrize(
@@ -47,12 +47,29 @@ def repair(record: RejectedRecord) -> None:
         (marc(), "It has no title identifier (001)."),
         (marc(" "), "It has no title identifier (001)."),
         (marc("abc", "abd"), "It has 2 title identifiers (001): abc, abd."),
-        (marc("abc", "abc"), "It has 2 title identifiers (001): abc, abc."),
+        (marc("abc", "abc", "abd"), "It has 3 title identifiers (001): abc, abc, abd."),
         (marc("a/b"), "Its title identifier (001) is invalid: 'a/b'."),
         (marc("x" * 33), f"Its title identifier (001) is invalid: '{'x' * 33}'."),
-        (record_without_tag("abc"), "'' is not a valid field tag"),
+        (
+            id_in_data_field("abc"),
+            "It has no title identifier (001). A data field cannot have the tag 001: '' was left out.",
+        ),
+        (
+            "<marc:record><marc:datafield><marc:subfield>A title</marc:subfield></marc:datafield>"
+            "</marc:record>",
+            "the record has no valid fields. A field has no tag: 'A title' was left out.",
+        ),
     ],
-    ids=["no 001", "blank 001", "two 001", "same 001 twice", "slash in 001", "long 001", "empty tag"],
+    ids=[
+        "no 001",
+        "blank 001",
+        "two 001",
+        "three 001",
+        "slash in 001",
+        "long 001",
+        "001 as data field",
+        "no valid field",
+    ],
 )
 def test_invalid_record_is_rejected_and_others_are_stored(
     session: Session,
@@ -86,8 +103,8 @@ def test_invalid_record_is_rejected_and_others_are_stored(
 
 @pytest.mark.parametrize(
     "make_record",
-    [lambda: marc(), lambda: marc("abc", "abd"), lambda: record_without_tag("abc")],
-    ids=["no 001", "two 001", "empty tag"],
+    [lambda: marc(), lambda: marc("abc", "abd"), lambda: id_in_data_field("abc")],
+    ids=["no 001", "two 001", "001 as data field"],
 )
 def test_rejected_record_with_new_time_stamps_is_stored_once(
     session: Session,
@@ -112,8 +129,8 @@ def test_rejected_records_with_other_content_are_all_stored(
     vendor.purchases = [
         (MAY_1, marc(title="One")),
         (MAY_1, marc(title="Two")),
-        (MAY_1, record_without_tag("abc", "One")),
-        (MAY_1, record_without_tag("abc", "Two")),
+        (MAY_1, id_in_data_field("abc", "One")),
+        (MAY_1, id_in_data_field("abc", "Two")),
     ]
 
     importer.import_day(ImportCursor(MAY_1), NOW)
@@ -163,7 +180,7 @@ def test_retry_of_repaired_record_stores_its_original_date(
     importer: BibliothecaPurchaseRecordImporter,
 ) -> None:
     vendor.add_purchases(MAY_1, "abc")
-    vendor.purchases = [(MAY_1, record_without_tag("abc"))]
+    vendor.purchases = [(MAY_1, id_in_data_field("abc"))]
     importer.import_day(ImportCursor(MAY_1), NOW)
     importer.import_day(ImportCursor(MAY_2), NOW)
     session.commit()
@@ -185,7 +202,7 @@ def test_retry_resolves_a_record_without_changes_to_apply(
     session: Session, vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
     """The vendor has no metadata for the title."""
-    vendor.purchases = [(MAY_1, record_without_tag("abc"))]
+    vendor.purchases = [(MAY_1, id_in_data_field("abc"))]
     importer.import_day(ImportCursor(MAY_1), NOW)
     (rejected,) = rejected_records(session)
     repair(rejected)
@@ -197,7 +214,7 @@ def test_retry_resolves_a_record_without_changes_to_apply(
 def test_retry_during_a_vendor_failure_leaves_the_record_open(
     session: Session, vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
-    vendor.purchases = [(MAY_1, record_without_tag("abc"))]
+    vendor.purchases = [(MAY_1, id_in_data_field("abc"))]
     importer.import_day(ImportCursor(MAY_1), NOW)
     (rejected,) = rejected_records(session)
     repair(rejected)

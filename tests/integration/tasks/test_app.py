@@ -120,6 +120,7 @@ def test_only_messages_of_maintenance_expire(app: Celery, broker: Broker) -> Non
         "resume_lost_work": soon,
         "resume_stalled_runs": soon,
         "start_missed_runs": soon,
+        "update_titles_on_order": soon,
     }
 
 

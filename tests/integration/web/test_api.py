@@ -20,6 +20,7 @@ from accession.sandbox.catalogue import Catalogue
 from accession.sandbox.signatures import SandboxAccount
 from accession.sandbox.vendor import Sandbox
 from tests.fixtures.factories import ACCOUNT_KEY, NOON, make_collection, make_pool
+from tests.fixtures.purchases import WARNING, store_record_in_part
 from tests.fixtures.running_sandbox import running_sandbox
 from tests.fixtures.web_client import Browser, bearer, make_token
 
@@ -158,6 +159,17 @@ def test_run_is_shown_and_unknown_ids_are_not_found(
     ):
         assert problem(api.get(f"{API}/{path}"), 404)
     assert problem(api.get(f"{API}/nothing"), 404) == "Not Found"
+
+
+def test_warnings_of_purchase_records_are_returned(
+    api: Browser, session: Session, collection: Collection
+) -> None:
+    make_pool(session, collection, "good")
+    store_record_in_part(session, collection, "part", NOON)
+    (listed,) = payload(api.get(f"{API}/titles?with_warnings=true"))["items"]
+    (shown,) = payload(api.get(f"{API}/titles/part"))
+    (record,) = payload(api.get(f"{API}/titles/part/collections/{collection.id}/purchase-records"))
+    assert listed["warnings"] == shown["warnings"] == record["warnings"] == [WARNING]
 
 
 def test_rejected_record_is_resolved_only_once(

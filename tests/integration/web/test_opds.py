@@ -201,6 +201,7 @@ def test_facets_filter_the_titles(browser: Browser, feed_url: str) -> None:
     assert titles_by_facet == {
         "Available now": ["rings", "hobbit"],
         "Unavailable, place hold": ["solaris"],
+        "On order": [],
         "EPUB": ["rings", "solaris"],
         "MP3": ["hobbit"],
         "English": ["rings"],
@@ -501,3 +502,21 @@ def test_token_of_collection_is_rejected_by_other_collection(
     make_collection(session, other.name)
     session.commit()
     assert payload(browser.get(ROOT))["navigation"] == []
+
+
+def test_collections_of_one_library_show_its_copies(
+    browser: Browser, session: Session, collection: Collection
+) -> None:
+    branch = make_collection(session, "Branch")
+    branch.library_id = collection.library_id
+    for owner in (collection, branch):
+        store_titles(session, owner, {"solaris": {"licenses_owned": 2, "licenses_available": 1}})
+    for owner in (collection, branch):
+        feed = payload(browser.get(f"{ROOT}/collections/{owner.id}/publications"))
+        (properties,) = [
+            link["properties"]
+            for publication in feed["publications"]
+            for link in publication["links"]
+            if "copies" in link.get("properties", {})
+        ]
+        assert properties["copies"] == {"total": 2, "available": 1}

@@ -22,9 +22,11 @@ from tests.fixtures.factories import (
     make_collection,
     make_pool,
     person,
+    store_title,
     subject,
     title_data,
 )
+from tests.fixtures.purchases import WARNING, store_record_in_part
 from tests.fixtures.verification import store_finding, store_verification
 from tests.fixtures.web_client import Browser
 
@@ -87,6 +89,23 @@ def test_stored_text_is_escaped_on_every_page(browser: Browser, hostile: Collect
     assert ACCOUNT_KEY not in response.text
 
 
+def test_title_on_order_is_shown_with_its_date(
+    browser: Browser, session: Session, collection: Collection
+) -> None:
+    store_title(session, collection, "coming", on_sale="2999-03", licenses_owned=2, licenses_available=2)
+    store_title(session, collection, "sold", licenses_owned=1, licenses_available=5)
+    listed = html.fromstring(browser.get("/titles?availability=on_order").text)
+    (card,) = listed.xpath("//ul[contains(@class, 'covers')]/li")
+    assert "2 on order until 2999-03" in card.text_content()
+    assert "1 of 1 available" in browser.get("/titles?availability=available").text
+    page = html.fromstring(browser.get(f"/titles/coming/collections/{collection.id}").text)
+    assert "2 copies on order until 2999-03" in page.text_content()
+    totals = html.fromstring(browser.get(f"/collections/{collection.id}").text)
+    cards = [card.text_content().split() for card in totals.xpath("//*[@id='totals']/div")]
+    assert ["Copies", "owned", "3"] in cards
+    assert ["Copies", "available", "1"] in cards
+
+
 def test_invalid_form_is_shown_again_with_values_and_error(browser: Browser, session: Session) -> None:
     fields = {"name": "Birch", "library_id": "birch", "account_id": "a b", "account_key": "birch-key"}
     response = browser.post("/collections/new", data={**fields, "base_url": "https://vendor.example"})
@@ -96,6 +115,20 @@ def test_invalid_form_is_shown_again_with_values_and_error(browser: Browser, ses
     assert page.xpath("//input[@id='name']/@value") == ["Birch"]
     assert "birch-key" not in response.text
     assert session.scalars(select(Collection)).all() == []
+
+
+def test_page_names_collections_of_the_same_library(browser: Browser, collection: Collection) -> None:
+    note = '"Alder Library" has the same library at the vendor'
+    account = {"account_id": "library.alder", "account_key": "key", "base_url": collection.base_url}
+    added = browser.post("/collections/new", data={"name": "Branch", "library_id": "alder", **account})
+    page = html.fromstring(browser.get(added.headers["location"]).text)
+    assert note in page.xpath("string(//*[@role='status'][contains(@class, 'alert')])")
+    assert note in page.xpath("string(//*[@id='same-library'])")
+    changed = browser.post(
+        f"{added.headers['location']}/edit", data={"library_id": "birch", **account, "account_key": ""}
+    )
+    page = html.fromstring(browser.get(changed.headers["location"]).text)
+    assert note not in page.text_content()
 
 
 def test_empty_account_key_keeps_the_current_key(
@@ -132,6 +165,20 @@ def test_collection_marked_for_deletion_is_hidden(browser: Browser, collection: 
     hidden = browser.get(f"/collections/{collection.id}")
     assert hidden.status_code == 404
     assert "There is no collection with the id" in hidden.text
+
+
+def test_title_stored_in_part_is_listed_and_shows_its_warning(
+    browser: Browser, session: Session, collection: Collection
+) -> None:
+    make_pool(session, collection, "good")
+    store_record_in_part(session, collection, "part", NOON)
+    page = html.fromstring(browser.get("/titles?with_warnings=true").text)
+    assert page.xpath("//input[@name='with_warnings']/@checked")
+    (link,) = page.xpath("//a[@class='cover-link']/@href")
+    assert link == f"/titles/part/collections/{collection.id}"
+    assert WARNING in html.fromstring(browser.get(link).text).xpath("string(//*[@class='failure small'])")
+    assert "stored in part" not in browser.get(f"/titles/good/collections/{collection.id}").text
+    assert "/titles?with_warnings=true" in browser.get("/rejected-records").text
 
 
 def test_runs_are_filtered_by_workflow_state_and_collection(browser: Browser, hostile: Collection) -> None:

@@ -297,6 +297,21 @@ def test_names_are_split_and_reordered(text: str, names: list[tuple[str, str]]) 
     assert [(person.sort_name, person.display_name) for person in people] == names
 
 
+def test_roles_in_remarks_are_roles_of_the_title() -> None:
+    people = metadata_with(
+        Authors="Doe, Jane (Editor); O'Brien, Tim, 1946-; Penguin Random House, LLC",
+        Narrator="Hand, Ann; Roe, Rick (Director)",
+    ).contributors
+
+    assert [(person.sort_name, person.display_name, person.role.value) for person in people] == [
+        ("Doe, Jane", "Jane Doe", "editor"),
+        ("O'Brien, Tim, 1946-", "Tim O'Brien", "author"),
+        ("Penguin Random House, LLC", "Penguin Random House, LLC", "author"),
+        ("Hand, Ann", "Ann Hand", "narrator"),
+        ("Roe, Rick", "Rick Roe", "director"),
+    ]
+
+
 def test_person_in_two_roles_is_kept_in_both() -> None:
     people = metadata_with(Authors="Doe, Jane", Narrator="Doe, Jane; Doe, Jane").contributors
 
@@ -400,6 +415,7 @@ def test_language_becomes_bibliographic_code(text: str, code: str | None) -> Non
         ("978-0-306-40615-7", "9780306406157"),
         ("0306406152", "9780306406157"),
         ("080442957x", "9780804429573"),
+        ("9780306406157 (ebook)", "9780306406157"),
         ("9780306406158", None),
         ("0306406153", None),
         ("1234567890123", None),
@@ -441,6 +457,51 @@ def test_unescaped_html_is_converted() -> None:
     body = document_of({**COMPLETE, "Description": "@"}).replace(b"@", b"Tom &amp; <b>Ann</b><br/>two")
 
     assert parse_items(body, NOW).titles[0].bibliographic.description == "Tom & Ann\ntwo"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("<i>Day</i>", "Day"),
+        ("&lt;i&gt;Day&lt;/i&gt;", "Day"),
+        ("&amp;lt;EM&amp;gt;Day&amp;lt;/EM&amp;gt;", "Day"),
+        ("<span class='x' lang=en>Day</span>", "Day"),
+        ("<i>Day", "Day"),
+        ("Day</i>", "Day"),
+        ("H<sub>2</sub>O", "H2O"),
+        ("One<br/>Two<BR>Three<p >Four", "One Two Three Four"),
+        ("zero\N{ZERO WIDTH SPACE}width", "zerowidth"),
+        ("&zwnj;می&zwnj;خواهم&shy;", "می\N{ZERO WIDTH NON-JOINER}خواهم"),
+        ("I <3 You", "I <3 You"),
+        ("a < b", "a < b"),
+        ("a<b and c>d", "a<b and c>d"),
+        ("<Untitled>", "<Untitled>"),
+        ("&lt;Untitled&gt; by <b>X</b>", "<Untitled> by X"),
+        ("Me < U > They", "Me < U > They"),
+        ("Class <B>", "Class <B>"),
+        ("<i>", "<i>"),
+    ],
+)
+def test_title_loses_tags_and_invisible_characters(text: str, line: str) -> None:
+    book = metadata_with(Title=text, SubTitle=text, Publisher=text)
+
+    assert (book.title, book.subtitle, book.publisher) == (line, line, line)
+
+
+@given(
+    st.text(st.characters(exclude_characters="<>&", exclude_categories=["Cs"])),
+    st.sampled_from(["i", "EM", "strong", "sup", "span"]),
+)
+def test_escaped_tags_around_text_make_no_difference(text: str, name: str) -> None:
+    tagged = f"<{name}>{text}</{name}>"
+
+    for escaped in (tagged, escape(tagged), escape(escape(tagged))):
+        assert to_plain_line(escaped) == to_plain_line(text)
+
+
+@given(st.text(st.sampled_from("<>/='\" xyz3")))
+def test_brackets_without_the_name_of_an_element_stay(text: str) -> None:
+    assert to_plain_line(text) == " ".join(text.split())
 
 
 @settings(deadline=None)

@@ -1,8 +1,9 @@
-"""Each record of a MARCXML page is valid, or has a fault with a reason."""
+"""Each record of a MARCXML page is stored with its valid parts, or has a fault with a reason."""
 
 import hashlib
 import json
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -31,6 +32,9 @@ def document(name: str) -> bytes:
 
 def record_of(inner: str, leader: str = f"<leader>{LEADER}</leader>") -> MarcRecord:
     return marc_record_from_xml(f"<record {NAMESPACE}>{leader}{inner}</record>")
+
+
+BROKEN = '<datafield ind1=" " ind2=" "/>'
 
 
 def field(tag: str, text: str = "x", code: str = "a") -> str:
@@ -161,7 +165,11 @@ def test_invalid_record_stays_on_the_page() -> None:
         (),
         ("ah51rr9",),
     ]
-    assert [record.fault for record in records if record.fault] == ["'' is not a valid field tag"]
+    assert [record.fault for record in records] == [None] * 6
+    assert [record.warnings for record in records if record.warnings] == [
+        ("A field has no tag: 'A field lost its tag.' was left out.",)
+    ]
+    assert b"A field lost its tag." not in records[3].as_marc21()
     assert "A field lost its tag." in records[3].raw_xml
 
 
@@ -177,33 +185,96 @@ def test_record_without_namespace_has_a_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    ("inner", "fault"),
+    ("inner", "warnings", "fields"),
     [
-        ("", "no fields"),
-        ('<datafield ind1=" " ind2=" "/>', "not a valid field tag"),
-        ('<controlfield tag="1">abc</controlfield>', "not a valid field tag"),
-        ('<controlfield tag="٠٠١">abc</controlfield>', "not a valid field tag"),
-        ('<controlfield tag="245">abc</controlfield>', "controlfield cannot have the tag 245"),
-        ('<datafield tag="001"/>', "datafield cannot have the tag 001"),
-        ('<datafield tag="245" ind1="12" ind2=" "/>', "not valid indicators, in field 245"),
-        ('<datafield tag="245" ind1=" " ind2="é"/>', "not valid indicators, in field 245"),
         (
-            '<datafield tag="245"><subfield>x</subfield></datafield>',
-            "not a valid subfield code",
+            '<datafield ind1=" " ind2=" "><subfield code="a">x</subfield></datafield>',
+            ["A field has no tag: 'x' was left out."],
+            [],
         ),
         (
-            '<datafield tag="245"><subfield code="ab">x</subfield></datafield>',
-            "not a valid subfield code",
+            '<controlfield tag="1">abc</controlfield>',
+            ["'1' is not a valid field tag: 'abc' was left out."],
+            [],
+        ),
+        (
+            '<controlfield tag="٠٠١">abc</controlfield>',
+            ["'٠٠١' is not a valid field tag: 'abc' was left out."],
+            [],
+        ),
+        (
+            '<controlfield tag="245">abc</controlfield>',
+            ["A control field cannot have the tag 245: 'abc' was left out."],
+            [],
+        ),
+        (
+            '<datafield tag="001"><subfield code="a">abc</subfield></datafield>',
+            ["A data field cannot have the tag 001: 'abc' was left out."],
+            [],
+        ),
+        (
+            '<datafield tag="245" ind1="12" ind2="é"><subfield code="a">x</subfield></datafield>',
+            [
+                "Field 245: '12' is not a valid indicator: it became a blank.",
+                "Field 245: 'é' is not a valid indicator: it became a blank.",
+            ],
+            [("245", " ", " ", ("a", "x"))],
+        ),
+        (
+            '<datafield tag="245"><subfield>x</subfield><subfield code="b">y</subfield></datafield>',
+            ["Field 245: a subfield has no code: 'x' was left out."],
+            [("245", " ", " ", ("b", "y"))],
+        ),
+        (
+            '<datafield tag="245" ind1="12"><subfield code="ab">x</subfield></datafield>',
+            [
+                "Field 245: 'ab' is not a valid subfield code: 'x' was left out.",
+                "Field 245 was left out: it has no valid subfield.",
+            ],
+            [],
         ),
     ],
 )
-def test_invalid_marc_field_is_a_fault_with_a_reason(inner: str, fault: str) -> None:
-    record = record_of(inner)
+def test_invalid_part_of_field_is_left_out_with_warning(
+    inner: str, warnings: list[str], fields: list[DataField]
+) -> None:
+    record = record_of(field("001", "qx7k2m9") + inner + field("500"))
 
-    assert record.content is None
-    assert fault in (record.fault or "")
-    with pytest.raises(ValueError, match="cannot be converted to MARC 21"):
-        record.as_marc21()
+    assert record.fault is None
+    assert record.warnings == tuple(warnings)
+    assert record.item_ids == ("qx7k2m9",)
+    assert record.content is not None
+    assert record.content.fields == (("001", "qx7k2m9"), *fields, ("500", " ", "0", ("a", "x")))
+    assert content(read_back(record.as_marc21())) == content(as_pymarc(record))
+
+
+def test_record_without_valid_fields_has_a_fault() -> None:
+    for inner in ("", '<datafield tag="1"/>', '<datafield tag="500"><subfield>x</subfield></datafield>'):
+        record = record_of(inner)
+
+        assert record.content is None
+        assert record.fault == "the record has no valid fields"
+        with pytest.raises(ValueError, match="cannot be converted to MARC 21"):
+            record.as_marc21()
+
+
+@pytest.mark.parametrize(
+    ("ids", "stored_ids"),
+    [
+        (["abc", "abc"], ["abc"]),
+        (["abc", " abc "], ["abc"]),
+        (["", "abc", " "], ["abc"]),
+        (["abc", "abd"], ["abc", "abd"]),
+        (["abc", "abc", "abd"], ["abc", "abc", "abd"]),
+        (["", " "], ["", " "]),
+    ],
+)
+def test_repeated_or_blank_id_beside_usable_one_is_left_out(ids: list[str], stored_ids: list[str]) -> None:
+    record = record_of("".join(field("001", each) for each in ids) + field("500"))
+
+    assert record.content is not None
+    assert [each[1] for each in record.content.fields if each[0] == "001"] == stored_ids
+    assert len(record.warnings) == len(ids) - len(stored_ids)
 
 
 @pytest.mark.parametrize(
@@ -213,17 +284,28 @@ def test_invalid_marc_field_is_a_fault_with_a_reason(inner: str, fault: str) -> 
         '<datafield tag="245" ind1="{}"/>',
         '<datafield tag="245" ind2="{}"/>',
         '<datafield tag="245"><subfield code="{}"/></datafield>',
+        '<datafield tag="245"><subfield>{}</subfield></datafield>',
+        '<controlfield tag="{}"/>',
+        '<controlfield tag="1">{}</controlfield>',
     ],
 )
-def test_fault_is_short_and_printable(inner: str) -> None:
+def test_warning_is_short_and_printable(inner: str) -> None:
     long_text = "\N{RIGHT-TO-LEFT OVERRIDE}\N{CONTROL SEQUENCE INTRODUCER}31m" + "x" * 20_000
     page = f"<collection {NAMESPACE}><record>{inner.format(long_text)}</record></collection>"
 
-    fault = parse_marc_page(page.encode()).records[-1].fault
+    warnings = parse_marc_page(page.encode()).records[-1].warnings
 
-    assert fault is not None
-    assert len(fault) < 500
-    assert fault.isprintable()
+    assert warnings
+    for warning in warnings:
+        assert len(warning) < 200
+        assert warning.isprintable()
+
+
+def test_many_warnings_are_counted_and_not_listed() -> None:
+    warnings = record_of(field("001", "abc") + BROKEN * 5_000).warnings
+
+    assert len(warnings) == 20
+    assert warnings[-1] == "There are 4,981 more such faults."
 
 
 @pytest.mark.parametrize("raw_xml", ["", "<record>", "not xml", "<a/>"])
@@ -262,9 +344,10 @@ def test_record_is_parsed_again_from_stored_xml() -> None:
     for name in ("marc_page.xml", "marc_unusable_records.xml"):
         for record in parse_marc_page(document(name)).records:
             again = marc_record_from_xml(record.raw_xml)
-            assert (again.raw_xml, again.fault, again.item_ids) == (
+            assert (again.raw_xml, again.fault, again.warnings, again.item_ids) == (
                 record.raw_xml,
                 record.fault,
+                record.warnings,
                 record.item_ids,
             )
             if record.content is not None:
@@ -326,10 +409,7 @@ def test_record_hash_is_stable_across_versions(name: str, hashes: list[str]) -> 
     assert [record.content_hash()[:16] for record in parse_marc_page(document(name)).records] == hashes
 
 
-BROKEN = '<datafield ind1=" " ind2=" "/>'
-
-
-def test_hash_of_faulty_record_ignores_time_stamps() -> None:
+def test_hash_of_record_in_part_ignores_time_stamps() -> None:
     def broken(date: str, year: str = "2011", more: str = "") -> str:
         return record_of(
             field("001", "abc")
@@ -343,13 +423,14 @@ def test_hash_of_faulty_record_ignores_time_stamps() -> None:
     assert broken("240501") == broken("250102")
     assert broken("240501") != broken("240501", year="2012")
     assert broken("240501") != broken("240501", more=field("500"))
+    assert broken("240501") != broken("240501", more=BROKEN)
 
 
-def test_hash_of_faulty_record_ignores_xml_syntax() -> None:
+def test_hash_of_record_in_part_ignores_xml_syntax() -> None:
     one = record_of(field("008", "") + '<datafield ind1="1" ind2="2"/>')
     two = record_of('<controlfield tag="008"/><!-- comment --><datafield  ind2="2" ind1="1"></datafield>')
 
-    assert (one.content, two.content) == (None, None)
+    assert one.warnings == two.warnings == ("A field has no tag: '' was left out.",)
     assert one.content_hash() == two.content_hash()
 
 
@@ -392,7 +473,8 @@ def test_field_with_too_many_subfields_loses_the_last() -> None:
     empty = '<subfield code="a"/>'
     record = record_of(f'<datafield tag="520">{empty * 6_000}</datafield>')
 
-    assert len(read_back(record.as_marc21())["520"].subfields) == (9_999 - 3) // 2
+    # The last one that fits is empty, as if its value had been cut off.
+    assert len(read_back(record.as_marc21())["520"].subfields) == (9_999 - 3) // 2 - 1
 
 
 def test_record_with_long_fields_is_truncated_to_fit() -> None:
@@ -429,7 +511,9 @@ data_fields = st.builds(
     st.builds(Indicators, st.sampled_from(" 07a"), st.sampled_from(" 07a")),
     st.lists(st.builds(Subfield, st.sampled_from("abx2"), texts), max_size=6),
 )
-records = st.lists(control_fields | data_fields, min_size=1, max_size=15)
+records = st.lists(control_fields | data_fields, min_size=1, max_size=15).filter(
+    lambda fields: sum(each.tag == "001" for each in fields) < 2
+)
 
 
 def written_as_xml(fields: list[Field]) -> str:
@@ -463,6 +547,34 @@ def test_hash_covers_fields_and_leader(fields: list[Field]) -> None:
 
     assert content(as_pymarc(record)) == content(Record(fields=fields))
     assert record.content_hash() == hashlib.sha256(text.encode()).hexdigest()
+
+
+invalid_fields = st.sampled_from(
+    [
+        BROKEN,
+        '<controlfield tag="0001">abd</controlfield>',
+        '<controlfield tag="245">abd</controlfield>',
+        '<datafield tag="001"><subfield code="a">abd</subfield></datafield>',
+        '<datafield tag="500"><subfield>x</subfield></datafield>',
+        '<datafield tag="500"><subfield code="é">x</subfield><subfield code="ab">y</subfield></datafield>',
+    ]
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(records, st.lists(invalid_fields, min_size=1, max_size=5), st.randoms(use_true_random=False))
+def test_invalid_fields_anywhere_do_not_change_the_others(
+    fields: list[Field], invalid: list[str], random: Random
+) -> None:
+    root = etree.fromstring(written_as_xml([Field("001", data="abc"), *fields[1:]]))
+    for each in invalid:
+        root.insert(random.randint(1, len(root)), etree.fromstring(f"<record {NAMESPACE}>{each}</record>")[0])
+
+    record = marc_record_from_xml(etree.tostring(root, encoding="unicode"))
+
+    expected = marc_record_from_xml(written_as_xml([Field("001", data="abc"), *fields[1:]]))
+    assert (record.content, record.item_ids) == (expected.content, expected.item_ids)
+    assert len(record.warnings) >= len(invalid)
 
 
 @settings(deadline=None, max_examples=60)

@@ -18,6 +18,19 @@ nine_digits = st.text(alphabet="0123456789", min_size=9, max_size=9)
         ("0306406152", "9780306406157"),
         ("080442957x", "9780804429573"),
         ("0-8044-2957-X", "9780804429573"),
+        ("978\N{NON-BREAKING HYPHEN}0\N{EN DASH}306406157", "9780306406157"),
+        ("\N{LEFT-TO-RIGHT MARK}978\N{ZERO WIDTH SPACE}0306406157", "9780306406157"),
+        ("9780306406157 (ebook)", "9780306406157"),
+        ("9780306406157(pbk)", "9780306406157"),
+        ("0-306-40615-2 (hbk.) :", "9780306406157"),
+        ("080442957x\N{NO-BREAK SPACE}v. 1", "9780804429573"),
+        ("9780306406157 : $20.00", "9780306406157"),
+        ("9780306406157; 0804429570", "9780306406157"),
+        ("ISBN 9780306406157.", "9780306406157"),
+        ("ISBN-13: 978-0-306-40615-7", "9780306406157"),
+        ("isbn10 0306406152", "9780306406157"),
+        ("eISBN (ebook): 9780306406157", "9780306406157"),
+        ("urn:isbn:9780306406157", "9780306406157"),
     ],
 )
 def test_isbn_is_normalised_to_thirteen_digits(text: str, isbn: str) -> None:
@@ -33,6 +46,12 @@ def test_isbn_is_normalised_to_thirteen_digits(text: str, isbn: str) -> None:
         "٩٧٨٠٣٠٦٤٠٦١٥٧",
         "X306406152",
         "978030640615",
+        "97803064061571",
+        "9780306406157ebook",
+        "9780306406158 (ebook)",
+        "0306406152 123",
+        "0306406152X",
+        "x9780306406157",
         "",
         "none",
     ],
@@ -63,6 +82,18 @@ def test_one_changed_digit_invalidates_an_isbn13(digits: str, prefix: str, posit
 
     assert normalise_isbn(isbn) == isbn
     assert normalise_isbn(isbn[:position] + changed + isbn[position + 1 :]) is None
+
+
+@settings(deadline=None)
+@given(
+    nine_digits,
+    st.sampled_from(["", "ISBN ", "isbn-13: "]),
+    st.from_regex(r"( ?\([^()]*\)| ?[:;,.] ?\w*)?", fullmatch=True),
+)
+def test_isbn_is_found_before_any_remark(digits: str, prefix: str, remark: str) -> None:
+    isbn = complete_isbn13(f"978{digits}")
+
+    assert normalise_isbn(f"{prefix}{isbn}{remark}") == isbn
 
 
 @settings(deadline=None)

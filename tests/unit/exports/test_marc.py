@@ -15,12 +15,16 @@ from hypothesis import strategies as st
 from lxml import etree
 from pymarc import Field, Indicators, Record, Subfield
 
+from accession.bibliotheca.contributors import parse_contributors
 from accession.catalog.change_feed import FeedTitle, Headings
+from accession.catalog.contributors import OtherContributor, group_by_field
 from accession.core.errors import UserError
 from accession.core.marc21 import MARC_NAMESPACE, parse_marc21
+from accession.core.vocabulary import ContributorRole
 from accession.exports.marc_from_metadata import build_record
 from accession.exports.marc_profile import LocalField, Profile, parse_profile, read_profile
 from accession.exports.marc_records import build_export_record
+from accession.exports.marc_validity import correct_record
 from tests.fixtures.factories import NOON
 from tests.fixtures.marc import feed_title, purchase_record
 
@@ -31,7 +35,7 @@ PROFILES = Path(__file__).parents[3] / "docs" / "profiles"
 
 def export(entry: FeedTitle, profile: Profile = DEFAULT_PROFILE, **options: Any) -> Record:
     """Build a record and read it back with pymarc."""
-    return read_marc21(build_export_record(entry, profile, **options).as_marc21())
+    return read_marc21(build_export_record([entry], profile, **options).as_marc21())
 
 
 def read_marc21(binary: bytes) -> Record:
@@ -44,6 +48,14 @@ def read_marc21(binary: bytes) -> Record:
 def lines(record: Record) -> list[str]:
     """Return the fields of a record without the leader, in the notation of pymarc."""
     return [str(field) for field in record.fields]
+
+
+@pytest.mark.parametrize(("owned", "copies"), [(1, "1 copy"), (2, "2 copies")])
+def test_title_on_order_has_its_date_in_availability(owned: int, copies: str) -> None:
+    entry = feed_title("a", status="on order", on_sale="2999-03", licenses_owned=owned, licenses_available=0)
+    field = export(entry, Profile(), availability=True)["852"]
+    assert field.get_subfields("z") == [f"{copies} on order until 2999-03"]
+    assert field.get_subfields("x")[:2] == [f"owned: {owned}", "available: 0"]
 
 
 def test_vendor_record_is_completed_by_the_profile() -> None:
@@ -140,7 +152,7 @@ def test_book_record_is_built_from_metadata() -> None:
         "=037  \\\\$asolaris$bcloudLibrary",
         "=040  \\\\$aMnSpTMCL$beng$erda$cMnSpTMCL",
         "=041  0\\$aeng",
-        "=100  1\\$aLem, Stanisław,$eauthor.",
+        "=100  1\\$aLem, Stanisław,$eauthor.$4aut",
         "=245  14$aThe Star Diaries :$bFurther reminiscences /$cby Stanisław Lem, Joel Stern.",
         "=264  \\1$a[Place of publication not identified] :$bWydawnictwo,$c1961.",
         "=300  \\\\$a1 online resource (320 pages)",
@@ -152,7 +164,7 @@ def test_book_record_is_built_from_metadata() -> None:
         "=650  \\7$aFICTION / Science Fiction.$2bisacsh",
         "=653  \\\\$aSpace",
         "=655  \\0$aElectronic books.",
-        "=700  1\\$aStern, Joel,$eauthor.",
+        "=700  1\\$aStern, Joel,$eauthor.$4aut",
         "=710  2\\$acloudLibrary.",
         "=856  42$3Cover image$uhttps://images.example/1",
         "=856  40$3cloudLibrary$uhttps://ebook.example/library/alder-document_id-solaris",
@@ -174,9 +186,55 @@ def test_audiobook_record_has_duration_and_narrator() -> None:
         "=347  \\\\$aaudio file$bMP3$2rdaft",
         "=511  0\\$aRead by Rita Reader.",
         "=655  \\0$aAudiobooks.",
-        "=700  0\\$aRita Reader,$enarrator.",
+        "=700  0\\$aRita Reader,$enarrator.$4nrt",
     ]
     assert (len(str(record["006"].data)), len(str(record["008"].data))) == (18, 40)
+
+
+def test_contributors_in_all_roles_have_name_fields() -> None:
+    people = (
+        ("editor", "Doe, Jane, 1946-"),
+        ("author", "Tolkien, J. R. R. (John Ronald Reuel), 1892-1973"),
+        ("author", "King, Martin Luther, Jr., 1929-1968"),
+        ("author", "Penguin Random House, LLC"),
+        ("writer of foreword", "Doe, Jane, 1946-"),
+        ("illustrator", "Tolkien, J. R. R. (John Ronald Reuel), 1892-1973"),
+        ("penciller", "Plato"),
+    )
+    entry = feed_title(
+        "solaris",
+        authors=("J. R. R. Tolkien", "Martin Luther King, Jr.", "Penguin Random House, LLC"),
+        narrators=(),
+        editors=("Jane Doe",),
+        illustrators=("J. R. R. Tolkien",),
+        other_contributors=(
+            OtherContributor("Plato", "penciller"),
+            OtherContributor("Jane Doe", "writer of foreword"),
+        ),
+        headings=Headings(people),
+    )
+
+    record = read_marc21(build_record(entry, "NyNyALD").as_marc21())
+
+    assert [str(field) for field in record.get_fields("100", "110", "245", "700", "710")] == [
+        "=100  1\\$aTolkien, J. R. R.$q(John Ronald Reuel),$d1892-1973,$eauthor,$eillustrator.$4aut$4ill",
+        "=245  10$aSolaris /$cby J. R. R. Tolkien, Martin Luther King, Jr., Penguin Random House, LLC"
+        " ; edited by Jane Doe ; illustrated by J. R. R. Tolkien ; penciller, Plato ; foreword by Jane Doe.",
+        "=700  1\\$aDoe, Jane,$d1946-$eeditor,$ewriter of foreword.$4edt$4wfw",
+        "=700  1\\$aKing, Martin Luther,$cJr.,$d1929-1968,$eauthor.$4aut",
+        "=710  2\\$aPenguin Random House, LLC,$eauthor.$4aut",
+        "=700  0\\$aPlato,$epenciller.$4pnc",
+        "=710  2\\$acloudLibrary.",
+    ]
+
+
+def test_organisation_as_first_author_is_the_main_entry() -> None:
+    entry = feed_title("solaris", headings=Headings((("author", "Penguin Random House, LLC"),)))
+
+    record = read_marc21(build_record(entry, "NyNyALD").as_marc21())
+
+    assert str(record["110"]) == "=110  2\\$aPenguin Random House, LLC,$eauthor.$4aut"
+    assert record.get_fields("100", "700") == []
 
 
 def test_record_without_metadata_is_valid() -> None:
@@ -209,7 +267,7 @@ def test_any_metadata_gives_equal_marc21_and_marcxml(
     )
     profile = Profile(fields=(LocalField(tag="949", subfields=(("a", "{isbn}"),)),))
 
-    binary = build_export_record(entry, profile).as_marc21()
+    binary = build_export_record([entry], profile).as_marc21()
     from_binary = read_marc21(binary)
     xml = BytesIO(_collection(parse_marc21(binary).as_marcxml()))
     [from_xml] = pymarc.parse_xml_to_array(xml)  # type: ignore[no-untyped-call]
@@ -222,6 +280,28 @@ def test_any_metadata_gives_equal_marc21_and_marcxml(
         assert "\x1f" not in str(field)
 
 
+# Parts of the vendor's lists of contributors, in any order.
+name_parts = st.sampled_from(
+    ["Doe", "Jane", "Ltd.", "Jr.", "The", "Press", "1946-", "b. 1946", ", ", " ", "; ", "(", "(x)"]
+    + [f"({role.value})" for role in ContributorRole]
+)
+
+
+@given(authors=st.lists(name_parts | texts, max_size=12), narrators=st.lists(name_parts, max_size=6))
+def test_any_contributors_give_a_valid_record(authors: list[str], narrators: list[str]) -> None:
+    people = [
+        *parse_contributors("".join(authors), ContributorRole.AUTHOR),
+        *parse_contributors("".join(narrators), ContributorRole.NARRATOR),
+    ]
+    fields: dict[str, Any] = group_by_field((each.role, each.display_name) for each in people)
+    headings = Headings(tuple((each.role, each.sort_name) for each in people))
+    entry = feed_title("solaris", **fields, headings=headings)
+
+    _, corrections = correct_record(build_record(entry, "NyNyALD"), entry)
+
+    assert corrections == ()
+
+
 def test_fields_of_overlong_record_are_truncated() -> None:
     blank = Indicators(" ", " ")
     notes = [Field("520", blank, [Subfield("a", "ż" * (4_990 - number))]) for number in range(9)]
@@ -229,7 +309,7 @@ def test_fields_of_overlong_record_are_truncated() -> None:
     record = Record(fields=[Field("001", data="solaris"), *notes, short], force_utf8=True)
     profile = Profile(fields=tuple(LocalField(tag="949", subfields=(("a", "y" * 12_000),)) for _ in range(2)))
 
-    binary = build_export_record(feed_title("solaris", marc=record.as_marc21()), profile).as_marc21()
+    binary = build_export_record([feed_title("solaris", marc=record.as_marc21())], profile).as_marc21()
 
     exported = read_marc21(binary)
     assert len(binary) <= 99_999
@@ -243,7 +323,7 @@ def test_fields_of_overlong_record_are_truncated() -> None:
 
 def test_single_marcxml_record_declares_its_namespace() -> None:
     root = etree.fromstring(
-        build_export_record(feed_title("solaris", title="A & <B>"), Profile()).as_marcxml()
+        build_export_record([feed_title("solaris", title="A & <B>")], Profile()).as_marcxml()
     )
 
     assert root.tag == f"{{{MARC_NAMESPACE}}}record"
@@ -254,7 +334,7 @@ def test_single_marcxml_record_declares_its_namespace() -> None:
     shutil.which("yaz-marcdump") is None, reason="yaz-marcdump (Debian: yaz) is not installed"
 )
 def test_yaz_reads_marc21_and_marcxml(tmp_path: Path) -> None:
-    record = build_export_record(feed_title("solaris", marc=purchase_record("solaris")), Profile())
+    record = build_export_record([feed_title("solaris", marc=purchase_record("solaris"))], Profile())
     for form, content in (("marc", record.as_marc21()), ("marcxml", record.as_marcxml())):
         file = tmp_path / form
         file.write_bytes(content)

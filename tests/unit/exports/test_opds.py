@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema_rs import ValidationError
 
+from accession.catalog.contributors import OtherContributor
 from accession.catalog.facets import Facets
 from accession.catalog.search import TitlePage
 from accession.catalog.titles import TitleView
@@ -40,11 +41,20 @@ SOLARIS = TitleView(
     subtitle="Powieść",
     authors=("Stanisław Lem",),
     narrators=("Rita Reader",),
+    editors=("Ed Itor",),
+    translators=("Bill Johnston",),
+    illustrators=("Ann Inker", "Ann Inker II"),
+    other_contributors=(
+        OtherContributor("Ann Inker", "penciller"),
+        OtherContributor("Neil Gaiman", "writer of foreword"),
+        OtherContributor("Max Muster", "contributor"),
+    ),
     medium="audiobook",
     format="mp3",
     language="ger",
     publisher="Wydawnictwo",
     published="1961-06-01",
+    on_sale=None,
     isbns=("9788308068298", "9780156027601"),
     subjects=("FICTION / Fantasy", "Planets"),
     page_count=204,
@@ -57,6 +67,7 @@ SOLARIS = TitleView(
     patrons_in_hold_queue=2,
     status="active",
     purchased_on="2024-05-01",
+    warnings=(),
     updated_at=NOON,
 )
 UNKNOWN: dict[str, Any] = {
@@ -81,6 +92,11 @@ def test_publication_has_all_metadata_and_links() -> None:
             "identifier": "urn:isbn:9788308068298",
             "altIdentifier": ["urn:isbn:9780156027601", "urn:bibliotheca:abc9"],
             "author": [{"name": "Stanisław Lem"}],
+            "translator": [{"name": "Bill Johnston"}],
+            "editor": [{"name": "Ed Itor"}],
+            "illustrator": [{"name": "Ann Inker"}, {"name": "Ann Inker II"}],
+            "penciler": [{"name": "Ann Inker"}],
+            "contributor": [{"name": "Neil Gaiman", "role": "wfw"}, {"name": "Max Muster"}],
             "narrator": [{"name": "Rita Reader"}],
             "publisher": {"name": "Wydawnictwo"},
             "published": "1961-06-01",
@@ -110,6 +126,22 @@ def test_publication_has_all_metadata_and_links() -> None:
         ],
         "images": [{"href": f"{COLLECTION_URL}/publications/abc9/cover", "type": "image/jpeg"}],
     }
+
+
+@pytest.mark.parametrize(
+    ("on_sale", "until"),
+    [("2999-03-14", "2999-03-14"), ("2999-03", "2999-03-01"), ("2999", "2999-01-01")],
+)
+def test_title_on_order_is_unavailable_until_its_day(on_sale: str, until: str) -> None:
+    title = replace(SOLARIS, status="on order", on_sale=on_sale, licenses_available=0)
+    assert build_valid_publication(title)["links"][1]["properties"] == {
+        "copies": {"total": 3, "available": 0},
+        "holds": {"total": 2},
+        "availability": {"state": "unavailable", "until": f"{until}T00:00:00Z"},
+    }
+    sold = replace(title, status="active")
+    availability = build_valid_publication(sold)["links"][1]["properties"]["availability"]
+    assert availability == {"state": "unavailable"}
 
 
 def test_unknown_metadata_is_omitted() -> None:
@@ -207,6 +239,7 @@ def test_facets_keep_and_remove_filters() -> None:
             "self": f"{COLLECTION_URL}/search?query=x&format=mp3",
             "Available now": f"{COLLECTION_URL}/search?query=x&format=mp3&availability=available",
             "Unavailable, place hold": f"{COLLECTION_URL}/search?query=x&format=mp3&availability=on_hold",
+            "On order": f"{COLLECTION_URL}/search?query=x&format=mp3&availability=on_order",
         },
         "Format": {
             "All": f"{COLLECTION_URL}/search?query=x",

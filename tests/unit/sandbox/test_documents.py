@@ -128,6 +128,7 @@ def test_items_have_known_quirks(catalogue: Catalogue) -> None:
     texts = {
         name: [item.findtext(name) for item in all_items]
         for name in (
+            "Authors",
             "AvailableCopies",
             "Description",
             "Genre",
@@ -141,6 +142,8 @@ def test_items_have_known_quirks(catalogue: Catalogue) -> None:
         assert None in texts[name]
     for name in ("Description", "NumberOfPages", "PubDate", "PhysicalISBN"):
         assert "" in texts[name]
+    assert any("(Translator)" in (text or "") for text in texts["Authors"])
+    assert any((text or "").endswith(", Inc. (Editor)") for text in texts["Authors"])
     assert any(len(text or "") == 4 for text in texts["PubDate"])
     assert any("<br></br>" in (text or "") for text in texts["Description"])
     assert any((text or "").endswith(",") and "|" not in (text or "") for text in texts["Genre"])

@@ -17,23 +17,32 @@ class CopyCounts:
     reserved: int
     holds: int
 
+    def limited_to_owned(self) -> CopyCounts:
+        """Return counts that can be: the copies available and reserved are together at most those owned.
+
+        The vendor returns the copies available and not those reserved, so the reserved ones give way.
+        """
+        available = min(self.available, self.owned)
+        return replace(self, available=available, reserved=min(self.reserved, self.owned - available))
+
     def after(self, event_type: str) -> CopyCounts:
         """Return the counts after an event of this type on one copy; an unknown type changes nothing.
 
         No count falls below zero, and there are never more copies available than owned.
         """
+        available = min(self.available, self.owned)
         match event_type:
             case EventType.PURCHASE:
                 # While patrons are on hold, the new copy is for them: the vendor sends RESERVED.
-                counts = replace(self, owned=self.owned + 1, available=self.available + (not self.holds))
+                counts = replace(self, owned=self.owned + 1, available=available + (not self.holds))
             case EventType.REMOVED:
                 counts = replace(self, owned=self.owned - 1)
-            case EventType.CHECKOUT if self.available:
-                counts = replace(self, available=self.available - 1)
+            case EventType.CHECKOUT if available:
+                counts = replace(self, available=available - 1)
             case EventType.CHECKOUT:
                 counts = replace(self, reserved=self.reserved - 1)
             case EventType.CHECKIN if not self.holds:
-                counts = replace(self, available=self.available + 1)
+                counts = replace(self, available=available + 1)
             case EventType.HOLD:
                 counts = replace(self, holds=self.holds + 1, available=0)
             case EventType.RESERVED:

@@ -9,6 +9,7 @@ from sqlalchemy import (
     Computed,
     ForeignKey,
     Index,
+    Text,
     UniqueConstraint,
     literal_column,
 )
@@ -23,6 +24,7 @@ class Edition(Base):
 
     `content_hash` covers all metadata and is written in the same transaction; it is null while there is none.
     `search_text` is the text in which titles are searched, `search_words` its lexemes for full text search.
+    `on_sale` is an ISO 8601 date: a year, month or day.
     The SQL function `accession_fold` (see the migrations) removes accents and case.
     """
 
@@ -31,6 +33,7 @@ class Edition(Base):
         UniqueConstraint("data_source", "identifier_id"),
         Index("ix_editions_format", "format"),
         Index("ix_editions_language", "language"),
+        Index("ix_editions_on_sale", "on_sale"),
         Index("ix_editions_search_words", "search_words", postgresql_using="gin"),
         Index(
             "ix_editions_search_trigrams",
@@ -47,7 +50,8 @@ class Edition(Base):
     subtitle: Mapped[str | None]
     publisher: Mapped[str | None]
     published: Mapped[str | None]
-    on_sale: Mapped[str | None]
+    # Dates of different precision are compared as text, in the order of their bytes.
+    on_sale: Mapped[str | None] = mapped_column(Text(collation="C"))
     language: Mapped[str | None]
     description: Mapped[str | None]
     page_count: Mapped[int | None]
@@ -68,7 +72,7 @@ class Edition(Base):
 
 
 class Contributor(Base):
-    """A person, identified by sort name and display name."""
+    """A person or an organisation, identified by sort name and display name."""
 
     __tablename__ = "contributors"
     __table_args__ = (UniqueConstraint("sort_name", "display_name"),)

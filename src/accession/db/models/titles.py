@@ -17,6 +17,7 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, Session, composite, mapped_column, relationship
 
 from accession.core.clock import utc_now
@@ -96,6 +97,8 @@ class PoolStatus(StrEnum):
 
     UNKNOWN = "unknown"
     """The vendor has not returned copy counts yet."""
+    ON_ORDER = "on order"
+    """The collection owns copies of a title that is not on sale yet: none is available."""
     ACTIVE = "active"
     EXHAUSTED = "exhausted"
     """The collection has no copy left."""
@@ -106,16 +109,20 @@ class LicensePool(Base):
 
     `counts` are the present copies: `snapshot`, the counts that the vendor returned at `circulation_as_of`,
     plus the events since. A new snapshot that equals the stored one is not written, and `circulation_as_of`
-    stays.
+    stays. Both are kept even if they cannot be; what is shown follows from them and the status
+    (`accession.catalog.availability`).
     """
 
     __tablename__ = "license_pools"
     __table_args__ = (
         UniqueConstraint("collection_id", "data_source", "identifier_id"),
         Index("ix_license_pools_collection_id_id", "collection_id", "id"),
-        # Few pools are exhausted; listing them must not scan all others.
+        # Few pools are exhausted or on order; listing them must not scan all others.
         Index(
             "ix_license_pools_exhausted", "collection_id", "id", postgresql_where=text("status = 'exhausted'")
+        ),
+        Index(
+            "ix_license_pools_on_order", "collection_id", "id", postgresql_where=text("status = 'on order'")
         ),
     )
 
@@ -200,7 +207,8 @@ class PurchaseRecord(Base):
     With `month_only` just the month is known, and the day is its first. `listed` is the number of times that
     the vendor lists the title there: once for each purchase. `marc` is the vendor's record as
     binary MARC 21. `content_hash` changes only when the record does: it leaves out the fields that the vendor
-    generates anew for each response.
+    generates anew for each response. `warnings` has a sentence for each part of the vendor's record that
+    `marc` lacks, because it is not valid MARC 21.
     """
 
     __tablename__ = "purchase_records"
@@ -214,6 +222,8 @@ class PurchaseRecord(Base):
             postgresql_include=["license_pool_id"],
         ),
         Index("ix_purchase_records_collection_id_license_pool_id", "collection_id", "license_pool_id"),
+        # Few records have warnings.
+        Index("ix_purchase_records_warnings", "license_pool_id", postgresql_where=text("warnings <> '[]'")),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -224,6 +234,7 @@ class PurchaseRecord(Base):
     listed: Mapped[int] = mapped_column(server_default="1")
     marc: Mapped[bytes]
     content_hash: Mapped[str]
+    warnings: Mapped[list[str]] = mapped_column(JSONB, server_default="[]")
 
 
 class ApplyOutbox(Base):

@@ -102,7 +102,7 @@ def format_time(moment: datetime) -> str:
 
 
 def _build_marcxml(entry: FeedTitle) -> _Element:
-    return fromstring(build_export_record(entry, Profile()).as_marcxml())
+    return fromstring(build_export_record([entry], Profile()).as_marcxml())
 
 
 METADATA_FORMATS = {

@@ -42,6 +42,7 @@ class ListState:
         until: Argument `until`.
         response_date: `responseDate` of all pages (ISO 8601).
         last_pool_id: Greatest pool id at the start of the list.
+        final_pool_id: Pool id of the title at the end of the list, None while that is not needed.
         size: Number of titles, None if it was not counted.
         after: Pool id after which the next page starts.
         offset: Number of titles before the next page.
@@ -54,6 +55,7 @@ class ListState:
     until: str | None
     response_date: str
     last_pool_id: int
+    final_pool_id: int | None = None
     size: int | None = None
     after: int = 0
     offset: int = 0
@@ -128,7 +130,7 @@ def build_resumption_token(state: ListState, page: Sequence[FeedTitle]) -> _Elem
 
 def _serializer() -> URLSafeSerializer:
     # The signature makes further checks of a token unnecessary. Increase the salt when ListState changes.
-    return URLSafeSerializer(derive_key("resumption tokens of OAI-PMH"), salt="2")
+    return URLSafeSerializer(derive_key("resumption tokens of OAI-PMH"), salt="3")
 
 
 def count_titles(session: Session, filters: FeedFilter) -> int | None:

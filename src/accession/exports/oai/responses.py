@@ -3,13 +3,14 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from urllib.parse import unquote
 
 from lxml.etree import _Element
 from sqlalchemy.orm import Session
 
 from accession.accounts.views import collection_names
-from accession.catalog.change_feed import FeedTitle, read_feed
+from accession.catalog.change_feed import FeedTitle, latest_pool_id, read_feed
 from accession.catalog.feed_filter import FeedFilter
 from accession.catalog.modification_times import complete_until, earliest_modification
 from accession.core.clock import parse_datetime
@@ -27,6 +28,7 @@ from accession.exports.oai.documents import (
     record_identifier,
 )
 from accession.exports.oai.lists import (
+    ListState,
     build_resumption_token,
     count_titles,
     list_filter,
@@ -58,12 +60,14 @@ def respond(session: Session, repository: Repository, arguments: Sequence[tuple[
 
 def _identify(request: OaiRequest) -> OaiResponse:
     element = create_element("Identify")
+    # Datestamps in lists are not after the response date.
+    earliest = min(earliest_modification(request.session) or request.complete_until, request.complete_until)
     for name, text in (
         ("repositoryName", "Accession"),
         ("baseURL", request.repository.base_url),
         ("protocolVersion", "2.0"),
         ("adminEmail", request.repository.admin_email),
-        ("earliestDatestamp", format_time(earliest_modification(request.session) or request.complete_until)),
+        ("earliestDatestamp", format_time(earliest)),
         ("deletedRecord", "persistent"),
         ("granularity", "YYYY-MM-DDThh:mm:ssZ"),
         ("compression", "gzip"),
@@ -128,24 +132,56 @@ def _list_records(request: OaiRequest) -> OaiResponse:
 def _list_page(request: OaiRequest, build: Callable[[FeedTitle, str], _Element]) -> OaiResponse:
     state = start_or_resume_list(request)
     filters = list_filter(state, request.repository)
-    needs_marc = request.verb == "ListRecords" and METADATA_FORMATS[state.metadata_format].needs_marc
-    # One more than a page, to know whether another page follows.
-    titles = list(
-        read_feed(request.session, filters, after=state.after, limit=_PAGE_SIZE + 1, with_marc=needs_marc)
-    )
     response_date = parse_datetime(state.response_date)
+    state, titles = _read_page(request, state, filters)
     if not titles:
-        # On a later page, the remaining titles may have been modified out of the time range or set.
-        no_match = OaiError("noRecordsMatch", "No record matches this set and time range.")
-        return OaiResponse(response_date, (error_element(no_match),))
+        return OaiResponse(response_date, (error_element(_empty_page_error(state)),))
     page, has_more = titles[:_PAGE_SIZE], len(titles) > _PAGE_SIZE
     if has_more and state.offset == 0:
         state = replace(state, size=count_titles(request.session, filters))
     element = create_element(request.verb)
-    element.extend(build(entry, state.metadata_format) for entry in page)
+    element.extend(
+        build(_limit_datestamp(entry, response_date, filters.since), state.metadata_format) for entry in page
+    )
     if has_more or state.offset:
         element.append(build_resumption_token(state, page if has_more else ()))
     return OaiResponse(response_date, (element,))
+
+
+def _read_page(
+    request: OaiRequest, state: ListState, filters: FeedFilter
+) -> tuple[ListState, Sequence[FeedTitle]]:
+    """Return the titles of a page, and another if more pages follow; the latest title ends the list."""
+    needs_marc = request.verb == "ListRecords" and METADATA_FORMATS[state.metadata_format].needs_marc
+    session, limit = request.session, _PAGE_SIZE + 1
+    titles = list(read_feed(session, filters, after=state.after, limit=limit + 1, with_marc=needs_marc))
+    if state.offset == 0:
+        if len(titles) < limit:
+            return state, titles
+        state = replace(state, final_pool_id=latest_pool_id(session, filters))
+    titles = [title for title in titles if title.pool_id != state.final_pool_id]
+    if len(titles) < limit and state.final_pool_id is not None:
+        final = replace(filters, last_pool_id=state.final_pool_id)
+        titles += read_feed(session, final, after=state.final_pool_id - 1, with_marc=needs_marc)
+    return state, titles
+
+
+def _empty_page_error(state: ListState) -> OaiError:
+    if state.offset == 0:
+        return OaiError("noRecordsMatch", "No record matches this set and time range.")
+    # Harvesters keep the token after any other error, and would never finish the list.
+    return OaiError(
+        "badResumptionToken", "The remaining records left the set or time range: start the list again."
+    )
+
+
+def _limit_datestamp(entry: FeedTitle, response_date: datetime, since: datetime | None) -> FeedTitle:
+    """Return a title with a datestamp that is not after the `responseDate` of the list.
+
+    A harvester that starts its next harvest at a datestamp then misses no change of another title.
+    """
+    limited = min(entry.modified_at, response_date)
+    return replace(entry, modified_at=limited if since is None else max(limited, since))
 
 
 def _find_title(request: OaiRequest, *, with_marc: bool = False) -> FeedTitle:

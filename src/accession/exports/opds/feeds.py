@@ -12,7 +12,11 @@ from accession.exports.opds.models import FEED_TYPE, Facet, Feed, FeedMetadata, 
 from accession.exports.opds.publications import build_publication
 from accession.exports.opds.urls import FeedCollection, UrlBuilder
 
-_AVAILABILITIES = {"available": "Available now", "on_hold": "Unavailable, place hold"}
+_AVAILABILITIES = {
+    "available": "Available now",
+    "on_hold": "Unavailable, place hold",
+    "on_order": "On order",
+}
 
 
 def build_root_feed(urls: UrlBuilder, collections: Iterable[tuple[int, str]]) -> Feed:

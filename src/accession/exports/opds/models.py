@@ -33,9 +33,10 @@ class Holds(_Model):
 
 
 class Availability(_Model):
-    """Availability for loan."""
+    """Availability for loan; `until` is the time of the next change of the state, where it is known."""
 
     state: Literal["available", "unavailable"]
+    until: datetime | None = None
 
 
 class Properties(_Model):
@@ -58,9 +59,10 @@ class Link(_Model):
 
 
 class Contributor(_Model):
-    """A person or an organisation."""
+    """A person or an organisation; `role` is a code of the MARC list for relators."""
 
     name: str
+    role: str | None = None
 
 
 class SubjectHeading(_Model):
@@ -79,7 +81,16 @@ class PublicationMetadata(_Model):
     identifier: str
     alt_identifier: tuple[str, ...] | None = None
     author: tuple[Contributor, ...] | None = None
+    translator: tuple[Contributor, ...] | None = None
+    editor: tuple[Contributor, ...] | None = None
+    artist: tuple[Contributor, ...] | None = None
+    illustrator: tuple[Contributor, ...] | None = None
+    letterer: tuple[Contributor, ...] | None = None
+    penciler: tuple[Contributor, ...] | None = None
+    colorist: tuple[Contributor, ...] | None = None
+    inker: tuple[Contributor, ...] | None = None
     narrator: tuple[Contributor, ...] | None = None
+    contributor: tuple[Contributor, ...] | None = None
     publisher: Contributor | None = None
     published: date | None = None
     modified: datetime

@@ -1,12 +1,11 @@
 """OPDS publications: titles of a collection."""
 
-from collections.abc import Iterable
-from datetime import date
+from datetime import UTC, date, datetime
 from urllib.parse import quote
 
 from accession.catalog.titles import TitleView
 from accession.core.languages import language_tag
-from accession.core.vocabulary import Medium
+from accession.core.vocabulary import ContributorRole, Medium
 from accession.db.models import PoolStatus
 from accession.exports.opds.models import (
     BISAC_SCHEME,
@@ -67,8 +66,7 @@ def _build_metadata(collection: FeedCollection, title: TitleView) -> Publication
         subtitle=title.subtitle or None,
         identifier=identifiers[0],
         alt_identifier=tuple(identifiers[1:]) or None,
-        author=_contributors(title.authors),
-        narrator=_contributors(title.narrators),
+        **_contributors(title),
         publisher=Contributor(name=title.publisher) if title.publisher else None,
         published=_complete_date(title.published),
         modified=title.updated_at,
@@ -80,8 +78,15 @@ def _build_metadata(collection: FeedCollection, title: TitleView) -> Publication
     )
 
 
-def _contributors(names: Iterable[str]) -> tuple[Contributor, ...] | None:
-    return tuple(Contributor(name=name) for name in names) or None
+def _contributors(title: TitleView) -> dict[str, tuple[Contributor, ...]]:
+    """Return contributors by property; those without a property of their role state the role."""
+    groups: dict[str, tuple[Contributor, ...]] = {}
+    for role, name in title.contributors:
+        name_of_property = role.opds_property
+        has_own = name_of_property != "contributor" or role is ContributorRole.CONTRIBUTOR
+        contributor = Contributor(name=name, role=None if has_own else role.code)
+        groups[name_of_property] = (*groups.get(name_of_property, ()), contributor)
+    return groups
 
 
 def _complete_date(published: str | None) -> date | None:
@@ -89,8 +94,17 @@ def _complete_date(published: str | None) -> date | None:
     return date.fromisoformat(published) if published and len(published) == len("2016-09-03") else None
 
 
+def _start_of(period: str) -> datetime:
+    """Return the first moment (UTC) of a day, month or year."""
+    year, month, day = (*map(int, period.split("-")), 1, 1)[:3]
+    return datetime(year, month, day, tzinfo=UTC)
+
+
 def _build_properties(title: TitleView) -> Properties:
-    availability = Availability(state="available" if title.licenses_available else "unavailable")
+    availability = Availability(
+        state="available" if title.licenses_available else "unavailable",
+        until=_start_of(title.on_order_until) if title.on_order_until else None,
+    )
     if title.status == PoolStatus.UNKNOWN:
         return Properties(availability=availability)
     return Properties(

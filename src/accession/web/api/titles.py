@@ -56,11 +56,14 @@ def search_titles(
         Availability | None,
         Query(
             description="`available`: a copy is available; `on_hold`: all copies are on loan or there are "
-            "holds; `withdrawn`: no copy is left."
+            "holds; `on_order`: it is not on sale yet; `withdrawn`: no copy is left."
         ),
     ] = None,
     purchased_from: date | None = None,
     purchased_until: date | None = None,
+    with_warnings: Annotated[
+        bool, Query(description="Only titles with a purchase record of which a part was left out.")
+    ] = False,
     cursor: CursorText = None,
     limit: Limit = 50,
 ) -> TitleSearchPage:
@@ -74,6 +77,7 @@ def search_titles(
             availability=availability,
             purchased_from=purchased_from,
             purchased_until=purchased_until,
+            with_warnings=with_warnings,
         )
         page = find_titles(session, title_filter, cursor=cursor, limit=limit)
     return TitleSearchPage(

@@ -14,6 +14,7 @@ from accession.accounts.collections import (
     get_collection,
     mark_for_deletion,
 )
+from accession.accounts.libraries import same_library_note
 from accession.bibliotheca.errors import RemoteIntegrationException
 from accession.catalog.purchase_counts import purchases_by_month
 from accession.core.errors import UserError
@@ -62,15 +63,15 @@ def create_collection(
             base_url.strip(),
         )
         with transaction() as session:
-            collection_id = add_collection(session, account).id
+            collection = add_collection(session, account)
+            collection_id, note = collection.id, same_library_note(session, collection)
     except UserError as error:
         values = {"name": name, "library_id": library_id, "account_id": account_id, "base_url": base_url}
         return render(
             request, "collection_form.html", status=422, collection=None, values=values, error=str(error)
         )
-    return redirect(
-        f"/collections/{collection_id}", f'"{account.collection}" added. Next: test the connection.'
-    )
+    message = f'"{account.collection}" added. Next: test the connection. {note}'
+    return redirect(f"/collections/{collection_id}", message.strip())
 
 
 @router.get("/{collection_id}")
@@ -84,6 +85,7 @@ def show_collection(request: Request, _: Viewer, collection_id: RowId) -> Respon
             request,
             "collection.html",
             account=collection,
+            same_library=same_library_note(session, collection),
             collection=health,
             copies=sum_copies(session, collection_id),
             purchases=[DataPoint(f"{month.month:%Y-%m}", month.purchases) for month in months],
@@ -123,7 +125,9 @@ def update_account(
     new_key = SecretStr(account_key.strip()) if account_key.strip() else None
     try:
         with transaction() as session:
-            change_account(session, get_collection(session, collection_id), **values, account_key=new_key)
+            collection = get_collection(session, collection_id)
+            change_account(session, collection, **values, account_key=new_key)
+            note = same_library_note(session, collection)
     except UserError as error:
         with transaction() as session:
             collection = get_collection(session, collection_id)
@@ -135,7 +139,8 @@ def update_account(
                 values=values,
                 error=str(error),
             )
-    return redirect(f"/collections/{collection_id}", "Account changed. Next: test the connection.")
+    message = f"Account changed. Next: test the connection. {note}"
+    return redirect(f"/collections/{collection_id}", message.strip())
 
 
 @router.post("/{collection_id}/test")

@@ -40,6 +40,7 @@ def search(
     availability: Annotated[Availability | Literal[""], Query()] = "",
     purchased_from: FormDate = "",
     purchased_until: FormDate = "",
+    with_warnings: bool = False,
     cursor: FormText = "",
 ) -> Response:
     """Search titles."""
@@ -51,6 +52,7 @@ def search(
         availability=availability,
         purchased_from=purchased_from,
         purchased_until=purchased_until,
+        with_warnings="true" if with_warnings else "",
     )
     with transaction() as session:
         name = collection_name(session, parse_collection_id(collection))
@@ -62,6 +64,7 @@ def search(
             availability=availability or None,
             purchased_from=purchased_from or None,
             purchased_until=purchased_until or None,
+            with_warnings=with_warnings,
         )
         collections = list_collections(session)
         return render(

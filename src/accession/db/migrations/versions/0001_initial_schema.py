@@ -44,10 +44,14 @@ def _create_fold_function() -> None:
     body is parsed at creation (RETURN, not a string), so that it resolves unaccent under any search path,
     such as that of pg_restore. IMMUTABLE holds as long as unaccent's rules, which change at most with a new
     PostgreSQL version.
+
+    Invisible characters, which titles contain where a script needs them, are removed, too.
     """
     op.execute(
         "CREATE FUNCTION accession_fold(value text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE"
-        " RETURN translate(lower(unaccent('unaccent', value)), '&+-./<>@', '        ')"
+        " RETURN translate(lower(unaccent('unaccent', value)),"
+        r" U&'&+-./<>@\034F\061C\200C\200D\200E\200F\202A\202B\202C\2066\2067\2068\2069\FE0E\FE0F',"
+        " '        ')"
     )
 
 
@@ -175,6 +179,12 @@ def _create_titles() -> None:
         ["collection_id", "id"],
         postgresql_where=sa.text("status = 'exhausted'"),
     )
+    op.create_index(
+        "ix_license_pools_on_order",
+        "license_pools",
+        ["collection_id", "id"],
+        postgresql_where=sa.text("status = 'on order'"),
+    )
     op.create_index("ix_license_pools_updated_at", "license_pools", ["updated_at"])
     op.create_table(
         "apply_outbox",
@@ -202,6 +212,7 @@ def _create_titles() -> None:
         sa.Column("month_only", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("listed", sa.Integer(), server_default="1", nullable=False),
         sa.Column("collection_id", sa.Integer(), nullable=False),
+        sa.Column("warnings", postgresql.JSONB(astext_type=sa.Text()), server_default="[]", nullable=False),
         sa.ForeignKeyConstraint(
             ["collection_id"],
             ["collections.id"],
@@ -229,6 +240,12 @@ def _create_titles() -> None:
         "ix_purchase_records_collection_id_license_pool_id",
         "purchase_records",
         ["collection_id", "license_pool_id"],
+    )
+    op.create_index(
+        "ix_purchase_records_warnings",
+        "purchase_records",
+        ["license_pool_id"],
+        postgresql_where=sa.text("warnings <> '[]'"),
     )
     op.create_table(
         "rejected_records",
@@ -275,7 +292,7 @@ def _create_editions() -> None:
         sa.Column("subtitle", sa.Text(), nullable=True),
         sa.Column("publisher", sa.Text(), nullable=True),
         sa.Column("published", sa.Text(), nullable=True),
-        sa.Column("on_sale", sa.Text(), nullable=True),
+        sa.Column("on_sale", sa.Text(collation="C"), nullable=True),
         sa.Column("language", sa.Text(), nullable=True),
         sa.Column("description", sa.Text(), nullable=True),
         sa.Column("page_count", sa.Integer(), nullable=True),
@@ -303,6 +320,7 @@ def _create_editions() -> None:
     )
     op.create_index("ix_editions_format", "editions", ["format"])
     op.create_index("ix_editions_language", "editions", ["language"])
+    op.create_index("ix_editions_on_sale", "editions", ["on_sale"])
     op.create_index("ix_editions_search_words", "editions", ["search_words"], postgresql_using="gin")
     op.create_index(
         "ix_editions_search_trigrams",
