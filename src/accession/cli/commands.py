@@ -55,7 +55,7 @@ COMMANDS = {
     ),
     "doctor": LazyCommand(
         "doctor:doctor",
-        "Check the installation: servers, keys, processes, locks, checkpoints, metadata and runs.",
+        "Check the installation: servers, keys, processes, locks, checkpoints, titles and runs.",
         epilog="Example: accession doctor --fix",
     ),
     "worker": LazyCommand("processes:worker", "Run a worker, which executes imports and updates."),

@@ -17,7 +17,7 @@ def doctor(
         bool, typer.Option("--json", help="Print JSON with the fields described in docs/json.md.")
     ] = False,
 ) -> None:
-    """Check the installation: servers, keys, processes, locks, checkpoints, metadata, copy counts and runs.
+    """Check the installation: servers, keys, processes, locks, checkpoints, titles and runs.
 
     Each check is ok, FAIL or, after a repair, FIXED. The exit code is 1 if a check fails.
     """
