@@ -2,7 +2,6 @@
 
 import time
 
-from redis import Redis
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -19,6 +18,7 @@ from accession.db.models import (
     RunState,
 )
 from accession.runs.ledger import get_or_create_checkpoint
+from accession.tasks.broker import redis_client
 from tests.chaos.baseline import first_purchase
 from tests.fixtures.running_sandbox import RunningSandbox
 
@@ -110,7 +110,7 @@ def check_locks(redis_url: str, *, deadline_seconds: float) -> None:
         InvariantViolation: a lock was still there at the deadline.
     """
     deadline = time.monotonic() + deadline_seconds
-    with Redis.from_url(redis_url) as broker:
+    with redis_client(redis_url) as broker:
         while locks := sorted(name.decode() for name in broker.scan_iter("*Workflow:*")):
             if time.monotonic() > deadline:
                 raise InvariantViolation(f"workflow locks are left: {locks}")

@@ -19,6 +19,7 @@ from sqlalchemy import select, text
 
 from accession.accounts.collections import find_collection
 from accession.core.clock import utc_now
+from accession.db.engine import connection_parameters
 from accession.db.models import LicensePool
 from accession.db.models import Run as LedgerRun
 from accession.local.control import process_statuses, stop_running
@@ -30,6 +31,7 @@ from accession.sandbox.catalogue import build_catalogue
 from accession.sandbox.faults import Faults
 from accession.sandbox.signatures import SandboxAccount
 from accession.sandbox.vendor import Sandbox
+from accession.tasks.broker import redis_client
 from tests.fixtures.commands import (
     COMMAND_TIMEOUT_SECONDS,
     Cli,
@@ -41,7 +43,7 @@ from tests.fixtures.commands import (
 )
 from tests.fixtures.factories import PASSWORD
 from tests.fixtures.homes import database_session, processes_of, run_in_home
-from tests.fixtures.machine import public_folder
+from tests.fixtures.machine import public_folder, umask
 from tests.fixtures.running_sandbox import RunningSandbox, running_sandbox
 
 KEY, WRONG_KEY = "right-key-9c1f77d0", "wrong-key-51b2ae46"
@@ -88,13 +90,6 @@ class Installation:
         }
         names = {name for name, form in forms if form in data}
         return names | ({"a signature"} if SIGNATURE.search(data) else set())
-
-
-@contextmanager
-def umask(mode: int) -> Iterator[None]:
-    before = os.umask(mode)
-    yield
-    os.umask(before)
 
 
 @contextmanager
@@ -221,16 +216,15 @@ def test_database_contains_no_secret(installation: Installation) -> None:
 
 def connection_variables(url: str) -> dict[str, str]:
     """Return the parts of the URL as environment variables, so that the password is no argument."""
-    parts = re.fullmatch(r"postgresql://(.+):(.+)@(.+):(\d+)/(.+)", url)
-    assert parts is not None
-    names = ("PGUSER", "PGPASSWORD", "PGHOST", "PGPORT", "PGDATABASE")
-    return dict(zip(names, parts.groups(), strict=True))
+    names = {"user": "PGUSER", "password": "PGPASSWORD", "host": "PGHOST", "dbname": "PGDATABASE"}
+    parameters = connection_parameters(url)
+    return {variable: parameters[name] for name, variable in names.items()}
 
 
 def test_broker_contains_no_secret(installation: Installation) -> None:
     urls = running_servers(installation.home)
     assert urls is not None
-    with Redis.from_url(urls.redis_url) as broker:
+    with redis_client(urls.redis_url) as broker:
         content = b"\n".join(repr((key, broker_value(broker, key))).encode() for key in broker.scan_iter())
     assert b"celery-task-meta" in content
     assert installation.secrets_in(with_decoded_messages(content)) == set()
@@ -294,11 +288,13 @@ def test_files_of_home_are_private(installation: Installation) -> None:
     """Although the umask gave new files to everybody."""
     home = installation.home
     assert home.stat().st_mode & 0o777 == (0o711 if os.geteuid() == 0 else 0o700)
+    # The user that PostgreSQL runs as for root passes through these.
+    passages = [home / "postgres", home / "sockets"] if os.geteuid() == 0 else []
     accessible = []
     for path in home.rglob("*"):
         with suppress(FileNotFoundError):
             mode = path.stat().st_mode
-            if mode & 0o077 and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            if mode & (0o066 if path in passages else 0o077) and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 accessible.append(f"{path.relative_to(home)} {mode & 0o777:o}")
     assert accessible == []
     assert list(home.glob("beat-schedule*"))

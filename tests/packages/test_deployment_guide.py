@@ -12,7 +12,7 @@ from redis.exceptions import BusyLoadingError
 from redis.exceptions import ConnectionError as BrokerConnectionError
 
 from accession.core.settings import Settings
-from accession.local.embedded import free_port
+from accession.local.ports import free_port
 from accession.local.valkey import _program as valkey_program
 from tests.fixtures.waiting import wait_until
 from tests.packages.documents import ROOT

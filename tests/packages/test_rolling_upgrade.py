@@ -110,7 +110,7 @@ def test_workers_of_two_versions_import_together(
         with Session(engine()) as session:
             expected = baseline_import(session, vendor)
         database_url = shared.url.render_as_string(hide_password=False)
-        urls = ServerUrls(database_url, servers.redis_url.removesuffix("/0") + "/1")
+        urls = ServerUrls(database_url, f"{servers.redis_url}?db=1")
         older = {**server_variables(urls), "ACCESSION_SECRET_KEY": key, "ACCESSION_HOME": str(tmp_path)}
         newer = {**older, "PYTHONPATH": str(newer_source)}
         run("db", "upgrade", **older)

@@ -1,5 +1,6 @@
 """PostgreSQL as operators have it: behind PgBouncer, with TLS, a role without privileges, several hosts."""
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,6 +116,11 @@ def back_up_and_restore(env: dict[str, str], folder: Path) -> None:
     assert [each["name"] for each in run(env, "collections", "list", "--json").json] == ["Alder Library"]
 
 
+def test_psql_of_the_system_takes_the_url_of_accession_env(servers: ServerUrls) -> None:
+    command = ["psql", servers.database_url, "--no-psqlrc", "-Atc", "SELECT current_user"]
+    assert subprocess.check_output(command, text=True) == "accession\n"
+
+
 # PgBouncer in transaction mode
 
 
@@ -141,6 +147,18 @@ def test_transaction_through_pgbouncer_has_time_limits(
             assert session.scalar(text("SHOW idle_in_transaction_session_timeout")) == "5min"
             assert session.scalar(text("SHOW timezone")) == "UTC"
     engine.dispose()
+
+
+def test_vanished_server_is_noticed_within_25_seconds(server: SystemPostgres, database: str) -> None:
+    engine = make_engine(server.url(database))
+    with engine.connect() as session:
+        connection = session.connection.driver_connection
+        assert isinstance(connection, psycopg.Connection)
+        names = ["keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"]
+        parameters = connection.info.get_parameters()
+        settings = [session.scalar(text(f"SHOW tcp_{name.removeprefix('tcp_')}")) for name in names]
+    engine.dispose()
+    assert [parameters[name] for name in names] == ["10", "5", "3", "25000"] == settings
 
 
 def test_backup_and_restore_through_pgbouncer_are_refused(

@@ -1,10 +1,13 @@
 """Redis as operators have it: with TLS, a restricted user, several databases, and unsafe settings."""
 
+import os
 import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -107,6 +110,13 @@ def test_import_with_tls_restricted_user_and_database(
         assert admin.dbsize() == 0
     assert {run.state for run in session.scalars(select(Run))} == {"succeeded"}
     assert len(run(env, "titles", "list", "--json").json) == TITLES
+
+
+def test_redis_cli_of_the_system_reaches_the_embedded_server(servers: ServerUrls) -> None:
+    parts = urlsplit(servers.redis_url)
+    environment = {"PATH": os.environ["PATH"], "REDISCLI_AUTH": parts.password or ""}
+    command = ["redis-cli", "-s", parts.path, "ping"]
+    assert subprocess.check_output(command, env=environment, text=True) == "PONG\n"
 
 
 def test_restore_discards_messages_of_its_database_only(

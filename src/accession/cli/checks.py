@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -15,7 +16,7 @@ from accession.bibliotheca.errors import RemoteIntegrationException
 from accession.catalog.verification import count_open_findings
 from accession.cli.connect import require_broker, resolve_servers
 from accession.core.errors import UserError
-from accession.core.settings import ScheduledExport, get_settings
+from accession.core.settings import TOML_NAME, ScheduledExport, contains_secret, get_settings
 from accession.db.engine import engine, server_address, transaction
 from accession.db.models import FindingKind
 from accession.exports.files import redact_credentials, require_writable_folder
@@ -46,7 +47,7 @@ def part_checks() -> list[Check]:
     The order is that of dependence: a failure explains the failures after it.
     """
     settings = resolve_servers()
-    checks = [Check("home", settings.home.is_dir(), _home())]
+    checks = [_home()]
     checks += [
         Check(f"process {part.name}", part.state == "running", f"{part.state}, process {part.pid}")
         for part in process_statuses(settings.home)
@@ -86,9 +87,19 @@ def format_error(error: BaseException) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def _home() -> str:
+def _home() -> Check:
     home = get_settings().home
-    return str(home) if home.is_dir() else f"{home} does not exist yet; `accession up` creates it"
+    if not home.is_dir():
+        return Check("home", False, f"{home} does not exist yet; `accession up` creates it")
+    path = home / TOML_NAME
+    if path.exists() and contains_secret(path) and (finding := _readable_by_others(path)):
+        return Check("home", False, finding)
+    return Check("home", True, str(home))
+
+
+def _readable_by_others(path: Path) -> str | None:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    return f"{path} is readable by others (mode {mode:o}): run chmod 600 {path}" if mode & 0o077 else None
 
 
 def _key_file() -> Check:
@@ -97,10 +108,8 @@ def _key_file() -> Check:
         return Check("key file", True, "the key comes from ACCESSION_SECRET_KEY")
     if not path.exists():
         return Check("key file", True, f"{path} does not exist yet; adding the first collection creates it")
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
-        return Check("key file", False, f"{path} is readable by others (mode {mode:o}): run chmod 600 {path}")
-    return Check("key file", True, str(path))
+    finding = _readable_by_others(path)
+    return Check("key file", finding is None, finding or str(path))
 
 
 def _database() -> str:

@@ -33,8 +33,8 @@ from accession.core.errors import UserError
 from accession.core.settings import get_settings, use_settings
 from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
 from accession.local.control import start_in_background, stop_running
-from accession.local.embedded import free_port
 from accession.local.home import remove_home_data
+from accession.local.ports import free_port
 from accession.runs.views import run_views
 
 NAME = "Demo Library"

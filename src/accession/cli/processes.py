@@ -1,7 +1,10 @@
 """Commands `worker`, `beat`, `web` and `env`: run one process of an installation, and show its servers."""
 
 import os
+import re
+import shlex
 import signal
+import socket
 import sys
 from contextlib import suppress
 from typing import Annotated
@@ -19,7 +22,9 @@ from accession.cli.connect import (
 from accession.core.settings import get_settings
 from accession.local.home import prepare_home
 from accession.tasks.broker import APPLY_QUEUE, DEFAULT_QUEUE, BrokerUnavailable
-from accession.web.server import require_user_unless_loopback, serve
+from accession.web.server import inherited_host, listen, require_user_unless_loopback, serve
+
+_PLAIN_URL = re.compile(r"[\w@%+=:,./?-]+", re.ASCII)
 
 WaitForSchema = Annotated[
     bool,
@@ -78,7 +83,18 @@ def beat(wait_for_schema: WaitForSchema = False) -> None:
     app.start(["beat", f"--schedule={schedule}", f"--loglevel={settings.log_level}", "--pidfile="])
 
 
-def web(wait_for_schema: WaitForSchema = False) -> None:
+def web(
+    wait_for_schema: WaitForSchema = False,
+    descriptor: Annotated[
+        int | None,
+        typer.Option(
+            "--fd",
+            min=0,
+            help="Serve on the open socket with this number, such as 3 from a socket unit of systemd. "
+            "[default: listen at ACCESSION_WEB_HOST and ACCESSION_WEB_PORT]",
+        ),
+    ] = None,
+) -> None:
     """Serve the dashboard, the API and the feeds.
 
     `accession up` runs it.
@@ -90,18 +106,25 @@ def web(wait_for_schema: WaitForSchema = False) -> None:
         require_broker()
     require_schema(waits=wait_for_schema)
     settings = get_settings()
+    host = settings.web_host if descriptor is None else inherited_host(descriptor)
     with open_catalogue() as session:
-        require_user_unless_loopback(session, settings.web_host)
+        require_user_unless_loopback(session, host)
     with fast_imports():
         from accession.web.app import create_app
-    serve(create_app(), settings.web_host, settings.web_port)
+    app = create_app()
+    serve(app, listen(host, settings.web_port) if descriptor is None else socket.socket(fileno=descriptor))
 
 
 def env() -> None:
     """Print the URLs of database and broker, with passwords, for psql and other tools."""
-    urls = require_servers()
-    typer.echo(f"ACCESSION_DATABASE_URL={urls.database_url}")
-    typer.echo(f"ACCESSION_REDIS_URL={urls.redis_url}")
+    urls = require_servers().for_other_programs()
+    typer.echo(f"ACCESSION_DATABASE_URL={_for_shell(urls.database_url)}")
+    typer.echo(f"ACCESSION_REDIS_URL={_for_shell(urls.redis_url)}")
+
+
+def _for_shell(url: str) -> str:
+    """Quote a URL in which a shell would find something to do, such as `&`; in `?` of a value it does not."""
+    return url if _PLAIN_URL.fullmatch(url) else shlex.quote(url)
 
 
 def _end_on_sigterm() -> None:

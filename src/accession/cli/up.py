@@ -1,6 +1,7 @@
 """Commands `up` and `down`: run everything on one machine, and stop it."""
 
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -13,7 +14,7 @@ from accession.core.settings import Settings, get_settings
 from accession.db import schema
 from accession.db.engine import engine, transaction
 from accession.local.control import start_in_background, stop_running
-from accession.local.embedded import port_is_free
+from accession.local.ports import port_is_free
 from accession.local.supervised_process import ChildSpec
 from accession.local.supervisor import Supervisor, child_specs
 from accession.runs.ledger import active_runs
@@ -56,6 +57,7 @@ def up(
     supervisor = Supervisor(
         settings,
         children,
+        listen=partial(listen, settings.web_host, settings.web_port) if settings.web_port else None,
         prepare=lambda _: _prepare(None if sandbox is None else sandbox_port),
         on_ready=lambda _: _print_running(settings, "Stop it with Ctrl-C."),
     )
@@ -77,19 +79,17 @@ def _sandbox_child(titles: int, port: int, activity: int) -> ChildSpec:
 
 
 def _prepare(sandbox_port: int | None) -> None:
-    """Check ports and broker, upgrade the schema and check users, before any child process starts.
+    """Check port and broker, upgrade the schema and check users, before any child process starts.
 
     Raises:
-        UserError: the port of the simulated vendor or of the dashboard is in use, the broker cannot be used,
-            or the dashboard would be served to other machines while there is no user.
+        UserError: the port of the simulated vendor is in use, the broker cannot be used, or the dashboard
+            would be served to other machines while there is no user.
     """
     if sandbox_port is not None and not port_is_free(sandbox_port):
         raise UserError(
             f"The simulated vendor's port {sandbox_port} is in use: choose another with --sandbox-port."
         )
     settings = get_settings()
-    if settings.web_port:
-        listen(settings.web_host, settings.web_port).close()
     has_embedded_broker = settings.redis_url is None
     resolve_servers()
     require_broker()

@@ -13,6 +13,8 @@ _MALFORMED = (
     f"enter it as {FORM}, and each of the characters :/?#@% in user or password as % and its code, such as "
     "%40 for @"
 )
+# Clients have it since PostgreSQL 16.
+_REQUIRE_AUTH = "require_auth=scram-sha-256"
 _BEFORE_QUERY = ("user", "password", "dbname", "host", "port")
 
 
@@ -42,6 +44,16 @@ def parse_database_url(url: str) -> dict[str, str]:
         # The others are standbys, which accept no writes.
         parameters.setdefault("target_session_attrs", "read-write")
     return parameters
+
+
+def with_password_protection(url: str) -> str:
+    """Return a URL with parameters such that its password is sent to no server in clear text."""
+    return f"{url}{'&' if '?' in url else '?'}{_REQUIRE_AUTH}"
+
+
+def without_password_protection(url: str) -> str:
+    """Return such a URL in a form that clients before PostgreSQL 16 understand too."""
+    return url.removesuffix(_REQUIRE_AUTH).rstrip("?&")
 
 
 def _parse_hosts(text: str) -> dict[str, str]:

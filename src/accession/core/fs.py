@@ -8,6 +8,19 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def follow_own_link(path: Path) -> Path:
+    """Return the absolute path of a file to replace: behind a symbolic link, that of the file it leads to.
+
+    A link of another user is not followed, because it could lead to a file that only we can write.
+    """
+    path = path.absolute()
+    try:
+        is_own = path.lstat().st_uid in (0, os.geteuid())
+    except OSError:
+        is_own = False
+    return path.resolve() if is_own else path
+
+
 def fsync_directory(path: Path) -> None:
     """Flush a directory to disk, so that files created in it or renamed survive a power failure."""
     handle = os.open(path, os.O_RDONLY)
@@ -49,8 +62,8 @@ def atomic_write(
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if keep_owner:
-            _copy_owner(path, draft)
+            if keep_owner:
+                _copy_owner(path, file.fileno())
         if overwrite:
             draft.replace(path)
         else:
@@ -64,7 +77,11 @@ def atomic_write(
         raise
 
 
-def _copy_owner(source: Path, target: Path) -> None:
-    owner = source.stat()
+def _copy_owner(source: Path, target: int) -> None:
+    """Give an open file the owner of another one.
+
+    By its handle: in a folder of that owner, its path may lead to any file of the machine by now.
+    """
+    owner = source.lstat()
     if owner.st_uid != os.geteuid():
-        os.chown(target, owner.st_uid, owner.st_gid)
+        os.fchown(target, owner.st_uid, owner.st_gid)

@@ -2,11 +2,18 @@
 
 import re
 from pathlib import Path
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs, parse_qsl
 
 FORM = "redis://user:password@host:port/0, or rediss://... for TLS"
 
+SOCKET_FORM = "unix://user:password@/path/of/socket?db=0"
+
 TLS_SCHEME = "rediss"
+
+SOCKET_SCHEME = "unix"
+
+PEER = "requirepeer"
+"""Parameter of a Unix socket: the user whose process must listen, as libpq's of the same name."""
 
 # Names that redis-py, kombu and Celery understand alike.
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -18,6 +25,7 @@ _URL = re.compile(
     r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:@/?#,;\s]+)(:(?P<port>\d+))?"
     r"(/(?P<database>[^/?#\s]*))?(\?(?P<query>[^?#\s]*))?"
 )
+_SOCKET_URL = re.compile(r"unix://((?P<login>[^/?#@\s]*)@)?(?P<path>/[^?#\s]+)(\?(?P<query>[^?#\s]*))?")
 _MALFORMED_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _MAX_PORT = 65535
 
@@ -39,6 +47,9 @@ def validate_redis_url(url: str) -> None:
             "Redis Sentinel is not supported; enter the address of a TCP proxy or managed endpoint that "
             f"follows the primary, as {FORM}"
         )
+    if scheme == SOCKET_SCHEME:
+        _validate_socket_url(url)
+        return
     match = _URL.fullmatch(url)
     if scheme not in ("redis", TLS_SCHEME) or match is None or _MALFORMED_ESCAPE.search(url):
         raise ValueError(
@@ -52,19 +63,48 @@ def validate_redis_url(url: str) -> None:
     _validate_query(match["query"] or "", is_tls=scheme == TLS_SCHEME)
 
 
+def celery_url(url: str) -> str:
+    """Return a valid URL in the form that Celery and kombu need."""
+    match = _SOCKET_URL.fullmatch(url)
+    if match is None:
+        return with_verification(url)
+    query = parse_qs(match["query"] or "")
+    parameters = [f"virtual_host={query.get('db', ['0'])[0]}"]
+    parameters += [pair for pair in (match["query"] or "").split("&") if pair.startswith(f"{PEER}=")]
+    login = "" if match["login"] is None else f"{match['login']}@"
+    return f"redis+socket://{login}{match['path']}?{'&'.join(parameters)}"
+
+
+def without_peer(url: str) -> str:
+    """Return a URL in the form that other programs understand, without the parameter that is ours."""
+    location, _, query = url.partition("?")
+    others = [pair for pair in query.split("&") if pair and not pair.startswith(f"{PEER}=")]
+    return f"{location}?{'&'.join(others)}" if others else location
+
+
 def with_verification(url: str) -> str:
-    """Return a valid URL in the form that Celery needs, which requires that TLS be stated to be verified."""
+    """Return a valid URL that states that TLS is verified, as Celery requires."""
     if not url.startswith(f"{TLS_SCHEME}://") or f"{_VERIFICATION}=" in url:
         return url
     return f"{url}{'&' if '?' in url else '?'}{_VERIFICATION}={_VERIFIED}"
 
 
+def _validate_socket_url(url: str) -> None:
+    match = _SOCKET_URL.fullmatch(url)
+    if match is None or _MALFORMED_ESCAPE.search(url):
+        raise ValueError(
+            f"enter it as {SOCKET_FORM}, and each of the characters :/?#@% in user or password as % and its "
+            "code, such as %40 for @"
+        )
+    for name, value in _parse_query(match["query"] or ""):
+        if name not in ("db", PEER):
+            raise ValueError(f"it contains the parameter {name}; those of a Unix socket are db and {PEER}")
+        if name == "db" and not value.isdecimal():
+            raise ValueError(f"enter the number of a database, as in {SOCKET_FORM}")
+
+
 def _validate_query(query: str, *, is_tls: bool) -> None:
-    try:
-        parameters = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
-    except ValueError:
-        raise ValueError("enter the parameters after the question mark as name=value&name=value") from None
-    for name, value in parameters:
+    for name, value in _parse_query(query):
         if name not in (*_FILES, _VERIFICATION):
             raise ValueError(f"it contains the parameter {name}; the parameters are {', '.join(_FILES)}")
         if not is_tls:
@@ -76,3 +116,10 @@ def _validate_query(query: str, *, is_tls: bool) -> None:
             )
         if name in _FILES and not Path(value).is_file():
             raise ValueError(f"the file {value} of the parameter {name} does not exist")
+
+
+def _parse_query(query: str) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:
+        raise ValueError("enter the parameters after the question mark as name=value&name=value") from None

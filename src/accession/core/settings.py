@@ -6,9 +6,10 @@ generated from this module.
 
 import os
 import re
+import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import platformdirs
@@ -95,8 +96,8 @@ class Settings(Home):
     redis_url: SecretStr | None = Field(
         default=None,
         description="URL of a Redis or Valkey server: redis://user:password@host:port/0, with TLS "
-        "rediss://user:password@host:port/0?ssl_ca_certs=/path/of/authority.crt. Unset: an embedded server "
-        "in the home.",
+        "rediss://user:password@host:port/0?ssl_ca_certs=/path/of/authority.crt, for a Unix socket "
+        "unix://user:password@/path/of/socket?db=0. Unset: an embedded server in the home.",
     )
     secret_key: SecretStr | None = Field(
         default=None,
@@ -281,6 +282,16 @@ def _file_settings(settings_cls: type[BaseSettings], path: Path) -> TomlConfigSe
             advice = f"did you mean {similar[0]}?" if similar else f"the settings are {', '.join(names)}."
             raise UserError(f"The settings file {path} sets {name}, which does not exist: {advice}")
     return file
+
+
+def contains_secret(path: Path) -> bool:
+    """Return whether a valid settings file contains a password or a key."""
+    values = tomllib.loads(path.read_text())
+    targets = [export.get("target", "") for export in values.get("exports", ())]
+    secrets = {
+        name for name, field in Settings.model_fields.items() if SecretStr in get_args(field.annotation)
+    }
+    return bool(secrets & values.keys()) or any("@" in target for target in targets)
 
 
 _settings: Settings | None = None

@@ -60,15 +60,17 @@ def make_engine(url: str, *, database: str | None = None) -> Engine:
     parameters = connection_parameters(url)
     if database is not None:
         parameters["dbname"] = database
-    port = parameters.get("port", "")
+    host, port = parameters.get("host", ""), parameters.get("port", "")
+    is_socket = host.startswith("/")
     # For display: the parameters below take precedence, and also have the ports of several hosts.
     displayed_url = URL.create(
         "postgresql+psycopg",
         parameters.get("user"),
         parameters.get("password"),
-        parameters.get("host"),
+        None if is_socket else host,
         int(port) if port.isdecimal() else None,
         parameters.get("dbname"),
+        {"host": host} if is_socket else {},
     )
     new_engine = create_engine(
         displayed_url,
@@ -215,10 +217,10 @@ def server_version(database: Engine) -> str:
 
 
 def server_address(database: Engine) -> str:
-    """Return host and port of the PostgreSQL server that the engine is connected to."""
+    """Return host and port of the server that the engine is connected to, or the folder of its socket."""
     with database.connect() as connection:
         info = connection.connection.driver_connection.info  # type: ignore[union-attr]
-        return f"{info.host}:{info.port}"
+        return info.host if info.host.startswith("/") else f"{info.host}:{info.port}"
 
 
 def database_unavailable(error: OperationalError | None = None) -> str:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, cast
 from fsspec.core import url_to_fs
 
 from accession.core.errors import UserError
-from accession.core.fs import atomic_write
+from accession.core.fs import atomic_write, follow_own_link
 from accession.core.sanitize import sanitize
 
 TIME_FORMAT = "%Y%m%dT%H%M%SZ"
@@ -80,8 +80,7 @@ def _local_path(target: str) -> Path | None:
     """Return the path of a local target, None for a remote one."""
     if "://" in target and not target.startswith(("file://", "local://")):
         return None
-    # Symbolic links are resolved, so that the file is replaced and not the link.
-    return Path(target.removeprefix("file://").removeprefix("local://")).expanduser().resolve()
+    return follow_own_link(Path(target.removeprefix("file://").removeprefix("local://")).expanduser())
 
 
 def _require_no_web_address(target: str) -> None:

@@ -23,7 +23,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import Engine
 
 from accession.core.errors import UserError
-from accession.core.fs import atomic_write
+from accession.core.fs import atomic_write, follow_own_link
 from accession.core.settings import ENV_PREFIX, Settings
 from accession.db import schema
 from accession.db.engine import connection_parameters, is_pooled, make_engine
@@ -64,14 +64,14 @@ def create_backup(database_url: str, file: Path) -> int:
     Raises:
         UserError: the backup cannot be created.
     """
-    file = file.resolve()
+    file = follow_own_link(file)
     parameters = connection_parameters(database_url)
     _require_direct_connection(parameters)
     try:
         if file.exists() and not stat.S_ISREG(file.stat().st_mode):
             raise FileExistsError(0, "it exists and is not a regular file")
         with atomic_write(file) as draft:
-            _dump(parameters, Path(draft.name))
+            _dump(parameters, draft.fileno())
     except OSError as error:
         raise UserError(
             f"The backup {file} cannot be written ({error.strerror}): "
@@ -96,10 +96,13 @@ def _require_direct_connection(parameters: Mapping[str, str]) -> None:
             )
 
 
-def _dump(parameters: Mapping[str, str], draft: Path) -> None:
+def _dump(parameters: Mapping[str, str], draft: int) -> None:
+    # Opened by pg_dump itself: on standard output it could not seek to add the table of contents. And by its
+    # handle: in a folder of another user, its path could lead to any file by now. The caller flushes it.
+    target = ("--format=custom", f"--file=/dev/fd/{draft}", "--no-sync")
     process = subprocess.run(  # noqa: S603
-        # Written by pg_dump itself: on standard output it could not seek to add the table of contents.
-        _connecting_program(parameters, "pg_dump", "--format=custom", f"--file={draft}"),
+        _connecting_program(parameters, "pg_dump", *target),
+        pass_fds=[draft],
         env=_environment(parameters),
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from accession.core.errors import UserError
+from accession.local.files import require_trusted_home
 from accession.local.home import home_owner, prepare_home
 from accession.local.operating_system import has_ended
 from accession.local.processes import (
@@ -73,8 +74,11 @@ def stop_running(home: Path, timeout: float) -> bool:
     """Stop the Accession that runs in this home and wait for its end; return False if none was running.
 
     Raises:
-        UserError: it has not ended within `timeout` seconds; it continues to stop.
+        UserError: it has not ended within `timeout` seconds; it continues to stop. Or we are root, and others
+            may have written the id of the process.
     """
+    if home.exists():
+        require_trusted_home(home)
     owner = home_owner(home)
     if owner is None:
         return False

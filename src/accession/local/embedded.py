@@ -1,22 +1,17 @@
-"""Base class of the embedded servers: port, start with retries, restart and stop."""
+"""Base class of the embedded servers: Unix socket, start with retries, restart and stop."""
 
 import os
-import secrets
 import signal
-import socket
 import time
 from abc import ABC, abstractmethod
-from itertools import count
 from pathlib import Path
 from typing import ClassVar
 
 from accession.core.errors import UserError
-from accession.local.files import write_private_file
 from accession.local.processes import OwnedProcess, reap_orphans, wait_until
+from accession.local.sockets import find_socket_folder, renew_socket_folder
+from accession.local.users import User
 
-LOOPBACK = "127.0.0.1"
-# Below the ephemeral port range of Linux.
-_PORTS = range(20_000, 32_768)
 # A killed PostgreSQL leaves a stale lock file for up to a second.
 _RETRY_SECONDS = 5.0
 # Crash recovery replays the write-ahead log since the last checkpoint.
@@ -25,18 +20,25 @@ _ORPHAN_SECONDS = 20.0
 
 
 class EmbeddedServer(ABC):
-    """Server program in the foreground, owned by this process, listening on 127.0.0.1."""
+    """Server program in the foreground, owned by this process, listening on a private Unix socket only."""
 
     name: ClassVar[str]
-    """Name of its folder, log and process record in the home."""
+    """Name of its folders, log and process record in the home."""
     title: ClassVar[str]
     stop_steps: ClassVar[tuple[tuple[signal.Signals, float], ...]]
 
-    def __init__(self, home: Path, *, durable: bool = True) -> None:
-        """Configure the server; `durable=False` disables fsync, for tests."""
+    def __init__(self, home: Path, *, user: User | None = None, durable: bool = True) -> None:
+        """Configure the server.
+
+        Args:
+            home: Home folder.
+            user: User that the server runs as, None for our own.
+            durable: False to disable fsync, for tests.
+        """
         self.home = home
         self.durable = durable
-        self.port = 0
+        self._user = user
+        self._sockets = Path()
         self._process: OwnedProcess | None = None
 
     @property
@@ -50,14 +52,14 @@ class EmbeddedServer(ABC):
 
     @abstractmethod
     def _spawn(self) -> OwnedProcess:
-        """Start the program on `self.port`."""
+        """Start the program with its socket in `self._sockets`."""
 
     @abstractmethod
     def _accepts_commands(self) -> bool:
         """Return whether the server accepts commands."""
 
     def start(self) -> None:
-        """Start the server and wait until it accepts commands, on its previous port if that is free.
+        """Start the server and wait until it accepts commands.
 
         Raises:
             UserError: the server did not start; the message contains the last line of its log.
@@ -65,17 +67,18 @@ class EmbeddedServer(ABC):
         self.stop()
         reap_orphans(self.home, self.name, _ORPHAN_SECONDS)
         self._prepare()
-        self._launch(same_port=False)
+        self._sockets = find_socket_folder(self.home, self.name, self._user)
+        self._launch()
 
     def ensure_running(self) -> bool:
-        """Restart the server on the same port if it has ended; return whether it was restarted.
+        """Restart the server on the same socket if it has ended; return whether it was restarted.
 
         Raises:
             UserError: as for `start`.
         """
         if self.is_alive():
             return False
-        self._launch(same_port=True)
+        self._launch()
         return True
 
     def is_alive(self) -> bool:
@@ -92,11 +95,11 @@ class EmbeddedServer(ABC):
         if self._process is not None:
             self._process.stop(*self.stop_steps)
 
-    def _launch(self, *, same_port: bool) -> None:
+    def _launch(self) -> None:
         deadline = time.monotonic() + _RETRY_SECONDS
         while True:
-            if not same_port:
-                self.port = self._pick_port()
+            # Without the socket and the lock file of a killed server.
+            renew_socket_folder(self._sockets, self._user)
             process = self._process = self._spawn()
             has_result = wait_until(self._has_ended_or_accepts_commands, _RECOVERY_SECONDS)
             if has_result and process.is_alive():
@@ -110,16 +113,7 @@ class EmbeddedServer(ABC):
             time.sleep(0.2)
 
     def _has_ended_or_accepts_commands(self) -> bool:
-        # In this order: if our server could not get the port, another one answers on it.
         return not self.is_alive() or self._accepts_commands()
-
-    def _pick_port(self) -> int:
-        port_file = self.home / "run" / f"{self.name}.port"
-        if port_file.exists() and port_is_free(port := int(port_file.read_text())):
-            return port
-        port = free_port()
-        write_private_file(port_file, str(port))
-        return port
 
 
 def server_environment() -> dict[str, str]:
@@ -129,29 +123,3 @@ def server_environment() -> dict[str, str]:
     server.
     """
     return {"PATH": os.environ.get("PATH", os.defpath)}
-
-
-def free_port() -> int:
-    """Return a free port outside the ephemeral port range."""
-    return next(filter(port_is_free, (secrets.choice(_PORTS) for _ in count())))
-
-
-def is_listening(host: str, port: int) -> bool:
-    """Return whether a server accepts connections at this address."""
-    try:
-        socket.create_connection((host, port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
-def port_is_free(port: int) -> bool:
-    """Return whether the port is free at this moment."""
-    with socket.socket() as probe:
-        # As the servers do, so that connections in TIME_WAIT do not count.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-        return True

@@ -10,14 +10,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 from accession.core.errors import UserError
+from accession.local.files import require_trusted_home
 from accession.local.processes import ProcessId
+from accession.local.sockets import remove_socket_folders
 
 
 def prepare_home(home: Path) -> None:
     """Create the home if it is missing; the mode of an existing folder is kept.
 
     Raises:
-        UserError: the home cannot be created or is not writable.
+        UserError: the home cannot be created or is not writable, or we are root and others can write to it.
     """
     advice = "make it a writable folder, or set ACCESSION_HOME to one."
     try:
@@ -30,6 +32,7 @@ def prepare_home(home: Path) -> None:
         raise UserError(f"The home {home} cannot be created ({error.strerror}): {advice}") from None
     if not os.access(home, os.R_OK | os.W_OK | os.X_OK):
         raise UserError(f"The home {home} is not writable: {advice}")
+    require_trusted_home(home)
 
 
 @contextmanager
@@ -39,7 +42,7 @@ def lock_home(home: Path) -> Iterator[None]:
     Raises:
         UserError: another process holds it.
     """
-    with open(os.open(_lock_file(home), os.O_RDWR | os.O_CREAT, 0o600), "r+") as lock:
+    with open(os.open(_lock_file(home), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -69,7 +72,7 @@ def _lock_file(home: Path) -> Path:
 
 
 def remove_home_data(home: Path) -> None:
-    """Delete the data of the embedded servers of a home, also those below `/var/lib/accession`.
+    """Delete data and sockets of the embedded servers of a home, also those in folders outside the home.
 
     Key file, settings and logs remain. The servers must be stopped.
     """
@@ -77,6 +80,7 @@ def remove_home_data(home: Path) -> None:
     if link.is_symlink():
         shutil.rmtree(link.readlink(), ignore_errors=True)
         link.unlink()
+    remove_socket_folders(home)
     for name in ("postgres", "valkey", "run"):
         shutil.rmtree(home / name, ignore_errors=True)
     (home / "servers.json").unlink(missing_ok=True)

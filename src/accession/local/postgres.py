@@ -2,26 +2,35 @@
 
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
 
+from accession.core.database_url import with_password_protection
 from accession.core.errors import UserError
-from accession.local.embedded import LOOPBACK, EmbeddedServer, server_environment
-from accession.local.files import read_or_create_password, write_private_file
+from accession.core.unix_socket import user_name
+from accession.local.embedded import EmbeddedServer, server_environment
+from accession.local.files import (
+    create_folder,
+    read_foreign_file,
+    read_or_create_password,
+    remove_folder,
+    write_private_file,
+)
 from accession.local.postgres_files import (
     Installation,
-    data_folder,
+    postgres_folder,
     readable_installation,
-    server_user,
+    take_data,
     wheel_installation,
 )
 from accession.local.processes import OwnedProcess, last_line, log_file, with_death_signal
+from accession.local.users import server_user
 
 ROLE = "accession"
 
@@ -31,9 +40,9 @@ DATABASE = "accession"
 
 _CONFIGURATION = """\
 # Written by Accession at every start of the server.
-listen_addresses = '{address}'
-port = {port}
-unix_socket_directories = ''
+listen_addresses = ''
+unix_socket_directories = '{sockets}'
+unix_socket_permissions = 0700
 max_connections = 60
 shared_buffers = 128MB
 timezone = 'UTC'
@@ -51,10 +60,10 @@ full_page_writes = off
 
 
 class EmbeddedPostgres(EmbeddedServer):
-    """PostgreSQL with its data in `postgres/` of the home; root runs it as an unprivileged user.
+    """PostgreSQL with its data in `postgres/data` of the home; root runs it as an unprivileged user.
 
-    If that user cannot reach the home, the data are below `/var/lib/accession` and `postgres` in the home is
-    a symbolic link to them.
+    If that user cannot reach the home, `postgres` is a symbolic link to a folder that it can reach. The data
+    and the socket belong to that user, and everything else to us.
     """
 
     name: ClassVar[str] = "postgres"
@@ -66,15 +75,19 @@ class EmbeddedPostgres(EmbeddedServer):
     )
 
     def __init__(self, home: Path, *, durable: bool = True) -> None:
-        super().__init__(home, durable=durable)
-        self._user = server_user()
+        super().__init__(home, user=server_user(), durable=durable)
         self._installation: Installation | None = None
         self._folder = home / "postgres"
 
     @property
     def url(self) -> str:
-        """URL of the database with its password."""
-        return f"postgresql://{ROLE}:{self._password}@{LOOPBACK}:{self.port}/{DATABASE}"
+        """URL of the database with its password, and with the user that the server runs as."""
+        return self._url(DATABASE)
+
+    def _url(self, database: str) -> str:
+        user = self._user.name if self._user else user_name(os.geteuid())
+        location = f"{ROLE}:{self._password}@{quote(str(self._sockets), safe='')}/{database}"
+        return with_password_protection(f"postgresql://{location}?requirepeer={quote(user, safe='')}")
 
     @property
     def _password(self) -> str:
@@ -99,14 +112,15 @@ class EmbeddedPostgres(EmbeddedServer):
 
     @property
     def _maintenance_dsn(self) -> str:
-        return f"{self.url.removesuffix(DATABASE)}postgres?connect_timeout=5"
+        return f"{self._url('postgres')}&connect_timeout=5"
 
     def _prepare(self) -> None:
         self._installation = readable_installation(wheel_installation(), self._user)
-        self._folder = data_folder(self.home, self._user)
+        self._folder = postgres_folder(self.home, self._user)
         if not self._data.exists():
             self._initdb(self._installation)
-        major = (self._data / "PG_VERSION").read_text().strip()
+        take_data(self._data, self._user)
+        major = read_foreign_file(self._data / "PG_VERSION").strip() or "of unknown version"
         if major != self._installation.major:
             raise UserError(
                 f"The data in {self._data} were written by PostgreSQL {major}, and this version of Accession "
@@ -121,15 +135,18 @@ class EmbeddedPostgres(EmbeddedServer):
     def _initdb(self, installation: Installation) -> None:
         """Create an empty cluster in a draft folder and rename it, so that a kill leaves no partial one."""
         for unfinished in self._folder.glob("new-*"):
-            shutil.rmtree(unfinished)
+            remove_folder(unfinished)
         draft = self._folder / f"new-{secrets.token_hex(4)}"
-        read_or_create_password(self._folder / "password")
-        self._give_to_user(self._folder / "password")
+        create_folder(draft, self._user)
+        # A copy, because the user of the server cannot read ours.
+        password_file = self._folder / "initdb-password"
+        password = read_or_create_password(self._folder / "password")
+        write_private_file(password_file, password, user=self._user)
         command = [
             str(installation.programs / "initdb"),
             f"--pgdata={draft}",
             f"--username={ROLE}",
-            f"--pwfile={self._folder / 'password'}",
+            f"--pwfile={password_file}",
             "--auth=scram-sha-256",
             "--encoding=UTF8",
             # Without the builtin locale, lower('Á') would return 'Á'.
@@ -148,6 +165,7 @@ class EmbeddedPostgres(EmbeddedServer):
             stderr=subprocess.STDOUT,
             text=True,
         )
+        password_file.unlink()
         if process.returncode:
             log = log_file(self.home, "initdb")
             log.write_text(process.stdout)
@@ -160,9 +178,8 @@ class EmbeddedPostgres(EmbeddedServer):
     def _spawn(self) -> OwnedProcess:
         assert self._installation is not None  # noqa: S101 - `start` has prepared it
         configuration = self._folder / "postgresql.conf"
-        text = _CONFIGURATION.format(address=LOOPBACK, port=self.port)
-        write_private_file(configuration, text if self.durable else text + _NOT_DURABLE)
-        self._give_to_user(configuration)
+        text = _CONFIGURATION.format(sockets=self._sockets)
+        write_private_file(configuration, text if self.durable else text + _NOT_DURABLE, user=self._user)
         return OwnedProcess(
             self.home,
             self.name,
@@ -185,8 +202,7 @@ class EmbeddedPostgres(EmbeddedServer):
         may belong to another process of the same user, and PostgreSQL would refuse to start. It accepts the
         pid that this variable names as its grandparent's; it still checks for surviving backends.
         """
-        pid_file = self._data / "postmaster.pid"
-        lines = pid_file.read_text().splitlines() if pid_file.exists() else []
+        lines = read_foreign_file(self._data / "postmaster.pid").splitlines()
         return {"PG_GRANDPARENT_PID": lines[0].strip()} if lines else {}
 
     def _accepts_commands(self) -> bool:
@@ -195,7 +211,3 @@ class EmbeddedPostgres(EmbeddedServer):
         except psycopg.OperationalError:
             return False
         return True
-
-    def _give_to_user(self, path: Path) -> None:
-        if self._user:
-            os.chown(path, self._user.uid, self._user.gid)

@@ -1,10 +1,9 @@
-"""Programs and data folder of the embedded PostgreSQL, and the user that it runs as."""
+"""Programs and folders of the embedded PostgreSQL."""
 
 import os
-import pwd
 import shutil
-import subprocess
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
@@ -12,9 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from accession.core.errors import UserError
-from accession.local.processes import User
+from accession.local.files import create_folder, find_untrusted_folder, give_folder
+from accession.local.users import User, has_access
 
-STATE_FOLDER = Path("/var/lib/accession")
+STATE_FOLDER = Path("/var/lib/accession-root")
 """Folder for data and programs that the server's user cannot reach elsewhere; used by root only."""
 
 
@@ -36,28 +36,8 @@ class Installation:
         return self.version.partition(".")[0]
 
 
-def server_user() -> User | None:
-    """Return the user that the server runs as if we are root, which PostgreSQL refuses.
-
-    Raises:
-        UserError: neither `postgres` nor `nobody` exists.
-    """
-    if os.geteuid() != 0:
-        return None
-    for name in ("postgres", "nobody"):
-        try:
-            entry = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return User(name, entry.pw_uid, entry.pw_gid)
-    raise UserError(
-        "PostgreSQL does not run as root, and this machine has neither a user postgres nor nobody: "
-        "run Accession as another user, or set ACCESSION_DATABASE_URL."
-    )
-
-
-def data_folder(home: Path, user: User | None) -> Path:
-    """Return the data folder of a home, created if missing and owned by `user`.
+def postgres_folder(home: Path, user: User | None) -> Path:
+    """Return the folder of PostgreSQL's files, created if missing; it is ours, and `user` can traverse it.
 
     Raises:
         UserError: the user cannot reach it, or it is a broken symbolic link.
@@ -69,21 +49,40 @@ def data_folder(home: Path, user: User | None) -> Path:
             f"link {link} to start with an empty database."
         )
     if not link.exists():
-        if user is None or _has_access(user, "-x", home):
-            link.mkdir(mode=0o700)
+        if user is None or has_access(user, "-x", home):
+            create_folder(link, None, mode=0o711 if user else 0o700)
         else:
             link.symlink_to(_create_external_folder(home))
     folder = link.resolve()
-    owner = user.uid if user else os.geteuid()
-    if user and folder.stat().st_uid != owner:
-        _chown_all(folder, user)
-    if folder.stat().st_uid != owner or (user and not _has_access(user, "-w", folder)):
-        name = user.name if user else "this user"
+    if user:
+        _require_trusted_folder(folder)
+    if user and not has_access(user, "-x", folder):
         raise UserError(
-            f"The database's folder {folder} cannot be used by {name}, the user that PostgreSQL runs as: "
-            "correct its owner and make it reachable, or set another ACCESSION_HOME."
+            f"The database's folder {folder} cannot be reached by {user.name}, the user that PostgreSQL runs "
+            "as: make it reachable, or set another ACCESSION_HOME."
         )
     return folder
+
+
+def take_data(data: Path, user: User | None) -> None:
+    """Check that the data belong to the user that PostgreSQL runs as; give it those of root.
+
+    Raises:
+        UserError: they belong to another user, or others than root can replace their folder.
+    """
+    # A symbolic link to a larger disk is root's own.
+    data = data.resolve()
+    if user:
+        _require_trusted_folder(data.parent)
+    owner = data.stat().st_uid
+    if user and owner == os.geteuid():
+        give_folder(data, user)
+    elif owner != (user.uid if user else os.geteuid()):
+        name = user.name if user else "this user"
+        raise UserError(
+            f"The data in {data} do not belong to {name}, the user that PostgreSQL runs as: give them to it "
+            "with `chown -R`, or set another ACCESSION_HOME."
+        )
 
 
 def wheel_installation() -> Installation:
@@ -104,7 +103,7 @@ def readable_installation(
     installation: Installation, user: User | None, folder: Path = STATE_FOLDER
 ) -> Installation:
     """Return the installation, or a copy of it (41 MB) in `folder` if `user` cannot reach it."""
-    if user is None or _has_access(user, "-x", installation.programs / "postgres"):
+    if user is None or has_access(user, "-x", installation.programs / "postgres"):
         return installation
     copy = Installation(folder / f"postgresql-{installation.version}", installation.version)
     if not copy.root.exists():
@@ -138,28 +137,29 @@ def _create_external_folder(home: Path) -> Path:
     longer exists.
     """
     digest = sha256(str(home).encode()).hexdigest()[:16]
-    return Path(tempfile.mkdtemp(prefix=f"{digest}-", dir=_shared_folder(STATE_FOLDER)))
+    folder = Path(tempfile.mkdtemp(prefix=f"{digest}-", dir=_shared_folder(STATE_FOLDER)))
+    folder.chmod(0o711)
+    return folder
 
 
 def _shared_folder(folder: Path) -> Path:
     """Create a folder if missing that other users can traverse but not list."""
     try:
-        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            create_folder(folder, None, mode=0o711)
     except OSError as error:
         raise UserError(
             f"The folder {folder} for the files of PostgreSQL's user cannot be created ({error.strerror}): "
             "set ACCESSION_HOME to a folder that every user can traverse."
         ) from None
+    _require_trusted_folder(folder)
     return folder
 
 
-def _has_access(user: User, test: str, path: Path) -> bool:
-    """Run `test` as this user, which takes access control lists and mounts into account."""
-    command = ["/usr/bin/env", "test", test, str(path)]
-    process = subprocess.run(command, user=user.uid, group=user.gid, extra_groups=[], cwd="/")  # noqa: S603
-    return process.returncode == 0
-
-
-def _chown_all(folder: Path, user: User) -> None:
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, user.uid, user.gid, follow_symlinks=False)
+def _require_trusted_folder(folder: Path) -> None:
+    if (untrusted := find_untrusted_folder(folder)) is not None:
+        raise UserError(
+            f"The folder {folder} of PostgreSQL's files could be changed by others than root: correct the "
+            f"owner and the mode of {untrusted}."
+        )

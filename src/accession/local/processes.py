@@ -17,21 +17,13 @@ from accession.core.errors import UserError
 from accession.local import pdeathsig
 from accession.local.files import write_private_file
 from accession.local.operating_system import boot_id, has_ended, start_time
+from accession.local.users import User
 
 HOME_VARIABLE = "ACCESSION_HOME"
 """Environment variable of every child; identifies orphans of a home."""
 
 _KILL_SECONDS = 5.0
 _LOG_LIMIT_BYTES = 20_000_000
-
-
-@dataclass(frozen=True)
-class User:
-    """Operating system user that a child runs as."""
-
-    name: str
-    uid: int
-    gid: int
 
 
 @dataclass(frozen=True)
@@ -114,6 +106,7 @@ class OwnedProcess:
         user: User | None = None,
         environment: Mapping[str, str],
         folder: Path | None = None,
+        descriptors: Sequence[int] = (),
     ) -> None:
         """Start the program.
 
@@ -125,6 +118,7 @@ class OwnedProcess:
             user: User to run as.
             environment: Complete environment; `ACCESSION_HOME` is added.
             folder: Working directory, by default the home.
+            descriptors: Open files and sockets that it inherits, at the same numbers.
         """
         self.name = name
         self._record_file = _record_file(home, name)
@@ -139,6 +133,7 @@ class OwnedProcess:
                 env={**environment, HOME_VARIABLE: str(home)},
                 cwd=folder or home,
                 start_new_session=True,
+                pass_fds=descriptors,
                 # Valkey and the scheduler would create files that other users can read.
                 umask=0o077,
             )

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from accession.core.database_url import without_password_protection
+from accession.core.redis_url import without_peer
 from accession.local.embedded import EmbeddedServer
 from accession.local.files import write_private_file
 from accession.local.postgres import EmbeddedPostgres
@@ -19,6 +21,10 @@ class ServerUrls:
 
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
+
+    def for_other_programs(self) -> "ServerUrls":
+        """Return the URLs in the form that psql, redis-py and other programs understand."""
+        return ServerUrls(without_password_protection(self.database_url), without_peer(self.redis_url))
 
 
 class EmbeddedServers:

@@ -1,6 +1,7 @@
 """A child process of the supervisor: started again when it ends, and stopped within a grace period."""
 
 import signal
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ class ChildSpec:
         force_stop_signal: Signal to end without finishing current work. It is also the parent-death signal,
             because the embedded servers end together with a killed supervisor.
         is_ready: Returns whether the running program can be used.
+        serves_listener: Whether it gets the supervisor's listening socket, as the option `--fd`.
     """
 
     name: str
@@ -34,6 +36,7 @@ class ChildSpec:
     stop_signal: signal.Signals = signal.SIGTERM
     force_stop_signal: signal.Signals = signal.SIGQUIT
     is_ready: Callable[[], bool] = lambda: True
+    serves_listener: bool = False
 
 
 class Backoff:
@@ -59,10 +62,13 @@ class Backoff:
 class SupervisedProcess:
     """A supervised child; it is started on creation."""
 
-    def __init__(self, home: Path, spec: ChildSpec, environment: dict[str, str]) -> None:
+    def __init__(
+        self, home: Path, spec: ChildSpec, environment: dict[str, str], listener: socket.socket | None = None
+    ) -> None:
         self._home = home
         self._spec = spec
         self._environment = environment
+        self._descriptors = [listener.fileno()] if listener and spec.serves_listener else []
         self._backoff = Backoff()
         self._restart_pending = False
         self._is_forced = False
@@ -107,7 +113,8 @@ class SupervisedProcess:
         return OwnedProcess(
             self._home,
             self._spec.name,
-            self._spec.command,
+            [*self._spec.command, *(f"--fd={number}" for number in self._descriptors)],
             death_signal=self._spec.force_stop_signal,
             environment=self._environment,
+            descriptors=self._descriptors,
         )

@@ -2,10 +2,11 @@
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 import structlog
@@ -13,8 +14,8 @@ from pydantic import SecretStr
 
 from accession.core.errors import UserError
 from accession.core.settings import Settings
-from accession.local.embedded import is_listening
 from accession.local.home import lock_home, prepare_home
+from accession.local.ports import responds
 from accession.local.processes import reap_orphans, wait_until
 from accession.local.servers import EmbeddedServers, ServerUrls, publish_servers
 from accession.local.supervised_process import Backoff, ChildSpec, SupervisedProcess
@@ -39,7 +40,8 @@ def child_specs(settings: Settings) -> tuple[ChildSpec, ...]:
         (*accession, "web"),
         5,
         force_stop_signal=signal.SIGTERM,
-        is_ready=lambda: is_listening(settings.web_host, settings.web_port),
+        is_ready=lambda: responds(settings.web_host, settings.web_port),
+        serves_listener=True,
     )
     return (worker, beat, web) if settings.web_port else (worker, beat)
 
@@ -52,6 +54,7 @@ class Supervisor:
         settings: Settings,
         children: Sequence[ChildSpec],
         *,
+        listen: Callable[[], socket.socket] | None = None,
         prepare: Callable[[ServerUrls], None] = lambda urls: None,
         on_ready: Callable[[ServerUrls], None] = lambda urls: None,
         durable: bool = True,
@@ -61,6 +64,8 @@ class Supervisor:
         Args:
             settings: Settings of the home; without a database or Redis URL, an embedded server is used.
             children: Programs to run.
+            listen: Opens the socket of the children that serve it. It stays open until the stop begins, so
+                that nobody else can take its port, and with it passwords, while a child restarts.
             prepare: Called when the servers accept connections, before any child starts. An exception stops
                 everything and is raised by `run`.
             on_ready: Called when everything is running. An exception is treated in the same way.
@@ -68,6 +73,8 @@ class Supervisor:
         """
         self._home = settings.home
         self._specs = tuple(children)
+        self._listen = listen
+        self._listener: socket.socket | None = None
         self._prepare = prepare
         self._on_ready = on_ready
         self._servers = EmbeddedServers(
@@ -91,7 +98,8 @@ class Supervisor:
             for spec in self._specs:
                 # Without waiting: `prepare` resumes the runs that they were working on.
                 reap_orphans(self._home, spec.name, 0)
-            with self._servers as urls:
+            with self._servers as urls, ExitStack() as listening:
+                self._listener = listening.enter_context(self._listen()) if self._listen else None
                 self._prepare(urls)
                 if not self._stop_requests:
                     self._run_children(urls)
@@ -105,7 +113,7 @@ class Supervisor:
         children: list[SupervisedProcess] = []
         try:
             for spec in self._specs:
-                children.append(SupervisedProcess(self._home, spec, environment))
+                children.append(SupervisedProcess(self._home, spec, environment, self._listener))
             wait_until(
                 lambda: bool(self._stop_requests) or all(spec.is_ready() for spec in self._specs),
                 _READY_SECONDS,
@@ -135,6 +143,9 @@ class Supervisor:
 
     def _stop(self, children: Sequence[SupervisedProcess]) -> None:
         """Request all children to stop, then wait for each."""
+        if self._listener:
+            # Refuse new connections, which nobody would serve.
+            self._listener.close()
         for child in children:
             child.request_stop()
         stopping = list(children)

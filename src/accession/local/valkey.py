@@ -1,13 +1,17 @@
 """Embedded Valkey server, used as broker and for locks if no Redis is configured."""
 
+import os
 import platform
 import signal
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import quote
 
 from accession.core.errors import UserError
-from accession.local.embedded import LOOPBACK, EmbeddedServer, server_environment
+from accession.core.redis_url import PEER
+from accession.core.unix_socket import user_name
+from accession.local.embedded import EmbeddedServer, server_environment
 from accession.local.files import read_or_create_password, write_private_file
 from accession.local.processes import OwnedProcess
 
@@ -25,8 +29,13 @@ class EmbeddedValkey(EmbeddedServer):
 
     @property
     def url(self) -> str:
-        """URL of the server with its password."""
-        return f"redis://:{self._password}@{LOOPBACK}:{self.port}/0"
+        """URL of the server with its password, and with the user that it runs as."""
+        user = quote(user_name(os.geteuid()), safe="")
+        return f"unix://:{self._password}@{self._socket}?{PEER}={user}"
+
+    @property
+    def _socket(self) -> Path:
+        return self._sockets / "valkey.sock"
 
     @property
     def _password(self) -> str:
@@ -38,8 +47,9 @@ class EmbeddedValkey(EmbeddedServer):
     def _spawn(self) -> OwnedProcess:
         # A configuration file, because a process list would show a password in the arguments to every user.
         configuration = {
-            "bind": LOOPBACK,
-            "port": self.port,
+            "port": 0,
+            "unixsocket": self._socket,
+            "unixsocketperm": 700,
             "requirepass": self._password,
             "appendonly": "yes",
             "appendfsync": "everysec" if self.durable else "no",
@@ -58,16 +68,16 @@ class EmbeddedValkey(EmbeddedServer):
 
     def _accepts_commands(self) -> bool:
         # Imported here, because commands that only read the URLs of running servers start faster without it.
-        import redis
+        from redis import RedisError
+
+        from accession.tasks.broker import redis_client
 
         # Without retries: the caller waits and checks that the server is still running.
-        client = redis.Redis.from_url(self.url, retry=None, socket_timeout=5)
-        try:
-            return bool(client.ping())
-        except redis.RedisError:
-            return False
-        finally:
-            client.close()
+        with redis_client(self.url, socket_timeout=5) as client:
+            try:
+                return bool(client.ping())
+            except RedisError:
+                return False
 
 
 def _program() -> Path:

@@ -12,6 +12,7 @@ from celery.signals import setup_logging, worker_process_init
 from kombu import Queue
 
 from accession.core.logging import configure_logging
+from accession.core.redis_url import celery_url
 from accession.core.settings import Settings, get_settings
 from accession.db.engine import dispose_engine
 from accession.tasks.broker import (
@@ -91,7 +92,7 @@ def longest_step_seconds(settings: Settings) -> float:
 
 
 def _configuration(settings: Settings) -> dict[str, Any]:
-    url = broker_url(settings)
+    url = celery_url(broker_url(settings))
     return {
         "broker_url": url,
         "result_backend": url,

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from redis import Redis
+from redis import ConnectionPool, Redis
+from redis.connection import UnixDomainSocketConnection, parse_url
 
 from accession.core.errors import UserError
-from accession.core.redis_url import with_verification
+from accession.core.redis_url import PEER, with_verification
 from accession.core.settings import Settings, get_settings
+from accession.core.unix_socket import require_peer
 
 DEFAULT_QUEUE = "default"
 APPLY_QUEUE = "apply"
@@ -62,9 +64,36 @@ def broker_client() -> Redis:
 
 @cache
 def _client(url: str) -> Redis:
-    return Redis.from_url(
-        url, retry=None, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS
-    )
+    return redis_client(url, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS)
+
+
+class PeerCheck:
+    """Part of a connection class: checks whose process listens before it sends the password."""
+
+    def __init__(self, *, requirepeer: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._required_peer = requirepeer
+
+    def _connect(self) -> socket.socket:
+        connection: socket.socket = super()._connect()  # type: ignore[misc]
+        try:
+            require_peer(connection, self._required_peer)
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+
+class CheckedConnection(PeerCheck, UnixDomainSocketConnection):
+    """Connection to a Unix socket at which a process of a certain user must listen."""
+
+
+def redis_client(url: str, **options: Any) -> Redis:
+    """Return a client that does not retry; the options are those of its connections."""
+    parameters = {**options, "retry": None, **parse_url(url)}  # type: ignore[no-untyped-call]
+    if PEER in parameters:
+        parameters["connection_class"] = CheckedConnection
+    return Redis.from_pool(ConnectionPool(**parameters))
 
 
 def broker_unavailable(error: Exception | None = None) -> str:

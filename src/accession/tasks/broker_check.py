@@ -10,7 +10,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 
 from accession.core.errors import UserError
 from accession.core.settings import get_settings
-from accession.tasks.broker import BrokerUnavailable, broker_unavailable, broker_url
+from accession.tasks.broker import BrokerUnavailable, broker_unavailable, broker_url, redis_client
 
 _TIMEOUT_SECONDS = 5.0
 _SAFE_POLICY = "noeviction"
@@ -25,10 +25,9 @@ def check_broker() -> str:
         UserError: it does not accept our certificate, user or commands, or it may evict messages.
     """
     url = broker_url(get_settings())
-    client = Redis.from_url(
-        url, retry=None, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS
-    )
-    with client:
+    with redis_client(
+        url, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS
+    ) as client:
         try:
             client.ping()
             _check_permissions(client)

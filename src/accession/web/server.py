@@ -1,5 +1,6 @@
 """The web server: a listening socket, and uvicorn on it."""
 
+import os
 import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -43,13 +44,25 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(app: "ASGIApp", host: str, port: int) -> None:
-    """Serve dashboard and API until SIGTERM or Ctrl-C.
+def inherited_host(descriptor: int) -> str:
+    """Return the address at which the socket listens that this process has inherited with this number.
 
     Raises:
-        UserError: the server cannot listen at the address.
+        UserError: there is no such socket.
     """
-    with listen(host, port) as listener, suppress(KeyboardInterrupt):
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as listener:
+            return str(listener.getsockname()[0])
+    except OSError as error:
+        raise UserError(
+            f"The dashboard cannot use the open socket {descriptor} ({error.strerror}): correct --fd, or "
+            "leave it out to listen at ACCESSION_WEB_HOST and ACCESSION_WEB_PORT."
+        ) from None
+
+
+def serve(app: "ASGIApp", listener: socket.socket) -> None:
+    """Serve dashboard and API on a listening socket until SIGTERM or Ctrl-C."""
+    with listener, suppress(KeyboardInterrupt):
         # uvicorn shuts down cleanly on Ctrl-C and then raises KeyboardInterrupt again.
         create_server(app).run(sockets=[listener])
 

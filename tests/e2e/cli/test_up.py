@@ -14,6 +14,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
+from accession.local.processes import recorded_processes
 from accession.local.servers import ServerUrls
 from tests.fixtures.commands import (
     Cli,
@@ -28,7 +29,7 @@ from tests.fixtures.commands import (
 )
 from tests.fixtures.homes import database_session, processes_of, run_in_home, temporary_home
 from tests.fixtures.machine import free_port
-from tests.fixtures.waiting import wait_until
+from tests.fixtures.waiting import DEADLINE_SECONDS, wait_until
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,20 @@ def test_detached_up_runs_and_imports(cli: Cli, running: RunningInstallation) ->
 
 def test_dashboard_is_ready_when_up_returns(running: RunningInstallation) -> None:
     assert "Welcome" in running.first_page
+
+
+def test_port_of_dashboard_stays_taken_while_it_restarts(running: RunningInstallation) -> None:
+    """Whoever could take it would be sent the passwords of users."""
+    web = recorded_processes(running.home)["web"]
+    os.kill(web.pid, signal.SIGKILL)
+    wait_until(lambda: not web.is_alive)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="Address already in use"):
+            other.bind(("127.0.0.1", int(running.web_port)))
+    url = f"http://127.0.0.1:{running.web_port}/healthz"
+    assert httpx.get(url, trust_env=False, timeout=DEADLINE_SECONDS).status_code == 200
+    assert recorded_processes(running.home)["web"] != web
 
 
 def test_doctor_passes_with_all_processes(running: RunningInstallation) -> None:

@@ -24,6 +24,7 @@ from accession.local.processes import ProcessId, recorded_processes
 from accession.local.servers import ServerUrls, read_server_info, running_servers
 from accession.local.supervised_process import Backoff
 from accession.local.supervisor import Supervisor, child_specs
+from accession.tasks.broker import redis_client
 from tests.fixtures import supervised
 from tests.fixtures.machine import new_home
 from tests.fixtures.waiting import DEADLINE_SECONDS, wait_until
@@ -98,7 +99,7 @@ def server_urls(home: Path) -> ServerUrls:
 
 
 def accepts_commands(redis_url: str) -> bool:
-    with redis.Redis.from_url(redis_url, retry=None) as client:
+    with redis_client(redis_url) as client:
         try:
             return bool(client.ping())
         except redis.RedisError:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from accession.local.embedded import free_port
+from accession.local.ports import free_port
 from accession.sandbox.catalogue import build_catalogue
 from accession.sandbox.vendor import Sandbox
 from tests.fixtures.dashboard import Dashboard, OpenDashboard

@@ -1,5 +1,6 @@
 """Command `env`, and the commands of `accession db`."""
 
+import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from accession.cli.connect import require_schema
 from accession.core.settings import get_settings
 from accession.db import schema
 from accession.local.servers import ServerUrls
-from tests.fixtures.commands import Cli, migrate_to_unknown_schema, settings_from_environment
+from tests.fixtures.commands import Cli, migrate_to_unknown_schema, settings, settings_from_environment
 from tests.fixtures.factories import SCHEMA_REVISION
 
 
@@ -18,6 +19,14 @@ def test_env_prints_server_urls(cli: Cli, servers: ServerUrls) -> None:
         f"ACCESSION_DATABASE_URL={servers.database_url}",
         f"ACCESSION_REDIS_URL={servers.redis_url}",
     ]
+
+
+def test_env_prints_any_url_for_a_shell(cli: Cli) -> None:
+    url = "postgresql://ann:it's@db.example/accession?sslmode=verify-full&sslrootcert=/a b"
+    with settings(database_url=url, redis_url="redis://:pw@broker.example/0"):
+        script = f'{cli("env").stdout}printf "%s|%s" "$ACCESSION_DATABASE_URL" "$ACCESSION_REDIS_URL"'
+    output = subprocess.check_output(["/bin/sh", "-c", script], text=True)
+    assert output == f"{url}|redis://:pw@broker.example/0"
 
 
 def test_configured_url_takes_precedence_over_running_server(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
@@ -74,6 +75,28 @@ def test_doctor_checks_key_file(cli: Cli, home: Path, session: Session, without_
     results = findings_with_reread_key(cli)
     assert not results["account keys"][0]
     assert "restore it from your backup" in results["account keys"][1]
+
+
+@pytest.mark.parametrize(
+    ("content", "is_secret"),
+    [
+        ('time_zone = "Europe/Berlin"', False),
+        ('redis_url = "redis://:pw@broker.example/0"', True),
+        ('[[exports]]\ntarget = "sftp://ann:pw@files.example/"', True),
+        ('[[exports]]\ntarget = "/srv/exports"', False),
+    ],
+)
+def test_doctor_checks_settings_file_with_secrets(
+    cli: Cli, home: Path, session: Session, without_worker_wait: None, content: str, is_secret: bool
+) -> None:
+    home.mkdir()
+    (home / "accession.toml").write_text(content)
+    (home / "accession.toml").chmod(0o644)
+    readable = f"{home / 'accession.toml'} is readable by others (mode 644): run chmod 600 "
+    ok, finding = findings(cli)["home"]
+    assert (ok, finding.startswith(readable)) == (not is_secret, is_secret)
+    (home / "accession.toml").chmod(0o600)
+    assert findings(cli)["home"] == (True, str(home))
 
 
 def findings_with_reread_key(cli: Cli) -> dict[str, tuple[bool, str]]:

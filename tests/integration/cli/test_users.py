@@ -1,6 +1,7 @@
 """Commands of `accession users`, and the users that `up` and `web` need."""
 
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,16 @@ def test_web_refuses_non_loopback_bind_without_users(cli: Cli, session: Session)
     urls = get_settings().model_dump(include={"home", "database_url", "redis_url"})
     with settings(**urls, web_host=ALL_INTERFACES):
         assert cli("web").error == NON_LOOPBACK_ERROR
+
+
+def test_web_on_inherited_socket_checks_its_address(cli: Cli, session: Session) -> None:
+    with socket.create_server((ALL_INTERFACES, 0)) as listener:
+        error = cli("web", "--fd", str(listener.fileno())).error
+    assert error == NON_LOOPBACK_ERROR
+
+
+def test_web_without_the_inherited_socket_is_refused(cli: Cli, session: Session) -> None:
+    assert cli("web", "--fd", "9999").error == (
+        "The dashboard cannot use the open socket 9999 (Bad file descriptor): correct --fd, or leave it out "
+        "to listen at ACCESSION_WEB_HOST and ACCESSION_WEB_PORT."
+    )

@@ -1,4 +1,4 @@
-"""Embedded servers: data survive kills, ports and passwords stay, and errors are reported."""
+"""Embedded servers: data survive kills, sockets and passwords stay, and errors are reported."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import platform
 import pwd
 import shutil
 import signal
-import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,9 +26,8 @@ from accession.local.home import remove_home_data
 from accession.local.postgres import EmbeddedPostgres
 from accession.local.postgres_files import (
     Installation,
-    data_folder,
+    postgres_folder,
     readable_installation,
-    server_user,
     wheel_installation,
 )
 from accession.local.processes import ProcessId, recorded_processes
@@ -39,8 +38,10 @@ from accession.local.servers import (
     read_server_info,
     running_servers,
 )
+from accession.local.users import server_user
 from accession.local.valkey import EmbeddedValkey
-from tests.fixtures.machine import as_root, new_home, public_folder, run_as_nobody
+from accession.tasks.broker import redis_client
+from tests.fixtures.machine import as_root, new_home, public_folder, run_as_nobody, umask
 from tests.fixtures.waiting import wait_until
 
 SECRET = "secret key of the environment"
@@ -99,13 +100,13 @@ class StoredValue:
         name = f"value_{uuid4().hex}"
         with psycopg.connect(urls.database_url) as connection:
             connection.execute(f"CREATE TABLE {name} AS SELECT 'stored' AS content")
-        with redis.Redis.from_url(urls.redis_url) as client:
+        with redis_client(urls.redis_url) as client:
             client.set(name, "stored")
         return cls(name)
 
     def is_in(self, urls: ServerUrls) -> bool:
         content = query_value(urls.database_url, f"content FROM {self.name}")
-        with redis.Redis.from_url(urls.redis_url) as client:
+        with redis_client(urls.redis_url) as client:
             return (content, client.get(self.name)) == ("stored", b"stored")
 
 
@@ -135,9 +136,9 @@ def owner_of_servers(home: Path) -> "Iterator[subprocess.Popen[str]]":
             owner.kill()
 
 
-def create_data_folder(home: Path, *, major: str) -> Path:
+def create_postgres_folder(home: Path, *, major: str) -> Path:
     """Create a data folder that looks like one of this major version of PostgreSQL."""
-    folder = data_folder(home, server_user())
+    folder = postgres_folder(home, server_user())
     (folder / "data").mkdir()
     (folder / "data" / "PG_VERSION").write_text(f"{major}\n")
     return folder
@@ -255,51 +256,16 @@ def test_urls_published_by_an_ended_owner_are_ignored(home: Path) -> None:
     assert read_server_info(home) is None
 
 
-# Ports
-
-
-def test_server_takes_another_port_if_its_own_is_in_use(home: Path) -> None:
-    server = EmbeddedValkey(home, durable=False)
-    server.start()
-    port = server.port
-    server.stop()
-    with socket.create_server((embedded.LOOPBACK, port)):
-        server.start()
-        assert server.port != port
-        with redis.Redis.from_url(server.url) as client:
-            assert client.ping()
-    server.stop()
-    assert server.pid is None
-
-
-def test_ports_are_below_the_ephemeral_range(running: RunningServers) -> None:
-    for name in ("postgres", "valkey"):
-        assert 1024 < int((running.home / "run" / f"{name}.port").read_text()) < 32_768
-
-
-def test_restart_fails_while_the_port_is_in_use(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "_RETRY_SECONDS", 0.1)
-    server = EmbeddedValkey(home, durable=False)
-    server.start()
-    kill(home, "valkey")
-    with socket.socket() as other:
-        other.bind((embedded.LOOPBACK, server.port))
-        with pytest.raises(
-            UserError, match=r"^The embedded Valkey did not start \(.*Failed listening.*\): see "
-        ):
-            server.ensure_running()
-    assert server.ensure_running()
-    server.stop()
-
-
 # Secrets
 
 
 def test_servers_reject_wrong_passwords(running: RunningServers) -> None:
     with pytest.raises(psycopg.OperationalError, match="password"):
         psycopg.connect(running.urls.database_url.replace("accession:", "accession:x"))
-    client = redis.Redis.from_url(running.urls.redis_url.replace("//:", "//:x"))
-    with client, pytest.raises(redis.AuthenticationError):
+    with (
+        redis_client(running.urls.redis_url.replace("//:", "//:x")) as client,
+        pytest.raises(redis.AuthenticationError),
+    ):
         client.ping()
 
 
@@ -339,7 +305,7 @@ def test_failed_server_start_leaves_none_running(home: Path, monkeypatch: pytest
 
 
 def test_unfinished_initdb_is_removed_at_the_next_start(home: Path) -> None:
-    folder = data_folder(home, server_user())
+    folder = postgres_folder(home, server_user())
     (folder / "new-1234" / "base").mkdir(parents=True)
     server = EmbeddedPostgres(home, durable=False)
     server.start()
@@ -348,14 +314,14 @@ def test_unfinished_initdb_is_removed_at_the_next_start(home: Path) -> None:
 
 
 def test_failed_initdb_is_reported_with_its_log(home: Path) -> None:
-    folder = data_folder(home, server_user())
+    folder = postgres_folder(home, server_user())
     (folder / "password").write_text("")
     with pytest.raises(UserError, match=r"^PostgreSQL's initdb failed in .* is empty\): see .*initdb.log"):
         EmbeddedPostgres(home).start()
 
 
 def test_data_of_another_major_version_are_refused(home: Path) -> None:
-    folder = create_data_folder(home, major="9")
+    folder = create_postgres_folder(home, major="9")
     with pytest.raises(
         UserError, match=r"by PostgreSQL 9, and this version of Accession includes PostgreSQL \d+: dump them"
     ):
@@ -364,7 +330,7 @@ def test_data_of_another_major_version_are_refused(home: Path) -> None:
 
 
 def test_missing_password_file_is_not_replaced(home: Path) -> None:
-    folder = create_data_folder(home, major=wheel_installation().major)
+    folder = create_postgres_folder(home, major=wheel_installation().major)
     with pytest.raises(UserError, match=r"The password file .* is missing: restore it from your backup"):
         EmbeddedPostgres(home).start()
     assert not (folder / "password").exists()
@@ -389,7 +355,7 @@ def test_removing_home_data_keeps_other_files(home: Path) -> None:
     with EmbeddedServers(home, database_url="postgresql://external") as urls:
         pass
     publish_servers(home, urls)
-    folder = create_data_folder(home, major="18")
+    folder = create_postgres_folder(home, major="18")
     (home / "secret.key").write_text("key")
     assert {"postgres", "run", "servers.json", "valkey"} <= {path.name for path in home.iterdir()}
     remove_home_data(home)
@@ -399,10 +365,10 @@ def test_removing_home_data_keeps_other_files(home: Path) -> None:
 
 @as_root
 def test_data_are_outside_a_home_that_postgres_cannot_reach(home: Path) -> None:
-    folder = data_folder(home, server_user())
+    folder = postgres_folder(home, server_user())
     assert (home / "postgres").readlink() == folder
     assert folder.parent == postgres_files.STATE_FOLDER
-    assert data_folder(home, server_user()) == folder
+    assert postgres_folder(home, server_user()) == folder
 
 
 @as_root
@@ -416,8 +382,46 @@ def test_data_are_in_a_home_that_postgres_can_reach() -> None:
 
 
 @as_root
+def test_folders_are_reachable_whatever_the_umask() -> None:
+    with public_folder() as folder, umask(0o077):
+        (folder / "home").mkdir(mode=0o711)
+        (folder / "home").chmod(0o711)
+        assert stat.S_IMODE(postgres_folder(folder / "home", server_user()).stat().st_mode) == 0o711
+        with pytest.MonkeyPatch.context() as patch, new_home(folder / "other") as home:
+            patch.setattr(postgres_files, "STATE_FOLDER", folder / "state")
+            home.chmod(0o700)
+            assert postgres_folder(home, server_user()).parent == folder / "state"
+
+
+@as_root
+def test_restored_data_of_root_are_given_to_postgres(home: Path) -> None:
+    server = EmbeddedPostgres(home, durable=False)
+    server.start()
+    server.stop()
+    data = home / "postgres" / "data"
+    for path in (data, *data.rglob("*")):
+        os.chown(path, 0, 0, follow_symlinks=False)
+    server.start()
+    assert query_value(server.url, "1") == 1
+    server.stop()
+
+
+@as_root
+def test_data_of_a_third_user_are_refused(home: Path) -> None:
+    data = create_postgres_folder(home, major="18") / "data"
+    os.chown(data, 1, 1)
+    with pytest.raises(UserError, match=rf"^The data in {data} do not belong to \w+, the user that Postgr"):
+        EmbeddedPostgres(home).start()
+    os.chown(data.parent, 1, 1)
+    with pytest.raises(
+        UserError, match=rf"could be changed by others than root: .* mode of {data.parent}\.$"
+    ):
+        EmbeddedPostgres(home).start()
+
+
+@as_root
 def test_missing_data_outside_the_home_are_not_replaced(home: Path) -> None:
-    folder = data_folder(home, server_user())
+    folder = postgres_folder(home, server_user())
     folder.rmdir()
     with pytest.raises(UserError, match=rf"^The database's folder {folder} is missing: restore it"):
         EmbeddedPostgres(home).start()
@@ -426,7 +430,7 @@ def test_missing_data_outside_the_home_are_not_replaced(home: Path) -> None:
 @as_root
 def test_data_that_postgres_cannot_reach_are_reported(home: Path) -> None:
     (home / "postgres").mkdir()
-    with pytest.raises(UserError, match=r"cannot be used by \w+, the user that PostgreSQL runs as: "):
+    with pytest.raises(UserError, match=r"cannot be reached by \w+, the user that PostgreSQL runs as: "):
         EmbeddedPostgres(home).start()
 
 
@@ -434,8 +438,8 @@ def test_data_that_postgres_cannot_reach_are_reported(home: Path) -> None:
 def test_state_folder_that_cannot_be_created_is_reported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "file").write_text("")
     monkeypatch.setattr(postgres_files, "STATE_FOLDER", home / "file" / "accession")
-    with pytest.raises(UserError, match=r"cannot be created \(Not a directory\): set ACCESSION_HOME to"):
-        data_folder(home, server_user())
+    with pytest.raises(UserError, match=r"cannot be created \(File exists\): set ACCESSION_HOME to"):
+        postgres_folder(home, server_user())
 
 
 @as_root
@@ -474,7 +478,8 @@ def test_unprivileged_user_runs_the_servers_in_the_home() -> None:
     program = """
 import sys
 from pathlib import Path
-import psycopg, redis
+import psycopg
+from accession.tasks.broker import redis_client
 from accession.local.home import prepare_home
 from accession.local.servers import EmbeddedServers
 home = Path(sys.argv[1]) / "home"
@@ -482,20 +487,10 @@ prepare_home(home)
 with EmbeddedServers(home, durable=False) as urls:
     with psycopg.connect(urls.database_url) as connection:
         print(*connection.execute("SELECT lower('Á')").fetchone())
-    with redis.Redis.from_url(urls.redis_url) as client:
+    with redis_client(urls.redis_url) as client:
         print(client.ping())
 print((home / "postgres").is_symlink(), oct(home.stat().st_mode & 0o777))
 """
     with public_folder() as folder:
         os.chown(folder, pwd.getpwnam("nobody").pw_uid, -1)
         assert run_as_nobody(program, str(folder)) == "á\nTrue\nFalse 0o700\n"
-
-
-def test_root_without_an_unprivileged_user_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_entry(name: str) -> pwd.struct_passwd:
-        raise KeyError(name)
-
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(pwd, "getpwnam", no_entry)
-    with pytest.raises(UserError, match="run Accession as another user"):
-        server_user()

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from socket import TCP_KEEPIDLE, TCP_USER_TIMEOUT
@@ -17,11 +18,14 @@ from pydantic import SecretStr
 from redis import Redis
 
 from accession.core.errors import UserError
+from accession.core.redis_url import celery_url
 from accession.core.settings import Settings
 from accession.local.home import prepare_home
 from accession.local.valkey import EmbeddedValkey
+from accession.tasks.broker import redis_client
 from tests.fixtures.broker import Broker
 from tests.fixtures.factories import BackgroundThread, day
+from tests.fixtures.machine import free_port
 from tests.fixtures.waiting import wait_until
 
 
@@ -61,10 +65,24 @@ def test_schedule_follows_the_configured_time_zone(entry: str, now: datetime, du
     assert abs(now + wait - datetime.fromisoformat(due)) < timedelta(seconds=1)
 
 
-def test_connections_notice_that_the_broker_has_disappeared(app: Celery) -> None:
-    with app.connection_for_read() as connection, connection.channel() as channel:
+@pytest.fixture
+def tcp_url(queues: Redis) -> Iterator[str]:
+    """The URL of the broker, which also listens on a port."""
+    port, password = free_port(), queues.get_connection_kwargs()["password"]
+    queues.config_set("bind", "127.0.0.1")
+    queues.config_set("port", port)
+    yield f"redis://:{password}@127.0.0.1:{port}/0"
+    queues.config_set("port", 0)
+
+
+def test_connections_notice_that_the_broker_has_disappeared(app: Celery, tcp_url: str) -> None:
+    from accession.tasks.app import _configuration
+
+    remote = Celery("remote", set_as_current=False)
+    remote.conf.update(_configuration(Settings(redis_url=SecretStr(tcp_url))))
+    with remote.connection_for_read() as connection, connection.channel() as channel:
         connections = [
-            client.connection_pool.get_connection() for client in (channel.client, app.backend.client)
+            client.connection_pool.get_connection() for client in (channel.client, remote.backend.client)
         ]
         sockets = [each._sock for each in connections]
         assert [each.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) for each in sockets] == [1, 1]
@@ -81,7 +99,7 @@ def test_due_task_is_published_after_broker_outage(app: Celery, tmp_path: Path) 
     broker = EmbeddedValkey(tmp_path, durable=False)
     broker.start()
     try:
-        with Celery("schedule", broker=broker.url, set_as_current=False) as schedule:
+        with Celery("schedule", broker=celery_url(broker.url), set_as_current=False) as schedule:
             schedule.conf.update(task_ignore_result=True, task_publish_retry=False)
             schedule.conf.beat_schedule = app.conf.beat_schedule
             scheduler = Scheduler(app=schedule)
@@ -93,7 +111,7 @@ def test_due_task_is_published_after_broker_outage(app: Celery, tmp_path: Path) 
             tick = BackgroundThread(lambda: scheduler.apply_entry(entry, producer=scheduler.producer))
             broker.ensure_running()
             tick.finish()
-            with Redis.from_url(broker.url) as client:
+            with redis_client(broker.url) as client:
                 assert client.llen("celery") == 2
     finally:
         broker.stop()

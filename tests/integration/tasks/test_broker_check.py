@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -38,7 +37,7 @@ def set_rules(broker: Broker, *rules: str) -> None:
 def restricted_url(broker: Broker, servers: ServerUrls) -> Iterator[str]:
     """The URL of a user with all permissions."""
     set_rules(broker, "on", ">pw", "~*", "&*", "+@all")
-    yield f"redis://{USER}:pw@127.0.0.1:{urlsplit(servers.redis_url).port}/0"
+    yield f"unix://{USER}:pw@{servers.redis_url.partition('@')[2]}?db=0"
     broker.redis.acl_deluser(USER)
 
 
@@ -63,7 +62,7 @@ def test_wrong_password_is_reported(restricted_url: str) -> None:
 
 
 def test_missing_database_is_reported(restricted_url: str) -> None:
-    assert refusal(restricted_url.replace("/0", "/9999")) == (
+    assert refusal(restricted_url.replace("db=0", "db=9999")) == (
         "The broker refuses a command (DB index is out of range): check the server, and the number of the "
         "database in ACCESSION_REDIS_URL."
     )

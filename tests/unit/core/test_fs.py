@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from accession.core.fs import atomic_write
+from accession.core.fs import atomic_write, follow_own_link
+from tests.fixtures.machine import as_root
 
 
 class InterruptedWriteError(Exception):
@@ -49,6 +50,39 @@ def test_mode_is_limited_by_umask(tmp_path: Path) -> None:
         os.umask(before)
 
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+@as_root
+def test_owner_is_kept_whatever_the_path_of_the_draft_is_now(file: Path) -> None:
+    """In the folder of that owner, the draft may be replaced by a link to any file."""
+    victim = file.with_name("victim")
+    victim.touch()
+    os.chown(file, 65534, 65534)
+
+    with atomic_write(file, keep_owner=True) as out:
+        drawn = Path(out.name)
+        drawn.rename(drawn.with_name("draft"))
+        drawn.symlink_to(victim)
+
+    assert victim.stat().st_uid == 0
+    assert file.with_name("draft").stat().st_uid == 65534
+
+
+def test_own_link_is_followed(file: Path) -> None:
+    link = file.with_name("link")
+    link.symlink_to(file)
+
+    assert follow_own_link(link) == file.resolve()
+    assert follow_own_link(file.with_name("missing")) == file.with_name("missing")
+
+
+@as_root
+def test_link_of_another_user_is_not_followed(file: Path) -> None:
+    link = file.with_name("link")
+    link.symlink_to(file)
+    os.chown(link, 65534, 65534, follow_symlinks=False)
+
+    assert follow_own_link(link) == link
 
 
 def test_interrupted_write_keeps_existing_file(file: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kombu import Connection
 from redis import Redis
 
-from accession.core.redis_url import validate_redis_url, with_verification
+from accession.core.redis_url import celery_url, validate_redis_url, with_verification, without_peer
 
 # Any text but surrogates, which UTF-8 cannot encode.
 TEXTS = st.text(st.characters(codec="utf-8"), min_size=1)
@@ -24,6 +24,8 @@ TEXTS = st.text(st.characters(codec="utf-8"), min_size=1)
         "redis://:pw@broker.example:6379/0",
         "rediss://ann:pw@[::1]:6379/3",
         "rediss://broker.example/?ssl_cert_reqs=required",
+        "unix:///run/redis/redis.sock",
+        "unix://:pw@/run/redis/redis.sock?db=3&requirepeer=redis",
     ],
 )
 def test_valid_url_is_accepted(url: str) -> None:
@@ -40,6 +42,25 @@ def test_clients_read_any_percent_encoded_login_alike(user: str, password: str, 
     kombu = Connection(url)
     assert (kombu.userid, kombu.password, kombu.hostname, kombu.port) == tuple(expected.values())
     assert int(kombu.virtual_host) == database
+
+
+@given(user=TEXTS, password=TEXTS, path=TEXTS, database=st.integers(0, 99))
+def test_clients_read_any_url_of_a_socket_alike(user: str, password: str, path: str, database: int) -> None:
+    login = f"{quote(user, safe='')}:{quote(password, safe='')}"
+    url = f"unix://{login}@/run/{quote(path, safe='')}?db={database}"
+    validate_redis_url(f"{url}&requirepeer=ann")
+    expected = {"username": user, "password": password, "path": f"/run/{path}", "db": database}
+    ours = Redis.from_url(without_peer(f"{url}&requirepeer=ann")).get_connection_kwargs()
+    assert {name: ours[name] for name in expected} == expected
+    celery = celery_url(url)
+    with Celery("clients", broker=celery, backend=celery, set_as_current=False) as app:
+        backend = app.backend.connparams
+        assert {name: backend[name] for name in expected} == expected
+        with app.connection_for_read() as connection:
+            channel = object.__new__(connection.transport.Channel)
+            channel.connection = connection.transport
+            parameters = channel._connparams()
+    assert {name: parameters[name] for name in expected} == expected
 
 
 def test_clients_verify_certificates_alike(tmp_path: Path) -> None:
@@ -81,6 +102,13 @@ def test_url_without_tls_stays_as_it_is() -> None:
         ("redis://:s3cret@host/0?db=3", "it contains the parameter db; the parameters are ssl_ca_certs, "),
         ("redis://:s3cret@host/0?ssl_ca_certs=/a", "the parameter ssl_ca_certs needs TLS; begin"),
         ("rediss://:s3cret@host/0?ssl_ca_certs=/no/file", "the file /no/file of the parameter ssl_ca_certs"),
+        ("unix://:s3cret@host/run/redis.sock", "enter it as unix://user:password@/path/of/socket?db=0, and"),
+        (
+            "unix://:s3c/ret@/run/redis.sock",
+            "enter it as unix://user:password@/path/of/socket?db=0, and each",
+        ),
+        ("unix://:s3cret@/run/redis.sock?db=a", "enter the number of a database, as in unix://user:password"),
+        ("unix:///run/redis.sock?password=s3cret", "it contains the parameter password; those of a Unix"),
         ("rediss://:s3cret@host/0?ssl_cert_reqs=none", "the broker's certificate is always verified"),
     ],
 )
