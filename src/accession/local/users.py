@@ -13,7 +13,7 @@ from accession.core.errors import UserError
 
 log = structlog.get_logger(__name__)
 
-SERVER_ACCOUNTS = ("postgres", "accession")
+SERVER_ACCOUNTS = ("postgres", "accession-postgres")
 """Accounts that may run PostgreSQL for root, the preferred first; never `nobody`, which others share."""
 
 
@@ -29,7 +29,7 @@ class User:
 def server_user() -> User | None:
     """Return the user that PostgreSQL runs as if we are root, which it refuses; else None.
 
-    If the machine has no such user, the system account `accession` is created.
+    If the machine has no such user, the system account `accession-postgres` is created.
 
     Raises:
         UserError: the account cannot be created.

@@ -51,16 +51,16 @@ def test_other_users_run_the_servers_themselves(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_user_postgres_is_preferred(accounts: dict[str, pwd.struct_passwd]) -> None:
-    accounts["accession"] = account("accession", 999)
-    assert server_user() == User("accession", 999, 999)
+    accounts["accession-postgres"] = account("accession-postgres", 999)
+    assert server_user() == User("accession-postgres", 999, 999)
     accounts["postgres"] = account("postgres", 101)
     assert server_user() == User("postgres", 101, 101)
 
 
 def test_account_of_root_by_another_name_is_not_used(accounts: dict[str, pwd.struct_passwd]) -> None:
     accounts["postgres"] = account("postgres", 0)
-    accounts["accession"] = account("accession", 999)
-    assert server_user() == User("accession", 999, 999)
+    accounts["accession-postgres"] = account("accession-postgres", 999)
+    assert server_user() == User("accession-postgres", 999, 999)
 
 
 def test_missing_user_is_created(
@@ -71,10 +71,11 @@ def test_missing_user_is_created(
         return ""
 
     commands = useradd(create)
-    assert server_user() == User("accession", 999, 999)
-    assert server_user() == User("accession", 999, 999)
+    assert server_user() == User("accession-postgres", 999, 999)
+    assert server_user() == User("accession-postgres", 999, 999)
     assert commands == [
-        "/usr/sbin/useradd --system --user-group --home-dir=/nonexistent --shell=/usr/sbin/nologin accession"
+        "/usr/sbin/useradd --system --user-group --home-dir=/nonexistent --shell=/usr/sbin/nologin "
+        "accession-postgres"
     ]
 
 
@@ -86,7 +87,7 @@ def test_user_that_another_process_creates_is_used(
         return f"useradd: user '{name}' already exists"
 
     useradd(create)
-    assert server_user() == User("accession", 999, 999)
+    assert server_user() == User("accession-postgres", 999, 999)
 
 
 def test_user_that_cannot_be_created_is_reported(
@@ -95,7 +96,7 @@ def test_user_that_cannot_be_created_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     advice = (
-        "create one with `useradd --system accession`, run Accession as another user, or set "
+        "create one with `useradd --system accession-postgres`, run Accession as another user, or set "
         "ACCESSION_DATABASE_URL."
     )
     useradd(lambda name: "useradd: cannot open /etc/passwd\n")
