@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pydantic import SecretStr
 
@@ -45,6 +46,8 @@ class Account:
             )
 
 
+# Each step of a run checks the same few URLs.
+@lru_cache
 def _is_valid_base_url(base_url: str) -> bool:
     # Imported here, because most commands load no account, and start faster without it.
     import httpx

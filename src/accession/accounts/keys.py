@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +159,13 @@ def decrypt_account_key(collection: Collection) -> SecretStr:
 
 
 def _decrypt(account_key_encrypted: bytes) -> SecretStr:
-    return SecretStr(_cipher().decrypt(account_key_encrypted).decode())
+    return _decrypt_with(_cipher(), account_key_encrypted)
+
+
+# Each step of a run decrypts the same account key. Other encryption keys are another cipher.
+@lru_cache
+def _decrypt_with(cipher: MultiFernet, account_key_encrypted: bytes) -> SecretStr:
+    return SecretStr(cipher.decrypt(account_key_encrypted).decode())
 
 
 def _wrong_key_error(name: str) -> UserError:
