@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import bindparam, delete, func, select, union_all, update
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, object_session
+from sqlalchemy.orm.attributes import set_committed_value
 
 from accession.core.clock import utc_now
 from accession.core.workflow import Workflow
@@ -137,23 +138,31 @@ _RUN_AND_COLLECTION = (
     .where(Run.task_id == bindparam("task_id"), Run.state != RunState.QUEUED)
     .execution_options(populate_existing=True)
 )
-_LOCKED_UNCHANGED_RUN = (
-    select(Run.id)
-    .join(Collection, Collection.id == Run.collection_id)
-    .where(
-        Run.id == bindparam("run_id"),
-        Run.updated_at == bindparam("updated_at"),
-        Run.cursor == bindparam("cursor", type_=JSONB),
-        Collection.marked_for_deletion_at.is_(None),
-    )
-    .with_for_update(of=Run)
-)
 
 
 def find_run_and_collection(session: Session, task_id: str) -> tuple[Run, Collection] | None:
     """Return a begun run and its collection; None if there is no such run."""
     row = session.execute(_RUN_AND_COLLECTION, {"task_id": task_id}).one_or_none()
     return None if row is None else (row[0], row[1])
+
+
+# Tables instead of classes, and all columns in one statement: each step of a run executes these two, and the
+# session's own statements take twice the CPU time.
+_RUN_TABLE = table_of(Run)
+_RUN_COLUMNS = [column.name for column in _RUN_TABLE.columns if not column.primary_key]
+_COLLECTION_TABLE = table_of(Collection)
+_LOCKED_UNCHANGED_RUN = (
+    select(_RUN_TABLE.c.id)
+    .join(_COLLECTION_TABLE)
+    .where(
+        _RUN_TABLE.c.id == bindparam("run_id"),
+        _RUN_TABLE.c.updated_at == bindparam("updated_at"),
+        _RUN_TABLE.c.cursor == bindparam("cursor"),
+        _COLLECTION_TABLE.c.marked_for_deletion_at.is_(None),
+    )
+    .with_for_update(of=_RUN_TABLE)
+)
+_SAVED_RUN = update(_RUN_TABLE).where(_RUN_TABLE.c.id == bindparam("run_id"))
 
 
 def lock_unchanged_run(session: Session, run: Run) -> bool:
@@ -163,7 +172,7 @@ def lock_unchanged_run(session: Session, run: Run) -> bool:
     transaction had locked the run, the collection is as it was before the wait for that.
     """
     as_read = {"run_id": run.id, "updated_at": run.updated_at, "cursor": run.cursor}
-    return session.scalar(_LOCKED_UNCHANGED_RUN, as_read) is not None
+    return session.connection().scalar(_LOCKED_UNCHANGED_RUN, as_read) is not None
 
 
 def queue_runs(
@@ -251,18 +260,14 @@ def record_step(
         _save(run)
 
 
-# Built once, and for all columns: each step of a run executes it, and a flush would take twice the CPU time.
-_RUN_TABLE = table_of(Run)
-_RUN_COLUMNS = [column.name for column in _RUN_TABLE.columns if not column.primary_key]
-_SAVED_RUN = update(_RUN_TABLE).where(_RUN_TABLE.c.id == bindparam("run_id"))
-
-
 def _save(run: Run) -> None:
-    """Write the run's row; it is read again when an attribute is needed."""
+    """Write the run's row."""
     if (session := object_session(run)) is not None:
         values = {name: getattr(run, name) for name in _RUN_COLUMNS}
         session.connection().execute(_SAVED_RUN, {"run_id": run.id, **values})
-        session.expire(run)
+        # The session has nothing more to write.
+        for name, value in values.items():
+            set_committed_value(run, name, value)
 
 
 def _is_sample_due(run: Run, now: datetime) -> bool:
