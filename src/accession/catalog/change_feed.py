@@ -56,7 +56,7 @@ class FeedTitle:
         modified_at: When metadata, counts, status or purchase records last changed (UTC).
         is_removed: No copy is left, or the collection is being deleted.
         marc: Latest MARC record as binary MARC 21; None if there is none or none was requested.
-        headings: Present where a MARC record was requested and there is none, and in a feed by name.
+        headings: Present where MARC records were requested, and in a feed by name.
     """
 
     pool_id: int
@@ -211,8 +211,7 @@ def _titles(
 ) -> Iterator[FeedTitle]:
     ids = [row.id for row in rows]
     records = _latest_marc_records(session, ids) if with_marc else {}
-    without_marc = [pool_id for pool_id in ids if pool_id not in records]
-    headings = _headings(session, without_marc) if without_marc and (with_marc or with_headings) else {}
+    headings = _headings(session, ids) if with_marc or with_headings else {}
     for row, title in zip(rows, titles_of_pools(session, ids), strict=True):
         yield FeedTitle(
             pool_id=row.id,

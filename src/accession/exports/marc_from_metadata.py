@@ -1,4 +1,4 @@
-"""MARC 21 records built from metadata, for titles without a purchase record of the vendor.
+"""MARC 21 records built from metadata, for titles without a purchase record, and names for those with one.
 
 The records follow RDA as far as the metadata allows.
 """
@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from accession.catalog.change_feed import FeedTitle, Headings
 from accession.catalog.titles import TitleView
-from accession.core.marc21 import Field, Marc21Record, control_field, data_field
+from accession.core.marc21 import DELIMITER, Field, Marc21Record, control_field, data_field
 from accession.core.marc21_format import language_codes
 from accession.core.names import parse_name
 from accession.core.vocabulary import ContributorRole, Format, Medium, SubjectScheme
@@ -55,6 +55,11 @@ _STATEMENTS: Mapping[str, str] = {
     ContributorRole.CONTRIBUTOR: "with contributions by",
 }
 
+_NAME_TAGS = frozenset({"100", "110", "700", "710"})
+_NAME = re.compile(rb"\x1fa([^\x1f]+)")
+_RELATORS = re.compile(rb"\x1f[4e]([^\x1f]+)")
+_WORD = re.compile(r"\w+")
+
 _BOOK_006, _AUDIO_006 = "m     o  d        ", "m     o  h        "
 _BOOK_007, _AUDIO_007 = ("cr |||||||||||",), ("sr zunnnnnzned", "cr nna||||||||")
 _BOOK_008, _AUDIO_008 = "|||||o|||||||| ||", "nnnn|o|||||||| n "
@@ -79,6 +84,48 @@ def build_record(entry: FeedTitle, organization: str) -> Marc21Record:
         *([data_field("856", "42", ("3", "Cover image"), ("u", title.cover_url))] if title.cover_url else []),
     ]
     return Marc21Record(f"00000n{'i' if audio else 'a'}m a2200000 i 4500", fields)
+
+
+def complete_names(fields: Sequence[Field], headings: Headings) -> list[Field]:
+    """Return the fields of the vendor's record with all contributors: the vendor's has the first author only.
+
+    Names that it lacks are added entries, with their roles. Roles are added to names that it has.
+    """
+    completed = list(fields)
+    for name, roles in _roles_by_name(headings).items():
+        key = _name_key(parse_name(name).name)
+        index = next((n for n, field in enumerate(completed) if _is_name_field(field, key)), None)
+        if index is not None:
+            completed[index] = _with_roles(completed[index], roles)
+            continue
+        added = _name_field("7", name, roles)
+        place = next((n for n, (tag, _) in enumerate(completed) if tag > added[0]), len(completed))
+        completed.insert(place, added)
+    return completed
+
+
+def _is_name_field(field: Field, key: str) -> bool:
+    """Return whether the field is a main or an added entry with this name; dates and others may follow it."""
+    tag, content = field
+    if tag not in _NAME_TAGS or (name := _NAME.search(content)) is None:
+        return False
+    return f"{_name_key(name[1].decode(errors='replace'))} ".startswith(f"{key} ")
+
+
+def _with_roles(field: Field, roles: Sequence[ContributorRole]) -> Field:
+    """Return a name field with the roles that it does not state yet."""
+    tag, content = field
+    stated = {text.decode(errors="replace").strip(" .,").lower() for text in _RELATORS.findall(content)}
+    missing = [role for role in roles if not {role.code, role.value} & stated]
+    if not stated and missing == [ContributorRole.AUTHOR]:
+        return field
+    terms = [f"{DELIMITER}e{role}." for role in missing]
+    codes = [f"{DELIMITER}4{role.code}" for role in missing]
+    return tag, content + "".join((*terms, *codes)).encode()
+
+
+def _name_key(name: str) -> str:
+    return " ".join(_WORD.findall(name.casefold()))
 
 
 def build_title_field(entry: FeedTitle) -> Field:

@@ -7,7 +7,7 @@ from datetime import datetime
 from accession.catalog.change_feed import FeedTitle
 from accession.core.marc21 import Field, Marc21Record, control_field, data_field, parse_marc21
 from accession.exports.changes import Change, change_since
-from accession.exports.marc_from_metadata import build_record
+from accession.exports.marc_from_metadata import build_record, complete_names
 from accession.exports.marc_profile import LocalField, Profile
 from accession.exports.marc_validity import CorrectionReport, correct_record
 from accession.exports.templates import fill_text, fill_url, placeholder_values
@@ -32,11 +32,11 @@ def build_export_record(
 ) -> Marc21Record:
     """Return a title's record as a library system can load it, in UTF-8.
 
-    It is the vendor's record, or one built from the metadata if the vendor sent none, with these changes: 001
-    is the vendor's id, 003 the organisation code of the profile, 005 the time of the last modification, and
-    856 40 occurs once. Then follow availability (852) on request and the local fields of the profile. The
-    record status (leader/05) is deleted for removed titles, changed if the title existed before `since`, and
-    new otherwise.
+    It is the vendor's record, or one built from the metadata if the vendor sent none. Its contributors are
+    completed from the metadata. 001 is the vendor's id, 003 the organisation code of the profile, 005 the
+    time of the last modification, and 856 40 occurs once. Then follow availability (852) on request and the
+    local fields of the profile. The record status (leader/05) is deleted for removed titles, changed if the
+    title existed before `since`, and new otherwise.
 
     With the holdings of several libraries, 856 40, 852 and the local fields occur once for each library that
     still holds the title; equal fields occur once.
@@ -67,7 +67,9 @@ def build_export_record(
 
 def _vendor_record(entry: FeedTitle, profile: Profile) -> tuple[Marc21Record, Sequence[str]]:
     if entry.marc is not None:
-        return correct_record(parse_marc21(entry.marc), entry)
+        record = parse_marc21(entry.marc)
+        fields = record.fields if entry.headings is None else complete_names(record.fields, entry.headings)
+        return correct_record(Marc21Record(record.leader, fields), entry)
     return correct_record(build_record(entry, profile.organization), entry)
 
 

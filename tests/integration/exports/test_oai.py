@@ -213,7 +213,9 @@ def test_marc_is_the_vendor_record_for_export(session: Session, collection: Coll
         fields[0],
         ("003", "MnSpTMCL"),
         ("005", "20240501120000.0"),
-        *fields[1:],
+        *fields[1:-1],
+        ("700", "1 ", "a", "Reader, Rita,", "e", "narrator.", "4", "nrt"),
+        fields[-1],
     ]
 
 

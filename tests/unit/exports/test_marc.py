@@ -21,7 +21,7 @@ from accession.catalog.contributors import OtherContributor, group_by_field
 from accession.core.errors import UserError
 from accession.core.marc21 import MARC_NAMESPACE, parse_marc21
 from accession.core.vocabulary import ContributorRole
-from accession.exports.marc_from_metadata import build_record
+from accession.exports.marc_from_metadata import build_record, complete_names
 from accession.exports.marc_profile import LocalField, Profile, parse_profile, read_profile
 from accession.exports.marc_records import build_export_record
 from accession.exports.marc_validity import correct_record
@@ -226,6 +226,44 @@ def test_contributors_in_all_roles_have_name_fields() -> None:
         "=700  0\\$aPlato,$epenciller.$4pnc",
         "=710  2\\$acloudLibrary.",
     ]
+
+
+def exported_names(*people: tuple[str, str]) -> list[str]:
+    """Return the name fields of the vendor's record of a title with these contributors, as exported."""
+    entry = feed_title("solaris", marc=purchase_record("solaris"), headings=Headings(people))
+    record = read_marc21(build_export_record([entry], Profile()).as_marc21())
+    return [str(field) for field in record.get_fields("100", "110", "700", "710")]
+
+
+def test_contributors_that_vendor_record_lacks_are_added() -> None:
+    names = exported_names(
+        ("author", "Lem, Stanisław"),
+        ("translator", "Johnston, Bill"),
+        ("narrator", "Johnston, Bill"),
+        ("editor", "Penguin Random House, LLC"),
+    )
+    assert names == [
+        "=100  1\\$aLem, Stanisław.$4aut",
+        "=700  1\\$aJohnston, Bill,$etranslator,$enarrator.$4trl$4nrt",
+        "=710  2\\$aPenguin Random House, LLC,$eeditor.$4edt",
+    ]
+
+
+def test_role_that_vendor_record_lacks_is_added_to_name() -> None:
+    names = exported_names(
+        ("author", "Lem, Stanisław, 1921-2006"), ("illustrator", "Lem, Stanisław, 1921-2006")
+    )
+    assert names == ["=100  1\\$aLem, Stanisław.$4aut$eillustrator.$4ill"]
+
+
+def test_role_that_vendor_record_states_as_term_is_not_repeated() -> None:
+    fields = [("700", b"1 \x1faDoe, Jane,\x1feeditor.")]
+    assert complete_names(fields, Headings((("editor", "Doe, Jane"),))) == fields
+
+
+def test_similar_name_is_not_the_same() -> None:
+    names = exported_names(("editor", "Lem, Stan"))
+    assert names == ["=100  1\\$aLem, Stanisław.$4aut", "=700  1\\$aLem, Stan,$eeditor.$4edt"]
 
 
 def test_organisation_as_first_author_is_the_main_entry() -> None:
