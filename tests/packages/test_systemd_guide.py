@@ -151,14 +151,14 @@ def test_guide_leads_to_importing_cluster(place: Place, vendor: RunningSandbox) 
     # /etc is the first of the changed folders.
     second.machine.run("cp", "-a", f"{first.machine.folder}/upper-0/accession/secrets", "/etc/accession/")
 
-    with vendor_at(place.network.own_address, vendor) as vendor_url:
+    with vendor_at(place.network.own_address, vendor) as vendor_port:
         for host in place.hosts:
-            host.follow([f"echo '{place.network.own_address} localhost' > /etc/hosts"])
+            host.machine.forward(vendor_port, place.network.own_address)
         first.follow(migrate)
         add_collection = (
             f"ACCESSION_ACCOUNT_KEY='{vendor.account.account_key}' accession collections add Alder"
             f" --library-id {vendor.account.library_id} --account-id {vendor.account.account_id}"
-            f" --base-url {vendor_url}"
+            f" --base-url http://localhost:{vendor_port}"
         )
         first.follow([add_collection])
         assert first.enable(start_first[0]) == [
