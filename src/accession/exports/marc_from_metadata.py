@@ -5,7 +5,9 @@ The records follow RDA as far as the metadata allows.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
+from operator import itemgetter
 
 from accession.catalog.change_feed import FeedTitle, Headings
 from accession.catalog.titles import TitleView
@@ -92,24 +94,38 @@ def complete_names(fields: Sequence[Field], headings: Headings) -> list[Field]:
     Names that it lacks are added entries, with their roles. Roles are added to names that it has.
     """
     completed = list(fields)
+    present = [(index, key) for index, field in enumerate(fields) if (key := _key_of_field(field))]
+    added: list[Field] = []
     for name, roles in _roles_by_name(headings).items():
-        key = _name_key(parse_name(name).name)
-        index = next((n for n, field in enumerate(completed) if _is_name_field(field, key)), None)
-        if index is not None:
+        # Dates and others may follow the name.
+        start = f"{_key_of_name(name)} "
+        index = next((index for index, key in present if key.startswith(start)), None)
+        if index is None:
+            added.append(_name_field("7", name, roles))
+        else:
             completed[index] = _with_roles(completed[index], roles)
-            continue
-        added = _name_field("7", name, roles)
-        place = next((n for n, (tag, _) in enumerate(completed) if tag > added[0]), len(completed))
-        completed.insert(place, added)
+    if added:
+        place = next((n for n, (tag, _) in enumerate(completed) if tag > "700"), len(completed))
+        completed[place:place] = sorted(added, key=itemgetter(0))
     return completed
 
 
-def _is_name_field(field: Field, key: str) -> bool:
-    """Return whether the field is a main or an added entry with this name; dates and others may follow it."""
+def _key_of_field(field: Field) -> str | None:
+    """Return the key of the name in a main or an added entry; None for another field."""
     tag, content = field
     if tag not in _NAME_TAGS or (name := _NAME.search(content)) is None:
-        return False
-    return f"{_name_key(name[1].decode(errors='replace'))} ".startswith(f"{key} ")
+        return None
+    return _name_key(name[1].decode(errors="replace"))
+
+
+@lru_cache(maxsize=4096)
+def _key_of_name(sort_name: str) -> str:
+    return _name_key(parse_name(sort_name).name).rstrip()
+
+
+def _name_key(name: str) -> str:
+    """Return the words of a name, to compare; a space follows each."""
+    return "".join(f"{word} " for word in _WORD.findall(name.casefold()))
 
 
 def _with_roles(field: Field, roles: Sequence[ContributorRole]) -> Field:
@@ -117,15 +133,11 @@ def _with_roles(field: Field, roles: Sequence[ContributorRole]) -> Field:
     tag, content = field
     stated = {text.decode(errors="replace").strip(" .,").lower() for text in _RELATORS.findall(content)}
     missing = [role for role in roles if not {role.code, role.value} & stated]
-    if not stated and missing == [ContributorRole.AUTHOR]:
+    if not missing or (not stated and missing == [ContributorRole.AUTHOR]):
         return field
     terms = [f"{DELIMITER}e{role}." for role in missing]
     codes = [f"{DELIMITER}4{role.code}" for role in missing]
     return tag, content + "".join((*terms, *codes)).encode()
-
-
-def _name_key(name: str) -> str:
-    return " ".join(_WORD.findall(name.casefold()))
 
 
 def build_title_field(entry: FeedTitle) -> Field:
