@@ -55,7 +55,7 @@ def prune_old_files(folder: str, prefix: str, keep: int) -> None:
 
 
 def require_writable_folder(folder: str) -> None:
-    """Check that a folder on this machine exists and is writable; other machines are not asked.
+    """Check that a folder on this machine exists and is writable; folders on others are not checked.
 
     Raises:
         UserError: the folder does not exist or is not writable, or is a web address.

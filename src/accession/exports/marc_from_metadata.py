@@ -98,8 +98,8 @@ def complete_names(fields: Sequence[Field], headings: Headings) -> list[Field]:
     added: list[Field] = []
     for name, roles in _roles_by_name(headings).items():
         # Dates and others may follow the name.
-        start = f"{_key_of_name(name)} "
-        index = next((index for index, key in present if key.startswith(start)), None)
+        start = _key_of_name(name)
+        index = next((index for index, key in present if start and key.startswith(start)), None)
         if index is None:
             added.append(_name_field("7", name, roles))
         else:
@@ -120,11 +120,11 @@ def _key_of_field(field: Field) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _key_of_name(sort_name: str) -> str:
-    return _name_key(parse_name(sort_name).name).rstrip()
+    return _name_key(parse_name(sort_name).name)
 
 
 def _name_key(name: str) -> str:
-    """Return the words of a name, to compare; a space follows each."""
+    """Return the words of a name, to compare, with a space after each; empty if it has no words."""
     return "".join(f"{word} " for word in _WORD.findall(name.casefold()))
 
 

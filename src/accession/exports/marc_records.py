@@ -45,24 +45,37 @@ def build_export_record(
     `report`.
     """
     held = [entry for entry in holdings if not entry.is_removed] or holdings
-    records, corrections = zip(*(_vendor_record(entry, profile) for entry in held), strict=True)
+    record, corrections = _vendor_record(held[0], profile)
     if report is not None:
-        report.add(held[0].title.identifier, corrections[0])
+        report.add(held[0].title.identifier, corrections)
     values = [placeholder_values(entry) for entry in held]
-    access = [_access_field(record, profile, each) for record, each in zip(records, values, strict=True)]
+    linked_records = _linked_records(held, record, profile)
+    access = [
+        _access_field(each, profile, filled) for each, filled in zip(linked_records, values, strict=True)
+    ]
     local = [dict.fromkeys(_local_field(field, each) for each in values) for field in profile.fields]
     modified_at = max(entry.modified_at for entry in holdings)
     fields = [
         control_field("001", held[0].title.identifier),
         control_field("003", profile.organization),
         ("005", f"{modified_at:%Y%m%d%H%M%S}.0".encode()),
-        *(each for each in records[0].fields if each[0] not in _REPLACED_TAGS and not _is_access(each)),
+        *(each for each in record.fields if each[0] not in _REPLACED_TAGS and not _is_access(each)),
         *(map(_availability_field, held) if availability else ()),
         *dict.fromkeys(field for field in access if field is not None),
         *(field for each in local for field in each if field is not None),
     ]
-    leader = records[0].leader
+    leader = record.leader
     return Marc21Record(f"{leader[:5]}{_record_status(holdings, since)}{leader[6:]}", fields)
+
+
+def _linked_records(
+    held: Sequence[FeedTitle], first: Marc21Record, profile: Profile
+) -> Sequence[Marc21Record]:
+    """Return the record from which the link of each holding is taken; `first` is that of the first one."""
+    if profile.url_template is not None:
+        # The links do not depend on the records, of which building each takes most of the time.
+        return [first] * len(held)
+    return [first, *(_vendor_record(entry, profile)[0] for entry in held[1:])]
 
 
 def _vendor_record(entry: FeedTitle, profile: Profile) -> tuple[Marc21Record, Sequence[str]]:

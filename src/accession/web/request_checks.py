@@ -61,7 +61,7 @@ def _is_cross_site(headers: Headers) -> bool:
 
 
 def require_short_body(request: Request) -> None:
-    """Reject a request whose body is said to be too long, before any of it is read.
+    """Reject a request whose `Content-Length` is too large, before any of its body is read.
 
     Raises:
         HTTPProblem: the body is longer than `MAX_BODY_BYTES`.

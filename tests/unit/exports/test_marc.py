@@ -261,6 +261,10 @@ def test_role_that_vendor_record_states_as_term_is_not_repeated() -> None:
     assert complete_names(fields, Headings((("editor", "Doe, Jane"),))) == fields
 
 
+def test_name_without_words_is_added() -> None:
+    assert exported_names(("editor", "???"))[1:] == ["=700  0\\$a???,$eeditor.$4edt"]
+
+
 def test_similar_name_is_not_the_same() -> None:
     names = exported_names(("editor", "Lem, Stan"))
     assert names == ["=100  1\\$aLem, Stanisław.$4aut", "=700  1\\$aLem, Stan,$eeditor.$4edt"]
