@@ -68,7 +68,7 @@ def store_all_but_one(session: Any, purchase_date: Any, records: Sequence[Any]) 
 def test_confirmed_time_beyond_missing_purchase_is_reported(
     broker: Broker, collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("accession.imports.purchases.store_purchase_records", store_all_but_one)
+    monkeypatch.setattr("accession.imports.purchase_store.store_purchase_records", store_all_but_one)
 
     with pytest.raises(InvariantViolation, match=r"confirmed until .*, but these are not stored"):
         simulate(0, Width.DAY, TWO_IMPORTS, broker, collection)

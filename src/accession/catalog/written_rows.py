@@ -11,6 +11,7 @@ _OTHER_TABLES = (
     "api_tokens",
     "collections",
     "listed_records",
+    "undated_records",
     "run_retries",
     "run_samples",
     "run_titles",

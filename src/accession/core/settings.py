@@ -138,7 +138,7 @@ class Settings(Home):
         le=32,
         description="Number of simultaneous metadata requests for one page of purchases, 25 titles each.",
     )
-    purchase_window: Literal["day", "month"] = Field(
+    purchase_window: Literal["adaptive", "day", "month"] = Field(
         default="day",
         description="Time span of one purchase request in the past. `month` needs a quarter of the "
         "requests, but purchases of past months are then known by month only, not by day.",

@@ -5,7 +5,7 @@ in any case are therefore requested in background threads, and their responses c
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
@@ -13,12 +13,20 @@ from dataclasses import astuple, dataclass, replace
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, TypeAlias
+
+import structlog
 
 from accession.bibliotheca.client import BibliothecaAPI
-from accession.bibliotheca.errors import RemoteIntegrationException, TransientVendorError
+from accession.bibliotheca.errors import EmptyResponse, RemoteIntegrationException, TransientVendorError
 from accession.bibliotheca.marc import MarcPage
-from accession.imports.windows import ImportCursor, PageRequest, Window
+from accession.imports.title_lookup import TitleLookup, count_concurrent_requests, look_up_titles
+from accession.imports.windows import PageRequest
+
+log = structlog.get_logger(__name__)
+
+# Number of times that the vendor has to send other records, and none where known ones should be.
+_CONTROL_REQUESTS = 3
 
 
 class PrefetchCache(Protocol):
@@ -47,6 +55,13 @@ class NullPrefetchCache:
     def missing(self, keys: Sequence[str]) -> Sequence[str]:
         """Return no key."""
         return ()
+
+
+SkipKnown: TypeAlias = Callable[[PageRequest, int, Sequence[str]], int | None]
+"""Returns how many records of a cached page to leave out, or None if the page is of no use.
+
+Its arguments are the request of the cached page, the number of records read before it, and its keys.
+"""
 
 
 @dataclass(frozen=True)
@@ -97,29 +112,41 @@ class Prefetcher:
                 with suppress(RemoteIntegrationException):
                     self._cache.put(key, _CachedPage(request, records, response.result()).as_bytes())
 
-    def fetch_page(self, cursor: ImportCursor, window: Window, upcoming: Iterable[PageRequest]) -> MarcPage:
-        """Return the next page of the window, from the cache where possible.
+    def fetch_page(
+        self, request: PageRequest, upcoming: Iterable[PageRequest], records: int, skip_known: SkipKnown
+    ) -> MarcPage:
+        """Return the requested page, from the cache where possible.
 
-        On a cache miss, the `upcoming` pages are prefetched too.
+        On a cache miss, the `upcoming` pages are prefetched too. `records` were read before. `skip_known`
+        tells what part of a cached page is the requested one.
         """
-        request = cursor.request(window)
         if (cached := self._cache.pop(_cache_key(request))) is not None:
             # A cached response that cannot be parsed is requested again.
             with suppress(TransientVendorError):
-                page = self._read_cached(_CachedPage.from_bytes(cached), cursor, window)
+                page = self._read_cached(_CachedPage.from_bytes(cached), skip_known)
                 if page is not None:
                     return page
-        self.prefetch(upcoming, cursor.records, concurrent_requests=1)
+        self.prefetch(upcoming, records, concurrent_requests=1)
         return self._api.fetch_marc_page(
             request.start, request.end, request.offset, may_be_empty=request.may_be_empty
         )
 
-    def _read_cached(self, cached: _CachedPage, cursor: ImportCursor, window: Window) -> MarcPage | None:
-        """Return the window's next page, all or the end of the cached one; None if that is of no use."""
+    def _read_cached(self, cached: _CachedPage, skip_known: SkipKnown) -> MarcPage | None:
+        """Return all or the end of a cached page; None if it is of no use."""
         page = self._api.parse_marc_body(cached.body)
         keys = [record.key for record in page.records]
-        known_records = cursor.skip_known(window, cached.request, cached.records, keys)
+        known_records = skip_known(cached.request, cached.records, keys)
         return None if known_records is None else replace(page, records=page.records[known_records:])
+
+    def look_up(self, title_ids: Sequence[str], upcoming: Iterable[PageRequest], records: int) -> TitleLookup:
+        """Look up titles, and prefetch the `upcoming` pages meanwhile; `records` were read before them."""
+        if title_ids:
+            concurrent_requests = count_concurrent_requests(len(title_ids))
+            self.prefetch(upcoming, records, concurrent_requests=concurrent_requests)
+        lookup = look_up_titles(self._api, title_ids)
+        for title_id in lookup.missing:
+            log.warning("no metadata for a purchased title", title=title_id)
+        return lookup
 
     def prefetch(self, upcoming: Iterable[PageRequest], records: int, *, concurrent_requests: int) -> None:
         """Start to request the `upcoming` pages that are neither cached nor in flight.
@@ -141,6 +168,30 @@ class Prefetcher:
         return self._api.fetch_marc_body(
             request.start, request.end, request.offset, may_be_empty=request.may_be_empty
         )
+
+
+def fetch_unless_withdrawn(
+    api: BibliothecaAPI, fetch: Callable[[], MarcPage], control: PageRequest | None
+) -> MarcPage:
+    """Return a page that should have known records; a blank one if the vendor has withdrawn them.
+
+    `control` is a request for other known records. If the vendor sends them, and an empty body for the page,
+    then it is not broken.
+
+    Raises:
+        EmptyResponse: the page is an empty body, and there is no `control`.
+    """
+    try:
+        return fetch()
+    except EmptyResponse:
+        if control is None:
+            raise
+    # A vendor that is broken at times may have been broken each time by chance.
+    for _ in range(_CONTROL_REQUESTS):
+        api.fetch_marc_page(control.start, control.end, control.offset, may_be_empty=False)
+        with suppress(EmptyResponse):
+            return fetch()
+    return MarcPage(records=(), is_blank=True)
 
 
 def _cache_key(request: PageRequest) -> str:

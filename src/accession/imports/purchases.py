@@ -1,49 +1,46 @@
-"""Import one page of purchase records into licence pools, purchase records and the outbox."""
+"""Import purchase records page by page, and move the checkpoint with each page."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 from itertools import islice
 
 import structlog
 from sqlalchemy.orm import Session
 
 from accession.bibliotheca.client import BibliothecaAPI
-from accession.bibliotheca.errors import BadResponseException, EmptyResponse, excerpt_of
-from accession.bibliotheca.items import DATA_SOURCE, is_item_id
+from accession.bibliotheca.errors import BadResponseException
 from accession.bibliotheca.marc import MarcPage, MarcRecord, marc_record_from_xml
 from accession.catalog.listed_records import ListedRecords
-from accession.catalog.outbox import enqueue_changes, find_changed_titles
 from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.purchase_records import (
-    PurchaseRecordData,
     count_purchases_since,
     early_purchase_day,
     purchases_by_day,
     remove_purchases_between,
-    store_purchase_records,
 )
-from accession.catalog.rejected_records import (
-    RejectedRecordData,
-    find_rejected_hashes,
-    store_rejected_records,
-)
+from accession.catalog.rejected_records import find_rejected_hashes
 from accession.core.clock import truncate_to_second, utc_now
 from accession.core.settings import get_settings
-from accession.core.vocabulary import IdentifierType
 from accession.core.workflow import Workflow
 from accession.db.engine import begin_writing
-from accession.db.models import Collection, LicensePool, RejectedRecord, Run, Timestamp
+from accession.db.models import Collection, RejectedRecord, Run, Timestamp
+from accession.imports.day_search_import import DaySearchImporter
 from accession.imports.lookup_queue import DueTitles, LookupQueue
-from accession.imports.prefetch import NullPrefetchCache, PrefetchCache, Prefetcher
+from accession.imports.page_result import DayImportResult
+from accession.imports.prefetch import NullPrefetchCache, PrefetchCache, Prefetcher, fetch_unless_withdrawn
+from accession.imports.purchase_store import (
+    PurchaseStore,
+    SortedRecords,
+    rejection_reason,
+    sort_records,
+)
 from accession.imports.rejected_records import RetryResult, keep_open, resolve
-from accession.imports.title_lookup import TitleLookup, count_concurrent_requests, look_up_titles
+from accession.imports.title_lookup import TitleLookup, look_up_titles
 from accession.imports.windows import ImportCursor, PageReading, PageRequest, Width, Window, count_requests
 from accession.runs.checkpoints import advance_checkpoint
-from accession.runs.ledger import RunCounters, get_or_create_checkpoint
+from accession.runs.ledger import get_or_create_checkpoint
 
 log = structlog.get_logger(__name__)
 
@@ -56,77 +53,6 @@ _RECENT = timedelta(days=31)
 # An import or a listing that begins again this often without progress would never end.
 _MAX_RESTARTS = 20
 
-# Number of times that the vendor has to send records before the anchor, and nothing from it on.
-_CONTROL_REQUESTS = 3
-
-
-@dataclass(frozen=True)
-class DayImportResult:
-    """The result of importing one page of a day.
-
-    Attributes:
-        window: the span that was requested: a day, a calendar month or a probe.
-        next_cursor: where the import continues.
-        outbox_ids: the outbox rows to apply after the commit.
-        records_in_part: number of stored records without a part that is not valid MARC 21.
-        repairs: number of documents that were well-formed only after a repair.
-    """
-
-    window: Window
-    next_cursor: ImportCursor
-    records_fetched: int = 0
-    records_stored: int = 0
-    records_in_part: int = 0
-    records_rejected: int = 0
-    titles_new: int = 0
-    titles_changed: int = 0
-    outbox_ids: tuple[int, ...] = ()
-    repairs: int = 0
-
-    @property
-    def day_start(self) -> datetime:
-        """Return the inclusive start of the window (UTC)."""
-        return self.window.start
-
-    @property
-    def day_end(self) -> datetime:
-        """Return the exclusive end of the window (UTC)."""
-        return self.window.end
-
-    @property
-    def next_offset(self) -> int | None:
-        """Return the offset of the window's next page; None when this was its last."""
-        return None if self.next_cursor.window_end is None else self.next_cursor.offset
-
-    @property
-    def counters(self) -> RunCounters:
-        """Return what the page adds to the run's counters."""
-        return RunCounters(
-            records_fetched=self.records_fetched,
-            records_stored=self.records_stored,
-            records_rejected=self.records_rejected,
-            titles_new=self.titles_new,
-            titles_changed=self.titles_changed,
-            repairs=self.repairs,
-        )
-
-
-@dataclass(frozen=True)
-class _SortedPage:
-    """The records of a page: usable ones, each with its title's id, and rejected ones.
-
-    `listed` is the number of times that each title is listed in the window so far; empty if unknown.
-    """
-
-    usable: Sequence[tuple[str, MarcRecord]]
-    rejected: Sequence[RejectedRecordData] = ()
-    listed: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def title_ids(self) -> Sequence[str]:
-        """Return the distinct ids of the page's titles in their order."""
-        return list(dict.fromkeys(item_id for item_id, _ in self.usable))
-
 
 @dataclass(frozen=True)
 class _FetchedPage:
@@ -137,18 +63,11 @@ class _FetchedPage:
 
     window: Window
     next_cursor: ImportCursor
-    page: _SortedPage
+    page: SortedRecords
     has_new_records: bool
     due: DueTitles
     lookup: TitleLookup
     repairs: int
-
-
-@dataclass(frozen=True)
-class _StoredTitles:
-    new_ids: frozenset[str] = frozenset()
-    changed: int = 0
-    outbox_ids: tuple[int, ...] = ()
 
 
 def check_restarts(restarts: int, collection: Collection) -> None:
@@ -194,11 +113,18 @@ class BibliothecaPurchaseRecordImporter:
         self._lookups = LookupQueue(session, run)
         self._listed = None if run is None else ListedRecords(session, run, is_verification=False)
         self._prefetch_cache = prefetch_cache or NullPrefetchCache()
+        self._store = PurchaseStore(session, collection)
 
     def get_start(self) -> datetime:
         """Return the time (UTC) up to which everything is confirmed; before the first import, the default."""
         checkpoint = self._checkpoint()
         return checkpoint.confirmed or checkpoint.finish or DEFAULT_PURCHASE_RECORD_START_TIME
+
+    @property
+    def _day_searcher(self) -> DaySearchImporter:
+        return DaySearchImporter(
+            self._session, self._collection, self._api, self._lookups, self._store, self._prefetch_cache
+        )
 
     def first_cursor(self, now: datetime) -> ImportCursor:
         """Return where a run starts that is not a forced reimport.
@@ -245,16 +171,21 @@ class BibliothecaPurchaseRecordImporter:
         Raises:
             RemoteIntegrationException: the vendor failed; nothing is written then.
         """
-        result = self.import_page(cursor, now, width)
-        next_cursor = result.next_cursor
+        search = cursor.current_search(now, width)
+        if search is None:
+            result = self.import_page(cursor, now, width)
+        else:
+            result = self._day_searcher.import_page(cursor, search)
+            check_restarts(result.next_cursor.restarts, self._collection)
+        next_cursor, start = result.next_cursor, min(cursor.current_day, result.window.start)
         if clears_checkpoint:
             self._clear_checkpoint()
         advance_checkpoint(
             self._session,
             self._collection,
             Workflow.PURCHASES,
-            start=result.window.start,
-            end=max(result.window.start, next_cursor.current_day),
+            start=start,
+            end=max(start, next_cursor.current_day),
             confirmed_before=cursor.confirmed_until,
             confirmed=next_cursor.confirmed_until,
         )
@@ -282,14 +213,15 @@ class BibliothecaPurchaseRecordImporter:
             RemoteIntegrationException: the vendor failed; nothing is written then.
         """
         marc_record = marc_record_from_xml(record.raw_xml)
-        reason = _rejection_reason(marc_record)
+        reason = rejection_reason(marc_record)
         if reason is not None:
             begin_writing(self._session)
             return keep_open(record, reason)
-        page = _SortedPage([(marc_record.item_ids[0], marc_record)])
+        purchase_date = PurchaseDate(record.purchased_on, record.month_only)
+        page = SortedRecords(purchase_date, [(marc_record.item_ids[0], marc_record)])
         lookup = look_up_titles(self._api, page.title_ids)
         begin_writing(self._session)
-        stored = self._store(page, lookup, PurchaseDate(record.purchased_on, record.month_only))
+        stored = self._store.store([page], lookup)
         return resolve(record, stored.outbox_ids)
 
     def _fetch(self, cursor: ImportCursor, now: datetime, width: Width) -> _FetchedPage:
@@ -304,10 +236,11 @@ class BibliothecaPurchaseRecordImporter:
                 self._begin_again(window, next_cursor)
             has_new_records = reading.known_records is not None and not window.is_probe
             records = page.records[reading.known_records :] if has_new_records else ()
-            sorted_page = _sort_records(records, window)
+            purchase_date = PurchaseDate(window.start.astimezone(UTC).date(), month_only=window.is_month)
+            sorted_page = sort_records(records, purchase_date)
             due = self._lookups.select_due(sorted_page.title_ids, is_last=next_cursor.is_complete(now))
             upcoming = next_cursor.upcoming_requests(now, width)
-            lookup = self._look_up(due.identifiers, prefetcher, next_cursor, upcoming)
+            lookup = prefetcher.look_up(due.identifiers, upcoming, next_cursor.records)
         return _FetchedPage(
             window,
             next_cursor,
@@ -326,18 +259,13 @@ class BibliothecaPurchaseRecordImporter:
         It is blank instead of an error if the vendor has records before the anchor but not the anchor, so
         that the import goes back: the anchor was withdrawn, or is of an earlier day.
         """
-        try:
-            return prefetcher.fetch_page(cursor, window, upcoming)
-        except EmptyResponse:
-            control = cursor.control_request(window)
-            if control is None:
-                raise
-        # A vendor that is broken at times may have been broken each time by chance.
-        for _ in range(_CONTROL_REQUESTS):
-            self._api.fetch_marc_page(control.start, control.end, control.offset, may_be_empty=False)
-            with suppress(EmptyResponse):
-                return prefetcher.fetch_page(cursor, window, ())
-        return MarcPage(records=(), is_blank=True)
+        request = cursor.request(window)
+
+        def fetch() -> MarcPage:
+            skip_known = partial(cursor.skip_known, window)
+            return prefetcher.fetch_page(request, upcoming, cursor.records, skip_known)
+
+        return fetch_unless_withdrawn(self._api, fetch, cursor.control_request(window))
 
     def _read_page(self, page: MarcPage, window: Window, cursor: ImportCursor) -> PageReading:
         keys = [record.key for record in page.records]
@@ -387,15 +315,14 @@ class BibliothecaPurchaseRecordImporter:
         if fetched.has_new_records:
             page = self._add_listings(page, cursor, fetched.next_cursor)
             self._remove_later_purchases(page, window, cursor.setback)
-        purchase_date = PurchaseDate(window.start.astimezone(UTC).date(), month_only=window.is_month)
-        stored = self._store(page, fetched.lookup, purchase_date, fetched.due.counted_as_new)
+        stored = self._store.store([page], fetched.lookup, fetched.due.counted_as_new)
         self._lookups.record(fetched.due, stored.new_ids)
         return DayImportResult(
             window,
             fetched.next_cursor,
             records_fetched=len(page.usable) + len(page.rejected),
             records_stored=len(page.usable),
-            records_in_part=sum(bool(record.warnings) for _, record in page.usable),
+            records_in_part=page.in_part,
             records_rejected=len(page.rejected),
             titles_new=len(stored.new_ids),
             titles_changed=stored.changed,
@@ -403,7 +330,7 @@ class BibliothecaPurchaseRecordImporter:
             repairs=fetched.repairs,
         )
 
-    def _remove_later_purchases(self, page: _SortedPage, window: Window, setback: datetime | None) -> None:
+    def _remove_later_purchases(self, page: SortedRecords, window: Window, setback: datetime | None) -> None:
         """Remove purchases of the page's titles under later days that are about to be imported again.
 
         They may have been stored under a wrong day: that is why the import begins again. Those that the
@@ -414,8 +341,8 @@ class BibliothecaPurchaseRecordImporter:
             remove_purchases_between(self._session, self._collection, page.title_ids, after, last)
 
     def _add_listings(
-        self, page: _SortedPage, cursor: ImportCursor, next_cursor: ImportCursor
-    ) -> _SortedPage:
+        self, page: SortedRecords, cursor: ImportCursor, next_cursor: ImportCursor
+    ) -> SortedRecords:
         """Return the page with the number of listings of its titles, earlier pages of the window included."""
         is_first, is_last = cursor.window_end is None, next_cursor.window_end is None
         if self._listed is None or (is_first and is_last):
@@ -426,94 +353,3 @@ class BibliothecaPurchaseRecordImporter:
         if is_last:
             self._listed.clear()
         return replace(page, listed=listed)
-
-    def _look_up(
-        self,
-        title_ids: Sequence[str],
-        prefetcher: Prefetcher,
-        next_cursor: ImportCursor,
-        upcoming: Iterable[PageRequest],
-    ) -> TitleLookup:
-        """Look up titles, and prefetch pages meanwhile."""
-        if title_ids:
-            concurrent_requests = count_concurrent_requests(len(title_ids))
-            prefetcher.prefetch(upcoming, next_cursor.records, concurrent_requests=concurrent_requests)
-        lookup = look_up_titles(self._api, title_ids)
-        for title_id in lookup.missing:
-            log.warning("no metadata for a purchased title", title=title_id)
-        return lookup
-
-    def _store(
-        self,
-        page: _SortedPage,
-        lookup: TitleLookup,
-        purchase_date: PurchaseDate,
-        counted_as_new: AbstractSet[str] = frozenset(),
-    ) -> _StoredTitles:
-        """Store the page, and put the titles of the look-up that differ into the outbox.
-
-        Titles that were `counted_as_new` with an earlier page do not count as changed.
-        """
-        store_rejected_records(self._session, self._collection, purchase_date, page.rejected)
-        item_ids = list(dict.fromkeys([*page.title_ids, *lookup.titles]))
-        if not item_ids:
-            return _StoredTitles()
-        pools = LicensePool.for_foreign_ids(
-            self._session, DATA_SOURCE, IdentifierType.BIBLIOTHECA, item_ids, collection=self._collection
-        )
-        records = [
-            PurchaseRecordData(
-                pools[item_id][0],
-                record.as_marc21,
-                record.content_hash(),
-                page.listed.get(item_id),
-                record.warnings,
-            )
-            for item_id, record in page.usable
-        ]
-        store_purchase_records(self._session, purchase_date, records)
-        titles = [(pools[item_id][0], title) for item_id, title in lookup.titles.items()]
-        changed_titles = find_changed_titles(self._session, titles)
-        new_ids = frozenset(item_id for item_id, (_, is_new) in pools.items() if is_new)
-        new_pool_ids = {pools[item_id][0].id for item_id in pools.keys() & (new_ids | counted_as_new)}
-        return _StoredTitles(
-            new_ids,
-            changed=sum(pool.id not in new_pool_ids for pool, _ in changed_titles),
-            outbox_ids=tuple(enqueue_changes(self._session, changed_titles)),
-        )
-
-
-def _sort_records(records: Sequence[MarcRecord], window: Window) -> _SortedPage:
-    usable: list[tuple[str, MarcRecord]] = []
-    rejected: list[RejectedRecordData] = []
-    for record in records:
-        reason = _rejection_reason(record)
-        if reason is None:
-            usable.append((record.item_ids[0], record))
-            if record.warnings:
-                log.warning(
-                    "purchase record stored in part", title=record.item_ids[0], warnings=record.warnings
-                )
-        else:
-            log.error("purchase record rejected", reason=reason, day=window.start.date().isoformat())
-            rejected.append(RejectedRecordData(reason, record.raw_xml, record.content_hash()))
-    return _SortedPage(usable, rejected, Counter(item_id for item_id, _ in usable))
-
-
-def _rejection_reason(record: MarcRecord) -> str | None:
-    reason = _problem_with_id(record) if record.fault is None else record.fault
-    if reason is None or not record.warnings:
-        return reason
-    # What was left out may have been the identifier.
-    return f"{reason.removesuffix('.')}. {record.warnings[0]}"
-
-
-def _problem_with_id(record: MarcRecord) -> str | None:
-    ids = record.item_ids
-    if not ids:
-        return "It has no title identifier (001)."
-    if len(ids) > 1:
-        return f"It has {len(ids)} title identifiers (001): {excerpt_of(', '.join(ids))}."
-    if not is_item_id(ids[0]):
-        return f"Its title identifier (001) is invalid: {excerpt_of(ids[0])!r}."
-    return None

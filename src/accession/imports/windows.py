@@ -21,11 +21,12 @@ confirms the empty ones. After an import goes back, it uses the anchor for all r
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from itertools import accumulate
 
 from accession.bibliotheca.client import PAGE_SIZE
+from accession.imports.day_search import DayRange, DaySearch, content_key, plain_key
 from accession.imports.lookup_plan import PendingLookups
 
 EMPTY_DAYS_BEFORE_PROBE = 7
@@ -48,10 +49,16 @@ _TIME_WITHOUT_ANCHOR = timedelta(days=100)
 _MAX_UNCONFIRMED = timedelta(days=30)
 _MAX_PREFETCHED_RECORDS = 10
 
+# The last days are requested one by one, and so are a few days for which a search does not pay.
+_DAYS_ONE_BY_ONE = timedelta(days=2)
+_MIN_SEARCHED_DAYS = 8
+
 
 class Width(StrEnum):
     """The width of the windows whose records are stored."""
 
+    ADAPTIVE = "adaptive"
+    """Wide windows, which are divided until the days are known: see `accession.imports.day_search`."""
     DAY = "day"
     MONTH = "month"
     """Calendar months that have ended; days where a month has begun or is not over yet."""
@@ -87,6 +94,11 @@ class PageRequest:
     end: datetime
     offset: int = 1
     may_be_empty: bool = True
+
+
+def page_request(asked: DayRange) -> PageRequest:
+    """Return the request of a search for a range of days."""
+    return PageRequest(midnight(asked.start), midnight(asked.end), asked.offset, asked.may_be_empty)
 
 
 @dataclass(frozen=True)
@@ -154,6 +166,7 @@ class ImportCursor:
         records: number of records read so far, those read again counted again.
         check_start: start of the check in progress; it ends at `window_end`.
         until: end of the import; None for the present. A check sets it, so that it confirms everything.
+        search: the search for the days of past purchases, in progress or the last one.
     """
 
     current_day: datetime
@@ -170,6 +183,7 @@ class ImportCursor:
     records: int = 0
     check_start: datetime | None = None
     until: datetime | None = None
+    search: DaySearch | None = None
 
     @property
     def confirmed_until(self) -> datetime:
@@ -234,6 +248,41 @@ class ImportCursor:
             yield min(_next_year(self.current_day), now)
         if further >= 0:
             yield min(_next_month(self.current_day), now)
+
+    def current_search(self, now: datetime, width: Width) -> DaySearch | None:
+        """Return the search that continues here; None if the next day is requested by itself."""
+        if width is not Width.ADAPTIVE:
+            return None
+        if self.search is not None and not self.search.is_complete:
+            return self.search
+        start, end = self.confirmed_until.date(), (now - _DAYS_ONE_BY_ONE).date()
+        is_between_days = self.window_end is None and self.until is None and not self.probed
+        is_again = self.setback is not None and self.current_day < self.setback
+        is_rest = self.search is not None and start <= self.search.told_until
+        is_short = (end - start).days < _MIN_SEARCHED_DAYS
+        is_possible = is_between_days and not (is_again or is_rest or is_short)
+        return DaySearch.begin(start, end) if is_possible else None
+
+    def after_search(self, search: DaySearch, records: int) -> "ImportCursor":
+        """Return the cursor after a page of the search with so many new records."""
+        last = search.spans[-1] if search.is_complete and search.spans else None
+        anchor = None
+        if last is not None and last.is_day:
+            anchor = Anchor(midnight(last.start), len(last.keys), plain_key(last.keys[-1]))
+        return replace(
+            self,
+            current_day=midnight(search.imported_until),
+            confirmed=None,
+            anchor=anchor,
+            empty_windows=0,
+            without_anchor_until=None,
+            records=self.records + records,
+            search=search,
+        )
+
+    def after_contradiction(self, search: DaySearch) -> "ImportCursor":
+        """Return the cursor where the days of the search are requested one by one."""
+        return self._restart(midnight(search.imported_until), midnight(search.told_until))
 
     def request(self, window: Window) -> PageRequest:
         """Return the request for the next page of the window."""
@@ -522,16 +571,25 @@ def count_requests(
         return [str(number) for number in range(first, min(last, first + PAGE_SIZE))]
 
     pages = lookups = 0
+    listed: set[str] = set()
     pending, cursor = PendingLookups(), ImportCursor(start)
     while not cursor.is_complete(now):
-        window = cursor.window(now, width)
-        keys = keys_of_page(cursor.request(window))
-        reading = cursor.read_page(window, keys, is_blank=not keys)
-        if reading.known_records is None:
-            raise AssertionError("a page does not continue the one before")
-        new_titles = 0 if window.is_probe else len(keys) - reading.known_records
+        search = cursor.current_search(now, width)
+        if search is not None:
+            keys = [content_key(key, "") for key in keys_of_page(page_request(next(search.requests(1))))]
+            found = search.read_page(keys, is_blank=not keys)
+            new_titles = len({*found.new_keys} - listed)
+            listed |= {*found.new_keys}
+            cursor = cursor.after_search(found.search, new_titles)
+        else:
+            window = cursor.window(now, width)
+            keys = keys_of_page(cursor.request(window))
+            reading = cursor.read_page(window, keys, is_blank=not keys)
+            if reading.known_records is None:
+                raise AssertionError("a page does not continue the one before")
+            new_titles = 0 if window.is_probe else len(keys) - reading.known_records
+            cursor = reading.next_cursor
         pages += 1
-        cursor = reading.next_cursor
         plan = pending.plan(pages, new_titles, is_last=cursor.is_complete(now))
         lookups += plan.requests
         pending = plan.remaining
@@ -556,6 +614,11 @@ def _begins_with(anchor: Anchor, keys: Sequence[str]) -> bool:
 
 
 _TICK = timedelta.resolution
+
+
+def midnight(day: date) -> datetime:
+    """Return the start of a day (UTC)."""
+    return datetime.combine(day, time(), UTC)
 
 
 def _next_day(moment: datetime) -> datetime:

@@ -71,6 +71,7 @@ def import_purchase_records_by_collection(
     records: int = 0,
     check_start: str | None = None,
     until: str | None = None,
+    search: dict[str, Any] | None = None,
     verification: dict[str, Any] | None = None,
 ) -> RunOutcome | None:
     """Import one page, then enqueue the next until now is reached.
@@ -95,6 +96,7 @@ def import_purchase_records_by_collection(
         "records": records,
         "check_start": check_start,
         "until": until,
+        "search": search,
     }
     arguments = {
         "current_day": current_day,

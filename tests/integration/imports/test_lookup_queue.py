@@ -13,7 +13,8 @@ from accession.bibliotheca.errors import RemoteIntegrationException
 from accession.core.clock import utc_now
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, Identifier, LicensePool, Run, RunState, RunTitle
-from accession.imports.purchases import BibliothecaPurchaseRecordImporter, DayImportResult
+from accession.imports.page_result import DayImportResult
+from accession.imports.purchases import BibliothecaPurchaseRecordImporter
 from accession.imports.vendor_api import vendor_api_for
 from accession.imports.windows import ImportCursor, Width
 from accession.runs.ledger import end_run, find_run, open_run, record_step

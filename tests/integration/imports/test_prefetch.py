@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 from accession.bibliotheca.errors import BadResponseException
 from accession.core.settings import get_settings
 from accession.db.models import Collection, Identifier, LicensePool
+from accession.imports.page_result import DayImportResult
 from accession.imports.prefetch import Prefetcher
-from accession.imports.purchases import BibliothecaPurchaseRecordImporter, DayImportResult
+from accession.imports.purchases import BibliothecaPurchaseRecordImporter
 from accession.imports.vendor_api import vendor_api_for
 from accession.imports.windows import Anchor, ImportCursor, PageRequest
 from tests.fixtures.factories import day

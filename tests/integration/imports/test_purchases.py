@@ -33,11 +33,8 @@ from accession.db.models import (
     Timestamp,
     table_of,
 )
-from accession.imports.purchases import (
-    DEFAULT_PURCHASE_RECORD_START_TIME,
-    BibliothecaPurchaseRecordImporter,
-    DayImportResult,
-)
+from accession.imports.page_result import DayImportResult
+from accession.imports.purchases import DEFAULT_PURCHASE_RECORD_START_TIME, BibliothecaPurchaseRecordImporter
 from accession.imports.vendor_api import vendor_api_for
 from accession.imports.windows import Anchor, ImportCursor
 from accession.runs.ledger import RunCounters, get_or_create_checkpoint

@@ -49,7 +49,13 @@ def simulate_import(catalogue: Catalogue, width: Width, start: datetime = FIRST)
     """Count the requests of a first import of all purchases."""
     vendor = ModelVendor([(purchase.purchased_at, purchase.item_id) for purchase in catalogue.purchases])
     steps = list(ModelImport(vendor, NOW, width).steps(ImportCursor(start)))
-    return RequestCounts(len(steps), count_lookups([len(step.keys_to_store) for step in steps]))
+    met: set[str] = set()
+    new_titles = []
+    for step in steps:
+        titles = {*(step.keys_to_store if step.days is None else step.new_keys)}
+        new_titles.append(len(titles - met))
+        met |= titles
+    return RequestCounts(len(steps), count_lookups(new_titles))
 
 
 def count_lookups(titles_by_page: Sequence[int]) -> int:

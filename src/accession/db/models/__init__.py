@@ -27,7 +27,13 @@ from accession.db.models.titles import (
     RejectedRecord,
     TitleChange,
 )
-from accession.db.models.verification import FindingKind, ListedRecord, VerificationFinding, VerifiedMonth
+from accession.db.models.verification import (
+    FindingKind,
+    ListedRecord,
+    UndatedRecord,
+    VerificationFinding,
+    VerifiedMonth,
+)
 
 __all__ = [
     "ACTIVE_STATES",
@@ -61,6 +67,7 @@ __all__ = [
     "SweptBatch",
     "Timestamp",
     "TitleChange",
+    "UndatedRecord",
     "User",
     "VerificationFinding",
     "VerifiedMonth",

@@ -92,3 +92,15 @@ class ListedRecord(Base):
     key: Mapped[str] = mapped_column(primary_key=True)
     content_hash: Mapped[str]
     listed: Mapped[int]
+
+
+class UndatedRecord(Base):
+    """A record whose purchase day is not known yet, as raw XML; `key` stands for title and content."""
+
+    __tablename__ = "undated_records"
+
+    collection_id: Mapped[int] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True
+    )
+    key: Mapped[str] = mapped_column(primary_key=True)
+    raw_xml: Mapped[str]

@@ -620,6 +620,19 @@ def _create_verification() -> None:
         ),
         sa.PrimaryKeyConstraint("run_id", "is_verification", "key", name=op.f("pk_listed_records")),
     )
+    op.create_table(
+        "undated_records",
+        sa.Column("collection_id", sa.Integer(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("raw_xml", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["collection_id"],
+            ["collections.id"],
+            name=op.f("fk_undated_records_collection_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("collection_id", "key", name=op.f("pk_undated_records")),
+    )
 
 
 def _create_users_and_tokens() -> None:

@@ -1,0 +1,225 @@
+"""Tests of the search for the days of purchases: every record gets its day, with few requests."""
+
+import random
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from accession.bibliotheca.client import PAGE_SIZE
+from accession.imports.day_search import ContradictionError, DayRange, DaySearch, DaySpan, RangeReading
+from accession.imports.windows import ImportCursor, Width
+from tests.fixtures.model_vendor import ModelImport, ModelVendor
+
+FIRST = date(2014, 1, 1)
+DAY = timedelta(days=1)
+MAX_STEPS = 20_000
+MAX_KEYS = 700
+
+property_test = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+
+sales_lists = st.lists(
+    st.tuples(st.integers(0, 799), st.sampled_from([1, 1, 1, 2, 5, 20, 49, 50, 51, 120])), max_size=40
+)
+
+
+@dataclass
+class Vendor:
+    """A vendor that lists records (day and key) in their order.
+
+    Attributes:
+        empty_bodies: share of the pages without records that are empty bodies.
+        faults: share of all pages that are empty bodies.
+    """
+
+    records: list[tuple[date, str]]
+    empty_bodies: float = 1.0
+    faults: float = 0.0
+    rng: random.Random = field(default_factory=lambda: random.Random(0))
+    requests: list[DayRange] = field(default_factory=list)
+
+    def fetch(self, asked: DayRange) -> list[str] | None:
+        """Return the keys of the page, or None for an empty body."""
+        self.requests.append(asked)
+        first, end = (bisect_left(self.records, (day, "")) for day in (asked.start, asked.end))
+        first += asked.offset - 1
+        keys = [key for _, key in self.records[first : min(first + PAGE_SIZE, end)]]
+        is_empty_body = not keys and self.rng.random() < self.empty_bodies
+        return None if is_empty_body or self.rng.random() < self.faults else keys
+
+
+def vendor_of(
+    sales: Sequence[tuple[int, int]], titles: int = 10_000, *, empty_bodies: float = 1.0, faults: float = 0.0
+) -> Vendor:
+    """Return a vendor with so many purchases on each of the days since the first."""
+    days = [FIRST + number * DAY for number, count in sorted(sales) for _ in range(count)]
+    records = sorted((day, f"{number % titles:05}") for number, day in enumerate(days))
+    return Vendor(records, empty_bodies, faults)
+
+
+def pages(vendor: Vendor, search: DaySearch) -> Iterator[RangeReading]:
+    """Request page by page until the search is complete."""
+    for _ in range(MAX_STEPS):
+        if search.is_complete:
+            return
+        asked = next(search.requests(1))
+        keys = vendor.fetch(asked)
+        if keys is None and not asked.may_be_empty:
+            continue
+        reading = search.read_page(keys or (), is_blank=keys is None)
+        yield reading
+        search = reading.search
+    raise AssertionError("the search does not end")
+
+
+@property_test
+@given(
+    sales_lists,
+    st.sampled_from([1, 3, 40, 10_000]),
+    st.sampled_from([0.0, 0.5, 1.0]),
+    st.sampled_from([0.0, 0.3]),
+    st.integers(0, 800),
+)
+def test_every_record_gets_its_day(
+    sales: list[tuple[int, int]], titles: int, empty_bodies: float, faults: float, days: int
+) -> None:
+    """Except for those from `imported_until` on, which are left to other requests."""
+    vendor = vendor_of(sales, titles, empty_bodies=empty_bodies, faults=faults)
+    search = DaySearch.begin(FIRST, FIRST + days * DAY)
+    found: Counter[tuple[date, str]] = Counter()
+    for reading in pages(vendor, search):
+        search = reading.search
+        found.update((day.start, key) for day in reading.days for key in day.keys)
+        expected = Counter(record for record in vendor.records if record[0] < search.imported_until)
+        before = Counter({record: n for record, n in found.items() if record[0] < search.imported_until})
+        assert before == expected
+        assert sum(len(span.keys) for span in search.spans) + len(search.read) <= MAX_KEYS
+    assert found <= Counter(vendor.records)
+    if not vendor.records and not empty_bodies and not faults:
+        assert search.imported_until == search.end
+
+
+@property_test
+@given(sales_lists)
+def test_requests_ahead_are_all_made(sales: list[tuple[int, int]]) -> None:
+    """Prefetched pages are of use, unless an empty body proves nothing."""
+    vendor = vendor_of(sales, empty_bodies=0.0)
+    search = DaySearch.begin(FIRST, FIRST + 800 * DAY)
+    ahead: set[DayRange] = {*search.requests(4)}
+    for reading in pages(vendor, search):
+        ahead |= {*reading.search.requests(4)}
+    assert ahead == {*vendor.requests}
+
+
+def two_spans() -> DaySearch:
+    """Return a search with the records a and b in one span of 8 days, c in another, and x between them."""
+    spans = (
+        DaySpan(FIRST, FIRST + 8 * DAY, ("a", "b")),
+        DaySpan(FIRST + 8 * DAY, FIRST + 9 * DAY, ("x",)),
+        DaySpan(FIRST + 10 * DAY, FIRST + 18 * DAY, ("c",)),
+    )
+    end = FIRST + 18 * DAY
+    asked = DayRange(FIRST + 4 * DAY, FIRST + 14 * DAY)
+    return DaySearch(FIRST, told_until=end, end=end, spans=spans, planned=(asked,))
+
+
+def test_one_request_divides_two_spans() -> None:
+    reading = two_spans().read_page(["b", "x", "c"])
+
+    assert reading.search.spans == (
+        DaySpan(FIRST, FIRST + 4 * DAY, ("a",)),
+        DaySpan(FIRST + 4 * DAY, FIRST + 8 * DAY, ("b",)),
+        DaySpan(FIRST + 8 * DAY, FIRST + 9 * DAY, ("x",)),
+        DaySpan(FIRST + 10 * DAY, FIRST + 14 * DAY, ("c",)),
+    )
+    assert not reading.new_keys
+    assert not reading.days
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [["b", "c"], ["b", "x", "c", "new"], ["b", "x", "x", "c"], []],
+    ids=["withdrawn", "added", "listed again", "nothing"],
+)
+def test_contradictory_response_is_an_error(keys: list[str]) -> None:
+    with pytest.raises(ContradictionError):
+        two_spans().read_page(keys)
+
+
+def test_later_purchase_of_the_same_title_is_not_mistaken() -> None:
+    """The response does not tell whether `a` was purchased in the second half of its span, or is new."""
+    spans = (
+        DaySpan(FIRST, FIRST + 8 * DAY, ("a", "b")),
+        DaySpan(FIRST + 8 * DAY, FIRST + 9 * DAY, ("x",)),
+    )
+    told_until, end = FIRST + 9 * DAY, FIRST + 40 * DAY
+    asked = DayRange(FIRST + 4 * DAY, FIRST + 20 * DAY)
+    search = DaySearch(FIRST, told_until, end, spans, planned=(asked,))
+
+    reading = search.read_page(["x", "a"])
+
+    assert reading.search.spans == spans
+    assert not reading.new_keys
+    following = next(reading.search.requests(1))
+    assert (following.start, following.offset) == (FIRST + 8 * DAY, 1)
+    assert reading.search.read_page(["x", "a"]).new_keys == ("a",)
+
+
+def test_day_with_very_many_records_is_left_to_other_requests() -> None:
+    search = DaySearch.begin(FIRST, FIRST + 100 * DAY)
+    for reading in pages(vendor_of([(0, 1), (30, 3), (60, 400), (90, 1)]), search):
+        search = reading.search
+
+    assert search.is_dense
+    assert search.imported_until == FIRST + 60 * DAY
+
+
+def test_single_span_is_left_to_other_requests() -> None:
+    """An empty half of the only span with records would prove nothing."""
+    search = DaySearch.begin(FIRST, FIRST + 100 * DAY)
+    for reading in pages(vendor_of([(60, 3)]), search):
+        search = reading.search
+
+    assert not search.is_dense
+    assert search.imported_until < FIRST + 60 * DAY
+
+
+# Number of requests
+
+END = date(2026, 11, 27)
+
+
+def random_purchases(titles: int, share: float) -> list[tuple[datetime, str]]:
+    """Return purchases on this share of the days since 2014; with 1.0 on every weekday."""
+    rng = random.Random(1)
+    days = [FIRST + number * DAY for number in range((END - FIRST).days)]
+    days = (
+        [day for day in days if day.weekday() < 5]
+        if share == 1.0
+        else rng.sample(days, round(len(days) * share))
+    )
+    days += rng.choices(days, k=titles - len(days))
+    return [(datetime(day.year, day.month, day.day, tzinfo=UTC), f"{n:05}") for n, day in enumerate(days)]
+
+
+def count_page_requests(purchases: list[tuple[datetime, str]], width: Width) -> int:
+    now = datetime(END.year, END.month, END.day, tzinfo=UTC)
+    model = ModelImport(ModelVendor(purchases), now, width)
+    return sum(1 for _ in model.steps(ImportCursor(datetime(2014, 1, 1, tzinfo=UTC))))
+
+
+@pytest.mark.parametrize(
+    ("titles", "share", "maximum"),
+    [(400, 0.02, 0.29), (2_000, 0.08, 0.31), (2_000, 0.2, 0.36), (20_000, 0.2, 0.55), (20_000, 1.0, 0.6)],
+)
+def test_search_needs_a_fraction_of_the_requests(titles: int, share: float, maximum: float) -> None:
+    purchases = random_purchases(titles, share)
+
+    requests = {width: count_page_requests(purchases, width) for width in (Width.ADAPTIVE, Width.DAY)}
+
+    assert requests[Width.ADAPTIVE] <= maximum * requests[Width.DAY]
