@@ -140,8 +140,10 @@ class Settings(Home):
     )
     purchase_window: Literal["adaptive", "day", "month"] = Field(
         default="day",
-        description="Time span of one purchase request in the past. `month` needs a quarter of the "
-        "requests, but purchases of past months are then known by month only, not by day.",
+        description="How purchases of the past are requested. `adaptive`: in spans of any width, which are "
+        "divided until the day of each purchase is known. `day`: each day, which needs two to four times as "
+        "many requests. `month`: each month, which needs fewest, but purchases of past months are then known "
+        "by month only, not by day.",
     )
     verification_requests: int = Field(
         default=5,
