@@ -139,7 +139,7 @@ class Settings(Home):
         description="Number of simultaneous metadata requests for one page of purchases, 25 titles each.",
     )
     purchase_window: Literal["adaptive", "day", "month"] = Field(
-        default="day",
+        default="adaptive",
         description="How purchases of the past are requested. `adaptive`: in spans of any width, which are "
         "divided until the day of each purchase is known. `day`: each day, which needs two to four times as "
         "many requests. `month`: each month, which needs fewest, but purchases of past months are then known "

@@ -114,7 +114,7 @@ class DaySearch:
 
     Attributes:
         start: start of the search (UTC), before which everything is imported.
-        told_until: end of the days of which all records are known.
+        listed_until: end of the days of which all records are known.
         end: end of the days to search.
         spans: the spans that have records, in order, without those at the start that are resolved. Days
             between them have none.
@@ -122,11 +122,11 @@ class DaySearch:
         read: keys of the pages of the first planned request that have been read.
         width: days of the next new span.
         density: recent number of records a day.
-        is_dense: whether the day after `told_until` has too many records for a search.
+        is_dense: whether the day after `listed_until` has too many records for a search.
     """
 
     start: date
-    told_until: date
+    listed_until: date
     end: date
     spans: tuple[DaySpan, ...] = ()
     planned: tuple[DayRange, ...] = ()
@@ -150,7 +150,7 @@ class DaySearch:
         """Return the day before which every record is known with its day."""
         if not self.spans:
             return self.start
-        return next((span.start for span in self.spans if not span.is_day), self.told_until)
+        return next((span.start for span in self.spans if not span.is_day), self.listed_until)
 
     @property
     def keys(self) -> frozenset[str]:
@@ -160,9 +160,9 @@ class DaySearch:
 
     def control_range(self) -> DayRange | None:
         """Return a range outside of the next request that has known records."""
-        asked = self.planned[0]
+        requested = self.planned[0]
         for span in self.spans:
-            if span.end <= asked.start or span.start >= asked.end:
+            if span.end <= requested.start or span.start >= requested.end:
                 return DayRange(span.start, span.end)
         return None
 
@@ -182,75 +182,77 @@ class DaySearch:
         Raises:
             ContradictionError: the page contradicts the earlier ones.
         """
-        asked = self.planned[0]
+        requested = self.planned[0]
         if is_blank:
-            return RangeReading(self._after_blank(asked))
-        listed = self._join_pages(asked, keys)
+            return RangeReading(self._after_blank(requested))
+        listed = self._join_pages(requested, keys)
         is_full = len(keys) >= PAGE_SIZE
-        known = Counter(key for span in self._known_in(asked) for key in span.keys)
+        known = Counter(key for span in self._known_in(requested) for key in span.keys)
         new_keys: tuple[str, ...] = ()
-        if asked.end > self.told_until:
+        if requested.end > self.listed_until:
             new_before = Counter(self.read) - known
             new_keys = tuple((Counter(listed) - known - new_before).elements())
         if is_full:
             new_records = (Counter(listed) - known).total()
-            return RangeReading(self._after_full_page(asked, listed, new_records), new_keys)
-        divided = self._divide(asked, listed)
+            return RangeReading(self._after_full_page(requested, listed, new_records), new_keys)
+        divided = self._divide(requested, listed)
         if divided is None:
             plain = self._plain_beyond()
             return RangeReading(replace(self, planned=(plain, *self.planned[1:]), read=()))
         days = tuple(span for span in divided.spans if span.is_day and span not in self.spans)
         return RangeReading(divided._forget_resolved()._plan(), new_keys, days)
 
-    def _join_pages(self, asked: DayRange, keys: Sequence[str]) -> tuple[str, ...]:
+    def _join_pages(self, requested: DayRange, keys: Sequence[str]) -> tuple[str, ...]:
         """Return the keys of all pages of the request so far."""
         if self.read:
             if not keys or keys[0] != self.read[-1]:
                 raise ContradictionError
             return (*self.read, *keys[1:])
-        if asked.offset > 1 and (not keys or keys[0] != self.spans[-1].keys[-1]):
+        if requested.offset > 1 and (not keys or keys[0] != self.spans[-1].keys[-1]):
             raise ContradictionError
         return tuple(keys)
 
-    def _known_in(self, asked: DayRange) -> Sequence[DaySpan]:
+    def _known_in(self, requested: DayRange) -> Sequence[DaySpan]:
         """Return the spans of which the range has a part, without those whose records the offset skips."""
-        if asked.offset > 1:
+        if requested.offset > 1:
             return (replace(self.spans[-1], keys=self.spans[-1].keys[-1:]),)
-        return [span for span in self.spans if span.end > asked.start and span.start < asked.end]
+        return [span for span in self.spans if span.end > requested.start and span.start < requested.end]
 
-    def _after_blank(self, asked: DayRange) -> "DaySearch":
+    def _after_blank(self, requested: DayRange) -> "DaySearch":
         skipped = self._skip_planned()
-        if asked.end > self.told_until:
+        if requested.end > self.listed_until:
             # Nothing is known yet. The next request starts here too.
             grown = min(self.width * _MAX_GROWTH, (self.end - self.start).days)
-            return replace(skipped, told_until=asked.end, width=grown)._plan()
-        following = next(span for span in self.spans if span.start < asked.end < span.end)
-        certain = DayRange(asked.start, following.end)
+            return replace(skipped, listed_until=requested.end, width=grown)._plan()
+        following = next(span for span in self.spans if span.start < requested.end < span.end)
+        certain = DayRange(requested.start, following.end)
         return replace(skipped, planned=(certain, *skipped.planned))
 
-    def _after_full_page(self, asked: DayRange, listed: tuple[str, ...], new_records: int) -> "DaySearch":
-        if asked.end <= self.told_until:
-            if len(listed) > sum(len(span.keys) for span in self._known_in(asked)):
+    def _after_full_page(self, requested: DayRange, listed: tuple[str, ...], new_records: int) -> "DaySearch":
+        if requested.end <= self.listed_until:
+            if len(listed) > sum(len(span.keys) for span in self._known_in(requested)):
                 raise ContradictionError
             return replace(self, read=listed)
         if new_records <= _MAX_NEW_RECORDS:
             return replace(self, read=listed)
         narrower = replace(self._skip_planned(), width=max(1, self.width // _MAX_GROWTH))
-        return replace(narrower, is_dense=asked.end - self.told_until <= _DAY)._plan()
+        return replace(narrower, is_dense=requested.end - self.listed_until <= _DAY)._plan()
 
     @property
     def _beyond(self) -> date:
         """Return the start of the next new span."""
-        return self.told_until if self.spans else self.start
+        return self.listed_until if self.spans else self.start
 
     def _skip_planned(self) -> "DaySearch":
         return replace(self, planned=self.planned[1:], read=())
 
-    def _divide(self, asked: DayRange, listed: tuple[str, ...]) -> "DaySearch | None":
+    def _divide(self, requested: DayRange, listed: tuple[str, ...]) -> "DaySearch | None":
         """Return the search after a complete response; None if it is ambiguous."""
-        known = self._known_in(asked)
-        divided = [span for span in known if not (asked.start <= span.start and span.end <= asked.end)]
-        if asked.offset > 1:
+        known = self._known_in(requested)
+        divided = [
+            span for span in known if not (requested.start <= span.start and span.end <= requested.end)
+        ]
+        if requested.offset > 1:
             divided = []
         whole = [span for span in known if span not in divided]
         rest = Counter(listed)
@@ -261,28 +263,30 @@ class DaySearch:
         for span in divided:
             parts[span] = rest & Counter(span.keys)
             rest -= parts[span]
-        is_beyond = asked.end > self.told_until
+        is_beyond = requested.end > self.listed_until
         if not is_beyond and rest.total():
             raise ContradictionError
         if is_beyond and divided and not _is_in_order(listed, parts[divided[0]], whole, rest):
             return None
-        halves = (_halves(span, asked, parts[span]) if span in parts else (span,) for span in self.spans)
+        halves = (_halves(span, requested, parts[span]) if span in parts else (span,) for span in self.spans)
         search = replace(self._skip_planned(), spans=tuple(chain.from_iterable(halves)))
-        return search._extend(asked, _cut(listed, Counter(listed) - rest, rest)[1]) if is_beyond else search
+        return (
+            search._extend(requested, _cut(listed, Counter(listed) - rest, rest)[1]) if is_beyond else search
+        )
 
-    def _extend(self, asked: DayRange, keys: tuple[str, ...]) -> "DaySearch":
+    def _extend(self, requested: DayRange, keys: tuple[str, ...]) -> "DaySearch":
         """Return the search after a new span with these records."""
         start = self._beyond
-        days = (asked.end - start).days
+        days = (requested.end - start).days
         density = len(keys) / days
         if keys and self.density:
             density = _OLD_SHARE * self.density + (1 - _OLD_SHARE) * density
         width = min(int(_NEW_RECORDS / density), days * _MAX_GROWTH) if density else days * _MAX_GROWTH
         return replace(
             self,
-            start=self.start if keys or self.spans else asked.end,
-            told_until=asked.end,
-            spans=(*self.spans, DaySpan(start, asked.end, keys)) if keys else self.spans,
+            start=self.start if keys or self.spans else requested.end,
+            listed_until=requested.end,
+            spans=(*self.spans, DaySpan(start, requested.end, keys)) if keys else self.spans,
             width=max(1, width),
             density=density if keys else self.density / 2,
         )
@@ -296,17 +300,17 @@ class DaySearch:
         """Return the search with as many planned requests as there can be."""
         search = self
         while len(search.planned) < _MAX_PLANNED:
-            asked = search._next_beyond() or search._next_pair() or search._next_single()
-            if asked is None:
+            requested = search._next_beyond() or search._next_pair() or search._next_single()
+            if requested is None:
                 break
-            search = replace(search, planned=(*search.planned, asked))
+            search = replace(search, planned=(*search.planned, requested))
         return search
 
     def _next_beyond(self) -> DayRange | None:
         """Return a request for a new span, if there should be one now."""
-        if self.is_dense or self.told_until >= self.end:
+        if self.is_dense or self.listed_until >= self.end:
             return None
-        if any(asked.end > self.told_until for asked in self.planned):
+        if any(requested.end > self.listed_until for requested in self.planned):
             return None
         sizes = [len(span.keys) for span in self.spans if not span.is_day]
         if len(self.spans) > 1 and (len(sizes) >= _MIN_OPEN_SPANS or sum(sizes) >= _MAX_OPEN_RECORDS):
@@ -326,7 +330,7 @@ class DaySearch:
 
     def _beyond_from(self, start: date, known_records: int) -> DayRange:
         days = max(1, self.width * (_NEW_RECORDS - known_records) // _NEW_RECORDS)
-        return DayRange(start, min(self.told_until + days * _DAY, self.end))
+        return DayRange(start, min(self.listed_until + days * _DAY, self.end))
 
     def _next_pair(self) -> DayRange | None:
         """Return a request that divides the first span which can be divided, and another one."""
@@ -362,7 +366,7 @@ class DaySearch:
 
     def _free_spans(self) -> list[int]:
         """Return the indexes of the spans of several days that no planned request divides."""
-        ends = [moment for asked in self.planned for moment in (asked.start, asked.end)]
+        ends = [moment for requested in self.planned for moment in (requested.start, requested.end)]
         return [
             index
             for index, span in enumerate(self.spans)
@@ -370,15 +374,15 @@ class DaySearch:
         ]
 
 
-def _halves(span: DaySpan, asked: DayRange, inside: Counter[str]) -> Iterator[DaySpan]:
+def _halves(span: DaySpan, requested: DayRange, inside: Counter[str]) -> Iterator[DaySpan]:
     """Yield the parts of a span that have records: of those of one part, the range has listed all."""
     outside = Counter(span.keys) - inside
-    if span.start < asked.start:
+    if span.start < requested.start:
         first, second = _cut(span.keys, outside, inside)
-        cut = asked.start
+        cut = requested.start
     else:
         first, second = _cut(span.keys, inside, outside)
-        cut = asked.end
+        cut = requested.end
     parts = DaySpan(span.start, cut, first), DaySpan(cut, span.end, second)
     return (part for part in parts if part.keys)
 
@@ -403,9 +407,9 @@ def _cut(
     return _select(keys, first), _select(keys, second)
 
 
-def _select(keys: Sequence[str], wanted: Counter[str]) -> tuple[str, ...]:
-    """Return the wanted keys in their order."""
-    left = wanted.copy()
+def _select(keys: Sequence[str], selected_keys: Counter[str]) -> tuple[str, ...]:
+    """Return the selected keys in their order."""
+    left = selected_keys.copy()
     selected = []
     for key in keys:
         if left[key] > 0:

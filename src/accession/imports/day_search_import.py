@@ -42,7 +42,7 @@ class _FetchedPage:
 class DaySearchImporter:
     """Importer of past purchases of one collection, by a search for their days.
 
-    Records whose day is not known yet are kept as undated records. They are stored as purchases in the
+    Records whose day is not known yet are stored as undated records. They are stored as purchases in the
     transaction that resolves their day.
     """
 
@@ -68,7 +68,7 @@ class DaySearchImporter:
         Raises:
             RemoteIntegrationException: the vendor failed; nothing is written then.
         """
-        asked = search.planned[0]
+        requested = search.planned[0]
         fetched = self._fetch(cursor, search)
         begin_writing(self._session)
         if search is not cursor.search:
@@ -79,7 +79,7 @@ class DaySearchImporter:
         self._lookups.record(fetched.due, stored.new_ids)
         usable, rejected = (sum(len(getattr(day, kind)) for day in dates) for kind in ("usable", "rejected"))
         return DayImportResult(
-            Window(midnight(asked.start), midnight(asked.end), is_probe=True),
+            Window(midnight(requested.start), midnight(requested.end), is_probe=True),
             fetched.next_cursor,
             records_fetched=usable + rejected,
             records_stored=usable,
@@ -106,7 +106,7 @@ class DaySearchImporter:
                 log.warning(
                     "vendor's list has changed, importing day by day",
                     since=next_cursor.current_day.isoformat(),
-                    until=search.told_until.isoformat(),
+                    until=search.listed_until.isoformat(),
                 )
                 new_records = []
             else:
@@ -139,12 +139,12 @@ class DaySearchImporter:
             {key: page[key].raw_xml for key in reading.new_keys if key in undated and key in page}
         )
         resolved = {key for day in reading.days for key in day.keys}
-        kept = self._undated.read(resolved - page.keys())
-        records = {**{key: marc_record_from_xml(raw_xml) for key, raw_xml in kept.items()}, **page}
+        stored = self._undated.read(resolved - page.keys())
+        records = {**{key: marc_record_from_xml(raw_xml) for key, raw_xml in stored.items()}, **page}
         for day in reading.days:
             yield sort_records([records[key] for key in day.keys], PurchaseDate(day.start))
         self._undated.remove(resolved - undated)
 
 
 def _page_requests(search: DaySearch, limit: int) -> Sequence[PageRequest]:
-    return [page_request(asked) for asked in search.requests(limit)]
+    return [page_request(requested) for requested in search.requests(limit)]

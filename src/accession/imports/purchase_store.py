@@ -47,7 +47,7 @@ class SortedRecords:
 
 @dataclass(frozen=True)
 class StoredTitles:
-    """What has been stored: ids of titles that are new, number of changed ones, and outbox rows to apply."""
+    """Result of storing: ids of titles that are new, number of changed ones, and outbox rows to apply."""
 
     new_ids: frozenset[str] = frozenset()
     changed: int = 0

@@ -96,9 +96,11 @@ class PageRequest:
     may_be_empty: bool = True
 
 
-def page_request(asked: DayRange) -> PageRequest:
+def page_request(requested: DayRange) -> PageRequest:
     """Return the request of a search for a range of days."""
-    return PageRequest(midnight(asked.start), midnight(asked.end), asked.offset, asked.may_be_empty)
+    return PageRequest(
+        midnight(requested.start), midnight(requested.end), requested.offset, requested.may_be_empty
+    )
 
 
 @dataclass(frozen=True)
@@ -258,7 +260,7 @@ class ImportCursor:
         start, end = self.confirmed_until.date(), (now - _DAYS_ONE_BY_ONE).date()
         is_between_days = self.window_end is None and self.until is None and not self.probed
         is_again = self.setback is not None and self.current_day < self.setback
-        is_rest = self.search is not None and start <= self.search.told_until
+        is_rest = self.search is not None and start <= self.search.listed_until
         is_short = (end - start).days < _MIN_SEARCHED_DAYS
         is_possible = is_between_days and not (is_again or is_rest or is_short)
         return DaySearch.begin(start, end) if is_possible else None
@@ -282,7 +284,7 @@ class ImportCursor:
 
     def after_contradiction(self, search: DaySearch) -> "ImportCursor":
         """Return the cursor where the days of the search are requested one by one."""
-        return self._restart(midnight(search.imported_until), midnight(search.told_until))
+        return self._restart(midnight(search.imported_until), midnight(search.listed_until))
 
     def request(self, window: Window) -> PageRequest:
         """Return the request for the next page of the window."""
@@ -577,10 +579,10 @@ def count_requests(
         search = cursor.current_search(now, width)
         if search is not None:
             keys = [content_key(key, "") for key in keys_of_page(page_request(next(search.requests(1))))]
-            found = search.read_page(keys, is_blank=not keys)
-            new_titles = len({*found.new_keys} - listed)
-            listed |= {*found.new_keys}
-            cursor = cursor.after_search(found.search, new_titles)
+            listing = search.read_page(keys, is_blank=not keys)
+            new_titles = len({*listing.new_keys} - listed)
+            listed |= {*listing.new_keys}
+            cursor = cursor.after_search(listing.search, new_titles)
         else:
             window = cursor.window(now, width)
             keys = keys_of_page(cursor.request(window))

@@ -3,6 +3,7 @@
 from tests.fixtures.broker import app, broker
 from tests.fixtures.workers import (
     _module_worker,
+    days_one_by_one,
     four_concurrent_requests,
     run_starter,
     vendor,
@@ -13,6 +14,7 @@ __all__ = [
     "_module_worker",
     "app",
     "broker",
+    "days_one_by_one",
     "four_concurrent_requests",
     "run_starter",
     "vendor",

@@ -29,7 +29,7 @@ def copied_tracebacks() -> int:
     return sum(type(each) is ExceptionInfo for each in gc.get_objects())
 
 
-@pytest.mark.usefixtures("worker")
+@pytest.mark.usefixtures("worker", "days_one_by_one")
 def test_steps_leave_no_traceback_copies_in_memory(
     collection: Collection, vendor: ObservedVendor, run_starter: RunStarter
 ) -> None:

@@ -4,6 +4,7 @@ from tests.fixtures.broker import app, broker
 from tests.fixtures.commands import celery_app, cli
 from tests.fixtures.workers import (
     _module_worker,
+    days_one_by_one,
     four_concurrent_requests,
     run_starter,
     vendor,
@@ -16,6 +17,7 @@ __all__ = [
     "broker",
     "celery_app",
     "cli",
+    "days_one_by_one",
     "four_concurrent_requests",
     "run_starter",
     "vendor",

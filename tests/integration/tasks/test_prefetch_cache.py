@@ -14,7 +14,7 @@ TODAY = day(2024, 5, 20, 10)
 MAY_1 = "2024-05-01T00:00:00+00:00"
 
 
-@pytest.mark.usefixtures("four_concurrent_requests")
+@pytest.mark.usefixtures("four_concurrent_requests", "days_one_by_one")
 def test_page_is_requested_if_its_prefetched_response_is_lost(
     collection: Collection, vendor: ObservedVendor, run_starter: RunStarter, broker: Broker
 ) -> None:
@@ -40,14 +40,14 @@ def test_rolled_back_page_records_no_looked_up_titles(
     broker: Broker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from accession.imports import purchases
+    from accession.imports import purchase_store
 
     vendor.add_purchases(day(2024, 5, 1, 9), "abc")
     with travel_to(TODAY):
         run_starter.enqueue_step(collection, "the-task", current_day=MAY_1)
         message = broker.pop()
         with monkeypatch.context() as patch:
-            patch.setattr(purchases, "find_changed_titles", lambda *_: 1 / 0)
+            patch.setattr(purchase_store, "find_changed_titles", lambda *_: 1 / 0)
             assert isinstance(broker.deliver(message), ZeroDivisionError)
     assert count_rows(RunTitle) == 0
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("worker")
 TODAY = day(2024, 5, 20, 10)
 
 
-@pytest.mark.usefixtures("four_concurrent_requests")
+@pytest.mark.usefixtures("four_concurrent_requests", "days_one_by_one")
 def test_run_has_at_most_four_requests_in_flight(
     collection: Collection, vendor: ObservedVendor, run_starter: RunStarter, broker: Broker
 ) -> None:
@@ -38,7 +38,7 @@ def test_run_has_at_most_four_requests_in_flight(
     assert (run.state, run.records_stored, max(in_flight)) == ("succeeded", 120, 4)
 
 
-@pytest.mark.usefixtures("four_concurrent_requests")
+@pytest.mark.usefixtures("four_concurrent_requests", "days_one_by_one")
 def test_prefetched_responses_are_used_and_removed(
     collection: Collection, vendor: ObservedVendor, run_starter: RunStarter, broker: Broker
 ) -> None:

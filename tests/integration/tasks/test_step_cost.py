@@ -72,7 +72,7 @@ def test_step_that_requests_its_window_needs_few_commands(broker: Broker) -> Non
     assert (commands + DELIVERY_COMMANDS).total() + 1 <= 12
 
 
-@pytest.mark.usefixtures("four_concurrent_requests", "run_at_empty_window")
+@pytest.mark.usefixtures("four_concurrent_requests", "days_one_by_one", "run_at_empty_window")
 def test_prefetching_steps_need_twelve_commands_on_average(broker: Broker, vendor: ObservedVendor) -> None:
     steps: list[Counter[str]] = []
     requests: list[int] = []

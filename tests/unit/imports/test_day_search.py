@@ -43,11 +43,11 @@ class Vendor:
     rng: random.Random = field(default_factory=lambda: random.Random(0))
     requests: list[DayRange] = field(default_factory=list)
 
-    def fetch(self, asked: DayRange) -> list[str] | None:
+    def fetch(self, requested: DayRange) -> list[str] | None:
         """Return the keys of the page, or None for an empty body."""
-        self.requests.append(asked)
-        first, end = (bisect_left(self.records, (day, "")) for day in (asked.start, asked.end))
-        first += asked.offset - 1
+        self.requests.append(requested)
+        first, end = (bisect_left(self.records, (day, "")) for day in (requested.start, requested.end))
+        first += requested.offset - 1
         keys = [key for _, key in self.records[first : min(first + PAGE_SIZE, end)]]
         is_empty_body = not keys and self.rng.random() < self.empty_bodies
         return None if is_empty_body or self.rng.random() < self.faults else keys
@@ -67,9 +67,9 @@ def pages(vendor: Vendor, search: DaySearch) -> Iterator[RangeReading]:
     for _ in range(MAX_STEPS):
         if search.is_complete:
             return
-        asked = next(search.requests(1))
-        keys = vendor.fetch(asked)
-        if keys is None and not asked.may_be_empty:
+        requested = next(search.requests(1))
+        keys = vendor.fetch(requested)
+        if keys is None and not requested.may_be_empty:
             continue
         reading = search.read_page(keys or (), is_blank=keys is None)
         yield reading
@@ -91,15 +91,15 @@ def test_every_record_gets_its_day(
     """Except for those from `imported_until` on, which are left to other requests."""
     vendor = vendor_of(sales, titles, empty_bodies=empty_bodies, faults=faults)
     search = DaySearch.begin(FIRST, FIRST + days * DAY)
-    found: Counter[tuple[date, str]] = Counter()
+    dated: Counter[tuple[date, str]] = Counter()
     for reading in pages(vendor, search):
         search = reading.search
-        found.update((day.start, key) for day in reading.days for key in day.keys)
+        dated.update((day.start, key) for day in reading.days for key in day.keys)
         expected = Counter(record for record in vendor.records if record[0] < search.imported_until)
-        before = Counter({record: n for record, n in found.items() if record[0] < search.imported_until})
+        before = Counter({record: n for record, n in dated.items() if record[0] < search.imported_until})
         assert before == expected
         assert sum(len(span.keys) for span in search.spans) + len(search.read) <= MAX_KEYS
-    assert found <= Counter(vendor.records)
+    assert dated <= Counter(vendor.records)
     if not vendor.records and not empty_bodies and not faults:
         assert search.imported_until == search.end
 
@@ -124,8 +124,8 @@ def two_spans() -> DaySearch:
         DaySpan(FIRST + 10 * DAY, FIRST + 18 * DAY, ("c",)),
     )
     end = FIRST + 18 * DAY
-    asked = DayRange(FIRST + 4 * DAY, FIRST + 14 * DAY)
-    return DaySearch(FIRST, told_until=end, end=end, spans=spans, planned=(asked,))
+    requested = DayRange(FIRST + 4 * DAY, FIRST + 14 * DAY)
+    return DaySearch(FIRST, listed_until=end, end=end, spans=spans, planned=(requested,))
 
 
 def test_one_request_divides_two_spans() -> None:
@@ -157,9 +157,9 @@ def test_later_purchase_of_the_same_title_is_not_mistaken() -> None:
         DaySpan(FIRST, FIRST + 8 * DAY, ("a", "b")),
         DaySpan(FIRST + 8 * DAY, FIRST + 9 * DAY, ("x",)),
     )
-    told_until, end = FIRST + 9 * DAY, FIRST + 40 * DAY
-    asked = DayRange(FIRST + 4 * DAY, FIRST + 20 * DAY)
-    search = DaySearch(FIRST, told_until, end, spans, planned=(asked,))
+    listed_until, end = FIRST + 9 * DAY, FIRST + 40 * DAY
+    requested = DayRange(FIRST + 4 * DAY, FIRST + 20 * DAY)
+    search = DaySearch(FIRST, listed_until, end, spans, planned=(requested,))
 
     reading = search.read_page(["x", "a"])
 
