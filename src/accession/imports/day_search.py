@@ -266,7 +266,7 @@ class DaySearch:
         is_beyond = requested.end > self.listed_until
         if not is_beyond and rest.total():
             raise ContradictionError
-        if is_beyond and divided and not _is_in_order(listed, parts[divided[0]], whole, rest):
+        if is_beyond and divided and not _is_unambiguous(listed, divided[0], whole):
             return None
         halves = (_halves(span, requested, parts[span]) if span in parts else (span,) for span in self.spans)
         search = replace(self._skip_planned(), spans=tuple(chain.from_iterable(halves)))
@@ -387,14 +387,15 @@ def _halves(span: DaySpan, requested: DayRange, inside: Counter[str]) -> Iterato
     return (part for part in parts if part.keys)
 
 
-def _is_in_order(
-    listed: Sequence[str], divided: Counter[str], whole: Sequence[DaySpan], new: Counter[str]
-) -> bool:
-    """Return whether the records of the divided span come before all others.
+def _is_unambiguous(listed: Sequence[str], divided: DaySpan, whole: Sequence[DaySpan]) -> bool:
+    """Return whether the listed records of a divided span differ from those that are new.
 
-    Otherwise one of them may be a new record: a later purchase of the same title.
+    They come before those of the whole spans, which the new ones follow. A new record may be a later purchase
+    of a title of the divided span.
     """
-    return Counter(listed[: divided.total()]) == divided and not divided.keys() & new.keys()
+    keys, between = {*divided.keys}, {key for span in whole for key in span.keys}
+    start = next((index for index, key in enumerate(listed) if key in between), 0)
+    return keys.isdisjoint(between) and keys.issuperset(listed[:start]) and keys.isdisjoint(listed[start:])
 
 
 def _cut(

@@ -164,8 +164,10 @@ def test_changed_list_is_imported_by_days(
     with capture_step_logs() as lines:
         for page in pages(session, importer):
             search = page.next_cursor.search
-            if appeared_on is None and search is not None and len(search.planned) > 2:
-                appeared_on = search.planned[1].start
+            planned = [] if search is None else search.planned[1:]
+            divisions = [each for each in planned if search is not None and each.end <= search.listed_until]
+            if appeared_on is None and divisions:
+                appeared_on = divisions[0].start
                 vendor.add_purchases(midnight(appeared_on), "late")
     event = "vendor's list has changed, importing day by day"
     purchases = {identifier: purchased_on for identifier, purchased_on, *_ in stored(session)[0]}
