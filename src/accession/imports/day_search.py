@@ -197,8 +197,10 @@ class DaySearch:
             return RangeReading(self._after_full_page(requested, listed, new_records), new_keys)
         divided = self._divide(requested, listed)
         if divided is None:
-            plain = self._plain_beyond()
-            return RangeReading(replace(self, planned=(plain, *self.planned[1:]), read=()))
+            other = (
+                self._plain_beyond() if requested.end > self.listed_until else self._single(requested.start)
+            )
+            return RangeReading(replace(self, planned=(other, *self.planned[1:]), read=()))
         days = tuple(span for span in divided.spans if span.is_day and span not in self.spans)
         return RangeReading(divided._forget_resolved()._plan(), new_keys, days)
 
@@ -208,15 +210,18 @@ class DaySearch:
             if not keys or keys[0] != self.read[-1]:
                 raise ContradictionError
             return (*self.read, *keys[1:])
-        if requested.offset > 1 and (not keys or keys[0] != self.spans[-1].keys[-1]):
-            raise ContradictionError
         return tuple(keys)
 
     def _known_in(self, requested: DayRange) -> Sequence[DaySpan]:
-        """Return the spans of which the range has a part, without those whose records the offset skips."""
-        if requested.offset > 1:
-            return (replace(self.spans[-1], keys=self.spans[-1].keys[-1:]),)
-        return [span for span in self.spans if span.end > requested.start and span.start < requested.end]
+        """Return the spans of which the range has a part, without the records that the offset skips."""
+        known, skipped = [], requested.offset - 1
+        for span in self.spans:
+            if span.end > requested.start and span.start < requested.end:
+                keys = span.keys[skipped:]
+                skipped = max(0, skipped - len(span.keys))
+                if keys:
+                    known.append(replace(span, keys=keys))
+        return known
 
     def _after_blank(self, requested: DayRange) -> "DaySearch":
         skipped = self._skip_planned()
@@ -249,30 +254,26 @@ class DaySearch:
     def _divide(self, requested: DayRange, listed: tuple[str, ...]) -> "DaySearch | None":
         """Return the search after a complete response; None if it is ambiguous."""
         known = self._known_in(requested)
-        divided = [
-            span for span in known if not (requested.start <= span.start and span.end <= requested.end)
-        ]
-        if requested.offset > 1:
-            divided = []
-        whole = [span for span in known if span not in divided]
-        rest = Counter(listed)
-        rest.subtract(key for span in whole for key in span.keys)
-        if any(number < 0 for number in rest.values()):
-            raise ContradictionError
-        parts: dict[DaySpan, Counter[str]] = {}
-        for span in divided:
-            parts[span] = rest & Counter(span.keys)
-            rest -= parts[span]
+        first = known[0] if known and known[0].start < requested.start else None
+        last = known[-1] if known and known[-1].end > requested.end else None
+        whole = tuple(key for span in known if span not in (first, last) for key in span.keys)
         is_beyond = requested.end > self.listed_until
-        if not is_beyond and rest.total():
-            raise ContradictionError
-        if is_beyond and divided and not _is_unambiguous(listed, divided[0], whole):
-            return None
-        halves = (_halves(span, requested, parts[span]) if span in parts else (span,) for span in self.spans)
-        search = replace(self._skip_planned(), spans=tuple(chain.from_iterable(halves)))
-        return (
-            search._extend(requested, _cut(listed, Counter(listed) - rest, rest)[1]) if is_beyond else search
+        parts = _attribute(
+            listed, first.keys if first else (), whole, None if is_beyond else last.keys if last else ()
         )
+        if parts is None:
+            return None
+        of_first, of_last = parts
+        spans: list[DaySpan] = []
+        for span in self.spans:
+            if first is not None and span.start == first.start:
+                spans += _halves(span, requested.start, _rest(span.keys, end=of_first), of_first)
+            elif last is not None and span.start == last.start:
+                spans += _halves(span, requested.end, of_last, _rest(span.keys, start=of_last))
+            else:
+                spans.append(span)
+        search = replace(self._skip_planned(), spans=tuple(spans))
+        return search._extend(requested, of_last) if is_beyond else search
 
     def _extend(self, requested: DayRange, keys: tuple[str, ...]) -> "DaySearch":
         """Return the search after a new span with these records."""
@@ -343,15 +344,21 @@ class DaySearch:
         return None
 
     def _pair(self, first: int, second: int) -> tuple[float, DayRange] | None:
+        """Return a request that divides both spans, with the number of further requests to expect.
+
+        None if the response could not tell their records apart.
+        """
         one, other = self.spans[first], self.spans[second]
-        if set(one.keys) & set(other.keys):
-            return None
         between = sum(len(span.keys) for span in self.spans[first + 1 : second])
-        a, b = len(one.keys), len(other.keys)
-        maximum, expected = between + a + b, between + (a + b) / 2
-        cost = 0.0 if maximum < PAGE_SIZE else max(0, min(1, (expected - 25) / 25))
+        if not between and not {*one.keys}.isdisjoint(other.keys):
+            return None
+        sizes = len(one.keys), len(other.keys)
+        expected = between + sum(sizes) / 2
+        # A second page.
+        cost = 0.0 if between + sum(sizes) < PAGE_SIZE else max(0, min(1, (expected - 25) / 25))
         if not between:
-            cost += 2.0 ** -(min(a, 4) + min(b, 4)) * 1.5
+            # An empty body, after which another request is necessary.
+            cost += 1.5 / 2 ** sum(min(size, 4) for size in sizes)
         return cost, DayRange(one.middle, other.middle, may_be_empty=not between)
 
     def _next_single(self) -> DayRange | None:
@@ -359,10 +366,15 @@ class DaySearch:
         free = self._free_spans()
         if self.planned or not free or len(self.spans) == 1:
             return None
-        index = free[0]
+        return self._single(self.spans[free[0]].middle)
+
+    def _single(self, middle: date) -> DayRange:
+        """Return a request that divides the span with this middle, and no other."""
+        index = next(n for n, span in enumerate(self.spans) if span.start < middle < span.end)
         if index:
-            return DayRange(self.spans[index - 1].start, self.spans[index].middle)
-        return DayRange(self.spans[index].middle, self.spans[index + 1].end)
+            before = self.spans[index - 1]
+            return DayRange(before.start, middle, offset=len(before.keys))
+        return DayRange(middle, self.spans[index + 1].end)
 
     def _free_spans(self) -> list[int]:
         """Return the indexes of the spans of several days that no planned request divides."""
@@ -374,38 +386,69 @@ class DaySearch:
         ]
 
 
-def _halves(span: DaySpan, requested: DayRange, inside: Counter[str]) -> Iterator[DaySpan]:
-    """Yield the parts of a span that have records: of those of one part, the range has listed all."""
-    outside = Counter(span.keys) - inside
-    if span.start < requested.start:
-        first, second = _cut(span.keys, outside, inside)
-        cut = requested.start
-    else:
-        first, second = _cut(span.keys, inside, outside)
-        cut = requested.end
+def _attribute(
+    listed: tuple[str, ...], first: tuple[str, ...], whole: tuple[str, ...], last: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Tell which of the listed records are of the first span of a range, and which of its last one.
+
+    Args:
+        listed: all records of the range.
+        first: records of the span in which the range begins.
+        whole: records of the spans between, which are all in the range.
+        last: records of the span in which the range ends; None if it ends after the last span, so that
+            further records are new.
+
+    Returns:
+        The records of the first span, and those of the last one or the new ones; None if that is ambiguous.
+
+    Raises:
+        ContradictionError: there are other records, or some are missing.
+    """
+    # The vendor lists the records of a day before those of later ones.
+    matches = []
+    for size in range(min(len(first), len(listed) - len(whole)) + 1):
+        end = size + len(whole)
+        if listed[:size] == first[len(first) - size :] and listed[size:end] == whole:
+            rest = listed[end:]
+            if last is None or rest == last[: len(rest)]:
+                matches.append((listed[:size], rest))
+    if matches:
+        return matches[0] if len(matches) == 1 else None
+    return _attribute_without_order(listed, first, whole, last)
+
+
+def _attribute_without_order(
+    listed: tuple[str, ...], first: tuple[str, ...], whole: tuple[str, ...], last: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Attribute records by their keys alone, for a vendor that does not keep their order."""
+    rest = Counter(listed)
+    rest.subtract(whole)
+    if any(number < 0 for number in rest.values()):
+        raise ContradictionError
+    of_first = rest & Counter(first)
+    others = rest - of_first
+    if last is None:
+        return None if of_first else ((), _select(listed, others))
+    if others - Counter(last):
+        raise ContradictionError
+    if not of_first.keys().isdisjoint(last):
+        return None
+    return _select(listed, of_first), _select(listed, others)
+
+
+def _halves(span: DaySpan, cut: date, first: tuple[str, ...], second: tuple[str, ...]) -> Iterator[DaySpan]:
+    """Yield the parts of a span that have records."""
     parts = DaySpan(span.start, cut, first), DaySpan(cut, span.end, second)
     return (part for part in parts if part.keys)
 
 
-def _is_unambiguous(listed: Sequence[str], divided: DaySpan, whole: Sequence[DaySpan]) -> bool:
-    """Return whether the listed records of a divided span differ from those that are new.
-
-    They come before those of the whole spans, which the new ones follow. A new record may be a later purchase
-    of a title of the divided span.
-    """
-    keys, between = {*divided.keys}, {key for span in whole for key in span.keys}
-    start = next((index for index, key in enumerate(listed) if key in between), 0)
-    return keys.isdisjoint(between) and keys.issuperset(listed[:start]) and keys.isdisjoint(listed[start:])
-
-
-def _cut(
-    keys: Sequence[str], first: Counter[str], second: Counter[str]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the keys of both parts, each in its order."""
-    end = first.total()
-    if Counter(keys[:end]) == first:
-        return tuple(keys[:end]), tuple(keys[end:])
-    return _select(keys, first), _select(keys, second)
+def _rest(
+    keys: tuple[str, ...], *, start: tuple[str, ...] = (), end: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """Return the keys without those at the start and at the end, or wherever else they are."""
+    if (*start, *keys[len(start) : len(keys) - len(end)], *end) == keys:
+        return keys[len(start) : len(keys) - len(end)]
+    return _select(keys, Counter(keys) - Counter((*start, *end)))
 
 
 def _select(keys: Sequence[str], selected_keys: Counter[str]) -> tuple[str, ...]:

@@ -152,22 +152,38 @@ def test_contradictory_response_is_an_error(keys: list[str]) -> None:
 
 
 def test_later_purchase_of_the_same_title_is_not_mistaken() -> None:
-    """The response does not tell whether `a` was purchased in the second half of its span, or is new."""
+    """Either purchase of `a` may be the new one, and the other one in the second half of the span."""
     spans = (
-        DaySpan(FIRST, FIRST + 8 * DAY, ("a", "b")),
-        DaySpan(FIRST + 8 * DAY, FIRST + 9 * DAY, ("x",)),
+        DaySpan(FIRST, FIRST + 8 * DAY, ("b", "a")),
+        DaySpan(FIRST + 8 * DAY, FIRST + 9 * DAY, ("a",)),
     )
     listed_until, end = FIRST + 9 * DAY, FIRST + 40 * DAY
     requested = DayRange(FIRST + 4 * DAY, FIRST + 20 * DAY)
     search = DaySearch(FIRST, listed_until, end, spans, planned=(requested,))
 
-    reading = search.read_page(["x", "a"])
+    reading = search.read_page(["a", "a"])
 
     assert reading.search.spans == spans
     assert not reading.new_keys
     following = next(reading.search.requests(1))
     assert (following.start, following.offset) == (FIRST + 8 * DAY, 1)
-    assert reading.search.read_page(["x", "a"]).new_keys == ("a",)
+    assert reading.search.read_page(["a", "a"]).new_keys == ("a",)
+
+
+def test_order_shows_to_which_span_a_repeated_title_belongs() -> None:
+    spans = (
+        DaySpan(FIRST, FIRST + 8 * DAY, ("a", "b")),
+        DaySpan(FIRST + 8 * DAY, FIRST + 9 * DAY, ("x",)),
+        DaySpan(FIRST + 10 * DAY, FIRST + 18 * DAY, ("a",)),
+    )
+    end = FIRST + 18 * DAY
+    requested = DayRange(FIRST + 4 * DAY, FIRST + 14 * DAY)
+    search = DaySearch(FIRST, end, end, spans, planned=(requested,))
+
+    divided = search.read_page(["b", "x", "a"]).search.spans
+
+    assert divided[-1] == DaySpan(FIRST + 10 * DAY, FIRST + 14 * DAY, ("a",))
+    assert divided[0] == DaySpan(FIRST, FIRST + 4 * DAY, ("a",))
 
 
 def test_day_with_very_many_records_is_left_to_other_requests() -> None:
