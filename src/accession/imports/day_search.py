@@ -9,15 +9,17 @@ the record. To request each day is safe and slow. This search requests wide wind
   first half; in the other span it is the opposite. So a request answers two questions.
 - A span of one day is resolved: its records were purchased on that day.
 
-A record is identified by its title and its content, and each span has a multiset of them: a title that is
-listed twice counts twice. A response that contradicts what is known means that the vendor has changed its
-list meanwhile, or does not keep its word. Then the days are requested one by one.
+The vendor lists the records of a day before those of later ones. The first listed record therefore tells how
+the first span is divided, and the last one how the other is. If the page is full, it divides the first only.
+
+A record is identified by its title and its content; a title that is listed twice counts twice. A response
+that contradicts what is known means that the vendor has changed its list meanwhile, or does not keep its
+word. Then the days are requested one by one. So are days with many records, for which it costs no more.
 
 An empty body proves nothing (see `accession.imports.windows`). A request is therefore chosen so that a record
 is known to be in it. Where that is not possible, an empty body leads to another request.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -31,11 +33,18 @@ _NEW_RECORDS = 40
 _MAX_OPEN_RECORDS = 80
 _MIN_OPEN_SPANS = 5
 # A request beyond the last span may also list this many known records, to divide a span with them.
-_MAX_KNOWN_RECORDS = 12
-# A range with more records would often have a second page.
-_MAX_EXPECTED_RECORDS = 45
-# A new span with more records is requested again, narrower.
-_MAX_NEW_RECORDS = 150
+_MAX_KNOWN_RECORDS = 8
+_MIN_WIDTH = 4
+# With more records a day, days are requested one by one, because that needs no more requests.
+_MAX_DENSITY = 14
+# A new span with more records, or with more than a page where few were expected, is too wide. If it has more
+# days than this, it is requested again, narrower; otherwise its days are requested one by one.
+_MAX_NEW_RECORDS = 100
+_FEW_RECORDS = 10
+_MAX_DENSE_DAYS = 16
+# The number of days requested one by one, at first. It doubles with each further failure.
+_DAYS_ONE_BY_ONE = 14
+_MAX_DOUBLINGS = 8
 _MAX_GROWTH = 4
 # The density changes slowly, because the records of one span are few.
 _OLD_SHARE = 0.6
@@ -82,7 +91,7 @@ class DaySpan:
 
 @dataclass(frozen=True)
 class DayRange:
-    """A request for the records of the days `[start, end)` (UTC), from the 1-based `offset`.
+    """A request for the records of the days `[start, end)` (UTC), from the `offset` (1-based).
 
     `may_be_empty` is False if a known record is in it.
     """
@@ -109,6 +118,19 @@ class RangeReading:
 
 
 @dataclass(frozen=True)
+class _Parts:
+    """Parts of a range: the keys of its records by the known span that they are of.
+
+    Attributes:
+        first: those of the span in which the range begins.
+        last: those of the span in which it ends, or of the days after the last span; None if unknown.
+    """
+
+    first: tuple[str, ...]
+    last: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
 class DaySearch:
     """The state of a search between two pages.
 
@@ -122,7 +144,9 @@ class DaySearch:
         read: keys of the pages of the first planned request that have been read.
         width: days of the next new span.
         density: recent number of records a day.
-        is_dense: whether the day after `listed_until` has too many records for a search.
+        days_until: end of the days that are requested one by one after the search, because they have many
+            records or the vendor's responses contradict each other; None without such days.
+        failures: number of recent searches that have ended so.
     """
 
     start: date
@@ -131,14 +155,16 @@ class DaySearch:
     spans: tuple[DaySpan, ...] = ()
     planned: tuple[DayRange, ...] = ()
     read: tuple[str, ...] = ()
-    width: int = 1
+    width: int = _MIN_WIDTH
     density: float = 0.0
-    is_dense: bool = False
+    days_until: date | None = None
+    failures: int = 0
 
     @classmethod
-    def begin(cls, start: date, end: date) -> "DaySearch":
-        """Return a search of the days `[start, end)`."""
-        return cls(start, start, end)._plan()
+    def begin(cls, start: date, end: date, failures: int = 0) -> "DaySearch":
+        """Return a search of the days `[start, end)`, after so many recent ones that have failed."""
+        width = 1 if failures else _MIN_WIDTH
+        return cls(start, start, end, width=width, failures=failures)._plan()
 
     @property
     def is_complete(self) -> bool:
@@ -151,6 +177,11 @@ class DaySearch:
         if not self.spans:
             return self.start
         return next((span.start for span in self.spans if not span.is_day), self.listed_until)
+
+    @property
+    def others_until(self) -> date:
+        """Return the end of the days that other requests import after the search."""
+        return self.listed_until if self.days_until is None else self.days_until
 
     @property
     def keys(self) -> frozenset[str]:
@@ -185,43 +216,74 @@ class DaySearch:
         requested = self.planned[0]
         if is_blank:
             return RangeReading(self._after_blank(requested))
-        listed = self._join_pages(requested, keys)
+        listed = self._join_pages(keys)
         is_full = len(keys) >= PAGE_SIZE
-        known = Counter(key for span in self._known_in(requested) for key in span.keys)
+        parts = self._tell_apart(requested, listed, is_full=is_full)
+        if parts is None:
+            return RangeReading(self._after_ambiguous_page(requested, listed))
         new_keys: tuple[str, ...] = ()
-        if requested.end > self.listed_until:
-            new_before = Counter(self.read) - known
-            new_keys = tuple((Counter(listed) - known - new_before).elements())
-        if is_full:
-            new_records = (Counter(listed) - known).total()
-            return RangeReading(self._after_full_page(requested, listed, new_records), new_keys)
-        divided = self._divide(requested, listed)
-        if divided is None:
-            other = (
-                self._plain_beyond() if requested.end > self.listed_until else self._single(requested.start)
-            )
-            return RangeReading(replace(self, planned=(other, *self.planned[1:]), read=()))
+        if requested.end > self.listed_until and parts.last is not None:
+            known = len(listed) - len(parts.last)
+            new_keys = parts.last[max(0, len(self.read) - known) :]
+            if is_full:
+                return RangeReading(self._after_full_page(requested, listed, len(parts.last)), new_keys)
+        elif parts.last is None and self._known_in(requested)[0] is None:
+            return RangeReading(replace(self, read=listed))
+        divided = self._divide(requested, parts)
         days = tuple(span for span in divided.spans if span.is_day and span not in self.spans)
         return RangeReading(divided._forget_resolved()._plan(), new_keys, days)
 
-    def _join_pages(self, requested: DayRange, keys: Sequence[str]) -> tuple[str, ...]:
-        """Return the keys of all pages of the request so far."""
-        if self.read:
-            if not keys or keys[0] != self.read[-1]:
-                raise ContradictionError
-            return (*self.read, *keys[1:])
-        return tuple(keys)
+    def fail(self) -> "DaySearch":
+        """Return the ended search, after which the days are requested one by one for some time."""
+        return replace(self._stop(self.listed_until), spans=(), planned=(), read=())
 
-    def _known_in(self, requested: DayRange) -> Sequence[DaySpan]:
-        """Return the spans of which the range has a part, without the records that the offset skips."""
-        known, skipped = [], requested.offset - 1
-        for span in self.spans:
-            if span.end > requested.start and span.start < requested.end:
-                keys = span.keys[skipped:]
-                skipped = max(0, skipped - len(span.keys))
-                if keys:
-                    known.append(replace(span, keys=keys))
-        return known
+    def _join_pages(self, keys: Sequence[str]) -> tuple[str, ...]:
+        """Return the keys of all pages of the request so far."""
+        if not self.read:
+            return tuple(keys)
+        if not keys or keys[0] != self.read[-1]:
+            raise ContradictionError
+        return (*self.read, *keys[1:])
+
+    def _known_in(self, requested: DayRange) -> tuple[DaySpan | None, tuple[str, ...], DaySpan | None]:
+        """Return the span in which a range begins, the keys of those that are in it, and where it ends."""
+        known = [span for span in self.spans if span.end > requested.start and span.start < requested.end]
+        first = known[0] if known and known[0].start < requested.start else None
+        last = known[-1] if known and known[-1].end > requested.end else None
+        return first, tuple(key for span in known if span not in (first, last) for key in span.keys), last
+
+    def _tell_apart(self, requested: DayRange, listed: tuple[str, ...], *, is_full: bool) -> _Parts | None:
+        """Tell of which spans the listed records are; None if there are several possibilities.
+
+        Raises:
+            ContradictionError: there are other records, or some are missing.
+        """
+        first, whole, last = self._known_in(requested)
+        is_beyond = requested.end > self.listed_until
+        of_first = first.keys if first else ()
+        of_last = last.keys if last else ()
+        possible = []
+        for skipped in range(len(of_first) + 1):
+            known = (*of_first[skipped:], *whole)[requested.offset - 1 :]
+            rest = listed[len(known) :]
+            is_listed = listed[: len(known)] == (known[: len(listed)] if is_full else known)
+            if is_listed and (is_beyond or rest == of_last[: len(rest)]):
+                is_told = is_beyond or not is_full or len(rest) == len(of_last)
+                possible.append(_Parts(of_first[skipped:], rest if is_told else None))
+        if not possible:
+            raise ContradictionError
+        return possible[0] if len(possible) == 1 else None
+
+    def _after_ambiguous_page(self, requested: DayRange, listed: tuple[str, ...]) -> "DaySearch":
+        first, _, last = self._known_in(requested)
+        if requested.end > self.listed_until:
+            other = self._plain_beyond()
+        elif first is not None and last is not None:
+            other = self._single(self.spans.index(first))
+        else:
+            # The number of records on all pages leaves no doubt.
+            return replace(self, read=listed)
+        return replace(self, planned=(other, *self.planned[1:]), read=())
 
     def _after_blank(self, requested: DayRange) -> "DaySearch":
         skipped = self._skip_planned()
@@ -229,19 +291,28 @@ class DaySearch:
             # Nothing is known yet. The next request starts here too.
             grown = min(self.width * _MAX_GROWTH, (self.end - self.start).days)
             return replace(skipped, listed_until=requested.end, width=grown)._plan()
-        following = next(span for span in self.spans if span.start < requested.end < span.end)
-        certain = DayRange(requested.start, following.end)
-        return replace(skipped, planned=(certain, *skipped.planned))
+        following = next((span for span in self.spans if span.start < requested.end < span.end), None)
+        if following is None:
+            other = DayRange(self.spans[0].start, requested.end)
+        elif following.start == requested.start:
+            other = DayRange(requested.end, following.end, may_be_empty=True)
+        else:
+            other = DayRange(requested.start, following.end)
+        return replace(skipped, planned=(other, *skipped.planned))
 
     def _after_full_page(self, requested: DayRange, listed: tuple[str, ...], new_records: int) -> "DaySearch":
-        if requested.end <= self.listed_until:
-            if len(listed) > sum(len(span.keys) for span in self._known_in(requested)):
-                raise ContradictionError
-            return replace(self, read=listed)
-        if new_records <= _MAX_NEW_RECORDS:
-            return replace(self, read=listed)
-        narrower = replace(self._skip_planned(), width=max(1, self.width // _MAX_GROWTH))
-        return replace(narrower, is_dense=requested.end - self.listed_until <= _DAY)._plan()
+        days = (requested.end - self.listed_until).days
+        is_wide = days > _MAX_DENSE_DAYS
+        if new_records > _MAX_NEW_RECORDS or (is_wide and days * self.density < _FEW_RECORDS):
+            skipped = self._skip_planned()
+            narrower = replace(skipped, width=days // _MAX_GROWTH)
+            return (narrower if is_wide else skipped._stop(requested.end))._plan()
+        return replace(self, read=listed)
+
+    def _stop(self, day: date) -> "DaySearch":
+        """Return the search that ends when its spans are resolved, for days after `day` to be requested."""
+        days = _DAYS_ONE_BY_ONE << min(self.failures, _MAX_DOUBLINGS)
+        return replace(self, days_until=day + days * _DAY, failures=self.failures + 1)
 
     @property
     def _beyond(self) -> date:
@@ -251,29 +322,21 @@ class DaySearch:
     def _skip_planned(self) -> "DaySearch":
         return replace(self, planned=self.planned[1:], read=())
 
-    def _divide(self, requested: DayRange, listed: tuple[str, ...]) -> "DaySearch | None":
-        """Return the search after a complete response; None if it is ambiguous."""
-        known = self._known_in(requested)
-        first = known[0] if known and known[0].start < requested.start else None
-        last = known[-1] if known and known[-1].end > requested.end else None
-        whole = tuple(key for span in known if span not in (first, last) for key in span.keys)
-        is_beyond = requested.end > self.listed_until
-        parts = _attribute(
-            listed, first.keys if first else (), whole, None if is_beyond else last.keys if last else ()
-        )
-        if parts is None:
-            return None
-        of_first, of_last = parts
+    def _divide(self, requested: DayRange, parts: _Parts) -> "DaySearch":
+        """Return the search after the last page of the next request."""
+        first, _, last = self._known_in(requested)
         spans: list[DaySpan] = []
         for span in self.spans:
-            if first is not None and span.start == first.start:
-                spans += _halves(span, requested.start, _rest(span.keys, end=of_first), of_first)
-            elif last is not None and span.start == last.start:
-                spans += _halves(span, requested.end, of_last, _rest(span.keys, start=of_last))
+            if span == first:
+                spans += _halves(span, requested.start, len(span.keys) - len(parts.first))
+            elif span == last and parts.last is not None:
+                spans += _halves(span, requested.end, len(parts.last))
             else:
                 spans.append(span)
         search = replace(self._skip_planned(), spans=tuple(spans))
-        return search._extend(requested, of_last) if is_beyond else search
+        if requested.end <= self.listed_until or parts.last is None:
+            return search
+        return search._extend(requested, parts.last)
 
     def _extend(self, requested: DayRange, keys: tuple[str, ...]) -> "DaySearch":
         """Return the search after a new span with these records."""
@@ -283,14 +346,17 @@ class DaySearch:
         if keys and self.density:
             density = _OLD_SHARE * self.density + (1 - _OLD_SHARE) * density
         width = min(int(_NEW_RECORDS / density), days * _MAX_GROWTH) if density else days * _MAX_GROWTH
-        return replace(
+        extended = replace(
             self,
             start=self.start if keys or self.spans else requested.end,
             listed_until=requested.end,
             spans=(*self.spans, DaySpan(start, requested.end, keys)) if keys else self.spans,
-            width=max(1, width),
+            width=max(_MIN_WIDTH, width),
             density=density if keys else self.density / 2,
         )
+        if len(keys) >= _MAX_DENSITY * (days if self.failures else max(days, _MIN_WIDTH)):
+            return extended._stop(requested.end)
+        return replace(extended, failures=max(0, self.failures - 1))
 
     def _forget_resolved(self) -> "DaySearch":
         """Return the search without the resolved days at its start, but for the last ones."""
@@ -301,20 +367,25 @@ class DaySearch:
         """Return the search with as many planned requests as there can be."""
         search = self
         while len(search.planned) < _MAX_PLANNED:
-            requested = search._next_beyond() or search._next_pair() or search._next_single()
+            beyond = search._next_beyond()
+            requested = None if search._has_open_records else beyond
+            requested = requested or search._next_pair() or search._next_single(beyond)
             if requested is None:
                 break
             search = replace(search, planned=(*search.planned, requested))
         return search
 
+    @property
+    def _has_open_records(self) -> bool:
+        """Return whether there are enough spans to divide, so that new ones are not necessary yet."""
+        sizes = [len(span.keys) for span in self.spans if not span.is_day]
+        return len(sizes) >= _MIN_OPEN_SPANS or sum(sizes) >= _MAX_OPEN_RECORDS
+
     def _next_beyond(self) -> DayRange | None:
-        """Return a request for a new span, if there should be one now."""
-        if self.is_dense or self.listed_until >= self.end:
+        """Return a request for a new span, if there are more days and no other one is planned."""
+        if self.days_until is not None or self.listed_until >= self.end:
             return None
         if any(requested.end > self.listed_until for requested in self.planned):
-            return None
-        sizes = [len(span.keys) for span in self.spans if not span.is_day]
-        if len(self.spans) > 1 and (len(sizes) >= _MIN_OPEN_SPANS or sum(sizes) >= _MAX_OPEN_RECORDS):
             return None
         for index in reversed(self._free_spans()):
             known = sum(len(span.keys) for span in self.spans[index:])
@@ -354,27 +425,30 @@ class DaySearch:
             return None
         sizes = len(one.keys), len(other.keys)
         expected = between + sum(sizes) / 2
-        # A second page.
+        # A full page divides the first span only.
         cost = 0.0 if between + sum(sizes) < PAGE_SIZE else max(0, min(1, (expected - 25) / 25))
         if not between:
             # An empty body, after which another request is necessary.
             cost += 1.5 / 2 ** sum(min(size, 4) for size in sizes)
         return cost, DayRange(one.middle, other.middle, may_be_empty=not between)
 
-    def _next_single(self) -> DayRange | None:
-        """Return a request that divides one span, if nothing else is planned."""
+    def _next_single(self, beyond: DayRange | None) -> DayRange | None:
+        """Return a request that divides one span or lists a new one, if nothing else is planned."""
         free = self._free_spans()
-        if self.planned or not free or len(self.spans) == 1:
-            return None
-        return self._single(self.spans[free[0]].middle)
+        if self.planned or not free:
+            return beyond
+        has_several_pages = free[0] == len(self.spans) - 1 and len(self.spans[-1].keys) >= PAGE_SIZE - 1
+        return beyond if beyond is not None and has_several_pages else self._single(free[0])
 
-    def _single(self, middle: date) -> DayRange:
-        """Return a request that divides the span with this middle, and no other."""
-        index = next(n for n, span in enumerate(self.spans) if span.start < middle < span.end)
-        if index:
-            before = self.spans[index - 1]
-            return DayRange(before.start, middle, offset=len(before.keys))
-        return DayRange(middle, self.spans[index + 1].end)
+    def _single(self, index: int) -> DayRange:
+        """Return a request that divides this span and no other."""
+        span = self.spans[index]
+        if len(span.keys) >= PAGE_SIZE - 1 and index + 1 < len(self.spans):
+            return DayRange(span.middle, self.spans[index + 1].end)
+        if not index:
+            return DayRange(span.start, span.middle, may_be_empty=True)
+        before = self.spans[index - 1]
+        return DayRange(before.start, span.middle, len(before.keys))
 
     def _free_spans(self) -> list[int]:
         """Return the indexes of the spans of several days that no planned request divides."""
@@ -386,77 +460,7 @@ class DaySearch:
         ]
 
 
-def _attribute(
-    listed: tuple[str, ...], first: tuple[str, ...], whole: tuple[str, ...], last: tuple[str, ...] | None
-) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """Tell which of the listed records are of the first span of a range, and which of its last one.
-
-    Args:
-        listed: all records of the range.
-        first: records of the span in which the range begins.
-        whole: records of the spans between, which are all in the range.
-        last: records of the span in which the range ends; None if it ends after the last span, so that
-            further records are new.
-
-    Returns:
-        The records of the first span, and those of the last one or the new ones; None if that is ambiguous.
-
-    Raises:
-        ContradictionError: there are other records, or some are missing.
-    """
-    # The vendor lists the records of a day before those of later ones.
-    matches = []
-    for size in range(min(len(first), len(listed) - len(whole)) + 1):
-        end = size + len(whole)
-        if listed[:size] == first[len(first) - size :] and listed[size:end] == whole:
-            rest = listed[end:]
-            if last is None or rest == last[: len(rest)]:
-                matches.append((listed[:size], rest))
-    if matches:
-        return matches[0] if len(matches) == 1 else None
-    return _attribute_without_order(listed, first, whole, last)
-
-
-def _attribute_without_order(
-    listed: tuple[str, ...], first: tuple[str, ...], whole: tuple[str, ...], last: tuple[str, ...] | None
-) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """Attribute records by their keys alone, for a vendor that does not keep their order."""
-    rest = Counter(listed)
-    rest.subtract(whole)
-    if any(number < 0 for number in rest.values()):
-        raise ContradictionError
-    of_first = rest & Counter(first)
-    others = rest - of_first
-    if last is None:
-        return None if of_first else ((), _select(listed, others))
-    if others - Counter(last):
-        raise ContradictionError
-    if not of_first.keys().isdisjoint(last):
-        return None
-    return _select(listed, of_first), _select(listed, others)
-
-
-def _halves(span: DaySpan, cut: date, first: tuple[str, ...], second: tuple[str, ...]) -> Iterator[DaySpan]:
-    """Yield the parts of a span that have records."""
-    parts = DaySpan(span.start, cut, first), DaySpan(cut, span.end, second)
+def _halves(span: DaySpan, day: date, records: int) -> Iterator[DaySpan]:
+    """Yield the parts of a span that have records: before a day, with the first so many, and from it on."""
+    parts = DaySpan(span.start, day, span.keys[:records]), DaySpan(day, span.end, span.keys[records:])
     return (part for part in parts if part.keys)
-
-
-def _rest(
-    keys: tuple[str, ...], *, start: tuple[str, ...] = (), end: tuple[str, ...] = ()
-) -> tuple[str, ...]:
-    """Return the keys without those at the start and at the end, or wherever else they are."""
-    if (*start, *keys[len(start) : len(keys) - len(end)], *end) == keys:
-        return keys[len(start) : len(keys) - len(end)]
-    return _select(keys, Counter(keys) - Counter((*start, *end)))
-
-
-def _select(keys: Sequence[str], selected_keys: Counter[str]) -> tuple[str, ...]:
-    """Return the selected keys in their order."""
-    left = selected_keys.copy()
-    selected = []
-    for key in keys:
-        if left[key] > 0:
-            left[key] -= 1
-            selected.append(key)
-    return tuple(selected)

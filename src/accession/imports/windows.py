@@ -260,16 +260,18 @@ class ImportCursor:
         start, end = self.confirmed_until.date(), (now - _DAYS_ONE_BY_ONE).date()
         is_between_days = self.window_end is None and self.until is None and not self.probed
         is_again = self.setback is not None and self.current_day < self.setback
-        is_rest = self.search is not None and start <= self.search.listed_until
+        is_rest = self.search is not None and start < self.search.others_until
         is_short = (end - start).days < _MIN_SEARCHED_DAYS
-        is_possible = is_between_days and not (is_again or is_rest or is_short)
-        return DaySearch.begin(start, end) if is_possible else None
+        if not is_between_days or is_again or is_rest or is_short:
+            return None
+        return DaySearch.begin(start, end, 0 if self.search is None else self.search.failures)
 
     def after_search(self, search: DaySearch, records: int) -> "ImportCursor":
         """Return the cursor after a page of the search with so many new records."""
-        last = search.spans[-1] if search.is_complete and search.spans else None
-        anchor = None
-        if last is not None and last.is_day:
+        if not search.spans:
+            return self._after_empty_page(search)
+        anchor, last = None, search.spans[-1]
+        if search.is_complete and last.is_day:
             anchor = Anchor(midnight(last.start), len(last.keys), plain_key(last.keys[-1]))
         return replace(
             self,
@@ -277,14 +279,25 @@ class ImportCursor:
             confirmed=None,
             anchor=anchor,
             empty_windows=0,
-            without_anchor_until=None,
             records=self.records + records,
+            search=search,
+        )
+
+    def _after_empty_page(self, search: DaySearch) -> "ImportCursor":
+        """Return the cursor after a search without records so far; later requests confirm its days."""
+        is_empty = search.is_complete and search.days_until is None
+        return replace(
+            self,
+            current_day=midnight(search.listed_until if search.is_complete else search.start),
+            confirmed=midnight(search.start),
+            empty_windows=_MAX_EMPTY_WINDOWS if is_empty else 0,
             search=search,
         )
 
     def after_contradiction(self, search: DaySearch) -> "ImportCursor":
         """Return the cursor where the days of the search are requested one by one."""
-        return self._restart(midnight(search.imported_until), midnight(search.listed_until))
+        again = self._restart(midnight(search.imported_until), midnight(search.listed_until))
+        return replace(again, search=search.fail())
 
     def request(self, window: Window) -> PageRequest:
         """Return the request for the next page of the window."""

@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from accession.bibliotheca.client import PAGE_SIZE
 from accession.imports.day_search import ContradictionError, DayRange, DaySearch, DaySpan, RangeReading
-from accession.imports.windows import ImportCursor, Width
+from accession.imports.windows import ImportCursor, Width, midnight
 from tests.fixtures.model_vendor import ModelImport, ModelVendor
 
 FIRST = date(2014, 1, 1)
@@ -186,28 +186,68 @@ def test_order_shows_to_which_span_a_repeated_title_belongs() -> None:
     assert divided[0] == DaySpan(FIRST, FIRST + 4 * DAY, ("a",))
 
 
-def test_day_with_very_many_records_is_left_to_other_requests() -> None:
+def test_days_with_very_many_records_are_left_to_others() -> None:
     search = DaySearch.begin(FIRST, FIRST + 100 * DAY)
+    dated = []
     for reading in pages(vendor_of([(0, 1), (30, 3), (60, 400), (90, 1)]), search):
         search = reading.search
+        dated += [day.start for day in reading.days]
 
-    assert search.is_dense
-    assert search.imported_until == FIRST + 60 * DAY
+    assert dated == [FIRST, FIRST + 30 * DAY]
+    assert search.imported_until <= FIRST + 60 * DAY < search.others_until
 
 
-def test_single_span_is_left_to_other_requests() -> None:
-    """An empty half of the only span with records would prove nothing."""
+def test_further_failed_search_leaves_more_days_to_others() -> None:
+    """Days with many records are requested one by one, which takes no more requests."""
+    vendor = vendor_of([(day, 120) for day in range(800)])
+    periods, start = [], FIRST
+    for failures in range(4):
+        *_, reading = pages(vendor, DaySearch.begin(start, FIRST + 800 * DAY, failures))
+        periods.append((reading.search.others_until - start).days)
+        start = reading.search.others_until
+
+    assert periods == sorted(periods)
+    assert periods[-1] > 4 * periods[0]
+    assert len(vendor.requests) <= 3 * len(periods)
+
+
+@pytest.mark.parametrize("records", [1, 3, 50])
+@pytest.mark.parametrize("sold_on", [0, 37, 60, 99])
+def test_days_of_the_only_purchases_are_found(sold_on: int, records: int) -> None:
+    """An empty body for a half of the only span is no proof, so the other half is requested."""
     search = DaySearch.begin(FIRST, FIRST + 100 * DAY)
-    for reading in pages(vendor_of([(60, 3)]), search):
+    dated = []
+    for reading in pages(vendor_of([(sold_on, records)]), search):
         search = reading.search
+        dated += [(day.start, len(day.keys)) for day in reading.days]
 
-    assert not search.is_dense
-    assert search.imported_until < FIRST + 60 * DAY
+    assert dated == [(FIRST + sold_on * DAY, records)]
+    assert search.imported_until == search.end
+
+
+def test_full_page_divides_the_first_span() -> None:
+    keys = tuple(f"{number:03}" for number in range(120))
+    spans = (
+        DaySpan(FIRST, FIRST + 8 * DAY, keys[:60]),
+        DaySpan(FIRST + 10 * DAY, FIRST + 18 * DAY, keys[60:]),
+    )
+    end = FIRST + 18 * DAY
+    requested = DayRange(FIRST + 4 * DAY, FIRST + 14 * DAY)
+    search = DaySearch(FIRST, end, end, spans, planned=(requested,))
+
+    divided = search.read_page(keys[40:90]).search.spans
+
+    assert divided == (
+        DaySpan(FIRST, FIRST + 4 * DAY, keys[:40]),
+        DaySpan(FIRST + 4 * DAY, FIRST + 8 * DAY, keys[40:60]),
+        spans[1],
+    )
 
 
 # Number of requests
 
 END = date(2026, 11, 27)
+NOW = midnight(END)
 
 
 def random_purchases(titles: int, share: float) -> list[tuple[datetime, str]]:
@@ -220,22 +260,64 @@ def random_purchases(titles: int, share: float) -> list[tuple[datetime, str]]:
         else rng.sample(days, round(len(days) * share))
     )
     days += rng.choices(days, k=titles - len(days))
-    return [(datetime(day.year, day.month, day.day, tzinfo=UTC), f"{n:05}") for n, day in enumerate(days)]
+    return [(midnight(day), f"{n:05}") for n, day in enumerate(days)]
 
 
-def count_page_requests(purchases: list[tuple[datetime, str]], width: Width) -> int:
-    now = datetime(END.year, END.month, END.day, tzinfo=UTC)
-    model = ModelImport(ModelVendor(purchases), now, width)
-    return sum(1 for _ in model.steps(ImportCursor(datetime(2014, 1, 1, tzinfo=UTC))))
+def count_page_requests(purchases: list[tuple[datetime, str]], width: Width, start: datetime) -> int:
+    model = ModelImport(ModelVendor(purchases), NOW, width)
+    return sum(1 for _ in model.steps(ImportCursor(start)))
+
+
+@dataclass(frozen=True)
+class Period:
+    """Some days, with so many purchases on a share of every `step`-th of them."""
+
+    days: int
+    step: int
+    purchases: int
+    share: float
+
+    def moments(self, start: datetime) -> Iterator[datetime]:
+        """Yield the times of the purchases, from the `start` of the period on."""
+        rng = random.Random(self.days)
+        for number in range(0, self.days, self.step):
+            if rng.random() < self.share:
+                yield from [start + number * DAY] * self.purchases
+
+
+periods = st.builds(
+    Period,
+    st.integers(1, 200),
+    st.sampled_from([1, 1, 2, 7, 8, 40]),
+    st.sampled_from([0, 1, 5, 20, 49, 50, 100, 151, 400]),
+    st.sampled_from([0.05, 0.3, 1.0]),
+)
 
 
 @pytest.mark.parametrize(
     ("titles", "share", "maximum"),
-    [(400, 0.02, 0.29), (2_000, 0.08, 0.31), (2_000, 0.2, 0.36), (20_000, 0.2, 0.55), (20_000, 1.0, 0.6)],
+    [(400, 0.02, 0.27), (2_000, 0.08, 0.3), (2_000, 0.2, 0.36), (20_000, 0.2, 0.57), (20_000, 1.0, 0.58)],
 )
 def test_search_needs_a_fraction_of_the_requests(titles: int, share: float, maximum: float) -> None:
     purchases = random_purchases(titles, share)
 
-    requests = {width: count_page_requests(purchases, width) for width in (Width.ADAPTIVE, Width.DAY)}
+    start = midnight(FIRST)
+    requests = {width: count_page_requests(purchases, width, start) for width in (Width.ADAPTIVE, Width.DAY)}
 
     assert requests[Width.ADAPTIVE] <= maximum * requests[Width.DAY]
+
+
+@property_test
+@given(st.lists(periods, min_size=1, max_size=6))
+def test_search_never_needs_many_more_requests(habits: list[Period]) -> None:
+    """Days with many records next to long gaps are the worst case."""
+    first = start = NOW - sum(period.days for period in habits) * DAY
+    moments: list[datetime] = []
+    for period in habits:
+        moments += period.moments(start)
+        start += period.days * DAY
+    purchases = [(moment, f"{number:05}") for number, moment in enumerate(moments)]
+
+    requests = {width: count_page_requests(purchases, width, first) for width in (Width.ADAPTIVE, Width.DAY)}
+
+    assert requests[Width.ADAPTIVE] <= 1.05 * requests[Width.DAY] + 30

@@ -121,7 +121,7 @@ def test_healthy_vendor_each_record_is_read_once(
     requests = []
     for step in model.steps(ImportCursor(start)):
         assert not step.is_restart
-        requests.append((step.request, step.cursor.search))
+        requests.append((step.request, step.window.is_probe, step.cursor.search))
     assert len(requests) == len(set(requests))
 
     expected = expected_dates(purchases, width, start)
