@@ -39,9 +39,10 @@ _MIN_WIDTH = 4
 _MAX_DENSITY = 14
 # A new span with more records, or with more than a page where few were expected, is too wide. If it has more
 # days than this, it is requested again, narrower; otherwise its days are requested one by one.
-_MAX_NEW_RECORDS = 100
+_MAX_NEW_RECORDS = 400
 _FEW_RECORDS = 10
 _MAX_DENSE_DAYS = 16
+_MIN_DENSE_DAYS = 7
 # The number of days requested one by one, at first. It doubles with each further failure.
 _DAYS_ONE_BY_ONE = 14
 _MAX_DOUBLINGS = 8
@@ -144,6 +145,7 @@ class DaySearch:
         read: keys of the pages of the first planned request that have been read.
         width: days of the next new span.
         density: recent number of records a day.
+        too_wide_until: end of the latest new span that was too wide; None if none was.
         days_until: end of the days that are requested one by one after the search, because they have many
             records or the vendor's responses contradict each other; None without such days.
         failures: number of recent searches that have ended so.
@@ -157,6 +159,7 @@ class DaySearch:
     read: tuple[str, ...] = ()
     width: int = _MIN_WIDTH
     density: float = 0.0
+    too_wide_until: date | None = None
     days_until: date | None = None
     failures: int = 0
 
@@ -227,8 +230,6 @@ class DaySearch:
             new_keys = parts.last[max(0, len(self.read) - known) :]
             if is_full:
                 return RangeReading(self._after_full_page(requested, listed, len(parts.last)), new_keys)
-        elif parts.last is None and self._known_in(requested)[0] is None:
-            return RangeReading(replace(self, read=listed))
         divided = self._divide(requested, parts)
         days = tuple(span for span in divided.spans if span.is_day and span not in self.spans)
         return RangeReading(divided._forget_resolved()._plan(), new_keys, days)
@@ -276,14 +277,13 @@ class DaySearch:
 
     def _after_ambiguous_page(self, requested: DayRange, listed: tuple[str, ...]) -> "DaySearch":
         first, _, last = self._known_in(requested)
+        other: DayRange | None = None
         if requested.end > self.listed_until:
             other = self._plain_beyond()
         elif first is not None and last is not None:
             other = self._single(self.spans.index(first))
-        else:
-            # The number of records on all pages leaves no doubt.
-            return replace(self, read=listed)
-        return replace(self, planned=(other, *self.planned[1:]), read=())
+        # If no other request helps, the number of records on all pages leaves no doubt.
+        return replace(self, planned=(other or requested, *self.planned[1:]), read=() if other else listed)
 
     def _after_blank(self, requested: DayRange) -> "DaySearch":
         skipped = self._skip_planned()
@@ -303,9 +303,10 @@ class DaySearch:
     def _after_full_page(self, requested: DayRange, listed: tuple[str, ...], new_records: int) -> "DaySearch":
         days = (requested.end - self.listed_until).days
         is_wide = days > _MAX_DENSE_DAYS
-        if new_records > _MAX_NEW_RECORDS or (is_wide and days * self.density < _FEW_RECORDS):
+        limit = min(_MAX_NEW_RECORDS, _MAX_DENSITY * max(days, _MIN_DENSE_DAYS))
+        if new_records > limit or (is_wide and days * self.density < _FEW_RECORDS):
             skipped = self._skip_planned()
-            narrower = replace(skipped, width=days // _MAX_GROWTH)
+            narrower = replace(skipped, width=days // _MAX_GROWTH, too_wide_until=requested.end)
             return (narrower if is_wide else skipped._stop(requested.end))._plan()
         return replace(self, read=listed)
 
@@ -369,7 +370,7 @@ class DaySearch:
         while len(search.planned) < _MAX_PLANNED:
             beyond = search._next_beyond()
             requested = None if search._has_open_records else beyond
-            requested = requested or search._next_pair() or search._next_single(beyond)
+            requested = requested or search._next_pair() or search._next_single() or beyond
             if requested is None:
                 break
             search = replace(search, planned=(*search.planned, requested))
@@ -401,7 +402,10 @@ class DaySearch:
         return replace(self._beyond_from(last.start, 1), offset=len(last.keys))
 
     def _beyond_from(self, start: date, known_records: int) -> DayRange:
-        days = max(1, self.width * (_NEW_RECORDS - known_records) // _NEW_RECORDS)
+        width = self.width
+        if self.too_wide_until is not None and self.too_wide_until > self.listed_until:
+            width = min(width, max(_MIN_WIDTH, (self.too_wide_until - self.listed_until).days * 3 // 4))
+        days = max(1, width * (_NEW_RECORDS - known_records) // _NEW_RECORDS)
         return DayRange(start, min(self.listed_until + days * _DAY, self.end))
 
     def _next_pair(self) -> DayRange | None:
@@ -432,19 +436,19 @@ class DaySearch:
             cost += 1.5 / 2 ** sum(min(size, 4) for size in sizes)
         return cost, DayRange(one.middle, other.middle, may_be_empty=not between)
 
-    def _next_single(self, beyond: DayRange | None) -> DayRange | None:
-        """Return a request that divides one span or lists a new one, if nothing else is planned."""
-        free = self._free_spans()
-        if self.planned or not free:
-            return beyond
-        has_several_pages = free[0] == len(self.spans) - 1 and len(self.spans[-1].keys) >= PAGE_SIZE - 1
-        return beyond if beyond is not None and has_several_pages else self._single(free[0])
+    def _next_single(self) -> DayRange | None:
+        """Return a request that divides one span, if nothing else is planned."""
+        if self.planned:
+            return None
+        singles = (self._single(index) for index in self._free_spans())
+        return next((single for single in singles if single is not None), None)
 
-    def _single(self, index: int) -> DayRange:
-        """Return a request that divides this span and no other."""
+    def _single(self, index: int) -> DayRange | None:
+        """Return a request that divides this span and no other; None if that takes several pages."""
         span = self.spans[index]
-        if len(span.keys) >= PAGE_SIZE - 1 and index + 1 < len(self.spans):
-            return DayRange(span.middle, self.spans[index + 1].end)
+        if len(span.keys) >= PAGE_SIZE - 1:
+            is_last = index + 1 == len(self.spans)
+            return None if is_last else DayRange(span.middle, self.spans[index + 1].end)
         if not index:
             return DayRange(span.start, span.middle, may_be_empty=True)
         before = self.spans[index - 1]

@@ -593,19 +593,19 @@ def count_requests(
         if search is not None:
             keys = [content_key(key, "") for key in keys_of_page(page_request(next(search.requests(1))))]
             listing = search.read_page(keys, is_blank=not keys)
-            new_titles = len({*listing.new_keys} - listed)
-            listed |= {*listing.new_keys}
-            cursor = cursor.after_search(listing.search, new_titles)
+            new_keys = {plain_key(key) for key in listing.new_keys} - listed
+            cursor = cursor.after_search(listing.search, len(new_keys))
         else:
             window = cursor.window(now, width)
             keys = keys_of_page(cursor.request(window))
             reading = cursor.read_page(window, keys, is_blank=not keys)
             if reading.known_records is None:
                 raise AssertionError("a page does not continue the one before")
-            new_titles = 0 if window.is_probe else len(keys) - reading.known_records
+            new_keys = set() if window.is_probe else {*keys[reading.known_records :]} - listed
             cursor = reading.next_cursor
         pages += 1
-        plan = pending.plan(pages, new_titles, is_last=cursor.is_complete(now))
+        listed |= new_keys
+        plan = pending.plan(pages, len(new_keys), is_last=cursor.is_complete(now))
         lookups += plan.requests
         pending = plan.remaining
     is_confirmed = cursor.confirmed_until >= cursor.current_day

@@ -211,7 +211,7 @@ def test_further_failed_search_leaves_more_days_to_others() -> None:
     assert len(vendor.requests) <= 3 * len(periods)
 
 
-@pytest.mark.parametrize("records", [1, 3, 50])
+@pytest.mark.parametrize("records", [1, 3, 48])
 @pytest.mark.parametrize("sold_on", [0, 37, 60, 99])
 def test_days_of_the_only_purchases_are_found(sold_on: int, records: int) -> None:
     """An empty body for a half of the only span is no proof, so the other half is requested."""
@@ -296,7 +296,7 @@ periods = st.builds(
 
 @pytest.mark.parametrize(
     ("titles", "share", "maximum"),
-    [(400, 0.02, 0.27), (2_000, 0.08, 0.3), (2_000, 0.2, 0.36), (20_000, 0.2, 0.57), (20_000, 1.0, 0.58)],
+    [(400, 0.02, 0.27), (2_000, 0.08, 0.3), (2_000, 0.2, 0.36), (20_000, 0.2, 0.55), (20_000, 1.0, 0.58)],
 )
 def test_search_needs_a_fraction_of_the_requests(titles: int, share: float, maximum: float) -> None:
     purchases = random_purchases(titles, share)
@@ -320,4 +320,4 @@ def test_search_never_needs_many_more_requests(habits: list[Period]) -> None:
 
     requests = {width: count_page_requests(purchases, width, first) for width in (Width.ADAPTIVE, Width.DAY)}
 
-    assert requests[Width.ADAPTIVE] <= 1.05 * requests[Width.DAY] + 30
+    assert requests[Width.ADAPTIVE] <= 1.05 * requests[Width.DAY] + 40
