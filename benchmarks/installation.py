@@ -202,4 +202,26 @@ def catalogue_fingerprint() -> str:
         .order_by(Identifier.identifier)
     )
     with transaction() as session:
-        return hashlib.sha256(repr(session.execute(query).all()).encode()).hexdigest()[:16]
+        return _hash_of(session.execute(query).all())
+
+
+def purchase_days_fingerprint() -> str:
+    """Return a hash that is equal for catalogues with equal purchase days of each title."""
+    from sqlalchemy import select
+
+    from accession.db.engine import transaction
+    from accession.db.models import Identifier, LicensePool, PurchaseRecord
+
+    query = (
+        select(Identifier.identifier, PurchaseRecord.purchased_on, PurchaseRecord.listed)
+        .select_from(PurchaseRecord)
+        .join(LicensePool, PurchaseRecord.license_pool_id == LicensePool.id)
+        .join(LicensePool.identifier)
+        .order_by(Identifier.identifier, PurchaseRecord.purchased_on)
+    )
+    with transaction() as session:
+        return _hash_of(session.execute(query).all())
+
+
+def _hash_of(rows: object) -> str:
+    return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]

@@ -1,5 +1,6 @@
 """Simulated vendors that run in a process of their own."""
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -9,6 +10,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import httpx
+from starlette.requests import Request
+from starlette.responses import Response
 
 from accession.core.clock import utc_now
 from accession.sandbox.catalogue import Catalogue, Purchase, build_catalogue
@@ -71,12 +74,50 @@ class RunningVendors:
         """Return the number of requests to all vendors so far, by endpoint."""
         return sum((Counter(each["requests"]) for each in self._statistics()), Counter[str]())
 
+    def busy_seconds(self) -> float:
+        """Return in how many seconds so far the vendors had at least one request, summed over all vendors."""
+        return sum(float(each["busy_seconds"]) for each in self._statistics())
+
     def count_usable_titles(self) -> int:
         """Return how many titles can be imported from all vendors."""
         return sum(each["usable_titles"] for each in self._statistics())
 
     def _statistics(self) -> list[dict[str, Any]]:
         return [httpx.get(f"{url}/sandbox/statistics", trust_env=False).json() for url in self.base_urls]
+
+
+class TimedSandbox(Sandbox):
+    """A simulated vendor that also measures how long it has had requests to respond to."""
+
+    _requests_in_progress = 0
+    _busy_since = 0.0
+    _busy_seconds = 0.0
+
+    async def marc(self, request: Request) -> Response:
+        """Respond to a request for purchase records."""
+        with self._measured():
+            return await super().marc(request)
+
+    async def items(self, request: Request) -> Response:
+        """Respond to a request for titles."""
+        with self._measured():
+            return await super().items(request)
+
+    def statistics(self) -> dict[str, Any]:
+        """Return the statistics of the sandbox, with `busy_seconds`."""
+        return {**super().statistics(), "busy_seconds": self._busy_seconds}
+
+    @contextmanager
+    def _measured(self) -> Iterator[None]:
+        if not self._requests_in_progress:
+            self._busy_since = time.monotonic()
+        self._requests_in_progress += 1
+        try:
+            yield
+        finally:
+            self._requests_in_progress -= 1
+            if not self._requests_in_progress:
+                self._busy_seconds += time.monotonic() - self._busy_since
 
 
 @contextmanager
@@ -97,7 +138,7 @@ def running_vendors(specs: Sequence[VendorSpec]) -> Iterator[RunningVendors]:
 
 def _serve(specs: Sequence[VendorSpec], connection: Connection) -> None:
     with ExitStack() as stack:
-        sandboxes = [Sandbox(Catalogue(spec.purchases()), latency_ms=spec.latency_ms) for spec in specs]
+        sandboxes = [TimedSandbox(Catalogue(spec.purchases()), latency_ms=spec.latency_ms) for spec in specs]
         servers = [stack.enter_context(running_sandbox(sandbox)) for sandbox in sandboxes]
         connection.send(tuple(server.base_url for server in servers))
         # The end of the connection shows that the measuring process has ended, even if it was killed.

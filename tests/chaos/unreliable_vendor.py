@@ -12,6 +12,7 @@ import httpx
 import time_machine
 
 from accession.core.clock import truncate_to_second, utc_now
+from accession.imports.purchases import DEFAULT_PURCHASE_RECORD_START_TIME
 from tests.fixtures.vendor import ScriptedVendor, event, item, marc
 
 _BURST = timedelta(minutes=1)
@@ -178,6 +179,8 @@ class UnreliableVendor(ScriptedVendor):
         start, end = _window(request)
         if random.random() < self.shares.addition:
             moment = random.choice((start, end)) + random.uniform(-1, 1) * _NEAR
+            # No import requests the time before 2014.
+            moment = max(moment, DEFAULT_PURCHASE_RECORD_START_TIME)
             self.sell(min(moment, utc_now() - timedelta(seconds=1)))
         offset = int(request.url.params["offset"])
         if offset > 1 and random.random() < self.shares.shift:

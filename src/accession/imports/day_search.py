@@ -269,8 +269,8 @@ class DaySearch:
             rest = listed[len(known) :]
             is_listed = listed[: len(known)] == (known[: len(listed)] if is_full else known)
             if is_listed and (is_beyond or rest == of_last[: len(rest)]):
-                is_told = is_beyond or not is_full or len(rest) == len(of_last)
-                possible.append(_Parts(of_first[skipped:], rest if is_told else None))
+                is_last_known = is_beyond or not is_full or len(rest) == len(of_last)
+                possible.append(_Parts(of_first[skipped:], rest if is_last_known else None))
         if not possible:
             raise ContradictionError
         return possible[0] if len(possible) == 1 else None

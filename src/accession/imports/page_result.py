@@ -17,6 +17,7 @@ class DayImportResult:
         outbox_ids: the outbox rows to apply after the commit.
         records_in_part: number of stored records without a part that is not valid MARC 21.
         repairs: number of documents that were well-formed only after a repair.
+        restarts: 1 if the import goes back, because the vendor's pages contradict each other; otherwise 0.
     """
 
     window: Window
@@ -29,6 +30,7 @@ class DayImportResult:
     titles_changed: int = 0
     outbox_ids: tuple[int, ...] = ()
     repairs: int = 0
+    restarts: int = 0
 
     @property
     def day_start(self) -> datetime:
@@ -55,4 +57,5 @@ class DayImportResult:
             titles_new=self.titles_new,
             titles_changed=self.titles_changed,
             repairs=self.repairs,
+            restarts=self.restarts,
         )

@@ -290,7 +290,8 @@ class ImportCursor:
             self,
             current_day=midnight(search.listed_until if search.is_complete else search.start),
             confirmed=midnight(search.start),
-            empty_windows=_MAX_EMPTY_WINDOWS if is_empty else 0,
+            # Days that are not confirmed count as empty windows.
+            empty_windows=_MAX_EMPTY_WINDOWS if is_empty else 1,
             search=search,
         )
 

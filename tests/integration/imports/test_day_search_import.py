@@ -20,6 +20,7 @@ from accession.imports.page_result import DayImportResult
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter
 from accession.imports.vendor_api import vendor_api_for
 from accession.imports.windows import ImportCursor, Width, midnight
+from accession.sandbox.catalogue import build_catalogue
 from tests.fixtures.factories import NOON, day, make_collection
 from tests.fixtures.holdings import commit_and_apply
 from tests.fixtures.importers import capture_step_logs, count_written_rows
@@ -116,6 +117,21 @@ def test_search_stores_what_an_import_by_days_stores(session: Session, vendor: S
     assert len(results[Width.ADAPTIVE]) < len(results[Width.DAY])
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_purchases_of_sandbox_get_the_days_of_an_import_by_days(
+    session: Session, vendor: ScriptedVendor, seed: int
+) -> None:
+    vendor.purchases.clear()
+    vendor.sends_empty_bodies = True
+    catalogue = build_catalogue(120, FIRST, NOW, seed=seed)
+    for purchase in catalogue.purchases:
+        vendor.add_purchases(purchase.purchased_at, purchase.item_id)
+
+    results = import_both_ways(session, vendor)
+
+    assert sum(page.records_stored for page in results[Width.ADAPTIVE]) == 120
+
+
 def test_last_two_days_are_requested_one_by_one(
     session: Session, importer: BibliothecaPurchaseRecordImporter, vendor: ScriptedVendor
 ) -> None:
@@ -161,8 +177,10 @@ def test_changed_list_is_imported_by_days(
     """A record appears among days whose records the search knows."""
     sold = sell_odd_titles(vendor)
     appeared_on: date | None = None
+    restarts = 0
     with capture_step_logs() as lines:
         for page in pages(session, importer):
+            restarts += page.counters.restarts
             search = page.next_cursor.search
             planned = [] if search is None else search.planned[1:]
             divisions = [each for each in planned if search is not None and each.end <= search.listed_until]
@@ -171,6 +189,6 @@ def test_changed_list_is_imported_by_days(
                 vendor.add_purchases(midnight(appeared_on), "late")
     event = "vendor's list has changed, importing day by day"
     purchases = {identifier: purchased_on for identifier, purchased_on, *_ in stored(session)[0]}
-    assert sum(line["event"] == event for line in lines) == 1
+    assert sum(line["event"] == event for line in lines) == restarts == 1
     assert purchases["late"] == appeared_on
     assert purchases.keys() == {"in-part", "late"}.union(*sold.values())
