@@ -7,14 +7,21 @@ class UserRole(StrEnum):
     """Role of a user or token."""
 
     VIEWER = "viewer"
-    """Can see everything."""
+    """Can see collections, titles and runs."""
     OPERATOR = "operator"
-    """Can see and change everything."""
+    """Can also manage collections and start runs."""
+    ADMINISTRATOR = "administrator"
+    """Can also manage users and tokens, and see settings and audit log."""
 
     @property
     def can_operate(self) -> bool:
-        """Return whether this role can change things."""
-        return self is UserRole.OPERATOR
+        """Return whether this role can manage collections and start runs."""
+        return self in (UserRole.OPERATOR, UserRole.ADMINISTRATOR)
+
+    @property
+    def can_administer(self) -> bool:
+        """Return whether this role can manage users and tokens, and see settings and audit log."""
+        return self is UserRole.ADMINISTRATOR
 
 
 class FeedKind(StrEnum):

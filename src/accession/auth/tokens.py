@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import SecretStr
-from sqlalchemy import or_, select, update
+from sqlalchemy import Select, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -16,7 +16,7 @@ from accession.accounts.collections import find_collection
 from accession.auth.names import validate_name
 from accession.auth.roles import FeedKind, UserRole
 from accession.core.clock import utc_now
-from accession.core.errors import UserError
+from accession.core.errors import NotFound, UserError
 from accession.db.models import ApiToken, Collection
 
 TOKEN_PREFIX = "acc_"  # noqa: S105
@@ -33,6 +33,7 @@ class TokenView:
     minute.
     """
 
+    id: int
     name: str
     role: str | None
     feeds: tuple[str, ...]
@@ -43,14 +44,37 @@ class TokenView:
 
 def token_views(session: Session) -> list[TokenView]:
     """Return every token that is not revoked, by name."""
+    rows = session.execute(_select_active().order_by(ApiToken.name))
+    return [_view(token, collection) for token, collection in rows]
+
+
+def token_view(session: Session, token_id: int) -> TokenView:
+    """Return the token with this id that is not revoked.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = session.execute(_select_active().where(ApiToken.id == token_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no active token with the id {token_id}.")
+    return _view(*row)
+
+
+def _select_active() -> Select[ApiToken, str]:
     query = select(ApiToken, Collection.name).outerjoin(Collection, ApiToken.collection_id == Collection.id)
-    rows = session.execute(query.where(ApiToken.revoked_at.is_(None)).order_by(ApiToken.name))
-    return [
-        TokenView(
-            token.name, token.role, tuple(token.feeds or ()), collection, token.created_at, token.last_used_at
-        )
-        for token, collection in rows
-    ]
+    return query.where(ApiToken.revoked_at.is_(None))
+
+
+def _view(token: ApiToken, collection: str | None) -> TokenView:
+    return TokenView(
+        token.id,
+        token.name,
+        token.role,
+        tuple(token.feeds or ()),
+        collection,
+        token.created_at,
+        token.last_used_at,
+    )
 
 
 def add_token(session: Session, name: str, role: UserRole) -> SecretStr:

@@ -14,7 +14,7 @@ from accession.auth.names import validate_name
 from accession.auth.passwords import hash_password, needs_rehash, validate_password, verify_password
 from accession.auth.roles import UserRole
 from accession.core.clock import utc_now
-from accession.core.errors import UserError
+from accession.core.errors import NotFound, UserError
 from accession.db.models import User
 
 
@@ -22,9 +22,11 @@ from accession.db.models import User
 class UserView:
     """A user, as listed."""
 
+    id: int
     name: str
     role: str
     created_at: datetime
+    last_login_at: datetime | None
 
 
 def has_users(session: Session) -> bool:
@@ -34,8 +36,23 @@ def has_users(session: Session) -> bool:
 
 def user_views(session: Session) -> list[UserView]:
     """Return every user, by name."""
-    users = session.scalars(select(User).order_by(User.name))
-    return [UserView(user.name, user.role, user.created_at) for user in users]
+    return [_view(user) for user in session.scalars(select(User).order_by(User.name))]
+
+
+def user_view(session: Session, user_id: int) -> UserView:
+    """Return the user with this id.
+
+    Raises:
+        NotFound: there is none.
+    """
+    user = session.get(User, user_id)
+    if user is None:
+        raise NotFound(f"There is no user with the id {user_id}.")
+    return _view(user)
+
+
+def _view(user: User) -> UserView:
+    return UserView(user.id, user.name, user.role, user.created_at, user.last_login_at)
 
 
 def find_user(session: Session, name: str) -> User:
@@ -48,6 +65,11 @@ def find_user(session: Session, name: str) -> User:
     if user is None:
         raise UserError(f'No user found named "{name}": see `accession users list`.')
     return user
+
+
+def user_exists(session: Session, name: str) -> bool:
+    """Return whether a user has this name, which may be any text."""
+    return name.isprintable() and bool(session.scalar(select(exists().where(User.name == name))))
 
 
 def add_user(session: Session, name: str, password: SecretStr, role: UserRole) -> None:
@@ -76,14 +98,16 @@ def set_password(session: Session, name: str, password: SecretStr) -> None:
     session.execute(update(User).where(User.id == user.id), _new_credentials(password))
 
 
-def set_role(session: Session, name: str, role: UserRole) -> None:
-    """Set the user's role and end the user's sessions.
+def set_role(session: Session, name: str, role: UserRole) -> str:
+    """Set the user's role, end the user's sessions, and return the role that the user had.
 
     Raises:
         UserError: there is no such user.
     """
     user = find_user(session, name)
+    old_role = user.role
     user.role, user.session_key = role.value, _new_session_key()
+    return old_role
 
 
 def remove_user(session: Session, name: str) -> None:
@@ -98,7 +122,8 @@ def remove_user(session: Session, name: str) -> None:
 def authenticate_user(session: Session, name: str, password: SecretStr) -> User | None:
     """Return the user with this name and password, or None.
 
-    Takes as long for an unknown name as for a wrong password. A hash with outdated parameters is replaced.
+    Takes as long for an unknown name as for a wrong password. It stores the time of the login, and replaces a
+    hash with outdated parameters.
     """
     query = select(User).where(User.name == name)
     # PostgreSQL rejects text with NUL, which a name from a request may contain.
@@ -107,6 +132,7 @@ def authenticate_user(session: Session, name: str, password: SecretStr) -> User 
         return None
     if needs_rehash(user.password_hash):
         user.password_hash = hash_password(password)
+    user.last_login_at = utc_now()
     return user
 
 
