@@ -1,0 +1,202 @@
+"""Rules: which events a channel is notified of, for which collections, and when."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from accession.accounts.collections import find_collection
+from accession.auth.names import validate_name
+from accession.core.clock import utc_now
+from accession.core.errors import InvalidInput, NotFound, UserError
+from accession.core.settings import get_settings
+from accession.db.models import Collection, Notification, NotificationChannel, NotificationRule
+from accession.notifications.channels import delete_pending, find_channel
+from accession.notifications.kinds import EventKind, Severity
+from accession.notifications.quiet_hours import parse_quiet_hours, parse_time_zone
+
+_LIMITS: Mapping[str, tuple[int, int]] = {
+    "still_failing_hours": (1, 720),
+    "no_success_hours": (1, 8760),
+    "rejected_records": (0, 1_000_000_000),
+    "disk_free_percent": (1, 99),
+}
+
+
+@dataclass(frozen=True)
+class RuleSpec:
+    """A rule, as a person enters it.
+
+    Attributes:
+        name: name of the rule.
+        channel: name of the channel that is notified.
+        events: kinds of events; () for all.
+        collections: names of collections, to be notified of their events only; () for all events.
+        min_severity: lowest severity of the events.
+        quiet_hours: daily span of time such as "22:00-07:00" in which messages are held back, or "".
+        time_zone: time zone of the quiet hours; "" for that of the schedule.
+        critical_ignores_quiet_hours: whether critical events are reported in the quiet hours, too.
+        still_failing_hours: hours after which a problem is reported again, then daily.
+        no_success_hours: hours without a successful run after which that is reported.
+        rejected_records: number of open rejected records of a collection above which that is reported.
+        disk_free_percent: free space of a disk, in percent, below which that is reported.
+    """
+
+    name: str
+    channel: str
+    events: tuple[EventKind, ...] = ()
+    collections: tuple[str, ...] = ()
+    min_severity: Severity = Severity.WARNING
+    quiet_hours: str = ""
+    time_zone: str = ""
+    critical_ignores_quiet_hours: bool = True
+    still_failing_hours: int = 24
+    no_success_hours: int = 26
+    rejected_records: int = 100
+    disk_free_percent: int = 10
+
+
+@dataclass(frozen=True)
+class RuleView(RuleSpec):
+    """A stored rule."""
+
+    id: int = field(kw_only=True)
+
+
+def rule_views(session: Session) -> list[RuleView]:
+    """Return all rules, by name."""
+    names = dict(session.execute(select(Collection.id, Collection.name)).all())
+    query = select(NotificationRule, NotificationChannel.name).join(NotificationChannel)
+    rows = session.execute(query.order_by(NotificationRule.name))
+    return [_view(rule, channel, names) for rule, channel in rows]
+
+
+def find_rule(session: Session, name: str) -> RuleView:
+    """Return the rule with this name.
+
+    Raises:
+        NotFound: there is none.
+    """
+    for rule in rule_views(session):
+        if rule.name == name:
+            return rule
+    raise NotFound(f'No notification rule is named "{name}": see `accession notifications rules list`.')
+
+
+def get_rule(session: Session, rule_id: int) -> RuleView:
+    """Return the rule with this id.
+
+    Raises:
+        NotFound: there is none.
+    """
+    for rule in rule_views(session):
+        if rule.id == rule_id:
+            return rule
+    raise NotFound(f"There is no notification rule {rule_id}.")
+
+
+def add_rule(session: Session, spec: RuleSpec) -> int:
+    """Add a rule, and return its id.
+
+    Raises:
+        InvalidInput: a value is invalid.
+        NotFound: no channel or no collection has this name.
+        UserError: the name is in use or invalid.
+    """
+    row = {**_row(session, spec), "created_at": utc_now()}
+    statement = insert(NotificationRule).values(row).on_conflict_do_nothing()
+    rule_id: int | None = session.scalar(statement.returning(NotificationRule.id))
+    if rule_id is None:
+        raise _name_in_use(spec.name)
+    return rule_id
+
+
+def change_rule(session: Session, rule_id: int, spec: RuleSpec) -> None:
+    """Replace all values of a rule.
+
+    Raises:
+        InvalidInput: a value is invalid.
+        NotFound: there is no such rule, or no channel or collection with this name.
+        UserError: the name is in use or invalid.
+    """
+    get_rule(session, rule_id)
+    row = _row(session, spec)
+    same_name = select(NotificationRule.id).where(
+        NotificationRule.name == spec.name, NotificationRule.id != rule_id
+    )
+    if session.scalar(same_name) is not None:
+        raise _name_in_use(spec.name)
+    session.execute(update(NotificationRule).where(NotificationRule.id == rule_id).values(row))
+
+
+def _name_in_use(name: str) -> UserError:
+    return UserError(
+        f'A notification rule named "{name}" already exists: choose another name, '
+        f'or remove it with `accession notifications rules remove "{name}"`.'
+    )
+
+
+def remove_rule(session: Session, rule_id: int) -> None:
+    """Delete a rule and its messages that have not been sent.
+
+    Raises:
+        NotFound: there is no such rule.
+    """
+    get_rule(session, rule_id)
+    delete_pending(session, select(Notification.id).where(Notification.rule_id == rule_id))
+    session.execute(delete(NotificationRule).where(NotificationRule.id == rule_id))
+
+
+def _row(session: Session, spec: RuleSpec) -> dict[str, Any]:
+    """Check the values of a rule, and return its columns."""
+    validate_name("notification rule", spec.name)
+    if spec.events == (EventKind.RECOVERED,):
+        raise InvalidInput(
+            "A rule for recovered alone would never apply: select the events that recover, too."
+        )
+    for name, (low, high) in _LIMITS.items():
+        if not low <= getattr(spec, name) <= high:
+            raise InvalidInput(
+                f"The {name.replace('_', ' ')} of the rule are invalid: enter {low} to {high:,}."
+            )
+    time_zone = parse_time_zone(spec.time_zone or get_settings().time_zone).key
+    collections = [find_collection(session, name).id for name in spec.collections]
+    values = asdict(spec)
+    for name in ("id", "channel", "collections"):
+        values.pop(name, None)
+    return {
+        **values,
+        "channel_id": find_channel(session, spec.channel).id,
+        "events": [event.value for event in dict.fromkeys(spec.events)],
+        "collection_ids": sorted(set(collections)) or None,
+        "min_severity": spec.min_severity.value,
+        "time_zone": time_zone,
+    } | _checked_quiet_hours(spec.quiet_hours, time_zone)
+
+
+def _checked_quiet_hours(text: str, time_zone: str) -> dict[str, str | None]:
+    if not text.strip():
+        return {"quiet_hours": None}
+    hours = parse_quiet_hours(text, time_zone)
+    return {"quiet_hours": f"{hours.start:%H:%M}-{hours.end:%H:%M}"}
+
+
+def _view(rule: NotificationRule, channel: str, collections: Mapping[int, str]) -> RuleView:
+    return RuleView(
+        id=rule.id,
+        name=rule.name,
+        channel=channel,
+        events=tuple(map(EventKind, rule.events)),
+        collections=tuple(collections[id_] for id_ in rule.collection_ids or () if id_ in collections),
+        min_severity=Severity(rule.min_severity),
+        quiet_hours=rule.quiet_hours or "",
+        time_zone=rule.time_zone,
+        critical_ignores_quiet_hours=rule.critical_ignores_quiet_hours,
+        still_failing_hours=rule.still_failing_hours,
+        no_success_hours=rule.no_success_hours,
+        rejected_records=rule.rejected_records,
+        disk_free_percent=rule.disk_free_percent,
+    )

@@ -1,0 +1,5 @@
+"""Fixtures of these tests."""
+
+from tests.fixtures.notifications import mail_server, webhook
+
+__all__ = ["mail_server", "webhook"]
