@@ -1,0 +1,134 @@
+"""Command `accession report`: print a report as a table, CSV or JSON."""
+
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from accession.accounts.collections import find_collection
+from accession.cli.connect import open_catalogue
+from accession.cli.output import InCollection, console, print_json_list, print_table
+from accession.core.errors import UserError
+from accession.reports.files import write_csv
+from accession.reports.formatting import format_value
+from accession.reports.model import Column, Report, ReportRequest, ReportResult, Row
+from accession.reports.registry import REPORTS, find_report
+
+_TABLE_LIMIT = 50
+
+
+class OutputFormat(StrEnum):
+    """Output format of a report."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+def _option(name: str, metavar: str) -> Any:
+    """Return the option of a parameter, with a help that names the reports which have it."""
+    texts = [
+        f"{report.name}: {parameter.help} Default: {parameter.default}."
+        for report in REPORTS.values()
+        for parameter in report.parameters
+        if parameter.name == name
+    ]
+    return typer.Option(f"--{name}", metavar=metavar, help=" ".join(texts))
+
+
+def report(
+    name: Annotated[str | None, typer.Argument(help="Report to print. Default: list the reports.")] = None,
+    collection: InCollection = None,
+    output_format: Annotated[OutputFormat, typer.Option("--format", help="How to print it.")] = (
+        OutputFormat.TABLE
+    ),
+    sort: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column to sort by; -COLUMN sorts in descending order."),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Maximum number of rows. Default: {_TABLE_LIMIT} in a table, else all."),
+    ] = None,
+    threshold: Annotated[str | None, _option("threshold", "NUMBER")] = None,
+    months: Annotated[str | None, _option("months", "NUMBER")] = None,
+    by: Annotated[str | None, _option("by", "format|language|subject|year")] = None,
+    show: Annotated[str | None, _option("show", "all|exhausted|low")] = None,
+    copies: Annotated[str | None, _option("copies", "NUMBER")] = None,
+    lacks: Annotated[str | None, _option("lacks", "any|metadata|cover")] = None,
+) -> None:
+    """Print a report on the titles and their use, or list the reports."""
+    if name is None:
+        _list_reports()
+        return
+    selected = find_report(name)
+    parameters = {
+        "threshold": threshold,
+        "months": months,
+        "by": by,
+        "show": show,
+        "copies": copies,
+        "lacks": lacks,
+    }
+    if output_format is OutputFormat.TABLE:
+        limit = limit or _TABLE_LIMIT
+    request = selected.request(
+        collection=collection,
+        parameters={key: value for key, value in parameters.items() if value is not None},
+        sort=sort,
+        limit=limit,
+    )
+    _print_report(selected, request, output_format)
+
+
+def _list_reports() -> None:
+    print_table(
+        REPORTS.values(),
+        [
+            ("Report", lambda each: each.name),
+            ("Summary", lambda each: each.summary),
+            ("Options", lambda each: tuple(f"--{parameter.name}" for parameter in each.parameters)),
+        ],
+        empty_message="",
+    )
+
+
+def _print_report(selected: Report, request: ReportRequest, output_format: OutputFormat) -> None:
+    with open_catalogue() as session:
+        if request.collection is not None:
+            find_collection(session, request.collection)
+        result = selected.read(session, request)
+        if result.as_of is None:
+            raise UserError(
+                "The statistics have not been computed yet: a worker does so within five minutes of its "
+                "start, if the scheduler runs too."
+            )
+        if output_format is OutputFormat.CSV:
+            write_csv(selected, result.rows, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+        elif output_format is OutputFormat.JSON:
+            print_json_list(row.values for row in result.rows)
+        else:
+            _print_table(selected, request, result)
+
+
+def _print_table(selected: Report, request: ReportRequest, result: ReportResult) -> None:
+    columns: list[tuple[str, Callable[[Row], Any]]] = [
+        (column.label, _cell_of(column)) for column in selected.columns
+    ]
+    print_table(result.rows, columns, empty_message="Nothing to report.")
+    if request.limit is not None and result.total > request.limit:
+        console.print(
+            f"[dim]{request.limit:,} of {result.total:,} rows; show more with --limit, all with "
+            "--format csv or json.[/dim]"
+        )
+
+
+def _cell_of(column: Column) -> Callable[[Row], Any]:
+    def value(row: Row) -> Any:
+        content = row.values[column.name]
+        return content if isinstance(content, int) else format_value(column, content)
+
+    return value
