@@ -44,12 +44,14 @@ class Part:
 
 
 PARTS = (
-    Part("first_import"),
+    Part("first_import", full=("--full",)),
+    Part("windows"),
     Part("pages"),
     Part("steps"),
     Part("spans"),
     Part("scale"),
     Part("growth", full=("--full",)),
+    Part("retention", quick=("--collections", "5", "--events", "143")),
     Part("imports"),
     Part("memory", quick=("500", "2000", "--long-run-days", "1200"), full=("2000", "10000", "50000")),
     Part("parsing"),

@@ -1,5 +1,6 @@
 """Time calls that use the database: total, in SQL statements, and in requests to the vendor."""
 
+import asyncio
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import httpx
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
@@ -77,6 +79,16 @@ def time_call(name: str, call: Callable[[Session], object], repetitions: int = R
     return replace(timing, plans=tuple(_explain(median.statements)))
 
 
+def page_request(transport: httpx.ASGITransport, path: str) -> Callable[[Session], object]:
+    """Return a call, for `time_call`, that requests a page of the web app."""
+
+    async def get() -> None:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8642") as client:
+            (await client.get(path)).raise_for_status()
+
+    return lambda _: asyncio.run(get())
+
+
 @dataclass
 class _Statement:
     sql: str
@@ -123,10 +135,12 @@ def _recording_statements() -> Iterator[list[_Statement]]:
 
 
 def _explain(statements: Iterable[_Statement]) -> Iterator[str]:
-    """Yield the plans of slow statements other than inserts; what these write is rolled back."""
+    """Yield the plans of slow statements but inserts and plans; what these write is rolled back."""
     with engine().connect() as connection:
         for statement in statements:
-            if 1000 * statement.seconds < _SLOW_STATEMENT_MS or statement.sql.startswith("INSERT"):
+            if 1000 * statement.seconds < _SLOW_STATEMENT_MS or statement.sql.startswith(
+                ("INSERT", "EXPLAIN")
+            ):
                 continue
             explain = f"EXPLAIN (ANALYZE, BUFFERS) {statement.sql}"
             with connection.begin_nested() as savepoint:

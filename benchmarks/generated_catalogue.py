@@ -391,7 +391,7 @@ class CatalogueRows:
         yield (
             "runs",
             "id collection_id workflow task_id state cursor since pages records_fetched records_stored"
-            " records_rejected titles_new titles_changed repairs pending_lookups pending_since_page"
+            " records_rejected titles_new titles_changed repairs restarts pending_lookups pending_since_page"
             " started_at updated_at finished_at",
             self._runs(),
         )
@@ -421,7 +421,7 @@ class CatalogueRows:
                 for collection in range(1, COLLECTIONS + 1):
                     n += 1
                     task_id = f"{multiplicative_hash(n, 2**32):08x}-6f0d-4a6e-9d5a-{n:012x}"
-                    counters = (12, 40, 40, 0, 1, 3, 0, 0, 0)
+                    counters = (12, 40, 40, 0, 1, 3, 0, 0, 0, 0)
                     yield n, collection, workflow, task_id, "succeeded", cursor, start, *counters, *times
 
 

@@ -8,7 +8,6 @@ Usage: python -m benchmarks.million [--titles TITLES]
 """
 
 import argparse
-import asyncio
 import json
 import re
 import signal
@@ -42,7 +41,7 @@ from accession.catalog.titles import count_titles, title_views
 from accession.core.clock import utc_now
 from accession.core.logging import configure_logging
 from accession.core.settings import get_settings
-from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
+from accession.core.workflow import Workflow
 from accession.db.engine import engine, transaction
 from accession.db.models import Collection, Identifier, LicensePool, Run, RunState
 from accession.imports.circulation import BibliothecaCirculationUpdater
@@ -51,13 +50,14 @@ from accession.imports.purchases import BibliothecaPurchaseRecordImporter
 from accession.imports.windows import ImportCursor
 from accession.runs import diagnostics, ledger
 from accession.runs.progress import estimate_progress
+from accession.runs.schedules import list_schedules
 from accession.runs.views import run_views, status_views
 from accession.sandbox.activity import Event, EventType
 from accession.sandbox.catalogue import Purchase, build_catalogue, seeded_random
 from accession.sandbox.documents import event_batch
 from accession.sandbox.items import item_documents
 from accession.sandbox.marc import marc_collection
-from benchmarks.call_timing import SLOW_CALL_MS, VENDOR_STOPWATCH, CallTiming, time_call
+from benchmarks.call_timing import SLOW_CALL_MS, VENDOR_STOPWATCH, CallTiming, page_request, time_call
 from benchmarks.generated_catalogue import (
     GeneratedCatalogue,
     fill_database,
@@ -207,15 +207,7 @@ def time_screens(catalogue: GeneratedCatalogue) -> Iterator[CallTiming]:
     }
     transport = httpx.ASGITransport(create_app())
     for name, path in paths.items():
-        yield time_call(f"page: {name}", _get(transport, path), SLOW_CALL_REPETITIONS)
-
-
-def _get(transport: httpx.ASGITransport, path: str) -> Callable[[Session], object]:
-    async def get() -> None:
-        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8642") as client:
-            (await client.get(path)).raise_for_status()
-
-    return lambda _: asyncio.run(get())
+        yield time_call(f"page: {name}", page_request(transport, path), SLOW_CALL_REPETITIONS)
 
 
 def time_steps(catalogue: GeneratedCatalogue) -> Iterator[CallTiming]:
@@ -309,9 +301,7 @@ def time_polls(catalogue: GeneratedCatalogue) -> Iterator[CallTiming]:
     yield time_call("progress of a sweep", lambda s: estimate_progress(s, run))
     yield time_call("pending changes", lambda s: count_pending_changes(s, catalogue.largest))
     yield time_call("latest run", lambda s: ledger.find_latest_run(s, catalogue.largest, Workflow.PURCHASES))
-    yield time_call(
-        "missed starts", lambda s: [ledger.list_last_starts(s, workflow) for workflow in SCHEDULED_WORKFLOWS]
-    )
+    yield time_call("next starts", list_schedules)
     yield time_call("active runs", ledger.active_runs)
     yield time_call("stalled runs", lambda s: ledger.active_runs(s, stalled_since=utc_now()))
     yield time_call(

@@ -11,11 +11,16 @@ from pathlib import Path
 import pytest
 
 from accession.accounts.views import CollectionView
-from accession.catalog.rejected_records import RejectedRecordView
+from accession.auth.audit import AuditEntryView
+from accession.auth.tokens import TokenView
+from accession.auth.users import UserView
+from accession.catalog.rejected_records import OpenReason, RejectedRecordView
 from accession.catalog.titles import TitleView
 from accession.cli.checks import Check
+from accession.core.effective_settings import EffectiveSetting
 from accession.core.vocabulary import ContributorRole
 from accession.runs.views import RunView, StatusView
+from accession.tasks.about import AboutView, ProcessesView
 
 ROOT = Path(__file__).parents[2]
 DECISIONS = ROOT / "docs" / "decisions"
@@ -31,7 +36,24 @@ def test_generated_pages_are_up_to_date() -> None:
         assert path.read_text(encoding="utf-8") == text, f"{path.name} is out of date: run `make docs`"
 
 
-@pytest.mark.parametrize("view", [TitleView, StatusView, RunView, RejectedRecordView, CollectionView, Check])
+@pytest.mark.parametrize(
+    "view",
+    [
+        TitleView,
+        StatusView,
+        RunView,
+        RejectedRecordView,
+        OpenReason,
+        CollectionView,
+        UserView,
+        TokenView,
+        AuditEntryView,
+        EffectiveSetting,
+        AboutView,
+        ProcessesView,
+        Check,
+    ],
+)
 def test_json_fields_are_documented(view: type) -> None:
     text = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
     assert [field.name for field in fields(view) if f"`{field.name}`" not in text] == []

@@ -45,6 +45,10 @@ class Account:
                 "without user name, path or query (plain http:// is allowed for this machine only)."
             )
 
+    def public_fields(self) -> dict[str, str]:
+        """Return the fields that are no secret: all but the account key, and the name."""
+        return {"library_id": self.library_id, "account_id": self.account_id, "base_url": self.base_url}
+
 
 # Each step of a run checks the same few URLs.
 @lru_cache

@@ -13,7 +13,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from accession.accounts.account import Account
-from accession.accounts.keys import decrypt_account_key, encrypt_account_key, lock_against_rotation
+from accession.accounts.keys import decrypt_account_key, encrypt_secret, lock_against_rotation
+from accession.accounts.limits import adopt_account_limits
 from accession.core.clock import utc_now
 from accession.core.errors import InvalidInput, NotFound, UserError
 from accession.db.models import Collection
@@ -93,7 +94,7 @@ def add_collection(session: Session, account: Account) -> Collection:
         "name": account.collection,
         "library_id": account.library_id,
         "account_id": account.account_id,
-        "account_key_encrypted": encrypt_account_key(account.account_key),
+        "account_key_encrypted": encrypt_secret(account.account_key),
         "base_url": account.base_url,
         "created_at": utc_now(),
     }
@@ -104,6 +105,7 @@ def add_collection(session: Session, account: Account) -> Collection:
             f'A collection named "{account.collection}" already exists: choose another name, '
             f'or remove it with `accession collections remove "{account.collection}"`.'
         )
+    adopt_account_limits(session, collection)
     return collection
 
 
@@ -123,8 +125,11 @@ def change_account(
     account_id: str | None = None,
     base_url: str | None = None,
     account_key: SecretStr | None = None,
-) -> None:
+) -> dict[str, str]:
     """Change the given fields of the collection's account. A running import uses them from its next step on.
+
+    Returns:
+        The fields that differ: old and new value as "old → new", and "replaced" for the account key.
 
     Raises:
         UserError: a field is invalid, or the stored account key cannot be decrypted: the workers use another
@@ -139,12 +144,25 @@ def change_account(
         "account_key": account_key,
     }
     changes = {name: value for name, value in fields.items() if value is not None}
-    account = replace(get_account(collection), **changes)
+    stored = get_account(collection)
+    account = replace(stored, **changes)
     if account_key is not None:
-        collection.account_key_encrypted = encrypt_account_key(account_key)
+        collection.account_key_encrypted = encrypt_secret(account_key)
     collection.library_id = account.library_id
     collection.account_id = account.account_id
     collection.base_url = account.base_url
+    adopt_account_limits(session, collection)
+    return _describe_changes(stored, account)
+
+
+def _describe_changes(old: Account, new: Account) -> dict[str, str]:
+    fields = new.public_fields()
+    changes = {
+        name: f"{value} → {fields[name]}"
+        for name, value in old.public_fields().items()
+        if value != fields[name]
+    }
+    return changes | ({"account_key": "replaced"} if old.account_key != new.account_key else {})
 
 
 def mark_for_deletion(collection: Collection) -> None:

@@ -1,8 +1,8 @@
-"""Encryption of account keys in the database.
+"""Encryption of secrets in the database: account keys, and the URLs of notification channels.
 
 The encryption key is in the home (`secret.key`) or in the environment. Either may contain several keys: the
 first encrypts, any decrypts. This allows changing the key while workers run: a rotation first puts the new
-key before the old one, then re-encrypts every account key, and then removes the old key. If it is killed in
+key before the old one, then re-encrypts every secret, and then removes the old key. If it is killed in
 between, the remaining keys still decrypt everything.
 """
 
@@ -22,12 +22,12 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import SecretStr
 from sqlalchemy import select, text, update
-from sqlalchemy.orm import Session, object_session
+from sqlalchemy.orm import InstrumentedAttribute, Session, object_session
 
 from accession.core.errors import UserError
 from accession.core.fs import atomic_write
 from accession.core.settings import get_settings
-from accession.db.models import Collection
+from accession.db.models import Collection, NotificationChannel
 
 KEY_FILE = "secret.key"
 KEY_VARIABLE = "ACCESSION_SECRET_KEY"
@@ -123,17 +123,17 @@ def _write_key_file(path: Path, keys: Iterable[bytes], **options: Any) -> None:
 def lock_against_rotation(session: Session) -> None:
     """Prevent key rotations until the transaction ends.
 
-    Call it before `encrypt_account_key`; otherwise a rotation may miss the new account key and drop the
-    encryption key that was used for it.
+    Call it before `encrypt_secret`; otherwise a rotation may miss the new secret and drop the encryption key
+    that was used for it.
     """
     session.execute(text("LOCK TABLE collections IN ROW EXCLUSIVE MODE"))
 
 
-def encrypt_account_key(account_key: SecretStr) -> bytes:
-    """Encrypt an account key for storage. Creates the key file on first use."""
+def encrypt_secret(secret: SecretStr) -> bytes:
+    """Encrypt a secret for storage. Creates the key file on first use."""
     ensure_key_file()
     _cipher.cache_clear()
-    return _cipher().encrypt(account_key.get_secret_value().encode())
+    return _cipher().encrypt(secret.get_secret_value().encode())
 
 
 def decrypt_account_key(collection: Collection) -> SecretStr:
@@ -142,53 +142,74 @@ def decrypt_account_key(collection: Collection) -> SecretStr:
     Raises:
         UserError: none of the present encryption keys decrypts it.
     """
+    return _decrypt_column(
+        collection, Collection.account_key_encrypted, f'account key of collection "{collection.name}"'
+    )
+
+
+def decrypt_channel_url(channel: NotificationChannel) -> SecretStr:
+    """Return the channel's URL in clear text, for sending messages and nothing else.
+
+    Raises:
+        UserError: none of the present encryption keys decrypts it.
+    """
+    return _decrypt_column(
+        channel, NotificationChannel.url_encrypted, f'URL of notification channel "{channel.name}"'
+    )
+
+
+def _decrypt_column(
+    row: Collection | NotificationChannel, column: InstrumentedAttribute[bytes], what: str
+) -> SecretStr:
+    encrypted: bytes = getattr(row, column.key)
     try:
-        return _decrypt(collection.account_key_encrypted)
+        return _decrypt(encrypted)
     except InvalidToken:
         pass
     # A rotation may have changed row and key file since they were read. Read the row first: a rotation
     # commits the rows before it removes the old key.
-    session = object_session(collection)
-    query = select(Collection.account_key_encrypted).filter_by(id=collection.id)
+    session = object_session(row)
+    query = select(column).where(type(row).id == row.id)
     stored = session.scalar(query) if session else None
     _cipher.cache_clear()
     try:
-        return _decrypt(stored or collection.account_key_encrypted)
+        return _decrypt(stored or encrypted)
     except InvalidToken:
-        raise _wrong_key_error(collection.name) from None
+        raise _wrong_key_error(what) from None
 
 
-def _decrypt(account_key_encrypted: bytes) -> SecretStr:
-    return _decrypt_with(_cipher(), account_key_encrypted)
+def _decrypt(encrypted: bytes) -> SecretStr:
+    return _decrypt_with(_cipher(), encrypted)
 
 
 # Each step of a run decrypts the same account key. Other encryption keys are another cipher.
 @lru_cache
-def _decrypt_with(cipher: MultiFernet, account_key_encrypted: bytes) -> SecretStr:
-    return SecretStr(cipher.decrypt(account_key_encrypted).decode())
+def _decrypt_with(cipher: MultiFernet, encrypted: bytes) -> SecretStr:
+    return SecretStr(cipher.decrypt(encrypted).decode())
 
 
-def _wrong_key_error(name: str) -> UserError:
+def _wrong_key_error(what: str) -> UserError:
     if get_settings().secret_key is not None:
         return UserError(
-            f'The account key of collection "{name}" was encrypted with another key than that in '
+            f"The {what} was encrypted with another key than that in "
             f"{KEY_VARIABLE}: set the right one, and restart all processes."
         )
     return UserError(
-        f'The account key of collection "{name}" was encrypted with another key file: '
+        f"The {what} was encrypted with another key file: "
         f"restore the right {KEY_FILE} in {get_settings().home}, or set {KEY_VARIABLE}."
     )
 
 
 @dataclass(frozen=True)
 class ReencryptionResult:
-    """Numbers of account keys that a rotation re-encrypted and skipped.
+    """Numbers of account keys that a rotation re-encrypted and skipped, and of channels' URLs.
 
     Skipped are those of collections marked for deletion that no key decrypts any more.
     """
 
     reencrypted: int
     skipped: int
+    channels: int = 0
 
 
 @dataclass(frozen=True)
@@ -203,12 +224,12 @@ class KeyRotation:
     """True if the new key was already there: from an interrupted rotation, or put there by the operator."""
 
     def reencrypt(self, session: Session) -> ReencryptionResult:
-        """Write the new key to the key file, and re-encrypt every account key with it.
+        """Write the new key to the key file, and re-encrypt every secret with it.
 
-        Until the transaction ends, no collection can be added or changed.
+        Until the transaction ends, no collection and no notification channel can be added or changed.
 
         Raises:
-            UserError: an account key in use cannot be decrypted, or the key file cannot be written. Nothing
+            UserError: a secret in use cannot be decrypted, or the key file cannot be written. Nothing
                 is
                 changed then.
         """
@@ -232,12 +253,25 @@ class KeyRotation:
                 )
             except InvalidToken:
                 if row.marked_for_deletion_at is None:
-                    raise _wrong_key_error(row.name) from None
+                    raise _wrong_key_error(f'account key of collection "{row.name}"') from None
+        channels = _reencrypt_channels(session, cipher)
         if self.file is not None:
             _replace_key_file(self.file, self.keys)
         if changes:
             session.execute(update(Collection), changes)
-        return ReencryptionResult(reencrypted=len(changes), skipped=len(rows) - len(changes))
+        return ReencryptionResult(len(changes), len(rows) - len(changes), channels)
+
+
+def _reencrypt_channels(session: Session, cipher: MultiFernet) -> int:
+    """Re-encrypt the URLs of the notification channels; return their number."""
+    channels = session.scalars(select(NotificationChannel)).all()
+    for channel in channels:
+        try:
+            channel.url_encrypted = cipher.rotate(channel.url_encrypted)
+        except InvalidToken:
+            raise _wrong_key_error(f'URL of notification channel "{channel.name}"') from None
+    session.flush()
+    return len(channels)
 
 
 @contextmanager
@@ -245,7 +279,7 @@ def key_rotation() -> Iterator[KeyRotation]:
     """Rotate the encryption key: call `reencrypt` in the block, and commit.
 
     At the end of the block the old keys are removed from the key file. If the block fails or is killed, the
-    keys in the file decrypt every account key as before, and the next rotation completes this one.
+    keys in the file decrypt every secret as before, and the next rotation completes this one.
 
     Raises:
         UserError: another rotation of this key file is in progress, the file cannot be read or written, or

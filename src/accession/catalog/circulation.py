@@ -127,10 +127,15 @@ def latest_event_time(
 def filter_new_events(
     session: Session, collection: Collection, events: Iterable[EventData]
 ) -> list[EventData]:
-    """Return the events that the collection has not stored yet, without duplicates and in the order given."""
+    """Return the events that the collection has not stored yet, without duplicates and in the order given.
+
+    Those from before the time up to which its events have been deleted are left out: they were stored.
+    """
+    pruned_before = collection.events_pruned_before
     by_id: dict[str, EventData] = {}
     for event in events:
-        by_id.setdefault(event.event_id, event)
+        if pruned_before is None or event.occurred_at >= pruned_before:
+            by_id.setdefault(event.event_id, event)
     if not by_id:
         return []
     query = select(CirculationEvent.event_id).where(

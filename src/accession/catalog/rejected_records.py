@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime, time
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -14,6 +14,7 @@ from accession.core.clock import utc_now
 from accession.core.errors import NotFound, UserError
 from accession.core.text import clean_text
 from accession.core.workflow import Workflow
+from accession.db.bulk import in_array
 from accession.db.models import Collection, RejectedRecord
 
 
@@ -114,11 +115,20 @@ def rejected_record_views(
     *,
     collection: str | None = None,
     with_resolved: bool = False,
+    reason: str | None = None,
+    received_from: date | None = None,
     limit: int | None = None,
     offset: int = 0,
 ) -> list[RejectedRecordView]:
-    """Return the rejected records of one collection, or of all in use, oldest first."""
+    """Return the rejected records of one collection, or of all in use, oldest first.
+
+    `reason` is one of `reason_group`; `received_from` the first day (UTC) on which a record was received.
+    """
     query = _select_records().where(is_of_collection(RejectedRecord.collection_id, collection))
+    if reason is not None:
+        query = query.where(reason_group() == reason)
+    if received_from is not None:
+        query = query.where(RejectedRecord.created_at >= datetime.combine(received_from, time(), UTC))
     if not with_resolved:
         query = query.where(RejectedRecord.resolved_at.is_(None))
     rows = session.execute(query.order_by(RejectedRecord.id).limit(limit).offset(offset))
@@ -141,12 +151,74 @@ def find_rejected_record(session: Session, record_id: int) -> tuple[RejectedReco
     return _view(rejected, name), rejected.raw_xml
 
 
+@dataclass(frozen=True)
+class OpenReason:
+    """Open records that were rejected for one reason.
+
+    `reason` is one of `reason_group`, and `last_id` the highest number of the records.
+    """
+
+    reason: str
+    records: int
+    last_id: int
+    first_received_at: datetime
+    last_received_at: datetime
+
+
+def open_rejection_reasons(session: Session, *, collection: str | None = None) -> list[OpenReason]:
+    """Return the reasons of the open records of one collection, or of all in use, most frequent first."""
+    group = reason_group().label("reason")
+    number, received = func.count().label("records"), RejectedRecord.created_at
+    last_id = func.max(RejectedRecord.id)
+    query = select(group, number, last_id, func.min(received), func.max(received))
+    query = query.where(_is_open(collection)).group_by(group).order_by(number.desc(), group)
+    return [OpenReason(*row) for row in session.execute(query)]
+
+
+def open_rejected_record_ids(
+    session: Session,
+    *,
+    collection: str | None = None,
+    reason: str | None = None,
+    last_id: int | None = None,
+) -> list[int]:
+    """Return the numbers of open records: of one collection or all, rejected for one reason or any.
+
+    `last_id` leaves out records that were rejected later than this one.
+    """
+    query = select(RejectedRecord.id).where(_is_open(collection))
+    if reason is not None:
+        query = query.where(reason_group() == reason)
+    if last_id is not None:
+        query = query.where(RejectedRecord.id <= last_id)
+    return list(session.scalars(query.order_by(RejectedRecord.id)))
+
+
+def resolve_rejected_records(session: Session, record_ids: Sequence[int], note: str) -> int:
+    """Mark rejected records as resolved, with a note; return how many of them were open."""
+    of_records = in_array(RejectedRecord.id, record_ids)
+    statement = update(RejectedRecord).where(of_records, RejectedRecord.resolved_at.is_(None))
+    statement = statement.values(resolved_at=utc_now(), note=clean_text(note)).returning(RejectedRecord.id)
+    return len(session.scalars(statement.execution_options(synchronize_session=False)).all())
+
+
+def _is_open(collection: str | None) -> ColumnElement[bool]:
+    return RejectedRecord.resolved_at.is_(None) & is_of_collection(RejectedRecord.collection_id, collection)
+
+
 def count_open_rejected_records(session: Session) -> dict[str, int]:
     """Return the number of open rejected records by name, for every collection in use."""
     is_open = RejectedRecord.resolved_at.is_(None) & (RejectedRecord.collection_id == Collection.id)
     number = select(func.count()).where(is_open).scalar_subquery()
     query = select(Collection.name, number).where(Collection.marked_for_deletion_at.is_(None))
     return dict(session.execute(query).all())
+
+
+def reason_group() -> ColumnElement[str]:
+    """Return the reason without the values that it quotes from the record, as a column."""
+    # Several identifiers are listed without quotation marks.
+    quoted = r"""'[^']*'|"[^"]*"|(?<=identifiers \(001\): ).*"""
+    return func.regexp_replace(RejectedRecord.reason, quoted, "…", "g")
 
 
 def _select_records() -> Select[RejectedRecord, str]:

@@ -1,17 +1,26 @@
-"""Filter titles by collection, format, language, availability and purchase date."""
+"""Filter titles by collection, metadata, availability, purchase date and use."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 
 from sqlalchemy import ColumnElement, Select, exists, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from accession.accounts.collections import find_collection, is_of_collection
 from accession.catalog.availability import has_availability
 from accession.catalog.editions import pool_edition_join
 from accession.catalog.purchase_records import has_warnings
 from accession.core.text import clean_text
-from accession.db.models import Edition, LicensePool, PoolStatus, PurchaseRecord
+from accession.db.models import (
+    Classification,
+    Edition,
+    LicensePool,
+    PoolStatus,
+    PurchaseRecord,
+    Subject,
+    TitleStatistics,
+)
 
 PoolQuery = Select[int]
 """A query for the ids of license pools."""
@@ -31,6 +40,13 @@ class TitleFilter:
             month includes the day.
         purchased_until: Last day of a purchase, likewise.
         with_warnings: Only titles with a purchase record that could be stored only in part.
+        subject: Name of a subject.
+        lacks: `metadata` or `cover`: only titles without. This condition and the next three use the
+            statistics of titles (`accession.catalog.title_statistics`), which can be some minutes old.
+        unused_since: Only titles with copies that were neither lent nor first purchased since this day.
+        first_purchased_from: First day of the first purchase.
+        first_purchased_until: Last day of the first purchase.
+        also_in: Only titles that this collection holds too.
     """
 
     text: str = ""
@@ -42,13 +58,19 @@ class TitleFilter:
     purchased_from: date | None = None
     purchased_until: date | None = None
     with_warnings: bool = False
+    subject: str | None = None
+    lacks: str | None = None
+    unused_since: date | None = None
+    first_purchased_from: date | None = None
+    first_purchased_until: date | None = None
+    also_in: str | None = None
 
 
 def select_pools(session: Session, filters: TitleFilter) -> PoolQuery:
     """Return a query for the pools that match every filter but the text.
 
     Raises:
-        NotFound: the collection does not exist.
+        NotFound: a collection does not exist.
         InvalidInput: the availability does not exist.
     """
     query = select_pools_of(session, filters.collection)
@@ -66,6 +88,14 @@ def select_pools(session: Session, filters: TitleFilter) -> PoolQuery:
         query = query.where(_is_purchased_between(filters.purchased_from, filters.purchased_until))
     if filters.with_warnings:
         query = query.where(has_warnings())
+    if filters.subject:
+        query = query.where(_has_subject(clean_text(filters.subject)))
+    if filters.also_in:
+        query = query.where(_is_held_by(find_collection(session, filters.also_in).id))
+    conditions = list(_statistics_conditions(filters))
+    if conditions:
+        is_same_pool = TitleStatistics.license_pool_id == LicensePool.id
+        query = query.join(TitleStatistics, is_same_pool).where(*conditions)
     return query
 
 
@@ -92,3 +122,35 @@ def _is_purchased_between(first: date | None, last: date | None) -> ColumnElemen
         in_month = row.month_only & (row.purchased_on >= first.replace(day=1))
         purchase = purchase.where(or_(row.purchased_on >= first, in_month))
     return purchase.where(row.purchased_on <= last) if last is not None else purchase
+
+
+def _has_subject(name: str) -> ColumnElement[bool]:
+    return exists().where(
+        pool_edition_join(),
+        Classification.edition_id == Edition.id,
+        Classification.subject_id == Subject.id,
+        Subject.name == name,
+    )
+
+
+def _is_held_by(collection_id: int) -> ColumnElement[bool]:
+    other = aliased(LicensePool)
+    return exists().where(
+        other.collection_id == collection_id,
+        other.identifier_id == LicensePool.identifier_id,
+        other.data_source == LicensePool.data_source,
+    )
+
+
+def _statistics_conditions(filters: TitleFilter) -> Iterator[ColumnElement[bool]]:
+    row = TitleStatistics
+    if filters.lacks == "metadata":
+        yield ~row.has_metadata
+    elif filters.lacks == "cover":
+        yield ~row.has_cover
+    if filters.unused_since is not None:
+        yield row.unused_since < filters.unused_since
+    if filters.first_purchased_from is not None:
+        yield row.first_purchased_on >= filters.first_purchased_from
+    if filters.first_purchased_until is not None:
+        yield row.first_purchased_on <= filters.first_purchased_until

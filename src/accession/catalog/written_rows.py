@@ -9,21 +9,39 @@ from accession.db.models import Base
 
 _OTHER_TABLES = (
     "api_tokens",
+    "audit_log",
+    "circulation_months",
+    "circulation_totals",
+    "collection_overlaps",
     "collections",
     "listed_records",
-    "undated_records",
+    "notification_channels",
+    "notification_events",
+    "notification_incidents",
+    "notification_rules",
+    "notifications",
+    "process_settings",
+    "prunings",
+    "run_days",
     "run_retries",
     "run_samples",
     "run_titles",
     "run_totals",
     "runs",
+    "statistics_state",
     "swept_batches",
+    "table_sizes",
     "timestamps",
+    "title_groups",
+    "title_statistics",
+    "undated_records",
     "users",
     "verification_findings",
     "verified_months",
+    "workflow_pauses",
+    "workflow_schedules",
 )
-"""Tables of accounts, runs, checkpoints, verification and users."""
+"""Tables of accounts, runs, checkpoints, verification, statistics, notifications and users."""
 
 CATALOGUE_TABLES = [table for name, table in Base.metadata.tables.items() if name not in _OTHER_TABLES]
 

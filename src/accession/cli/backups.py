@@ -7,10 +7,14 @@ import typer
 
 from accession.accounts.collections import list_collections
 from accession.accounts.keys import KEY_FILE, decrypt_account_key
+from accession.auth.audit import AuditAction, record
+from accession.cli.actor import command_actor
 from accession.cli.connect import open_catalogue, require_broker, resolve_servers
 from accession.cli.output import console
 from accession.core.errors import UserError
 from accession.core.settings import Settings, get_settings
+from accession.db.engine import engine, transaction
+from accession.db.schema import schema_state
 from accession.local.backup import create_backup, exclusive_servers, read_backup, restore
 
 _KILOBYTE = 1000
@@ -33,6 +37,11 @@ def backup(
             "or set ACCESSION_DATABASE_URL."
         )
     size = create_backup(settings.database_url.get_secret_value(), file)
+    # A database with an older schema can be backed up too, before it is migrated.
+    if schema_state(engine()).is_current:
+        with transaction() as session:
+            details = {"bytes": size}
+            record(session, command_actor(), AuditAction.DATABASE_BACKUP, str(file.absolute()), details)
     console.print(
         f"Wrote the backup to {file} ({_format_size(size)}). Keep {_key_location(settings)} with it: "
         "without that key the account keys in the backup cannot be decrypted.",
@@ -76,6 +85,9 @@ def restore_backup(
             )
         state = restore(urls.database_url, selected_backup, before_swap=discard_queued_work)
         migrated = "" if state.is_current else f", migrated from schema {state.revision} to {state.head}"
+        with open_catalogue() as session:
+            details = {"created": selected_backup.created_at}
+            record(session, command_actor(), AuditAction.DATABASE_RESTORE, str(file.absolute()), details)
         console.print(f"Restored the database of {selected_backup.created_at}{migrated}.", soft_wrap=True)
         _warn_if_account_keys_unreadable()
     console.print("Start Accession again: accession up")

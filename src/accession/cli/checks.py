@@ -15,14 +15,20 @@ from accession.accounts.keys import KEY_FILE, decrypt_account_key
 from accession.bibliotheca.errors import RemoteIntegrationException
 from accession.catalog.verification import count_open_findings
 from accession.cli.connect import require_broker, resolve_servers
+from accession.cli.output import count_noun
+from accession.core.byte_sizes import format_bytes, format_growth
+from accession.core.clock import utc_now
 from accession.core.errors import UserError
+from accession.core.sanitize import redact_credentials
 from accession.core.settings import TOML_NAME, ScheduledExport, contains_secret, get_settings
 from accession.db.engine import engine, server_address, transaction
 from accession.db.models import FindingKind
-from accession.exports.files import redact_credentials, require_writable_folder
+from accession.db.sizes import table_sizes, total_size
+from accession.exports.files import require_writable_folder
 from accession.exports.formats import find_format
 from accession.exports.selection import parse_since, select_titles
 from accession.local.control import process_statuses
+from accession.local.disk import database_disk, folder_size
 from accession.runs.views import status_views
 
 _WORKER_CHECK_RETRIES = 4
@@ -61,6 +67,7 @@ def part_checks() -> list[Check]:
         ("workers", _workers),
         ("scheduler", _scheduler),
         ("account keys", _account_keys),
+        ("storage", _storage),
     ]
     probes += [(f"export {export.name}", partial(_scheduled_export, export)) for export in settings.exports]
     checks += [_check(name, probe) for name, probe in probes]
@@ -151,6 +158,33 @@ def _account_keys() -> str:
     return f"all {len(collections)} can be decrypted"
 
 
+def _storage() -> str:
+    """Return sizes and growth.
+
+    Raises:
+        UserError: the disk of the embedded database would soon be full.
+    """
+    settings = get_settings()
+    with transaction() as session:
+        tables = table_sizes(session, utc_now())
+    size, growth = total_size(tables)
+    disk = database_disk(settings, growth)
+    folders = {name: folder_size(settings.home / name) for name in ("logs", "covers")}
+    parts = [
+        f"tables {format_bytes(size)}",
+        *([f"growth {format_growth(growth)}"] if growth is not None else []),
+        *(f"{name} {format_bytes(folder)}" for name, folder in folders.items() if folder),
+        *([f"{format_bytes(disk.free_bytes)} free on the disk"] if disk else []),
+    ]
+    finding = ", ".join(parts)
+    if disk and disk.days_until_full is not None and disk.days_until_full < settings.disk_warning_days:
+        raise UserError(
+            f"{finding}: it will be full in {count_noun(disk.days_until_full, 'day')}; enlarge it, or keep "
+            "rows for fewer days (see `accession db sizes`)"
+        )
+    return finding
+
+
 def _scheduled_export(export: ScheduledExport) -> str:
     find_format(export.format)
     if export.since is not None:
@@ -172,12 +206,14 @@ def run_checks() -> Iterator[Check]:
     except (UserError, SQLAlchemyError):
         return
     for view in views:
-        ok = view.state not in ("failed", "interrupted")
+        ok = view.state not in ("failed", "interrupted") or view.pause is not None
         reason = f": {view.error}" if view.error else ""
         if not reason and view.unconfirmed_since is not None:
             reason = (
                 f", but unconfirmed since {view.unconfirmed_since:%Y-%m-%d}: empty responses prove nothing"
             )
+        if view.pause is not None:
+            reason += f" (paused: {view.pause.reason})"
         yield Check(f"{view.workflow} of {view.collection}", ok, f"{view.state}{reason}")
     for collection, numbers in findings.items():
         if any(numbers.values()):

@@ -1,6 +1,7 @@
 """Commands of `accession collections`: manage the library's accounts with the vendor."""
 
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -18,10 +19,18 @@ from accession.accounts.collections import (
 from accession.accounts.keys import KeyRotation, ReencryptionResult, decrypt_account_key, key_rotation
 from accession.accounts.libraries import same_library_note
 from accession.accounts.views import collection_views
+from accession.auth.audit import AuditAction, record
+from accession.cli.actor import command_actor
 from accession.cli.connect import open_catalogue, require_servers
+from accession.cli.limits import limit
 from accession.cli.output import NO_COLLECTIONS, AsJson, console, count_noun, print_listing
+from accession.cli.schedules import schedule
+from accession.cli.selection import AllCollections, SomeWorkflows, select_collections
+from accession.core.clock import parse_local_datetime
 from accession.core.errors import UserError
 from accession.core.sanitize import sanitize
+from accession.core.settings import get_settings
+from accession.core.workflow import Workflow
 from accession.imports.vendor_api import check_account
 
 KEY_VARIABLE = "ACCESSION_ACCOUNT_KEY"
@@ -29,6 +38,17 @@ KEY_VARIABLE = "ACCESSION_ACCOUNT_KEY"
 app = typer.Typer(no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the collection.")]
+
+app.command(
+    epilog='Example: accession collections schedule "Alder Library" --workflow purchases --cron "30 2 * * *" '
+    "--time-zone Europe/Berlin --jitter 30m"
+)(schedule)
+
+app.command(
+    epilog='Example: accession collections limit "Alder Library" --concurrency 2 --requests-per-second 5'
+)(limit)
+
+SomeNames = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Names of the collections.")]
 
 KeyFile = Annotated[Path | None, typer.Option(help="File that contains only the account key.")]
 
@@ -61,6 +81,7 @@ def add(
     )
     with open_catalogue() as session:
         note = same_library_note(session, add_collection(session, account))
+        record(session, command_actor(), AuditAction.COLLECTION_ADD, name, account.public_fields())
     console.print(f'Added "{name}". Next: accession collections test "{name}"', markup=False)
     if note:
         console.print(sanitize(note), markup=False, soft_wrap=True)
@@ -108,6 +129,7 @@ def test(name: Name) -> None:
     """Test the connection to the vendor with a collection's account."""
     with open_catalogue() as session:
         account = get_account(find_collection(session, name))
+        record(session, command_actor(), AuditAction.COLLECTION_TEST, name)
     console.print(check_account(account), markup=False)
 
 
@@ -124,7 +146,8 @@ def set_key(name: Name, account_key_file: KeyFile = None) -> None:
         decrypt_account_key(find_collection(session, name))
     key = _account_key(account_key_file)
     with open_catalogue() as session:
-        change_account(session, find_collection(session, name), account_key=key)
+        changes = change_account(session, find_collection(session, name), account_key=key)
+        record(session, command_actor(), AuditAction.COLLECTION_EDIT, name, changes)
     console.print(
         f'Changed the account key of "{name}". Next: accession collections test "{name}"', markup=False
     )
@@ -142,12 +165,16 @@ def rotate_key() -> None:
     """
     with key_rotation() as rotation, open_catalogue() as session:
         reencrypted = rotation.reencrypt(session)
+        details = {"account_keys": reencrypted.reencrypted}
+        record(session, command_actor(), AuditAction.ENCRYPTION_KEY_ROTATE, details=details)
     for line in _rotation_report(rotation, reencrypted):
         console.print(line, markup=False, soft_wrap=True)
 
 
 def _rotation_report(rotation: KeyRotation, reencrypted: ReencryptionResult) -> list[str]:
     reencrypted_keys = count_noun(reencrypted.reencrypted, "account key")
+    if reencrypted.channels:
+        reencrypted_keys += f" and {count_noun(reencrypted.channels, 'notification channel')}"
     if rotation.file is None:
         lines = [
             f"Re-encrypted {reencrypted_keys} with the first key of ACCESSION_SECRET_KEY.",
@@ -166,6 +193,74 @@ def _rotation_report(rotation: KeyRotation, reencrypted: ReencryptionResult) -> 
     return lines
 
 
+@app.command(
+    epilog='Example: accession collections pause "Alder Library" --reason "vendor maintenance" '
+    '--until "2026-12-01 06:00"'
+)
+def pause(
+    names: SomeNames = None,
+    reason: Annotated[str, typer.Option(help="Why, as others will see it.")] = "",
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="End of the pause, such as 2026-12-01T06:00: in ACCESSION_TIME_ZONE, or with an offset such "
+            "as Z for UTC. Default: until `accession collections resume`.",
+        ),
+    ] = None,
+    workflow: SomeWorkflows = None,
+    all_collections: AllCollections = False,
+    cancel_runs: Annotated[
+        bool,
+        typer.Option("--cancel-runs", help="Also cancel active runs. They are started again afterwards."),
+    ] = False,
+) -> None:
+    """Pause the workflows of collections: no run starts until the end of the pause.
+
+    Active runs continue to their end unless --cancel-runs is given. Runs that were due meanwhile start once
+    after the pause.
+    """
+    end = None if until is None else _parse_end(until)
+    selected = select_collections(names, selects_all=all_collections, choices="names of collections or --all")
+    from accession.tasks.control import pause_workflows
+
+    result = pause_workflows(
+        command_actor(),
+        selected,
+        workflow or list(Workflow),
+        reason=reason,
+        until=end,
+        cancels_runs=cancel_runs,
+    )
+    shown_end = "" if end is None else f" until {end:%Y-%m-%d %H:%M} UTC"
+    console.print(result.describe("workflow", f"paused{shown_end}"), markup=False)
+
+
+def _parse_end(text: str) -> datetime:
+    zone = get_settings().time_zone
+    try:
+        return parse_local_datetime(text, zone)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not a time such as 2026-12-01T06:00 ({zone}) or 2026-12-01T05:00Z"
+        ) from None
+
+
+@app.command(epilog='Example: accession collections resume "Alder Library"')
+def resume(
+    names: SomeNames = None, workflow: SomeWorkflows = None, all_collections: AllCollections = False
+) -> None:
+    """End the pause of collections' workflows.
+
+    Runs that were due or cancelled during the pause start now.
+    """
+    selected = select_collections(names, selects_all=all_collections, choices="names of collections or --all")
+    from accession.tasks.control import resume_workflows
+
+    result = resume_workflows(command_actor(), selected, workflow or list(Workflow))
+    console.print(result.describe("workflow", "resumed"), markup=False)
+
+
 @app.command()
 def remove(
     name: Name,
@@ -181,4 +276,5 @@ def remove(
         if not yes:
             typer.confirm(f'Mark "{name}" for deletion? Its imports will stop', abort=True)
         mark_for_deletion(collection)
+        record(session, command_actor(), AuditAction.COLLECTION_REMOVE, name)
     console.print(f'Marked "{name}" for deletion.', markup=False)

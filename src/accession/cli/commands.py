@@ -72,11 +72,34 @@ COMMANDS = {
     ),
     "export": LazyCommand("exports:app", "Export the catalogue to files for other systems."),
     "titles": LazyCommand("titles:app", "Show the titles of the collections."),
+    "report": LazyCommand(
+        "report:report",
+        "Print a report on the titles and their use, or list the reports.",
+        epilog='Example: accession report holds-ratio --collection "Alder Library" --threshold 3',
+    ),
     "rejects": LazyCommand("rejects:app", "Handle records and events that could not be imported."),
     "runs": LazyCommand("runs:app", "Show the runs of the workflows."),
+    "notifications": LazyCommand(
+        "notifications:app", "Manage notifications: channels, rules and the delivery log."
+    ),
     "users": LazyCommand("users:app", "Manage the users of the dashboard."),
     "tokens": LazyCommand("tokens:app", "Manage the tokens of programs that use the API or the feeds."),
-    "db": LazyCommand("database:app", "Upgrade or check the schema of the database."),
+    "audit": LazyCommand(
+        "audit:audit",
+        "Show the audit log: who did what, when and from where. Times are in UTC.",
+        epilog="Example: accession audit --since 7d --action user",
+    ),
+    "settings": LazyCommand(
+        "installation:settings",
+        "Show the settings as a process started now would use them, and where each comes from.",
+        epilog="Example: accession settings --changed",
+    ),
+    "about": LazyCommand(
+        "installation:about", "Show the versions, workers, scheduler and queues of the installation."
+    ),
+    "db": LazyCommand(
+        "database:app", "Upgrade or check the schema of the database, show its size, delete old rows."
+    ),
     "sandbox": LazyCommand("sandbox:app", "Run a simulated vendor, to try Accession without an account."),
 }
 

@@ -1,12 +1,22 @@
-"""Commands of `accession db`: upgrade and check the schema of the database."""
+"""Commands of `accession db`: upgrade and check the schema, show sizes, delete old rows."""
+
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
-from accession.cli.connect import require_servers
-from accession.cli.output import console
+from accession.auth.audit import AuditAction, record
+from accession.cli.actor import command_actor
+from accession.cli.connect import open_catalogue, require_servers
+from accession.cli.output import AsJson, console, count_noun, print_json, print_table
+from accession.core.byte_sizes import format_bytes, format_growth
+from accession.core.clock import utc_now
 from accession.core.errors import UserError
+from accession.core.settings import get_settings
 from accession.db import schema
 from accession.db.engine import engine
+from accession.runs.retention import find_kinds, prune
+from accession.runs.storage import RetentionView, StorageReport, storage_report
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -34,3 +44,77 @@ def check() -> None:
             "run `accession db upgrade`."
         )
     console.print(f"The database has schema {state.head}, the current one.")
+
+
+@app.command()
+def sizes(as_json: AsJson = False) -> None:
+    """Show how large the tables are, how they grow, and for how long their rows are kept.
+
+    Numbers of rows above 10,000 are estimates.
+    """
+    report = _read_report()
+    if as_json:
+        print_json(report)
+        return
+    growth = format_growth(report.bytes_per_day)
+    console.print(f"All tables and indexes: {format_bytes(report.bytes)}{growth and f', {growth}'}.\n")
+    print_table(
+        report.tables,
+        [
+            ("Table", lambda table: table.name),
+            ("Rows", lambda table: table.rows),
+            ("Size", lambda table: format_bytes(table.bytes)),
+            ("Growth", lambda table: format_growth(table.bytes_per_day)),
+        ],
+        empty_message="",
+    )
+    console.print()
+    _print_retention(report.retention)
+
+
+@app.command("prune", epilog="Example: accession db prune runs events --dry-run")
+def prune_rows(
+    kinds: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KIND", help="Kinds of data in `accession db sizes`. Default: all."),
+    ] = None,
+    is_dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
+) -> None:
+    """Delete old rows now, as the schedule does every quarter of an hour for a minute.
+
+    The settings ACCESSION_RETENTION_DAYS_... tell how old. The freed space is used for new rows.
+    """
+    selected = find_kinds(kinds or ())
+    names = [kind.name for kind in selected]
+    if is_dry_run:
+        _print_retention([view for view in _read_report().retention if view.name in names])
+        return
+    with open_catalogue() as session:
+        record(session, command_actor(), AuditAction.DATABASE_PRUNE, ", ".join(names))
+    deleted = prune(selected, get_settings(), utc_now())
+    for name, rows in deleted.items():
+        if rows:
+            console.print(f"{name}: deleted {count_noun(rows, 'row')}")
+    if not any(deleted.values()):
+        console.print("Nothing is old enough to be deleted. See: accession db sizes")
+
+
+def _read_report() -> StorageReport:
+    with open_catalogue() as session:
+        return storage_report(session, get_settings(), utc_now())
+
+
+def _print_retention(views: Sequence[RetentionView]) -> None:
+    print_table(
+        views,
+        [
+            ("Kind", lambda view: view.name),
+            ("Rows", lambda view: view.rows),
+            ("Size", lambda view: format_bytes(view.bytes)),
+            ("Oldest", lambda view: view.oldest and view.oldest.date()),
+            ("Kept", lambda view: count_noun(view.days, "day") if view.days else "for ever"),
+            ("To delete", lambda view: view.prunable_rows),
+            ("Frees", lambda view: format_bytes(view.prunable_bytes)),
+        ],
+        empty_message="",
+    )

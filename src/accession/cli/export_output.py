@@ -8,13 +8,15 @@ from typing import Annotated, Any, BinaryIO
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from accession.auth.audit import AuditAction, record
 from accession.catalog.change_feed import count_feed
+from accession.cli.actor import command_actor
 from accession.cli.connect import open_catalogue
 from accession.cli.output import count_noun, error_console
 from accession.core.errors import UserError
-from accession.core.sanitize import sanitize
+from accession.core.sanitize import redact_credentials, sanitize
 from accession.db.engine import snapshot
-from accession.exports.files import redact_credentials, write_file_atomically
+from accession.exports.files import write_file_atomically
 from accession.exports.formats import Format
 from accession.exports.marc_validity import CorrectionReport
 from accession.exports.progress import Progress as ReportProgress
@@ -57,6 +59,10 @@ def export(
     if output is None and sys.stdout.isatty():
         raise UserError("An export cannot be shown on a terminal: name a file with --output, or use a pipe.")
     changed_since = None if since is None else parse_since(since)
+    with open_catalogue() as session:
+        target = None if output is None else redact_credentials(output)
+        details = {"collections": collections or "all", "since": since, "file": target}
+        record(session, command_actor(), AuditAction.EXPORT_CREATE, export_format.name, details)
     with open_catalogue(snapshot) as session:
         selection = select_titles(session, collections or (), changed_since)
         total = count_feed(session, selection)

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from accession.auth.settings_changes import record_settings
 from accession.cli.commands import fast_imports
 from accession.cli.connect import (
     open_catalogue,
@@ -20,6 +21,7 @@ from accession.cli.connect import (
     wait_for_broker,
 )
 from accession.core.settings import get_settings
+from accession.db.engine import transaction
 from accession.local.home import prepare_home
 from accession.tasks.broker import APPLY_QUEUE, DEFAULT_QUEUE, BrokerUnavailable
 from accession.web.server import inherited_host, listen, require_user_unless_loopback, serve
@@ -47,6 +49,8 @@ def worker(
     wait_for_broker()
     require_schema(waits=wait_for_schema)
     settings = get_settings()
+    with transaction() as session:
+        record_settings(session, "worker")
     with fast_imports():
         from accession.tasks.app import app
 
@@ -73,13 +77,17 @@ def beat(wait_for_schema: WaitForSchema = False) -> None:
     wait_for_broker()
     require_schema(waits=wait_for_schema)
     settings = get_settings()
+    with transaction() as session:
+        record_settings(session, "beat")
     prepare_home(settings.home)
     with fast_imports():
         from accession.tasks.app import app
+        from accession.tasks.notifier import start_notifier
 
         app.loader.import_default_modules()
     os.umask(0o077)
     schedule = settings.home / "beat-schedule"
+    start_notifier()
     app.start(["beat", f"--schedule={schedule}", f"--loglevel={settings.log_level}", "--pidfile="])
 
 
@@ -109,9 +117,12 @@ def web(
     host = settings.web_host if descriptor is None else inherited_host(descriptor)
     with open_catalogue() as session:
         require_user_unless_loopback(session, host)
+        record_settings(session, "web")
     with fast_imports():
+        from accession.tasks.notifier import start_notifier
         from accession.web.app import create_app
     app = create_app()
+    start_notifier()
     serve(app, listen(host, settings.web_port) if descriptor is None else socket.socket(fileno=descriptor))
 
 

@@ -9,8 +9,10 @@ from functools import partial
 
 from accession.accounts.collections import find_collection, list_collections
 from accession.accounts.views import collection_names
+from accession.auth.audit import AuditAction, record
 from accession.bibliotheca.client import MAX_ITEMS
 from accession.catalog.outbox import count_stale_changes
+from accession.cli.actor import command_actor
 from accession.cli.checks import Check, expected_errors, format_error
 from accession.cli.connect import open_catalogue, require_broker
 from accession.cli.output import count_noun
@@ -48,6 +50,9 @@ class _Problem:
         if not fix:
             return Check(self.name, False, f"{self.finding}: {self.advice}")
         try:
+            with transaction() as session:
+                details = {"finding": self.finding}
+                record(session, command_actor(), AuditAction.DATABASE_REPAIR, self.name, details)
             return Check(self.name, True, self.finding, repaired=self.repair())
         except expected_errors() as error:
             return Check(self.name, False, f"{self.finding}; not repaired: {format_error(error)}")

@@ -1,16 +1,28 @@
-"""Commands `status` and `runs list`: state and history of the workflows."""
+"""Commands `status`, `runs list` and `runs days`: state and history of the workflows."""
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from accession.accounts.collections import find_collection
-from accession.cli.connect import open_catalogue
+from accession.cli.actor import command_actor
+from accession.cli.connect import open_catalogue, require_broker, require_schema
 from accession.cli.output import NO_COLLECTIONS, AsJson, InCollection, console, print_listing
+from accession.cli.selection import (
+    AllCollections,
+    Failing,
+    SomeCollections,
+    SomeWorkflows,
+    select_collections,
+)
+from accession.core.clock import utc_now
 from accession.core.sanitize import sanitize
+from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
+from accession.runs.pauses import PauseView
+from accession.runs.run_days import MAX_DAYS, run_days
 from accession.runs.views import StatusView, run_views, status_views
 
 app = typer.Typer(no_args_is_help=True)
@@ -25,18 +37,28 @@ def status(as_json: AsJson = False) -> None:
         [
             ("Collection", lambda s: s.collection),
             ("Workflow", lambda s: s.workflow),
-            ("State", lambda s: s.state),
+            ("State", lambda s: s.state if s.pause is None else f"{s.state}, paused"),
             ("Synced through", _synced_through),
             ("Records", lambda s: s.records_fetched),
             ("Rejected", lambda s: s.records_rejected),
             ("New", lambda s: s.titles_new),
             ("Pending updates", lambda s: s.pending_updates),
+            ("Next run", lambda s: s.next_start if s.pause is None else None),
         ],
         as_json=as_json,
         empty_message=NO_COLLECTIONS,
     )
     if not as_json:
         _print_errors((f"{view.collection}, {view.workflow}", view.error) for view in views)
+        for view in views:
+            if view.pause is not None:
+                text = f"{view.collection}, {view.workflow}: {_describe_pause(view.pause)}"
+                console.print(Text(sanitize(text)), soft_wrap=True)
+
+
+def _describe_pause(pause: PauseView) -> str:
+    end = "" if pause.until is None else f" until {pause.until:%Y-%m-%d %H:%M}"
+    return f"paused{end}: {pause.reason}"
 
 
 def _synced_through(view: StatusView) -> datetime | str | None:
@@ -75,6 +97,112 @@ def list_runs(
     )
     if not as_json:
         _print_errors((f"Run {view.id}", view.error) for view in views)
+
+
+RunIds = Annotated[list[int] | None, typer.Argument(metavar="[RUN]...", help="Numbers of the runs.")]
+
+
+@app.command(epilog='Example: accession runs cancel --collection "Alder Library" --workflow purchases')
+def cancel(
+    runs: RunIds = None,
+    collection: SomeCollections = None,
+    workflow: SomeWorkflows = None,
+    all_collections: AllCollections = False,
+) -> None:
+    """Cancel active runs.
+
+    What a run has imported is kept, and the next run continues there. A step that is being stored is
+    completed; one that still waits for the vendor stores nothing.
+    """
+    _check_runs(runs, collection, workflow, all_collections)
+    if runs:
+        require_broker()
+        require_schema()
+        from accession.tasks.control import cancel_run
+
+        for run_id in runs:
+            cancel_run(command_actor(), run_id)
+            console.print(f"Run {run_id} cancelled.")
+        return
+    selected = select_collections(
+        collection, selects_all=all_collections, choices="numbers of runs, --collection NAME or --all"
+    )
+    from accession.tasks.control import cancel_runs
+
+    result = cancel_runs(command_actor(), selected, workflow or list(Workflow))
+    console.print(result.describe("run", "cancelled"), markup=False)
+
+
+@app.command(epilog="Example: accession runs retry --failing")
+def retry(
+    runs: RunIds = None,
+    collection: SomeCollections = None,
+    workflow: SomeWorkflows = None,
+    failing: Failing = False,
+) -> None:
+    """Retry now: start the next attempt of retrying runs at once, and continue failed ones.
+
+    A failed run is continued by a new one, which starts at the checkpoint.
+    """
+    _check_runs(runs, collection, workflow, failing)
+    if runs:
+        require_broker()
+        require_schema()
+        from accession.tasks.control import retry_run
+
+        for run_id in runs:
+            continued_id = retry_run(command_actor(), run_id)
+            by = "" if continued_id == run_id else f" by run {continued_id}"
+            console.print(f"Run {run_id} is continued{by}.")
+        return
+    selected = select_collections(
+        collection, failing=failing, choices="numbers of runs, --collection NAME or --failing"
+    )
+    from accession.tasks.control import retry_now
+
+    result = retry_now(command_actor(), selected, workflow or SCHEDULED_WORKFLOWS)
+    console.print(result.describe("run", "retried"), markup=False)
+
+
+def _check_runs(runs: Sequence[int] | None, *others: object) -> None:
+    if runs and any(others):
+        raise typer.BadParameter("give either numbers of runs or options that select collections")
+
+
+@app.command("days", epilog='Example: accession runs days --collection "Alder Library" --days 365')
+def list_days(
+    collection: InCollection = None,
+    workflow: Annotated[Workflow | None, typer.Option(help="Count runs of this workflow only.")] = None,
+    days: Annotated[int, typer.Option(min=1, max=MAX_DAYS, help="Number of days, up to today.")] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """List the totals of the runs that ended on each day (UTC), oldest first.
+
+    They are kept for years, also those of runs that have been deleted.
+    """
+    with open_catalogue() as session:
+        if collection is not None:
+            find_collection(session, collection)
+        since = utc_now().date() - timedelta(days=days - 1)
+        views = run_days(session, since=since, collection=collection, workflow=workflow)
+    print_listing(
+        views,
+        [
+            ("Day", lambda d: d.day),
+            ("Succeeded", lambda d: d.succeeded),
+            ("Failed", lambda d: d.failed),
+            ("Interrupted", lambda d: d.interrupted),
+            ("Cancelled", lambda d: d.cancelled),
+            ("Minutes", lambda d: round(d.seconds / 60)),
+            ("Pages", lambda d: d.pages),
+            ("Records", lambda d: d.records_fetched),
+            ("Rejected", lambda d: d.records_rejected),
+            ("New", lambda d: d.titles_new),
+            ("Changed", lambda d: d.titles_changed),
+        ],
+        as_json=as_json,
+        empty_message="No runs have ended in these days.",
+    )
 
 
 def _print_errors(errors: Iterable[tuple[str, str | None]]) -> None:

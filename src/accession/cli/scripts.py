@@ -1,14 +1,22 @@
 """Console scripts for cron: each queues a workflow and returns."""
 
+from typing import Annotated
+
 import typer
 
-from accession.cli.imports import ForceReimport, ImportAll, OneCollection, select_collections
+from accession.auth.audit import ALL_COLLECTIONS
+from accession.cli.imports import ForceReimport, ImportAll, record_start
 from accession.cli.main import run_app
+from accession.cli.selection import select_collections
 from accession.core.workflow import Workflow
 
 _purchases = typer.Typer(add_completion=False)
 _events = typer.Typer(add_completion=False)
 _circulation = typer.Typer(add_completion=False)
+
+OneCollection = Annotated[
+    str | None, typer.Option("--collection", metavar="NAME", help="Import for this collection.")
+]
 
 
 @_purchases.command()
@@ -36,10 +44,12 @@ def _circulation_update(collection: OneCollection = None, import_all: ImportAll 
 def _queue(
     workflow: Workflow, collection: str | None, import_all: bool, *, force_reimport: bool = False
 ) -> None:
-    selected = select_collections(collection, import_all)
+    names = None if collection is None else [collection]
+    selected = select_collections(names, selects_all=import_all, choices="--collection NAME or --import-all")
     # The Celery app reads the broker's URL when it is imported.
     from accession.tasks.workflows import FAN_OUT_TASKS, start_workflow
 
+    record_start(workflow, names or [ALL_COLLECTIONS], force_reimport=force_reimport)
     if import_all:
         FAN_OUT_TASKS[workflow].delay(**({"force_reimport": True} if force_reimport else {}))
     else:

@@ -4,8 +4,10 @@ from typing import Annotated
 
 import typer
 
+from accession.auth.audit import AuditAction, record
 from accession.auth.roles import FeedKind, UserRole
 from accession.auth.tokens import add_feed_token, add_token, revoke_token, token_views
+from accession.cli.actor import command_actor
 from accession.cli.connect import open_catalogue
 from accession.cli.output import AsJson, console, print_listing
 from accession.cli.users import ROLE_HELP
@@ -41,6 +43,8 @@ def add(
         else:
             token = add_feed_token(session, name, feeds or (), collection)
             scope = f"for the feeds {', '.join(feeds or ())}"
+        permissions = {"role": role} if role is not None else {"feeds": feeds, "collection": collection}
+        record(session, command_actor(), AuditAction.TOKEN_ADD, name, permissions)
     typer.echo(f'Created the token "{name}" {scope}. It is not shown again:', err=True)
     typer.echo(token.get_secret_value())
 
@@ -68,4 +72,5 @@ def revoke(name: Name) -> None:
     """Revoke a token and free its name; requests with it are rejected from now on."""
     with open_catalogue() as session:
         revoke_token(session, name)
+        record(session, command_actor(), AuditAction.TOKEN_REVOKE, name)
     console.print(f'Revoked the token "{name}".', markup=False)

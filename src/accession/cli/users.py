@@ -9,6 +9,7 @@ import typer
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
+from accession.auth.audit import AuditAction, record
 from accession.auth.names import validate_name
 from accession.auth.passwords import validate_password
 from accession.auth.roles import UserRole
@@ -21,6 +22,7 @@ from accession.auth.users import (
     set_role,
     user_views,
 )
+from accession.cli.actor import command_actor
 from accession.cli.connect import open_catalogue, resolve_servers
 from accession.cli.output import AsJson, console, print_listing
 from accession.core.loopback import is_loopback
@@ -34,10 +36,13 @@ PASSWORD_VARIABLE = "ACCESSION_PASSWORD"  # noqa: S105
 app = typer.Typer(no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the user.")]
-ROLE_HELP = "A viewer sees everything; an operator may also change things."
+ROLE_HELP = (
+    "A viewer sees collections, titles and runs; an operator may also manage collections and start runs; an "
+    "administrator may also manage users and tokens, and see settings and audit log."
+)
 
 
-@app.command(epilog="Example: accession users add ann --role operator")
+@app.command(epilog="Example: accession users add ann --role administrator")
 def add(name: Name, role: Annotated[UserRole, typer.Option("--role", help=ROLE_HELP)]) -> None:
     """Add a user.
 
@@ -51,6 +56,7 @@ def add(name: Name, role: Annotated[UserRole, typer.Option("--role", help=ROLE_H
     password = _read_password()
     with _open_catalogue_or_start_servers() as session:
         add_user(session, name, password, role)
+        record(session, command_actor(), AuditAction.USER_ADD, name, {"role": role})
     console.print(f'Added user "{name}" with the role {role.value}.', markup=False)
 
 
@@ -78,6 +84,7 @@ def _read_password() -> SecretStr:
 @app.command("list")
 def list_users(as_json: AsJson = False) -> None:
     """List the users."""
+    advice = "Add one with: accession users add NAME --role administrator"
     with open_catalogue() as session:
         print_listing(
             user_views(session),
@@ -85,9 +92,10 @@ def list_users(as_json: AsJson = False) -> None:
                 ("Name", lambda user: user.name),
                 ("Role", lambda user: user.role),
                 ("Added", lambda user: user.created_at),
+                ("Last login", lambda user: user.last_login_at),
             ],
             as_json=as_json,
-            empty_message=f"{_no_users_message()} Add one with: accession users add NAME --role operator",
+            empty_message=f"{_no_users_message()} {advice}",
         )
 
 
@@ -109,16 +117,20 @@ def change_password(name: Name) -> None:
     password = _read_password()
     with open_catalogue() as session:
         set_password(session, name, password)
+        record(session, command_actor(), AuditAction.USER_SET_PASSWORD, name)
     console.print(f'Changed the password of "{name}"; all sessions of this user are ended.', markup=False)
 
 
 @app.command("set-role")
 def change_role(
-    name: Name, role: Annotated[UserRole, typer.Argument(metavar="ROLE", help="viewer or operator.")]
+    name: Name,
+    role: Annotated[UserRole, typer.Argument(metavar="ROLE", help="viewer, operator or administrator.")],
 ) -> None:
     """Change a user's role, and end the user's sessions."""
     with open_catalogue() as session:
-        set_role(session, name, role)
+        old_role = set_role(session, name, role)
+        details = {"role": f"{old_role} → {role}"}
+        record(session, command_actor(), AuditAction.USER_SET_ROLE, name, details)
     console.print(
         f'Changed the role of "{name}" to {role.value}; all sessions of this user are ended.', markup=False
     )
@@ -135,6 +147,7 @@ def remove(
         if not yes:
             typer.confirm(f'Remove the user "{name}"?', abort=True)
         remove_user(session, name)
+        record(session, command_actor(), AuditAction.USER_REMOVE, name)
         was_last = not has_users(session)
     console.print(f'Removed user "{name}".', markup=False)
     if was_last:

@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from accession.accounts.collections import find_collection
+from accession.auth.audit import AuditAction, record
 from accession.catalog.verification import FindingView, finding_views
+from accession.cli.actor import command_actor
 from accession.cli.connect import open_catalogue, require_broker
 from accession.cli.output import AsJson, console, count_noun, error_console, print_listing
 from accession.core.clock import utc_now
@@ -72,6 +74,9 @@ def verify(
         f"Verifying needs about {count_noun(requests, 'request')}, and more where something differs."
     )
     started_at = utc_now()
+    options = {"from": first_month, "to": last_month, "days": with_days, "repair": repair}
+    with open_catalogue() as session:
+        record(session, command_actor(), AuditAction.RUN_VERIFY, name, options)
     _run(collection_id, name, first_month, last_month, with_days=with_days, repair=repair)
     with open_catalogue() as session:
         findings = finding_views(

@@ -28,6 +28,7 @@ _RECORD_NOUNS = {
     Workflow.EVENTS: "events",
     Workflow.CIRCULATION: "titles",
     Workflow.VERIFICATION: "records imported",
+    Workflow.BACKFILL: "records",
 }
 
 
@@ -121,7 +122,8 @@ def _poll_task(session: Session, watched: WatchedRun, join: bool) -> WatchedRun:
 def _format_reached(workflow: Workflow, reached: datetime | None) -> str:
     if reached is None:
         return ""
-    return f"{reached:%Y-%m-%d}" if workflow is Workflow.PURCHASES else f"{reached:%Y-%m-%d %H:%M}"
+    is_daily = workflow in (Workflow.PURCHASES, Workflow.BACKFILL)
+    return f"{reached:%Y-%m-%d}" if is_daily else f"{reached:%Y-%m-%d %H:%M}"
 
 
 class _RateColumn(ProgressColumn):

@@ -12,10 +12,11 @@ from structlog.typing import EventDict, ExcInfo
 from accession.core.sanitize import sanitize, sanitize_lines
 from accession.core.settings import Settings
 
-# Their INFO messages repeat ours, and at DEBUG httpcore logs signed headers.
+# Their INFO messages repeat ours. At DEBUG httpcore logs signed headers, and urllib3 URLs of notifications.
 _QUIET = (
     "httpx",
     "httpcore",
+    "urllib3",
     "hpack",
     "alembic",
     "kombu",

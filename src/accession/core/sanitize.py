@@ -1,6 +1,11 @@
 """Sanitize untrusted text before it is shown: no terminal control sequences, no forged log lines."""
 
 import json
+import re
+
+# Spreadsheets evaluate a cell that starts with one of these; some accept full-width characters too.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s]+@")
 
 
 def sanitize(text: str, replacement: str = " ") -> str:
@@ -20,3 +25,17 @@ def escape_json_line(line: str) -> str:
     if line.isprintable():
         return line
     return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in line)
+
+
+def escape_formula(text: str) -> str:
+    """Return the text, with an apostrophe before it if a spreadsheet would evaluate it as a formula.
+
+    An apostrophe is also added to a text that would be a formula without its leading apostrophes, so that
+    removing the first apostrophe always restores the original.
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def redact_credentials(text: str) -> str:
+    """Remove user and password from every URL in the text."""
+    return _CREDENTIALS.sub("", text)

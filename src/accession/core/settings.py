@@ -9,11 +9,19 @@ import re
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Annotated, Any, Literal, get_args
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -23,13 +31,31 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from accession.core.cron import Cron, time_zone
 from accession.core.database_url import parse_database_url
-from accession.core.errors import UserError
+from accession.core.errors import InvalidInput, UserError
 from accession.core.redis_url import validate_redis_url
 from accession.core.validation import first_invalid_field
 
 ENV_PREFIX = "ACCESSION_"
 TOML_NAME = "accession.toml"
+_MIN_RETENTION_DAYS = 7
+MIN_EVENT_TOTAL_DAYS = 400
+MIN_AUDIT_LOG_DAYS = 91
+
+
+def _validate_retention(days: int) -> int:
+    if 0 < days < _MIN_RETENTION_DAYS:
+        raise ValueError(f"enter at least {_MIN_RETENTION_DAYS} days, or 0 for ever")
+    return days
+
+
+RetentionDays = Annotated[int, Field(ge=0, le=36_500), AfterValidator(_validate_retention)]
+MAX_JITTER_MINUTES = 24 * 60
+"""A jitter window cannot be longer than a day."""
+MAX_CONCURRENCY = 32
+MAX_REQUESTS_PER_SECOND = 1000
+"""Highest limits of the requests to the vendor."""
 
 
 class Home(BaseSettings):
@@ -105,7 +131,38 @@ class Settings(Home):
         "Unset: the file secret.key in the home, which is created on first use with mode 600.",
     )
     time_zone: str = Field(
-        default="UTC", description="Time zone of the daily schedule, such as Europe/Berlin."
+        default="UTC",
+        description="Time zone of the schedules, such as Europe/Berlin. A collection can have its own.",
+    )
+    purchases_cron: str = Field(
+        default="0 4 * * *",
+        description="When purchases are imported: a cron expression of five fields. A collection can have "
+        "its own, as for the other workflows.",
+    )
+    purchases_jitter_minutes: int = Field(
+        default=60,
+        ge=0,
+        le=MAX_JITTER_MINUTES,
+        description="Window after that time in which the collections' imports of purchases start, each "
+        "always at the same minute of it. 0: all start at that time.",
+    )
+    events_cron: str = Field(
+        default="0 * * * *", description="When events are imported: a cron expression of five fields."
+    )
+    events_jitter_minutes: int = Field(
+        default=30,
+        ge=0,
+        le=MAX_JITTER_MINUTES,
+        description="Window after that time in which the collections' imports of events start.",
+    )
+    circulation_cron: str = Field(
+        default="0 5 * * *", description="When all titles are refreshed: a cron expression of five fields."
+    )
+    circulation_jitter_minutes: int = Field(
+        default=60,
+        ge=0,
+        le=MAX_JITTER_MINUTES,
+        description="Window after that time in which the collections' refreshes of all titles start.",
     )
     worker_concurrency: int = Field(
         default=2,
@@ -123,14 +180,16 @@ class Settings(Home):
     vendor_max_concurrency: int = Field(
         default=4,
         ge=1,
-        le=32,
-        description="Maximum number of simultaneous vendor requests per collection, over all workers.",
+        le=MAX_CONCURRENCY,
+        description="Maximum number of simultaneous vendor requests per account, over all workers. "
+        "An account can have its own limit: `accession collections limit`.",
     )
     vendor_max_requests_per_second: float | None = Field(
         default=None,
         gt=0,
-        le=1000,
-        description="Maximum rate of vendor requests per collection, over all workers. Unset: unlimited.",
+        le=MAX_REQUESTS_PER_SECOND,
+        description="Maximum rate of vendor requests per account, over all workers. Unset: unlimited. "
+        "An account can have its own limit.",
     )
     lookup_concurrency: int = Field(
         default=2,
@@ -174,6 +233,11 @@ class Settings(Home):
     web_port: int = Field(
         default=8642, ge=0, le=65535, description="Port of the dashboard and the API; 0 disables both."
     )
+    public_url: str | None = Field(
+        default=None,
+        description="URL under which people reach the dashboard, such as https://accession.library.example, "
+        "for links in notifications. Unset: they have no links.",
+    )
     oai_admin_email: str = Field(
         default="nobody@accession.invalid",
         description="Email address of the administrator, as published to OAI-PMH harvesters.",
@@ -189,6 +253,64 @@ class Settings(Home):
         description="Time that a shutdown gives running tasks to finish, before it puts them back in the "
         "queue.",
     )
+    retention_days_runs: RetentionDays = Field(
+        default=90,
+        description="Number of days for which ended runs are kept, with their retries and samples. The last "
+        "run of each state, of each collection and workflow, is always kept. Of this and the next settings, "
+        "0 means for ever, and the minimum is 7.",
+    )
+    retention_days_run_totals: RetentionDays = Field(
+        default=1825, description="Number of days for which totals of runs per day are kept."
+    )
+    retention_days_events: RetentionDays = Field(
+        default=90,
+        description="Number of days for which circulation events are kept. Their totals are kept longer.",
+    )
+    retention_days_event_totals: RetentionDays = Field(
+        default=730,
+        description="Number of days for which totals of circulation events per title and day are kept: at "
+        f"least {MIN_EVENT_TOTAL_DAYS}, because reports cover the last year.",
+    )
+    retention_days_availability: RetentionDays = Field(
+        default=90,
+        description="Number of days for which the histories of titles contain changes of availability.",
+    )
+    retention_days_metadata: RetentionDays = Field(
+        default=730,
+        description="Number of days for which the histories of titles contain changes of metadata.",
+    )
+    retention_days_rejects: RetentionDays = Field(
+        default=90,
+        description="Number of days for which the XML of a rejected record is kept after it was resolved.",
+    )
+    retention_days_findings: RetentionDays = Field(
+        default=365,
+        description="Number of days for which a finding of a verification is kept after it was resolved.",
+    )
+    retention_days_notifications: RetentionDays = Field(
+        default=90,
+        description="Number of days for which notifications are kept that were sent or given up.",
+    )
+    retention_days_audit_log: RetentionDays = Field(
+        default=1095,
+        description="Number of days for which entries of the audit log are kept: at least "
+        f"{MIN_AUDIT_LOG_DAYS}.",
+    )
+    retention_days_covers: RetentionDays = Field(
+        default=180, description="Number of days after which a cached cover is deleted and fetched again."
+    )
+    disk_warning_days: int = Field(
+        default=30,
+        ge=1,
+        description="`accession doctor` fails if the disk of the embedded database would be full within so "
+        "many days at its present growth.",
+    )
+    log_max_megabytes: int = Field(
+        default=20, ge=1, description="Size at which a log file in the home is rotated."
+    )
+    log_files: int = Field(
+        default=5, ge=1, le=100, description="Number of rotated files that are kept of each log file."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Minimum severity of log messages."
     )
@@ -196,6 +318,16 @@ class Settings(Home):
         default="console",
         description="Format of log messages: `console` for people, or `json` with one object per line.",
     )
+
+    @field_validator("retention_days_event_totals", "retention_days_audit_log")
+    @classmethod
+    def _validate_long_retention(cls, days: int, info: ValidationInfo) -> int:
+        minimum = (
+            MIN_AUDIT_LOG_DAYS if info.field_name == "retention_days_audit_log" else MIN_EVENT_TOTAL_DAYS
+        )
+        if 0 < days < minimum:
+            raise ValueError(f"enter at least {minimum} days, or 0 for ever")
+        return days
 
     @field_validator("database_url")
     @classmethod
@@ -218,6 +350,13 @@ class Settings(Home):
             raise ValueError("enter it as name@library.example")
         return address
 
+    @field_validator("public_url")
+    @classmethod
+    def _validate_public_url(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
+            raise ValueError("enter it as https://host or https://host/path")
+        return url
+
     @field_validator("title_url_template")
     @classmethod
     def _validate_title_url(cls, template: str) -> str:
@@ -229,9 +368,19 @@ class Settings(Home):
     @classmethod
     def _validate_time_zone(cls, name: str) -> str:
         try:
-            return ZoneInfo(name).key
-        except (ZoneInfoNotFoundError, ValueError, OSError):
+            return time_zone(name).key
+        except InvalidInput:
             raise ValueError(f"{name!r} is not a time zone; enter one such as Europe/Berlin or UTC") from None
+
+    @field_validator("purchases_cron", "events_cron", "circulation_cron")
+    @classmethod
+    def _validate_cron(cls, expression: str) -> str:
+        try:
+            return Cron(expression, "UTC").expression
+        except InvalidInput:
+            raise ValueError(
+                f"{expression!r} is not a cron expression; enter one such as 30 2 * * *"
+            ) from None
 
     @field_validator("exports")
     @classmethod
@@ -307,7 +456,7 @@ def get_settings() -> Settings:
     """
     global _settings
     if _settings is None:
-        _settings = _read_settings()
+        _settings = read_settings()
     return _settings
 
 
@@ -317,7 +466,12 @@ def use_settings(settings: Settings | None) -> None:
     _settings = settings
 
 
-def _read_settings() -> Settings:
+def read_settings() -> Settings:
+    """Read the settings from their sources, which may have changed since `get_settings` read them.
+
+    Raises:
+        UserError: a setting is invalid; the message names it.
+    """
     if os.environ.get(f"{ENV_PREFIX}BROKER_URL"):
         raise UserError(
             f"There is no setting {ENV_PREFIX}BROKER_URL, because the broker has to be Redis or Valkey: "

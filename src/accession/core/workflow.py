@@ -12,6 +12,9 @@ class Workflow(StrEnum):
     VERIFICATION = "verification"
     """It is started by hand only. The scheduled purchase import verifies past months as well."""
 
+    BACKFILL = "backfill"
+    """It imports the purchases of a range of days again, and is started by hand only."""
+
     @property
     def service(self) -> str:
         """Return the service name of the workflow's checkpoint."""
@@ -26,4 +29,5 @@ _SERVICES = {
     Workflow.EVENTS: "Bibliotheca Event Import",
     Workflow.CIRCULATION: "Bibliotheca Circulation Update",
     Workflow.VERIFICATION: "Bibliotheca Purchase Verification",
+    Workflow.BACKFILL: "Bibliotheca Purchase Backfill",
 }

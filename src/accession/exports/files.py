@@ -13,13 +13,12 @@ from fsspec.core import url_to_fs
 
 from accession.core.errors import UserError
 from accession.core.fs import atomic_write, follow_own_link
-from accession.core.sanitize import sanitize
+from accession.core.sanitize import redact_credentials, sanitize
 
 TIME_FORMAT = "%Y%m%dT%H%M%SZ"
 """Format of the time in the name of an export file (UTC)."""
 
 _TIME = r"\d{8}T\d{6}Z"
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s]+@")
 
 
 @contextmanager
@@ -69,11 +68,6 @@ def require_writable_folder(folder: str) -> None:
 def join_url(folder: str, name: str) -> str:
     """Return the path or URL of a file in a folder."""
     return f"{folder}{name}" if folder.endswith("/") else f"{folder}/{name}"
-
-
-def redact_credentials(target: str) -> str:
-    """Return a URL without user and password."""
-    return _CREDENTIALS.sub("", target)
 
 
 def _local_path(target: str) -> Path | None:

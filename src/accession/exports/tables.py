@@ -3,7 +3,6 @@
 import codecs
 import csv
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -16,15 +15,13 @@ from typing import Any, BinaryIO, TypeVar
 
 from accession.catalog.change_feed import FeedTitle
 from accession.core.errors import UserError
-from accession.core.sanitize import escape_json_line
+from accession.core.sanitize import escape_formula, escape_json_line
 from accession.exports.changes import CHANGE, change_since
 
 # A Parquet row group is kept in memory in Arrow's format, a batch of it as Python objects.
 _ROW_GROUP = 10_000
 _BATCH = 1000
 T = TypeVar("T")
-# Spreadsheets evaluate a cell that starts with one of these; some accept full-width characters too.
-_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 
 
 class Kind(Enum):
@@ -161,15 +158,6 @@ def _cell(value: Any) -> Any:
 
 def _cell_text(value: str | Mapping[str, str]) -> str:
     return value if isinstance(value, str) else "{name} ({role})".format_map(value)
-
-
-def escape_formula(text: str) -> str:
-    """Return the text, with an apostrophe before it if a spreadsheet would evaluate it as a formula.
-
-    An apostrophe is also added to a text that would be a formula without its leading apostrophes, so that
-    removing the first apostrophe always restores the original.
-    """
-    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def _format_time(moment: datetime) -> str:

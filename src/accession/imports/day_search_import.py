@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy.orm import Session
 
+from accession.accounts.limits import max_concurrency
 from accession.bibliotheca.client import BibliothecaAPI
 from accession.bibliotheca.marc import MarcPage, MarcRecord, marc_record_from_xml
 from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.undated_records import UndatedRecords
-from accession.core.settings import get_settings
 from accession.db.engine import begin_writing
 from accession.db.models import Collection
 from accession.imports.day_search import ContradictionError, DaySearch, RangeReading, content_key
@@ -61,6 +61,7 @@ class DaySearchImporter:
         self._store = store
         self._prefetch_cache = prefetch_cache
         self._undated = UndatedRecords(session, collection)
+        self._max_concurrency = max_concurrency(collection)
 
     def import_page(self, cursor: ImportCursor, search: DaySearch) -> DayImportResult:
         """Import the next page of the search.
@@ -93,7 +94,7 @@ class DaySearchImporter:
 
     def _fetch(self, cursor: ImportCursor, search: DaySearch) -> _FetchedPage:
         """Fetch the next page, and the metadata of the titles that are due with it."""
-        concurrency = get_settings().vendor_max_concurrency
+        concurrency = self._max_concurrency
         with Prefetcher(self._api, self._prefetch_cache, concurrency) as prefetcher:
             page = self._fetch_page(prefetcher, search)
             records = {content_key(record.key, record.content_hash()): record for record in page.records}
@@ -119,7 +120,7 @@ class DaySearchImporter:
         return _FetchedPage(reading, records, next_cursor, due, lookup, page.repaired + lookup.repairs)
 
     def _fetch_page(self, prefetcher: Prefetcher, search: DaySearch) -> MarcPage:
-        request, *upcoming = _page_requests(search, get_settings().vendor_max_concurrency)
+        request, *upcoming = _page_requests(search, self._max_concurrency)
 
         def skip_known(cached: PageRequest, records: int, keys: Sequence[str]) -> int | None:
             return 0 if cached == request else None

@@ -9,6 +9,7 @@ from itertools import islice
 import structlog
 from sqlalchemy.orm import Session
 
+from accession.accounts.limits import max_concurrency
 from accession.bibliotheca.client import BibliothecaAPI
 from accession.bibliotheca.errors import BadResponseException
 from accession.bibliotheca.marc import MarcPage, MarcRecord, marc_record_from_xml
@@ -189,7 +190,8 @@ class BibliothecaPurchaseRecordImporter:
             confirmed_before=cursor.confirmed_until,
             confirmed=next_cursor.confirmed_until,
         )
-        return replace(result, next_cursor=self._check_at_end(next_cursor, now))
+        restarts = int(next_cursor.restarts > cursor.restarts)
+        return replace(result, next_cursor=self._check_at_end(next_cursor, now), restarts=restarts)
 
     def _clear_checkpoint(self) -> None:
         checkpoint = self._checkpoint()
@@ -228,7 +230,8 @@ class BibliothecaPurchaseRecordImporter:
         """Fetch the next page, and the metadata of the titles that are due with it."""
         window = cursor.window(now, width)
         after_this_page = islice(cursor.upcoming_requests(now, width), 1, None)
-        with Prefetcher(self._api, self._prefetch_cache, get_settings().vendor_max_concurrency) as prefetcher:
+        concurrency = max_concurrency(self._collection)
+        with Prefetcher(self._api, self._prefetch_cache, concurrency) as prefetcher:
             page = self._fetch_page(prefetcher, cursor, window, after_this_page)
             reading = self._read_page(page, window, cursor)
             next_cursor = reading.next_cursor

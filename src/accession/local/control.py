@@ -11,15 +11,9 @@ from typing import Literal
 from accession.core.errors import UserError
 from accession.local.files import require_trusted_home
 from accession.local.home import home_owner, prepare_home
+from accession.local.logs import last_line, log_file, read_log_from
 from accession.local.operating_system import has_ended
-from accession.local.processes import (
-    HOME_VARIABLE,
-    last_line,
-    log_file,
-    read_log_from,
-    recorded_processes,
-    wait_until,
-)
+from accession.local.processes import HOME_VARIABLE, recorded_processes, wait_until
 from accession.local.servers import ServerInfo, ServerUrls, read_server_info
 
 _BACKGROUND_START_SECONDS = 300.0

@@ -22,6 +22,7 @@ from accession.local.files import (
     remove_folder,
     write_private_file,
 )
+from accession.local.logs import last_line, log_file
 from accession.local.postgres_files import (
     Installation,
     postgres_folder,
@@ -29,7 +30,7 @@ from accession.local.postgres_files import (
     take_data,
     wheel_installation,
 )
-from accession.local.processes import OwnedProcess, last_line, log_file, with_death_signal
+from accession.local.processes import OwnedProcess, with_death_signal
 from accession.local.users import server_user
 
 ROLE = "accession"

@@ -16,6 +16,7 @@ import psutil
 from accession.core.errors import UserError
 from accession.local import pdeathsig
 from accession.local.files import write_private_file
+from accession.local.logs import last_line, log_file, read_log_from
 from accession.local.operating_system import boot_id, has_ended, start_time
 from accession.local.users import User
 
@@ -23,7 +24,6 @@ HOME_VARIABLE = "ACCESSION_HOME"
 """Environment variable of every child; identifies orphans of a home."""
 
 _KILL_SECONDS = 5.0
-_LOG_LIMIT_BYTES = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -192,30 +192,6 @@ class OwnedProcess:
     def _signal_group(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, number)
-
-
-def log_file(home: Path, name: str) -> Path:
-    """Return the path of `logs/NAME.log`, created if missing; a large log is rotated to `NAME.log.1`."""
-    log = home / "logs" / f"{name}.log"
-    log.parent.mkdir(mode=0o700, exist_ok=True)
-    log.touch(mode=0o600)
-    if log.stat().st_size > _LOG_LIMIT_BYTES:
-        log.rename(log.with_suffix(".log.1"))
-        log.touch(mode=0o600)
-    return log
-
-
-def read_log_from(log: Path, offset: int) -> str:
-    """Return the content of a log from a byte offset on."""
-    with log.open("rb") as file:
-        file.seek(offset)
-        return file.read().decode(errors="replace")
-
-
-def last_line(text: str) -> str:
-    """Return the last line that is not blank, or a note that there is none."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no output"
 
 
 def recorded_processes(home: Path) -> dict[str, ProcessId]:

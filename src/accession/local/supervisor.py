@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from accession.core.errors import UserError
 from accession.core.settings import Settings
 from accession.local.home import lock_home, prepare_home
+from accession.local.logs import LogRotator
 from accession.local.ports import responds
 from accession.local.processes import reap_orphans, wait_until
 from accession.local.servers import EmbeddedServers, ServerUrls, publish_servers
@@ -25,6 +26,7 @@ log = structlog.get_logger(__name__)
 _POLL_SECONDS = 0.1
 # After this time, a child that is not ready yet no longer delays the start.
 _READY_SECONDS = 30.0
+_MEGABYTE = 1_000_000
 
 
 def child_specs(settings: Settings) -> tuple[ChildSpec, ...]:
@@ -83,6 +85,9 @@ class Supervisor:
             redis_url=_plain(settings.redis_url),
             durable=durable,
         )
+        self._logs = LogRotator(
+            settings.home, max_bytes=settings.log_max_megabytes * _MEGABYTE, max_files=settings.log_files
+        )
         self._stop_requests = 0
 
     def run(self) -> None:
@@ -125,12 +130,16 @@ class Supervisor:
             self._stop(children)
 
     def _keep_running(self, children: Sequence[SupervisedProcess]) -> None:
-        """Restart what ends until a stop is requested; children reconnect to restarted servers."""
+        """Restart what ends, and rotate logs, until a stop is requested.
+
+        Children reconnect to restarted servers.
+        """
         server_backoff = Backoff()
         while not self._stop_requests:
             time.sleep(_POLL_SECONDS)
             for child in children:
                 child.restart_if_ended()
+            self._logs.poll()
             if server_backoff.is_over():
                 self._ensure_servers(server_backoff)
 

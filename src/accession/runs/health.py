@@ -1,6 +1,6 @@
 """Health of collections and their workflows, for the dashboard's overview and the API."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -24,7 +24,9 @@ from accession.db.models import (
     Run,
     RunState,
 )
+from accession.runs.pauses import PauseView, list_pauses
 from accession.runs.progress import RunProgress, estimate_progress_of_runs
+from accession.runs.schedules import Schedule, list_schedules
 from accession.runs.views import (
     NEVER,
     NO_CHECKPOINT,
@@ -33,12 +35,8 @@ from accession.runs.views import (
     list_checkpoints,
 )
 
-# Longest time without a success: the interval of the schedule, plus a late start and all retries.
-_MAX_SUCCESS_AGE: Mapping[Workflow, timedelta] = {
-    Workflow.PURCHASES: timedelta(hours=26),
-    Workflow.EVENTS: timedelta(hours=3),
-    Workflow.CIRCULATION: timedelta(hours=26),
-}
+# Longest time from the scheduled start of a run to its success: a late start and all retries.
+MAX_LATENESS = timedelta(hours=2)
 
 
 class HealthState(StrEnum):
@@ -48,6 +46,8 @@ class HealthState(StrEnum):
     """The last run failed or was interrupted, or the last success is too long ago."""
     RUNNING = "running"
     """A run is in progress or queued."""
+    PAUSED = "paused"
+    """A person has paused it, and no run is in progress."""
     NEW = "new"
     """Recently added; no run has succeeded yet."""
     HEALTHY = "healthy"
@@ -59,7 +59,8 @@ class WorkflowHealth:
 
     `checkpoint` and `unconfirmed_since` are those of `accession.runs.views.StatusView`. `run_id`, `state`,
     `started_at`, `error` and `records_fetched` are those of its latest run; `progress` is None unless that
-    run is in progress.
+    run is in progress. `pause` is None unless the workflow is paused. `next_start` is when the next scheduled
+    run starts, a time in the past if it is due, and None for a workflow without a schedule.
     """
 
     workflow: str
@@ -73,6 +74,8 @@ class WorkflowHealth:
     error: str | None = None
     records_fetched: int = 0
     progress: RunProgress | None = None
+    pause: PauseView | None = None
+    next_start: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def collection_health(session: Session, collection_id: int | None = None) -> lis
         for collection in list_collections(session)
         if collection_id is None or collection.id == collection_id
     ]
-    workflows = _workflow_health(session, collections)
+    workflows = workflow_health(session, collections)
     titles = _count_by_collection(session, LicensePool.collection_id)
     rejected = _count_by_collection(
         session, RejectedRecord.collection_id, RejectedRecord.resolved_at.is_(None)
@@ -142,28 +145,42 @@ def collection_health(session: Session, collection_id: int | None = None) -> lis
     return sorted(views, key=lambda view: (view.health is not HealthState.FAILING, view.name.casefold()))
 
 
-def _workflow_health(
-    session: Session, collections: list[Collection]
+def workflow_health(
+    session: Session, collections: Sequence[Collection]
 ) -> dict[int, tuple[WorkflowHealth, ...]]:
-    runs, successes, checkpoints = (
+    """Return the health of each workflow, by collection id.
+
+    A workflow without a schedule is left out for collections that have no run of it.
+    """
+    runs, successes, checkpoints, pauses = (
         find_latest_runs(session),
-        _last_successes(session),
+        last_successes(session),
         list_checkpoints(session),
+        list_pauses(session),
     )
+    schedules = {(each.collection_id, each.workflow.value): each for each in list_schedules(session)}
     begun = [run for run in runs.values() if run.state in BEGUN_STATES]
     progress = estimate_progress_of_runs(session, begun)
 
     def health_of(collection: Collection, workflow: Workflow) -> WorkflowHealth:
         key = (collection.id, workflow.value)
-        run, success = runs.get(key), successes.get(key)
+        run, success, pause = runs.get(key), successes.get(key), pauses.get(key)
         checkpoint = checkpoints.get((collection.id, workflow.service), NO_CHECKPOINT)
+        schedule = schedules.get(key)
+        is_overdue = schedule is not None and _is_overdue(schedule, success or collection.created_at)
+        next_start = None if schedule is None else schedule.next_start
         if run is None:
-            health = _health_state(workflow, NEVER, success, collection.created_at)
-            return WorkflowHealth(workflow.value, health, checkpoint=checkpoint.complete_until)
+            return WorkflowHealth(
+                workflow=workflow.value,
+                health=_health_state(NEVER, pause, success, is_overdue=is_overdue),
+                checkpoint=checkpoint.complete_until,
+                pause=pause,
+                next_start=next_start,
+            )
         state = displayed_state(run)
         return WorkflowHealth(
             workflow=workflow.value,
-            health=_health_state(workflow, state, success, collection.created_at),
+            health=_health_state(state, pause, success, is_overdue=is_overdue),
             state=state,
             run_id=run.id,
             checkpoint=checkpoint.complete_until,
@@ -173,6 +190,8 @@ def _workflow_health(
             error=run.error,
             records_fetched=run.records_fetched,
             progress=progress.get(run.id),
+            pause=pause,
+            next_start=next_start,
         )
 
     return {
@@ -185,7 +204,7 @@ def _workflow_health(
     }
 
 
-def _last_successes(session: Session) -> dict[tuple[int, str], datetime]:
+def last_successes(session: Session) -> dict[tuple[int, str], datetime]:
     """Return when the last successful run ended, by collection id and workflow."""
     workflows = func.unnest(literal(list(Workflow), ARRAY(Text))).table_valued("workflow", name="workflows")
     workflows = workflows.render_derived()
@@ -203,14 +222,20 @@ def _last_successes(session: Session) -> dict[tuple[int, str], datetime]:
     return {(collection_id, workflow): at for collection_id, workflow, at in rows if at is not None}
 
 
+def _is_overdue(schedule: Schedule, last_success: datetime) -> bool:
+    """Return whether the run that was to start after the last success should have succeeded by now."""
+    latest = utc_now() - MAX_LATENESS
+    return last_success < latest and next(schedule.starts_after(last_success)) < latest
+
+
 def _health_state(
-    workflow: Workflow, state: str, last_success: datetime | None, added_at: datetime
+    state: str, pause: PauseView | None, last_success: datetime | None, *, is_overdue: bool
 ) -> HealthState:
-    if state in (RunState.FAILED, RunState.INTERRUPTED):
-        return HealthState.FAILING
     if state in ACTIVE_STATES:
         return HealthState.RUNNING
-    if workflow in _MAX_SUCCESS_AGE and utc_now() - (last_success or added_at) > _MAX_SUCCESS_AGE[workflow]:
+    if pause is not None:
+        return HealthState.PAUSED
+    if state in (RunState.FAILED, RunState.INTERRUPTED) or is_overdue:
         return HealthState.FAILING
     return HealthState.NEW if last_success is None else HealthState.HEALTHY
 

@@ -1,6 +1,6 @@
 """Run ledger and checkpoints: the state of every run, and how far each workflow is complete."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,6 +26,7 @@ from accession.db.models import (
     Timestamp,
     table_of,
 )
+from accession.runs.run_days import add_to_run_days
 
 SERVICE_TYPE = "task"
 
@@ -56,6 +57,8 @@ class RunCounters:
     repairs: int = 0
     """Documents that were well-formed XML only after a repair."""
     pages: int = 1
+    restarts: int = 0
+    """Times that an import went back, because the vendor's pages contradicted each other."""
 
 
 _COUNTER_NAMES = tuple(field.name for field in fields(RunCounters))
@@ -99,23 +102,6 @@ def find_latest_run(session: Session, collection_id: int, workflow: Workflow) ->
     """Return the collection's newest run of a workflow."""
     query = select(Run).filter_by(collection_id=collection_id, workflow=workflow.value)
     return session.scalars(query.order_by(Run.id.desc()).limit(1)).one_or_none()
-
-
-def list_last_starts(session: Session, workflow: Workflow) -> dict[int, datetime]:
-    """Return when the newest run of the workflow was started, by collection id.
-
-    Collections without a run have the time when they were added; those marked for deletion are left out.
-    """
-    started_at = select(Run.started_at).where(
-        Run.collection_id == Collection.id, Run.workflow == workflow.value
-    )
-    newest = started_at.order_by(Run.id.desc()).limit(1).scalar_subquery()
-    query = (
-        select(Collection.id, func.coalesce(newest, Collection.created_at))
-        .where(Collection.marked_for_deletion_at.is_(None))
-        .order_by(Collection.id)
-    )
-    return dict(session.execute(query).all())
 
 
 # Built once: each step of a run executes it.
@@ -247,6 +233,7 @@ def record_step(
     run.titles_new += counters.titles_new
     run.titles_changed += counters.titles_changed
     run.repairs += counters.repairs
+    run.restarts += counters.restarts
     run.since = run.since or since
     run.error = None
     if next_cursor is None:
@@ -291,7 +278,7 @@ def record_retry(run: Run, reason: str, *, retry: int) -> None:
 
 
 def end_run(run: Run, state: RunState, error: str | None = None) -> None:
-    """End the run in this state, and add its counters to the totals."""
+    """End the run in this state, and add its counters to the totals, also to those of the day."""
     was_active, session = is_active(run), object_session(run)
     run.state, run.error = state.value, error
     run.finished_at = run.updated_at = utc_now()
@@ -302,6 +289,7 @@ def end_run(run: Run, state: RunState, error: str | None = None) -> None:
         session.execute(delete(ListedRecord).where(ListedRecord.run_id == run.id))
         if was_active:
             _add_to_totals(session, run)
+            add_to_run_days(session, run)
 
 
 def _add_to_totals(session: Session, run: Run) -> None:
@@ -328,6 +316,26 @@ def sum_run_counters(session: Session) -> dict[Workflow, RunCounters]:
         for workflow, *values in session.execute(sums)
     }
     return {workflow: totals.get(workflow.value, RunCounters(pages=0)) for workflow in Workflow}
+
+
+def lock_active_runs(
+    session: Session, collection_ids: Iterable[int], workflows: Iterable[Workflow]
+) -> Sequence[Run]:
+    """Lock the active runs of these collections and workflows until the transaction ends, and return them.
+
+    A step that is being stored is awaited.
+    """
+    query = select(Run).where(Run.state.in_(ACTIVE_STATES))
+    query = query.where(Run.collection_id.in_(collection_ids), Run.workflow.in_(workflows))
+    # In one order, so that no two transactions wait for each other.
+    query = query.order_by(Run.id).with_for_update().execution_options(populate_existing=True)
+    return session.scalars(query).all()
+
+
+def find_latest_retry(session: Session, run: Run) -> int:
+    """Return the number of the run's latest retry (from 1); 0 without any."""
+    query = select(RunRetry.retry).filter_by(run_id=run.id).order_by(RunRetry.id.desc()).limit(1)
+    return session.scalar(query) or 0
 
 
 def is_active(run: Run) -> bool:

@@ -54,9 +54,10 @@ def _progress(run: Run, swept_fraction: float) -> RunProgress:
     elif run.workflow == Workflow.VERIFICATION:
         fraction = _verified_fraction(run)
     else:
-        text = run.cursor["current_day" if run.workflow == Workflow.PURCHASES else "start"]
+        text = run.cursor.get("start" if run.workflow == Workflow.EVENTS else "current_day")
         reached = parse_datetime(text) if text else None
-        fraction = _time_fraction(run.since, reached)
+        until = run.cursor.get("until") if run.workflow == Workflow.BACKFILL else None
+        fraction = _time_fraction(run.since, reached, parse_datetime(until) if until else utc_now())
     if run.state == RunState.SUCCEEDED:
         return RunProgress(1.0, reached)
     seconds = (run.updated_at - run.started_at).total_seconds()
@@ -90,7 +91,7 @@ def _verified_fraction(run: Run) -> float:
     return 1 - len(run.cursor["months"]) / total if total else 0.0
 
 
-def _time_fraction(since: datetime | None, reached: datetime | None) -> float:
+def _time_fraction(since: datetime | None, reached: datetime | None, end: datetime) -> float:
     if since is None or reached is None:
         return 0.0
-    return min(1.0, (reached - since) / max(utc_now() - since, timedelta(seconds=1)))
+    return max(0.0, min(1.0, (reached - since) / max(end - since, timedelta(seconds=1))))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import ARRAY, ColumnElement, Select, Text, func, literal, select, true
@@ -15,6 +15,8 @@ from accession.core.errors import NotFound
 from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
 from accession.db.models import ACTIVE_STATES, BEGUN_STATES, Collection, Run, RunState, Timestamp
 from accession.runs.ledger import LEASE, SERVICE_TYPE
+from accession.runs.pauses import PauseView, list_pauses
+from accession.runs.schedules import find_next_starts
 
 # State of a workflow that has no run.
 NEVER = "never"
@@ -25,6 +27,7 @@ _CURSOR_FIELDS: Mapping[str, Sequence[str]] = {
     Workflow.EVENTS: ("start",),
     Workflow.CIRCULATION: ("offset",),
     Workflow.VERIFICATION: ("start", "end"),
+    Workflow.BACKFILL: ("current_day", "offset"),
 }
 
 
@@ -44,7 +47,9 @@ class StatusView:
     """Status of one workflow of one collection: its checkpoint and its latest run.
 
     `checkpoint` is the time (UTC) up to which the workflow is complete. `unconfirmed_since` is the same time
-    if later requests were made whose responses prove nothing, else None.
+    if later requests were made whose responses prove nothing, else None. `pause` is None unless the workflow
+    is paused. `next_start` is when the next scheduled run starts, a time in the past if it is due, and None
+    for a workflow without a schedule.
     """
 
     collection: str
@@ -60,6 +65,8 @@ class StatusView:
     titles_new: int = 0
     titles_changed: int = 0
     pending_updates: int = 0
+    pause: PauseView | None = None
+    next_start: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
     error: str | None = None
@@ -70,7 +77,7 @@ class RunView:
     """A run of the ledger.
 
     `cursor` is the position of its next step, None when it has ended. `worker` is the name of the worker that
-    processed the latest step.
+    processed the latest step. `first_day` and `last_day` are those of a backfill, else None.
     """
 
     id: int
@@ -85,11 +92,14 @@ class RunView:
     titles_new: int
     titles_changed: int
     repairs: int
+    restarts: int
     started_at: datetime
     updated_at: datetime
     finished_at: datetime | None
     error: str | None
     worker: str | None
+    first_day: date | None = None
+    last_day: date | None = None
 
 
 _SHARED_FIELDS = {field.name for field in fields(StatusView)} & {field.name for field in fields(RunView)}
@@ -100,18 +110,24 @@ def status_views(session: Session) -> list[StatusView]:
 
     A workflow without a schedule is left out for collections that have no run of it.
     """
-    runs, checkpoints, pending = (
+    runs, checkpoints, pending, pauses, next_starts = (
         find_latest_runs(session),
         list_checkpoints(session),
         count_pending_changes_by_collection(session),
+        list_pauses(session),
+        find_next_starts(session),
     )
     return [
-        _status_view(
-            collection,
-            workflow,
-            runs.get((collection.id, workflow.value)),
-            checkpoints.get((collection.id, workflow.service), NO_CHECKPOINT),
-            pending.get(collection.id, 0),
+        replace(
+            _status_view(
+                collection,
+                workflow,
+                runs.get((collection.id, workflow.value)),
+                checkpoints.get((collection.id, workflow.service), NO_CHECKPOINT),
+            ),
+            pending_updates=pending.get(collection.id, 0),
+            pause=pauses.get((collection.id, workflow.value)),
+            next_start=next_starts.get((collection.id, workflow.value)),
         )
         for collection in list_collections(session)
         for workflow in Workflow
@@ -158,14 +174,12 @@ def _status_view(
     workflow: Workflow,
     run: Run | None,
     checkpoint: CheckpointView,
-    pending_updates: int,
 ) -> StatusView:
     without_run = StatusView(
         collection.name,
         workflow.value,
         checkpoint=checkpoint.complete_until,
         unconfirmed_since=checkpoint.unconfirmed_since,
-        pending_updates=pending_updates,
     )
     if run is None:
         return without_run
@@ -209,7 +223,9 @@ def run_view(session: Session, run_id: int) -> RunView:
     query = _runs().where(is_of_collection(Run.collection_id, None), Run.id == run_id)
     row = session.execute(query).one_or_none()
     if row is None:
-        raise NotFound(f"There is no run {run_id}: see `accession runs list`.")
+        raise NotFound(
+            f"There is no run {run_id}, or it was deleted because of its age: see `accession runs list`."
+        )
     run, name = row
     return _run_view(run, name)
 
@@ -243,11 +259,17 @@ def _run_view(run: Run, collection: str) -> RunView:
         titles_new=run.titles_new,
         titles_changed=run.titles_changed,
         repairs=run.repairs,
+        restarts=run.restarts,
         started_at=run.started_at,
         updated_at=run.updated_at,
         finished_at=run.finished_at,
         error=run.error,
         worker=run.worker,
+        **{
+            name: date.fromisoformat(run.cursor[name])
+            for name in ("first_day", "last_day")
+            if run.workflow == Workflow.BACKFILL
+        },
     )
 
 

@@ -39,28 +39,26 @@ _RETRY_PUBLISHING: Mapping[str, Any] = {
 }
 # While no worker runs, only the messages of a few minutes are kept. The clocks of two machines may differ.
 _MAINTENANCE_OPTIONS: Mapping[str, Any] = {**_RETRY_PUBLISHING, "expires": 300}
+# The queue may be long. A message that is lost or late costs no run: the next one starts all that is due.
+_STARTER_OPTIONS: Mapping[str, Any] = {**_RETRY_PUBLISHING, "expires": 3600}
 
 
 def _schedule(settings: Settings) -> dict[str, Any]:
     every_five_minutes = 300.0
-    workflows = {
-        "import-purchase-records": (
-            "purchases.import_purchase_records_for_all_collections",
-            crontab(hour=4, minute=0),
-        ),
-        "import-events": ("events.import_all_collections", crontab(minute=0)),
-        "update-circulation": ("circulation.circulation_update_all_collections", crontab(hour=5, minute=0)),
-    }
+    every_minute = crontab()
+    workflows = {"start-due-runs": ("schedules.start_due_runs", every_minute)}
     maintenance = {
         "publish-stale-applies": ("apply.publish_stale_applies", every_five_minutes),
         "resume-lost-work": ("recovery.resume_lost_work", 60.0),
         "resume-stalled-runs": ("recovery.resume_stalled_runs", every_five_minutes),
         "update-titles-on-order": ("on_order.update_titles_on_order", every_five_minutes),
-        "start-missed-runs": ("recovery.start_missed_runs", every_five_minutes),
+        "roll-up-circulation-events": ("statistics.roll_up_circulation_events", every_five_minutes),
+        "refresh-statistics": ("statistics.refresh_statistics", every_five_minutes),
+        "prune-old-rows": ("retention.prune_old_rows", 900.0),
     }
     tasks = {
         name: {"task": f"accession.tasks.{task}", "schedule": schedule, "options": options}
-        for entries, options in ((workflows, _RETRY_PUBLISHING), (maintenance, _MAINTENANCE_OPTIONS))
+        for entries, options in ((workflows, _STARTER_OPTIONS), (maintenance, _MAINTENANCE_OPTIONS))
         for name, (task, schedule) in entries.items()
     }
     exports = {
@@ -141,8 +139,17 @@ app = Celery(
     include=[
         f"accession.tasks.{name}"
         for name in (
-            *("purchases", "events", "circulation", "verification", "apply", "exports"),
-            *("recovery", "heartbeat_steps", "on_order"),
+            *(
+                "purchases",
+                "events",
+                "circulation",
+                "verification",
+                "backfill",
+                "apply",
+                "exports",
+                "rejected_records",
+            ),
+            *("recovery", "heartbeat_steps", "on_order", "schedules", "statistics", "retention"),
         )
     ],
 )

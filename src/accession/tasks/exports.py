@@ -5,10 +5,11 @@ import structlog
 from accession.core.clock import utc_now
 from accession.core.errors import UserError
 from accession.core.settings import ScheduledExport, get_settings
-from accession.db.engine import snapshot
+from accession.db.engine import snapshot, transaction
 from accession.exports.files import TIME_FORMAT, join_url, prune_old_files, write_file_atomically
 from accession.exports.formats import find_format
 from accession.exports.selection import parse_since, select_titles
+from accession.notifications.events import record_export
 from accession.tasks.app import app
 from accession.tasks.outages import retry_while_unavailable
 
@@ -30,8 +31,18 @@ def run_export(name: str) -> None:
         prune_old_files(export.target, f"{export.name}-", export.keep)
     except UserError as error:
         log.error("export failed", export=name, reason=str(error))
+        _record(name, str(error))
         return
+    except Exception as error:
+        _record(name, f"An unexpected error occurred ({type(error).__name__}): see the log of the workers.")
+        raise
+    _record(name)
     log.info("export written", export=name, file=file, titles=titles)
+
+
+def _record(name: str, error: str | None = None) -> None:
+    with transaction() as session:
+        record_export(session, name, error=error)
 
 
 def _write(export: ScheduledExport) -> tuple[str, int]:

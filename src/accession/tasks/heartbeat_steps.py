@@ -54,8 +54,8 @@ class Scheduler(PersistentScheduler):  # type: ignore[misc]
     """Beat's scheduler, of which one publishes at a time; its ticks are recorded.
 
     Any further one that is started by mistake keeps the same schedule and publishes nothing. It takes over
-    when the first has stopped, or has been silent for half a minute; what was due meanwhile is started late
-    (`start_missed_runs`).
+    when the first has stopped, or has been silent for half a minute; runs that were due meanwhile are started
+    late (`accession.tasks.schedules`).
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:

@@ -49,6 +49,12 @@ if latest and redis.call('time')[1] - latest >= {_WORKER_TTL_SECONDS} then
 end
 """
 _RECORD_TICK = "redis.call('set', KEYS[1], redis.call('time')[1])"
+_LIST_WORKERS = f"""
+local now = redis.call('time')[1]
+local workers = redis.call('zrangebyscore', KEYS[1], '(' .. now - {_WORKER_TTL_SECONDS}, '+inf', 'withscores')
+for index = 2, #workers, 2 do workers[index] = math.max(0, now - workers[index]) end
+return workers
+"""
 _READ = f"""
 local now = redis.call('time')[1]
 local tick = redis.call('get', KEYS[2])
@@ -79,6 +85,29 @@ class Heartbeats:
         if self.scheduler_tick_age_seconds is None:
             return "no tick of the scheduler is recorded"
         return f"the scheduler's last tick was {self.scheduler_tick_age_seconds} seconds ago"
+
+
+@dataclass(frozen=True)
+class WorkerHeartbeat:
+    """A running worker: its machine, its process id, and the time since its last heartbeat."""
+
+    host: str
+    pid: int
+    age_seconds: int
+
+
+def read_workers() -> list[WorkerHeartbeat]:
+    """Return the running workers, by machine and process id.
+
+    Raises:
+        RedisError: the broker is unavailable.
+    """
+    reply = cast(list[Any], broker_client().eval(_LIST_WORKERS, 1, _WORKERS))
+    workers = []
+    for name, age in zip(_decode(reply[::2]), reply[1::2], strict=True):
+        if (match := WORKER_NAME.fullmatch(name)) is not None:
+            workers.append(WorkerHeartbeat(match["host"], int(match["pid"]), int(age)))
+    return sorted(workers, key=lambda worker: (worker.host, worker.pid))
 
 
 def read_heartbeats() -> Heartbeats:

@@ -7,6 +7,7 @@ import structlog
 from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
 
+from accession.accounts.limits import max_concurrency
 from accession.bibliotheca.client import BibliothecaAPI
 from accession.core.clock import parse_datetime, truncate_to_second, utc_now
 from accession.core.settings import get_settings
@@ -107,7 +108,7 @@ def import_purchase_records_by_collection(
 
     def step(session: Session, collection: Collection, run: Run, api: BibliothecaAPI) -> StepResult:
         # The first page does not prefetch, so wrong credentials cause one failed request and not four.
-        does_prefetch = run.pages and get_settings().vendor_max_concurrency > 1
+        does_prefetch = run.pages and max_concurrency(collection) > 1
         prefetch_cache = RedisPrefetchCache(self.request.id) if does_prefetch else None
         importer = BibliothecaPurchaseRecordImporter(session, collection, api, run, prefetch_cache)
         now = truncate_to_second(utc_now())

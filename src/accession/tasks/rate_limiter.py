@@ -3,49 +3,54 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from hashlib import sha256
 from itertools import count
 from typing import cast
 from uuid import uuid4
 
 from redis import Redis
 
+from accession.accounts.libraries import vendor_account
+from accession.accounts.limits import max_concurrency, max_requests_per_second
 from accession.core.settings import get_settings
+from accession.db.models import Collection
 from accession.tasks.app import app
 
 _POLL_MS = 5
 
 
-def request_slot(collection_id: int, task_id: str) -> Callable[[], AbstractContextManager[None]]:
-    """Return a context manager that holds one of the collection's request slots.
+def request_slot(collection: Collection, task_id: str) -> Callable[[], AbstractContextManager[None]]:
+    """Return a context manager that holds one of the request slots of the collection's account.
 
-    Entering it waits until the collection has fewer than `vendor_max_concurrency` requests in flight and
-    its last request is as long ago as `vendor_max_requests_per_second` demands, counting all workers. The
-    slots of a dead worker expire.
+    Entering it waits until the account has fewer requests in flight than it may have
+    (`accession.accounts.limits`), and its last request is as long ago as its rate demands, counting all
+    workers and all collections of the account. The slots of a dead worker expire.
     """
-    return _RequestSlots(collection_id, task_id).hold
+    return _RequestSlots(collection, task_id).hold
 
 
-def release_leftover_slots(collection_id: int, task_id: str) -> None:
+def release_leftover_slots(collection: Collection, task_id: str) -> None:
     """Release the slots that the task still holds because its worker died or the broker was unavailable."""
     client: Redis = app.backend.client
-    slots = _slots(collection_id)
+    slots = _slots(collection)
     for slot, holder in zip(slots, _holders(client, slots), strict=True):
         if holder is not None and holder.startswith(_holder_prefix(task_id)):
             client.delete(slot)
 
 
 class _RequestSlots:
-    """The request slots of a collection, as one step uses them.
+    """The request slots of an account, as one step uses them.
 
     A slot is a key that expires. Its value is the holder: the task and, because a task can be delivered
     again, the delivery. Acquiring a free slot and releasing it takes one command each.
     """
 
-    def __init__(self, collection_id: int, task_id: str) -> None:
+    def __init__(self, collection: Collection, task_id: str) -> None:
         # Celery would open a new connection in each thread; this one is shared.
         self._client: Redis = app.backend.client
-        self._slots = _slots(collection_id)
-        self._last_request = f"vendor:last-request:{collection_id}"
+        self._slots = _slots(collection)
+        self._rate = max_requests_per_second(collection)
+        self._last_request = f"vendor:last-request:{_account_key(collection)}"
         self._holder = f"{_holder_prefix(task_id)}{uuid4()}"
         # Requests that are sent at the same time try different slots first.
         self._numbers = count()
@@ -89,14 +94,21 @@ class _RequestSlots:
 
     def _register_request(self) -> int:
         """Return 0 if a request may be sent now, else after how many milliseconds to try again."""
-        rate = get_settings().vendor_max_requests_per_second
-        if rate is None or self._client.set(self._last_request, self._holder, nx=True, px=round(1000 / rate)):
+        if self._rate is None:
+            return 0
+        interval_ms = round(1000 / self._rate)
+        if self._client.set(self._last_request, self._holder, nx=True, px=interval_ms):
             return 0
         return max(1, self._client.pttl(self._last_request))
 
 
-def _slots(collection_id: int) -> list[str]:
-    return [f"vendor:slots:{collection_id}:{n}" for n in range(get_settings().vendor_max_concurrency)]
+def _slots(collection: Collection) -> list[str]:
+    account = _account_key(collection)
+    return [f"vendor:slots:{account}:{n}" for n in range(max_concurrency(collection))]
+
+
+def _account_key(collection: Collection) -> str:
+    return sha256(str(vendor_account(collection)).encode()).hexdigest()[:16]
 
 
 def _holders(client: Redis, slots: Sequence[str]) -> list[str | None]:

@@ -17,10 +17,11 @@ from sqlalchemy.orm import Session
 from accession.core.clock import utc_now
 from accession.core.errors import UserError
 from accession.core.settings import get_settings
-from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
+from accession.core.workflow import Workflow
 from accession.db.engine import transaction
 from accession.db.models import Run
-from accession.runs.ledger import active_runs, find_run, is_active, list_last_starts
+from accession.runs.ledger import active_runs, find_run, is_active
+from accession.runs.pauses import list_pauses
 from accession.tasks.app import app, longest_step_seconds
 from accession.tasks.apply import publish_lost_applies
 from accession.tasks.deliveries import find_pending_work, own_keys
@@ -32,15 +33,13 @@ from accession.tasks.heartbeats import (
     record_worker_stop,
     unregister_worker,
 )
-from accession.tasks.workflow_task import enqueue_step, start_runs
-from accession.tasks.workflows import STEP_TASKS, schedule_of
+from accession.tasks.workflow_task import enqueue_step
+from accession.tasks.workflows import STEP_TASKS
 
 log = structlog.get_logger(__name__)
 
 _DATABASE_WAIT_SECONDS = 2.0
 _WORKER_PING_SECONDS = 1.0
-# The message that starts a workflow may be queued behind others.
-_MISSED_AFTER = timedelta(minutes=10)
 
 
 class TakeOver(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -153,9 +152,15 @@ def resume_lost_work() -> int:
 
 
 def _find_lost_runs(session: Session) -> Sequence[Run]:
-    runs = active_runs(session)
+    runs = _without_paused(session, active_runs(session))
     pending = find_pending_work().task_ids
     return [run for run in runs if run.task_id not in pending]
+
+
+def _without_paused(session: Session, runs: Sequence[Run]) -> Sequence[Run]:
+    """Return the runs of workflows that are not paused: the others resume after the pause."""
+    paused = list_pauses(session)
+    return [run for run in runs if (run.collection_id, run.workflow) not in paused]
 
 
 @app.task(ignore_result=True)  # type: ignore[untyped-decorator]
@@ -164,30 +169,11 @@ def resume_stalled_runs() -> int:
 
     Their worker may be hung. If the step is processed after all, that is done once.
     """
-    return _enqueue_next_steps(lambda session: active_runs(session, stalled_since=stalled_since()))
 
+    def find(session: Session) -> Sequence[Run]:
+        return _without_paused(session, active_runs(session, stalled_since=stalled_since()))
 
-@app.task(ignore_result=True)  # type: ignore[untyped-decorator]
-def start_missed_runs() -> int:
-    """Start the scheduled runs that are ten minutes overdue; return how many.
-
-    The broker can lose the message that starts a workflow, and then the ledger has no run to resume.
-    """
-    return sum(_start_missed(workflow) for workflow in SCHEDULED_WORKFLOWS)
-
-
-def _start_missed(workflow: Workflow) -> int:
-    schedule = schedule_of(workflow)
-    with transaction() as session:
-        start_times = list_last_starts(session, workflow)
-    missed = [
-        collection_id
-        for collection_id, started_at in start_times.items()
-        if schedule.remaining_estimate(started_at) < -_MISSED_AFTER
-    ]
-    if missed:
-        log.warning("starting missed runs", workflow=workflow.value, collections=missed)
-    return len(start_runs(STEP_TASKS[workflow], missed))
+    return _enqueue_next_steps(find)
 
 
 def resume_run(task_id: str) -> bool:

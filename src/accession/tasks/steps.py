@@ -33,9 +33,11 @@ from sqlalchemy.orm import Session
 from accession.accounts.collections import get_collection
 from accession.bibliotheca.client import BibliothecaAPI
 from accession.core.errors import NotFound
+from accession.core.workflow import Workflow
 from accession.db.engine import late_transaction, transaction
 from accession.db.models import Collection, Run, RunState
 from accession.imports.vendor_api import vendor_api_for
+from accession.notifications.events import record_run_failure
 from accession.runs.ledger import (
     SUPERSEDED,
     RunCounters,
@@ -44,12 +46,14 @@ from accession.runs.ledger import (
     find_run,
     find_run_and_collection,
     is_active,
+    lock_active_runs,
     lock_run,
     lock_unchanged_run,
     open_run,
     record_retry,
     record_step,
 )
+from accession.runs.pauses import is_paused, record_stopped_run
 from accession.tasks.apply import publish_applies, publish_applies_of
 from accession.tasks.lock import LockResult
 from accession.tasks.metrics import counted_requests
@@ -68,6 +72,8 @@ class RunOutcome(StrEnum):
     """Another run of the workflow holds the lock for this collection."""
     STOPPED = "stopped"
     """The collection was deleted, or a newer run took over."""
+    PAUSED = "paused"
+    """The workflow was paused before the run began."""
 
 
 @dataclass(frozen=True)
@@ -191,10 +197,10 @@ def _process_step(
             return _AlreadyProcessed()
         structlog.contextvars.bind_contextvars(page=run.pages + 1)
         if is_repeat or _had_earlier_delivery(task):
-            release_leftover_slots(collection_id, task_id)
+            release_leftover_slots(check.collection, task_id)
         session.on_begin = partial(_lock_unchanged, session, run)
         with counted_requests() as count_request:
-            api = vendor_api_for(check.collection, request_slot(collection_id, task_id), count_request)
+            api = vendor_api_for(check.collection, request_slot(check.collection, task_id), count_request)
             result = step(session, check.collection, run, api)
         session.begin_writing()
         run.worker = task.request.hostname
@@ -232,6 +238,11 @@ def _check_preconditions(
         log.warning("message of an ended run ignored", state=run.state)
         lock.release()
         return _AlreadyProcessed()
+    if run is None and is_paused(session, collection_id, task.workflow):
+        log.warning("run not started, the workflow is paused")
+        _cancel_for_pause(task_id, collection_id, task.workflow)
+        lock.release()
+        return _MustStop(RunOutcome.PAUSED)
     is_extended = run is not None and lock.extend()
     lock_result = LockResult.EXTENDED if is_extended else lock.acquire_or_extend()
     if lock_result is LockResult.HELD_BY_OTHER:
@@ -264,6 +275,15 @@ def _interrupt_run(task_id: str, reason: str) -> None:
         if run is not None and is_active(run):
             end_run(run, RunState.INTERRUPTED, reason)
         delete_queued_run(session, task_id)
+
+
+def _cancel_for_pause(task_id: str, collection_id: int, workflow: Workflow) -> None:
+    """Cancel a run that was queued while the pause was being stored; another one starts after the pause."""
+    with transaction() as session:
+        for run in lock_active_runs(session, [collection_id], [workflow]):
+            if run.task_id == task_id:
+                end_run(run, RunState.CANCELLED, "The workflow is paused.")
+                record_stopped_run(session, collection_id, workflow)
 
 
 def _open_run(
@@ -330,6 +350,7 @@ def _end_failed_run(sender: Any, task_id: str, exception: BaseException, args: A
             if run is not None and is_active(run):
                 page = run.pages + 1
                 end_run(run, RunState.FAILED, _reason(exception))
+                record_run_failure(session, run, _reason(exception), exception)
     finally:
         sender.lock_for(args[0], task_id).release()
     log.error(

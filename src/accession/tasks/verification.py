@@ -19,7 +19,7 @@ from accession.imports.windows import ImportCursor
 from accession.runs.ledger import RunCounters
 from accession.tasks.app import app
 from accession.tasks.steps import RunOutcome, StepResult, run_step
-from accession.tasks.workflow_task import WorkflowTask, start_runs
+from accession.tasks.workflow_task import WorkflowTask, start_requested_runs
 
 log = structlog.get_logger(__name__)
 
@@ -41,9 +41,10 @@ def start_verification(
 
     Raises:
         InvalidInput: the last month is before the first.
+        UserError: verifications are paused for the collections.
     """
     check_months(first_month, last_month)
-    return start_runs(
+    return start_requested_runs(
         verify_purchases_by_collection,
         collection_ids,
         first_month=None if first_month is None else first_month.isoformat(),

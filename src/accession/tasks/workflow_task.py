@@ -17,6 +17,7 @@ from accession.core.settings import get_settings
 from accession.core.workflow import Workflow
 from accession.db.engine import transaction
 from accession.runs.ledger import queue_runs
+from accession.runs.pauses import check_not_paused, paused_collection_ids
 from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, MAX_RETRIES, MAX_RETRY_AFTER_SECONDS, app
 from accession.tasks.lock import TaskLock, workflow_lock
 from accession.tasks.outages import retry_while_unavailable
@@ -99,23 +100,47 @@ def start_for_all_collections(task: WorkflowTask, **arguments: Any) -> None:
 def start_runs(task: WorkflowTask, collection_ids: Iterable[int], **arguments: Any) -> dict[int, str]:
     """Queue a run for each collection; return the task id of each run by collection id.
 
-    The runs are committed to the ledger before their messages are published, so a message that the broker
-    loses can be published again.
+    Collections for which the workflow is paused are left out. The runs are committed to the ledger before
+    their messages are published, so a message that the broker loses can be published again.
     """
-    task_ids = {collection_id: str(uuid4()) for collection_id in collection_ids}
     with transaction() as session:
+        paused = paused_collection_ids(session, task.workflow)
+        task_ids = {each: str(uuid4()) for each in collection_ids if each not in paused}
         queue_runs(session, task.workflow, task_ids, arguments)
     for collection_id, task_id in task_ids.items():
         enqueue_step(task, collection_id, task_id, arguments)
     return task_ids
 
 
-def enqueue_step(task: WorkflowTask, collection_id: int, task_id: str, arguments: Mapping[str, Any]) -> None:
-    """Publish the message of a run's next step."""
+def start_requested_runs(
+    task: WorkflowTask, collection_ids: Iterable[int], **arguments: Any
+) -> dict[int, str]:
+    """Queue runs that a person has requested, as `start_runs` does.
+
+    Raises:
+        UserError: the workflow is paused for all of the collections.
+    """
+    requested = list(collection_ids)
+    with transaction() as session:
+        check_not_paused(session, requested, task.workflow)
+    return start_runs(task, requested, **arguments)
+
+
+def enqueue_step(
+    task: WorkflowTask,
+    collection_id: int,
+    task_id: str,
+    arguments: Mapping[str, Any],
+    *,
+    retries: int = 0,
+) -> None:
+    """Publish the message of a run's next step, which has been retried so often."""
     # Celery would format the arguments for its log, which costs more than sending them.
     reprs = {"argsrepr": f"({collection_id},)", "kwargsrepr": "{...}"}
     headers = {_VERSION_HEADER: __version__}
-    task.apply_async((collection_id,), dict(arguments), task_id=task_id, headers=headers, **reprs)
+    task.apply_async(
+        (collection_id,), dict(arguments), task_id=task_id, headers=headers, retries=retries, **reprs
+    )
 
 
 def _minor_version(version: str) -> tuple[int, ...]:

@@ -10,19 +10,47 @@ from accession.web import covers, health, login, metrics, oai, opds
 from accession.web.access import install_access
 from accession.web.api import router as api
 from accession.web.errors import MAX_BODY_BYTES
-from accession.web.pages import collections, exports, overview, rejects, runs, titles, verification
+from accession.web.pages import (
+    audit,
+    backfill,
+    collections,
+    control,
+    exports,
+    installation,
+    notifications,
+    overview,
+    rejects,
+    reports,
+    runs,
+    schedules,
+    storage,
+    titles,
+    tokens,
+    users,
+    verification,
+)
 from accession.web.request_log import RequestLog
 
 _ROUTER_MODULES = (
     api,
     login,
     overview,
+    control,
+    backfill,
     collections,
+    schedules,
     verification,
     runs,
     rejects,
     titles,
+    reports,
     exports,
+    notifications,
+    users,
+    tokens,
+    audit,
+    installation,
+    storage,
     covers,
     health,
     metrics,

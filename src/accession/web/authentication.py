@@ -18,8 +18,8 @@ from accession.auth.tokens import TOKEN_PREFIX, use_token
 from accession.auth.users import find_session_user, has_users
 from accession.web.errors import HTTPProblem
 from accession.web.feed_paths import feed_prefix, is_feed_path, is_feed_read
-from accession.web.principal import LOCAL_OPERATOR, Principal
-from accession.web.request_checks import require_local_request
+from accession.web.principal import Principal
+from accession.web.request_checks import client_address, require_local_request
 from accession.web.sessions import COOKIE, read_session, session_cookie
 
 BASIC_CHALLENGE = {"WWW-Authenticate": 'Basic realm="Accession", charset="UTF-8"'}
@@ -42,7 +42,7 @@ def authenticate(
     """Identify the caller by the token, or else by the session cookie.
 
     `on_loopback` tells whether the dashboard is served on a loopback address: there, while no user exists,
-    everyone on this machine is an operator.
+    everyone on this machine is an administrator.
 
     Raises:
         HTTPProblem: the token is invalid or does not allow the request, or the request is not local.
@@ -51,7 +51,7 @@ def authenticate(
         return AuthResult(_token_principal(session, request, token))
     if on_loopback and not has_users(session):
         require_local_request(request)
-        return AuthResult(LOCAL_OPERATOR)
+        return AuthResult(Principal("local", UserRole.ADMINISTRATOR, "local", client_address(request)))
     return _session_result(session, request)
 
 
@@ -77,12 +77,12 @@ def _token_principal(session: Session, request: Request, secret: SecretStr) -> P
             401, f'The token "{token.name}" has a role: send it as Authorization: Bearer acc_...', challenge
         )
     if token.role is not None:
-        return Principal(token.name, UserRole(token.role), "token")
+        return Principal(token.name, UserRole(token.role), "token", client_address(request))
     feeds = [FeedKind(name) for name in token.feeds or ()]
     if not any(is_feed_read(feed, request.method, request.scope["path"]) for feed in feeds):
         paths = " and ".join(feed_prefix(feed) for feed in feeds)
         raise HTTPProblem(403, f'The token "{token.name}" only allows reading {paths}.')
-    return Principal(token.name, UserRole.VIEWER, "token", token.collection_id)
+    return Principal(token.name, UserRole.VIEWER, "token", client_address(request), token.collection_id)
 
 
 def _session_result(session: Session, request: Request) -> AuthResult:
@@ -95,7 +95,8 @@ def _session_result(session: Session, request: Request) -> AuthResult:
     # /login and /logout set the session cookie themselves.
     is_renewed = web_session.is_to_be_renewed and request.scope["path"] not in LOGIN_PATHS
     cookie = session_cookie(user, secure=request.url.is_secure) if is_renewed else None
-    return AuthResult(Principal(user.name, UserRole(user.role), "session"), cookie)
+    principal = Principal(user.name, UserRole(user.role), "session", client_address(request))
+    return AuthResult(principal, cookie)
 
 
 def _bearer_token(headers: Headers) -> SecretStr | None:

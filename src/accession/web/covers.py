@@ -4,9 +4,13 @@ Browsers load covers from this server only. A cover is drawn if there is none, o
 """
 
 import hashlib
+import itertools
+import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from html import escape
+from pathlib import Path
 from textwrap import wrap
 
 import httpx
@@ -44,6 +48,10 @@ _CACHE_FETCHED = {"Cache-Control": "private, max-age=86400"}
 _CACHE_DRAWN = {"Cache-Control": "private, max-age=300"}
 _LINE_LENGTH, _MAX_LINES = 14, 6
 
+_IMAGES_PER_PRUNING = 500
+_DAY_SECONDS = 24 * 60 * 60
+_stored_images = itertools.count()
+
 # Hosts that could not be reached, and until when not to try again (monotonic time in seconds).
 _unreachable_until: dict[str, float] = {}
 
@@ -74,7 +82,20 @@ def _load_image(url: str) -> bytes | None:
     if image is not None:
         cached.parent.mkdir(mode=0o700, exist_ok=True)
         write_private_file(cached, image)
+        if next(_stored_images) % _IMAGES_PER_PRUNING == 0:
+            _delete_old_images(cached.parent)
     return image
+
+
+def _delete_old_images(folder: Path) -> None:
+    """Delete the images that were fetched so long ago that the cache need not keep them any more."""
+    days = get_settings().retention_days_covers
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            # Another process may have deleted it.
+            with suppress(FileNotFoundError):
+                if days and time.time() - entry.stat(follow_symlinks=False).st_mtime > days * _DAY_SECONDS:
+                    os.unlink(entry.path)
 
 
 def _fetch_image(address: str) -> bytes | None:

@@ -12,10 +12,12 @@ from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from accession.auth.users import authenticate_user
+from accession.auth.audit import Actor, ActorKind, AuditAction, record
+from accession.auth.users import authenticate_user, user_exists
 from accession.db.engine import transaction
 from accession.web.errors import HTTPProblem
 from accession.web.pages.rendering import render
+from accession.web.principal import Principal
 from accession.web.request_checks import client_address
 from accession.web.sessions import expired_cookie, session_cookie
 from accession.web.throttle import register_attempt, reset_attempts
@@ -66,6 +68,10 @@ async def log_in(request: Request) -> Response:
 @router.post("/logout")
 def log_out(request: Request) -> Response:
     """End the session in this browser and redirect to the login page."""
+    principal: Principal | None = request.state.principal
+    if principal is not None:
+        with transaction() as session:
+            record(session, principal.actor, AuditAction.USER_LOGOUT, principal.name)
     response = RedirectResponse("/login", 303)
     response.headers.append("set-cookie", expired_cookie(secure=request.url.is_secure))
     return response
@@ -87,9 +93,13 @@ def _attempt_login(request: Request, name: str, password: SecretStr) -> _LoginRe
     with transaction() as session:
         user = authenticate_user(session, name, password)
         if user is None:
-            # The name is not logged: people sometimes type their password into that field.
+            # Another name is not logged: people sometimes type their password into that field.
             log.warning("login failed", address=address)
+            known_name = name if user_exists(session, name) else ""
+            anonymous = Actor(ActorKind.ANONYMOUS, "", address)
+            record(session, anonymous, AuditAction.USER_LOGIN_FAILED, known_name)
             return _LoginResult()
+        record(session, Actor(ActorKind.USER, name, address), AuditAction.USER_LOGIN, name)
         cookie = session_cookie(user, secure=request.url.is_secure)
     reset_attempts(name, address)
     log.info("user logged in", user=name, address=address)

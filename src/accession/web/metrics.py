@@ -25,9 +25,11 @@ from accession.core.clock import utc_now
 from accession.core.settings import get_settings
 from accession.db.engine import transaction
 from accession.db.models import FindingKind
+from accession.db.sizes import table_sizes
 from accession.imports.verification import MIN_AGE
 from accession.imports.verification_spans import FIRST_MONTH
 from accession.runs.ledger import sum_run_counters
+from accession.runs.retention import pruned_rows
 from accession.runs.views import StatusView, count_running_runs, status_views
 from accession.tasks.heartbeats import read_heartbeats
 from accession.tasks.metrics import LATENCY_BUCKETS, Latency, queue_depths, read_worker_metrics
@@ -46,6 +48,7 @@ _RUN_COUNTERS = {
     "records_rejected": "Fetched records that were rejected",
     "titles_new": "Titles that were new in a collection",
     "titles_changed": "Titles whose metadata or availability changed",
+    "restarts": "Times that an import went back because the vendor's pages contradicted each other",
 }
 
 # Label values and the value of each sample.
@@ -109,6 +112,8 @@ def _database_metrics() -> list[Metric]:
         totals = sum_run_counters(session)
         findings = count_open_findings(session)
         verifications = oldest_verifications(session, FIRST_MONTH, MIN_AGE)
+        tables = table_sizes(session, utc_now())
+        pruned = pruned_rows(session)
     counters = [
         _counter(
             name,
@@ -126,6 +131,18 @@ def _database_metrics() -> list[Metric]:
         _gauge("rejected_records_open", "Open rejected records", ("collection",), rejected_samples),
         *_workflow_metrics(statuses),
         *_verification_metrics(findings, verifications),
+        _gauge(
+            "table_bytes",
+            "Size of a table and its indexes",
+            ("table",),
+            [((table.name,), table.bytes) for table in tables],
+        ),
+        _counter(
+            "rows_pruned",
+            "Rows that were deleted because of their age",
+            ("kind",),
+            [((kind,), rows) for kind, rows in pruned.items()],
+        ),
     ]
 
 
@@ -141,6 +158,8 @@ def _workflow_metrics(statuses: Sequence[StatusView]) -> Iterator[Metric]:
     labels = ("collection", "workflow")
     yield _gauge("checkpoint_age_seconds", "Time since the moment synced through", labels, ages)
     yield _gauge("run_state", "Always 1; state is the state of the latest run", (*labels, "state"), states)
+    paused = [((status.collection, status.workflow), status.pause is not None) for status in statuses]
+    yield _gauge("workflow_paused", "1 if the workflow is paused", labels, paused)
     yield _gauge("outbox_pending", "Titles with pending updates", ("collection",), pending.items())
 
 

@@ -27,6 +27,7 @@ TitleId = Annotated[
 CollectionFilter = Annotated[int | None, Query(ge=1, le=MAX_ID, description="Only of this collection.")]
 FacetFilter = Annotated[str | None, Query(max_length=50, pattern=NO_NUL)]
 Availability = Literal["available", "on_hold", "on_order", "withdrawn"]
+Lacks = Literal["metadata", "cover"]
 OpdsAvailability = Annotated[str | None, Query(pattern="^(available|on_hold|on_order)?$")]
 # The number of the page and the cursor of the search, joined by a dot.
 OpdsPage = Annotated[str | None, Query(pattern=r"^[1-9][0-9]{0,8}\.[A-Za-z0-9_=-]{1,100}$")]
@@ -49,6 +50,7 @@ Month = Annotated[
 # HTML forms send an empty string for a field that was left empty.
 FormCollection = Annotated[str, Query(max_length=10, pattern=r"^\d*$")]
 FormText = Annotated[str, Query(max_length=200, pattern=NO_NUL)]
+RejectionReason = Annotated[str, Query(max_length=2000, pattern=NO_NUL)]
 FormField = Annotated[str, Form(max_length=500)]
 FormDate = Annotated[date | Literal[""], Query()]
 FormMonth = Annotated[Month | None, BeforeValidator(lambda value: value or None)]

@@ -6,24 +6,32 @@ from typing import Annotated, Literal
 from fastapi import Depends
 from starlette.requests import Request
 
+from accession.auth.audit import Actor, ActorKind
 from accession.auth.roles import UserRole
 from accession.web.errors import HTTPProblem
 
 
 @dataclass(frozen=True)
 class Principal:
-    """The caller of a request: a user, a token, or anyone on this machine (`LOCAL_OPERATOR`).
+    """The caller of a request: a user, a token, or anyone on this machine ("local").
 
-    `collection_id` is the only collection that the caller may see; None means all collections.
+    `address` is the client's IP address. `collection_id` is the only collection that the caller may see; None
+    means all collections.
     """
 
     name: str
     role: UserRole
     authentication: Literal["local", "session", "token"]
+    address: str
     collection_id: int | None = None
 
+    @property
+    def actor(self) -> Actor:
+        """Return the caller as the audit log names it."""
+        return Actor(_ACTOR_KINDS[self.authentication], self.name, self.address)
 
-LOCAL_OPERATOR = Principal("local", UserRole.OPERATOR, "local")
+
+_ACTOR_KINDS = {"local": ActorKind.LOCAL, "session": ActorKind.USER, "token": ActorKind.TOKEN}
 
 BEARER_CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
@@ -64,3 +72,17 @@ def require_operator(principal: Viewer) -> Principal:
 
 
 Operator = Annotated[Principal, Depends(require_operator)]
+
+
+def require_administrator(principal: Viewer) -> Principal:
+    """Return the caller, who may manage users and tokens, and see settings and audit log."""
+    if not principal.role.can_administer:
+        raise HTTPProblem(
+            403,
+            f'"{principal.name}" is no administrator: ask one to do it, or to give you that role with '
+            "`accession users set-role`.",
+        )
+    return principal
+
+
+Administrator = Annotated[Principal, Depends(require_administrator)]

@@ -87,7 +87,7 @@ def require_local_request(request: Request) -> None:
         raise HTTPProblem(
             403,
             "No user exists, so only this machine may open the dashboard, as http://127.0.0.1 or "
-            "http://localhost: add a user with `accession users add NAME --role operator`.",
+            "http://localhost: add a user with `accession users add NAME --role administrator`.",
         )
 
 

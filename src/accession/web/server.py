@@ -96,5 +96,5 @@ def require_user_unless_loopback(session: Session, host: str) -> None:
     if not is_loopback(host) and not has_users(session):
         raise UserError(
             f"The dashboard cannot be served at {host}, which other machines can reach, without a user: "
-            "add one with `accession users add NAME --role operator`, or unset ACCESSION_WEB_HOST."
+            "add one with `accession users add NAME --role administrator`, or unset ACCESSION_WEB_HOST."
         )

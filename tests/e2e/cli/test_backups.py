@@ -8,6 +8,7 @@ from sqlalchemy import Engine, text
 
 from accession.core.workflow import Workflow
 from accession.db import schema
+from accession.db.engine import engine
 from accession.local.home import lock_home
 from accession.local.servers import ServerUrls
 from tests.fixtures.commands import Cli, settings
@@ -20,6 +21,12 @@ def _short_worker_ping(celery_app: None, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("accession.tasks.recovery._WORKER_PING_SECONDS", 0.1)
 
 
+def back_up(cli: Cli, file: str) -> None:
+    """Write a backup, and close the connections that a process of its own would close as it ends."""
+    assert cli("backup", file).exit_code == 0
+    engine().dispose()
+
+
 def test_backup_reports_size_and_key_file(cli: Cli, populated_database: Engine, tmp_path: Path) -> None:
     file, key_file = tmp_path / "file", tmp_path / "home" / "secret.key"
     result = cli("backup", str(file))
@@ -28,6 +35,8 @@ def test_backup_reports_size_and_key_file(cli: Cli, populated_database: Engine, 
         f"Wrote the backup to {file} ({kilobytes} kB). Keep {key_file} with it: "
         "without that key the account keys in the backup cannot be decrypted.\n"
     )
+    entry = cli("audit", "--format", "json").json[0]
+    assert (entry["action"], entry["subject"]) == ("database.backup", str(file))
 
 
 def test_restore_asks_and_discards_queued_work(
@@ -37,7 +46,7 @@ def test_restore_asks_and_discards_queued_work(
     from accession.tasks.workflows import STEP_TASKS
 
     file = str(tmp_path / "file")
-    assert cli("backup", file).exit_code == 0
+    back_up(cli, file)
     before = table_rows(populated_database, "license_pools")
     with populated_database.begin() as connection:
         connection.execute(text("DELETE FROM license_pools"))
@@ -63,6 +72,8 @@ def test_restore_asks_and_discards_queued_work(
     assert table_rows(populated_database, "license_pools") == before
     assert (broker.llen("default"), broker.exists("unacked:birch")) == (0, 0)
     assert lock.current_holder() is None
+    entry = cli("audit", "--format", "json").json[0]
+    assert (entry["action"], entry["subject"], entry["origin"]) == ("database.restore", file, "cli")
 
 
 def test_restore_migrates_and_warns_about_other_key(
@@ -70,7 +81,7 @@ def test_restore_migrates_and_warns_about_other_key(
 ) -> None:
     populated_database.dispose()
     file = str(tmp_path / "file")
-    assert cli("backup", file).exit_code == 0
+    back_up(cli, file)
     url = populated_database.url.set(drivername="postgresql").render_as_string(hide_password=False)
 
     with settings(home=tmp_path / "other", database_url=url, redis_url=servers.redis_url):
@@ -86,7 +97,7 @@ def test_restore_is_refused_while_home_is_in_use(
     cli: Cli, populated_database: Engine, tmp_path: Path
 ) -> None:
     file = str(tmp_path / "file")
-    assert cli("backup", file).exit_code == 0
+    back_up(cli, file)
     (tmp_path / "home").mkdir(exist_ok=True)
     with lock_home(tmp_path / "home"):
         assert "already running" in cli("restore", file, "--yes").error

@@ -71,6 +71,13 @@ def test_detached_up_runs_and_imports(cli: Cli, running: RunningInstallation) ->
         assert all(title["title"] for title in cli("titles", "list", "--json").json)
 
 
+def test_settings_of_each_process_are_recorded(cli: Cli, running: RunningInstallation) -> None:
+    with settings(home=running.home):
+        entries = cli("audit", "--action", "settings", "--format", "json").json
+    changes = {entry["actor"]: entry["details"]["web_port"] for entry in entries}
+    assert changes == dict.fromkeys(("worker", "beat", "web"), f"8642 → {running.web_port}")
+
+
 def test_dashboard_is_ready_when_up_returns(running: RunningInstallation) -> None:
     assert "Welcome" in running.first_page
 

@@ -14,7 +14,7 @@ from redis import Redis
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
-from accession.accounts.keys import encrypt_account_key
+from accession.accounts.keys import encrypt_secret
 from accession.cli import demo
 from accession.core.clock import truncate_to_second, utc_now
 from accession.core.settings import get_settings
@@ -186,7 +186,7 @@ def test_damaged_key_file_fails_run_without_traceback(
     for damage, message in KEY_FILE_DAMAGE.items():
         # With a key that the worker has not read yet: it caches the last one.
         key_file.write_bytes(Fernet.generate_key())
-        collection.account_key_encrypted = encrypt_account_key(SecretStr("key"))
+        collection.account_key_encrypted = encrypt_secret(SecretStr("key"))
         session.commit()
         damage(key_file)
         try:

@@ -347,3 +347,15 @@ def test_only_the_worker_has_a_long_grace_period(home: Path) -> None:
 def test_children_without_web_port_exclude_the_web_server(home: Path) -> None:
     specs = child_specs(Settings(home=home, web_port=0))
     assert [spec.name for spec in specs] == ["worker", "beat"]
+
+
+def test_running_supervisor_rotates_large_logs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCESSION_LOG_MAX_MEGABYTES", "1")
+    log = home / "logs" / "a.log"
+    log.parent.mkdir(mode=0o700)
+    log.write_text("x" * 1_000_001)
+    with running_supervisor(home, "--external-servers", "a"):
+        rotated = home / "logs" / "a.log.1"
+        wait_until(rotated.exists)
+        wait_until(lambda: log.stat().st_size < 1_000_000)
+        assert rotated.stat().st_size >= 1_000_001

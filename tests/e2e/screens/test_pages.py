@@ -10,23 +10,41 @@ from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.rejected_records import RejectedRecordData, store_rejected_records
 from accession.db.models import Collection, RejectedRecord
 from tests.fixtures.dashboard import COLOUR_RULES, OpenDashboard
-from tests.fixtures.factories import NOON, PASSWORD
+from tests.fixtures.factories import NOON, PASSWORD, make_collection
 from tests.fixtures.vendor import ScriptedVendor, item, raw_record
 
 PATHS = [
     "/",
     "/collections/1",
     "/collections/new",
+    "/collections/1/limits",
     "/collections/1/reimport",
+    "/collections/1/backfill?first_day=2023-01-01&last_day=2023-01-31",
+    "/control/pause?collections=1",
+    "/collections/1/schedules/purchases",
     "/collections/1/verification",
     "/collections/1/verify",
     "/runs",
     "/runs/1",
+    "/runs/days?days=365",
+    "/storage",
     "/titles",
+    "/titles?subject=FICTION",
+    "/reports",
+    "/reports/growth",
+    "/reports/turnover?by=subject",
     "/titles/abc/collections/1",
     "/exports",
     "/rejected-records",
     "/rejected-records/1",
+    "/rejected-records?reason=It+has+no+title+identifier+%28001%29.",
+    "/users",
+    "/users/new",
+    "/tokens",
+    "/tokens/new",
+    "/audit",
+    "/settings",
+    "/about",
 ]
 
 
@@ -98,6 +116,41 @@ def test_corrected_rejected_record_is_imported_on_retry(
     expect(page.get_by_role("heading", name="No rejected records")).to_be_visible()
     page.get_by_role("link", name="Catalogue").click()
     expect(page.get_by_role("status")).to_have_text("2 titles")
+
+
+def test_selected_collections_are_paused_and_resumed(
+    session: Session, stored_collection: Collection, open_dashboard: OpenDashboard, dashboard_url: str
+) -> None:
+    make_collection(session, "Birch Library")
+    page = open_dashboard(dashboard_url).open("/")
+    page.get_by_label("Select all collections").check()
+    expect(page.get_by_label("Select Birch Library")).to_be_checked()
+    page.get_by_label("Select Birch Library").uncheck()
+    page.get_by_label("Workflow").select_option("purchases")
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"Pause {stored_collection.name}")
+    page.get_by_label("Reason").fill("vendor maintenance")
+    page.get_by_label("Until").fill("2999-01-01T06:00")
+    page.get_by_label("Cancel active runs").check()
+    page.get_by_role("button", name="Pause").click()
+    expect(page.locator(".alert")).to_have_text("1 workflow paused.")
+    expect(page.get_by_text("paused until 1 Jan 2999, 07:00: vendor maintenance")).to_be_visible()
+    page.get_by_label(f"Select {stored_collection.name}").check()
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator(".alert")).to_have_text("1 workflow resumed.")
+
+
+def test_bulk_actions_work_without_scripts(
+    stored_collection: Collection, open_dashboard: OpenDashboard, dashboard_url: str
+) -> None:
+    page = open_dashboard(dashboard_url, java_script_enabled=False).open("/")
+    expect(page.get_by_label("Select all collections")).to_be_hidden()
+    page.get_by_label(f"Select {stored_collection.name}").check()
+    page.get_by_label("Workflow").select_option("events")
+    page.get_by_role("button", name="Run now").click()
+    expect(page.locator(".alert")).to_have_text("1 run queued.")
+    page.get_by_role("button", name="Cancel runs").click()
+    expect(page.locator(".alert")).to_have_text("Select at least one collection.")
 
 
 def test_times_are_local_with_utc_on_hover(

@@ -446,4 +446,4 @@ def test_documented_command_creates_valid_key(home: Path) -> None:
     )
     set_secret_key(process.stdout)
 
-    assert keys.encrypt_account_key(SecretStr("abc"))
+    assert keys.encrypt_secret(SecretStr("abc"))

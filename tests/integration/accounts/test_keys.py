@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accession.accounts import keys
-from accession.accounts.keys import KEY_FILE, decrypt_account_key, encrypt_account_key, ensure_key_file
+from accession.accounts.keys import KEY_FILE, decrypt_account_key, encrypt_secret, ensure_key_file
 from accession.core.errors import UserError
 from accession.db.models import Collection
 from tests.fixtures.factories import ACCOUNT_KEY, TIMEOUT_SECONDS, make_collection, run_concurrently
@@ -30,11 +30,11 @@ def test_stored_account_key_is_encrypted(session: Session, home: Path) -> None:
 
 
 def test_encrypting_the_same_key_twice_differs(home: Path) -> None:
-    assert encrypt_account_key(SecretStr("abc")) != encrypt_account_key(SecretStr("abc"))
+    assert encrypt_secret(SecretStr("abc")) != encrypt_secret(SecretStr("abc"))
 
 
 def test_key_file_is_created_on_first_use_with_mode_600(home: Path) -> None:
-    encrypt_account_key(SecretStr("abc"))
+    encrypt_secret(SecretStr("abc"))
 
     (file,) = home.iterdir()
     assert file.name == KEY_FILE
@@ -112,7 +112,7 @@ def test_invalid_key_file_is_reported(home: Path, content: bytes) -> None:
     (home / KEY_FILE).write_bytes(content)
 
     with pytest.raises(UserError, match="is not 32 bytes in URL-safe base64") as error:
-        encrypt_account_key(SecretStr("abc"))
+        encrypt_secret(SecretStr("abc"))
     assert str(home / KEY_FILE) in str(error.value)
 
 
@@ -122,14 +122,14 @@ def test_empty_key_file_is_reported(home: Path, content: bytes) -> None:
     (home / KEY_FILE).write_bytes(content)
 
     with pytest.raises(UserError, match=f"There is no key in {home / KEY_FILE}: restore it"):
-        encrypt_account_key(SecretStr("abc"))
+        encrypt_secret(SecretStr("abc"))
 
 
 def test_unwritable_home_is_reported(home: Path) -> None:
     home.write_text("a file instead of the folder")
 
     with pytest.raises(UserError, match=r"The key file .* cannot be created .*: make .* writable"):
-        encrypt_account_key(SecretStr("abc"))
+        encrypt_secret(SecretStr("abc"))
 
 
 def test_key_in_environment_creates_no_key_file(session: Session, home: Path) -> None:
@@ -145,7 +145,7 @@ def test_empty_key_in_environment_is_reported(home: Path) -> None:
     set_secret_key(" , ")
 
     with pytest.raises(UserError, match="There is no key in ACCESSION_SECRET_KEY"):
-        encrypt_account_key(SecretStr("abc"))
+        encrypt_secret(SecretStr("abc"))
 
 
 @pytest.mark.parametrize("separator", [",", " ", ", ", "\n"])
@@ -159,7 +159,7 @@ def test_first_key_in_environment_encrypts_and_all_decrypt(
     set_secret_key(f"{new}{separator}{old}")
 
     assert decrypt_account_key(collection).get_secret_value() == ACCOUNT_KEY
-    assert Fernet(new).decrypt(encrypt_account_key(SecretStr("abc"))) == b"abc"
+    assert Fernet(new).decrypt(encrypt_secret(SecretStr("abc"))) == b"abc"
 
 
 def test_wrong_key_in_environment_is_reported(session: Session, home: Path) -> None:
@@ -174,5 +174,5 @@ def test_invalid_key_in_environment_is_not_disclosed(home: Path) -> None:
     set_secret_key("not-a-key")
 
     with pytest.raises(UserError, match="The key in ACCESSION_SECRET_KEY is not") as error:
-        encrypt_account_key(SecretStr("abc"))
+        encrypt_secret(SecretStr("abc"))
     assert "not-a-key" not in str(error.value)

@@ -1,6 +1,7 @@
 """Rejected records: stored once, listed, and resolved with a note."""
 
 from datetime import date
+from typing import Any
 
 import pytest
 import time_machine
@@ -12,8 +13,11 @@ from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.rejected_records import (
     RejectedRecordData,
     find_rejected_record,
+    open_rejected_record_ids,
+    open_rejection_reasons,
     rejected_record_views,
     resolve_rejected_record,
+    resolve_rejected_records,
     store_rejected_records,
 )
 from accession.core.errors import NotFound, UserError
@@ -122,3 +126,58 @@ def test_rejected_records_of_deleted_collection_are_not_found(
         find_rejected_record(session, record_id)
     with pytest.raises(NotFound, match=f"There is no rejected record {record_id}"):
         resolve_rejected_record(session, record_id, "Too late.")
+
+
+def reject_for(session: Session, collection: Collection, *reasons: str) -> None:
+    records = [RejectedRecordData(reason, "<record/>", f"hash {n}") for n, reason in enumerate(reasons)]
+    store_rejected_records(session, collection, MARCH_1, records)
+    session.commit()
+
+
+TWO_IDS = "It has 2 title identifiers (001): {}."
+INVALID_ID = "Its title identifier (001) is invalid: {!r}."
+
+
+def test_reasons_are_grouped_without_quoted_values(session: Session, collection: Collection) -> None:
+    reject_for(
+        session, collection, INVALID_ID.format("a/b"), TWO_IDS.format("a, b"), TWO_IDS.format("c, it's")
+    )
+
+    reasons = open_rejection_reasons(session)
+
+    assert [(each.reason, each.records, each.last_id) for each in reasons] == [
+        ("It has 2 title identifiers (001): …", 2, 3),
+        ("Its title identifier (001) is invalid: ….", 1, 1),
+    ]
+
+
+def test_reasons_are_those_of_open_records_of_a_collection(session: Session, collection: Collection) -> None:
+    other = make_collection(session, "Birch Library")
+    reject_for(session, collection, "one", "two", "two")
+    reject_for(session, other, "three")
+    resolve_rejected_record(session, 1, "Withdrawn.")
+
+    assert [each.reason for each in open_rejection_reasons(session, collection="Alder Library")] == ["two"]
+    assert {each.reason for each in open_rejection_reasons(session)} == {"two", "three"}
+
+
+def test_open_records_are_selected_by_reason_and_number(session: Session, collection: Collection) -> None:
+    reject_for(session, collection, "one", "two", "two", "two")
+
+    def select_ids(**options: Any) -> list[int]:
+        return open_rejected_record_ids(session, **options)
+
+    assert select_ids() == [1, 2, 3, 4]
+    assert select_ids(reason="two", last_id=3) == [2, 3]
+    assert select_ids(collection="Birch Library") == []
+
+
+def test_many_records_are_resolved_once(session: Session, collection: Collection) -> None:
+    reject_for(session, collection, "one", "two", "two")
+    resolve_rejected_record(session, 2, "Earlier.")
+
+    assert resolve_rejected_records(session, [1, 2], "Withdrawn.") == 1
+
+    session.expire_all()
+    notes = {view.id: view.note for view in rejected_record_views(session, with_resolved=True)}
+    assert notes == {1: "Withdrawn.", 2: "Earlier.", 3: None}

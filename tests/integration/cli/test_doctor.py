@@ -9,6 +9,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import mark_for_deletion
+from accession.auth.audit import AuditFilter, read_audit_log
 from accession.catalog.circulation import record_events
 from accession.catalog.outbox import enqueue_changes
 from accession.cli import checks
@@ -32,7 +33,7 @@ HEALTHY_FINDINGS = {
 }
 OTHER_CHECKS = (
     *("home", "key file", "database", "schema", "broker"),
-    *("workers", "scheduler", "account keys"),
+    *("workers", "scheduler", "account keys", "storage"),
 )
 
 
@@ -122,6 +123,17 @@ def test_orphaned_lock_is_released(
     assert doctor.repairs() == {"lock of events of Alder Library": "released"}
     assert not broker.exists(name)
     doctor.assert_healthy()
+
+
+def test_repair_is_recorded_in_the_audit_log(doctor: Doctor, session: Session, broker: Redis) -> None:
+    broker.set("CirculationUpdateWorkflow:77", "somebody")
+    doctor.failures()
+
+    doctor.repairs()
+
+    (entry,) = read_audit_log(session, AuditFilter())
+    assert (entry.action, entry.subject) == ("database.repair", "lock of circulation of collection 77")
+    assert entry.details["finding"].startswith("orphaned lock")
 
 
 def test_lock_of_unknown_collection_is_released(doctor: Doctor, database: None, broker: Redis) -> None:

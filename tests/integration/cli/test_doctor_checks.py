@@ -1,14 +1,20 @@
 """Checks of `accession doctor` that only read: home, keys, servers, processes and latest runs."""
 
+import re
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from accession.accounts import keys
+from accession.core.clock import utc_now
+from accession.core.settings import get_settings, use_settings
 from accession.core.workflow import Workflow
-from accession.db.models import Collection, RunState
+from accession.db.models import Collection, RunState, TableSize
+from accession.db.sizes import table_sizes
 from accession.local.servers import ServerUrls
 from accession.runs.ledger import end_run, find_run, open_run
 from tests.fixtures.commands import Cli, migrate_to_unknown_schema, settings
@@ -125,7 +131,7 @@ def test_doctor_with_unused_home(cli: Cli, tmp_path: Path) -> None:
         results = findings(cli)
     assert results["home"] == (False, f"{home} does not exist yet; `accession up` creates it")
     assert [name for name, (ok, _) in results.items() if not ok] == [
-        *("home", "database", "schema", "broker", "workers", "scheduler", "account keys")
+        *("home", "database", "schema", "broker", "workers", "scheduler", "account keys", "storage")
     ]
     assert all("accession up" in finding for ok, finding in results.values() if not ok)
 
@@ -138,7 +144,9 @@ def test_doctor_with_unreachable_servers(cli: Cli, tmp_path: Path) -> None:
     with settings(home=tmp_path, **unreachable_servers):
         results = findings(cli)
     failures = {name: finding for name, (ok, finding) in results.items() if not ok}
-    assert list(failures) == ["database", "schema", "broker", "workers", "scheduler", "account keys"]
+    assert list(failures) == [
+        *("database", "schema", "broker", "workers", "scheduler", "account keys", "storage")
+    ]
     assert "hidden" not in str(failures)
 
 
@@ -153,3 +161,66 @@ def test_doctor_with_empty_or_newer_database(
     ok, finding = findings(cli)["schema"]
     assert not ok
     assert "install the newer Accession" in finding
+
+
+# Storage
+
+
+def grow(session: Session, bytes_per_day: int) -> None:
+    """Record sizes of yesterday, so that all tables together have grown by this number of bytes since."""
+    sizes = table_sizes(session, utc_now())
+    session.add_all(
+        TableSize(
+            day=utc_now().date() - timedelta(days=1),
+            name=table.name,
+            bytes=table.bytes - (bytes_per_day if table.name == "runs" else 0),
+            rows=0,
+        )
+        for table in sizes
+    )
+    session.commit()
+
+
+def test_doctor_reports_sizes_and_free_disk_space(
+    cli: Cli, database: None, without_worker_wait: None
+) -> None:
+    ok, finding = findings(cli)["storage"]
+    assert ok
+    assert re.fullmatch(r"tables [\d.]+ MB, .*[\d.,]+ \w+ free on the disk", finding)
+
+
+def test_doctor_reports_growth(cli: Cli, session: Session, without_worker_wait: None) -> None:
+    grow(session, 1_500_000)
+    ok, finding = findings(cli)["storage"]
+    assert ok
+    assert ", growth 1.5 MB per day, " in finding
+
+
+def test_doctor_fails_if_the_disk_will_soon_be_full(
+    cli: Cli, session: Session, without_worker_wait: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grow(session, 1_500_000)
+    usage = SimpleNamespace(free=15_500_000, total=20_000_000)
+    monkeypatch.setattr("accession.local.disk.shutil.disk_usage", lambda _: usage)
+    ok, finding = findings(cli)["storage"]
+    assert not ok
+    assert finding.endswith(
+        "15.5 MB free on the disk: it will be full in 10 days; enlarge it, or keep rows for fewer days "
+        "(see `accession db sizes`)"
+    )
+    before = get_settings()
+    use_settings(before.model_copy(update={"disk_warning_days": 10}))
+    try:
+        assert findings(cli)["storage"][0]
+    finally:
+        use_settings(before)
+
+
+def test_disk_of_external_database_is_not_reported(
+    cli: Cli, database: None, without_worker_wait: None
+) -> None:
+    used = get_settings()
+    assert used.database_url is not None
+    url = f"{used.database_url.get_secret_value()}&application_name=external"
+    with settings(home=used.home, database_url=url, redis_url=used.redis_url):
+        assert "free on the disk" not in findings(cli)["storage"][1]

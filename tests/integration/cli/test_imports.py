@@ -106,7 +106,7 @@ def test_exactly_one_collection_option_is_required(start: Any, database: None) -
         assert result.exit_code == 2
         assert "Usage:" in result.stderr
         assert result.stdout == ""
-    assert "give either --collection NAME or --import-all" in start().stderr
+    assert "give either --collection NAME" in start().stderr
 
 
 def test_unknown_collection_is_reported(start: Any, broker: Redis, database: None) -> None:

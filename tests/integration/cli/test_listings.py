@@ -2,9 +2,10 @@
 
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
+import time_machine
 from sqlalchemy.orm import Session
 
 from accession.catalog.apply import apply_outbox
@@ -12,6 +13,7 @@ from accession.catalog.outbox import enqueue_changes
 from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.purchase_records import PurchaseRecordData, store_purchase_records
 from accession.cli.titles import TABLE_LIMIT
+from accession.core.clock import utc_now
 from accession.core.vocabulary import ContributorRole, Format, IdentifierType, Medium
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, LicensePool, Run, RunState
@@ -31,7 +33,8 @@ from tests.fixtures.purchases import WARNING, store_record_in_part
 
 STATUS_FIELDS = (
     "collection workflow state checkpoint unconfirmed_since cursor pages records_fetched records_stored"
-    " records_rejected titles_new titles_changed pending_updates started_at finished_at error"
+    " records_rejected titles_new titles_changed pending_updates pause"
+    " next_start started_at finished_at error"
 )
 TITLE_FIELDS = (
     "identifier title subtitle authors narrators editors translators illustrators other_contributors"
@@ -97,9 +100,11 @@ def test_status_of_running_run(cli: Cli, session: Session, collection: Collectio
     assert header.split("  ")[0] == "Collection"
     assert "Synced through" in header
     assert "Pending updates" in header
-    assert line.split() == (
+    assert header.rstrip().endswith("Next run")
+    assert line.split()[:-2] == (
         ["Alder", "Library", "purchases", "running", "2024-05-01", "00:00", "2,000", "3", "1,990", "1"]
     )
+    assert datetime.fromisoformat(row["next_start"]).strftime("%Y-%m-%d %H:%M") == " ".join(line.split()[-2:])
     assert [other.split()[2:4] for other in others] == [["events", "never"], ["circulation", "never"]]
 
 
@@ -365,3 +370,17 @@ def test_closed_pipe_ends_listing_quietly(
     )
     assert len(completed.stdout.splitlines()) == 2
     assert completed.stderr == ""
+
+
+def test_runs_per_day_are_listed(cli: Cli, session: Session, collection: Collection) -> None:
+    with time_machine.travel(utc_now() - timedelta(days=40), tick=False):
+        open_run(session, collection.id, Workflow.EVENTS, "task", {})
+        run = find_run(session, "task")
+        assert run is not None
+        record_step(run, RunCounters(records_fetched=7, records_stored=7), since=None, next_cursor=None)
+    session.commit()
+
+    assert cli("runs", "days").stdout == "No runs have ended in these days.\n"
+    (day,) = cli("runs", "days", "--days", "41", "--workflow", "events", "--json").json
+    assert (day["succeeded"], day["failed"], day["records_fetched"]) == (1, 0, 7)
+    assert "Succeeded" in cli("runs", "days", "--days", "41", "--collection", "Alder Library").stdout

@@ -5,13 +5,15 @@ from redis import Redis
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from accession.bibliotheca.marc import marc_record_from_xml
 from accession.catalog.purchase_dates import PurchaseDate
+from accession.catalog.purchase_records import PurchaseRecordData, store_purchase_records
 from accession.catalog.rejected_records import RejectedRecordData, store_rejected_records
 from accession.core.workflow import Workflow
 from accession.db.models import ApplyOutbox, CirculationEvent, Collection, PurchaseRecord, RejectedRecord
 from accession.local.servers import ServerUrls
 from tests.fixtures.commands import Cli, settings
-from tests.fixtures.factories import NOON
+from tests.fixtures.factories import NOON, make_pool
 from tests.fixtures.vendor import ScriptedVendor, event, event_batch, item, raw_record
 
 FIELDS = {"id", "collection", "workflow", "purchased_on", "reason", "created_at", "resolved_at", "note"}
@@ -166,3 +168,71 @@ def test_resolve_stores_note(cli: Cli, session: Session, collection: Collection)
     again = cli("rejects", "resolve", number, "--note", "Again.").error
     assert again == f"The rejected record {number} is already resolved: see `accession rejects list --all`."
     assert cli("rejects", "resolve", number).exit_code == 2
+
+
+def test_show_of_record_whose_xml_was_deleted_says_so(
+    cli: Cli, session: Session, collection: Collection
+) -> None:
+    record = reject(session, collection, "<record/>")
+    record.raw_xml = ""
+    session.commit()
+    assert (
+        "The XML was deleted, because the record was resolved long ago."
+        in cli("rejects", "show", str(record.id)).stdout
+    )
+
+
+def test_reasons_are_counted(cli: Cli, session: Session, collection: Collection) -> None:
+    reject(session, collection, "<a/>", "It has 'a' as id.")
+    reject(session, collection, "<b/>", "It has 'b' as id.")
+
+    (reason,) = cli("rejects", "reasons", "--json").json
+
+    assert (reason["reason"], reason["records"]) == ("It has … as id.", 2)
+    assert "It has … as id." in cli("rejects", "reasons", "--collection", "Alder Library").stdout
+
+
+def test_records_with_a_reason_are_listed_and_resolved(
+    cli: Cli, session: Session, collection: Collection
+) -> None:
+    reject(session, collection, "<a/>", "It has 'a' as id.")
+    reject(session, collection, "<b/>", "It has 'b' as id.")
+    reject(session, collection, raw_record())
+
+    assert [row["id"] for row in cli("rejects", "list", "--reason", NO_ID, "--json").json] == [3]
+    result = cli("rejects", "resolve", "--reason", "It has … as id.", "--note", "Withdrawn.")
+
+    assert result.stdout == "Resolved 2 records. See: accession rejects list --all\n"
+    assert [row["id"] for row in cli("rejects", "list", "--json").json] == [3]
+
+
+@pytest.mark.parametrize("arguments", [(), ("1", "--reason", NO_ID), ("1", "--collection", "Alder Library")])
+def test_resolve_needs_either_number_or_reason(cli: Cli, database: None, arguments: tuple[str, ...]) -> None:
+    assert cli("rejects", "resolve", "--note", "Gone", *arguments).exit_code == 2
+
+
+def test_records_with_a_reason_are_retried(
+    cli: Cli, session: Session, collection: Collection, vendor: ScriptedVendor, broker: Redis
+) -> None:
+    vendor.items["new"] = item("new")
+    reject(session, collection, raw_record("new"))
+    reject(session, collection, raw_record("new2"), "It has 'a' as id.")
+
+    result = cli("rejects", "retry", "--reason", NO_ID)
+
+    assert result.stdout == "Retried 1 record, 1 imported. See: accession rejects list --all\n"
+
+
+def test_show_prints_differences_from_the_stored_record(
+    cli: Cli, session: Session, collection: Collection
+) -> None:
+    stored = marc_record_from_xml(raw_record("abc", title="Solaris"))
+    data = PurchaseRecordData(make_pool(session, collection, "abc"), stored.as_marc21, "hash")
+    store_purchase_records(session, PurchaseDate(NOON.date()), [data])
+    reject(session, collection, raw_record("abc", "abd", title="Solaris"))
+
+    lines = cli("rejects", "show", "1").stdout.splitlines()
+
+    assert "- stored record of abc, 2024-05-01" in lines
+    assert "  001 abc" in lines
+    assert "+ 001 abd" in lines

@@ -21,7 +21,7 @@ def test_token_is_printed_once_and_works_until_revoked(cli: Cli, session: Sessio
     session.rollback()
 
     (row,) = cli("tokens", "list", "--json").json
-    assert row.keys() == {"name", "role", "feeds", "collection", "created_at", "last_used_at"}
+    assert row.keys() == {"id", "name", "role", "feeds", "collection", "created_at", "last_used_at"}
     for again in (cli("tokens", "list"), cli("--debug", "tokens", "list", "--json")):
         assert "prometheus" in again.stdout
         assert token not in again.stdout + again.stderr

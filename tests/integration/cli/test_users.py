@@ -23,7 +23,7 @@ ALL_INTERFACES = "0.0.0.0"  # noqa: S104
 OTHER_PASSWORD = "another long password"
 NON_LOOPBACK_ERROR = (
     "The dashboard cannot be served at 0.0.0.0, which other machines can reach, without a user: "
-    "add one with `accession users add NAME --role operator`, or unset ACCESSION_WEB_HOST."
+    "add one with `accession users add NAME --role administrator`, or unset ACCESSION_WEB_HOST."
 )
 
 
@@ -94,7 +94,7 @@ def test_invalid_name_is_rejected_before_password_prompt(cli: Cli, database: Non
 def test_list_shows_users_without_secrets(cli: Cli, session: Session, ann: str) -> None:
     (row,) = cli("users", "list", "--json").json
     assert (row.keys(), row["name"], row["role"]) == (
-        {"name", "role", "created_at"},
+        {"id", "name", "role", "created_at", "last_login_at"},
         "ann",
         "operator",
     )
@@ -121,9 +121,8 @@ def test_missing_users_message_depends_on_web_host(
             == f'Removed user "ann".\nThere are no users: {consequence}\n'
         )
         message = " ".join(cli("users", "list").stdout.split())
-    assert (
-        message == f"There are no users: {consequence} Add one with: accession users add NAME --role operator"
-    )
+    advice = "Add one with: accession users add NAME --role administrator"
+    assert message == f"There are no users: {consequence} {advice}"
 
 
 def test_password_and_role_can_be_changed(cli: Cli, session: Session, ann: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from redis import Redis
 from sqlalchemy.orm import Session
 
+from accession.auth.audit import AuditFilter, read_audit_log
 from accession.core.workflow import Workflow
 from accession.db.models import Collection
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter
@@ -62,6 +63,14 @@ def test_equal_purchases_are_reported_after_the_cost(imported: Collection, cli: 
     assert result.exit_code == 0
     assert "Verifying needs about 2 requests, and more where something differs." in result.stderr
     assert result.stdout == "The stored purchases are those that the vendor lists.\n"
+
+
+def test_verification_is_recorded_in_the_audit_log(imported: Collection, session: Session, cli: Cli) -> None:
+    cli(*ALDER, "--from", "2024-05", "--repair")
+
+    (entry,) = read_audit_log(session, AuditFilter(action="run.verify"))
+    assert entry.subject == "Alder Library"
+    assert entry.details == {"from": "2024-05-01", "days": False, "repair": True}
 
 
 def test_missing_purchase_is_listed_with_exit_code_1(

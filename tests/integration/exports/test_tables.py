@@ -23,12 +23,12 @@ from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.purchase_records import PurchaseRecordData, store_purchase_records
 from accession.catalog.titles import TitleView
 from accession.core.errors import UserError
+from accession.core.sanitize import escape_formula
 from accession.core.vocabulary import ContributorRole, Format, Medium
 from accession.db.models import Collection, LicensePool
 from accession.exports.tables import (
     COLUMNS,
     Column,
-    escape_formula,
     select_columns,
     write_csv,
     write_json_lines,

@@ -13,7 +13,6 @@ from accession.local import processes
 from accession.local.processes import (
     OwnedProcess,
     ProcessId,
-    log_file,
     reap_orphans,
     recorded_processes,
     with_death_signal,
@@ -191,14 +190,6 @@ def test_last_log_line_is_of_the_latest_process(tmp_path: Path) -> None:
         process = start_program(tmp_path, f"print({text!r})")
         assert process.wait(DEADLINE_SECONDS)
         assert process.last_log_line() == expected
-
-
-def test_large_log_is_rotated(tmp_path: Path) -> None:
-    log = log_file(tmp_path, "child")
-    os.truncate(log, 20_000_001)
-    assert log_file(tmp_path, "child").stat().st_size == 0
-    assert (tmp_path / "logs" / "child.log.1").stat().st_size == 20_000_001
-    assert log.stat().st_mode & 0o777 == 0o600
 
 
 def test_program_does_not_start_after_its_owner_has_ended() -> None:

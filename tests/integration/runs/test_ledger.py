@@ -9,7 +9,6 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from accession.accounts.collections import mark_for_deletion
 from accession.core.workflow import Workflow
 from accession.db.engine import transaction
 from accession.db.models import Collection, Run, RunState, Timestamp
@@ -21,7 +20,6 @@ from accession.runs.ledger import (
     find_run,
     get_or_create_checkpoint,
     is_active,
-    list_last_starts,
     lock_run,
     open_run,
     record_retry,
@@ -188,28 +186,6 @@ def test_latest_run_is_newest_of_collection(session: Session, collection: Collec
     assert latest is not None
     assert latest.task_id == "task-2"
     assert find_latest_run(session, 4711, PURCHASES) is None
-
-
-@pytest.mark.parametrize("workflow", Workflow)
-def test_last_start_is_newest_run_or_collection_creation(
-    session: Session, collection: Collection, workflow: Workflow
-) -> None:
-    other, deleted = (make_collection(session, name) for name in ("Birch Library", "Deleted Library"))
-    mark_for_deletion(deleted)
-    starts = {
-        (collection, workflow): [NOON, NOON + timedelta(hours=1)],
-        (other, next(each for each in Workflow if each is not workflow)): [NOON],
-        (deleted, workflow): [NOON],
-    }
-    for (owner, kind), moments in starts.items():
-        for moment in moments:
-            with time_machine.travel(moment, tick=False):
-                open_run(session, owner.id, kind, f"{owner.name} {kind} {moment}", CURSOR)
-
-    assert list_last_starts(session, workflow) == {
-        collection.id: NOON + timedelta(hours=1),
-        other.id: other.created_at,
-    }
 
 
 def test_locked_run_is_refreshed_and_exclusive(session: Session, run: Run) -> None:

@@ -1,6 +1,7 @@
 """Views of runs and of the status of each collection's workflows."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -53,7 +54,7 @@ def purchase_views(views: Sequence[StatusView]) -> list[StatusView]:
 
 
 def test_status_without_runs_is_never(session: Session, collection: Collection) -> None:
-    assert status_views(session) == [
+    assert [replace(view, next_start=None) for view in status_views(session)] == [
         StatusView(
             collection="Alder Library",
             workflow=workflow,
@@ -87,7 +88,7 @@ def test_status_of_running_run_shows_cursor_and_counters(session: Session, colle
     with time_machine.travel(NOON, tick=False):
         view, *_ = status_views(session)
 
-    assert view == StatusView(
+    assert replace(view, next_start=None) == StatusView(
         collection="Alder Library",
         workflow="purchases",
         state="running",
@@ -206,6 +207,7 @@ def test_run_view_has_all_counters(session: Session, collection: Collection) -> 
         titles_new=47,
         titles_changed=1,
         repairs=3,
+        restarts=0,
         started_at=NOON,
         updated_at=NOON,
         finished_at=None,
@@ -256,7 +258,7 @@ def test_run_is_found_by_id_while_collection_is_in_use(session: Session, collect
     session.commit()
 
     assert [run_view(session, run.id)] == run_views(session)
-    with pytest.raises(UserError, match=r"^There is no run 4711: see `accession runs list`\.$"):
+    with pytest.raises(UserError, match="There is no run 4711, or it was deleted because of its age"):
         run_view(session, 4711)
 
     mark_for_deletion(collection)

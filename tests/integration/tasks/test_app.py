@@ -5,10 +5,9 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from socket import TCP_KEEPIDLE, TCP_USER_TIMEOUT
-from zoneinfo import ZoneInfo
 
 import pytest
 import time_machine
@@ -38,31 +37,6 @@ def test_scheduled_tasks_exist_and_have_a_queue(app: Celery) -> None:
         assert app.amqp.router.route({}, f"accession.tasks.apply.{name}")["queue"].name == "apply"
     for name in scheduled:
         assert app.amqp.router.route({}, name)["queue"].name == "default"
-
-
-@pytest.mark.parametrize(
-    ("entry", "now", "due"),
-    [
-        ("import-purchase-records", day(2024, 1, 15), "2024-01-15T04:00+01:00"),
-        ("import-purchase-records", day(2024, 7, 15), "2024-07-15T04:00+02:00"),
-        ("import-purchase-records", day(2024, 7, 15, 2, 1), "2024-07-16T04:00+02:00"),
-        ("import-events", day(2024, 7, 15, 2, 1), "2024-07-15T05:00+02:00"),
-        ("update-circulation", day(2024, 7, 15, 2, 1), "2024-07-15T05:00+02:00"),
-        ("update-circulation", day(2024, 1, 15, 4, 1), "2024-01-16T05:00+01:00"),
-    ],
-)
-def test_schedule_follows_the_configured_time_zone(entry: str, now: datetime, due: str, app: Celery) -> None:
-    from accession.tasks.app import _configuration
-
-    settings = Settings(redis_url=SecretStr("redis://127.0.0.1:1/0"), time_zone="Europe/Berlin")
-    berlin = Celery("berlin", set_as_current=False)
-    berlin.conf.update(_configuration(settings))
-    scheduler = Scheduler(app=berlin, lazy=True)
-    scheduler.merge_inplace(berlin.conf.beat_schedule)
-    schedule = scheduler.schedule[entry].schedule
-    with time_machine.travel(now, tick=False):
-        wait = schedule.remaining_estimate(now.astimezone(ZoneInfo("Europe/Berlin")))
-    assert abs(now + wait - datetime.fromisoformat(due)) < timedelta(seconds=1)
 
 
 @pytest.fixture
@@ -103,7 +77,7 @@ def test_due_task_is_published_after_broker_outage(app: Celery, tmp_path: Path) 
             schedule.conf.update(task_ignore_result=True, task_publish_retry=False)
             schedule.conf.beat_schedule = app.conf.beat_schedule
             scheduler = Scheduler(app=schedule)
-            entry = scheduler.schedule["import-purchase-records"]
+            entry = scheduler.schedule["start-due-runs"]
             scheduler.apply_entry(entry, producer=scheduler.producer)
             assert broker.pid is not None
             os.kill(broker.pid, signal.SIGKILL)
@@ -117,8 +91,8 @@ def test_due_task_is_published_after_broker_outage(app: Celery, tmp_path: Path) 
         broker.stop()
 
 
-def test_only_messages_of_maintenance_expire(app: Celery, broker: Broker) -> None:
-    """While no worker runs, maintenance must not pile up; starts of workflows are processed late."""
+def test_messages_of_periodic_tasks_expire(app: Celery, broker: Broker) -> None:
+    """While no worker runs they must not pile up. A long queue must not make all starts expire."""
     scheduler = Scheduler(app=app, lazy=True)
     scheduler.merge_inplace(app.conf.beat_schedule)
     now = day(2014, 1, 4)
@@ -131,13 +105,13 @@ def test_only_messages_of_maintenance_expire(app: Celery, broker: Broker) -> Non
     }
     soon = (now + timedelta(minutes=5)).isoformat()
     assert expiries == {
-        "import_purchase_records_for_all_collections": None,
-        "import_all_collections": None,
-        "circulation_update_all_collections": None,
+        "start_due_runs": (now + timedelta(hours=1)).isoformat(),
         "publish_stale_applies": soon,
         "resume_lost_work": soon,
         "resume_stalled_runs": soon,
-        "start_missed_runs": soon,
+        "roll_up_circulation_events": soon,
+        "refresh_statistics": soon,
+        "prune_old_rows": soon,
         "update_titles_on_order": soon,
     }
 

@@ -12,12 +12,14 @@ import time_machine
 from celery import Celery
 from fsspec.implementations.memory import MemoryFileSystem
 from pydantic import SecretStr, ValidationError
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 from structlog.testing import LogCapture
 from structlog.typing import EventDict
 
 from accession.core.settings import ScheduledExport, Settings, get_settings, use_settings
-from accession.db.models import Collection
+from accession.db.models import Collection, NotificationEvent
+from accession.notifications.kinds import EventKind
 from tests.fixtures.factories import NOON
 from tests.fixtures.purchases import purchase_title
 
@@ -177,3 +179,40 @@ def test_invalid_export_setting_is_rejected(change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="two exports have the same name"):
         Settings(exports=(ScheduledExport(**valid), ScheduledExport(**valid)))
     assert "/exports" not in repr(ScheduledExport(**valid))
+
+
+def test_result_of_export_is_stored_for_notifications(
+    app: Celery, session: Session, store: MemoryFileSystem, tmp_path: Path, lines: list[EventDict]
+) -> None:
+    (tmp_path / "file").touch()
+    with scheduled(name="alder", format="csv", target=str(tmp_path / "file" / "folder")):
+        run_on(0, "alder")
+    with scheduled(name="alder", format="csv", target="memory://exports"):
+        run_on(1, "alder")
+    failed, written = session.scalars(select(NotificationEvent).order_by(NotificationEvent.id))
+    assert (failed.key, failed.kind, written.key, written.kind) == (
+        "export:alder",
+        EventKind.EXPORT_FAILED,
+        "export:alder",
+        EventKind.RECOVERED,
+    )
+    assert failed.reason == lines[0]["reason"]
+
+
+def test_unexpected_error_of_export_is_stored_without_details(
+    app: Celery, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its text may contain the password of the target."""
+    from accession.tasks import exports
+
+    def fail(_: str) -> None:
+        raise ValueError("secret")
+
+    monkeypatch.setattr(exports, "find_format", fail)
+    with (
+        scheduled(name="alder", format="csv", target="memory://exports"),
+        pytest.raises(ValueError, match="s"),
+    ):
+        run_on(0, "alder")
+    (event,) = session.scalars(select(NotificationEvent))
+    assert event.reason == "An unexpected error occurred (ValueError): see the log of the workers."

@@ -33,6 +33,7 @@ def test_page_is_requested_if_its_prefetched_response_is_lost(
     assert titles_with_metadata() == {"abc"}
 
 
+@pytest.mark.usefixtures("days_one_by_one")
 def test_rolled_back_page_records_no_looked_up_titles(
     collection: Collection,
     vendor: ObservedVendor,
@@ -52,6 +53,7 @@ def test_rolled_back_page_records_no_looked_up_titles(
     assert count_rows(RunTitle) == 0
 
 
+@pytest.mark.usefixtures("days_one_by_one")
 def test_newer_run_deletes_looked_up_titles_of_older(
     session: Session, vendor: ObservedVendor, run_starter: RunStarter, broker: Broker
 ) -> None:

@@ -4,12 +4,22 @@ from datetime import date, datetime, timedelta
 
 import httpx
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
+from accession.auth.audit import Actor, ActorKind
 from accession.core.clock import utc_now
 from accession.db.engine import transaction
-from accession.db.models import ApplyOutbox, Collection, LicensePool, PurchaseRecord, RejectedRecord, Run
+from accession.db.models import (
+    ApplyOutbox,
+    Collection,
+    LicensePool,
+    NotificationEvent,
+    PurchaseRecord,
+    RejectedRecord,
+    Run,
+)
+from accession.notifications.kinds import EventKind
 from accession.runs.samples import run_retries
 from tests.fixtures.broker import Broker
 from tests.fixtures.factories import ACCOUNT_KEY, day, make_collection
@@ -310,6 +320,23 @@ def test_wrong_credentials_fail_run_without_traceback(
     assert not [record for record in caplog.records if record.exc_info]
 
 
+def test_failed_run_is_stored_for_notifications_once(
+    session: Session, collection: Collection, vendor: ObservedVendor, run_starter: RunStarter
+) -> None:
+    """Its retries are not: one failure is one event."""
+    vendor.responses += [httpx.Response(BAD_GATEWAY)] * 5
+    run = run_starter.wait_for(run_starter.start(collection))
+    vendor.responses.append(httpx.Response(401))
+    rejected = run_starter.wait_for(run_starter.start(collection))
+    events = session.scalars(select(NotificationEvent).order_by(NotificationEvent.id)).all()
+    assert [(event.kind, event.run_id, event.reason) for event in events] == [
+        (EventKind.RUN_FAILED, run.id, run.error),
+        (EventKind.CREDENTIALS_REJECTED, rejected.id, rejected.error),
+    ]
+    assert events[0].subject == "Alder Library, purchases"
+    assert "Alder" not in events[0].cause
+
+
 def test_unexpected_error_fails_run_with_traceback(
     collection: Collection,
     vendor: ObservedVendor,
@@ -567,3 +594,32 @@ def test_broker_never_contains_an_account_key(
     assert any(b"import_purchase_records_by_collection" in dump for dump in dumps)
     assert task_id.encode() in dumps[-1]
     assert ACCOUNT_KEY.encode() not in b"".join(dumps)
+
+
+def test_repeatedly_cancelled_import_stores_each_purchase_once(
+    session: Session,
+    collection: Collection,
+    vendor: ObservedVendor,
+    run_starter: RunStarter,
+    days_one_by_one: None,
+) -> None:
+    """A run is cancelled at every fifth request, and another one is started when it has ended."""
+    from accession.tasks.control import cancel_runs
+
+    ann = Actor(ActorKind.USER, "ann", "192.0.2.1")
+    for number in range(1, 11):
+        vendor.add_purchases(day(2014, 1, number, 9), f"t{number:02}a", f"t{number:02}b")
+
+    def cancel_every_fifth(_: httpx.Request) -> None:
+        if len(vendor.requests) % 5 == 4:
+            cancel_runs(ann, [collection.id])
+
+    vendor.on_request = cancel_every_fifth
+    with travel_to(day(2014, 1, 12, 10)):
+        states = [run_starter.run_to_end(collection).state]
+        while states[-1] == "cancelled" and len(states) < 60:
+            states.append(run_starter.run_to_end(collection).state)
+    assert (states[-1], states.count("cancelled") > 2) == ("succeeded", True)
+    expected = [(f"t{number:02}{half}", date(2014, 1, number)) for number in range(1, 11) for half in "ab"]
+    assert stored_purchases(session) == expected
+    assert titles_with_metadata() == {title for title, _ in expected}

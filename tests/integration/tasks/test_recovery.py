@@ -3,15 +3,12 @@
 import os
 import subprocess
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import cast
 
 import pytest
 from celery.utils.nodenames import anon_nodename, gethostname
-from sqlalchemy.orm import Session
 
-from accession.accounts.collections import mark_for_deletion
-from accession.core.workflow import SCHEDULED_WORKFLOWS
 from accession.db.models import ApplyOutbox, Collection, PurchaseRecord
 from tests.fixtures.broker import Broker
 from tests.fixtures.factories import day
@@ -275,68 +272,3 @@ def test_stalled_run_is_resumed(
         assert [resume_stalled_runs(), resume_stalled_runs()] == [1, 0]
         assert publish_stale() == 50
         assert_run_completes(broker, interrupted, vendor)
-
-
-# Missed starts
-
-
-def start_missed() -> int:
-    from accession.tasks.recovery import start_missed_runs
-
-    started: int = start_missed_runs()
-    return started
-
-
-FOUR_OCLOCK = day(2014, 1, 4, 4)
-
-
-@pytest.fixture
-def up_to_date(
-    collection: Collection, vendor: ObservedVendor, run_starter: RunStarter, broker: Broker
-) -> None:
-    """All workflows have run in the night of 3 January."""
-    with travel_to(day(2014, 1, 3, 5, 30)):
-        for workflow in SCHEDULED_WORKFLOWS:
-            run_starter.start(collection, workflow)
-        broker.deliver_all()
-    assert {run.state for run in all_runs()} == {"succeeded"}
-
-
-def queued_workflows() -> list[str]:
-    return [run.workflow for run in all_runs() if run.state == "queued"]
-
-
-@pytest.mark.parametrize(
-    ("now", "missed"),
-    [
-        (day(2014, 1, 3, 6, 5), []),
-        (day(2014, 1, 3, 6, 15), ["events"]),
-        (FOUR_OCLOCK + timedelta(minutes=5), ["events"]),
-        (FOUR_OCLOCK + timedelta(minutes=15), ["purchases", "events"]),
-        (FOUR_OCLOCK + timedelta(minutes=75), ["purchases", "events", "circulation"]),
-    ],
-)
-def test_missed_scheduled_run_is_started_late(now: datetime, missed: list[str], up_to_date: None) -> None:
-    with travel_to(now):
-        assert [start_missed(), start_missed()] == [len(missed), 0]
-    assert queued_workflows() == missed
-
-
-def test_new_collection_waits_for_its_first_schedule(
-    collection: Collection, session: Session, broker: Broker
-) -> None:
-    collection.created_at = FOUR_OCLOCK + timedelta(minutes=1)
-    session.commit()
-    with travel_to(FOUR_OCLOCK + timedelta(minutes=30)):
-        assert start_missed() == 0
-    with travel_to(FOUR_OCLOCK + timedelta(days=1, minutes=30)):
-        assert start_missed() == 3
-
-
-def test_collection_marked_for_deletion_is_not_started(
-    up_to_date: None, collection: Collection, session: Session
-) -> None:
-    mark_for_deletion(collection)
-    session.commit()
-    with travel_to(FOUR_OCLOCK + timedelta(days=2)):
-        assert start_missed() == 0

@@ -23,7 +23,7 @@ from accession.core.workflow import Workflow
 from accession.db.engine import engine, transaction
 from accession.db.models import Collection, LicensePool, PurchaseRecord, Run, RunState
 from accession.runs.ledger import end_run, lock_run, open_run
-from tests.fixtures.broker import Broker, Message
+from tests.fixtures.broker import Broker, Message, slot_name
 from tests.fixtures.factories import day
 from tests.fixtures.holdings import title_ids
 from tests.fixtures.stored import (
@@ -269,7 +269,7 @@ def test_repeated_step_releases_its_leftover_slots(
     redelivered: bool, retries: int, collection: Collection, run_starter: RunStarter, broker: Broker
 ) -> None:
     message = first_message(run_starter, broker, collection)
-    broker.redis.set(f"vendor:slots:{collection.id}:3", f"{message.id}/a dead worker")
+    broker.redis.set(slot_name(collection, 3), f"{message.id}/a dead worker")
     with travel_to(TODAY):
         broker.deliver(changed(message, retries=retries), redelivered=redelivered)
     assert [*broker.redis.scan_iter("vendor:slots:*")] == []

@@ -1,7 +1,7 @@
 """Fixtures of these tests."""
 
 from tests.fixtures.internet import internet
-from tests.fixtures.web_client import ann, browser, open_browser, redis, vic
+from tests.fixtures.web_client import ada, ann, browser, open_browser, redis, vic
 from tests.fixtures.web_server import client
 
-__all__ = ["ann", "browser", "client", "internet", "open_browser", "redis", "vic"]
+__all__ = ["ada", "ann", "browser", "client", "internet", "open_browser", "redis", "vic"]

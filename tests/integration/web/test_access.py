@@ -37,7 +37,7 @@ from tests.fixtures.web_client import (
     make_user,
 )
 
-LOCAL = {"name": "local", "role": "operator", "by": "local"}
+LOCAL = {"name": "local", "role": "administrator", "by": "local"}
 ANN = {"name": "ann", "role": "operator", "by": "session"}
 CHANGING_METHODS = ("POST", "PUT", "PATCH", "DELETE")
 
@@ -78,7 +78,7 @@ def test_foreign_host_header_without_users_is_rejected(
     """DNS rebinding would make a page of evil.example same-origin with the dashboard."""
     response = open_browser(base_url=url).get(path)
     assert response.status_code == 403
-    assert "accession users add NAME --role operator" in response.text
+    assert "accession users add NAME --role administrator" in response.text
 
 
 @pytest.mark.parametrize("host", ["", "[::1", "127.0.0.1@evil.example", "evil.example:127.0.0.1"])
@@ -95,7 +95,7 @@ def test_remote_client_of_proxy_without_users_is_rejected(open_browser: OpenBrow
 def test_non_loopback_bind_requires_login_even_without_users(
     open_browser: OpenBrowser, host: str, session: Session
 ) -> None:
-    with pytest.raises(UserError, match="accession users add NAME --role operator"):
+    with pytest.raises(UserError, match="accession users add NAME --role administrator"):
         require_user_unless_loopback(session, host)
     assert open_browser(host=host).get("/api/v1/who").status_code == 401
     assert open_browser(host=host).get("/who").status_code == 303

@@ -70,7 +70,9 @@ def test_account_key_is_in_no_response(api: Browser, collection: Collection) -> 
     schema = payload(api.get(f"{API}/openapi.json"))
     paths = [path for path, methods in schema["paths"].items() if "get" in methods]
     for path in paths:
-        response = api.get(path.format(collection_id=collection.id, run_id=1, record_id=1, identifier="abc"))
+        response = api.get(
+            path.format(collection_id=collection.id, run_id=1, record_id=1, identifier="abc", name="unused")
+        )
         assert ACCOUNT_KEY not in response.text
         assert "account_key" not in response.text
 

@@ -1,6 +1,9 @@
 """Covers: fetched once or drawn, and never fetched from hosts on a private network."""
 
+import itertools
+import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,8 +14,10 @@ from lxml import etree
 from sqlalchemy.orm import Session
 
 from accession.catalog.data import LinkData
+from accession.core.settings import get_settings
 from accession.core.vocabulary import LinkRel
 from accession.db.models import Collection
+from accession.web import covers
 from tests.fixtures.factories import apply_titles, make_pool, title_data
 from tests.fixtures.internet import Internet
 from tests.fixtures.web_client import Browser
@@ -152,3 +157,26 @@ def test_drawn_cover_escapes_the_title(browser: Browser, session: Session, colle
     assert not list(drawing.iter("{*}script"))
     assert "alert(1)" in "".join(drawing.itertext())
     assert browser.get("/covers/unknown").status_code == 200
+
+
+def test_old_images_are_deleted_when_others_are_stored(
+    browser: Browser,
+    session: Session,
+    collection: Collection,
+    images: ImageServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(covers, "_stored_images", itertools.count())
+    set_vendor_url(session, collection, images)
+    store_cover(session, collection, f"{images.url}/cover")
+    images.responses["/cover"] = (200, PNG)
+    folder = get_settings().home / "covers"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for name, days in (("old", 181), ("recent", 179)):
+        (folder / name).write_bytes(PNG)
+        os.utime(folder / name, (time.time() - days * 86_400,) * 2)
+    browser.get("/covers/abc")
+
+    names = {path.name for path in folder.iterdir()}
+    assert "recent" in names
+    assert "old" not in names

@@ -27,7 +27,7 @@ from accession.core.clock import utc_now
 from accession.core.settings import get_settings, use_settings
 from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
 from accession.db.engine import engine
-from accession.db.models import Collection, RejectedRecord, Run, RunState, Timestamp
+from accession.db.models import Collection, Pruning, RejectedRecord, Run, RunState, Timestamp
 from accession.imports.verification import MIN_AGE
 from accession.imports.verification_spans import FIRST_MONTH, months_between
 from accession.runs.ledger import (
@@ -142,6 +142,7 @@ def test_run_counters_do_not_decrease_when_run_ends(
             ("records_rejected", 2),
             ("titles_new", 40),
             ("titles_changed", 3),
+            ("restarts", 0),
         ):
             assert value(samples, f"{name}_total", workflow="purchases") == number
             assert value(samples, f"{name}_total", workflow="events") == 0
@@ -329,7 +330,7 @@ def test_scrape_sends_constant_number_of_statements(
         response = client.get("/metrics")
 
     # One of them belongs to the authentication of the request.
-    assert len(statements) == 12, statements
+    assert len(statements) == 18, statements
     assert response.text.count("accession_checkpoint_age_seconds{") == 3 * number
 
 
@@ -400,3 +401,16 @@ def test_verification_without_a_budget_has_no_age(
     monkeypatch.setattr(get_settings(), "verification_requests", 0)
 
     assert value(scrape(client), "verification_age_seconds", collection=collection.name) is None
+
+
+# Storage
+
+
+def test_table_sizes_and_deleted_rows_are_metrics(client: httpx.Client, session: Session) -> None:
+    session.add(Pruning(kind="runs", pruned_at=NOON, rows=7))
+    session.commit()
+    samples = scrape(client)
+
+    assert (value(samples, "table_bytes", table="runs") or 0) > 0
+    assert value(samples, "rows_pruned_total", kind="runs") == 7
+    assert value(samples, "rows_pruned_total", kind="events") == 0

@@ -10,11 +10,16 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accession.accounts.keys import decrypt_account_key
+from accession.auth.audit import Actor, ActorKind, AuditAction, record
+from accession.auth.roles import UserRole
+from accession.auth.tokens import add_token
 from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.rejected_records import RejectedRecordData, store_rejected_records
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, FindingKind, Run, RunState
+from accession.reports.registry import REPORTS
 from accession.runs.ledger import end_run, open_run, record_retry
+from accession.runs.pauses import store_pauses
 from tests.fixtures.factories import (
     ACCOUNT_KEY,
     NOON,
@@ -27,6 +32,7 @@ from tests.fixtures.factories import (
     title_data,
 )
 from tests.fixtures.purchases import WARNING, store_record_in_part
+from tests.fixtures.statistics import refresh_statistics
 from tests.fixtures.verification import store_finding, store_verification
 from tests.fixtures.web_client import Browser
 
@@ -35,19 +41,29 @@ PAGES = [
     "/",
     "/collections/1",
     "/collections/1/edit",
+    "/collections/1/limits",
+    "/collections/1/schedules/events",
     "/collections/1/reimport",
+    "/collections/1/backfill?first_day=2023-01-01&last_day=2023-01-31",
+    "/control/pause?collections=1",
     "/collections/1/remove",
     "/collections/1/verification?resolved=true",
     "/collections/1/verify",
     "/collections/new",
     "/runs",
     "/runs/1",
+    "/runs/days",
+    "/storage",
     "/titles",
     "/titles?text=solaris&availability=available&purchased_from=2014-01-01",
     "/titles/abc/collections/1",
     "/exports",
     "/rejected-records",
     "/rejected-records/1",
+    "/reports",
+    *(f"/reports/{name}" for name in REPORTS),
+    "/reports/turnover?by=subject",
+    "/titles?subject=x&lacks=cover&also_in=1",
 ]
 
 
@@ -65,11 +81,16 @@ def hostile(session: Session) -> Collection:
     )
     store_verification(session, collection)
     store_finding(session, collection, FindingKind.MISSING, HOSTILE, NOON.date())
+    add_token(session, HOSTILE, UserRole.VIEWER)
+    actor = Actor(ActorKind.USER, HOSTILE, HOSTILE)
+    record(session, actor, AuditAction.USER_ADD, HOSTILE, {HOSTILE: HOSTILE})
     open_run(session, collection.id, Workflow.PURCHASES, "task", {"current_day": None, "offset": 1})
     run = session.scalars(select(Run)).one()
     record_retry(run, HOSTILE, retry=1)
     end_run(run, RunState.FAILED, HOSTILE)
-    session.commit()
+    keys = [(collection.id, Workflow.EVENTS)]
+    store_pauses(session, keys, reason=HOSTILE, until=None, stopped=set())
+    refresh_statistics(session)
     return collection
 
 

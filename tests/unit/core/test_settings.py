@@ -100,6 +100,25 @@ def test_empty_variable_counts_as_unset(configure: Configure) -> None:
     assert (settings.time_zone, settings.database_url) == ("Europe/Berlin", None)
 
 
+def test_schedules_are_read(configure: Configure) -> None:
+    settings = configure('purchases_cron = "30 2 * * 1-5"', events_jitter_minutes="0")
+
+    assert (settings.purchases_cron, settings.events_cron) == ("30 2 * * 1-5", "0 * * * *")
+    assert (settings.purchases_jitter_minutes, settings.events_jitter_minutes) == (60, 0)
+
+
+@pytest.mark.parametrize("expression", ["daily", "0 25 * * *", "0 0 4 * * *"])
+def test_invalid_cron_expression_is_rejected(configure: Configure, expression: str) -> None:
+    assert error_message(configure, events_cron=expression) == (
+        "The setting ACCESSION_EVENTS_CRON (or events_cron in accession.toml) is invalid: "
+        f"{expression!r} is not a cron expression; enter one such as 30 2 * * *."
+    )
+
+
+def test_jitter_window_longer_than_a_day_is_rejected(configure: Configure) -> None:
+    assert "ACCESSION_EVENTS_JITTER_MINUTES" in error_message(configure, events_jitter_minutes="1441")
+
+
 @pytest.fixture
 def secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The folder of the files with secrets."""
@@ -185,6 +204,8 @@ def test_unknown_variable_is_ignored(configure: Configure) -> None:
         ("vendor_timeout_seconds", "0.5", "greater than or equal to 1"),
         ("vendor_timeout_seconds", "301", "less than or equal to 300"),
         ("oai_admin_email", "ann@alder", "enter it as name@library.example"),
+        ("public_url", "accession.example", "enter it as https://host or https://host/path"),
+        ("public_url", "https://user@accession.example", "enter it as https://host or https://host/path"),
         ("title_url_template", "https://vendor.example/titles", "and include {identifier}"),
         ("title_url_template", "javascript:alert('{identifier}')", "enter it as https://host/..."),
         ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
@@ -280,3 +301,16 @@ def test_secrets_are_not_shown(configure: Configure) -> None:
 
     assert "s3cret" not in repr(settings)
     assert "s3cret" not in str(settings.model_dump())
+
+
+@pytest.mark.parametrize(
+    ("name", "days", "reason"),
+    [
+        ("retention_days_runs", "6", "enter at least 7 days, or 0 for ever"),
+        ("retention_days_event_totals", "399", "enter at least 400 days, or 0 for ever"),
+        ("retention_days_audit_log", "90", "enter at least 91 days, or 0 for ever"),
+    ],
+)
+def test_too_short_retention_is_refused(configure: Configure, name: str, days: str, reason: str) -> None:
+    assert reason in error_message(configure, **{name: days})
+    assert getattr(configure(**{name: "0"}), name) == 0

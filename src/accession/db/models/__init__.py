@@ -1,22 +1,42 @@
 """Models by area. Importing this package registers every table in the metadata of `Base`."""
 
+from accession.db.models.audit import AuditEntry, ProcessSettings
 from accession.db.models.auth import ApiToken, User
 from accession.db.models.base import Base, table_of
-from accession.db.models.circulation import CirculationEvent
-from accession.db.models.collections import Collection, Timestamp
+from accession.db.models.circulation import (
+    CirculationEvent,
+    CirculationMonth,
+    CirculationTotal,
+    CollectionOverlap,
+    StatisticsState,
+    TitleGroup,
+    TitleStatistics,
+)
+from accession.db.models.collections import Collection, Timestamp, WorkflowSchedule
 from accession.db.models.counts import CopyCounts, counts_after_events
 from accession.db.models.editions import Classification, Contribution, Contributor, Edition, Link, Subject
+from accession.db.models.notifications import (
+    DeliveryState,
+    Notification,
+    NotificationChannel,
+    NotificationEvent,
+    NotificationIncident,
+    NotificationRule,
+)
 from accession.db.models.runs import (
     ACTIVE_STATES,
     BEGUN_STATES,
     Run,
+    RunDay,
     RunRetry,
     RunSample,
     RunState,
     RunTitle,
     RunTotals,
     SweptBatch,
+    WorkflowPause,
 )
+from accession.db.models.storage import Pruning, TableSize
 from accession.db.models.titles import (
     ApplyOutbox,
     Identifier,
@@ -40,13 +60,18 @@ __all__ = [
     "BEGUN_STATES",
     "ApiToken",
     "ApplyOutbox",
+    "AuditEntry",
     "Base",
     "CirculationEvent",
+    "CirculationMonth",
+    "CirculationTotal",
     "Classification",
     "Collection",
+    "CollectionOverlap",
     "Contribution",
     "Contributor",
     "CopyCounts",
+    "DeliveryState",
     "Edition",
     "FindingKind",
     "Identifier",
@@ -54,23 +79,37 @@ __all__ = [
     "LicensePool",
     "Link",
     "ListedRecord",
+    "Notification",
+    "NotificationChannel",
+    "NotificationEvent",
+    "NotificationIncident",
+    "NotificationRule",
     "PoolStatus",
+    "ProcessSettings",
+    "Pruning",
     "PurchaseRecord",
     "RejectedRecord",
     "Run",
+    "RunDay",
     "RunRetry",
     "RunSample",
     "RunState",
     "RunTitle",
     "RunTotals",
+    "StatisticsState",
     "Subject",
     "SweptBatch",
+    "TableSize",
     "Timestamp",
     "TitleChange",
+    "TitleGroup",
+    "TitleStatistics",
     "UndatedRecord",
     "User",
     "VerificationFinding",
     "VerifiedMonth",
+    "WorkflowPause",
+    "WorkflowSchedule",
     "counts_after_events",
     "table_of",
 ]

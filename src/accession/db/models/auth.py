@@ -29,6 +29,7 @@ class User(Base):
     password_hash: Mapped[str]
     role: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    last_login_at: Mapped[datetime | None]
     session_key: Mapped[str]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from sqlalchemy import (
+    Double,
     ForeignKey,
     Index,
     UniqueConstraint,
@@ -17,7 +18,11 @@ from accession.db.models.base import Base
 
 
 class Collection(Base):
-    """One library's account with the vendor. The account key is encrypted (`accession.accounts.keys`)."""
+    """One library's account with the vendor. The account key is encrypted (`accession.accounts.keys`).
+
+    Its circulation events before `events_pruned_before` have been deleted. The limits of requests are equal
+    for all collections of an account (`accession.accounts.limits`); None means those of the settings.
+    """
 
     __tablename__ = "collections"
     __table_args__ = (
@@ -36,8 +41,11 @@ class Collection(Base):
     account_id: Mapped[str]
     account_key_encrypted: Mapped[bytes]
     base_url: Mapped[str]
+    vendor_max_concurrency: Mapped[int | None]
+    vendor_max_requests_per_second: Mapped[float | None] = mapped_column(Double)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     marked_for_deletion_at: Mapped[datetime | None]
+    events_pruned_before: Mapped[datetime | None]
 
 
 class Timestamp(Base):
@@ -58,3 +66,21 @@ class Timestamp(Base):
     finish: Mapped[datetime | None]
     confirmed: Mapped[datetime | None]
     counter: Mapped[int | None]
+
+
+class WorkflowSchedule(Base):
+    """When a scheduled workflow of a collection starts; what is None is inherited from the settings.
+
+    The runs of all occurrences of the cron expression up to `started_until` have been started.
+    """
+
+    __tablename__ = "workflow_schedules"
+
+    collection_id: Mapped[int] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True
+    )
+    workflow: Mapped[str] = mapped_column(primary_key=True)
+    cron: Mapped[str | None]
+    time_zone: Mapped[str | None]
+    jitter_minutes: Mapped[int | None]
+    started_until: Mapped[datetime]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Double,
     ForeignKey,
     Index,
     text,
@@ -28,6 +29,8 @@ class RunState(StrEnum):
     """A step failed with a vendor error and will be retried."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    CANCELLED = "cancelled"
+    """Ended by a person before its end; the next run continues at the checkpoint."""
     INTERRUPTED = "interrupted"
     """Stopped before its end for good: replaced by a newer run, or its collection is marked for deletion."""
 
@@ -53,6 +56,8 @@ class Run(Base):
         Index("ix_runs_collection_id_workflow_id", "collection_id", "workflow", "id"),
         Index("ix_runs_collection_id_id", "collection_id", "id"),
         Index("ix_runs_state_id", "state", "id"),
+        Index("ix_runs_collection_id_workflow_state_id", "collection_id", "workflow", "state", "id"),
+        Index("ix_runs_finished_at", "finished_at"),
         Index(
             "ix_runs_active",
             "collection_id",
@@ -76,6 +81,7 @@ class Run(Base):
     titles_new: Mapped[int] = mapped_column(default=0)
     titles_changed: Mapped[int] = mapped_column(default=0)
     repairs: Mapped[int] = mapped_column(default=0)
+    restarts: Mapped[int] = mapped_column(default=0)
     pending_lookups: Mapped[int] = mapped_column(default=0)
     pending_since_page: Mapped[int] = mapped_column(default=0)
     worker: Mapped[str | None]
@@ -124,6 +130,37 @@ class RunTotals(Base):
     titles_new: Mapped[int] = mapped_column(BigInteger)
     titles_changed: Mapped[int] = mapped_column(BigInteger)
     repairs: Mapped[int] = mapped_column(BigInteger)
+    restarts: Mapped[int] = mapped_column(BigInteger)
+
+
+class RunDay(Base):
+    """Counters of a collection's runs of a workflow that ended on a day (UTC); they outlive the runs' rows.
+
+    `succeeded`, `failed`, `interrupted` and `cancelled` are numbers of runs, `seconds` the sum of their
+    durations.
+    """
+
+    __tablename__ = "run_days"
+    __table_args__ = (Index("ix_run_days_collection_id_day", "collection_id", "day"),)
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    collection_id: Mapped[int] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True
+    )
+    workflow: Mapped[str] = mapped_column(primary_key=True)
+    succeeded: Mapped[int]
+    failed: Mapped[int]
+    interrupted: Mapped[int]
+    cancelled: Mapped[int]
+    seconds: Mapped[float] = mapped_column(Double)
+    pages: Mapped[int] = mapped_column(BigInteger)
+    records_fetched: Mapped[int] = mapped_column(BigInteger)
+    records_stored: Mapped[int] = mapped_column(BigInteger)
+    records_rejected: Mapped[int] = mapped_column(BigInteger)
+    titles_new: Mapped[int] = mapped_column(BigInteger)
+    titles_changed: Mapped[int] = mapped_column(BigInteger)
+    repairs: Mapped[int] = mapped_column(BigInteger)
+    restarts: Mapped[int] = mapped_column(BigInteger)
 
 
 class RunTitle(Base):
@@ -140,6 +177,25 @@ class RunTitle(Base):
     identifier: Mapped[str] = mapped_column(primary_key=True)
     is_pending: Mapped[bool]
     is_new: Mapped[bool]
+
+
+class WorkflowPause(Base):
+    """A pause of one workflow of a collection: until its end, or until a person resumes it, no run starts.
+
+    `until` is the end (UTC), None without one. `has_stopped_run`: the pause has cancelled a run, so that
+    another one starts as soon as it is over.
+    """
+
+    __tablename__ = "workflow_pauses"
+
+    collection_id: Mapped[int] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True
+    )
+    workflow: Mapped[str] = mapped_column(primary_key=True)
+    reason: Mapped[str]
+    paused_at: Mapped[datetime]
+    until: Mapped[datetime | None]
+    has_stopped_run: Mapped[bool]
 
 
 class SweptBatch(Base):

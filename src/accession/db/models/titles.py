@@ -109,8 +109,9 @@ class LicensePool(Base):
 
     `counts` are the present copies: `snapshot`, the counts that the vendor returned at `circulation_as_of`,
     plus the events since. A new snapshot that equals the stored one is not written, and `circulation_as_of`
-    stays. Both are kept even if they cannot be; what is shown follows from them and the status
-    (`accession.catalog.availability`).
+    stays. Before old events are deleted, they are added to the snapshot, and its time becomes that of the
+    first event that stays. Both counts are kept even if they cannot be; what is shown follows from them and
+    the status (`accession.catalog.availability`).
     """
 
     __tablename__ = "license_pools"
@@ -123,6 +124,12 @@ class LicensePool(Base):
         ),
         Index(
             "ix_license_pools_on_order", "collection_id", "id", postgresql_where=text("status = 'on order'")
+        ),
+        Index(
+            "ix_license_pools_with_holds",
+            "collection_id",
+            "id",
+            postgresql_where=text("patrons_in_hold_queue > 0"),
         ),
     )
 
@@ -276,6 +283,17 @@ class TitleChange(Base):
             "changed_at",
             postgresql_where=text("license_pool_id IS NOT NULL"),
         ),
+        # For deleting old changes.
+        Index(
+            "ix_title_changes_changed_at_of_edition_id",
+            "changed_at",
+            postgresql_where=text("edition_id IS NOT NULL"),
+        ),
+        Index(
+            "ix_title_changes_changed_at_of_license_pool_id",
+            "changed_at",
+            postgresql_where=text("license_pool_id IS NOT NULL"),
+        ),
         CheckConstraint("num_nonnulls(edition_id, license_pool_id) = 1", name="one_owner"),
     )
 
@@ -297,6 +315,7 @@ class RejectedRecord(Base):
     __table_args__ = (
         UniqueConstraint("collection_id", "purchased_on", "content_hash"),
         Index("ix_rejected_records_open", "collection_id", postgresql_where=text("resolved_at IS NULL")),
+        Index("ix_rejected_records_resolved_at", "resolved_at", postgresql_where=text("raw_xml <> ''")),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -64,6 +64,11 @@ class VerificationFinding(Base):
             "collection_id",
             "identifier",
         ),
+        Index(
+            "ix_verification_findings_resolved_at",
+            "resolved_at",
+            postgresql_where=text("resolved_at IS NOT NULL"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -16,6 +16,7 @@ from accession.accounts.collections import (
     get_collection,
     mark_for_deletion,
 )
+from accession.auth.audit import AuditAction, record, record_run_start
 from accession.catalog.purchase_counts import MonthCount, purchases_by_month
 from accession.core.workflow import Workflow
 from accession.db.engine import transaction
@@ -86,11 +87,13 @@ def list_collections(_: Viewer) -> list[CollectionHealth]:
 
 
 @router.post("", status_code=HTTPStatus.CREATED, responses=problem_responses(403, 409))
-def create_collection(_: Operator, new: NewCollection) -> AccountView:
+def create_collection(operator: Operator, new: NewCollection) -> AccountView:
     """Add a collection. Imports start at the next scheduled time, or when a run is started."""
     account = Account(new.name, new.library_id, new.account_id, new.account_key, new.base_url)
     with transaction() as session:
-        return _account_view(add_collection(session, account))
+        collection = add_collection(session, account)
+        record(session, operator.actor, AuditAction.COLLECTION_ADD, new.name, account.public_fields())
+        return _account_view(collection)
 
 
 @router.get("/{collection_id}", responses=problem_responses(404))
@@ -109,27 +112,32 @@ def show_account(_: Viewer, collection_id: RowId) -> AccountView:
 
 
 @router.patch("/{collection_id}/account", responses=problem_responses(403, 404, 409))
-def update_account(_: Operator, collection_id: RowId, changes: AccountChanges) -> AccountView:
+def update_account(operator: Operator, collection_id: RowId, changes: AccountChanges) -> AccountView:
     """Change the collection's account. A run in progress uses it from its next page on."""
     with transaction() as session:
         collection = get_collection(session, collection_id)
-        change_account(session, collection, **{name: value for name, value in changes if value is not None})
+        fields = {name: value for name, value in changes if value is not None}
+        details = change_account(session, collection, **fields)
+        record(session, operator.actor, AuditAction.COLLECTION_EDIT, collection.name, details)
         return _account_view(collection)
 
 
 @router.post("/{collection_id}/account/test", responses=problem_responses(403, 404, 409, 502))
-def check_connection(_: Operator, collection_id: RowId) -> ConnectionTestResult:
+def check_connection(operator: Operator, collection_id: RowId) -> ConnectionTestResult:
     """Test the account with a small request to the vendor."""
     with transaction() as session:
         account = get_account(get_collection(session, collection_id))
+        record(session, operator.actor, AuditAction.COLLECTION_TEST, account.collection)
     return ConnectionTestResult(check_account(account))
 
 
 @router.delete("/{collection_id}", status_code=HTTPStatus.NO_CONTENT, responses=problem_responses(403, 404))
-def delete_collection(_: Operator, collection_id: RowId) -> None:
+def delete_collection(operator: Operator, collection_id: RowId) -> None:
     """Mark the collection for deletion. Nothing more is imported, and runs in progress stop."""
     with transaction() as session:
-        mark_for_deletion(get_collection(session, collection_id))
+        collection = get_collection(session, collection_id)
+        mark_for_deletion(collection)
+        record(session, operator.actor, AuditAction.COLLECTION_REMOVE, collection.name)
 
 
 @router.get("/{collection_id}/purchases", responses=problem_responses(404))
@@ -143,10 +151,11 @@ def list_purchases(_: Viewer, collection_id: RowId) -> list[MonthCount]:
 @router.post(
     "/{collection_id}/runs", status_code=HTTPStatus.ACCEPTED, responses=problem_responses(403, 404, 409, 503)
 )
-def start_run(_: Operator, collection_id: RowId, new: NewRun) -> StartedRuns:
+def start_run(operator: Operator, collection_id: RowId, new: NewRun) -> StartedRuns:
     """Start a run of a workflow. If another run of the workflow is in progress, the worker drops this one."""
     with transaction() as session:
-        get_collection(session, collection_id)
+        name = get_collection(session, collection_id).name
+        record_run_start(session, operator.actor, new.workflow, name, force_reimport=new.force_reimport)
     return StartedRuns(
         task_ids=start_workflow(new.workflow, [collection_id], force_reimport=new.force_reimport)
     )

@@ -1,38 +1,95 @@
 """API endpoints under `/rejected-records`: list, show, retry and resolve rejected records."""
 
 from dataclasses import dataclass
+from datetime import date
+from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from accession.catalog.record_diff import RecordDiff, diff_with_stored_record
 from accession.catalog.rejected_records import (
+    OpenReason,
     RejectedRecordView,
     find_rejected_record,
+    open_rejection_reasons,
     rejected_record_views,
-    resolve_rejected_record,
 )
 from accession.db.engine import transaction
-from accession.tasks.rejected_records import retry_rejected
 from accession.web.api.schemas import Page, problem_responses
-from accession.web.parameters import CollectionFilter, Limit, Offset, RowId, collection_name
+from accession.web.parameters import (
+    MAX_ID,
+    NO_NUL,
+    CollectionFilter,
+    Limit,
+    Offset,
+    RejectionReason,
+    RowId,
+    collection_name,
+)
 from accession.web.principal import Operator, Viewer
+from accession.web.rejected_records import (
+    OpenRecords,
+    resolve_record,
+    resolve_records,
+    retry_record,
+    retry_records,
+)
 
 router = APIRouter(prefix="/rejected-records", tags=["rejected records"])
+
+
+Note = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000, pattern=NO_NUL)]
+Reason = Annotated[str, Field(max_length=2000, pattern=NO_NUL, description="One of `/reasons`.")]
 
 
 class Resolution(BaseModel):
     """Why a rejected record needs no further work."""
 
-    note: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
+    note: Note
+
+
+class Selection(BaseModel):
+    """A selection of open records; fields that are left out select all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    collection_id: int | None = Field(None, ge=1, le=MAX_ID)
+    reason: Reason | None = None
+    last_id: int | None = Field(None, ge=1, le=MAX_ID, description="Not those that were rejected later.")
+
+    @property
+    def records(self) -> OpenRecords:
+        """Return the selected records."""
+        return OpenRecords(self.collection_id, self.reason, self.last_id)
+
+
+class BulkResolution(Selection):
+    """A selection of open records, and why they need no further work."""
+
+    note: Note
+
+
+class QueuedRetries(BaseModel):
+    """Result of a bulk retry, which continues on the workers."""
+
+    queued: int
+
+
+class ResolvedRecords(BaseModel):
+    """Result of a bulk resolution."""
+
+    resolved: int
 
 
 @dataclass(frozen=True)
 class RejectedRecordDetails:
-    """A rejected record and its raw XML."""
+    """A rejected record, its raw XML, and how it differs from the record that is stored for its title."""
 
     record: RejectedRecordView
     raw_xml: str
+    diff: RecordDiff | None
 
 
 @dataclass(frozen=True)
@@ -47,6 +104,10 @@ def list_rejected_records(
     _: Viewer,
     collection: CollectionFilter = None,
     resolved: Annotated[bool, Query(description="Include resolved records.")] = False,
+    reason: Annotated[
+        RejectionReason, Query(description="Only with this reason, as `/reasons` writes it.")
+    ] = "",
+    received_from: Annotated[date | None, Query(description="Only records received since this day.")] = None,
     cursor: Offset = 0,
     limit: Limit = 50,
 ) -> Page[RejectedRecordView]:
@@ -56,28 +117,52 @@ def list_rejected_records(
             session,
             collection=collection_name(session, collection),
             with_resolved=resolved,
+            reason=reason or None,
+            received_from=received_from,
             limit=limit + 1,
             offset=cursor,
         )
     return Page.at_offset(cursor, limit, records)
 
 
+@router.get("/reasons", responses=problem_responses(404))
+def list_reasons(_: Viewer, collection: CollectionFilter = None) -> list[OpenReason]:
+    """List the reasons of open records, most frequent first; what they quote from a record is left out."""
+    with transaction() as session:
+        return open_rejection_reasons(session, collection=collection_name(session, collection))
+
+
+@router.post("/retry", status_code=HTTPStatus.ACCEPTED, responses=problem_responses(403, 404, 503))
+def retry_many(operator: Operator, selection: Selection) -> QueuedRetries:
+    """Queue the retry of all open records of a selection."""
+    return QueuedRetries(queued=retry_records(operator, selection.records))
+
+
+@router.post("/resolve", responses=problem_responses(403, 404))
+def resolve_many(operator: Operator, resolution: BulkResolution) -> ResolvedRecords:
+    """Resolve all open records of a selection with a note, without importing them."""
+    with transaction() as session:
+        resolved = resolve_records(session, operator, resolution.records, resolution.note)
+    return ResolvedRecords(resolved=resolved)
+
+
 @router.get("/{record_id}", responses=problem_responses(404))
 def show_rejected_record(_: Viewer, record_id: RowId) -> RejectedRecordDetails:
     """Return a rejected record with its raw XML."""
     with transaction() as session:
-        return RejectedRecordDetails(*find_rejected_record(session, record_id))
+        view, raw_xml = find_rejected_record(session, record_id)
+        return RejectedRecordDetails(view, raw_xml, diff_with_stored_record(session, record_id))
 
 
 @router.post("/{record_id}/retry", responses=problem_responses(403, 404, 409, 502, 503))
-def retry_rejected_record(_: Operator, record_id: RowId) -> RetryResult:
+def retry_rejected_record(operator: Operator, record_id: RowId) -> RetryResult:
     """Import the record again; it is resolved if that succeeds."""
-    return RetryResult(retry_rejected(record_id))
+    return RetryResult(retry_record(operator, record_id))
 
 
 @router.post("/{record_id}/resolve", responses=problem_responses(403, 404, 409))
-def resolve(_: Operator, record_id: RowId, resolution: Resolution) -> RejectedRecordView:
+def resolve(operator: Operator, record_id: RowId, resolution: Resolution) -> RejectedRecordView:
     """Resolve a record with a note, without importing it."""
     with transaction() as session:
-        resolve_rejected_record(session, record_id, resolution.note)
+        resolve_record(session, operator, record_id, resolution.note)
         return find_rejected_record(session, record_id)[0]

@@ -1,21 +1,21 @@
 """API endpoints `/runs` and `/status`: runs of workflows, and the state of each workflow."""
 
 from dataclasses import dataclass
-from http import HTTPStatus
+from datetime import timedelta
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
-from accession.accounts.collections import collection_ids_in_use
+from accession.core.clock import utc_now
 from accession.core.workflow import Workflow
 from accession.db.engine import transaction
 from accession.db.models import RunState
+from accession.runs.run_days import MAX_DAYS, RunDayView, run_days
 from accession.runs.samples import RunRetryView, RunSampleView, run_retries, run_samples
 from accession.runs.views import RunView, StatusView, run_view, run_views, status_views
-from accession.tasks.workflows import start_workflow
-from accession.web.api.collections import NewRun
-from accession.web.api.schemas import Page, StartedRuns, problem_responses
+from accession.web.api.schemas import Page, problem_responses
 from accession.web.parameters import CollectionFilter, CursorId, Limit, RowId, collection_name
-from accession.web.principal import Operator, Viewer
+from accession.web.principal import Viewer
 
 router = APIRouter(tags=["runs"])
 
@@ -58,14 +58,21 @@ def list_runs(
     return Page(items=runs[:limit], next=str(runs[limit - 1].id) if len(runs) > limit else None)
 
 
-@router.post("/runs", status_code=HTTPStatus.ACCEPTED, responses=problem_responses(403, 409, 503))
-def start_runs(_: Operator, new: NewRun) -> StartedRuns:
-    """Start a run of a workflow for every collection."""
+@router.get("/runs/days", responses=problem_responses(404))
+def list_run_days(
+    _: Viewer,
+    collection: CollectionFilter = None,
+    workflow: Workflow | None = None,
+    days: Annotated[int, Query(ge=1, le=MAX_DAYS, description="Number of days, up to today.")] = 30,
+) -> list[RunDayView]:
+    """List the totals of the runs that ended on each day (UTC), oldest first.
+
+    They include runs that have been deleted because of their age.
+    """
+    since = utc_now().date() - timedelta(days=days - 1)
     with transaction() as session:
-        collection_ids = collection_ids_in_use(session)
-    return StartedRuns(
-        task_ids=start_workflow(new.workflow, collection_ids, force_reimport=new.force_reimport)
-    )
+        name = collection_name(session, collection)
+        return run_days(session, since=since, collection=name, workflow=workflow)
 
 
 @router.get("/runs/{run_id}", responses=problem_responses(404))

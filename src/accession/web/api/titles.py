@@ -16,11 +16,13 @@ from accession.core.errors import NotFound
 from accession.db.engine import transaction
 from accession.web.api.schemas import Page, problem_responses
 from accession.web.parameters import (
+    MAX_ID,
     NO_NUL,
     Availability,
     CollectionFilter,
     CursorText,
     FacetFilter,
+    Lacks,
     Limit,
     RowId,
     TitleId,
@@ -64,6 +66,16 @@ def search_titles(
     with_warnings: Annotated[
         bool, Query(description="Only titles with a purchase record of which a part was left out.")
     ] = False,
+    subject: Annotated[str | None, Query(max_length=200, pattern=NO_NUL)] = None,
+    lacks: Annotated[Lacks | None, Query(description="Only titles without metadata, or a cover.")] = None,
+    unused_since: Annotated[
+        date | None, Query(description="Only titles neither borrowed nor first purchased since this day.")
+    ] = None,
+    first_purchased_from: date | None = None,
+    first_purchased_until: date | None = None,
+    also_in: Annotated[
+        int | None, Query(ge=1, le=MAX_ID, description="Only titles that this collection holds too.")
+    ] = None,
     cursor: CursorText = None,
     limit: Limit = 50,
 ) -> TitleSearchPage:
@@ -78,6 +90,12 @@ def search_titles(
             purchased_from=purchased_from,
             purchased_until=purchased_until,
             with_warnings=with_warnings,
+            subject=subject,
+            lacks=lacks,
+            unused_since=unused_since,
+            first_purchased_from=first_purchased_from,
+            first_purchased_until=first_purchased_until,
+            also_in=collection_name(session, also_in),
         )
         page = find_titles(session, title_filter, cursor=cursor, limit=limit)
     return TitleSearchPage(

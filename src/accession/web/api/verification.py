@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from accession.accounts.collections import get_collection
+from accession.auth.audit import AuditAction, record
 from accession.catalog.verification import FindingView, finding_views
 from accession.db.engine import transaction
 from accession.imports.verification_summary import VerificationSummary, verification_summary
@@ -45,10 +46,17 @@ def show_verification(
 
 
 @router.post("", status_code=HTTPStatus.ACCEPTED, responses=problem_responses(403, 404, 409, 503))
-def verify(_: Operator, collection_id: RowId, new: NewVerification) -> StartedRuns:
+def verify(operator: Operator, collection_id: RowId, new: NewVerification) -> StartedRuns:
     """Start a verification. If another one is in progress, the worker drops this one."""
     with transaction() as session:
-        get_collection(session, collection_id)
+        name = get_collection(session, collection_id).name
+        options = {
+            "from": new.first_month,
+            "to": new.last_month,
+            "days": new.days,
+            "repair": new.repair,
+        }
+        record(session, operator.actor, AuditAction.RUN_VERIFY, name, options)
     return StartedRuns(
         task_ids=start_verification(
             [collection_id],

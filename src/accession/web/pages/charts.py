@@ -38,7 +38,7 @@ def bar_chart(points: Sequence[DataPoint], description: str) -> Markup:
         Markup("<g>{}<title>{}: {}</title></g>").format(
             _bar(_x(index, len(points)), HEIGHT - _BOTTOM, max(width * 0.85, 0.5), _height(point.value, top)),
             point.label,
-            f"{point.value:,.0f}",
+            _format(point.value),
         )
         for index, point in enumerate(points)
     )
@@ -77,7 +77,7 @@ def _axes(points: Sequence[DataPoint], top: float) -> Markup:
     grid = Markup("").join(
         Markup(
             '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text x="{}" y="{}" class="end">{}</text>'
-        ).format(_LEFT, WIDTH - _RIGHT, y, y, _LEFT - 6, y + 4, f"{value:,.0f}")
+        ).format(_LEFT, WIDTH - _RIGHT, y, y, _LEFT - 6, y + 4, _format(value))
         for value in (0, top / 2, top)
         for y in [round(HEIGHT - _BOTTOM - _height(value, top))]
     )
@@ -89,6 +89,11 @@ def _axes(points: Sequence[DataPoint], top: float) -> Markup:
         for index in range(0, len(points), step)
     )
     return grid + labels
+
+
+def _format(value: float) -> str:
+    """Return a whole number as it is, any other with two decimals."""
+    return f"{value:,.0f}" if value == round(value) else f"{value:,.2f}"
 
 
 def _axis_maximum(points: Sequence[DataPoint]) -> float:

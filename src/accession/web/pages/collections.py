@@ -15,17 +15,21 @@ from accession.accounts.collections import (
     mark_for_deletion,
 )
 from accession.accounts.libraries import same_library_note
+from accession.accounts.limits import vendor_limits_view
+from accession.auth.audit import AuditAction, record, record_run_start
 from accession.bibliotheca.errors import RemoteIntegrationException
 from accession.catalog.purchase_counts import purchases_by_month
 from accession.core.errors import UserError
-from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
+from accession.core.workflow import Workflow
 from accession.db.engine import transaction
 from accession.imports.purchases import count_reimport_requests
 from accession.imports.vendor_api import check_account
 from accession.imports.verification_summary import verification_summary
 from accession.runs.health import collection_health, sum_copies
+from accession.runs.schedules import schedule_views
 from accession.runs.views import run_views
-from accession.tasks.workflows import next_start, start_workflow
+from accession.tasks.control import run_now
+from accession.tasks.workflows import start_workflow
 from accession.web.pages.charts import DataPoint
 from accession.web.pages.rendering import redirect, render
 from accession.web.pages.verification import latest_verification
@@ -46,7 +50,7 @@ def new_collection(request: Request, _: Operator) -> Response:
 @router.post("/new")
 def create_collection(
     request: Request,
-    _: Operator,
+    operator: Operator,
     name: FormField = "",
     library_id: FormField = "",
     account_id: FormField = "",
@@ -65,6 +69,8 @@ def create_collection(
         with transaction() as session:
             collection = add_collection(session, account)
             collection_id, note = collection.id, same_library_note(session, collection)
+            fields = account.public_fields()
+            record(session, operator.actor, AuditAction.COLLECTION_ADD, collection.name, fields)
     except UserError as error:
         values = {"name": name, "library_id": library_id, "account_id": account_id, "base_url": base_url}
         return render(
@@ -90,7 +96,8 @@ def show_collection(request: Request, _: Viewer, collection_id: RowId) -> Respon
             copies=sum_copies(session, collection_id),
             purchases=[DataPoint(f"{month.month:%Y-%m}", month.purchases) for month in months],
             titles=[DataPoint(f"{month.month:%Y-%m}", month.titles) for month in months],
-            next_starts={workflow.value: next_start(workflow) for workflow in SCHEDULED_WORKFLOWS},
+            schedules={schedule.workflow: schedule for schedule in schedule_views(session, collection)},
+            limits=vendor_limits_view(session, collection),
             verification=verification_summary(session, collection),
             verification_run=latest_verification(health),
             runs=run_views(session, collection=collection.name, limit=_MAX_RUNS),
@@ -109,7 +116,7 @@ def edit_account(request: Request, _: Operator, collection_id: RowId) -> Respons
 @router.post("/{collection_id}/edit")
 def update_account(
     request: Request,
-    _: Operator,
+    operator: Operator,
     collection_id: RowId,
     library_id: FormField = "",
     account_id: FormField = "",
@@ -126,7 +133,8 @@ def update_account(
     try:
         with transaction() as session:
             collection = get_collection(session, collection_id)
-            change_account(session, collection, **values, account_key=new_key)
+            changes = change_account(session, collection, **values, account_key=new_key)
+            record(session, operator.actor, AuditAction.COLLECTION_EDIT, collection.name, changes)
             note = same_library_note(session, collection)
     except UserError as error:
         with transaction() as session:
@@ -144,10 +152,11 @@ def update_account(
 
 
 @router.post("/{collection_id}/test")
-def check_connection(_: Operator, collection_id: RowId) -> Response:
+def check_connection(operator: Operator, collection_id: RowId) -> Response:
     """Test the account with a small request to the vendor, and show the result."""
     with transaction() as session:
         account = get_account(get_collection(session, collection_id))
+        record(session, operator.actor, AuditAction.COLLECTION_TEST, account.collection)
     try:
         message = check_account(account)
     except RemoteIntegrationException as error:
@@ -156,12 +165,11 @@ def check_connection(_: Operator, collection_id: RowId) -> Response:
 
 
 @router.post("/{collection_id}/runs")
-def start_run(_: Operator, collection_id: RowId, workflow: Annotated[Workflow, Form()]) -> Response:
+def start_run(operator: Operator, collection_id: RowId, workflow: Annotated[Workflow, Form()]) -> Response:
     """Start a run of the workflow."""
-    with transaction() as session:
-        get_collection(session, collection_id)
-    start_workflow(workflow, [collection_id])
-    return redirect(f"/collections/{collection_id}", f"Run queued: {workflow}.")
+    result = run_now(operator.actor, [collection_id], [workflow])
+    reasons = [f"No run queued: {skipped.reason}." for skipped in result.skipped]
+    return redirect(f"/collections/{collection_id}", "".join(reasons) or f"Run queued: {workflow}.")
 
 
 @router.get("/{collection_id}/reimport")
@@ -178,10 +186,11 @@ def confirm_reimport(request: Request, _: Operator, collection_id: RowId) -> Res
 
 
 @router.post("/{collection_id}/reimport")
-def start_reimport(_: Operator, collection_id: RowId) -> Response:
+def start_reimport(operator: Operator, collection_id: RowId) -> Response:
     """Start a run that imports all purchases since 2014 again."""
     with transaction() as session:
-        get_collection(session, collection_id)
+        name = get_collection(session, collection_id).name
+        record_run_start(session, operator.actor, Workflow.PURCHASES, name, force_reimport=True)
     start_workflow(Workflow.PURCHASES, [collection_id], force_reimport=True)
     return redirect(f"/collections/{collection_id}", "Run queued: reimport of all purchases.")
 
@@ -194,10 +203,11 @@ def confirm_removal(request: Request, _: Operator, collection_id: RowId) -> Resp
 
 
 @router.post("/{collection_id}/remove")
-def remove_collection(_: Operator, collection_id: RowId) -> Response:
+def remove_collection(operator: Operator, collection_id: RowId) -> Response:
     """Mark the collection for deletion."""
     with transaction() as session:
         collection = get_collection(session, collection_id)
         mark_for_deletion(collection)
         name = collection.name
+        record(session, operator.actor, AuditAction.COLLECTION_REMOVE, name)
     return redirect("/", f'"{name}" marked for deletion.')

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from accession.accounts.collections import list_collections
+from accession.auth.audit import AuditAction, record
 from accession.catalog.feed_filter import FeedFilter
 from accession.core.clock import utc_now
 from accession.core.errors import NotFound
@@ -53,6 +54,8 @@ def download(
         raise NotFound(f"No collection has the id {collection_id}.")
     with transaction() as session:
         name = collection_name(session, collection_id)
+        details = {"collections": "all" if name is None else [name]}
+        record(session, reader.actor, AuditAction.EXPORT_CREATE, export_format.name, details)
     title_filter = FeedFilter(collections=None if collection_id is None else (collection_id,))
 
     def write(out: BinaryIO) -> None:

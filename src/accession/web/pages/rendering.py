@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from accession import __version__
+from accession.core.byte_sizes import format_bytes, format_growth
 from accession.core.sanitize import sanitize
 from accession.web.pages.charts import bar_chart, line_chart, sparkline
 
@@ -65,6 +66,8 @@ _environment = Environment(
 )
 _environment.filters |= {
     "number": _format_number,
+    "bytes": format_bytes,
+    "growth": format_growth,
     "rate": _format_rate,
     "duration": format_duration,
     "time": _format_time,

@@ -1,5 +1,6 @@
 """Pages of the catalogue: search, and one title with its MARC records and history."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -19,6 +20,7 @@ from accession.web.parameters import (
     FormCollection,
     FormDate,
     FormText,
+    Lacks,
     RowId,
     TitleId,
     collection_name,
@@ -41,9 +43,15 @@ def search(
     purchased_from: FormDate = "",
     purchased_until: FormDate = "",
     with_warnings: bool = False,
+    subject: FormText = "",
+    lacks: Annotated[Lacks | Literal[""], Query()] = "",
+    unused_since: FormDate = "",
+    first_purchased_from: FormDate = "",
+    first_purchased_until: FormDate = "",
+    also_in: FormCollection = "",
     cursor: FormText = "",
 ) -> Response:
-    """Search titles."""
+    """Search titles; reports link to lists with filters that the form does not have."""
     filters = non_empty_parameters(
         text=text,
         collection=collection,
@@ -54,8 +62,17 @@ def search(
         purchased_until=purchased_until,
         with_warnings="true" if with_warnings else "",
     )
+    of_reports = non_empty_parameters(
+        subject=subject,
+        lacks=lacks,
+        unused_since=unused_since,
+        first_purchased_from=first_purchased_from,
+        first_purchased_until=first_purchased_until,
+        also_in=also_in,
+    )
     with transaction() as session:
         name = collection_name(session, parse_collection_id(collection))
+        other = collection_name(session, parse_collection_id(also_in))
         title_filter = TitleFilter(
             text=text,
             collection=name,
@@ -65,6 +82,12 @@ def search(
             purchased_from=purchased_from or None,
             purchased_until=purchased_until or None,
             with_warnings=with_warnings,
+            subject=subject or None,
+            lacks=lacks or None,
+            unused_since=unused_since or None,
+            first_purchased_from=first_purchased_from or None,
+            first_purchased_until=first_purchased_until or None,
+            also_in=other,
         )
         collections = list_collections(session)
         return render(
@@ -74,8 +97,22 @@ def search(
             facets=title_facets(session, name),
             collections=collections,
             collection_ids={each.name: each.id for each in collections},
-            filters=filters,
+            filters={**filters, **of_reports},
+            conditions=_describe(of_reports, other),
         )
+
+
+def _describe(of_reports: Mapping[str, str], other_collection: str | None) -> list[tuple[str, str, str]]:
+    """Return name, value and description of each filter that the form does not have."""
+    descriptions = {
+        "subject": "Subject: {}",
+        "lacks": "Without {}",
+        "unused_since": "Not borrowed or purchased since {}",
+        "first_purchased_from": "First purchased from {}",
+        "first_purchased_until": "First purchased until {}",
+        "also_in": f"Also in {other_collection}",
+    }
+    return [(name, value, descriptions[name].format(value)) for name, value in of_reports.items()]
 
 
 @router.get("/{identifier}/collections/{collection_id}")

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import Response
 
 from accession.accounts.collections import get_collection
+from accession.auth.audit import AuditAction, record
 from accession.catalog.titles import title_views
 from accession.catalog.verification import finding_views
 from accession.core.errors import InvalidInput
@@ -98,7 +99,7 @@ def _describe_months(first_month: date | None, last_month: date | None) -> str:
 
 @router.post("/verify")
 def verify(
-    _: Operator,
+    operator: Operator,
     collection_id: RowId,
     first_month: Annotated[FormMonth, Form()] = None,
     last_month: Annotated[FormMonth, Form()] = None,
@@ -107,7 +108,9 @@ def verify(
 ) -> Response:
     """Start a verification of the months."""
     with transaction() as session:
-        get_collection(session, collection_id)
+        name = get_collection(session, collection_id).name
+        options = {"from": first_month, "to": last_month, "days": days, "repair": repair}
+        record(session, operator.actor, AuditAction.RUN_VERIFY, name, options)
     start_verification(
         [collection_id], first_month=first_month, last_month=last_month, with_days=days, repairs=repair
     )

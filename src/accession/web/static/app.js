@@ -63,6 +63,14 @@ function startLiveUpdates() {
   schedule();
 }
 
+// The checkbox in the head of a list, which needs this script, selects all rows.
+function setUpSelectAll(selectAll) {
+  const boxes = document.querySelectorAll("input[name=collections]");
+  selectAll.hidden = false;
+  selectAll.addEventListener("change", () => boxes.forEach((box) => { box.checked = selectAll.checked; }));
+}
+
 showLocalTimes(document);
 setUpThemeButton(document.getElementById("theme"));
 startLiveUpdates();
+if (document.getElementById("select-all")) setUpSelectAll(document.getElementById("select-all"));

@@ -21,9 +21,13 @@ def upgrade() -> None:
     _create_titles()
     _create_editions()
     _create_circulation()
+    _create_statistics()
     _create_runs()
     _create_verification()
     _create_users_and_tokens()
+    _create_notifications()
+    _create_audit_log()
+    _create_storage()
 
 
 def _create_extension(name: str) -> None:
@@ -64,8 +68,11 @@ def _create_collections() -> None:
         sa.Column("account_id", sa.Text(), nullable=False),
         sa.Column("account_key_encrypted", sa.LargeBinary(), nullable=False),
         sa.Column("base_url", sa.Text(), nullable=False),
+        sa.Column("vendor_max_concurrency", sa.Integer(), nullable=True),
+        sa.Column("vendor_max_requests_per_second", sa.Double(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("marked_for_deletion_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("events_pruned_before", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_collections")),
     )
     op.create_index(
@@ -97,6 +104,22 @@ def _create_collections() -> None:
             "service_type",
             name=op.f("uq_timestamps_collection_id_service_service_type"),
         ),
+    )
+    op.create_table(
+        "workflow_schedules",
+        sa.Column("collection_id", sa.Integer(), nullable=False),
+        sa.Column("workflow", sa.Text(), nullable=False),
+        sa.Column("cron", sa.Text(), nullable=True),
+        sa.Column("time_zone", sa.Text(), nullable=True),
+        sa.Column("jitter_minutes", sa.Integer(), nullable=True),
+        sa.Column("started_until", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["collection_id"],
+            ["collections.id"],
+            name=op.f("fk_workflow_schedules_collection_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("collection_id", "workflow", name=op.f("pk_workflow_schedules")),
     )
 
 
@@ -184,6 +207,12 @@ def _create_titles() -> None:
         "license_pools",
         ["collection_id", "id"],
         postgresql_where=sa.text("status = 'on order'"),
+    )
+    op.create_index(
+        "ix_license_pools_with_holds",
+        "license_pools",
+        ["collection_id", "id"],
+        postgresql_where=sa.text("patrons_in_hold_queue > 0"),
     )
     op.create_index("ix_license_pools_updated_at", "license_pools", ["updated_at"])
     op.create_table(
@@ -279,6 +308,12 @@ def _create_titles() -> None:
         "rejected_records",
         ["collection_id"],
         postgresql_where=sa.text("resolved_at IS NULL"),
+    )
+    op.create_index(
+        "ix_rejected_records_resolved_at",
+        "rejected_records",
+        ["resolved_at"],
+        postgresql_where=sa.text("raw_xml <> ''"),
     )
 
 
@@ -410,6 +445,12 @@ def _create_editions() -> None:
             [owner, "changed_at"],
             postgresql_where=sa.text(f"{owner} IS NOT NULL"),
         )
+        op.create_index(
+            f"ix_title_changes_changed_at_of_{owner}",
+            "title_changes",
+            ["changed_at"],
+            postgresql_where=sa.text(f"{owner} IS NOT NULL"),
+        )
 
 
 def _create_circulation() -> None:
@@ -422,6 +463,7 @@ def _create_circulation() -> None:
         sa.Column("event_type", sa.Text(), nullable=False),
         sa.Column("occurred_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("counted", sa.Boolean(), nullable=False),
+        sa.Column("rolled_up", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.ForeignKeyConstraint(
             ["collection_id"],
             ["collections.id"],
@@ -449,6 +491,12 @@ def _create_circulation() -> None:
         "circulation_events",
         ["collection_id", "occurred_at"],
     )
+    op.create_index(
+        "ix_circulation_events_to_roll_up",
+        "circulation_events",
+        ["occurred_at", "id"],
+        postgresql_where=sa.text("NOT rolled_up"),
+    )
     op.create_table(
         "swept_batches",
         sa.Column("collection_id", sa.Integer(), nullable=False),
@@ -462,6 +510,120 @@ def _create_circulation() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("collection_id", "after_id", name=op.f("pk_swept_batches")),
+    )
+
+
+def _create_statistics() -> None:
+    op.create_table(
+        "circulation_totals",
+        sa.Column("license_pool_id", sa.Integer(), nullable=False),
+        sa.Column("day", sa.Date(), nullable=False),
+        sa.Column("event_type", sa.Text(), nullable=False),
+        sa.Column("events", sa.Integer(), nullable=False),
+        _pool_of("circulation_totals"),
+        sa.PrimaryKeyConstraint("license_pool_id", "day", "event_type", name=op.f("pk_circulation_totals")),
+    )
+    op.create_index("ix_circulation_totals_day", "circulation_totals", ["day"], postgresql_using="brin")
+    op.create_index(
+        "ix_circulation_totals_removed",
+        "circulation_totals",
+        ["day", "license_pool_id"],
+        postgresql_where=sa.text("event_type = 'REMOVED'"),
+    )
+    op.create_table(
+        "circulation_months",
+        sa.Column("collection_id", sa.Integer(), nullable=False),
+        sa.Column("month", sa.Date(), nullable=False),
+        sa.Column("event_type", sa.Text(), nullable=False),
+        sa.Column("events", sa.BigInteger(), nullable=False),
+        _collection_of("circulation_months"),
+        sa.PrimaryKeyConstraint("collection_id", "month", "event_type", name=op.f("pk_circulation_months")),
+    )
+    op.create_table(
+        "title_statistics",
+        sa.Column("license_pool_id", sa.Integer(), nullable=False),
+        sa.Column("collection_id", sa.Integer(), nullable=False),
+        sa.Column("loans", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("loans_last_year", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("last_loan_on", sa.Date(), nullable=True),
+        sa.Column("first_purchased_on", sa.Date(), nullable=True),
+        sa.Column("unused_since", sa.Date(), nullable=True),
+        sa.Column("edition_id", sa.Integer(), nullable=True),
+        sa.Column("format", sa.Text(), nullable=True),
+        sa.Column("language", sa.Text(), nullable=True),
+        sa.Column("has_metadata", sa.Boolean(), server_default=sa.true(), nullable=False),
+        sa.Column("has_cover", sa.Boolean(), server_default=sa.true(), nullable=False),
+        _pool_of("title_statistics"),
+        _collection_of("title_statistics"),
+        sa.PrimaryKeyConstraint("license_pool_id", name=op.f("pk_title_statistics")),
+    )
+    for name in ("loans", "loans_last_year", "unused_since"):
+        of_collection = ["collection_id", name, "license_pool_id"]
+        op.create_index(f"ix_title_statistics_{name}", "title_statistics", of_collection)
+        op.create_index(f"ix_title_statistics_{name}_of_all", "title_statistics", of_collection[1:])
+    op.create_index(
+        "ix_title_statistics_incomplete",
+        "title_statistics",
+        ["collection_id", "license_pool_id"],
+        postgresql_where=sa.text("NOT (has_metadata AND has_cover)"),
+    )
+    op.create_table(
+        "title_groups",
+        sa.Column("id", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("collection_id", sa.Integer(), nullable=True),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.Column("titles", sa.Integer(), nullable=False),
+        sa.Column("copies", sa.Integer(), nullable=False),
+        sa.Column("holds", sa.Integer(), nullable=False),
+        sa.Column("loans_last_year", sa.Integer(), nullable=False),
+        _collection_of("title_groups"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_title_groups")),
+    )
+    op.create_index(
+        "uq_title_groups_kind_collection_id_value",
+        "title_groups",
+        ["kind", "collection_id", "value"],
+        unique=True,
+        postgresql_nulls_not_distinct=True,
+    )
+    op.create_table(
+        "collection_overlaps",
+        sa.Column("collection_id", sa.Integer(), nullable=False),
+        sa.Column("other_id", sa.Integer(), nullable=False),
+        sa.Column("titles", sa.Integer(), nullable=False),
+        _collection_of("collection_overlaps"),
+        sa.ForeignKeyConstraint(
+            ["other_id"],
+            ["collections.id"],
+            name=op.f("fk_collection_overlaps_other_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("collection_id", "other_id", name=op.f("pk_collection_overlaps")),
+    )
+    op.create_table(
+        "statistics_state",
+        sa.Column("id", sa.Integer(), server_default="1", nullable=False),
+        sa.Column("year_until", sa.Date(), nullable=True),
+        sa.Column("refreshed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("refresh_seconds", sa.Float(), nullable=True),
+        sa.CheckConstraint("id = 1", name=op.f("ck_statistics_state_one_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_statistics_state")),
+    )
+
+
+def _pool_of(table: str) -> sa.ForeignKeyConstraint:
+    return sa.ForeignKeyConstraint(
+        ["license_pool_id"],
+        ["license_pools.id"],
+        name=op.f(f"fk_{table}_license_pool_id"),
+        ondelete="CASCADE",
+    )
+
+
+def _collection_of(table: str) -> sa.ForeignKeyConstraint:
+    return sa.ForeignKeyConstraint(
+        ["collection_id"], ["collections.id"], name=op.f(f"fk_{table}_collection_id"), ondelete="CASCADE"
     )
 
 
@@ -481,6 +643,7 @@ def _create_runs() -> None:
         sa.Column("titles_new", sa.Integer(), nullable=False),
         sa.Column("titles_changed", sa.Integer(), nullable=False),
         sa.Column("repairs", sa.Integer(), nullable=False),
+        sa.Column("restarts", sa.Integer(), nullable=False),
         sa.Column("pending_lookups", sa.Integer(), nullable=False),
         sa.Column("pending_since_page", sa.Integer(), nullable=False),
         sa.Column("worker", sa.Text(), nullable=True),
@@ -508,6 +671,53 @@ def _create_runs() -> None:
     op.create_index("ix_runs_collection_id_workflow_id", "runs", ["collection_id", "workflow", "id"])
     op.create_index("ix_runs_collection_id_id", "runs", ["collection_id", "id"])
     op.create_index("ix_runs_state_id", "runs", ["state", "id"])
+    op.create_index(
+        "ix_runs_collection_id_workflow_state_id", "runs", ["collection_id", "workflow", "state", "id"]
+    )
+    op.create_index("ix_runs_finished_at", "runs", ["finished_at"])
+    op.create_table(
+        "run_days",
+        sa.Column("day", sa.Date(), nullable=False),
+        sa.Column("collection_id", sa.Integer(), nullable=False),
+        sa.Column("workflow", sa.Text(), nullable=False),
+        sa.Column("succeeded", sa.Integer(), nullable=False),
+        sa.Column("failed", sa.Integer(), nullable=False),
+        sa.Column("interrupted", sa.Integer(), nullable=False),
+        sa.Column("cancelled", sa.Integer(), nullable=False),
+        sa.Column("seconds", sa.Double(), nullable=False),
+        sa.Column("pages", sa.BigInteger(), nullable=False),
+        sa.Column("records_fetched", sa.BigInteger(), nullable=False),
+        sa.Column("records_stored", sa.BigInteger(), nullable=False),
+        sa.Column("records_rejected", sa.BigInteger(), nullable=False),
+        sa.Column("titles_new", sa.BigInteger(), nullable=False),
+        sa.Column("titles_changed", sa.BigInteger(), nullable=False),
+        sa.Column("repairs", sa.BigInteger(), nullable=False),
+        sa.Column("restarts", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["collection_id"],
+            ["collections.id"],
+            name=op.f("fk_run_days_collection_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("day", "collection_id", "workflow", name=op.f("pk_run_days")),
+    )
+    op.create_index("ix_run_days_collection_id_day", "run_days", ["collection_id", "day"])
+    op.create_table(
+        "workflow_pauses",
+        sa.Column("collection_id", sa.Integer(), nullable=False),
+        sa.Column("workflow", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("paused_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("has_stopped_run", sa.Boolean(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["collection_id"],
+            ["collections.id"],
+            name=op.f("fk_workflow_pauses_collection_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("collection_id", "workflow", name=op.f("pk_workflow_pauses")),
+    )
     op.create_table(
         "run_retries",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -542,6 +752,7 @@ def _create_runs() -> None:
         sa.Column("titles_new", sa.BigInteger(), nullable=False),
         sa.Column("titles_changed", sa.BigInteger(), nullable=False),
         sa.Column("repairs", sa.BigInteger(), nullable=False),
+        sa.Column("restarts", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("workflow", name=op.f("pk_run_totals")),
     )
     op.create_table(
@@ -608,6 +819,12 @@ def _create_verification() -> None:
         "verification_findings",
         ["collection_id", "identifier"],
     )
+    op.create_index(
+        "ix_verification_findings_resolved_at",
+        "verification_findings",
+        ["resolved_at"],
+        postgresql_where=sa.text("resolved_at IS NOT NULL"),
+    )
     op.create_table(
         "listed_records",
         sa.Column("run_id", sa.Integer(), nullable=False),
@@ -643,6 +860,7 @@ def _create_users_and_tokens() -> None:
         sa.Column("password_hash", sa.Text(), nullable=False),
         sa.Column("role", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("last_login_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("session_key", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
         sa.UniqueConstraint("name", name=op.f("uq_users_name")),
@@ -678,3 +896,197 @@ def _create_users_and_tokens() -> None:
         unique=True,
         postgresql_where=sa.text("revoked_at IS NULL"),
     )
+
+
+def _create_audit_log() -> None:
+    """Create the audit log, and the triggers that protect it.
+
+    No entry can be changed, and none younger than 90 days be deleted: not by a bug, and not by somebody who
+    can send statements through Accession. The owner of the table can remove the triggers.
+    """
+    op.create_table(
+        "audit_log",
+        sa.Column("id", sa.BigInteger(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("actor_kind", sa.Text(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("origin", sa.Text(), nullable=False),
+        sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("details", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_log")),
+    )
+    op.create_table(
+        "process_settings",
+        sa.Column("process", sa.Text(), nullable=False),
+        sa.Column("settings", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.PrimaryKeyConstraint("process", name=op.f("pk_process_settings")),
+    )
+    op.create_index("ix_audit_log_at", "audit_log", ["at"])
+    op.create_index("ix_audit_log_action_id", "audit_log", ["action", "id"])
+    op.create_index("ix_audit_log_actor_id", "audit_log", ["actor", "id"])
+    op.create_index("ix_audit_log_subject_id", "audit_log", ["subject", "id"])
+    op.execute("""
+        CREATE FUNCTION accession_protect_audit_log() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF TG_OP = 'DELETE' AND OLD.at < now() - INTERVAL '90 days' THEN
+                RETURN OLD;
+            END IF;
+            RAISE EXCEPTION 'the audit log is append-only: its entries cannot be changed, and not be deleted '
+                'before they are 90 days old' USING ERRCODE = 'restrict_violation';
+        END
+        $$
+    """)
+    op.execute(
+        "CREATE TRIGGER protect_entries BEFORE UPDATE OR DELETE ON audit_log"
+        " FOR EACH ROW EXECUTE FUNCTION accession_protect_audit_log()"
+    )
+    op.execute(
+        "CREATE TRIGGER protect_table BEFORE TRUNCATE ON audit_log"
+        " FOR EACH STATEMENT EXECUTE FUNCTION accession_protect_audit_log()"
+    )
+
+
+def _create_storage() -> None:
+    op.create_table(
+        "prunings",
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("pruned_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("rows", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("kind", name=op.f("pk_prunings")),
+    )
+    op.create_table(
+        "table_sizes",
+        sa.Column("day", sa.Date(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("rows", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("day", "name", name=op.f("pk_table_sizes")),
+    )
+
+
+def _create_notifications() -> None:
+    op.create_table(
+        "notification_channels",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("service", sa.Text(), nullable=False),
+        sa.Column("url_encrypted", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_notification_channels")),
+        sa.UniqueConstraint("name", name=op.f("uq_notification_channels_name")),
+    )
+    op.create_table(
+        "notification_rules",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("channel_id", sa.Integer(), nullable=False),
+        sa.Column("events", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("collection_ids", postgresql.ARRAY(sa.Integer()), nullable=True),
+        sa.Column("min_severity", sa.Text(), nullable=False),
+        sa.Column("quiet_hours", sa.Text(), nullable=True),
+        sa.Column("time_zone", sa.Text(), nullable=False),
+        sa.Column("critical_ignores_quiet_hours", sa.Boolean(), nullable=False),
+        sa.Column("still_failing_hours", sa.Integer(), nullable=False),
+        sa.Column("no_success_hours", sa.Integer(), nullable=False),
+        sa.Column("rejected_records", sa.Integer(), nullable=False),
+        sa.Column("disk_free_percent", sa.Integer(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["channel_id"],
+            ["notification_channels.id"],
+            name=op.f("fk_notification_rules_channel_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_notification_rules")),
+        sa.UniqueConstraint("name", name=op.f("uq_notification_rules_name")),
+    )
+    op.create_table(
+        "notification_events",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("collection_id", sa.Integer(), nullable=True),
+        sa.Column("workflow", sa.Text(), nullable=True),
+        sa.Column("run_id", sa.Integer(), nullable=True),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("cause", sa.Text(), nullable=False),
+        sa.Column("occurred_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["collection_id"],
+            ["collections.id"],
+            name=op.f("fk_notification_events_collection_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_notification_events")),
+    )
+    op.create_table(
+        "notification_incidents",
+        sa.Column("rule_id", sa.Integer(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("collection_id", sa.Integer(), nullable=True),
+        sa.Column("workflow", sa.Text(), nullable=True),
+        sa.Column("run_id", sa.Integer(), nullable=True),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("cause", sa.Text(), nullable=False),
+        sa.Column("since", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("notified_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("reminded_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["collection_id"],
+            ["collections.id"],
+            name=op.f("fk_notification_incidents_collection_id"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["rule_id"],
+            ["notification_rules.id"],
+            name=op.f("fk_notification_incidents_rule_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("rule_id", "key", name=op.f("pk_notification_incidents")),
+    )
+    op.create_table(
+        "notifications",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("channel_id", sa.Integer(), nullable=True),
+        sa.Column("rule_id", sa.Integer(), nullable=True),
+        sa.Column("channel", sa.Text(), nullable=False),
+        sa.Column("rule", sa.Text(), nullable=True),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("severity", sa.Text(), nullable=False),
+        sa.Column("cause", sa.Text(), nullable=False),
+        sa.Column("items", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["channel_id"],
+            ["notification_channels.id"],
+            name=op.f("fk_notifications_channel_id"),
+            ondelete="SET NULL",
+        ),
+        sa.ForeignKeyConstraint(
+            ["rule_id"],
+            ["notification_rules.id"],
+            name=op.f("fk_notifications_rule_id"),
+            ondelete="SET NULL",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_notifications")),
+    )
+    op.create_index(
+        "ix_notifications_pending",
+        "notifications",
+        ["due_at"],
+        postgresql_where=sa.text("state = 'pending'"),
+    )
+    op.create_index("ix_notifications_state_id", "notifications", ["state", "id"])
+    op.create_index("ix_notifications_created_at", "notifications", ["created_at"])
+    op.create_index("ix_notifications_channel_id_id", "notifications", ["channel_id", "id"])
