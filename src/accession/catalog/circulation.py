@@ -22,7 +22,7 @@ from accession.catalog.sweeps import last_swept_at
 from accession.catalog.title_changes import Change, pool_changes
 from accession.core.clock import utc_now
 from accession.core.vocabulary import EventType
-from accession.db.bulk import in_array, update_statement
+from accession.db.bulk import in_array, update_rows
 from accession.db.models import (
     CirculationEvent,
     Collection,
@@ -107,7 +107,7 @@ def apply_snapshots(
         changes += pool_changes(pool, counts, status, now)
         session.expire(pool)
     if rows:
-        session.execute(update_statement(table_of(LicensePool), rows))
+        update_rows(session, table_of(LicensePool), rows)
     return AppliedSnapshots(len(rows), changes)
 
 

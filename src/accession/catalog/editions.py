@@ -19,10 +19,9 @@ from accession.core.vocabulary import IdentifierType
 from accession.db.bulk import (
     get_or_create_ids,
     in_array,
-    in_keys,
-    insert_statement,
+    insert_missing_rows,
     replace_rows,
-    update_statement,
+    update_rows,
 )
 from accession.db.models import (
     Classification,
@@ -99,9 +98,10 @@ def write_editions(session: Session, updates: Mapping[EditionKey, EditionUpdate]
     written = added | changed
     if written:
         by_edition = {edition_id: updates[key].metadata for key, edition_id in written.items()}
-        _replace_contributions(session, by_edition)
-        _replace_classifications(session, by_edition)
-        _replace_links(session, by_edition)
+        with_rows = [(edition_id,) for edition_id in changed.values()]
+        _replace_contributions(session, by_edition, with_rows)
+        _replace_classifications(session, by_edition, with_rows)
+        _replace_links(session, by_edition, with_rows)
         _replace_equivalents(session, {key: updates[key].metadata for key in written})
     return WrittenEditions(len(written), changes)
 
@@ -131,8 +131,8 @@ def _add_editions(
         {"data_source": source, "identifier_id": identifier_id, "created_at": now, **update.columns(now)}
         for (source, identifier_id), update in sorted(updates.items(), key=lambda item: item[0])
     ]
-    statement = insert_statement(table_of(Edition), rows).on_conflict_do_nothing()
-    ids = session.execute(statement.returning(Edition.id, Edition.data_source, Edition.identifier_id))
+    returning = ("id", "data_source", "identifier_id")
+    ids = insert_missing_rows(session, table_of(Edition), rows, returning)
     return {(source, identifier_id): row_id for row_id, source, identifier_id in ids}
 
 
@@ -148,11 +148,13 @@ def _update_editions(
         return {}, ()
     before = read_metadata(session, changed.values())
     rows = [{"id": row_id, **updates[key].columns(now)} for key, row_id in changed.items()]
-    session.execute(update_statement(table_of(Edition), rows))
+    update_rows(session, table_of(Edition), rows)
     return changed, edition_changes(before, {changed[key]: updates[key].metadata for key in changed}, now)
 
 
-def _replace_contributions(session: Session, editions: Mapping[int, BibliographicData]) -> None:
+def _replace_contributions(
+    session: Session, editions: Mapping[int, BibliographicData], with_rows: Sequence[tuple[int]]
+) -> None:
     people = {(c.sort_name, c.display_name) for data in editions.values() for c in data.contributors}
     ids = get_or_create_ids(session, table_of(Contributor), ("sort_name", "display_name"), people)
     rows: dict[tuple[int, int, str], dict[str, Any]] = {}
@@ -168,10 +170,12 @@ def _replace_contributions(session: Session, editions: Mapping[int, Bibliographi
                     "position": position,
                 },
             )
-    replace_rows(session, table_of(Contribution), in_array(Contribution.edition_id, editions), rows.values())
+    replace_rows(session, table_of(Contribution), ("edition_id",), with_rows, rows.values())
 
 
-def _replace_classifications(session: Session, editions: Mapping[int, BibliographicData]) -> None:
+def _replace_classifications(
+    session: Session, editions: Mapping[int, BibliographicData], with_rows: Sequence[tuple[int]]
+) -> None:
     subjects = {(s.scheme.value, s.name) for data in editions.values() for s in data.subjects}
     ids = get_or_create_ids(session, table_of(Subject), ("scheme", "name"), subjects)
     rows: dict[tuple[int, int], dict[str, Any]] = {}
@@ -182,17 +186,18 @@ def _replace_classifications(session: Session, editions: Mapping[int, Bibliograp
                 (edition_id, subject_id),
                 {"edition_id": edition_id, "subject_id": subject_id, "position": position},
             )
-    owned = in_array(Classification.edition_id, editions)
-    replace_rows(session, table_of(Classification), owned, rows.values())
+    replace_rows(session, table_of(Classification), ("edition_id",), with_rows, rows.values())
 
 
-def _replace_links(session: Session, editions: Mapping[int, BibliographicData]) -> None:
+def _replace_links(
+    session: Session, editions: Mapping[int, BibliographicData], with_rows: Sequence[tuple[int]]
+) -> None:
     rows = [
         {"edition_id": edition_id, "rel": link.rel.value, "href": link.href}
         for edition_id, data in editions.items()
         for link in data.links
     ]
-    replace_rows(session, table_of(Link), in_array(Link.edition_id, editions), rows)
+    replace_rows(session, table_of(Link), ("edition_id",), with_rows, rows)
 
 
 def _replace_equivalents(session: Session, editions: Mapping[EditionKey, BibliographicData]) -> None:
@@ -211,6 +216,6 @@ def _replace_equivalents(session: Session, editions: Mapping[EditionKey, Bibliog
                     "position": position,
                 },
             )
-    owners = [{"identifier_id": row_id, "data_source": source} for source, row_id in editions]
-    table = table_of(IdentifierEquivalent)
-    replace_rows(session, table, in_keys(table, owners), rows.values())
+    # An event may have added the ISBN of a title that has no edition yet.
+    owner = ("data_source", "identifier_id")
+    replace_rows(session, table_of(IdentifierEquivalent), owner, list(editions), rows.values())

@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningInsert
 
-from accession.db.bulk import insert_statement
+from accession.db.bulk import array_parameters, insert_statement
 from accession.db.models import ListedRecord, Run, table_of
 
 
@@ -56,14 +58,7 @@ class ListedRecords:
             }
             for key, listed in sorted(Counter(key for key, _ in records).items())
         ]
-        statement = insert_statement(table_of(ListedRecord), rows)
-        new_values = {
-            "listed": ListedRecord.listed + statement.excluded.listed,
-            "content_hash": statement.excluded.content_hash,
-        }
-        key_columns = ["run_id", "is_verification", "key"]
-        upsert = statement.on_conflict_do_update(index_elements=key_columns, set_=new_values)
-        counts = self._session.execute(upsert.returning(ListedRecord.key, ListedRecord.listed))
+        counts = self._session.execute(_add_statement(), array_parameters(rows))
         return Counter(dict(counts.all()))
 
     def read(self) -> dict[str, Listing]:
@@ -71,3 +66,16 @@ class ListedRecords:
         query = select(ListedRecord.key, ListedRecord.listed, ListedRecord.content_hash)
         rows = self._session.execute(query.where(self._of_span))
         return {key: Listing(listed, content_hash) for key, listed, content_hash in rows}
+
+
+@cache
+def _add_statement() -> ReturningInsert[str, int]:
+    """Return the INSERT of records with their counts, which are added to those of the stored records."""
+    key = ("run_id", "is_verification", "key")
+    statement = insert_statement(table_of(ListedRecord), *key, "content_hash", "listed")
+    new_values = {
+        "listed": ListedRecord.listed + statement.excluded.listed,
+        "content_hash": statement.excluded.content_hash,
+    }
+    upsert = statement.on_conflict_do_update(index_elements=key, set_=new_values)
+    return upsert.returning(ListedRecord.key, ListedRecord.listed)

@@ -8,17 +8,19 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, DateTime, Text, and_, cast, delete, func, select, true, update
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningInsert
 
 from accession.catalog.circulation import has_new_counts
 from accession.catalog.data import ApplyData
 from accession.catalog.editions import EditionUpdate, pool_edition_join
 from accession.catalog.pools import lock_pools
 from accession.core.clock import utc_now
-from accession.db.bulk import in_array, insert_statement
+from accession.db.bulk import array_parameters, in_array, insert_statement
 from accession.db.models import (
     ApplyOutbox,
     Edition,
@@ -91,7 +93,13 @@ def enqueue_changes(session: Session, titles: Sequence[tuple[LicensePool, ApplyD
         }
         for pool_id, title in sorted(latest.items())
     ]
-    statement = insert_statement(table_of(ApplyOutbox), rows)
+    return list(session.scalars(_enqueue_statement(), array_parameters(rows)))
+
+
+@cache
+def _enqueue_statement() -> ReturningInsert[int]:
+    """Return the INSERT of rows, each of which is merged with the row that is not newer."""
+    statement = insert_statement(table_of(ApplyOutbox), "license_pool_id", "data", "published_at")
     statement = statement.on_conflict_do_update(
         index_elements=["license_pool_id"],
         set_={
@@ -100,7 +108,7 @@ def enqueue_changes(session: Session, titles: Sequence[tuple[LicensePool, ApplyD
         },
         where=_as_of(ApplyOutbox.data) <= _as_of(statement.excluded.data),
     )
-    return list(session.scalars(statement.returning(ApplyOutbox.id)))
+    return statement.returning(ApplyOutbox.id)
 
 
 def split_by_metadata(session: Session, outbox_ids: Sequence[int]) -> tuple[list[int], list[int]]:

@@ -14,7 +14,7 @@ from accession.catalog.marc import MarcField, marc_fields
 from accession.catalog.purchase_dates import PurchaseDate, may_have_date
 from accession.core.clock import utc_now
 from accession.core.vocabulary import IdentifierType
-from accession.db.bulk import in_array, insert_statement
+from accession.db.bulk import in_array, insert_rows
 from accession.db.models import Collection, Identifier, LicensePool, PurchaseRecord, table_of
 
 
@@ -88,7 +88,7 @@ def store_purchase_records(
         session.execute(update(PurchaseRecord), rows)
     _touch_pools(session, changed_pools)
     if new:
-        session.execute(insert_statement(table_of(PurchaseRecord), new))
+        insert_rows(session, table_of(PurchaseRecord), new)
 
 
 def _listings_of_first(purchase_date: PurchaseDate, same_purchase: Sequence[Any], listed: int | None) -> int:

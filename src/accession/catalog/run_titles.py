@@ -5,11 +5,13 @@ with the page that they were on, so that the next run finds those that a run has
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 
 from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.orm import Session
 
-from accession.db.bulk import in_array, insert_statement
+from accession.db.bulk import array_parameters, in_array, insert_statement
 from accession.db.models import ACTIVE_STATES, Run, RunTitle, table_of
 
 
@@ -67,9 +69,13 @@ def _record(session: Session, run: Run, titles: Mapping[str, bool], *, is_pendin
         {"run_id": run.id, "identifier": identifier, "is_pending": is_pending, "is_new": is_new}
         for identifier, is_new in titles.items()
     ]
-    statement = insert_statement(table_of(RunTitle), rows)
-    session.execute(
-        statement.on_conflict_do_update(
-            index_elements=["run_id", "identifier"], set_={"is_pending": is_pending}
-        )
-    )
+    session.execute(_record_statement(), array_parameters(rows))
+
+
+@cache
+def _record_statement() -> Insert:
+    """Return the INSERT of titles, which changes whether a stored one is pending."""
+    key = ("run_id", "identifier")
+    statement = insert_statement(table_of(RunTitle), *key, "is_pending", "is_new")
+    new_values = {"is_pending": statement.excluded.is_pending}
+    return statement.on_conflict_do_update(index_elements=key, set_=new_values)

@@ -16,7 +16,7 @@ from accession.catalog.availability import shown_counts
 from accession.catalog.contributors import group_by_field
 from accession.catalog.data import BibliographicData
 from accession.core.vocabulary import LinkRel
-from accession.db.bulk import in_array, insert_statement
+from accession.db.bulk import in_array, insert_rows
 from accession.db.models import (
     Classification,
     Contribution,
@@ -56,7 +56,7 @@ Change = Mapping[str, Any]
 def record_changes(session: Session, changes: Sequence[Change]) -> None:
     """Store changes for the titles' histories."""
     if changes:
-        session.execute(insert_statement(table_of(TitleChange), changes))
+        insert_rows(session, table_of(TitleChange), changes)
 
 
 def edition_changes(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.orm import Session
 
-from accession.db.bulk import in_array, insert_statement
+from accession.db.bulk import in_array, insert_missing_rows
 from accession.db.models import Collection, UndatedRecord, table_of
 
 
@@ -29,7 +29,7 @@ class UndatedRecords:
             {"collection_id": self._collection.id, "key": key, "raw_xml": raw_xml}
             for key, raw_xml in sorted(records.items())
         ]
-        self._session.execute(insert_statement(table_of(UndatedRecord), rows).on_conflict_do_nothing())
+        insert_missing_rows(self._session, table_of(UndatedRecord), rows)
 
     def read(self, keys: AbstractCollection[str]) -> dict[str, str]:
         """Return the records with these keys."""

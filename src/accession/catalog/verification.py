@@ -11,7 +11,7 @@ from accession.accounts.collections import is_of_collection
 from accession.catalog.purchase_dates import PurchaseDate, format_days
 from accession.core.clock import utc_now
 from accession.core.vocabulary import IdentifierType
-from accession.db.bulk import insert_statement
+from accession.db.bulk import array_parameters, insert_statement
 from accession.db.models import (
     Collection,
     Edition,
@@ -75,10 +75,11 @@ def store_verified_months(session: Session, collection: Collection, months: Iter
     """Store the latest verification of the months, in place of earlier ones."""
     rows = [{"collection_id": collection.id, **vars(month)} for month in months]
     if rows:
-        statement = insert_statement(table_of(VerifiedMonth), rows)
+        statement = insert_statement(table_of(VerifiedMonth), *rows[0])
         new_values = {name: statement.excluded[name] for name in vars(MonthView(date.min)) if name != "month"}
         session.execute(
-            statement.on_conflict_do_update(index_elements=["collection_id", "month"], set_=new_values)
+            statement.on_conflict_do_update(index_elements=["collection_id", "month"], set_=new_values),
+            array_parameters(rows),
         )
 
 

@@ -2,19 +2,25 @@
 
 `ON CONFLICT ... WHERE` alone locks and logs every row it leaves unchanged, so the stored rows are read first,
 and only the differences are sent. Rows and keys are sent as arrays, one per column: the text of a statement
-is the same for any number of rows, and is compiled, parsed and planned once.
+is the same for any number of rows, and is compiled, parsed and planned once. The statement is also built
+only once, because SQLAlchemy takes longer to build it than to execute it.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
+    Delete,
+    Result,
+    Select,
     Table,
     TableValuedAlias,
     Update,
     any_,
+    bindparam,
     delete,
     func,
     literal,
@@ -24,6 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.sql.dml import ReturningInsert
 
 Row = Mapping[str, Any]
 
@@ -33,21 +40,52 @@ def in_array(column: InstrumentedAttribute[Any], values: Iterable[Any]) -> Colum
     return column == any_(literal(list(values), ARRAY(column.type)))
 
 
-def in_keys(table: Table, keys: Sequence[Row]) -> ColumnElement[bool]:
-    """Return the condition that a row has one of the keys: at least one, all with the same columns."""
-    return tuple_(*(table.c[name] for name in keys[0])).in_(select(_unnested(table, keys)))
+def in_array_parameter(column: InstrumentedAttribute[Any], name: str) -> ColumnElement[bool]:
+    """Return the condition that the column has one of the values of the statement's parameter `name`."""
+    return column == any_(bindparam(name, type_=ARRAY(column.type)))
 
 
-def insert_statement(table: Table, rows: Sequence[Row]) -> Insert:
-    """Return the INSERT of the rows: at least one, all with the same columns."""
-    return insert(table).from_select(list(rows[0]), select(_unnested(table, rows)))
+@cache
+def insert_statement(table: Table, *columns: str) -> Insert:
+    """Return the INSERT of rows with these columns, whose parameters are `array_parameters` of the rows."""
+    return insert(table).from_select(list(columns), select(_unnested(table, columns)))
 
 
-def update_statement(table: Table, rows: Sequence[Row]) -> Update:
-    """Return the UPDATE of the rows: at least one, each with an `id` and the same columns to set."""
-    source = _unnested(table, rows)
-    new_values = {name: source.c[name] for name in rows[0] if name != "id"}
+@cache
+def insert_missing_statement(table: Table, *columns: str) -> Insert:
+    """Return the INSERT of those of the rows that do not exist yet."""
+    return insert_statement(table, *columns).on_conflict_do_nothing()
+
+
+@cache
+def update_statement(table: Table, *columns: str) -> Update:
+    """Return the UPDATE of the other columns by `id`, whose parameters are `array_parameters` of the rows."""
+    source = _unnested(table, columns)
+    new_values = {name: source.c[name] for name in columns if name != "id"}
     return update(table).where(table.c.id == source.c.id).values(new_values)
+
+
+def array_parameters(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """Return the parameters of a statement on rows: at least one, all with the same columns."""
+    return {_parameter(name): [row[name] for row in rows] for name in rows[0]}
+
+
+def insert_rows(session: Session, table: Table, rows: Sequence[Row]) -> None:
+    """Insert rows: at least one, all with the same columns."""
+    session.execute(insert_statement(table, *rows[0]), array_parameters(rows))
+
+
+def insert_missing_rows(
+    session: Session, table: Table, rows: Sequence[Row], returning: tuple[str, ...] = ()
+) -> Result[*tuple[Any, ...]]:
+    """Insert those of the rows that do not exist yet, and return the columns `returning` of them."""
+    statement = _insert_missing_returning(table, tuple(rows[0]), returning)
+    return session.execute(statement, array_parameters(rows))
+
+
+def update_rows(session: Session, table: Table, rows: Sequence[Row]) -> None:
+    """Update rows: at least one, each with an `id` and the same columns to set."""
+    session.execute(update_statement(table, *rows[0]), array_parameters(rows))
 
 
 def get_or_create_ids(
@@ -61,10 +99,9 @@ def get_or_create_ids(
     unique_keys = sorted(set(keys))
     ids = _stored_ids(session, table, columns, unique_keys)
     if missing := [key for key in unique_keys if key not in ids]:
-        statement = insert_statement(table, [dict(zip(columns, key, strict=True)) for key in missing])
-        returning = (table.c.id, *(table.c[name] for name in columns))
-        added = statement.on_conflict_do_nothing().returning(*returning)
-        ids |= {tuple(key): row_id for row_id, *key in session.execute(added)}
+        statement = _insert_missing_returning(table, tuple(columns), ("id", *columns))
+        added = session.execute(statement, _key_parameters(columns, missing))
+        ids |= {tuple(key): row_id for row_id, *key in added}
         ids |= _stored_ids(session, table, columns, [key for key in missing if key not in ids])
     return ids
 
@@ -74,34 +111,76 @@ def _stored_ids(
 ) -> dict[tuple[Any, ...], int]:
     if not keys:
         return {}
-    condition = in_keys(table, [dict(zip(columns, key, strict=True)) for key in keys])
-    query = select(table.c.id, *(table.c[name] for name in columns)).where(condition)
-    return {tuple(key): row_id for row_id, *key in session.execute(query)}
+    query = _select_by_key(table, ("id", *columns), tuple(columns))
+    return {tuple(key): row_id for row_id, *key in session.execute(query, _key_parameters(columns, keys))}
 
 
 def replace_rows(
-    session: Session, table: Table, owned: ColumnElement[bool], new_rows: Collection[Row]
+    session: Session,
+    table: Table,
+    owner: Sequence[str],
+    owners: Sequence[tuple[Any, ...]],
+    new_rows: Collection[Row],
 ) -> None:
-    """Replace the rows of `table` that meet the condition `owned`; only differences are written.
+    """Replace the rows of `table` that belong to `owners`; only differences are written.
 
-    Each new row has all columns of the table. The caller holds a lock on the owner of these rows, so that
-    no other transaction writes them meanwhile.
+    Each new row has all columns of the table. The caller holds a lock on the owners, so that no other
+    transaction writes their rows meanwhile.
+
+    Args:
+        session: the session to write to.
+        table: the table.
+        owner: the columns that state to which owner a row belongs.
+        owners: the values of these columns for each owner that may have rows; new ones have none.
+        new_rows: the rows of these and of new owners.
     """
-    columns = [column.name for column in table.c]
-    stored = {tuple(row) for row in session.execute(select(table).where(owned))}
+    columns = tuple(column.name for column in table.c)
+    stored: set[tuple[Any, ...]] = set()
+    if owners:
+        query = _select_by_key(table, columns, tuple(owner))
+        stored = {tuple(row) for row in session.execute(query, _key_parameters(owner, owners))}
     rows = {tuple(row[name] for name in columns) for row in new_rows}
-    primary_key = [column.name for column in table.primary_key]
-    if deleted := [{name: row[columns.index(name)] for name in primary_key} for row in sorted(stored - rows)]:
-        session.execute(delete(table).where(in_keys(table, deleted)))
-    if added := [dict(zip(columns, row, strict=True)) for row in sorted(rows - stored)]:
-        session.execute(insert_statement(table, added))
+    primary_key = tuple(column.name for column in table.primary_key)
+    if deleted := [tuple(row[columns.index(name)] for name in primary_key) for row in sorted(stored - rows)]:
+        session.execute(_delete_by_key(table, primary_key), _key_parameters(primary_key, deleted))
+    if added := sorted(rows - stored):
+        session.execute(insert_statement(table, *columns), _key_parameters(columns, added))
 
 
-def _unnested(table: Table, rows: Sequence[Row]) -> TableValuedAlias:
-    """Return the rows, in their order, as a table that a statement can select from and join."""
+@cache
+def _insert_missing_returning(
+    table: Table, columns: tuple[str, ...], returning: tuple[str, ...]
+) -> ReturningInsert[*tuple[Any, ...]]:
+    statement = insert_missing_statement(table, *columns)
+    return statement.returning(*(table.c[name] for name in returning))
+
+
+@cache
+def _select_by_key(table: Table, columns: tuple[str, ...], key: tuple[str, ...]) -> Select[Any]:
+    return select(*(table.c[name] for name in columns)).where(_has_key(table, key))
+
+
+@cache
+def _delete_by_key(table: Table, key: tuple[str, ...]) -> Delete:
+    return delete(table).where(_has_key(table, key))
+
+
+def _has_key(table: Table, key: tuple[str, ...]) -> ColumnElement[bool]:
+    return tuple_(*(table.c[name] for name in key)).in_(select(_unnested(table, key)))
+
+
+def _key_parameters(columns: Sequence[str], keys: Sequence[tuple[Any, ...]]) -> dict[str, Sequence[Any]]:
+    """Return the parameters of a statement on keys, at least one, with these columns."""
+    return dict(zip(map(_parameter, columns), map(list, zip(*keys, strict=True)), strict=True))
+
+
+def _unnested(table: Table, columns: Sequence[str]) -> TableValuedAlias:
+    """Return the rows of the parameters, in their order, as a table to select from and join."""
     # With one dimension a list is a value, of a JSON column for example, and not a part of the array.
-    columns = {
-        name: literal([row[name] for row in rows], ARRAY(table.c[name].type, dimensions=1))
-        for name in rows[0]
-    }
-    return func.unnest(*columns.values()).table_valued(*columns, name="new_rows").render_derived()
+    arrays = [bindparam(_parameter(name), type_=ARRAY(table.c[name].type, dimensions=1)) for name in columns]
+    return func.unnest(*arrays).table_valued(*columns, name="new_rows").render_derived()
+
+
+def _parameter(column: str) -> str:
+    # SQLAlchemy reserves the column's own name for its value in an INSERT or UPDATE.
+    return f"new_{column}"

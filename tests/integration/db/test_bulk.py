@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from accession.db.bulk import get_or_create_ids, insert_statement, replace_rows, update_statement
+from accession.db.bulk import (
+    get_or_create_ids,
+    insert_missing_rows,
+    replace_rows,
+    update_rows,
+)
 from accession.db.engine import engine, transaction
 from accession.db.models import (
     Classification,
@@ -107,13 +112,13 @@ def test_rows_are_inserted_and_updated_unchanged(
         | {"title": title, "duration_ms": number}
         for row_id, (title, number) in zip(sorted(identifier_ids.values()), first, strict=True)
     ]
-    row_ids = session.scalars(insert_statement(table, rows).returning(table.c.id)).all()
+    row_ids = insert_missing_rows(session, table, rows, ("id",)).scalars().all()
     stored = select(table.c.title, table.c.duration_ms).order_by(table.c.id)
     assert [tuple(row) for row in session.execute(stored)] == first
 
     changes = list(zip(row_ids, second, strict=False))
     changed = [{"id": row_id, "title": title, "duration_ms": n} for row_id, (title, n) in changes]
-    session.execute(update_statement(table, changed))
+    update_rows(session, table, changed)
     assert [tuple(row) for row in session.execute(stored)] == [*second[: len(first)], *first[len(second) :]]
     session.rollback()
 
@@ -149,7 +154,7 @@ def test_replace_rows_keeps_rows_of_other_owners(
 ) -> None:
     table = table_of(Classification)
     *owners, other = edition_ids
-    owned = table.c.edition_id.in_(owners)
+    owned = [(edition_id,) for edition_id in owners]
     subjects = get_or_create_ids(
         session, table_of(Subject), ("scheme", "name"), [("label", f"{n}") for n in range(5)]
     )
@@ -160,10 +165,10 @@ def test_replace_rows_keeps_rows_of_other_owners(
             for (owner, n), position in content.items()
         ]
 
-    replace_rows(session, table, owned, rows(before))
-    replace_rows(session, table, owned, rows(after))
+    replace_rows(session, table, ("edition_id",), owned, rows(before))
+    replace_rows(session, table, ("edition_id",), owned, rows(after))
     with record_statements(engine()) as statements:
-        replace_rows(session, table, owned, rows(after))
+        replace_rows(session, table, ("edition_id",), owned, rows(after))
 
     assert write_statements(statements) == []
     stored = [dict(row) for row in session.execute(select(table)).mappings()]

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Executable,
     ForeignKey,
     Index,
+    Select,
     UniqueConstraint,
+    bindparam,
     false,
     select,
     text,
@@ -22,7 +26,13 @@ from sqlalchemy.orm import Mapped, Session, composite, mapped_column, relationsh
 
 from accession.core.clock import utc_now
 from accession.core.vocabulary import IdentifierType
-from accession.db.bulk import get_or_create_ids, in_array, insert_statement
+from accession.db.bulk import (
+    array_parameters,
+    get_or_create_ids,
+    in_array_parameter,
+    insert_missing_rows,
+    insert_missing_statement,
+)
 from accession.db.models.base import Base, table_of
 from accession.db.models.collections import Collection
 from accession.db.models.counts import CopyCounts
@@ -89,7 +99,7 @@ class IdentifierEquivalent(Base):
             }
             for row_id in missing
         ]
-        session.execute(insert_statement(table_of(cls), rows).on_conflict_do_nothing())
+        insert_missing_rows(session, table_of(cls), rows)
 
 
 class PoolStatus(StrEnum):
@@ -177,11 +187,14 @@ class LicensePool(Base):
             row_id: name
             for (_, name), row_id in Identifier.ids(session, identifier_type, identifiers).items()
         }
-        in_collection = (cls.collection_id == collection.id) & (cls.data_source == data_source)
 
         def stored(identifier_ids: Iterable[int]) -> dict[int, LicensePool]:
-            query = select(cls).where(in_collection, in_array(cls.identifier_id, identifier_ids))
-            return {pool.identifier_id: pool for pool in session.scalars(query)}
+            parameters = {
+                "collection": collection.id,
+                "source": data_source,
+                "identifiers": list(identifier_ids),
+            }
+            return {pool.identifier_id: pool for pool in session.scalars(_stored_pools(), parameters)}
 
         pools = stored(names)
         missing = sorted(names.keys() - pools.keys())
@@ -198,14 +211,26 @@ class LicensePool(Base):
                 }
                 for identifier_id in missing
             ]
-            statement = insert_statement(table_of(cls), rows).on_conflict_do_nothing().returning(cls)
-            added = {
-                pool.identifier_id: pool for pool in session.scalars(select(cls).from_statement(statement))
-            }
+            new_pools = session.scalars(_add_pools(), array_parameters(rows))
+            added = {pool.identifier_id: pool for pool in new_pools}
             pools |= added
             if len(added) < len(missing):
                 pools |= stored(missing)
         return {names[row_id]: (pool, row_id in added) for row_id, pool in pools.items()}
+
+
+@cache
+def _stored_pools() -> Select[LicensePool]:
+    row = LicensePool
+    in_collection = (row.collection_id == bindparam("collection")) & (row.data_source == bindparam("source"))
+    return select(row).where(in_collection, in_array_parameter(row.identifier_id, "identifiers"))
+
+
+@cache
+def _add_pools() -> Executable:
+    columns = ("collection_id", "data_source", "identifier_id", "created_at", "updated_at")
+    statement = insert_missing_statement(table_of(LicensePool), *columns)
+    return select(LicensePool).from_statement(statement.returning(LicensePool))
 
 
 class PurchaseRecord(Base):
