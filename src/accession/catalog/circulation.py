@@ -8,9 +8,10 @@ events arrive.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import func, select, text
+from sqlalchemy import Select, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -22,7 +23,7 @@ from accession.catalog.sweeps import last_swept_at
 from accession.catalog.title_changes import Change, pool_changes
 from accession.core.clock import utc_now
 from accession.core.vocabulary import EventType
-from accession.db.bulk import in_array, update_rows
+from accession.db.bulk import in_array_parameter, update_rows
 from accession.db.models import (
     CirculationEvent,
     Collection,
@@ -212,25 +213,30 @@ def _titles_since_snapshot(
     session: Session, pools: Sequence[LicensePool]
 ) -> Mapping[int, _TitleSinceSnapshot]:
     """Return the titles by pool id, with the counted events only, in one statement."""
+    titles: dict[int, _TitleSinceSnapshot] = {}
+    rows = session.execute(_select_since_snapshot(), {"pools": [pool.id for pool in pools]})
+    for pool_id, on_sale, occurred_at, event_type in rows:
+        title = titles.setdefault(pool_id, _TitleSinceSnapshot(on_sale))
+        if event_type is not None:
+            title.events.append((occurred_at, event_type))
+    return titles
+
+
+@cache
+def _select_since_snapshot() -> Select[*tuple[Any, ...]]:
     event = CirculationEvent
     is_since_snapshot = (
         (event.license_pool_id == LicensePool.id)
         & event.counted
         & (event.occurred_at >= func.coalesce(LicensePool.circulation_as_of, _NO_SNAPSHOT))
     )
-    query = (
+    return (
         select(LicensePool.id, Edition.on_sale, event.occurred_at, event.event_type)
         .outerjoin(Edition, pool_edition_join())
         .outerjoin(event, is_since_snapshot)
-        .where(in_array(LicensePool.id, [pool.id for pool in pools]))
+        .where(in_array_parameter(LicensePool.id, "pools"))
         .order_by(event.occurred_at, event.event_id)
     )
-    titles: dict[int, _TitleSinceSnapshot] = {}
-    for pool_id, on_sale, occurred_at, event_type in session.execute(query):
-        title = titles.setdefault(pool_id, _TitleSinceSnapshot(on_sale))
-        if event_type is not None:
-            title.events.append((occurred_at, event_type))
-    return titles
 
 
 def _snapshot_counts(data: CirculationData, reserved: int) -> CopyCounts:

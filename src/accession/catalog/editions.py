@@ -7,9 +7,10 @@ these are compared and replaced. An edition that needs no change is not locked.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.orm import Session
 
 from accession.catalog.data import BibliographicData
@@ -18,7 +19,7 @@ from accession.core.clock import utc_now
 from accession.core.vocabulary import IdentifierType
 from accession.db.bulk import (
     get_or_create_ids,
-    in_array,
+    in_array_parameter,
     insert_missing_rows,
     replace_rows,
     update_rows,
@@ -109,16 +110,24 @@ def write_editions(session: Session, updates: Mapping[EditionKey, EditionUpdate]
 def _read_editions(
     session: Session, keys: Collection[EditionKey], *, lock: bool = False
 ) -> dict[EditionKey, Any]:
+    parameters = {
+        "sources": list({source for source, _ in keys}),
+        "identifiers": list({identifier_id for _, identifier_id in keys}),
+    }
+    stored = session.execute(_select_editions(lock=lock), parameters)
+    rows = {(row.data_source, row.identifier_id): row for row in stored}
+    return {key: row for key, row in rows.items() if key in keys}
+
+
+@cache
+def _select_editions(*, lock: bool) -> Select[*tuple[Any, ...]]:
     query = select(
         Edition.id, Edition.data_source, Edition.identifier_id, Edition.content_hash, Edition.as_of
     )
     # The data source comes first in the unique index.
-    query = query.where(in_array(Edition.data_source, {source for source, _ in keys}))
-    query = query.where(in_array(Edition.identifier_id, {identifier_id for _, identifier_id in keys}))
-    if lock:
-        query = query.order_by(Edition.id).with_for_update(key_share=True)
-    rows = {(row.data_source, row.identifier_id): row for row in session.execute(query)}
-    return {key: row for key, row in rows.items() if key in keys}
+    query = query.where(in_array_parameter(Edition.data_source, "sources"))
+    query = query.where(in_array_parameter(Edition.identifier_id, "identifiers"))
+    return query.order_by(Edition.id).with_for_update(key_share=True) if lock else query
 
 
 def _add_editions(

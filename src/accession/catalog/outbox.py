@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, DateTime, Text, and_, cast, delete, func, select, true, update
+from sqlalchemy import ColumnElement, DateTime, Delete, Select, Text, cast, delete, func, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningInsert
 
@@ -20,7 +20,7 @@ from accession.catalog.data import ApplyData
 from accession.catalog.editions import EditionUpdate, pool_edition_join
 from accession.catalog.pools import lock_pools
 from accession.core.clock import utc_now
-from accession.db.bulk import array_parameters, in_array, insert_statement
+from accession.db.bulk import array_parameters, in_array, in_array_parameter, insert_statement
 from accession.db.models import (
     ApplyOutbox,
     Edition,
@@ -50,19 +50,8 @@ def find_changed_titles(
     """
     if not titles:
         return []
-    query = (
-        select(
-            LicensePool.id,
-            Edition.content_hash,
-            Edition.as_of,
-            Edition.on_sale,
-            ApplyOutbox.id.label("pending"),
-        )
-        .outerjoin(Edition, pool_edition_join())
-        .outerjoin(ApplyOutbox, ApplyOutbox.license_pool_id == LicensePool.id)
-        .where(in_array(LicensePool.id, [pool.id for pool, _ in titles]))
-    )
-    stored = {row.id: row for row in session.execute(query)}
+    pool_ids = [pool.id for pool, _ in titles]
+    stored = {row.id: row for row in session.execute(_select_stored(), {"pools": pool_ids})}
     changed: list[tuple[LicensePool, ApplyData]] = []
     for pool, title in titles:
         row, metadata = stored[pool.id], title.bibliographic
@@ -72,6 +61,23 @@ def find_changed_titles(
         elif has_new_counts(pool, title.circulation, row.on_sale):
             changed.append((pool, ApplyData(circulation=title.circulation)))
     return changed
+
+
+@cache
+def _select_stored() -> Select[*tuple[Any, ...]]:
+    """Return the query for what the catalogue and the outbox hold of the titles of pools."""
+    return (
+        select(
+            LicensePool.id,
+            Edition.content_hash,
+            Edition.as_of,
+            Edition.on_sale,
+            ApplyOutbox.id.label("pending"),
+        )
+        .outerjoin(Edition, pool_edition_join())
+        .outerjoin(ApplyOutbox, ApplyOutbox.license_pool_id == LicensePool.id)
+        .where(in_array_parameter(LicensePool.id, "pools"))
+    )
 
 
 def enqueue_changes(session: Session, titles: Sequence[tuple[LicensePool, ApplyData]]) -> list[int]:
@@ -113,10 +119,15 @@ def _enqueue_statement() -> ReturningInsert[int]:
 
 def split_by_metadata(session: Session, outbox_ids: Sequence[int]) -> tuple[list[int], list[int]]:
     """Return the ids of the rows that still exist: those with metadata, and those with counts only."""
-    query = select(ApplyOutbox.id, _has_metadata()).where(in_array(ApplyOutbox.id, outbox_ids))
-    rows = session.execute(query.order_by(ApplyOutbox.id)).all()
+    rows = session.execute(_select_kinds(), {"rows": list(outbox_ids)}).all()
     with_metadata = [row_id for row_id, has_metadata in rows if has_metadata]
     return with_metadata, [row_id for row_id, has_metadata in rows if not has_metadata]
+
+
+@cache
+def _select_kinds() -> Select[int, bool]:
+    query = select(ApplyOutbox.id, _has_metadata()).where(in_array_parameter(ApplyOutbox.id, "rows"))
+    return query.order_by(ApplyOutbox.id)
 
 
 def find_identifier_ids(session: Session, outbox_ids: Sequence[int]) -> dict[int, int]:
@@ -124,10 +135,13 @@ def find_identifier_ids(session: Session, outbox_ids: Sequence[int]) -> dict[int
 
     Pools of several collections share the identifier of a title.
     """
+    return dict(session.execute(_select_identifiers(), {"rows": list(outbox_ids)}).all())
+
+
+@cache
+def _select_identifiers() -> Select[int, int]:
     query = select(ApplyOutbox.id, LicensePool.identifier_id).join(ApplyOutbox.license_pool)
-    return dict(
-        session.execute(query.where(in_array(ApplyOutbox.id, outbox_ids)).order_by(ApplyOutbox.id)).all()
-    )
+    return query.where(in_array_parameter(ApplyOutbox.id, "rows")).order_by(ApplyOutbox.id)
 
 
 def list_outbox_ids(session: Session, collection_id: int) -> Sequence[int]:
@@ -161,12 +175,10 @@ def lock_changes(session: Session, outbox_ids: Sequence[int], *, counts_only: bo
 
     With `counts_only`, rows that hold metadata are left out.
     """
-    selected = and_(in_array(ApplyOutbox.id, outbox_ids), ~_has_metadata() if counts_only else true())
-    pools = lock_pools(session, session.scalars(select(ApplyOutbox.license_pool_id).where(selected)))
-    data = cast(ApplyOutbox.data, Text).label("data")
-    query = select(ApplyOutbox.id, ApplyOutbox.license_pool_id, data).where(selected)
-    query = query.where(in_array(ApplyOutbox.license_pool_id, [pool.id for pool in pools]))
-    rows = session.execute(query.order_by(ApplyOutbox.license_pool_id).with_for_update()).all()
+    selected = {"rows": list(outbox_ids)}
+    pools = lock_pools(session, session.scalars(_select_pools(counts_only=counts_only), selected))
+    of_pools = {**selected, "pools": [pool.id for pool in pools]}
+    rows = session.execute(_lock_rows(counts_only=counts_only), of_pools).all()
     by_pool = {row.license_pool_id: ApplyData.model_validate_json(row.data) for row in rows}
     return LockedChanges(
         outbox_ids=tuple(row.id for row in rows),
@@ -175,9 +187,33 @@ def lock_changes(session: Session, outbox_ids: Sequence[int], *, counts_only: bo
     )
 
 
+@cache
+def _select_pools(*, counts_only: bool) -> Select[int]:
+    return select(ApplyOutbox.license_pool_id).where(_is_selected(counts_only=counts_only))
+
+
+@cache
+def _lock_rows(*, counts_only: bool) -> Select[int, int, str]:
+    data = cast(ApplyOutbox.data, Text).label("data")
+    query = select(ApplyOutbox.id, ApplyOutbox.license_pool_id, data)
+    query = query.where(_is_selected(counts_only=counts_only))
+    query = query.where(in_array_parameter(ApplyOutbox.license_pool_id, "pools"))
+    return query.order_by(ApplyOutbox.license_pool_id).with_for_update()
+
+
+def _is_selected(*, counts_only: bool) -> ColumnElement[bool]:
+    is_selected = in_array_parameter(ApplyOutbox.id, "rows")
+    return is_selected & ~_has_metadata() if counts_only else is_selected
+
+
 def delete_changes(session: Session, outbox_ids: Sequence[int]) -> None:
     """Delete outbox rows that have been applied."""
-    session.execute(delete(table_of(ApplyOutbox)).where(in_array(ApplyOutbox.id, outbox_ids)))
+    session.execute(_delete_rows(), {"rows": list(outbox_ids)})
+
+
+@cache
+def _delete_rows() -> Delete:
+    return delete(table_of(ApplyOutbox)).where(in_array_parameter(ApplyOutbox.id, "rows"))
 
 
 def count_pending_changes_by_collection(session: Session) -> dict[int, int]:

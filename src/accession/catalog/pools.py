@@ -1,13 +1,14 @@
 """Find and lock the licence pools of a collection."""
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, selectinload
 
 from accession.core.errors import NotFound
 from accession.core.vocabulary import IdentifierType
-from accession.db.bulk import in_array
+from accession.db.bulk import in_array_parameter
 from accession.db.models import Collection, Identifier, LicensePool
 
 
@@ -59,9 +60,13 @@ def lock_pools(session: Session, pool_ids: Iterable[int]) -> Sequence[LicensePoo
     A transaction that locks several kinds of rows locks the pools first. The lock does not block transactions
     that add purchase records to the pools.
     """
-    query = select(LicensePool).where(in_array(LicensePool.id, set(pool_ids))).order_by(LicensePool.id)
-    query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
-    return session.scalars(query).all()
+    return session.scalars(_lock_statement(), {"pools": list(set(pool_ids))}).all()
+
+
+@cache
+def _lock_statement() -> Select[LicensePool]:
+    query = select(LicensePool).where(in_array_parameter(LicensePool.id, "pools")).order_by(LicensePool.id)
+    return query.with_for_update(key_share=True).execution_options(populate_existing=True)
 
 
 def _select_pools(collection: Collection, data_source: str) -> Select[LicensePool]:

@@ -7,11 +7,11 @@ with the page that they were on, so that the next run finds those that a run has
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, Select, bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.orm import Session
 
-from accession.db.bulk import array_parameters, in_array, insert_statement
+from accession.db.bulk import array_parameters, in_array, in_array_parameter, insert_statement
 from accession.db.models import ACTIVE_STATES, Run, RunTitle, table_of
 
 
@@ -19,11 +19,15 @@ def filter_new_to_run(session: Session, run: Run | None, identifiers: Sequence[s
     """Return the identifiers that the run has not met before; all of them without a run."""
     if run is None or not identifiers:
         return list(identifiers)
-    query = select(RunTitle.identifier).where(
-        RunTitle.run_id == run.id, in_array(RunTitle.identifier, identifiers)
-    )
-    known = set(session.scalars(query))
+    parameters = {"run": run.id, "identifiers": list(identifiers)}
+    known = set(session.scalars(_select_known(), parameters))
     return [identifier for identifier in identifiers if identifier not in known]
+
+
+@cache
+def _select_known() -> Select[str]:
+    of_run = RunTitle.run_id == bindparam("run")
+    return select(RunTitle.identifier).where(of_run, in_array_parameter(RunTitle.identifier, "identifiers"))
 
 
 def find_pending_titles(session: Session, run: Run) -> dict[str, bool]:
