@@ -97,12 +97,16 @@ class MarcRecord:
         return self.item_ids[0] if len(self.item_ids) == 1 else self.content_hash()[:16]
 
     def content_hash(self) -> str:
-        """Return the SHA-256 of the record's content in hexadecimal.
+        """Return the SHA-256 of the record's content in hexadecimal, which is computed once.
 
         The hash ignores what changes between responses: field 005, the first six characters of 008, and
         length and base address in the leader. The hash of a record with a fault or warnings is that of its
         XML without these time stamps, so that it covers what `content` lacks.
         """
+        return self._content_hash
+
+    @cached_property
+    def _content_hash(self) -> str:
         if self.content is None or self.warnings:
             return hashlib.sha256(_xml_without_time_stamps(self.raw_xml)).hexdigest()
         leader = self.content.leader

@@ -51,6 +51,9 @@ def to_plain_line(text: str) -> str:
 
     Tags are those of common HTML elements.
     """
+    # Most texts have nothing to convert. No printable ASCII character is invisible.
+    if text.isascii() and text.isprintable() and "&" not in text and "<" not in text:
+        return " ".join(text.split())
     line = unescape_twice(text)
     if "<" in line:
         lower_case = line.strip().lower()

@@ -36,7 +36,7 @@ def normalise_isbn(text: str, *, is_checked: bool = True) -> str | None:
 
 def complete_isbn13(first_twelve: str) -> str:
     """Return the ISBN-13 that starts with these twelve digits: append the check digit."""
-    total = sum(int(digit) * (3 if index % 2 else 1) for index, digit in enumerate(first_twelve))
+    total = sum(map(int, first_twelve[::2])) + 3 * sum(map(int, first_twelve[1::2]))
     return f"{first_twelve}{-total % 10}"
 
 

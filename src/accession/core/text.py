@@ -17,6 +17,8 @@ MAX_SEARCH_TEXT_LENGTH = 4000
 
 def clean_text(text: str) -> str:
     """Strip white space, and remove what PostgreSQL cannot store: NUL and lone surrogates."""
+    if text.isprintable():
+        return text.strip()
     return text.replace("\0", "").encode("utf-8", "ignore").decode("utf-8").strip()
 
 
