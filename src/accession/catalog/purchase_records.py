@@ -25,7 +25,8 @@ class PurchaseRecordData:
     `marc` returns the record as binary MARC 21 and is called only if the record is written. `content_hash` is
     the same for all copies of the record with the same content. `listed` is the number of times that the
     vendor lists the title for the purchase date; None if that is unknown, so that a stored number stays.
-    `warnings` tell what `marc` lacks of the vendor's record.
+    `warnings` tell what `marc` lacks of the vendor's record. `is_first` says that the pool has no record yet:
+    none is looked for.
     """
 
     pool: LicensePool
@@ -33,6 +34,7 @@ class PurchaseRecordData:
     content_hash: str
     listed: int | None = None
     warnings: tuple[str, ...] = ()
+    is_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def store_purchase_records(
     whichever of the two comes first. Of several purchases in a month, the others stay with the month.
     """
     latest = {record.pool.id: record for record in records}
-    stored = _records_of_purchase(session, purchase_date, latest)
+    with_records = [pool_id for pool_id, record in latest.items() if not record.is_first]
+    stored = _records_of_purchase(session, purchase_date, with_records)
     new: list[dict[str, Any]] = []
     changed: list[dict[str, Any]] = []
     relisted: list[dict[str, Any]] = []
@@ -270,12 +273,14 @@ def _content(record: PurchaseRecordData) -> dict[str, Any]:
 
 
 def _records_of_purchase(
-    session: Session, purchase_date: PurchaseDate, pool_ids: Iterable[int]
+    session: Session, purchase_date: PurchaseDate, pool_ids: Sequence[int]
 ) -> Mapping[int, Sequence[Any]]:
     """Return the stored records of the same purchase by pool id.
 
     Those that are as precise as the purchase come first, the earlier before the later.
     """
+    if not pool_ids:
+        return {}
     row = PurchaseRecord
     query = select(
         row.id, row.license_pool_id, row.purchased_on, row.month_only, row.listed, row.content_hash

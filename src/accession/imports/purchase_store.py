@@ -118,6 +118,8 @@ class PurchaseStore:
         pools = LicensePool.for_foreign_ids(
             self._session, DATA_SOURCE, IdentifierType.BIBLIOTHECA, item_ids, collection=self._collection
         )
+        new_ids = frozenset(item_id for item_id, (_, is_new) in pools.items() if is_new)
+        without_records = set(new_ids)
         for records in dates:
             rows = [
                 PurchaseRecordData(
@@ -126,13 +128,14 @@ class PurchaseStore:
                     record.content_hash(),
                     records.listed.get(item_id),
                     record.warnings,
+                    is_first=item_id in without_records,
                 )
                 for item_id, record in records.usable
             ]
             store_purchase_records(self._session, records.purchase_date, rows)
+            without_records.difference_update(records.title_ids)
         titles = [(pools[item_id][0], title) for item_id, title in lookup.titles.items()]
         changed_titles = find_changed_titles(self._session, titles)
-        new_ids = frozenset(item_id for item_id, (_, is_new) in pools.items() if is_new)
         new_pool_ids = {pools[item_id][0].id for item_id in pools.keys() & (new_ids | counted_as_new)}
         return StoredTitles(
             new_ids,

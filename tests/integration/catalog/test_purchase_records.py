@@ -1,5 +1,6 @@
 """Purchase records: stored once for each pool and purchase date."""
 
+from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -50,6 +51,14 @@ def test_title_purchased_on_two_days_has_two_records(session: Session, pool: Lic
     store_purchase_records(session, MARCH_1, [record(pool, "a")])
 
     assert stored_records(session) == [(MARCH_1, b"marc of a"), (MAY_2, b"marc of b")]
+
+
+def test_first_record_of_pool_is_stored_with_one_statement(session: Session, pool: LicensePool) -> None:
+    with record_statements(engine()) as statements:
+        store_purchase_records(session, MARCH_1, [replace(record(pool, "a"), is_first=True)])
+
+    assert [each.split()[0] for each in statements if "purchase_records" in each] == ["INSERT"]
+    assert stored_records(session) == [(MARCH_1, b"marc of a")]
 
 
 def test_unchanged_record_is_not_serialised_or_written(session: Session, pool: LicensePool) -> None:
