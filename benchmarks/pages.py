@@ -5,7 +5,9 @@ One worker of one process, whose calls are timed, processes the steps of a run; 
 step to the start of the next step. Each moment of it counts once, for the first category that applies:
 
 - database: waiting for a statement or a commit
-- parse: parsing a document, or writing MARC 21
+- sqlalchemy: executing a statement and reading its rows, and loading and writing objects
+- marc: parsing and hashing purchase records, or writing MARC 21
+- items: parsing and hashing metadata
 - redis: waiting for locks, request slots and prefetched responses
 - vendor: waiting for a response, including the work of the HTTP client
 - celery: sending a message, or between two steps
@@ -29,6 +31,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from accession.cli.commands import fast_imports
 from accession.core.workflow import Workflow
 from accession.sandbox.catalogue import Purchase
 from benchmarks.installation import add_library, database_and_broker, run_workflow, wait_for_workers
@@ -40,8 +43,9 @@ LATENCIES_MS = (0, 100)
 # The first steps of a run are not prefetched yet, and the last ones have no successor to prefetch.
 _SKIPPED_FIRST, _SKIPPED_LAST = 3, 2
 
-VENDOR, PARSE, DATABASE, REDIS, CELERY = "vendor", "parse", "database", "redis", "celery"
-_CATEGORIES = (DATABASE, PARSE, REDIS, VENDOR, CELERY)
+VENDOR, MARC, ITEMS, DATABASE = "vendor", "marc", "items", "database"
+SQLALCHEMY, REDIS, CELERY = "sqlalchemy", "redis", "celery"
+_CATEGORIES = (DATABASE, SQLALCHEMY, MARC, ITEMS, REDIS, VENDOR, CELERY)
 
 # Category, start and end of a call, in seconds of the monotonic clock.
 Span: TypeAlias = tuple[str, float, float]
@@ -94,8 +98,10 @@ class Figures:
     page: str
     pages: int
     vendor: float
-    parse: float
+    marc: float
+    items: float
     database: float
+    sqlalchemy: float
     redis: float
     other: float
     celery: float
@@ -162,17 +168,23 @@ def time_all_calls() -> None:
     from celery import Task
     from redis import Redis
     from sqlalchemy.engine.default import DefaultDialect
+    from sqlalchemy.orm import Session
 
     from accession.bibliotheca import client, marc
+    from accession.catalog.data import ApplyData, BibliographicData
 
     time_calls(client.BibliothecaAPI, "_fetch", VENDOR)
-    for owner, name in (
-        (client, "parse_marc_page"),
-        (client, "parse_items"),
-        (marc.MarcRecord, "content_hash"),
-        (marc.MarcRecord, "as_marc21"),
+    for owner, name, category in (
+        (client, "parse_marc_page", MARC),
+        (marc.MarcRecord, "content_hash", MARC),
+        (marc.MarcRecord, "as_marc21", MARC),
+        (client, "parse_items", ITEMS),
+        (BibliographicData, "content_hash", ITEMS),
+        (ApplyData, "model_validate_json", ITEMS),
     ):
-        time_calls(owner, name, PARSE)
+        time_calls(owner, name, category)
+    for name in ("execute", "scalars", "flush", "commit", "expire", "close"):
+        time_calls(Session, name, SQLALCHEMY)
     for name in ("do_execute", "do_executemany", "do_commit", "do_rollback", "do_ping"):
         time_calls(DefaultDialect, name, DATABASE)
     time_calls(Redis, "execute_command", REDIS)
@@ -202,11 +214,15 @@ def run_worker(queue: str, file: Path) -> None:
     log = os.open(file.with_suffix(".log"), os.O_WRONLY | os.O_CREAT, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    from accession.imports.purchases import BibliothecaPurchaseRecordImporter
-    from accession.tasks.app import app
-    from accession.tasks.apply import bibliographic_apply
-    from accession.tasks.broker import APPLY_QUEUE
-    from accession.tasks.purchases import import_purchase_records_by_collection
+    # As `accession worker` does, so that the garbage collector ignores what is imported.
+    with fast_imports():
+        from accession.imports.purchases import BibliothecaPurchaseRecordImporter
+        from accession.tasks.app import app
+        from accession.tasks.apply import bibliographic_apply
+        from accession.tasks.broker import APPLY_QUEUE
+        from accession.tasks.purchases import import_purchase_records_by_collection
+
+        app.loader.import_default_modules()
 
     import_day = BibliothecaPurchaseRecordImporter.import_day
     page_sizes: list[int] = []
