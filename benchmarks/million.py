@@ -118,7 +118,7 @@ class InProcessVendor:
             account_key=decrypt_account_key(collection),
             base_url=collection.base_url,
         )
-        return TimedAPI(account, httpx.Client(transport=httpx.MockTransport(respond)))
+        return TimedAPI(account, httpx.MockTransport(respond))
 
 
 def time_all(catalogue: GeneratedCatalogue) -> Iterator[CallTiming]:

@@ -279,11 +279,10 @@ def simulate(
         for name, value in simulation.settings.items():
             patch.setattr(get_settings(), name, value)
         patch.setattr("accession.imports.prefetch.ThreadPoolExecutor", _SequentialExecutor)
-        with simulation.vendor.client() as http:
-            patch.setattr("accession.bibliotheca.client.http_client", lambda: http)
-            try:
-                simulation.run()
-            except InvariantViolation as error:
-                report = "\n".join([f"seed {seed}, {width}: {error}", *simulation.report])
-                raise InvariantViolation(report) from error
+        patch.setattr("accession.bibliotheca.client.vendor_transport", simulation.vendor.transport)
+        try:
+            simulation.run()
+        except InvariantViolation as error:
+            report = "\n".join([f"seed {seed}, {width}: {error}", *simulation.report])
+            raise InvariantViolation(report) from error
     return simulation

@@ -12,8 +12,9 @@ from urllib.parse import quote
 import httpx
 import structlog
 
+from accession import __version__
 from accession.accounts.account import Account
-from accession.bibliotheca.connection_pool import READ_TIMEOUT_SECONDS, http_client, request_timeout
+from accession.bibliotheca.connection_pool import READ_TIMEOUT_SECONDS, request_timeout, vendor_transport
 from accession.bibliotheca.error_mapping import error_from_httpx, error_from_response
 from accession.bibliotheca.errors import (
     UNKNOWN_CONTEXT,
@@ -41,6 +42,13 @@ from accession.core.clock import truncate_to_second, utc_now
 log = structlog.get_logger(__name__)
 
 _Result = TypeVar("_Result")
+
+_HEADERS = {
+    "Accept": "application/xml",
+    "Accept-Encoding": "gzip",
+    "Connection": "keep-alive",
+    "User-Agent": f"accession/{__version__}",
+}
 
 PAGE_SIZE = 50
 MAX_ITEMS = 25
@@ -97,7 +105,7 @@ class BibliothecaAPI:
 
     Args:
         account: the account to sign requests with.
-        http: an HTTP client; by default this process's connection pool.
+        transport: sends the requests; by default with this process's connection pool.
         clock: returns the current time.
         timeout_seconds: how long the vendor may stay silent. A complete response may take twice as long.
         request_slot: returns the context manager within which each request is sent, for rate limiting.
@@ -107,7 +115,7 @@ class BibliothecaAPI:
     def __init__(
         self,
         account: Account,
-        http: httpx.Client | None = None,
+        transport: httpx.BaseTransport | None = None,
         clock: Callable[[], datetime] = utc_now,
         *,
         timeout_seconds: float = READ_TIMEOUT_SECONDS,
@@ -115,7 +123,7 @@ class BibliothecaAPI:
         count_request: CountRequest = ignore_request,
     ) -> None:
         self._account = account
-        self._http = http_client() if http is None else http
+        self._transport = vendor_transport() if transport is None else transport
         self._clock = clock
         self._timeout_seconds = timeout_seconds
         self._request_slot = request_slot
@@ -244,9 +252,7 @@ class BibliothecaAPI:
             with self._request_slot(), timer.running():
                 deadline = Deadline.after(timedelta(seconds=2 * self._timeout_seconds), self._clock)
                 request = self._build_request(url)
-                with closing(
-                    self._http.send(request, stream=True, auth=None, follow_redirects=False)
-                ) as response:
+                with closing(self._transport.handle_request(request)) as response:
                     context = replace(context, status=response.status_code)
                     body = read_body(response, context, deadline)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -256,9 +262,8 @@ class BibliothecaAPI:
         return _Response(body, context)
 
     def _build_request(self, url: str) -> httpx.Request:
-        headers = {"Accept": "application/xml", "Accept-Encoding": "gzip"}
         timeout = request_timeout(self._timeout_seconds)
-        request = self._http.build_request("GET", url, headers=headers, timeout=timeout)
+        request = httpx.Request("GET", url, headers=_HEADERS, extensions={"timeout": timeout.as_dict()})
         sign_request(request, self._account, self._clock())
         return request
 

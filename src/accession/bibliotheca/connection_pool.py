@@ -2,12 +2,10 @@
 
 import os
 from functools import cache
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from accession import __version__
 from accession.core.loopback import is_loopback
 from accession.core.outgoing_http import CheckedTransport, is_allowed_for_operators
 
@@ -16,25 +14,19 @@ _CONNECT_TIMEOUT_SECONDS = 10.0
 
 
 @cache
-def http_client() -> httpx.Client:
-    """Return this process's HTTP client.
-
-    Proxies and certificates are taken from the environment, but requests to this machine never use a proxy.
-    Cookies are not stored: one account's cookie must not be sent with another account's request.
-    """
-    return httpx.Client(
-        transport=VendorTransport(),
-        timeout=request_timeout(READ_TIMEOUT_SECONDS),
-        follow_redirects=False,
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        headers={"User-Agent": f"accession/{__version__}"},
-    )
+def vendor_transport() -> "VendorTransport":
+    """Return this process's transport."""
+    return VendorTransport()
 
 
 class VendorTransport(httpx.BaseTransport):
     """Transport that sends requests through the proxies of the environment, or else to checked addresses.
 
-    A proxy resolves the host itself, and decides which addresses may be reached.
+    Certificates are taken from the environment too. Requests to this machine never use a proxy. A proxy
+    resolves the host itself, and decides which addresses may be reached.
+
+    It is used without an `httpx.Client`, whose handling of cookies and redirects costs CPU time and is not
+    wanted: one account's cookie must not be sent with another account's request.
     """
 
     def __init__(self) -> None:
@@ -60,7 +52,7 @@ class VendorTransport(httpx.BaseTransport):
 
 
 # Parent and child would mix up their responses on a connection shared after a fork.
-os.register_at_fork(after_in_child=http_client.cache_clear)
+os.register_at_fork(after_in_child=vendor_transport.cache_clear)
 
 
 def request_timeout(seconds: float) -> httpx.Timeout:

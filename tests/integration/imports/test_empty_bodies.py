@@ -97,15 +97,14 @@ def test_no_purchase_is_lost_to_empty_bodies(
     sold = sell_titles(vendor, random)
     monkeypatch.setattr(get_settings(), "vendor_max_concurrency", max_concurrency)
     monkeypatch.setattr("accession.bibliotheca.client.IMMEDIATE_RETRIES", 0)
-    with vendor.client() as http:
-        monkeypatch.setattr("accession.bibliotheca.client.http_client", lambda: http)
-        run_import(session, collection, sold, NOW, width, ImportCursor(FIRST))
-        vendor.share = 0
-        next_day = NOW + timedelta(days=1)
-        vendor.add_purchases(NOW + timedelta(hours=3), "new")
-        vendor.add_purchases(NOW - timedelta(days=9), "late")
-        sold |= {"new": NOW + timedelta(hours=3), "late": NOW - timedelta(days=9)}
-        run_import(session, collection, {}, next_day, width)
+    monkeypatch.setattr("accession.bibliotheca.client.vendor_transport", vendor.transport)
+    run_import(session, collection, sold, NOW, width, ImportCursor(FIRST))
+    vendor.share = 0
+    next_day = NOW + timedelta(days=1)
+    vendor.add_purchases(NOW + timedelta(hours=3), "new")
+    vendor.add_purchases(NOW - timedelta(days=9), "late")
+    sold |= {"new": NOW + timedelta(hours=3), "late": NOW - timedelta(days=9)}
+    run_import(session, collection, {}, next_day, width)
 
     assert checkpoint_confirmed(collection.id) == next_day
     stored = dict(stored_purchases(session))

@@ -985,8 +985,7 @@ def test_patron_ids_are_never_stored_logged_or_in_errors(
 
     assert lines_with_patrons(element for _, element in vendor.events), "there are patron ids to find"
     assert count_rows(session, CirculationEvent) == len(EVENT_TYPES)
-    for expected in ("HTTP Request: GET", "INSERT INTO circulation_events"):
-        assert any(expected in line for line in library_logs)
+    assert any("INSERT INTO circulation_events" in line for line in library_logs)
     assert {entry["event"] for entry in step_logs} == {"event rejected", "unknown event type"}
     assert lines_with_patrons([*stored_rows(session), *library_logs, *step_logs, *errors]) == []
 
@@ -1035,11 +1034,11 @@ def test_broken_connection_does_not_reveal_patron_ids(
     errors: list[str] = []
     with (
         serve_responses(whole, items, *broken) as collection.base_url,
-        httpx.Client(trust_env=False) as http,
+        httpx.HTTPTransport(trust_env=False) as transport,
         capture_step_logs() as step_logs,
         production_logging(log_level="debug", log_format=log_format),
     ):
-        monkeypatch.setattr("accession.bibliotheca.client.http_client", lambda: http)
+        monkeypatch.setattr("accession.bibliotheca.client.vendor_transport", lambda: transport)
         monkeypatch.setattr("accession.bibliotheca.client.IMMEDIATE_RETRIES", 0)
         importer = BibliothecaEventImporter(session, collection, vendor_api_for(collection))
         assert importer.import_time_slice(NOON, NOON + 5 * MINUTE).events_new == 1

@@ -79,9 +79,9 @@ def test_prefetched_requests_are_concurrent(
         all_in_flight.wait()
         return vendor.handle_request(request)
 
-    with httpx.Client(transport=httpx.MockTransport(respond_when_all_in_flight)) as client:
-        monkeypatch.setattr("accession.bibliotheca.client.http_client", lambda: client)
-        importer.import_day(ImportCursor(MAY_1), NOW)
+    transport = httpx.MockTransport(respond_when_all_in_flight)
+    monkeypatch.setattr("accession.bibliotheca.client.vendor_transport", lambda: transport)
+    importer.import_day(ImportCursor(MAY_1), NOW)
     assert not all_in_flight.broken
 
 

@@ -6,11 +6,12 @@ import sys
 import httpx
 import pytest
 
+from accession import __version__
 from accession.accounts.account import Account
 from accession.bibliotheca.client import BibliothecaAPI
-from accession.bibliotheca.connection_pool import VendorTransport, http_client
+from accession.bibliotheca.connection_pool import VendorTransport, vendor_transport
 from accession.bibliotheca.errors import ConnectionFailed
-from tests.fixtures.bibliotheca import END, KEY, PAGE, START, socket_vendor
+from tests.fixtures.bibliotheca import END, KEY, PAGE, START, api_with
 from tests.fixtures.internet import Internet, internet
 
 __all__ = ["internet"]
@@ -18,20 +19,27 @@ __all__ = ["internet"]
 PAGE_RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(PAGE), PAGE)
 
 
-def test_pool_is_shared_with_timeouts_and_no_redirects(http_pool: httpx.Client) -> None:
-    assert http_client() is http_pool
-    assert (http_pool.timeout.connect, http_pool.timeout.read) == (10, 60)
-    assert not http_pool.follow_redirects
+def test_requests_have_timeouts_and_the_programs_name() -> None:
+    requests: list[httpx.Request] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        return httpx.Response(200, content=PAGE)
+
+    api_with(respond).fetch_marc_page(START, END)
+    (request,) = requests
+    assert request.extensions["timeout"] == {"connect": 10, "read": 60, "write": 60, "pool": 60}
+    assert request.headers["User-Agent"] == f"accession/{__version__}"
 
 
-def test_local_request_uses_no_proxy_and_keeps_no_cookie(http_pool: httpx.Client) -> None:
-    response = b"HTTP/1.1 200 OK\r\nSet-Cookie: session=1\r\nContent-Length: %d\r\n\r\n%s" % (len(PAGE), PAGE)
-
-    with socket_vendor(lambda: [response]) as account:
-        page = BibliothecaAPI(account).fetch_marc_page(START, END)
-
-    assert len(page.records) == 3
-    assert len(http_pool.cookies) == 0
+def test_local_requests_use_no_proxy_and_no_cookie(internet: Internet, http_pool: VendorTransport) -> None:
+    assert vendor_transport() is http_pool
+    internet.answers["localhost"] = [["127.0.0.1"]]
+    response = PAGE_RESPONSE.replace(b"\r\n", b"\r\nSet-Cookie: session=1\r\n", 1)
+    with internet.serve(response) as vendor:
+        assert [fetch(f"http://localhost:{vendor.port}") for _ in range(2)] == [3, 3]
+    assert len(vendor.heads) == 2
+    assert not any(b"cookie" in head.lower() for head in vendor.heads)
 
 
 def fetch(base_url: str) -> int:
@@ -40,7 +48,7 @@ def fetch(base_url: str) -> int:
 
 
 def test_vendor_is_reached_at_the_address_that_was_checked(
-    internet: Internet, http_pool: httpx.Client
+    internet: Internet, http_pool: VendorTransport
 ) -> None:
     internet.answers["vendor.example"] = [["10.0.0.1"], ["127.0.0.1"]]
     with (
@@ -53,7 +61,7 @@ def test_vendor_is_reached_at_the_address_that_was_checked(
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "fd00:ec2::254"])
 def test_vendor_at_forbidden_address_is_not_reached(
-    internet: Internet, http_pool: httpx.Client, address: str
+    internet: Internet, http_pool: VendorTransport, address: str
 ) -> None:
     internet.answers["vendor.example"] = [[address]]
     with internet.serve(PAGE_RESPONSE, address) as attacked:
@@ -62,7 +70,7 @@ def test_vendor_at_forbidden_address_is_not_reached(
         assert attacked.connections == 0
 
 
-def test_localhost_elsewhere_is_not_reached(internet: Internet, http_pool: httpx.Client) -> None:
+def test_localhost_elsewhere_is_not_reached(internet: Internet, http_pool: VendorTransport) -> None:
     internet.answers["localhost"] = [["10.0.0.1"]]
     with internet.serve(PAGE_RESPONSE, "10.0.0.1") as attacked:
         with pytest.raises(ConnectionFailed, match=r"not allowed at its address 10\.0"):
@@ -96,10 +104,10 @@ def test_vendor_in_no_proxy_is_checked(internet: Internet, monkeypatch: pytest.M
 def test_forked_process_has_its_own_pool() -> None:
     script = (
         "import os\n"
-        "from accession.bibliotheca.connection_pool import http_client\n"
-        "parent = http_client()\n"
+        "from accession.bibliotheca.connection_pool import vendor_transport\n"
+        "parent = vendor_transport()\n"
         "pid = os.fork()\n"
-        "if pid == 0: os._exit(http_client() is parent)\n"
+        "if pid == 0: os._exit(vendor_transport() is parent)\n"
         "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
     )
 

@@ -39,8 +39,9 @@ def api_with_responses(counted: Counted) -> MakeAPI:
                 raise response
             return response
 
-        http = httpx.Client(transport=httpx.MockTransport(respond))
-        return BibliothecaAPI(ACCOUNT, http, count_request=lambda *request: counted.append(request))
+        return BibliothecaAPI(
+            ACCOUNT, httpx.MockTransport(respond), count_request=lambda *request: counted.append(request)
+        )
 
     return make
 
@@ -83,7 +84,7 @@ def test_duration_excludes_the_wait_for_a_slot(monkeypatch: pytest.MonkeyPatch, 
 
     api = BibliothecaAPI(
         ACCOUNT,
-        httpx.Client(transport=httpx.MockTransport(respond)),
+        httpx.MockTransport(respond),
         request_slot=request_slot,
         count_request=lambda *request: counted.append(request),
     )

@@ -165,10 +165,10 @@ def test_endless_error_body_is_cut_off() -> None:
 def test_slow_body_times_out_after_twice_the_timeout(timeout_seconds: int, limit: int) -> None:
     body = EndlessBody(b"x")
     seconds = iter(range(0, 100_000, 10))
-    http = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, stream=body)))
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=body))
     clock = lambda: NOW + timedelta(seconds=next(seconds))  # noqa: E731
 
-    error = marc_error(BibliothecaAPI(ACCOUNT, http, clock, timeout_seconds=timeout_seconds))
+    error = marc_error(BibliothecaAPI(ACCOUNT, transport, clock, timeout_seconds=timeout_seconds))
 
     assert type(error) is RequestTimedOut
     assert f"took longer than {limit} seconds" in str(error)
