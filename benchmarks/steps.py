@@ -213,7 +213,9 @@ def measure(concurrent_requests: int) -> tuple[_Cost, _Cost]:
     """Return the cost of the yardstick and of the import of the empty days, on the same worker."""
     with (
         running_vendors([VENDOR]) as vendors,
-        database_and_broker(log_level="warning", vendor_max_concurrency=concurrent_requests) as home,
+        database_and_broker(
+            log_level="warning", vendor_max_concurrency=concurrent_requests, purchase_window="day"
+        ) as home,
         _running_worker(home) as worker,
     ):
         # Connections are opened and modules imported before anything is counted.
