@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from accession.core.vocabulary import EventType
-from accession.db.bulk import insert_statement
+from accession.db.bulk import array_parameters, insert_statement
 from accession.db.models import (
     CirculationEvent,
     CirculationMonth,
@@ -146,12 +146,13 @@ def _add_to_months(session: Session, events: Sequence[Any]) -> None:
 def _add_numbers(
     session: Session, model: type[CirculationTotal | CirculationMonth], rows: Sequence[dict[str, Any]]
 ) -> None:
-    statement = insert_statement(table_of(model), rows)
+    statement = insert_statement(table_of(model), *rows[0])
     session.execute(
         statement.on_conflict_do_update(
             index_elements=table_of(model).primary_key,
             set_={"events": model.events + statement.excluded.events},
-        )
+        ),
+        array_parameters(rows),
     )
 
 
@@ -174,7 +175,7 @@ def _add_loans(session: Session, events: Sequence[Any], first_day: date) -> None
         }
         for (pool_id, collection_id), loan_days in sorted(days.items())
     ]
-    statement = insert_statement(table_of(TitleStatistics), rows)
+    statement = insert_statement(table_of(TitleStatistics), *rows[0])
     new, old = statement.excluded, TitleStatistics
     session.execute(
         statement.on_conflict_do_update(
@@ -188,5 +189,6 @@ def _add_loans(session: Session, events: Sequence[Any], first_day: date) -> None
                     (old.unused_since.is_not(None), func.greatest(old.unused_since, new.unused_since))
                 ),
             },
-        )
+        ),
+        array_parameters(rows),
     )

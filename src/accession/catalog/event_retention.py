@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, aliased
 
 from accession.catalog.circulation_totals import rolled_up_until
 from accession.catalog.pools import lock_pools
-from accession.db.bulk import in_array, update_statement
+from accession.db.bulk import in_array, update_rows
 from accession.db.models import CirculationEvent, Collection, LicensePool, counts_after_events, table_of
 
 _INSTANT = timedelta(microseconds=1)
@@ -145,6 +145,6 @@ def _move_snapshots(session: Session, pools: Sequence[LicensePool], end: datetim
             }
             for pool_id, counts in snapshots.items()
         ]
-        session.execute(update_statement(table_of(LicensePool), rows))
+        update_rows(session, table_of(LicensePool), rows)
     for pool in pools:
         session.expire(pool)

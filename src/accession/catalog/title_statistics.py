@@ -15,7 +15,6 @@ from sqlalchemy import (
     literal,
     or_,
     select,
-    true,
     tuple_,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -28,6 +27,7 @@ from accession.core.vocabulary import LinkRel
 from accession.db.bulk import replace_rows
 from accession.db.models import (
     Classification,
+    Collection,
     CollectionOverlap,
     Edition,
     LicensePool,
@@ -207,4 +207,5 @@ def _refresh_overlaps(session: Session) -> None:
         .group_by(pool.collection_id, other.collection_id)
     )
     rows = [dict(row) for row in session.execute(new).mappings()]
-    replace_rows(session, table_of(overlap), true(), rows)
+    collections = [(collection_id,) for collection_id in session.scalars(select(Collection.id))]
+    replace_rows(session, table_of(overlap), ("collection_id",), collections, rows)

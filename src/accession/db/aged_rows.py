@@ -6,11 +6,10 @@ from datetime import date, datetime
 from typing import Any
 
 import psycopg
-from sqlalchemy import ColumnElement, Date, Select, delete, func, select, text, update
+from sqlalchemy import ColumnElement, Date, Select, delete, func, select, text, tuple_, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from accession.db.bulk import in_keys
 from accession.db.models import Base, table_of
 
 _MAX_EXACT_COUNT = 10_000
@@ -62,9 +61,9 @@ class AgedRows:
             .limit(limit)
             .with_for_update(skip_locked=True, of=table)
         )
-        keys = [row._asdict() for row in session.execute(old)]
+        keys = [tuple(row) for row in session.execute(old)]
         if keys:
-            is_old = in_keys(table, keys)
+            is_old = tuple_(*table.primary_key.columns).in_(keys)
             session.execute(
                 update(table).where(is_old).values(self.cleared)
                 if self.cleared

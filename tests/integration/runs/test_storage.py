@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from accession.core.settings import get_settings
 from accession.db.aged_rows import count_about
-from accession.db.bulk import insert_statement
+from accession.db.bulk import insert_rows
 from accession.db.engine import engine
 from accession.db.models import CirculationEvent, Pruning, TableSize, table_of
 from accession.db.sizes import record_table_sizes, sizes_by_day, table_sizes
@@ -41,7 +41,7 @@ def add_events(session: Session, number: int) -> None:
         }
         for minute in range(1, number + 1)
     ]
-    session.execute(insert_statement(table_of(CirculationEvent), rows))
+    insert_rows(session, table_of(CirculationEvent), rows)
     session.execute(text("ANALYZE circulation_events"))
     session.commit()
 
