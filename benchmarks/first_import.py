@@ -47,9 +47,6 @@ class Method:
 
 METHODS = (
     Method(PLAIN),
-    Method(
-        "a day at a time", {"purchase_window": "day", "vendor_max_concurrency": 1, "lookup_concurrency": 1}
-    ),
     Method("days", {"purchase_window": "day"}),
     Method(MONTHS, {"purchase_window": "month"}),
     Method("adaptive"),
