@@ -191,7 +191,7 @@ class BibliothecaPurchaseRecordImporter:
             confirmed=next_cursor.confirmed_until,
         )
         restarts = int(next_cursor.restarts > cursor.restarts)
-        return replace(result, next_cursor=self._check_at_end(next_cursor, now), restarts=restarts)
+        return replace(result, next_cursor=self._check_at_end(result, now), restarts=restarts)
 
     def _clear_checkpoint(self) -> None:
         checkpoint = self._checkpoint()
@@ -296,9 +296,14 @@ class BibliothecaPurchaseRecordImporter:
         rejected = find_rejected_hashes(self._session, self._collection, hashes)
         return [key for key, content_hash in unknown if content_hash not in rejected]
 
-    def _check_at_end(self, cursor: ImportCursor, now: datetime) -> ImportCursor:
-        """Return the cursor at a check, if everything is requested but not confirmed."""
-        if not cursor.is_complete(now) or cursor.confirmed_until >= cursor.current_day:
+    def _check_at_end(self, result: DayImportResult, now: datetime) -> ImportCursor:
+        """Return the cursor at a check, if everything is requested but not confirmed.
+
+        If the end was skipped after a window with records, these may have appeared in days before it.
+        """
+        cursor = result.next_cursor
+        has_skipped = result.records_fetched > 0 and result.window.end < cursor.current_day
+        if not cursor.is_complete(now) or (cursor.confirmed_until >= cursor.current_day and not has_skipped):
             return cursor
         if cursor.anchor is not None:
             return cursor.end_with_check()

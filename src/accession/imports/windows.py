@@ -588,6 +588,7 @@ def count_requests(
 
     pages = lookups = 0
     listed: set[str] = set()
+    has_skipped = False
     pending, cursor = PendingLookups(), ImportCursor(start)
     while not cursor.is_complete(now):
         search = cursor.current_search(now, width)
@@ -604,12 +605,13 @@ def count_requests(
                 raise AssertionError("a page does not continue the one before")
             new_keys = set() if window.is_probe else {*keys[reading.known_records :]} - listed
             cursor = reading.next_cursor
+            has_skipped = bool(new_keys) and window.end < cursor.current_day
         pages += 1
         listed |= new_keys
         plan = pending.plan(pages, len(new_keys), is_last=cursor.is_complete(now))
         lookups += plan.requests
         pending = plan.remaining
-    is_confirmed = cursor.confirmed_until >= cursor.current_day
+    is_confirmed = cursor.confirmed_until >= cursor.current_day and not has_skipped
     has_check = cursor.anchor is not None and not is_confirmed
     return pages + lookups + has_check
 

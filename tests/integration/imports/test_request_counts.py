@@ -185,6 +185,8 @@ def test_import_by_days_requests_each_day_and_title_once(
         # The probe lists the two records of 5 March, so that the days after it are skipped.
         ("02-03", "03-07T04", "60"),
         *((f"03-{n:02}", f"03-{n + 1:02}T00", "1") for n in range(1, 6)),
+        # The records are where they were, so that their day is certain.
+        ("03-05", "03-07T04", "2"),
     ]
     assert sorted(map(len, vendor.item_requests())) == [10, 25, 25]
     assert purchase_dates(session)["t0000"] == [(date(2014, 2, 3), False), (date(2014, 3, 5), False)]

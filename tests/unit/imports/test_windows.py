@@ -709,6 +709,7 @@ def test_probe_with_records_is_narrowed_by_halves_then_days() -> None:
         Window(day(2014, 3, 30), day(2014, 4, 5), is_probe=True),
         *(Window(day(2014, 3, n), day(2014, 3, n) + timedelta(days=1)) for n in (30, 31)),
         *(Window(day(2014, 4, n), day(2014, 4, n + 1)) for n in (1, 2, 3)),
+        Window(day(2014, 4, 3), day(2014, 5, 2), is_probe=True, is_check=True),
     ]
 
 
