@@ -6,6 +6,7 @@ metadata, purchase records and two circulation events per pool, and a run ledger
 there are pools: hourly events, daily purchases and circulation.
 """
 
+import argparse
 import random
 import shutil
 import tempfile
@@ -60,6 +61,23 @@ class GeneratedCatalogue:
     runs: int
     largest: int
     smallest: int
+
+
+def read_titles_option(description: str | None) -> int:
+    """Return the size of the catalogue from the command line.
+
+    Raises:
+        SystemExit: the command line is invalid, or there is not enough disk space.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--titles", type=int, default=1_000_000, help="Size of the catalogue. Default: 1000000."
+    )
+    titles: int = parser.parse_args().titles
+    require_disk_space(titles)
+    return titles
 
 
 def require_disk_space(titles: int) -> None:

@@ -7,7 +7,6 @@ and, as the last line, the same figures as JSON.
 Usage: python -m benchmarks.million [--titles TITLES]
 """
 
-import argparse
 import json
 import re
 import signal
@@ -63,11 +62,10 @@ from benchmarks.generated_catalogue import (
     fill_database,
     isbn,
     isbn_row_ids,
-    require_disk_space,
+    read_titles_option,
 )
 from benchmarks.installation import database_and_broker
 
-TITLES = 1_000_000
 SLOW_CALL_REPETITIONS = 5
 _EVENTS = 50
 _DAY = datetime(2026, 1, 5, tzinfo=UTC)
@@ -359,14 +357,9 @@ def _item_ids_after(collection_id: int, offset: int) -> list[str]:
 
 def main() -> None:
     """Generate the catalogue, time everything, and print the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--titles", type=int, default=TITLES, help="Size of the catalogue. Default: 1000000.")
-    titles = parser.parse_args().titles
+    titles = read_titles_option(__doc__)
     # Exit in the regular way, so that servers end and the database is deleted.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    require_disk_space(titles)
     with database_and_broker(durable=False, log_level="warning"):
         configure_logging(get_settings())
         start = time.monotonic()

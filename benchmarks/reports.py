@@ -7,7 +7,6 @@ JSON.
 Usage: python -m benchmarks.reports [--titles TITLES]
 """
 
-import argparse
 import json
 import signal
 import sys
@@ -31,11 +30,10 @@ from accession.db.models import CirculationTotal, Collection
 from accession.reports.model import Report
 from accession.reports.registry import REPORTS
 from benchmarks.call_timing import CallTiming, time_call
-from benchmarks.generated_catalogue import GeneratedCatalogue, fill_database, require_disk_space
+from benchmarks.generated_catalogue import GeneratedCatalogue, fill_database, read_titles_option
 from benchmarks.installation import database_and_broker
 from benchmarks.million import print_plans, print_timing
 
-TITLES = 1_000_000
 EVENTS_PER_TITLE = 50
 _YEARS = 3
 _REPETITIONS = 5
@@ -173,14 +171,9 @@ def _list(filters: TitleFilter) -> Callable[[Session], object]:
 
 def main() -> None:
     """Generate the catalogue and the totals, time everything, and print the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--titles", type=int, default=TITLES, help="Size of the catalogue. Default: 1000000.")
-    titles = parser.parse_args().titles
+    titles = read_titles_option(__doc__)
     # Exit in the regular way, so that servers end and the database is deleted.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    require_disk_space(titles)
     with database_and_broker(durable=False, log_level="warning"):
         configure_logging(get_settings())
         with _timed("catalogue generated"):

@@ -92,7 +92,7 @@ class AuditAction(StrEnum):
 
 @dataclass(frozen=True)
 class Actor:
-    """Who acts, and from where: `origin` is an IP address, `cli`, or `configuration`."""
+    """A user, token or program that acts; `origin` is an IP address, `cli`, or `configuration`."""
 
     kind: ActorKind
     name: str
@@ -101,7 +101,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class AuditFilter:
-    """Which entries to list; None and "" mean all.
+    """Conditions of the entries to list; None and "" mean all.
 
     `action` is an action such as `user.add`, or the part before the dot for all actions on such subjects.
     `until` is exclusive.

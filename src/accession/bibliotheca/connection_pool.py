@@ -26,7 +26,7 @@ class VendorTransport(httpx.BaseTransport):
     resolves the host itself, and decides which addresses may be reached.
 
     It is used without an `httpx.Client`, whose handling of cookies and redirects costs CPU time and is not
-    wanted: one account's cookie must not be sent with another account's request.
+    needed. One account's cookie must not be sent with another account's request.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Who runs a command, for the audit log."""
+"""The actor of a command, for the audit log."""
 
 import os
 

@@ -30,7 +30,7 @@ def time_zone(name: str) -> ZoneInfo:
 class Cron:
     """A cron expression of five fields, evaluated in a time zone, as Debian's cron does.
 
-    A time of day that the clock skips in spring occurs when the clock has gone forward, and one that it
+    A time of day that the clock skips in spring occurs right after the change of the clock, and one that it
     repeats in autumn occurs once. An expression whose minute or hour begins with `*` occurs in every hour of
     real time instead.
 

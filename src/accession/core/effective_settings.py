@@ -17,7 +17,7 @@ _EMBEDDED = ("database_url", "redis_url")
 
 
 class SettingSource(StrEnum):
-    """Where the value of a setting comes from."""
+    """The source of the value of a setting."""
 
     DEFAULT = "default"
     ENVIRONMENT = "environment"

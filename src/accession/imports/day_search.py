@@ -119,6 +119,15 @@ class RangeReading:
 
 
 @dataclass(frozen=True)
+class _KnownSpans:
+    """Known spans of a range: the one in which it begins, the keys of those in it, and the one where it ends."""
+
+    first: DaySpan | None
+    whole: tuple[str, ...]
+    last: DaySpan | None
+
+
+@dataclass(frozen=True)
 class _Parts:
     """Parts of a range: the keys of its records by the known span that they are of.
 
@@ -221,16 +230,17 @@ class DaySearch:
             return RangeReading(self._after_blank(requested))
         listed = self._join_pages(keys)
         is_full = len(keys) >= PAGE_SIZE
-        parts = self._tell_apart(requested, listed, is_full=is_full)
+        known_spans = self._known_in(requested)
+        parts = self._tell_apart(requested, known_spans, listed, is_full=is_full)
         if parts is None:
-            return RangeReading(self._after_ambiguous_page(requested, listed))
+            return RangeReading(self._after_ambiguous_page(requested, known_spans, listed))
         new_keys: tuple[str, ...] = ()
         if requested.end > self.listed_until and parts.last is not None:
             known = len(listed) - len(parts.last)
             new_keys = parts.last[max(0, len(self.read) - known) :]
             if is_full:
                 return RangeReading(self._after_full_page(requested, listed, len(parts.last)), new_keys)
-        divided = self._divide(requested, parts)
+        divided = self._divide(requested, known_spans, parts)
         days = tuple(span for span in divided.spans if span.is_day and span not in self.spans)
         return RangeReading(divided._forget_resolved()._plan(), new_keys, days)
 
@@ -246,26 +256,27 @@ class DaySearch:
             raise ContradictionError
         return (*self.read, *keys[1:])
 
-    def _known_in(self, requested: DayRange) -> tuple[DaySpan | None, tuple[str, ...], DaySpan | None]:
-        """Return the span in which a range begins, the keys of those that are in it, and where it ends."""
+    def _known_in(self, requested: DayRange) -> _KnownSpans:
         known = [span for span in self.spans if span.end > requested.start and span.start < requested.end]
         first = known[0] if known and known[0].start < requested.start else None
         last = known[-1] if known and known[-1].end > requested.end else None
-        return first, tuple(key for span in known if span not in (first, last) for key in span.keys), last
+        whole = tuple(key for span in known if span not in (first, last) for key in span.keys)
+        return _KnownSpans(first, whole, last)
 
-    def _tell_apart(self, requested: DayRange, listed: tuple[str, ...], *, is_full: bool) -> _Parts | None:
+    def _tell_apart(
+        self, requested: DayRange, known_spans: _KnownSpans, listed: tuple[str, ...], *, is_full: bool
+    ) -> _Parts | None:
         """Tell of which spans the listed records are; None if there are several possibilities.
 
         Raises:
             ContradictionError: there are other records, or some are missing.
         """
-        first, whole, last = self._known_in(requested)
         is_beyond = requested.end > self.listed_until
-        of_first = first.keys if first else ()
-        of_last = last.keys if last else ()
+        of_first = known_spans.first.keys if known_spans.first else ()
+        of_last = known_spans.last.keys if known_spans.last else ()
         possible = []
         for skipped in range(len(of_first) + 1):
-            known = (*of_first[skipped:], *whole)[requested.offset - 1 :]
+            known = (*of_first[skipped:], *known_spans.whole)[requested.offset - 1 :]
             rest = listed[len(known) :]
             is_listed = listed[: len(known)] == (known[: len(listed)] if is_full else known)
             if is_listed and (is_beyond or rest == of_last[: len(rest)]):
@@ -275,13 +286,14 @@ class DaySearch:
             raise ContradictionError
         return possible[0] if len(possible) == 1 else None
 
-    def _after_ambiguous_page(self, requested: DayRange, listed: tuple[str, ...]) -> "DaySearch":
-        first, _, last = self._known_in(requested)
+    def _after_ambiguous_page(
+        self, requested: DayRange, known_spans: _KnownSpans, listed: tuple[str, ...]
+    ) -> "DaySearch":
         other: DayRange | None = None
         if requested.end > self.listed_until:
             other = self._plain_beyond()
-        elif first is not None and last is not None:
-            other = self._single(self.spans.index(first))
+        elif known_spans.first is not None and known_spans.last is not None:
+            other = self._single(self.spans.index(known_spans.first))
         # If no other request helps, the number of records on all pages leaves no doubt.
         return replace(self, planned=(other or requested, *self.planned[1:]), read=() if other else listed)
 
@@ -323,14 +335,13 @@ class DaySearch:
     def _skip_planned(self) -> "DaySearch":
         return replace(self, planned=self.planned[1:], read=())
 
-    def _divide(self, requested: DayRange, parts: _Parts) -> "DaySearch":
+    def _divide(self, requested: DayRange, known_spans: _KnownSpans, parts: _Parts) -> "DaySearch":
         """Return the search after the last page of the next request."""
-        first, _, last = self._known_in(requested)
         spans: list[DaySpan] = []
         for span in self.spans:
-            if span == first:
+            if span == known_spans.first:
                 spans += _halves(span, requested.start, len(span.keys) - len(parts.first))
-            elif span == last and parts.last is not None:
+            elif span == known_spans.last and parts.last is not None:
                 spans += _halves(span, requested.end, len(parts.last))
             else:
                 spans.append(span)

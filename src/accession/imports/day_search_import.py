@@ -97,8 +97,8 @@ class DaySearchImporter:
         concurrency = self._max_concurrency
         with Prefetcher(self._api, self._prefetch_cache, concurrency) as prefetcher:
             page = self._fetch_page(prefetcher, search)
-            records = {content_key(record.key, record.content_hash()): record for record in page.records}
             keys = [content_key(record.key, record.content_hash()) for record in page.records]
+            records = dict(zip(keys, page.records, strict=True))
             reading: RangeReading | None = None
             try:
                 reading = search.read_page(keys, is_blank=page.is_blank)

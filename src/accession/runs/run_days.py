@@ -11,22 +11,13 @@ from sqlalchemy.orm import Session
 
 from accession.accounts.collections import is_of_collection
 from accession.core.workflow import Workflow
-from accession.db.models import ACTIVE_STATES, Run, RunDay, RunState
+from accession.db.models import ACTIVE_STATES, Run, RunDay, RunState, RunSums
 
 MAX_DAYS = 3660
 """Maximum number of days that are listed at once."""
 
 _END_STATES = tuple(state for state in RunState if state not in ACTIVE_STATES)
-_COUNTERS = (
-    "pages",
-    "records_fetched",
-    "records_stored",
-    "records_rejected",
-    "titles_new",
-    "titles_changed",
-    "repairs",
-    "restarts",
-)
+_COUNTERS = tuple(RunSums.__annotations__)
 _KEY = ("day", "collection_id", "workflow")
 _SUMS = (*map(str, _END_STATES), "seconds", *_COUNTERS)
 

@@ -126,7 +126,7 @@ def retry_now(
     """Continue the workflows whose latest run did not succeed, or which had no success for too long.
 
     A retrying run makes its next attempt at once; otherwise a run is queued, which continues at the
-    checkpoint. Workflows for which all is well, or that are paused or running, are left alone.
+    checkpoint. Healthy workflows, and those that are paused or running, are skipped.
 
     Raises:
         NotFound: there is no collection with one of the ids.

@@ -118,7 +118,7 @@ def test_server_that_is_too_slow_is_given_up(silent_server: int, monkeypatch: py
 
 
 def test_secrets_of_the_url_are_neither_logged_nor_reported(webhook: WebhookReceiver) -> None:
-    """As a process started with --debug logs."""
+    """Log as a process that is started with --debug."""
     log = StringIO()
     with preserved_logging():
         configure_logging(Settings(log_level="debug"))

@@ -117,12 +117,9 @@ class RunSample(Base):
     records_fetched: Mapped[int]
 
 
-class RunTotals(Base):
-    """Counters of all ended runs of a workflow, summed; they outlive the rows of the runs."""
+class RunSums:
+    """Columns with the counters of several runs, summed."""
 
-    __tablename__ = "run_totals"
-
-    workflow: Mapped[str] = mapped_column(primary_key=True)
     pages: Mapped[int] = mapped_column(BigInteger)
     records_fetched: Mapped[int] = mapped_column(BigInteger)
     records_stored: Mapped[int] = mapped_column(BigInteger)
@@ -133,7 +130,15 @@ class RunTotals(Base):
     restarts: Mapped[int] = mapped_column(BigInteger)
 
 
-class RunDay(Base):
+class RunTotals(RunSums, Base):
+    """Counters of all ended runs of a workflow, summed; they outlive the rows of the runs."""
+
+    __tablename__ = "run_totals"
+
+    workflow: Mapped[str] = mapped_column(primary_key=True)
+
+
+class RunDay(RunSums, Base):
     """Counters of a collection's runs of a workflow that ended on a day (UTC); they outlive the runs' rows.
 
     `succeeded`, `failed`, `interrupted` and `cancelled` are numbers of runs, `seconds` the sum of their
@@ -153,14 +158,6 @@ class RunDay(Base):
     interrupted: Mapped[int]
     cancelled: Mapped[int]
     seconds: Mapped[float] = mapped_column(Double)
-    pages: Mapped[int] = mapped_column(BigInteger)
-    records_fetched: Mapped[int] = mapped_column(BigInteger)
-    records_stored: Mapped[int] = mapped_column(BigInteger)
-    records_rejected: Mapped[int] = mapped_column(BigInteger)
-    titles_new: Mapped[int] = mapped_column(BigInteger)
-    titles_changed: Mapped[int] = mapped_column(BigInteger)
-    repairs: Mapped[int] = mapped_column(BigInteger)
-    restarts: Mapped[int] = mapped_column(BigInteger)
 
 
 class RunTitle(Base):
