@@ -120,7 +120,7 @@ class RangeReading:
 
 @dataclass(frozen=True)
 class _KnownSpans:
-    """Known spans of a range: the one in which it begins, the keys of those in it, and the one where it ends."""
+    """The known spans of a range: where it begins, the keys of those in it, and where it ends."""
 
     first: DaySpan | None
     whole: tuple[str, ...]
