@@ -5,8 +5,8 @@ steps is counted from outside: Redis commands by the server, including those wit
 of the worker with its child process. A task that does nothing but enqueue itself runs on the same worker. Its
 CPU time is the yardstick, because milliseconds depend on the machine.
 
-Without prefetching, each step requests its window itself. With prefetching, one step in four does, together
-with the next three windows; the figures are means of all steps.
+Without prefetching, each step requests its window itself. With prefetching, each step takes its window from
+the cache and requests a later one.
 
 Prints a table of costs per step, a table of Redis commands by name and, as the last line, the same figures
 as JSON.

@@ -7,11 +7,11 @@ purchases, events and copy counts are compared with the vendor's.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import time_machine
@@ -37,8 +37,6 @@ HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
 _EVENT_TYPES = ("PURCHASE", "REMOVED", "CHECKOUT", "CHECKIN", "HOLD", "RESERVED", "RENEWED")
 _MAX_DELIVERIES = 5000
-
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -241,25 +239,14 @@ def _random_moments(random: Random, start: datetime, end: datetime, number: int)
     return [start + random.random() * (end - start) for _ in range(number)]
 
 
-class _SequentialExecutor:
-    """Calls a function when it is submitted, so that the order of prefetched requests is always the same."""
+class _SequentialThread:
+    """Runs its function when it is started, so that the order of prefetched requests is always the same."""
 
-    def __init__(self, *_: Any, **__: Any) -> None: ...
+    def __init__(self, target: Callable[..., object], args: tuple[Any, ...], **_: Any) -> None:
+        self._function = partial(target, *args)
 
-    def __enter__(self) -> "_SequentialExecutor":
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def submit(self, function: Callable[..., _Result], *arguments: Any) -> Future[_Result]:
-        future: Future[_Result] = Future()
-        try:
-            future.set_result(function(*arguments))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-    def shutdown(self, **_: Any) -> None: ...
+    def start(self) -> None:
+        self._function()
 
 
 def simulate(
@@ -278,7 +265,7 @@ def simulate(
         simulation = Simulation(seed, width, scenario, broker, collection, clock)
         for name, value in simulation.settings.items():
             patch.setattr(get_settings(), name, value)
-        patch.setattr("accession.imports.prefetch.ThreadPoolExecutor", _SequentialExecutor)
+        patch.setattr("accession.imports.prefetch.Thread", _SequentialThread)
         patch.setattr("accession.bibliotheca.client.vendor_transport", simulation.vendor.transport)
         try:
             simulation.run()

@@ -95,28 +95,28 @@ class DaySearchImporter:
     def _fetch(self, cursor: ImportCursor, search: DaySearch) -> _FetchedPage:
         """Fetch the next page, and the metadata of the titles that are due with it."""
         concurrency = self._max_concurrency
-        with Prefetcher(self._api, self._prefetch_cache, concurrency) as prefetcher:
-            page = self._fetch_page(prefetcher, search)
-            keys = [content_key(record.key, record.content_hash()) for record in page.records]
-            records = dict(zip(keys, page.records, strict=True))
-            reading: RangeReading | None = None
-            try:
-                reading = search.read_page(keys, is_blank=page.is_blank)
-            except ContradictionError:
-                next_cursor = cursor.after_contradiction(search)
-                log.warning(
-                    "vendor's list has changed, importing day by day",
-                    since=next_cursor.current_day.isoformat(),
-                    until=search.listed_until.isoformat(),
-                )
-                new_records = []
-            else:
-                new_records = [records[key] for key in reading.new_keys if key in records]
-                next_cursor = cursor.after_search(reading.search, len(new_records))
-            titles = [record.item_ids[0] for record in new_records if rejection_reason(record) is None]
-            due = self._lookups.select_due(list(dict.fromkeys(titles)), is_last=False)
-            upcoming = [] if next_cursor.search is None else _page_requests(next_cursor.search, concurrency)
-            lookup = prefetcher.look_up(due.identifiers, upcoming, records=0)
+        prefetcher = Prefetcher(self._api, self._prefetch_cache, concurrency)
+        page = self._fetch_page(prefetcher, search)
+        keys = [content_key(record.key, record.content_hash()) for record in page.records]
+        records = dict(zip(keys, page.records, strict=True))
+        reading: RangeReading | None = None
+        try:
+            reading = search.read_page(keys, is_blank=page.is_blank)
+        except ContradictionError:
+            next_cursor = cursor.after_contradiction(search)
+            log.warning(
+                "vendor's list has changed, importing day by day",
+                since=next_cursor.current_day.isoformat(),
+                until=search.listed_until.isoformat(),
+            )
+            new_records = []
+        else:
+            new_records = [records[key] for key in reading.new_keys if key in records]
+            next_cursor = cursor.after_search(reading.search, len(new_records))
+        titles = [record.item_ids[0] for record in new_records if rejection_reason(record) is None]
+        due = self._lookups.select_due(list(dict.fromkeys(titles)), is_last=False)
+        upcoming = [] if next_cursor.search is None else _page_requests(next_cursor.search, concurrency)
+        lookup = prefetcher.look_up(due.identifiers, upcoming, records=0)
         return _FetchedPage(reading, records, next_cursor, due, lookup, page.repaired + lookup.repairs)
 
     def _fetch_page(self, prefetcher: Prefetcher, search: DaySearch) -> MarcPage:

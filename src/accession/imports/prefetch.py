@@ -1,18 +1,18 @@
-"""Prefetch later pages of purchase records while the current page waits for a response of its own.
+"""Prefetch later pages of purchase records while the current page is fetched and stored.
 
 An import that requests one page after another spends its time waiting for the vendor. Pages that follow
 in any case are therefore requested in background threads, and their responses cached until they are due.
+A thread goes on after the step that started it: the next step, in whatever process, waits for its response.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
-from itertools import islice
-from types import TracebackType
+from threading import Thread
 from typing import Protocol, TypeAlias
 
 import structlog
@@ -28,33 +28,42 @@ log = structlog.get_logger(__name__)
 # Number of times that the vendor has to send other records, and none where known ones should be.
 _CONTROL_REQUESTS = 3
 
+_THREAD_NAME = "prefetch"
+
 
 class PrefetchCache(Protocol):
-    """A cache of the vendor's responses to pages that are due soon."""
+    """A cache of the vendor's responses to pages that are due soon.
 
-    def pop(self, key: str) -> bytes | None:
-        """Remove a response from the cache and return it; None where there is none."""
+    A key is free, claimed while its response is awaited, or has a response. Each state ends after about a
+    minute at most: an older response might differ from what the vendor has now.
+    """
 
-    def put(self, key: str, response: bytes) -> None:
-        """Store a response, for about a minute: an older one might differ from what the vendor has now."""
+    def claim(self, keys: Sequence[str]) -> Sequence[str]:
+        """Claim the free ones among the keys, and return them: the caller has to request their pages."""
 
-    def missing(self, keys: Sequence[str]) -> Sequence[str]:
-        """Return the keys whose responses are not cached and should be."""
+    def put(self, key: str, response: bytes | None) -> None:
+        """Store the response to a claimed key; None if there is none, so that nobody waits for it."""
+
+    def take(self, key: str) -> bytes | None:
+        """Remove a response from the cache and return it; None where there is none.
+
+        Waits for the response to a claimed key, but not as long as a vendor may take that is overloaded.
+        """
 
 
 class NullPrefetchCache:
-    """A cache that stores nothing and reports nothing as missing, so that nothing is prefetched."""
+    """A cache that stores nothing and lets nobody claim a key, so that nothing is prefetched."""
 
-    def pop(self, key: str) -> bytes | None:
-        """Return None."""
-        return None
-
-    def put(self, key: str, response: bytes) -> None:
-        """Discard the response."""
-
-    def missing(self, keys: Sequence[str]) -> Sequence[str]:
+    def claim(self, keys: Sequence[str]) -> Sequence[str]:
         """Return no key."""
         return ()
+
+    def put(self, key: str, response: bytes | None) -> None:
+        """Discard the response."""
+
+    def take(self, key: str) -> bytes | None:
+        """Return None."""
+        return None
 
 
 SkipKnown: TypeAlias = Callable[[PageRequest, int, Sequence[str]], int | None]
@@ -85,48 +94,35 @@ class _CachedPage:
 
 
 class Prefetcher:
-    """Fetch one page and prefetch others meanwhile.
+    """Fetch one page, and start to fetch others meanwhile.
 
-    Use it as a context manager: on leaving, it waits for all prefetched responses and caches them. A vendor
-    error of a prefetched page is ignored here; it recurs when that page is requested itself.
+    A vendor error of a prefetched page is ignored here; it recurs when that page is requested itself.
     """
 
     def __init__(self, api: BibliothecaAPI, cache: PrefetchCache, max_concurrency: int) -> None:
         self._api = api
         self._cache = cache
         self._max_concurrency = max_concurrency
-        self._threads = ThreadPoolExecutor(max_concurrency, thread_name_prefix="prefetch")
-        self._in_flight: dict[str, tuple[PageRequest, int, Future[bytes]]] = {}
-
-    def __enter__(self) -> "Prefetcher":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._threads as threads:
-            if error is not None:
-                threads.shutdown(cancel_futures=True)
-                return
-            for key, (request, records, response) in self._in_flight.items():
-                with suppress(RemoteIntegrationException):
-                    self._cache.put(key, _CachedPage(request, records, response.result()).as_bytes())
+        self._started: set[str] = set()
 
     def fetch_page(
-        self, request: PageRequest, upcoming: Iterable[PageRequest], records: int, skip_known: SkipKnown
+        self, request: PageRequest, upcoming: Sequence[PageRequest], records: int, skip_known: SkipKnown
     ) -> MarcPage:
         """Return the requested page, from the cache where possible.
 
-        On a cache miss, the `upcoming` pages are prefetched too. `records` were read before. `skip_known`
-        tells what part of a cached page is the requested one.
+        On a cache miss, the `upcoming` pages are prefetched meanwhile. `records` were read before.
+        `skip_known` tells what part of a cached page is the requested one.
         """
-        if (cached := self._cache.pop(_cache_key(request))) is not None:
+        upcoming = upcoming[: self._max_concurrency - 1]
+        if (cached := self._cache.take(_cache_key(request))) is not None:
             # A cached response that cannot be parsed is requested again.
             with suppress(TransientVendorError):
                 page = self._read_cached(_CachedPage.from_bytes(cached), skip_known)
                 if page is not None:
+                    # The step that prefetched this page has prefetched these too.
+                    self._started.update(map(_cache_key, upcoming))
                     return page
-        self.prefetch(upcoming, records, concurrent_requests=1)
+        self.prefetch(upcoming, records)
         return self._api.fetch_marc_page(
             request.start, request.end, request.offset, may_be_empty=request.may_be_empty
         )
@@ -138,36 +134,47 @@ class Prefetcher:
         known_records = skip_known(cached.request, cached.records, keys)
         return None if known_records is None else replace(page, records=page.records[known_records:])
 
-    def look_up(self, title_ids: Sequence[str], upcoming: Iterable[PageRequest], records: int) -> TitleLookup:
-        """Look up titles, and prefetch the `upcoming` pages meanwhile; `records` were read before them."""
-        if title_ids:
-            concurrent_requests = count_concurrent_requests(len(title_ids))
-            self.prefetch(upcoming, records, concurrent_requests=concurrent_requests)
+    def look_up(self, title_ids: Sequence[str], upcoming: Sequence[PageRequest], records: int) -> TitleLookup:
+        """Look up titles, and prefetch the `upcoming` pages meanwhile; `records` were read before them.
+
+        The last ones have to wait until the lookup has ended, because the step waits for that.
+        """
+        upcoming = upcoming[: self._max_concurrency]
+        lookups = count_concurrent_requests(len(title_ids))
+        self.prefetch(upcoming[: max(0, self._max_concurrency - lookups)], records)
         lookup = look_up_titles(self._api, title_ids)
+        self.prefetch(upcoming, records)
         for title_id in lookup.missing:
             log.warning("no metadata for a purchased title", title=title_id)
         return lookup
 
-    def prefetch(self, upcoming: Iterable[PageRequest], records: int, *, concurrent_requests: int) -> None:
-        """Start to request the `upcoming` pages that are neither cached nor in flight.
+    def prefetch(self, upcoming: Sequence[PageRequest], records: int) -> None:
+        """Start to request pages that have not been prefetched; `records` were read before them."""
+        requests = {_cache_key(request): request for request in upcoming}
+        new_keys = [key for key in requests if key not in self._started]
+        self._started.update(new_keys)
+        for key in self._cache.claim(new_keys):
+            arguments = (self._fetch_into_cache, key, requests[key], records)
+            Thread(target=copy_context().run, args=arguments, name=_THREAD_NAME, daemon=True).start()
 
-        `records` were read before them. `concurrent_requests` is the number of other requests that the
-        caller is about to make: together with them there are never more than the maximum in flight.
-        """
-        allowed = max(0, self._max_concurrency - concurrent_requests)
-        if not allowed:
-            return
-        requests = {_cache_key(request): request for request in islice(upcoming, self._max_concurrency)}
-        missing = self._cache.missing([key for key in requests if key not in self._in_flight])
-        for key in missing[:allowed]:
-            request = requests[key]
-            response = self._threads.submit(copy_context().run, self._fetch_body, request)
-            self._in_flight[key] = (request, records, response)
+    def _fetch_into_cache(self, key: str, request: PageRequest, records: int) -> None:
+        cached = None
+        try:
+            body = self._api.fetch_marc_body(
+                request.start, request.end, request.offset, may_be_empty=request.may_be_empty
+            )
+            cached = _CachedPage(request, records, body).as_bytes()
+        except RemoteIntegrationException as error:
+            log.debug("prefetching failed", reason=str(error))
+        finally:
+            self._cache.put(key, cached)
 
-    def _fetch_body(self, request: PageRequest) -> bytes:
-        return self._api.fetch_marc_body(
-            request.start, request.end, request.offset, may_be_empty=request.may_be_empty
-        )
+
+def wait_for_prefetches(seconds: float) -> None:
+    """Wait until the responses that this process awaits are cached, for `seconds` each at most."""
+    for thread in threading.enumerate():
+        if thread.name == _THREAD_NAME:
+            thread.join(seconds)
 
 
 def fetch_unless_withdrawn(

@@ -1,6 +1,6 @@
 """Import purchase records page by page, and move the checkpoint with each page."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
@@ -229,21 +229,21 @@ class BibliothecaPurchaseRecordImporter:
     def _fetch(self, cursor: ImportCursor, now: datetime, width: Width) -> _FetchedPage:
         """Fetch the next page, and the metadata of the titles that are due with it."""
         window = cursor.window(now, width)
-        after_this_page = islice(cursor.upcoming_requests(now, width), 1, None)
         concurrency = max_concurrency(self._collection)
-        with Prefetcher(self._api, self._prefetch_cache, concurrency) as prefetcher:
-            page = self._fetch_page(prefetcher, cursor, window, after_this_page)
-            reading = self._read_page(page, window, cursor)
-            next_cursor = reading.next_cursor
-            if next_cursor.restarts > cursor.restarts:
-                self._begin_again(window, next_cursor)
-            has_new_records = reading.known_records is not None and not window.is_probe
-            records = page.records[reading.known_records :] if has_new_records else ()
-            purchase_date = PurchaseDate(window.start.astimezone(UTC).date(), month_only=window.is_month)
-            sorted_page = sort_records(records, purchase_date)
-            due = self._lookups.select_due(sorted_page.title_ids, is_last=next_cursor.is_complete(now))
-            upcoming = next_cursor.upcoming_requests(now, width)
-            lookup = prefetcher.look_up(due.identifiers, upcoming, next_cursor.records)
+        after_this_page = list(islice(cursor.upcoming_requests(now, width), 1, concurrency))
+        prefetcher = Prefetcher(self._api, self._prefetch_cache, concurrency)
+        page = self._fetch_page(prefetcher, cursor, window, after_this_page)
+        reading = self._read_page(page, window, cursor)
+        next_cursor = reading.next_cursor
+        if next_cursor.restarts > cursor.restarts:
+            self._begin_again(window, next_cursor)
+        has_new_records = reading.known_records is not None and not window.is_probe
+        records = page.records[reading.known_records :] if has_new_records else ()
+        purchase_date = PurchaseDate(window.start.astimezone(UTC).date(), month_only=window.is_month)
+        sorted_page = sort_records(records, purchase_date)
+        due = self._lookups.select_due(sorted_page.title_ids, is_last=next_cursor.is_complete(now))
+        upcoming = list(islice(next_cursor.upcoming_requests(now, width), concurrency))
+        lookup = prefetcher.look_up(due.identifiers, upcoming, next_cursor.records)
         return _FetchedPage(
             window,
             next_cursor,
@@ -255,7 +255,7 @@ class BibliothecaPurchaseRecordImporter:
         )
 
     def _fetch_page(
-        self, prefetcher: Prefetcher, cursor: ImportCursor, window: Window, upcoming: Iterable[PageRequest]
+        self, prefetcher: Prefetcher, cursor: ImportCursor, window: Window, upcoming: Sequence[PageRequest]
     ) -> MarcPage:
         """Return the next page of the window.
 

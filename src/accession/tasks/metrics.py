@@ -5,14 +5,17 @@ The counters are kept in the broker. If it loses its data they restart at zero, 
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from threading import Lock, Timer
+from typing import TypeAlias
 
+from celery.signals import worker_process_shutdown
 from redis.exceptions import RedisError
 
-from accession.bibliotheca.outcomes import CountRequest, Endpoint, RequestOutcome
+from accession.bibliotheca.outcomes import Endpoint, RequestOutcome
 from accession.tasks.broker import broker_client
 from accession.tasks.deliveries import unacknowledged_messages
 
@@ -22,6 +25,11 @@ LATENCY_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 1
 _REQUESTS = "metrics:requests"
 _SECONDS = "metrics:seconds"
 _APPLIED = "metrics:applied"
+
+_BUFFER_SECONDS = 1.0
+
+# The duration is in seconds.
+_Request: TypeAlias = tuple[Endpoint, RequestOutcome, float]
 
 
 class AppliedKind(StrEnum):
@@ -60,21 +68,52 @@ class QueueDepth:
     unacknowledged: int
 
 
-@contextmanager
-def counted_requests() -> Iterator[CountRequest]:
-    """Yield a function that counts a vendor request; all are stored when the context ends.
+class _RequestBuffer:
+    """The requests that this process has not stored yet.
 
-    Any thread may call it. The counts are lost if the broker is unavailable.
+    They are stored together a second after the first of them, because each pipeline costs CPU time.
     """
-    requests: list[tuple[Endpoint, RequestOutcome, float]] = []
-    try:
-        yield lambda *request: requests.append(request)
-    finally:
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._requests: list[_Request] = []
+
+    def add(self, request: _Request) -> None:
+        """Add a request, and store it within a second."""
+        with self._lock:
+            self._requests.append(request)
+            is_first = len(self._requests) == 1
+        if is_first:
+            timer = Timer(_BUFFER_SECONDS, self.store)
+            timer.daemon = True
+            timer.start()
+
+    def store(self) -> None:
+        """Store all requests now; they are lost if the broker is unavailable."""
+        with self._lock:
+            requests, self._requests = self._requests, []
         if requests:
             _store_requests(requests)
 
 
-def _store_requests(requests: Sequence[tuple[Endpoint, RequestOutcome, float]]) -> None:
+_buffer = _RequestBuffer()
+
+
+def count_request(endpoint: Endpoint, outcome: RequestOutcome, seconds: float) -> None:
+    """Count a vendor request that took so many seconds, a second later; any thread may call it.
+
+    The count is lost if the process is killed before, or the broker is unavailable then.
+    """
+    _buffer.add((endpoint, outcome, seconds))
+
+
+@worker_process_shutdown.connect  # type: ignore[untyped-decorator]
+def store_counted_requests(**_: object) -> None:
+    """Store the requests that this process has counted."""
+    _buffer.store()
+
+
+def _store_requests(requests: Sequence[_Request]) -> None:
     numbers = Counter(
         _request_field(endpoint, outcome, bisect_left(LATENCY_BUCKETS, seconds))
         for endpoint, outcome, seconds in requests

@@ -1,44 +1,66 @@
 """Redis cache of prefetched vendor responses, for whichever worker processes their page."""
 
+import time
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import cast
 
+from celery.signals import worker_process_shutdown
 from redis import Redis
+from redis.exceptions import RedisError
 
-from accession.imports.prefetch import PrefetchCache
+from accession.imports.prefetch import PrefetchCache, wait_for_prefetches
 from accession.tasks.app import app
 
 # The vendor would still give the same response; a failed page is retried after a minute.
 _EXPIRY_MS = 60_000
 
+# A page is requested again if its prefetched response takes longer, or its worker has died.
+_PATIENCE_SECONDS = 10
+_POLL_SECONDS = 0.005
+
+# No compressed response has one byte.
+_CLAIM, _NO_RESPONSE = b"?", b"-"
+
 
 class RedisPrefetchCache(PrefetchCache):
-    """The prefetched responses of one run, which expire after a minute."""
+    """The prefetched responses of one run: a key each, which has a placeholder until the response comes."""
 
     def __init__(self, task_id: str) -> None:
         self._client: Redis = app.backend.client
         self._task_id = task_id
 
-    def pop(self, name: str) -> bytes | None:
-        """Return the response to the request of this name and delete it; None if there is none."""
-        compressed = cast(bytes | None, self._client.getdel(self._key(name)))
-        return None if compressed is None else zlib.decompress(compressed)
+    def claim(self, names: Sequence[str]) -> Sequence[str]:
+        """Claim those of the names that are free, and return them."""
+        return [name for name in names if self._client.set(self._key(name), _CLAIM, nx=True, px=_EXPIRY_MS)]
 
-    def put(self, name: str, response: bytes) -> None:
-        """Store a response for a minute."""
-        self._client.set(self._key(name), zlib.compress(response, level=1), px=_EXPIRY_MS)
+    def put(self, name: str, response: bytes | None) -> None:
+        """Store a response for a minute, or that there is none; skipped if the broker is unavailable."""
+        value = _NO_RESPONSE if response is None else zlib.compress(response, level=1)
+        with suppress(RedisError):
+            self._client.set(self._key(name), value, px=_EXPIRY_MS)
 
-    def missing(self, names: Sequence[str]) -> Sequence[str]:
-        """Return those of the names that have no response."""
-        # As a rule none has one, which is one command instead of one for each.
-        if not names or not self._client.exists(*map(self._key, names)):
-            return names
-        with self._client.pipeline(transaction=False) as pipeline:
-            for name in names:
-                pipeline.exists(self._key(name))
-            results = pipeline.execute()
-        return [name for name, is_cached in zip(names, results, strict=True) if not is_cached]
+    def take(self, name: str) -> bytes | None:
+        """Return the response to the request of this name and free the name; None if there is none.
+
+        Waits 10 seconds for a response that is on its way.
+        """
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        value = self._pop(name)
+        if value == _CLAIM:
+            while (value := self._pop(name)) is None and time.monotonic() < deadline:
+                time.sleep(_POLL_SECONDS)
+        return None if value in (None, _NO_RESPONSE) else zlib.decompress(value)
+
+    def _pop(self, name: str) -> bytes | None:
+        return cast(bytes | None, self._client.getdel(self._key(name)))
 
     def _key(self, name: str) -> str:
         return f"vendor:prefetch:{self._task_id}:{name}"
+
+
+@worker_process_shutdown.connect  # type: ignore[untyped-decorator]
+def _finish_prefetches(**_: object) -> None:
+    # The next steps of the runs would wait for the responses.
+    wait_for_prefetches(_PATIENCE_SECONDS)

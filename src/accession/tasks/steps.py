@@ -56,7 +56,7 @@ from accession.runs.ledger import (
 from accession.runs.pauses import is_paused, record_stopped_run
 from accession.tasks.apply import publish_applies, publish_applies_of
 from accession.tasks.lock import LockResult
-from accession.tasks.metrics import counted_requests
+from accession.tasks.metrics import count_request
 from accession.tasks.outages import retry_while_unavailable
 from accession.tasks.rate_limiter import release_leftover_slots, request_slot
 from accession.tasks.workflow_task import EXPECTED_ERRORS, RETRIED_ERRORS, WorkflowTask, enqueue_step
@@ -199,9 +199,8 @@ def _process_step(
         if is_repeat or _had_earlier_delivery(task):
             release_leftover_slots(check.collection, task_id)
         session.on_begin = partial(_lock_unchanged, session, run)
-        with counted_requests() as count_request:
-            api = vendor_api_for(check.collection, request_slot(check.collection, task_id), count_request)
-            result = step(session, check.collection, run, api)
+        api = vendor_api_for(check.collection, request_slot(check.collection, task_id), count_request)
+        result = step(session, check.collection, run, api)
         session.begin_writing()
         run.worker = task.request.hostname
         record_step(run, result.counters, since=result.since, next_cursor=result.next_arguments)

@@ -1,17 +1,98 @@
-"""Prefetched responses and looked-up titles of a run whose steps are delivered by hand."""
+"""The prefetch cache, and runs with prefetched pages and looked-up titles, delivered step by step."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from celery.signals import worker_process_shutdown
 from sqlalchemy.orm import Session
 
 from accession.db.models import Collection, RunTitle
+from accession.imports.prefetch import Prefetcher, wait_for_prefetches
+from accession.imports.vendor_api import vendor_api_for
+from accession.imports.windows import PageRequest
 from tests.fixtures.broker import Broker
 from tests.fixtures.factories import day, make_collection
 from tests.fixtures.holdings import title_ids
 from tests.fixtures.stored import count_rows, titles_with_metadata
+from tests.fixtures.waiting import wait_until
 from tests.fixtures.workers import ObservedVendor, RunStarter, travel_to
 
 TODAY = day(2024, 5, 20, 10)
+DEADLINE_SECONDS = 60
 MAY_1 = "2024-05-01T00:00:00+00:00"
+
+
+def test_key_is_claimed_by_one_reader(broker: Broker) -> None:
+    from accession.tasks.prefetch_cache import RedisPrefetchCache
+
+    cache, other_delivery, other_run = map(RedisPrefetchCache, ("run", "run", "other"))
+
+    assert cache.claim(["a", "b"]) == ["a", "b"]
+    assert other_delivery.claim(["a", "b", "c"]) == ["c"]
+    assert other_run.claim(["a"]) == ["a"]
+    assert all(0 < broker.redis.pttl(key) <= 60_000 for key in broker.redis.scan_iter("vendor:*"))
+
+
+def test_reader_waits_for_the_response_to_a_claimed_key(broker: Broker) -> None:
+    from accession.tasks.prefetch_cache import RedisPrefetchCache
+
+    cache = RedisPrefetchCache("run")
+    cache.claim(["a"])
+    with ThreadPoolExecutor(1) as threads:
+        response = threads.submit(cache.take, "a")
+        # The reader replaces the claim with nothing.
+        wait_until(lambda: broker.redis.keys("vendor:*") == [], "the reader waits")
+        assert not response.done()
+        cache.put("a", b"the response")
+        assert response.result() == b"the response"
+    assert cache.take("a") is None, "it is used once"
+
+
+def test_reader_does_not_wait_for_a_failed_response(broker: Broker) -> None:
+    from accession.tasks.prefetch_cache import RedisPrefetchCache
+
+    cache = RedisPrefetchCache("run")
+    cache.claim(["a"])
+    cache.put("a", None)
+    assert cache.take("a") is None
+    assert cache.take("free") is None
+
+
+def test_reader_gives_up_a_response_whose_worker_died(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from accession.tasks import prefetch_cache
+
+    monkeypatch.setattr(prefetch_cache, "_PATIENCE_SECONDS", 0.01)
+    cache = prefetch_cache.RedisPrefetchCache("run")
+    cache.claim(["a"])
+    assert cache.take("a") is None
+    assert cache.claim(["a"]) == ["a"], "it can be requested again"
+
+
+def test_stopped_worker_process_stores_what_it_prefetches(
+    collection: Collection, vendor: ObservedVendor, broker: Broker
+) -> None:
+    from accession.tasks.prefetch_cache import RedisPrefetchCache
+
+    may_respond = threading.Event()
+    vendor.on_request = lambda _: assert_set(may_respond)
+    cache = RedisPrefetchCache("run")
+    Prefetcher(vendor_api_for(collection), cache, 4).prefetch(
+        [PageRequest(day(2024, 5, 1), day(2024, 5, 2))], records=0
+    )
+    with ThreadPoolExecutor(1) as threads:
+        stop = threads.submit(worker_process_shutdown.send, None)
+        may_respond.set()
+        stop.result()
+
+    (key,) = broker.redis.scan_iter("vendor:prefetch:*")
+    assert broker.redis.strlen(key) > 1, "the response is stored"
+
+
+def assert_set(event: threading.Event) -> None:
+    assert event.wait(DEADLINE_SECONDS)
 
 
 @pytest.mark.usefixtures("four_concurrent_requests", "days_one_by_one")
@@ -24,12 +105,13 @@ def test_page_is_requested_if_its_prefetched_response_is_lost(
         broker.deliver_next()
         assert len(vendor.requests) == 1, "the first page does not prefetch: the credentials may be wrong"
         broker.deliver_next()
+        wait_for_prefetches(DEADLINE_SECONDS)
         cached = list(broker.redis.scan_iter("vendor:prefetch:*"))
         assert 0 < max(map(broker.redis.pttl, cached)) <= 60_000
         broker.redis.delete(*cached)
         broker.deliver_all()
         broker.deliver_next("apply")
-    assert len(cached) == 3
+    assert len(cached) == 4
     assert titles_with_metadata() == {"abc"}
 
 
