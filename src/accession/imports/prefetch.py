@@ -2,7 +2,7 @@
 
 An import that requests one page after another spends its time waiting for the vendor. Pages that follow
 in any case are therefore requested in background threads, and their responses cached until they are due.
-A thread goes on after the step that started it: the next step, in whatever process, waits for its response.
+A thread outlives the step that started it: the next step, in whatever process, waits for its response.
 """
 
 import json
