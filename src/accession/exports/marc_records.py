@@ -17,6 +17,10 @@ _REPLACED_TAGS = frozenset({"001", "003", "005"})
 _ACCESS_INDICATORS = b"40"
 _DEFAULT_LINK = (("3", "cloudLibrary"),)
 _URL = re.compile(rb"\x1fu([^\x1f]+)")
+_MATERIALS = re.compile(rb"\x1f3([^\x1f]+)")
+# Materials that accompany a title: their links stay beside the link to its page.
+_ACCOMPANYING = re.compile(rb"cover|image|icon|excerpt|sample", re.IGNORECASE)
+_RELATED_RESOURCE = b"2"
 # Leader/05, record status.
 _NEW, _CHANGED, _DELETED = "ncd"
 _STATUSES = {Change.NEW: _NEW, Change.CHANGED: _CHANGED, Change.REMOVED: _DELETED}
@@ -34,7 +38,8 @@ def build_export_record(
 
     It is the vendor's record, or one built from the metadata if the vendor sent none. Its contributors are
     completed from the metadata. 001 is the vendor's id, 003 the organisation code of the profile, 005 the
-    time of the last modification, and 856 40 occurs once. Then follow availability (852) on request and the
+    time of the last modification. The link to the title's page, 856 40, occurs once, whatever indicators the
+    vendor's links have. Then follow availability (852) on request and the
     local fields of the profile. The record status (leader/05) is deleted for removed titles, changed if the
     title existed before `since`, and new otherwise.
 
@@ -93,14 +98,19 @@ def _record_status(holdings: Sequence[FeedTitle], since: datetime | None) -> str
 
 
 def _is_access(field: Field) -> bool:
-    return field[0] == "856" and field[1][:2] == _ACCESS_INDICATORS
+    """Return whether a field is a link to the title itself, and not to its cover or another resource."""
+    tag, content = field
+    if tag != "856" or content[1:2] == _RELATED_RESOURCE:
+        return False
+    materials = _MATERIALS.search(content)
+    return materials is None or _ACCOMPANYING.search(materials[1]) is None
 
 
 def _access_field(vendor_record: Marc21Record, profile: Profile, values: Mapping[str, str]) -> Field | None:
     if profile.url_template is not None:
         url = fill_url(profile.url_template, values)
     else:
-        vendor_field = next(filter(_is_access, vendor_record.fields), None)
+        vendor_field = _vendor_access(vendor_record)
         match = None if vendor_field is None else _URL.search(vendor_field[1])
         if match is None or not profile.link:
             return vendor_field
@@ -110,6 +120,15 @@ def _access_field(vendor_record: Marc21Record, profile: Profile, values: Mapping
     materials = [subfield for subfield in link if subfield[0] == "3"]
     others = [subfield for subfield in link if subfield[0] != "3"]
     return data_field("856", "40", *materials, ("u", url), *others)
+
+
+def _vendor_access(record: Marc21Record) -> Field | None:
+    """Return the vendor's link to the title as 856 40; None without any."""
+    links = [content for _, content in filter(_is_access, record.fields)]
+    if not links:
+        return None
+    content = next((each for each in links if each[:2] == _ACCESS_INDICATORS), links[0])
+    return "856", _ACCESS_INDICATORS + content[2:]
 
 
 def _availability_field(entry: FeedTitle) -> Field:

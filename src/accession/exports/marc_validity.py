@@ -110,7 +110,7 @@ def correct_record(record: Marc21Record, entry: FeedTitle) -> tuple[Marc21Record
     corrections = list(leader_corrections)
     corrected: list[Field] = []
     for field in _clean_text(record.fields, corrections):
-        if field[0] < "010":
+        if not _is_data_tag(field[0]):
             corrected += _correct_control_field(field, leader, entry, corrections)
         else:
             corrected += _correct_data_field(field, corrections)
@@ -125,7 +125,7 @@ def _is_valid(leader: str, fields: Sequence[Field], entry: FeedTitle) -> bool:
     coded, data, entered = [], [], b""
     for field in fields:
         tag, content = field
-        if tag >= "010":
+        if _is_data_tag(tag):
             data.append(content)
         elif tag == "008":
             entered = content[:15]
@@ -165,7 +165,7 @@ def _has_valid_codes(leader: str, fields: Sequence[Field], language: str) -> boo
 @lru_cache(maxsize=8192)
 def _has_valid_headings(tags: tuple[str, ...], headings: bytes) -> bool:
     """Return whether the fields are complete, and all data fields have valid indicators and codes."""
-    data_tags = [tag for tag in tags if tag >= "010"]
+    data_tags = [tag for tag in tags if _is_data_tag(tag)]
     each_heading = headings.split(b"\x1e")[1:]
     return (
         _is_complete(tags)
@@ -370,11 +370,12 @@ def _fill_undefined(content: bytes, fixed: FixedField) -> tuple[bytes, list[str]
 
 @lru_cache(maxsize=4096)
 def _is_complete(tags: tuple[str, ...]) -> bool:
-    """Return whether a record with these tags has all fields that it needs, and none too often."""
+    """Return whether a record has all fields that it needs, none too often, and control fields first."""
     definitions = field_definitions()
     counts = Counter(tags)
     return (
-        counts["008"] == counts["245"] == 1
+        list(tags) == sorted(tags, key=_is_data_tag)
+        and counts["008"] == counts["245"] == 1
         and sum(count for tag, count in counts.items() if tag in _MAIN_ENTRIES) <= 1
         and all(
             count == 1 or tag in _REPLACED_TAGS or tag not in definitions or definitions[tag].is_repeatable
@@ -383,8 +384,15 @@ def _is_complete(tags: tuple[str, ...]) -> bool:
     )
 
 
+def _is_data_tag(tag: str) -> bool:
+    return tag >= "010"
+
+
 def _complete(fields: Sequence[Field], leader: str, entry: FeedTitle, corrections: list[str]) -> list[Field]:
-    complete = list(_without_repeats(fields, corrections))
+    without_repeats = list(_without_repeats(fields, corrections))
+    complete = sorted(without_repeats, key=lambda field: _is_data_tag(field[0]))
+    if complete != without_repeats:
+        corrections.append("control fields moved before data fields")
     tags = {tag for tag, _ in complete}
     missing = [("008", _correct_008(b"", leader, entry, []))] if "008" not in tags else []
     missing += [build_title_field(entry)] if "245" not in tags else []

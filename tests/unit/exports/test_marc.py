@@ -98,6 +98,31 @@ def test_vendor_link_occurs_once_without_profile() -> None:
     assert [str(field) for field in record.get_fields("003")] == ["=003  MnSpTMCL"]
 
 
+@pytest.mark.parametrize("indicators", [b"  ", b"4 ", b"41", b"48", b"14"])
+@pytest.mark.parametrize("profile", [Profile(), Profile(url_template=TEMPLATE)])
+def test_vendor_link_with_other_indicators_is_replaced(indicators: bytes, profile: Profile) -> None:
+    marc = purchase_record("solaris").replace(b"40\x1f", indicators + b"\x1f")
+    assert indicators + b"\x1f3cloudLibrary" in marc
+
+    links = export(feed_title("solaris", marc=marc), profile).get_fields("856")
+
+    assert [(*link.indicators, link["3"]) for link in links] == [
+        ("4", "2", "Cover Image"),
+        ("4", "0", "cloudLibrary"),
+    ]
+
+
+def test_links_to_accompanying_materials_are_kept() -> None:
+    marc = purchase_record("solaris").replace(b"42\x1f3Cover Image\x1f", b"  \x1f3Cover Image\x1f")
+
+    links = export(feed_title("solaris", marc=marc), Profile()).get_fields("856")
+
+    assert [(*link.indicators, link["3"]) for link in links] == [
+        (" ", " ", "Cover Image"),
+        ("4", "0", "cloudLibrary"),
+    ]
+
+
 def test_vendor_url_gets_subfields_of_the_profile() -> None:
     profile = Profile(link=(("9", "ALDER"), ("3", "E-book")))
 

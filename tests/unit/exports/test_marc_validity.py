@@ -36,8 +36,9 @@ VALID_008 = "210402s1961||||||||||||o|||||||||||pol|d"
 def correct(*fields: Field, leader: str = LEADER, **title: Any) -> tuple[Marc21Record, Sequence[str]]:
     """Correct a record with these fields, and with a valid 008 and 245 unless they are given."""
     given_tags = {tag for tag, _ in fields}
-    defaults = [control_field("008", VALID_008), data_field("245", "10", ("a", "Solaris"))]
-    complete = [*fields, *(field for field in defaults if field[0] not in given_tags)]
+    entered = [] if "008" in given_tags else [control_field("008", VALID_008)]
+    name = [] if "245" in given_tags else [data_field("245", "10", ("a", "Solaris"))]
+    complete = [*entered, *fields, *name]
     return correct_record(Marc21Record(leader, complete), feed_title("solaris", **title))
 
 
@@ -53,6 +54,15 @@ def test_undefined_leader_values_become_defaults(medium: str | None, kind: str) 
 
     assert (record.leader[5:9], record.leader[17:20]) == (f"n{kind}m ", "3u ")
     assert corrections[:2] == ["leader/05 replaced", "leader/06 replaced"]
+
+
+def test_control_fields_stand_before_data_fields() -> None:
+    isbn, coded = data_field("020", "  ", ("a", "9788308049051")), ("006", b"m|||||o||d||||||||")
+
+    record, corrections = correct(isbn, coded)
+
+    assert [tag for tag, _ in record.fields] == ["008", "006", "020", "245"]
+    assert corrections == ["control fields moved before data fields"]
 
 
 def test_leader_of_exported_record_is_valid() -> None:
@@ -166,7 +176,7 @@ def test_second_main_entry_becomes_an_added_entry() -> None:
         data_field("100", "1 ", ("a", "Lem, Stanisław")), data_field("110", "2 ", ("a", "Cloud"))
     )
 
-    assert [tag for tag, _ in record.fields] == ["100", "710", "008", "245"]
+    assert [tag for tag, _ in record.fields] == ["008", "100", "710", "245"]
     assert list(corrections) == ["second main entry 110 written as 710"]
 
 
