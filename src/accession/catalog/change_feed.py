@@ -4,7 +4,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import groupby
 from typing import Any
 
@@ -25,7 +25,6 @@ from accession.catalog.titles import TitleView, titles_of_pools
 from accession.db.bulk import in_array
 from accession.db.models import (
     Classification,
-    Collection,
     Contribution,
     Contributor,
     Edition,
@@ -36,7 +35,6 @@ from accession.db.models import (
 )
 
 _BATCH = 1000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -187,16 +185,6 @@ def latest_pool_id(session: Session, filters: FeedFilter) -> int | None:
 def max_pool_id(session: Session) -> int:
     """Return the greatest id of a license pool, 0 if there is none."""
     return session.scalar(select(func.max(LicensePool.id))) or 0
-
-
-def installation_id(session: Session) -> str | None:
-    """Return an id of this catalogue that differs from that of every other; None without any collection.
-
-    It is the time at which the first collection was added, in microseconds and hexadecimal. Collections are
-    never deleted from the database, so backups and moves keep it.
-    """
-    first: datetime | None = session.scalar(select(Collection.created_at).order_by(Collection.id).limit(1))
-    return None if first is None else f"{(first - _EPOCH) // timedelta(microseconds=1):x}"
 
 
 def _titles_of_pools(session: Session, pool_ids: Sequence[int], **content: bool) -> Iterator[FeedTitle]:

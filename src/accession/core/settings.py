@@ -34,6 +34,7 @@ from pydantic_settings import (
 from accession.core.cron import Cron, time_zone
 from accession.core.database_url import parse_database_url
 from accession.core.errors import InvalidInput, UserError
+from accession.core.oai_namespace import is_oai_namespace
 from accession.core.redis_url import validate_redis_url
 from accession.core.validation import first_invalid_field
 
@@ -242,6 +243,12 @@ class Settings(Home):
         default="nobody@accession.invalid",
         description="Email address of the administrator, as published to OAI-PMH harvesters.",
     )
+    oai_namespace: str | None = Field(
+        default=None,
+        description="Domain name in the identifiers of all OAI-PMH records, such as library.example. Changing "
+        "it makes every record a new one for harvesters. Unset: the host of ACCESSION_PUBLIC_URL at the first "
+        "harvest, from then on for ever.",
+    )
     title_url_template: str = Field(
         default="https://ebook.yourcloudlibrary.com/library/{library_id}-document_id-{identifier}",
         description="URL of a title's page at the vendor, for links in feeds. {library_id} is replaced by "
@@ -349,6 +356,15 @@ class Settings(Home):
         if not re.fullmatch(r"[^\s@]+@[^\s@.]+(\.[^\s@.]+)+", address):
             raise ValueError("enter it as name@library.example")
         return address
+
+    @field_validator("oai_namespace")
+    @classmethod
+    def _validate_oai_namespace(cls, namespace: str | None) -> str | None:
+        if namespace is not None and not is_oai_namespace(namespace):
+            raise ValueError(
+                "enter a domain name as library.example, of which each part begins with a letter"
+            )
+        return namespace
 
     @field_validator("public_url")
     @classmethod

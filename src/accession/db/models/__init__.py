@@ -15,6 +15,7 @@ from accession.db.models.circulation import (
 from accession.db.models.collections import Collection, Timestamp, WorkflowSchedule
 from accession.db.models.counts import CopyCounts, counts_after_events
 from accession.db.models.editions import Classification, Contribution, Contributor, Edition, Link, Subject
+from accession.db.models.feeds import OaiRepository
 from accession.db.models.notifications import (
     DeliveryState,
     Notification,
@@ -85,6 +86,7 @@ __all__ = [
     "NotificationEvent",
     "NotificationIncident",
     "NotificationRule",
+    "OaiRepository",
     "PoolStatus",
     "ProcessSettings",
     "Pruning",

@@ -17,6 +17,8 @@ from accession.exports.xml import SCHEMA_LOCATION, XSI, remove_forbidden_charact
 
 NAMESPACE = "http://www.openarchives.org/OAI/2.0/"
 _SCHEMA = "http://www.openarchives.org/OAI/2.0/OAI-PMH.xsd"
+_IDENTIFIER_NAMESPACE = "http://www.openarchives.org/OAI/2.0/oai-identifier"
+_SCHEME, _DELIMITER = "oai", ":"
 _MARC_SCHEMA = "http://www.loc.gov/standards/marcxml/schema/MARC21slim.xsd"
 
 
@@ -72,7 +74,29 @@ def build_header(entry: FeedTitle, namespace: str) -> _Element:
 
 def record_identifier(entry: FeedTitle, namespace: str) -> str:
     """Return the identifier of a title's record."""
-    return f"{namespace}{entry.collection_id}/{quote(entry.title.identifier, safe='')}"
+    return f"{identifier_prefix(namespace)}{entry.collection_id}/{quote(entry.title.identifier, safe='')}"
+
+
+def identifier_prefix(namespace: str) -> str:
+    """Return the start of all record identifiers."""
+    return f"{_SCHEME}{_DELIMITER}{namespace}{_DELIMITER}"
+
+
+def build_identifier_description(namespace: str) -> _Element:
+    """Return the `description` of the scheme of identifiers, for Identify."""
+    description = create_element("description")
+    scheme = SubElement(
+        description, QName(_IDENTIFIER_NAMESPACE, "oai-identifier"), nsmap={None: _IDENTIFIER_NAMESPACE}
+    )
+    scheme.set(SCHEMA_LOCATION, f"{_IDENTIFIER_NAMESPACE} {_IDENTIFIER_NAMESPACE}.xsd")
+    for name, text in (
+        ("scheme", _SCHEME),
+        ("repositoryIdentifier", namespace),
+        ("delimiter", _DELIMITER),
+        ("sampleIdentifier", f"{identifier_prefix(namespace)}1/abc123"),
+    ):
+        SubElement(scheme, QName(_IDENTIFIER_NAMESPACE, name)).text = text
+    return description
 
 
 def error_element(error: OaiError) -> _Element:

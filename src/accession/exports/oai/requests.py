@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time
 
 from sqlalchemy.orm import Session
 
-from accession.catalog.change_feed import installation_id
+from accession.catalog.oai_namespace import repository_namespace
 from accession.core.clock import parse_datetime
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -47,7 +47,7 @@ class OaiRequest:
 
     Attributes:
         complete_until: Time (UTC) through which the catalogue was complete when the request arrived.
-        namespace: Start of all record identifiers. It does not contain the address, which may change.
+        namespace: Domain name in all record identifiers.
     """
 
     session: Session
@@ -95,8 +95,7 @@ def parse_request(
         raise OaiError("badArgument", "An argument is repeated.")
     del values["verb"]
     _check_arguments(verb, values.keys())
-    namespace = f"oai:accession-{installation_id(session)}:"
-    return OaiRequest(session, repository, complete_until, namespace, verb, values)
+    return OaiRequest(session, repository, complete_until, repository_namespace(session), verb, values)
 
 
 def _check_arguments(verb: str, names: Set[str]) -> None:

@@ -21,10 +21,12 @@ from accession.exports.oai.documents import (
     add_element,
     build_document,
     build_header,
+    build_identifier_description,
     build_record,
     create_element,
     error_element,
     format_time,
+    identifier_prefix,
     record_identifier,
 )
 from accession.exports.oai.lists import (
@@ -73,6 +75,7 @@ def _identify(request: OaiRequest) -> OaiResponse:
         ("compression", "gzip"),
     ):
         add_element(element, name, text)
+    element.append(build_identifier_description(request.namespace))
     return OaiResponse(request.complete_until, (element,))
 
 
@@ -189,7 +192,7 @@ def _find_title(request: OaiRequest, *, with_marc: bool = False) -> FeedTitle:
     if not _URI.fullmatch(identifier):
         raise OaiError("badArgument", "The argument identifier is not a URI.")
     unknown = OaiError("idDoesNotExist", "There is no record with this identifier.")
-    collection, _, name = identifier.removeprefix(request.namespace).partition("/")
+    collection, _, name = identifier.removeprefix(identifier_prefix(request.namespace)).partition("/")
     collection_id, name = parse_row_id(collection), unquote(name)
     if collection_id is None or "\0" in name or not request.repository.is_visible(collection_id):
         raise unknown

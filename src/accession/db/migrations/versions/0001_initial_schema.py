@@ -610,6 +610,13 @@ def _create_statistics() -> None:
         sa.CheckConstraint("id = 1", name=op.f("ck_statistics_state_one_row")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_statistics_state")),
     )
+    op.create_table(
+        "oai_repository",
+        sa.Column("id", sa.Integer(), server_default="1", nullable=False),
+        sa.Column("namespace", sa.Text(), nullable=False),
+        sa.CheckConstraint("id = 1", name=op.f("ck_oai_repository_one_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_oai_repository")),
+    )
 
 
 def _pool_of(table: str) -> sa.ForeignKeyConstraint:
