@@ -18,13 +18,14 @@ import structlog
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from accession.catalog.covers import find_cover_source, vendor_base_urls
+from accession.catalog.covers import CoverSource, find_cover_source, vendor_base_urls
 from accession.core.outgoing_http import CheckedTransport, is_allowed_for_operators, is_public_address
 from accession.core.sanitize import sanitize
 from accession.core.settings import get_settings
 from accession.db.engine import transaction
 from accession.local.files import write_private_file
 from accession.web.parameters import TitleId
+from accession.web.plain_covers import draw_plain_cover
 from accession.web.principal import Viewer
 
 log = structlog.get_logger(__name__)
@@ -58,19 +59,26 @@ _unreachable_until: dict[str, float] = {}
 
 @router.get("/covers/{identifier}")
 def show_cover(_: Viewer, identifier: TitleId) -> Response:
-    """Return the title's cover."""
-    return cover_response(identifier)
-
-
-def cover_response(identifier: str) -> Response:
-    """Return the title's cover as a response, drawn if there is no image."""
+    """Return the title's cover, or a drawing with the title on it."""
     with transaction() as session:
         source = find_cover_source(session, identifier)
-    image = _load_image(source.url) if source.url else None
-    if image is not None:
-        return Response(image, media_type=_media_type(image), headers=_CACHE_FETCHED)
     drawing = _draw_cover(identifier, source.title or identifier)
-    return Response(drawing, media_type="image/svg+xml", headers=_CACHE_DRAWN)
+    return _fetched_cover(source) or Response(drawing, media_type="image/svg+xml", headers=_CACHE_DRAWN)
+
+
+def bitmap_cover_response(identifier: str) -> Response:
+    """Return the title's cover as a response, or a plain PNG: reading apps reject titles with only an SVG."""
+    with transaction() as session:
+        source = find_cover_source(session, identifier)
+    plain = draw_plain_cover(_hue(identifier))
+    return _fetched_cover(source) or Response(plain, media_type="image/png", headers=_CACHE_DRAWN)
+
+
+def _fetched_cover(source: CoverSource) -> Response | None:
+    image = _load_image(source.url) if source.url else None
+    if image is None:
+        return None
+    return Response(image, media_type=_media_type(image), headers=_CACHE_FETCHED)
 
 
 def _load_image(url: str) -> bytes | None:
@@ -153,7 +161,7 @@ def _media_type(image: bytes) -> str | None:
 
 def _draw_cover(identifier: str, title: str) -> str:
     """Return an SVG cover with the title on it; its colour depends on the identifier."""
-    hue = int(hashlib.sha256(identifier.encode()).hexdigest()[:4], 16) % 360
+    hue = _hue(identifier)
     lines = wrap(sanitize(title), _LINE_LENGTH, max_lines=_MAX_LINES, placeholder=" …")
     texts = "".join(
         f'<text x="12" y="{48 + 20 * index}">{escape(text)}</text>' for index, text in enumerate(lines)
@@ -164,3 +172,7 @@ def _draw_cover(identifier: str, title: str) -> str:
         f'<rect x="0" width="5" height="240" fill="hsl({hue} 45% 24%)"/>'
         f'<g fill="#fff" font-family="Georgia, serif" font-size="16">{texts}</g></svg>'
     )
+
+
+def _hue(identifier: str) -> int:
+    return int(hashlib.sha256(identifier.encode()).hexdigest()[:4], 16) % 360

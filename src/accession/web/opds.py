@@ -168,10 +168,10 @@ def show_publication(request: Request, reader: Reader, collection_id: RowId, ide
 
 @router.get("/collections/{collection_id}/publications/{identifier}/cover")
 def show_cover(reader: Reader, collection_id: RowId, identifier: TitleId) -> Response:
-    """Return a title's cover, as `/covers` does, at a URL that tokens for this feed may read."""
+    """Return a title's cover, or a plain one, at a URL that tokens for this feed may read."""
     with transaction() as session:
         _held_title(session, _readable_collection(session, reader, collection_id), identifier)
-    return covers.cover_response(identifier)
+    return covers.bitmap_cover_response(identifier)
 
 
 def _readable_collection(session: Session, reader: Principal, collection_id: int) -> Collection:

@@ -138,11 +138,11 @@ def test_publication_has_all_metadata(browser: Browser, session: Session, collec
     url = f"{ROOT}/collections/{collection.id}/publications/abc9"
     assert payload(browser.get(url), PUBLICATION) == {
         "metadata": {
-            "@type": "http://schema.org/EBook",
+            "@type": "http://schema.org/Book",
             "title": "Solaris",
             "subtitle": "Powieść",
-            "identifier": "urn:isbn:9788308068298",
-            "altIdentifier": ["urn:isbn:9780156027601", "urn:bibliotheca:abc9"],
+            "identifier": "http://librarysimplified.org/terms/id/Bibliotheca%20ID/abc9",
+            "altIdentifier": ["urn:isbn:9788308068298", "urn:isbn:9780156027601"],
             "author": [{"name": "Stanisław Lem"}],
             "publisher": {"name": "Wydawnictwo"},
             "published": "1961-06-01",

@@ -89,8 +89,8 @@ def test_publication_has_all_metadata_and_links() -> None:
             "@type": "http://schema.org/Audiobook",
             "title": "Solaris",
             "subtitle": "Powieść",
-            "identifier": "urn:isbn:9788308068298",
-            "altIdentifier": ["urn:isbn:9780156027601", "urn:bibliotheca:abc9"],
+            "identifier": "http://librarysimplified.org/terms/id/Bibliotheca%20ID/abc9",
+            "altIdentifier": ["urn:isbn:9788308068298", "urn:isbn:9780156027601"],
             "author": [{"name": "Stanisław Lem"}],
             "translator": [{"name": "Bill Johnston"}],
             "editor": [{"name": "Ed Itor"}],
@@ -147,13 +147,13 @@ def test_title_on_order_is_unavailable_until_its_day(on_sale: str, until: str) -
 def test_unknown_metadata_is_omitted() -> None:
     document = build_valid_publication(MINIMAL)
     assert document["metadata"] == {
-        "@type": "http://schema.org/EBook",
+        "@type": "http://schema.org/Book",
         "title": "abc9",
-        "identifier": "urn:bibliotheca:abc9",
+        "identifier": "http://librarysimplified.org/terms/id/Bibliotheca%20ID/abc9",
         "modified": "2024-05-01T12:00:00Z",
     }
     assert document["links"][1]["properties"] == {"availability": {"state": "unavailable"}}
-    assert document["images"][0]["type"] == "image/svg+xml"
+    assert document["images"][0]["type"] == "image/png"
 
 
 def test_incomplete_date_is_omitted() -> None:

@@ -23,6 +23,9 @@ from accession.exports.opds.models import (
 )
 from accession.exports.opds.urls import FeedCollection
 
+# The URI that Palace and its predecessors give the vendor's ids.
+_IDENTIFIER_PREFIX = "http://librarysimplified.org/terms/id/Bibliotheca%20ID/"
+
 
 def build_publication(collection: FeedCollection, title: TitleView) -> Publication:
     """Return the publication of a title."""
@@ -44,8 +47,8 @@ def build_publication(collection: FeedCollection, title: TitleView) -> Publicati
         images=(
             Link(
                 href=collection.build_url("publications", title.identifier, "cover"),
-                # Titles without a cover get a generated SVG.
-                type="image/jpeg" if title.cover_url else "image/svg+xml",
+                # Titles without a cover get a generated PNG: readers reject publications with only an SVG.
+                type="image/jpeg" if title.cover_url else "image/png",
             ),
         ),
     )
@@ -53,19 +56,18 @@ def build_publication(collection: FeedCollection, title: TitleView) -> Publicati
 
 def _build_metadata(collection: FeedCollection, title: TitleView) -> PublicationMetadata:
     is_audiobook = title.medium == Medium.AUDIOBOOK
-    identifiers = [f"urn:isbn:{isbn}" for isbn in title.isbns]
-    identifiers.append(f"urn:bibliotheca:{quote(title.identifier, safe='')}")
     subjects = tuple(
         SubjectHeading(name=name, scheme=BISAC_SCHEME if name in collection.bisac_subjects else None)
         for name in title.subjects
     )
     return PublicationMetadata(
-        kind="http://schema.org/Audiobook" if is_audiobook else "http://schema.org/EBook",
+        kind="http://schema.org/Audiobook" if is_audiobook else "http://schema.org/Book",
         # A title that was purchased just now may not have metadata yet.
         title=title.title or title.identifier,
         subtitle=title.subtitle or None,
-        identifier=identifiers[0],
-        alt_identifier=tuple(identifiers[1:]) or None,
+        # ISBNs are added and reordered, and two titles can have the same one.
+        identifier=f"{_IDENTIFIER_PREFIX}{quote(title.identifier, safe='')}",
+        alt_identifier=tuple(f"urn:isbn:{isbn}" for isbn in title.isbns) or None,
         **_contributors(title),
         publisher=Contributor(name=title.publisher) if title.publisher else None,
         published=_complete_date(title.published),
