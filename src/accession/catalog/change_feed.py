@@ -51,6 +51,7 @@ class FeedTitle:
 
     Attributes:
         pool_id: Id of the license pool; it never changes, and a later title has a greater one.
+        library_id: Vendor's id of the collection's library.
         modified_at: When metadata, counts, status or purchase records last changed (UTC).
         is_removed: No copy is left, or the collection is being deleted.
         marc: Latest MARC record as binary MARC 21; None if there is none or none was requested.
@@ -59,6 +60,7 @@ class FeedTitle:
 
     pool_id: int
     collection_id: int
+    library_id: str
     title: TitleView
     created_at: datetime
     modified_at: datetime
@@ -204,6 +206,7 @@ def _titles(
         yield FeedTitle(
             pool_id=row.id,
             collection_id=row.collection_id,
+            library_id=row.library_id,
             title=title,
             created_at=row.created_at,
             modified_at=row.modified_at,

@@ -41,12 +41,13 @@ class FeedFilter:
 def select_feed_rows(filters: FeedFilter, after: int = 0) -> Any:
     """Return a query for the pools with an id above `after` that match, in the order of their ids.
 
-    Its columns are `id`, `collection_id`, `created_at`, `modified_at` and `is_removed`.
+    Its columns are `id`, `collection_id`, `library_id`, `created_at`, `modified_at` and `is_removed`.
     """
     query: Any = (
         select(
             LicensePool.id,
             LicensePool.collection_id,
+            Collection.library_id,
             LicensePool.created_at,
             _modified_at().label("modified_at"),
             _is_removed().label("is_removed"),

@@ -49,7 +49,7 @@ def export_marc(
         typer.Option(
             metavar="TEMPLATE",
             help="URL of a title for field 856, containing {identifier}. Default: the profile's, else the "
-            "vendor's.",
+            "vendor's, else ACCESSION_TITLE_URL_TEMPLATE.",
         ),
     ] = None,
     profile: Annotated[
@@ -90,7 +90,8 @@ def export_kbart(
         str | None,
         typer.Option(
             metavar="TEMPLATE",
-            help="URL of a title for title_url, containing {identifier}. Default: the column stays empty.",
+            help="URL of a title for title_url, containing {identifier}. Default: "
+            "ACCESSION_TITLE_URL_TEMPLATE.",
         ),
     ] = None,
     output: Annotated[

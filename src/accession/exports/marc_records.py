@@ -6,6 +6,7 @@ from datetime import datetime
 
 from accession.catalog.change_feed import FeedTitle
 from accession.core.marc21 import Field, Marc21Record, control_field, data_field, parse_marc21
+from accession.core.settings import get_settings
 from accession.exports.changes import Change, change_since
 from accession.exports.marc_from_metadata import build_record, complete_names
 from accession.exports.marc_profile import LocalField, Profile
@@ -66,7 +67,7 @@ def build_export_record(
         ("005", f"{modified_at:%Y%m%d%H%M%S}.0".encode()),
         *(each for each in record.fields if each[0] not in _REPLACED_TAGS and not _is_access(each)),
         *(map(_availability_field, held) if availability else ()),
-        *dict.fromkeys(field for field in access if field is not None),
+        *dict.fromkeys(access),
         *(field for each in local for field in each if field is not None),
     ]
     leader = record.leader
@@ -106,15 +107,14 @@ def _is_access(field: Field) -> bool:
     return materials is None or _ACCOMPANYING.search(materials[1]) is None
 
 
-def _access_field(vendor_record: Marc21Record, profile: Profile, values: Mapping[str, str]) -> Field | None:
-    if profile.url_template is not None:
-        url = fill_url(profile.url_template, values)
+def _access_field(vendor_record: Marc21Record, profile: Profile, values: Mapping[str, str]) -> Field:
+    vendor_field = None if profile.url_template is not None else _vendor_access(vendor_record)
+    if vendor_field is None:
+        url = fill_url(profile.url_template or get_settings().title_url_template, values)
+    elif profile.link:
+        url = _URL.findall(vendor_field[1])[0].decode()
     else:
-        vendor_field = _vendor_access(vendor_record)
-        match = None if vendor_field is None else _URL.search(vendor_field[1])
-        if match is None or not profile.link:
-            return vendor_field
-        url = match[1].decode()
+        return vendor_field
     link = profile.link or _DEFAULT_LINK
     # $3 (materials specified) comes before $u.
     materials = [subfield for subfield in link if subfield[0] == "3"]
@@ -123,8 +123,8 @@ def _access_field(vendor_record: Marc21Record, profile: Profile, values: Mapping
 
 
 def _vendor_access(record: Marc21Record) -> Field | None:
-    """Return the vendor's link to the title as 856 40; None without any."""
-    links = [content for _, content in filter(_is_access, record.fields)]
+    """Return the vendor's link to the title as 856 40; None without any URL."""
+    links = [content for _, content in filter(_is_access, record.fields) if _URL.search(content)]
     if not links:
         return None
     content = next((each for each in links if each[:2] == _ACCESS_INDICATORS), links[0])

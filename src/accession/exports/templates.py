@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from accession.catalog.change_feed import FeedTitle
 
-PLACEHOLDERS = ("identifier", "isbn", "format", "collection", "owned", "available")
+PLACEHOLDERS = ("identifier", "isbn", "format", "collection", "library_id", "owned", "available")
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
 
 
@@ -53,6 +53,7 @@ def placeholder_values(entry: FeedTitle) -> Mapping[str, str]:
         "isbn": title.isbns[0] if title.isbns else "",
         "format": title.format or "",
         "collection": title.collection,
+        "library_id": entry.library_id,
         "owned": str(title.licenses_owned),
         "available": str(title.licenses_available),
     }

@@ -130,6 +130,7 @@ def test_title_without_details_has_empty_columns(session: Session, collection: C
     (row,) = rows(export(session, url=None))
     assert {name: value for name, value in row.items() if value} == {
         "publication_title": "Title a",
+        "title_url": "https://ebook.yourcloudlibrary.com/library/alder-document_id-a",
         "title_id": "a",
         "coverage_depth": "fulltext",
         "notes": "Audiobook",

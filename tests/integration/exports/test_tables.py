@@ -267,7 +267,7 @@ def test_escaped_text_is_no_formula_and_can_be_restored(text: str) -> None:
 def title_named(text: str) -> FeedTitle:
     """Return an entry of which only the title is known."""
     unknown: dict[str, Any] = dict.fromkeys(field.name for field in fields(TitleView))
-    return FeedTitle(1, 1, TitleView(**unknown | {"title": text}), NOON, NOON, is_removed=False)
+    return FeedTitle(1, 1, "alder", TitleView(**unknown | {"title": text}), NOON, NOON, is_removed=False)
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))

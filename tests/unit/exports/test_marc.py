@@ -112,6 +112,15 @@ def test_vendor_link_with_other_indicators_is_replaced(indicators: bytes, profil
     ]
 
 
+@pytest.mark.parametrize("link", [(), (("9", "ALDER"), ("3", "E-book"))])
+def test_title_without_a_vendor_link_gets_the_default(link: tuple[tuple[str, str], ...]) -> None:
+    record = export(feed_title("a b"), Profile(link=link))
+
+    (access,) = [field for field in record.get_fields("856") if field.indicators == Indicators("4", "0")]
+    assert access["u"] == "https://ebook.yourcloudlibrary.com/library/alder-document_id-a%20b"
+    assert access["3"] == ("E-book" if link else "cloudLibrary")
+
+
 def test_links_to_accompanying_materials_are_kept() -> None:
     marc = purchase_record("solaris").replace(b"42\x1f3Cover Image\x1f", b"  \x1f3Cover Image\x1f")
 
