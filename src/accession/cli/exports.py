@@ -12,6 +12,7 @@ import typer
 from accession.cli.export_output import InCollections, Output, Since, export, print_corrections
 from accession.cli.output import print_table
 from accession.core.clock import utc_now
+from accession.core.csv_files import Delimiter
 from accession.exports.files import join_url
 from accession.exports.formats import FORMATS
 from accession.exports.kbart import file_name
@@ -121,6 +122,9 @@ def export_csv(
     collection: InCollections = None,
     since: Since = None,
     columns: Columns = None,
+    delimiter: Annotated[
+        Delimiter, typer.Option(help="Character between cells: semicolon where a comma is the decimal sign.")
+    ] = Delimiter.COMMA,
     bom: Annotated[
         bool, typer.Option("--bom", help="Begin with a byte order mark, so that Excel recognises UTF-8.")
     ] = False,
@@ -130,7 +134,8 @@ def export_csv(
 
     With --since, the column `change` says whether a title is new, changed or removed.
     """
-    export(FORMATS["csv"], collection, since, output, {**_column_options(columns), "bom": bom})
+    options = {**_column_options(columns), "delimiter": delimiter, "bom": bom}
+    export(FORMATS["csv"], collection, since, output, options)
 
 
 @app.command("jsonl", epilog="Example: accession export jsonl | gzip > titles.jsonl.gz")

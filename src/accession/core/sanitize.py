@@ -3,8 +3,9 @@
 import json
 import re
 
-# Spreadsheets evaluate a cell that starts with one of these; some accept full-width characters too.
-_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
+# Spreadsheets evaluate a cell that starts with one of these; some accept full-width characters too. A cell
+# can also start after what is a separator in another country, or after a line end in a text.
+_FORMULA = re.compile(r"^(?='*[\t\r\n])|(?:^|(?<=[,;|\t\r\n]))(?=[\"']*[=+\-@＝＋－＠])")
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s]+@")
 
 
@@ -28,12 +29,12 @@ def escape_json_line(line: str) -> str:
 
 
 def escape_formula(text: str) -> str:
-    """Return the text, with an apostrophe before it if a spreadsheet would evaluate it as a formula.
+    """Return the text with an apostrophe wherever a spreadsheet would begin to evaluate a formula.
 
-    An apostrophe is also added to a text that would be a formula without its leading apostrophes, so that
-    removing the first apostrophe always restores the original.
+    That is at its start and after each separator in it. An apostrophe is also added to what would be a
+    formula without its leading apostrophes, so that removing the first one always restores the original.
     """
-    return f"'{text}" if _FORMULA.match(text) else text
+    return _FORMULA.sub("'", text)
 
 
 def redact_credentials(text: str) -> str:

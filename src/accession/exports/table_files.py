@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from accession.catalog.change_feed import read_feed_by_library
 from accession.catalog.feed_filter import FeedFilter
+from accession.core.csv_files import CsvFormat, Delimiter
 from accession.exports.kbart import write_kbart
 from accession.exports.options import Options, parse_options
 from accession.exports.progress import Progress, report_progress
@@ -30,8 +31,9 @@ class TableOptions(Options):
 
 
 class CsvOptions(TableOptions):
-    """Options of CSV exports; `bom` starts the file with a byte order mark."""
+    """Options of CSV exports, as those of `accession.core.csv_files.CsvFormat`."""
 
+    delimiter: Delimiter = Delimiter.COMMA
     bom: bool = False
 
 
@@ -48,7 +50,7 @@ def write_csv_file(
     csv_options = parse_options(CsvOptions, options, "CSV")
     columns = csv_options.select_columns(selection)
     titles = report_progress(read_feed_by_library(session, selection), progress)
-    return write_csv(titles, out, columns, bom=csv_options.bom)
+    return write_csv(titles, out, columns, CsvFormat(csv_options.delimiter, csv_options.bom))
 
 
 def write_json_lines_file(

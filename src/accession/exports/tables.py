@@ -1,7 +1,5 @@
 """The catalogue as a table: columns, and writers for CSV, JSON Lines and Parquet."""
 
-import codecs
-import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,8 +12,9 @@ from types import ModuleType
 from typing import Any, BinaryIO, TypeVar
 
 from accession.catalog.change_feed import FeedTitle
+from accession.core.csv_files import CsvFormat, write_csv_rows
 from accession.core.errors import UserError
-from accession.core.sanitize import escape_formula, escape_json_line
+from accession.core.sanitize import escape_json_line
 from accession.exports.changes import CHANGE, change_since
 
 # A Parquet row group is kept in memory in Arrow's format, a batch of it as Python objects.
@@ -129,31 +128,26 @@ def _unknown_column(name: str, names: Sequence[str]) -> str:
 
 
 def write_csv(
-    titles: Iterable[FeedTitle], out: BinaryIO, columns: Sequence[Column], *, bom: bool = False
+    titles: Iterable[FeedTitle], out: BinaryIO, columns: Sequence[Column], csv_format: CsvFormat | None = None
 ) -> int:
-    """Write CSV (RFC 4180, UTF-8) with a header row and return the number of titles.
-
-    Texts of a list are separated by "; ". Texts that a spreadsheet would evaluate as a formula are escaped
-    (`escape_formula`). `bom` starts the file with a byte order mark, without which Excel does not recognise
-    UTF-8.
-    """
-    if bom:
-        out.write(codecs.BOM_UTF8)
-    writer = csv.writer(codecs.getwriter("utf-8")(out), lineterminator="\r\n")
-    writer.writerow([column.name for column in columns])
+    """Write CSV with a header row and return the number of titles. Texts of a list are separated by "; "."""
     written = 0
-    for title in titles:
-        writer.writerow([_cell(column.value(title)) for column in columns])
-        written += 1
+
+    def rows() -> Iterator[Iterable[object]]:
+        nonlocal written
+        yield [column.name for column in columns]
+        for title in titles:
+            yield [_cell(column.value(title)) for column in columns]
+            written += 1
+
+    write_csv_rows(out, rows(), csv_format)
     return written
 
 
 def _cell(value: Any) -> Any:
     if isinstance(value, datetime):
         return _format_time(value)
-    if isinstance(value, tuple):
-        value = "; ".join(map(_cell_text, value))
-    return escape_formula(value) if isinstance(value, str) else value
+    return "; ".join(map(_cell_text, value)) if isinstance(value, tuple) else value
 
 
 def _cell_text(value: str | Mapping[str, str]) -> str:

@@ -1,30 +1,15 @@
 """Files of reports."""
 
-import codecs
-import csv
 from collections.abc import Iterable
-from datetime import date
-from typing import Any, BinaryIO
+from itertools import chain
+from typing import BinaryIO
 
-from accession.core.sanitize import escape_formula
+from accession.core.csv_files import write_csv_rows
 from accession.reports.model import Report, Row
 
 
 def write_csv(report: Report, rows: Iterable[Row], out: BinaryIO) -> None:
-    """Write rows as CSV (RFC 4180, UTF-8) with a header row of the columns' names.
-
-    Texts that a spreadsheet would evaluate as a formula are escaped.
-    """
-    writer = csv.writer(codecs.getwriter("utf-8")(out), lineterminator="\r\n")
+    """Write rows as CSV with a header row of the columns' names."""
     names = [column.name for column in report.columns]
-    writer.writerow(names)
-    for row in rows:
-        writer.writerow([_cell(row.values[name]) for name in names])
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, str):
-        return escape_formula(value)
-    if isinstance(value, date):
-        return value.isoformat()
-    return value
+    cells = ([row.values[name] for name in names] for row in rows)
+    write_csv_rows(out, chain([names], cells))

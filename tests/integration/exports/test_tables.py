@@ -1,8 +1,10 @@
 """CSV, JSON Lines and Parquet exports, read back by independent readers."""
 
+import codecs
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from datetime import timedelta
@@ -22,6 +24,7 @@ from accession.catalog.feed_filter import FeedFilter
 from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.purchase_records import PurchaseRecordData, store_purchase_records
 from accession.catalog.titles import TitleView
+from accession.core.csv_files import CsvFormat, Delimiter
 from accession.core.errors import UserError
 from accession.core.sanitize import escape_formula
 from accession.core.vocabulary import ContributorRole, Format, Medium
@@ -220,7 +223,7 @@ def test_parquet_row_groups_have_bounded_size(
 
 def test_byte_order_mark_is_optional(session: Session, solaris: None) -> None:
     out = io.BytesIO()
-    write_csv(read_feed(session, EVERYTHING), out, select_columns(()), bom=True)
+    write_csv(read_feed(session, EVERYTHING), out, select_columns(()), CsvFormat(bom=True))
     assert out.getvalue() == b"\xef\xbb\xbf" + export(write_csv, session)
 
 
@@ -228,6 +231,8 @@ HOSTILE = (
     '=HYPERLINK("https://evil.example","click")',
     "+1",
     "-1",
+    "Good;=1+1;rest",
+    "one\n+1",
     "@SUM(A1)",
     "＝1+1",
     "'=1",
@@ -253,15 +258,39 @@ def test_hostile_text_stays_in_its_cell(text: str, session: Session, collection:
     assert parquet.read_table(io.BytesIO(export(write_parquet, session)))["title"].to_pylist() == [stored]
 
 
-@given(st.text())
+TEXTS = st.lists(
+    st.one_of(st.text(), st.sampled_from([*"=+-@＝'\"", *",;|\t\r\n", "1+1", " "])), max_size=8
+).map("".join)
+
+
+@given(TEXTS)
 @example("'=1")
 @example("\r")
 @example("'")
+@example("Good;=1+1;rest")
+@example(";'=1")
 def test_escaped_text_is_no_formula_and_can_be_restored(text: str) -> None:
     escaped = escape_formula(text)
-    assert not escaped.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
-    # Removing the apostrophe before a formula restores the text.
-    assert (escaped[1:] if escape_formula(escaped) != escaped else escaped) == text
+    assert not escaped.startswith(("\t", "\r", "\n"))
+    for cell in re.split(r"[,;|\t\r\n]", escaped):
+        assert not cell.lstrip('"').startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠"))
+    # Removing the first apostrophe of each cell that would be a formula without its apostrophes restores it.
+    formula = r"(?:^|(?<=[,;|\t\r\n]))'(?=[\"']*[=+\-@＝＋－＠])|^'(?='*[\t\r\n])"
+    assert re.sub(formula, "", escaped) == text
+
+
+@pytest.mark.parametrize("delimiter", Delimiter)
+@pytest.mark.parametrize("bom", [False, True])
+def test_csv_has_the_requested_delimiter(delimiter: Delimiter, bom: bool) -> None:
+    out = io.BytesIO()
+    columns = select_columns(["title", "identifier"])
+
+    write_csv([title_named("a,b;c\td|e")], out, columns, CsvFormat(delimiter, bom))
+
+    assert out.getvalue().startswith(codecs.BOM_UTF8) is bom
+    text = out.getvalue().decode("utf-8-sig")
+    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter.character))
+    assert rows == [["title", "identifier"], ["a,b;c\td|e", ""]]
 
 
 def title_named(text: str) -> FeedTitle:
