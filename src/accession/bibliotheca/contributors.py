@@ -61,7 +61,9 @@ _ROLES = {
 _TERMS = frozenset(role.value for role in ContributorRole)
 
 
-def parse_contributors(names: str, role: ContributorRole) -> Iterator[ContributorData]:
+def parse_contributors(
+    names: str, role: ContributorRole, language: str | None = None
+) -> Iterator[ContributorData]:
     """Yield the contributors of a list such as "Doe, Jane, 1946- (Editor); Penguin Books, Ltd.".
 
     A name may state roles in brackets, or after a comma as headings of catalogues do. A name with several
@@ -70,6 +72,7 @@ def parse_contributors(names: str, role: ContributorRole) -> Iterator[Contributo
     Args:
         names: Names separated by semicolons.
         role: Role of the names that state none.
+        language: ISO 639-2 code of the title.
     """
     # Drop repeated names first: building a contributor takes far longer.
     for entry in dict.fromkeys(names.split(";")):
@@ -78,7 +81,7 @@ def parse_contributors(names: str, role: ContributorRole) -> Iterator[Contributo
             # An author in the list of narrators narrates the title.
             roles = [role if each is ContributorRole.AUTHOR else each for each in roles]
         if name:
-            display_name = parse_name(name).display_name
+            display_name = parse_name(name, language).display_name
             for each in dict.fromkeys(roles or [role]):
                 yield ContributorData(sort_name=name, display_name=display_name, role=each)
 

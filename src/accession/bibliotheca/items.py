@@ -147,6 +147,7 @@ def _bibliographic(texts: Mapping[str, str], as_of: datetime) -> BibliographicDa
         return to_plain_line(texts.get(name, ""))
 
     book_format = _FORMATS.get(line("BookFormat").lower())
+    language = language_code(line("Language")) if line("Language") else None
     return BibliographicData(
         data_source=DATA_SOURCE,
         identifier_type=IdentifierType.BIBLIOTHECA,
@@ -156,14 +157,14 @@ def _bibliographic(texts: Mapping[str, str], as_of: datetime) -> BibliographicDa
         subtitle=line("SubTitle") or None,
         contributors=_unique(
             (
-                *parse_contributors(line("Authors"), ContributorRole.AUTHOR),
-                *parse_contributors(line("Narrator"), ContributorRole.NARRATOR),
+                *parse_contributors(line("Authors"), ContributorRole.AUTHOR, language),
+                *parse_contributors(line("Narrator"), ContributorRole.NARRATOR, language),
             )
         ),
         publisher=line("Publisher") or None,
         published=iso_date(line("PubDate")) or iso_date(line("PubYear")),
         on_sale=iso_date(line("OnSaleDate")),
-        language=language_code(line("Language")) if line("Language") else None,
+        language=language,
         isbns=_unique(isbn for name in ("ISBN13", "PhysicalISBN") if (isbn := normalise_isbn(line(name)))),
         subjects=_unique(_parse_subjects(texts.get("Genre", ""))),
         description=to_plain_paragraphs(texts.get("Description", "")) or None,

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from accession.core.name_order import join_name
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -55,7 +57,8 @@ class ParsedName:
 
     Attributes:
         name: "Last, First" of a person, or the name of an organisation without an initial article.
-        display_name: "First Last, suffix", or the name of an organisation; without dates.
+        display_name: "First Last, suffix" in the order of its readers, or the name of an organisation;
+            without dates.
         is_organisation: Whether it is the name of an organisation.
         fuller_form: First names in full, such as "John Ronald Reuel" of "Tolkien, J. R. R.".
         titles: Suffixes and honorifics of a person, such as "Jr." and "Sir".
@@ -72,8 +75,11 @@ class ParsedName:
 
 # Every title names its contributors again when it is looked up and exported.
 @lru_cache(maxsize=4096)
-def parse_name(sort_name: str) -> ParsedName:
-    """Parse a name such as "King, Martin Luther, Jr., 1929-1968"."""
+def parse_name(sort_name: str, language: str | None = None) -> ParsedName:
+    """Parse a name such as "King, Martin Luther, Jr., 1929-1968".
+
+    `language` is the ISO 639-2 code of a title with this name, which may determine the order for display.
+    """
     fuller_form = _FULLER_FORM.search(sort_name) if "(" in sort_name else None
     first, *rest = _split(_FULLER_FORM.sub("", sort_name, count=1) if fuller_form else sort_name)
     dates = [part for part in rest if is_date(part)]
@@ -88,7 +94,7 @@ def parse_name(sort_name: str) -> ParsedName:
     titles = tuple(parts[index] for index in range(1, len(parts)) if index != position)
     return ParsedName(
         name,
-        _display_name(first, parts[position] if position else "", titles),
+        _display_name(join_name(first, parts[position] if position else "", language=language), titles),
         fuller_form=fuller_form[1].strip() if fuller_form else "",
         titles=titles,
         dates=", ".join(dates),
@@ -107,10 +113,10 @@ def is_date(text: str) -> bool:
     return _DIGIT.search(text) is not None and _DATES.fullmatch(text) is not None
 
 
-def _display_name(last: str, first: str, titles: tuple[str, ...]) -> str:
+def _display_name(name: str, titles: tuple[str, ...]) -> str:
     honorifics = [title for title in titles if _key(title) in _HONORIFICS]
     suffixes = [title for title in titles if title not in honorifics]
-    return ", ".join((" ".join(filter(None, (*honorifics, first, last))), *suffixes))
+    return ", ".join((" ".join((*honorifics, name)), *suffixes))
 
 
 def _given_name_index(parts: list[str]) -> int:

@@ -40,6 +40,46 @@ def test_name_of_person_is_displayed_in_reading_order(sort_name: str, display_na
 
 
 @pytest.mark.parametrize(
+    ("sort_name", "display_name"),
+    [
+        ("莫, 言, 1955-", "莫言"),
+        ("村上, 春樹", "村上春樹"),
+        ("吉本, ばなな", "吉本ばなな"),
+        ("佐々木, 譲", "佐々木譲"),
+        ("김, 영하", "김영하"),
+        ("ドストエフスキー, フョードル", "フョードル・ドストエフスキー"),
+        ("ローリング, J. K.", "J. K. ローリング"),
+        ("よしもと, ばなな", "よしもとばなな"),
+        ("Mo, Yan", "Yan Mo"),
+    ],
+)
+def test_east_asian_names_have_the_order_of_their_readers(sort_name: str, display_name: str) -> None:
+    name = parse_name(sort_name)
+
+    assert name.display_name == display_name
+    assert sort_name.startswith(name.name)
+
+
+@pytest.mark.parametrize(
+    ("sort_name", "language", "display_name"),
+    [
+        ("Kertész, Imre", "hun", "Kertész Imre"),
+        ("Kertész, Imre, 1929-2016", "hun", "Kertész Imre"),
+        ("Rejtő, Jenő, Dr.", "hun", "Dr. Rejtő Jenő"),
+        ("Szabó, Quincy", "hun", "Quincy Szabó"),
+        ("Szabó, Anna Mária", "hun", "Szabó Anna Mária"),
+        ("King, Stephen", "hun", "Stephen King"),
+        ("Kertész, Imre", "eng", "Imre Kertész"),
+        ("Kertész, Imre", None, "Imre Kertész"),
+    ],
+)
+def test_hungarian_names_have_their_order_in_hungarian_titles(
+    sort_name: str, language: str | None, display_name: str
+) -> None:
+    assert parse_name(sort_name, language).display_name == display_name
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "Penguin Random House, LLC",
