@@ -13,6 +13,7 @@ from accession import __version__
 from accession.bibliotheca.errors import RemoteIntegrationException
 from accession.cli.commands import CommandGroup
 from accession.cli.output import error_console
+from accession.cli.standard_output import protect_standard_output
 from accession.core.errors import UserError
 from accession.core.logging import configure_logging
 from accession.core.sanitize import sanitize, sanitize_lines
@@ -69,8 +70,12 @@ def run_app(command: typer.Typer) -> None:
     """
     # The memory is released anyway: searching all modules for garbage would take a third of a short command.
     atexit.register(gc.freeze)
+    protect_standard_output()
     try:
-        command()
+        try:
+            command()
+        finally:
+            sys.stdout.flush()
     except Exception as error:
         message = _error_message(error)
         if message is None:

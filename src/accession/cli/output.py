@@ -21,7 +21,7 @@ _MAX_UNWRAPPED_LENGTH = 14
 NO_COLLECTIONS = "No collections yet. Add one with: accession collections add NAME ..."
 
 # Output to a file or a pager is wide: no terminal limits it.
-console = Console(width=None if sys.stdout.isatty() else 160, emoji=False)
+console = Console(width=None if sys.stdout and sys.stdout.isatty() else 160, emoji=False)
 error_console = Console(stderr=True, emoji=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON with the fields described in docs/json.md.")]
