@@ -27,6 +27,7 @@ class ChildSpec:
         force_stop_signal: Signal to end without finishing current work. It is also the parent-death signal,
             because the embedded servers end together with a killed supervisor.
         is_ready: Returns whether the running program can be used.
+        is_stuck: Returns whether the running process, given its pid, has to be replaced.
         serves_listener: Whether it gets the supervisor's listening socket, as the option `--fd`.
     """
 
@@ -36,6 +37,7 @@ class ChildSpec:
     stop_signal: signal.Signals = signal.SIGTERM
     force_stop_signal: signal.Signals = signal.SIGQUIT
     is_ready: Callable[[], bool] = lambda: True
+    is_stuck: Callable[[int], bool] = lambda pid: False
     serves_listener: bool = False
 
 
@@ -76,8 +78,11 @@ class SupervisedProcess:
         self._process = self._start()
 
     def restart_if_ended(self) -> None:
-        """Start the child again after a delay if it has ended."""
+        """Start the child again after a delay if it has ended; end it if it is stuck."""
         if self._process.is_alive():
+            if self._spec.is_stuck(self._process.pid):
+                log.error("child is stuck and will be replaced", process=self._spec.name)
+                self._process.kill()
             return
         if not self._restart_pending:
             self._restart_pending = True

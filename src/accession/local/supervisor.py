@@ -20,6 +20,7 @@ from accession.local.ports import responds
 from accession.local.processes import reap_orphans, wait_until
 from accession.local.servers import EmbeddedServers, ServerUrls, publish_servers
 from accession.local.supervised_process import Backoff, ChildSpec, SupervisedProcess
+from accession.local.worker_watch import WorkerWatch
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +36,12 @@ def child_specs(settings: Settings) -> tuple[ChildSpec, ...]:
     The worker finishes its current pages when it is stopped; the others have nothing to finish.
     """
     accession = (sys.executable, "-m", "accession")
-    worker = ChildSpec("worker", (*accession, "worker"), settings.shutdown_grace_seconds)
+    worker = ChildSpec(
+        "worker",
+        (*accession, "worker"),
+        settings.shutdown_grace_seconds,
+        is_stuck=WorkerWatch().is_stuck,
+    )
     beat = ChildSpec("beat", (*accession, "beat"), 5, force_stop_signal=signal.SIGTERM)
     web = ChildSpec(
         "web",

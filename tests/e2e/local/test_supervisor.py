@@ -157,6 +157,17 @@ def test_killed_child_is_restarted(home: Path) -> None:
     assert "child ended and will be restarted" in log_text(home)
 
 
+def test_stuck_child_is_replaced(home: Path) -> None:
+    with running_supervisor(home, "--external-servers", "worker:ignores-signals"):
+        wait_for_children(home, "worker")
+        first = recorded_processes(home)["worker"]
+        (home / f"stuck-{first.pid}").touch()
+        wait_until(lambda: events(home).count("worker started") == 2)
+        assert recorded_processes(home)["worker"] != first
+        assert not first.is_alive
+    assert "child is stuck and will be replaced" in log_text(home)
+
+
 def test_backoff_doubles_up_to_a_maximum(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000
     monkeypatch.setattr(supervised_process, "time", SimpleNamespace(monotonic=lambda: now))
