@@ -143,7 +143,7 @@ def test_transaction_through_pgbouncer_has_time_limits(
     engine = make_engine(server.url(database, f"127.0.0.1:{pooler_port}"))
     for _ in range(8):
         with Session(engine) as session:
-            assert session.scalar(text("SHOW lock_timeout")) == "1min"
+            assert session.scalar(text("SHOW lock_timeout")) == "20s"
             assert session.scalar(text("SHOW idle_in_transaction_session_timeout")) == "5min"
             assert session.scalar(text("SHOW timezone")) == "UTC"
     engine.dispose()

@@ -30,6 +30,7 @@ def about(as_json: AsJson = False) -> None:
     if processes:
         age = processes.scheduler_tick_age_seconds
         facts.append(("Scheduler", "no tick is recorded" if age is None else f"last tick {age} s ago"))
+    facts += [("Keeps rows locked", blocking.description) for blocking in installation.blocking_sessions]
     for name, value in facts:
         console.print(f"{name}: {value}", markup=False, highlight=False, soft_wrap=True)
     if processes:

@@ -5,9 +5,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
-import psycopg
 from sqlalchemy import ColumnElement, Date, Select, delete, func, select, text, tuple_, update
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from accession.db.models import Base, table_of
@@ -78,11 +76,6 @@ class AgedRows:
 def limit_lock_waits(session: Session) -> None:
     """Wait for locks for a second at most in this transaction, so that nobody queues behind it for long."""
     session.execute(select(func.set_config("lock_timeout", _LOCK_TIMEOUT, True)))
-
-
-def is_lock_timeout(error: OperationalError) -> bool:
-    """Return whether the statement was cancelled because it waited too long for a lock."""
-    return isinstance(error.orig, psycopg.errors.LockNotAvailable)
 
 
 def count_about(session: Session, query: Select[Any]) -> int:

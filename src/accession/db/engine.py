@@ -18,6 +18,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from accession.core.database_url import parse_database_url
 from accession.core.errors import UserError
 from accession.core.settings import get_settings
+from accession.db.responsive_connection import use_responsive_connections
 
 MIN_POSTGRESQL_VERSION = 15
 
@@ -26,7 +27,7 @@ MIN_POSTGRESQL_VERSION = 15
 _KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 _TCP_USER_TIMEOUT_MS = 25_000
 # Transactions last milliseconds, so these times pass only if something is wrong.
-_TRANSACTION_OPTIONS = {"lock_timeout": "60s", "idle_in_transaction_session_timeout": "5min"}
+_TRANSACTION_OPTIONS = {"lock_timeout": "20s", "idle_in_transaction_session_timeout": "5min"}
 _SESSION_OPTIONS = {
     **{f"tcp_{name}": str(value) for name, value in _KEEPALIVES.items()},
     "tcp_user_timeout": str(_TCP_USER_TIMEOUT_MS),
@@ -85,6 +86,7 @@ def make_engine(url: str, *, database: str | None = None) -> Engine:
             **parameters,
         },
     )
+    use_responsive_connections(new_engine)
     event.listen(new_engine, "connect", _configure_connection)
     return new_engine
 

@@ -7,7 +7,8 @@ from redis import RedisError
 
 from accession import __version__
 from accession.core.errors import UserError
-from accession.db.engine import engine, server_version
+from accession.db.blocking import BlockingSession, find_blocking_sessions
+from accession.db.engine import engine, server_version, transaction
 from accession.db.schema import schema_state
 from accession.tasks.broker import APPLY_QUEUE, DEFAULT_QUEUE, BrokerUnavailable, broker_unavailable
 from accession.tasks.broker_check import check_broker
@@ -42,8 +43,8 @@ class ProcessesView:
 class AboutView:
     """Versions and processes of the installation.
 
-    `schema` is the revision of the database. Without a usable broker `processes` is None, and
-    `broker_problem` says why, without naming its host.
+    `schema` is the revision of the database; other sessions wait for the `blocking_sessions`. Without a usable
+    broker `processes` is None, and `broker_problem` says why, without naming its host.
     """
 
     version: str
@@ -52,6 +53,7 @@ class AboutView:
     schema: str | None
     processes: ProcessesView | None
     broker_problem: str | None
+    blocking_sessions: list[BlockingSession]
 
 
 def about_installation() -> AboutView:
@@ -68,6 +70,8 @@ def about_installation() -> AboutView:
     except UserError as error:
         problem = str(error)
     database = engine()
+    with transaction() as session:
+        blocking_sessions = find_blocking_sessions(session)
     return AboutView(
         version=__version__,
         python=python_version(),
@@ -75,6 +79,7 @@ def about_installation() -> AboutView:
         schema=schema_state(database).revision,
         processes=processes,
         broker_problem=problem,
+        blocking_sessions=blocking_sessions,
     )
 
 

@@ -11,9 +11,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy.exc import OperationalError as DatabaseError
 
+from accession.db.blocking import describe_lock_timeout, is_lock_timeout
+
 log = structlog.get_logger(__name__)
 
-_UNAVAILABLE = (DatabaseError, BrokerError, RedisConnectionError, RedisTimeoutError)
+UNAVAILABLE_ERRORS = (DatabaseError, BrokerError, RedisConnectionError, RedisTimeoutError)
 _WAITS_SECONDS = (1.0, 2.0, 5.0)
 
 _Result = TypeVar("_Result")
@@ -30,8 +32,11 @@ def retry_while_unavailable(work: Callable[[bool], _Result]) -> _Result:
     while True:
         try:
             return work(is_repeat)
-        except _UNAVAILABLE as error:
+        except UNAVAILABLE_ERRORS as error:
             wait = next(waits)
-            log.warning("server unavailable, waiting", reason=str(error).splitlines()[0], wait=wait)
+            if is_lock_timeout(error):
+                log.warning("rows are locked, waiting", reason=describe_lock_timeout(), wait=wait)
+            else:
+                log.warning("server unavailable, waiting", reason=str(error).splitlines()[0], wait=wait)
         is_repeat = True
         time.sleep(wait)

@@ -15,7 +15,8 @@ from accession.catalog.circulation_totals import roll_up_events
 from accession.catalog.event_retention import OldEvents
 from accession.catalog.pools import lock_pools
 from accession.core.vocabulary import EventType, IdentifierType
-from accession.db.aged_rows import is_lock_timeout, limit_lock_waits
+from accession.db.aged_rows import limit_lock_waits
+from accession.db.blocking import is_lock_timeout
 from accession.db.engine import engine, transaction
 from accession.db.models import CirculationEvent, CirculationTotal, Collection, CopyCounts, LicensePool
 from tests.fixtures.factories import (

@@ -55,7 +55,7 @@ def test_parameters_of_url_take_precedence(servers: ServerUrls) -> None:
     with engine.connect() as connection:
         assert connection.scalar(text("SHOW application_name")) == "library"
         assert connection.scalar(text("SHOW work_mem")) == "8MB"
-        assert connection.scalar(text("SHOW lock_timeout")) == "1min"
+        assert connection.scalar(text("SHOW lock_timeout")) == "20s"
     engine.dispose()
 
 
@@ -81,7 +81,7 @@ def test_session_is_in_utc(session: Session) -> None:
 
 
 def test_waiting_sessions_have_time_limits(session: Session) -> None:
-    assert session.scalar(text("SHOW lock_timeout")) == "1min"
+    assert session.scalar(text("SHOW lock_timeout")) == "20s"
     assert session.scalar(text("SHOW idle_in_transaction_session_timeout")) == "5min"
 
 
