@@ -323,6 +323,7 @@ def test_environment_of_servers_contains_no_secret(installation: Installation) -
 # Output of commands
 
 ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "apply": ("-f", "-"),
     "collections add": (ALDER, "--library-id", "x", "--account-id", "x"),
     "collections test": (BIRCH,),
     "collections set-key": (BIRCH,),

@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from pydantic import SecretStr
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from accession.accounts.account import Account
@@ -18,6 +19,9 @@ from accession.accounts.limits import adopt_account_limits
 from accession.core.clock import utc_now
 from accession.core.errors import InvalidInput, NotFound, UserError
 from accession.db.models import Collection
+
+# Key of the advisory lock of configurations that are applied; arbitrary, but fixed for all versions.
+_CONFIGURATION_LOCK_KEY = 3_907_551_846_210
 
 
 class CollectionNotFound(NotFound):
@@ -86,7 +90,7 @@ def add_collection(session: Session, account: Account) -> Collection:
         InvalidInput: the name is invalid.
         UserError: the name is in use, or the encryption key is not the one of the other collections.
     """
-    _validate_name(account.collection)
+    validate_name(account.collection)
     lock_against_rotation(session)
     for other in list_collections(session)[:1]:
         decrypt_account_key(other)
@@ -101,20 +105,49 @@ def add_collection(session: Session, account: Account) -> Collection:
     statement = insert(Collection).values(row).on_conflict_do_nothing().returning(Collection)
     collection = session.scalars(statement).one_or_none()
     if collection is None:
-        raise UserError(
-            f'A collection named "{account.collection}" already exists: choose another name, '
-            f'or remove it with `accession collections remove "{account.collection}"`.'
-        )
+        raise _name_in_use(account.collection)
     adopt_account_limits(session, collection)
     return collection
 
 
-def _validate_name(name: str) -> None:
+def _name_in_use(name: str) -> UserError:
+    return UserError(
+        f'A collection named "{name}" already exists: choose another name, '
+        f'or remove it with `accession collections remove "{name}"`.'
+    )
+
+
+def validate_name(name: str) -> None:
+    """Check the name of a collection.
+
+    Raises:
+        InvalidInput: it is empty, or has line breaks or surrounding spaces.
+    """
     if not name.isprintable() or name != name.strip() or not name:
         raise InvalidInput(
             f"The collection name {name!r} is invalid: enter one without leading or trailing spaces "
             "and without line breaks."
         )
+
+
+def lock_configuration(session: Session) -> None:
+    """Wait until no other transaction applies a configuration, and prevent that until this one ends."""
+    session.execute(select(func.pg_advisory_xact_lock(_CONFIGURATION_LOCK_KEY)))
+
+
+def rename_collection(session: Session, collection: Collection, name: str) -> None:
+    """Give the collection another name.
+
+    Raises:
+        InvalidInput: the name is invalid.
+        UserError: the name is in use.
+    """
+    validate_name(name)
+    try:
+        with session.begin_nested():
+            collection.name = name
+    except IntegrityError:
+        raise _name_in_use(name) from None
 
 
 def change_account(

@@ -1,5 +1,6 @@
 """Channels: named Apprise URLs, which are stored encrypted and never shown."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -32,6 +33,11 @@ class ChannelView:
     last_sent_at: datetime | None
     last_state: str | None
     last_error: str | None
+
+
+def list_channels(session: Session) -> Sequence[NotificationChannel]:
+    """Return all channels, by name."""
+    return session.scalars(select(NotificationChannel).order_by(NotificationChannel.name)).all()
 
 
 def channel_views(session: Session) -> list[ChannelView]:
@@ -105,6 +111,17 @@ def add_channel(session: Session, name: str, url: SecretStr) -> NotificationChan
             f'or remove it with `accession notifications remove "{name}"`.'
         )
     return channel
+
+
+def change_channel_url(session: Session, channel: NotificationChannel, url: SecretStr) -> None:
+    """Replace the URL of a channel; messages that have not been sent yet go to the new one.
+
+    Raises:
+        InvalidInput: Apprise does not support the URL.
+    """
+    channel.service = check_url(url)
+    lock_against_rotation(session)
+    channel.url_encrypted = encrypt_secret(SecretStr(url.get_secret_value().strip()))
 
 
 def remove_channel(session: Session, channel: NotificationChannel) -> None:

@@ -1,7 +1,7 @@
 """Rules: which events a channel is notified of, for which collections, and when."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import delete, select, update
@@ -72,6 +72,15 @@ def rule_views(session: Session) -> list[RuleView]:
     query = select(NotificationRule, NotificationChannel.name).join(NotificationChannel)
     rows = session.execute(query.order_by(NotificationRule.name))
     return [_view(rule, channel, names) for rule, channel in rows]
+
+
+def rule_collection_ids(session: Session) -> dict[str, Sequence[int]]:
+    """Return the ids of the collections of each rule, by its name; empty for a rule of all events.
+
+    Collections that are marked for deletion are included.
+    """
+    query = select(NotificationRule.name, NotificationRule.collection_ids)
+    return {row.name: row.collection_ids or () for row in session.execute(query)}
 
 
 def find_rule(session: Session, name: str) -> RuleView:
@@ -150,8 +159,13 @@ def remove_rule(session: Session, rule_id: int) -> None:
     session.execute(delete(NotificationRule).where(NotificationRule.id == rule_id))
 
 
-def _row(session: Session, spec: RuleSpec) -> dict[str, Any]:
-    """Check the values of a rule, and return its columns."""
+def normalise_rule(spec: RuleSpec) -> RuleSpec:
+    """Return the rule as it is stored: with its time zone, and quiet hours and events in one form.
+
+    Raises:
+        InvalidInput: a value is invalid.
+        UserError: the name is invalid.
+    """
     validate_name("notification rule", spec.name)
     if spec.events == (EventKind.RECOVERED,):
         raise InvalidInput(
@@ -163,25 +177,36 @@ def _row(session: Session, spec: RuleSpec) -> dict[str, Any]:
                 f"The {name.replace('_', ' ')} of the rule are invalid: enter {low} to {high:,}."
             )
     time_zone = parse_time_zone(spec.time_zone or get_settings().time_zone).key
-    collections = [find_collection(session, name).id for name in spec.collections]
-    values = asdict(spec)
+    return replace(
+        spec,
+        events=tuple(dict.fromkeys(spec.events)),
+        quiet_hours=_normalise_quiet_hours(spec.quiet_hours, time_zone),
+        time_zone=time_zone,
+    )
+
+
+def _normalise_quiet_hours(text: str, time_zone: str) -> str:
+    if not text.strip():
+        return ""
+    hours = parse_quiet_hours(text, time_zone)
+    return f"{hours.start:%H:%M}-{hours.end:%H:%M}"
+
+
+def _row(session: Session, spec: RuleSpec) -> dict[str, Any]:
+    """Check the values of a rule, and return its columns."""
+    normal = normalise_rule(spec)
+    collections = [find_collection(session, name).id for name in normal.collections]
+    values = asdict(normal)
     for name in ("id", "channel", "collections"):
         values.pop(name, None)
     return {
         **values,
-        "channel_id": find_channel(session, spec.channel).id,
-        "events": [event.value for event in dict.fromkeys(spec.events)],
+        "channel_id": find_channel(session, normal.channel).id,
+        "events": [event.value for event in normal.events],
         "collection_ids": sorted(set(collections)) or None,
-        "min_severity": spec.min_severity.value,
-        "time_zone": time_zone,
-    } | _checked_quiet_hours(spec.quiet_hours, time_zone)
-
-
-def _checked_quiet_hours(text: str, time_zone: str) -> dict[str, str | None]:
-    if not text.strip():
-        return {"quiet_hours": None}
-    hours = parse_quiet_hours(text, time_zone)
-    return {"quiet_hours": f"{hours.start:%H:%M}-{hours.end:%H:%M}"}
+        "min_severity": normal.min_severity.value,
+        "quiet_hours": normal.quiet_hours or None,
+    }
 
 
 def _view(rule: NotificationRule, channel: str, collections: Mapping[int, str]) -> RuleView:

@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -227,20 +228,51 @@ def pause_workflows(
         InvalidInput: the reason is empty, or the end is over.
         NotFound: there is no collection with one of the ids.
     """
-    reason = check_pause(reason, until)
     with transaction() as session:
-        names = _find_names(session, collection_ids)
-        active = lock_active_runs(session, collection_ids, workflows)
-        stopped = [run for run in active if cancels_runs or run.state == RunState.QUEUED]
-        cancelled = _cancel(stopped, names, f"Paused by {actor.name}: {reason}")
-        keys = [(collection_id, workflow) for collection_id in names for workflow in dict.fromkeys(workflows)]
-        stopped_keys = {(each.collection_id, each.workflow) for each in cancelled}
-        store_pauses(session, keys, reason=reason, until=until, stopped=stopped_keys)
-        paused = tuple(ControlledWorkflow(key, names[key], workflow) for key, workflow in keys)
-        details = {"reason": reason, "until": until, "cancel_runs": cancels_runs}
-        _record(session, actor, AuditAction.COLLECTION_PAUSE, paused, **details)
-    _release_locks(cancelled)
-    return ControlResult(paused)
+        result, release_locks = pause_in_transaction(
+            session,
+            actor,
+            collection_ids,
+            workflows,
+            reason=reason,
+            until=until,
+            cancels_runs=cancels_runs,
+        )
+    release_locks()
+    return result
+
+
+def pause_in_transaction(
+    session: Session,
+    actor: Actor,
+    collection_ids: Iterable[int],
+    workflows: Sequence[Workflow],
+    *,
+    reason: str,
+    until: datetime | None,
+    cancels_runs: bool = False,
+) -> tuple[ControlResult, Callable[[], None]]:
+    """Pause workflows as `pause_workflows` does, in the session's transaction.
+
+    Returns:
+        The result, and a function to be called after the commit: it releases the locks of cancelled runs.
+
+    Raises:
+        InvalidInput: the reason is empty, or the end is over.
+        NotFound: there is no collection with one of the ids.
+    """
+    reason = check_pause(reason, until)
+    names = _find_names(session, collection_ids)
+    active = lock_active_runs(session, collection_ids, workflows)
+    stopped = [run for run in active if cancels_runs or run.state == RunState.QUEUED]
+    cancelled = _cancel(stopped, names, f"Paused by {actor.name}: {reason}")
+    keys = [(collection_id, workflow) for collection_id in names for workflow in dict.fromkeys(workflows)]
+    stopped_keys = {(each.collection_id, each.workflow) for each in cancelled}
+    store_pauses(session, keys, reason=reason, until=until, stopped=stopped_keys)
+    paused = tuple(ControlledWorkflow(key, names[key], workflow) for key, workflow in keys)
+    details = {"reason": reason, "until": until, "cancel_runs": cancels_runs}
+    _record(session, actor, AuditAction.COLLECTION_PAUSE, paused, **details)
+    return ControlResult(paused), partial(_release_locks, cancelled)
 
 
 def resume_workflows(
@@ -252,16 +284,29 @@ def resume_workflows(
         NotFound: there is no collection with one of the ids.
     """
     with transaction() as session:
-        names = _find_names(session, collection_ids)
-        ended = delete_pauses(session, collection_ids, workflows)
-        resumed = tuple(
-            ControlledWorkflow(pause.collection_id, names[pause.collection_id], pause.workflow)
-            for pause in ended
-        )
-        _record(session, actor, AuditAction.COLLECTION_RESUME, resumed)
-        queued = _queue_stopped(session, ended)
-    _enqueue(queued)
-    return ControlResult(resumed)
+        result, enqueue = resume_in_transaction(session, actor, collection_ids, workflows)
+    enqueue()
+    return result
+
+
+def resume_in_transaction(
+    session: Session, actor: Actor, collection_ids: Iterable[int], workflows: Sequence[Workflow]
+) -> tuple[ControlResult, Callable[[], None]]:
+    """End pauses as `resume_workflows` does, in the session's transaction.
+
+    Returns:
+        The result, and a function to be called after the commit: it publishes the queued runs.
+
+    Raises:
+        NotFound: there is no collection with one of the ids.
+    """
+    names = _find_names(session, collection_ids)
+    ended = delete_pauses(session, collection_ids, workflows)
+    resumed = tuple(
+        ControlledWorkflow(pause.collection_id, names[pause.collection_id], pause.workflow) for pause in ended
+    )
+    _record(session, actor, AuditAction.COLLECTION_RESUME, resumed)
+    return ControlResult(resumed), partial(_enqueue, _queue_stopped(session, ended))
 
 
 def end_expired_pauses() -> None:
