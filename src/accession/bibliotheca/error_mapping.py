@@ -70,7 +70,10 @@ def error_from_httpx(
             RequestTimedOut, f"the vendor did not respond in time ({type(error).__name__}); try again later"
         )
     if isinstance(error, _CONNECTION_ERRORS):
-        return context.error(ConnectionFailed, f"the connection to the vendor failed: {detail}")
+        problem = f"the connection to the vendor failed: {detail}"
+        if can_quote:
+            problem += "; check the base URL, and whether this machine may reach it"
+        return context.error(ConnectionFailed, problem)
     if isinstance(error, httpx.DecodingError):
         return context.error(BadResponseException, f"the vendor's response cannot be decoded: {detail}")
     return context.error(PermanentVendorError, f"the request cannot be sent to the vendor: {detail}")

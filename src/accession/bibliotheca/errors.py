@@ -1,11 +1,14 @@
 """Errors of the vendor's API: transient ones are worth a retry, permanent ones are not."""
 
+import re
 from dataclasses import dataclass
 from typing import TypeVar
 
 from accession.core.sanitize import sanitize
 
 EXCERPT_LENGTH = 200
+# URL and status at the end of a message, as `RemoteIntegrationException.__str__` writes them.
+_REQUEST_OF_MESSAGE = re.compile(r" \((https?://\S+?(, status [0-9]+)?|status [0-9]+)\)\.\Z")
 
 
 class RemoteIntegrationException(Exception):
@@ -35,10 +38,25 @@ class RemoteIntegrationException(Exception):
         self.excerpt = excerpt
 
     def __str__(self) -> str:
-        subject = f'Collection "{self.collection}": ' if self.collection else ""
         status = f"status {self.status}" if self.status is not None else ""
         request = ", ".join(filter(None, (self.url, status)))
-        return f"{subject}{self.problem}{f' ({request})' if request else ''}."
+        return f"{self.sentence.removesuffix('.')} ({request})." if request else self.sentence
+
+    @property
+    def sentence(self) -> str:
+        """The message without the request, for a person at a terminal."""
+        subject = f'Collection "{self.collection}": ' if self.collection else ""
+        return f"{subject}{self.problem}."
+
+
+def problem_of(message: str, collection: str) -> str:
+    """Return the problem in the message of an error, without the collection and the request.
+
+    `message` is `str()` of an error of this module; any other text is returned unchanged, apart from a capital
+    letter at its start.
+    """
+    text = _REQUEST_OF_MESSAGE.sub(".", message.removeprefix(f'Collection "{collection}": '))
+    return text[:1].upper() + text[1:]
 
 
 class TransientVendorError(RemoteIntegrationException):

@@ -1,6 +1,7 @@
 """Commands of `accession collections`: manage the library's accounts with the vendor."""
 
 import os
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,7 @@ from accession.accounts.libraries import same_library_note
 from accession.accounts.views import collection_views
 from accession.auth.audit import AuditAction, record
 from accession.cli.actor import command_actor
+from accession.cli.configuration import export
 from accession.cli.connect import open_catalogue, require_servers
 from accession.cli.limits import limit
 from accession.cli.output import NO_COLLECTIONS, AsJson, console, count_noun, print_listing
@@ -48,6 +50,8 @@ app.command(
     epilog='Example: accession collections limit "Alder Library" --concurrency 2 --requests-per-second 5'
 )(limit)
 
+app.command(epilog="Example: accession collections export > collections.yaml")(export)
+
 SomeNames = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Names of the collections.")]
 
 KeyFile = Annotated[Path | None, typer.Option(help="File that contains only the account key.")]
@@ -64,11 +68,23 @@ def add(
         str, typer.Option(help="URL of the vendor's API: https, or http on this machine only.")
     ] = DEFAULT_BASE_URL,
     account_key_file: KeyFile = None,
+    test_account: Annotated[
+        bool | None,
+        typer.Option("--test/--no-test", help="Test the account at once. Default: ask, in a terminal."),
+    ] = None,
+    start_import: Annotated[
+        bool | None,
+        typer.Option(
+            "--import/--no-import", help="Start the first import at once. Default: ask, in a terminal."
+        ),
+    ] = None,
 ) -> None:
     """Add a collection.
 
     The account key is read from --account-key-file, otherwise from the environment variable
     ACCESSION_ACCOUNT_KEY, otherwise from a prompt. It is stored encrypted.
+
+    If the test fails, the collection stays added, but nothing is imported.
     """
     # Fail before the prompt, not after it.
     require_servers()
@@ -80,11 +96,29 @@ def add(
         base_url=base_url,
     )
     with open_catalogue() as session:
-        note = same_library_note(session, add_collection(session, account))
+        collection = add_collection(session, account)
+        note, collection_id = same_library_note(session, collection), collection.id
         record(session, command_actor(), AuditAction.COLLECTION_ADD, name, account.public_fields())
-    console.print(f'Added "{name}". Next: accession collections test "{name}"', markup=False)
+    is_tested = _confirm("Test the account now?", test_account)
+    next_step = "" if is_tested else f' Next: accession collections test "{name}"'
+    console.print(f'Added "{name}".{next_step}', markup=False)
     if note:
         console.print(sanitize(note), markup=False, soft_wrap=True)
+    if is_tested:
+        console.print(check_account(account), markup=False)
+    if _confirm("Start the first import now?", start_import):
+        # The Celery app reads the broker's URL when it is imported.
+        from accession.tasks.control import run_now
+
+        run_now(command_actor(), [collection_id], [Workflow.PURCHASES])
+        console.print("The first import is queued. See its progress with: accession status", markup=False)
+
+
+def _confirm(question: str, answer: bool | None) -> bool:
+    """Return the answer that was given as an option, else that of a person at a terminal."""
+    if answer is None and sys.stdin.isatty():
+        return typer.confirm(question, default=True)
+    return bool(answer)
 
 
 def _account_key(file: Path | None) -> SecretStr:
@@ -175,6 +209,8 @@ def _rotation_report(rotation: KeyRotation, reencrypted: ReencryptionResult) -> 
     reencrypted_keys = count_noun(reencrypted.reencrypted, "account key")
     if reencrypted.channels:
         reencrypted_keys += f" and {count_noun(reencrypted.channels, 'notification channel')}"
+    if reencrypted.webhooks:
+        reencrypted_keys += f" and {count_noun(reencrypted.webhooks, 'webhook')}"
     if rotation.file is None:
         lines = [
             f"Re-encrypted {reencrypted_keys} with the first key of ACCESSION_SECRET_KEY.",

@@ -95,17 +95,22 @@ def _print_traceback(kind: type[BaseException], error: BaseException, trace: Tra
 
 def _error_message(error: Exception) -> str | None:
     """Return the message for an expected error; None for an unexpected one, which is a bug."""
-    if isinstance(error, UserError | RemoteIntegrationException):
+    if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, RemoteIntegrationException):
+        return str(error) if "--debug" in sys.argv else error.sentence
     # Imported here, where they are already loaded if they can be the cause: it keeps other commands fast.
     from kombu.exceptions import OperationalError as BrokerError
     from redis import RedisError
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.exc import OperationalError as DatabaseError
 
+    from accession.db.blocking import describe_lock_timeout, is_lock_timeout
     from accession.db.engine import database_unavailable, permission_denied
     from accession.tasks.broker import broker_unavailable
 
+    if is_lock_timeout(error):
+        return describe_lock_timeout()
     if isinstance(error, DatabaseError):
         return database_unavailable(error)
     if isinstance(error, DBAPIError):

@@ -30,7 +30,7 @@ _BLOCKING = text("""
 """)
 
 # Of a transaction that has just stopped waiting, PostgreSQL no longer knows for whom it waited.
-_LONGEST_HOLDER = text("""
+_OLDEST_HOLDER = text("""
     SELECT activity.pid, activity.usename, activity.application_name, activity.state, activity.query,
            activity.xact_start, 1 AS waiting, activity.xact_start AS waiting_since
     FROM pg_stat_activity activity
@@ -92,7 +92,7 @@ def describe_lock_timeout() -> str:
     """Return the message for a user whose statement has waited too long for rows or a table."""
     try:
         with engine().connect() as connection:
-            row = connection.execute(_LONGEST_HOLDER).one_or_none()
+            row = connection.execute(_OLDEST_HOLDER).one_or_none()
     except SQLAlchemyError:
         row = None
     if row is None:

@@ -43,8 +43,8 @@ class ProcessesView:
 class AboutView:
     """Versions and processes of the installation.
 
-    `schema` is the revision of the database; other sessions wait for the `blocking_sessions`. Without a usable
-    broker `processes` is None, and `broker_problem` says why, without naming its host.
+    `schema` is the revision of the database; other sessions wait for the `blocking_sessions`. Without a
+    usable broker `processes` is None, and `broker_problem` says why, without naming its host.
     """
 
     version: str

@@ -48,9 +48,9 @@ def waiting(holder: Connection) -> Iterator[None]:
 
 
 def _is_waiting(observer: Session) -> bool:
-    found = bool(find_blocking_sessions(observer))
+    is_waiting = bool(find_blocking_sessions(observer))
     observer.rollback()
-    return found
+    return is_waiting
 
 
 def pid_of(connection: Connection) -> int:

@@ -17,7 +17,7 @@ NAME = f"accession-{PID}@{socket.gethostname()}"
 
 
 class Clock:
-    """A clock that moves when it is told to."""
+    """A clock that moves only when its time is set."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -1,8 +1,9 @@
 """Scheduled exports."""
 
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sqlalchemy.orm import Session
 from structlog.testing import LogCapture
 from structlog.typing import EventDict
 
+from accession.core.cron import Cron
 from accession.core.settings import ScheduledExport, Settings, get_settings, use_settings
 from accession.db.models import Collection, NotificationEvent
 from accession.notifications.kinds import EventKind
@@ -155,10 +157,44 @@ def test_each_export_is_scheduled_at_its_time(app: Celery) -> None:
 
     daily, hourly = schedule["export-daily"], schedule["export-hourly"]
     assert (daily["task"], daily["args"]) == ("accession.tasks.exports.run_export", ("daily",))
-    assert (daily["schedule"].hour, daily["schedule"].minute) == ({3}, {30})
-    assert (len(hourly["schedule"].hour), hourly["schedule"].minute) == (24, {0})
+    assert daily["schedule"].cron == Cron("30 3 * * *", "UTC")
+    assert hourly["schedule"].cron == Cron("0 * * * *", "UTC")
     app.loader.import_default_modules()
     assert daily["task"] in app.tasks
+
+
+@pytest.mark.parametrize(
+    ("at", "night", "expected"),
+    [
+        # The clock repeats 02:00 to 03:00 in Berlin.
+        ("hourly", "2026-10-24T22:30Z", ["23:00", "00:00", "01:00", "02:00", "03:00"]),
+        ("02:30", "2026-10-24T20:00Z", ["00:30"]),
+        # It skips the hour.
+        ("hourly", "2026-03-28T23:30Z", ["00:00", "01:00", "02:00", "03:00", "04:00"]),
+        ("02:30", "2026-03-28T20:00Z", ["01:00"]),
+    ],
+)
+def test_export_keeps_real_time_when_clocks_change(
+    app: Celery, at: str, night: str, expected: list[str]
+) -> None:
+    from accession.tasks.app import _export_schedule
+
+    schedule = pickle.loads(pickle.dumps(_export_schedule(at, "Europe/Berlin")))  # noqa: S301
+    schedule.app = app
+    assert schedule == _export_schedule(at, "Europe/Berlin")
+    now = last_run = datetime.fromisoformat(night)
+    runs: list[str] = []
+    while len(runs) < len(expected):
+        with time_machine.travel(now, tick=False):
+            is_due, seconds = schedule.is_due(last_run)
+        if is_due:
+            last_run = now
+            runs.append(f"{now:%H:%M}")
+        assert seconds > 0
+        now += timedelta(seconds=seconds)
+    assert runs == expected
+    with time_machine.travel(now, tick=False):
+        assert schedule.is_due(last_run).next >= 0
 
 
 @pytest.mark.parametrize(
