@@ -1,4 +1,4 @@
-"""Commands `status`, `runs list` and `runs days`: state and history of the workflows."""
+"""Commands `status` and `runs`: state, failures and history of the workflows."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -10,7 +10,16 @@ from rich.text import Text
 from accession.accounts.collections import find_collection
 from accession.cli.actor import command_actor
 from accession.cli.connect import open_catalogue, require_broker, require_schema
-from accession.cli.output import NO_COLLECTIONS, AsJson, InCollection, console, print_listing
+from accession.cli.output import (
+    NO_COLLECTIONS,
+    AsJson,
+    InCollection,
+    console,
+    count_noun,
+    print_json_list,
+    print_listing,
+)
+from accession.cli.run_details import show_run
 from accession.cli.selection import (
     AllCollections,
     Failing,
@@ -21,17 +30,44 @@ from accession.cli.selection import (
 from accession.core.clock import utc_now
 from accession.core.sanitize import sanitize
 from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
+from accession.db.models import RunState
+from accession.runs.failures import group_failures
+from accession.runs.health import collection_health
+from accession.runs.overview import CollectionQuery, HealthFilter, SortKey, SortOrder
 from accession.runs.pauses import PauseView
 from accession.runs.run_days import MAX_DAYS, run_days
+from accession.runs.run_hours import run_hours
 from accession.runs.views import StatusView, run_views, status_views
 
 app = typer.Typer(no_args_is_help=True)
+app.command("show", epilog="Example: accession runs show 42 --log --level warning")(show_run)
+
+# Names of collections that are listed with a cause of failures.
+_MAX_NAMES = 5
 
 
-def status(as_json: AsJson = False) -> None:
+def status(
+    condition: Annotated[
+        HealthFilter | None, typer.Option("--filter", help="Only collections in this state.")
+    ] = None,
+    text: Annotated[str, typer.Option(help="Only collections with this text in their name.")] = "",
+    sort: Annotated[
+        str,
+        typer.Option(
+            help=f"Order of the collections: {', '.join(SortKey)}; with - before it, descending. "
+            "A workflow stands for its last success."
+        ),
+    ] = SortKey.NAME,
+    as_json: AsJson = False,
+) -> None:
     """Show the state of each workflow of each collection. Times are in UTC."""
+    query = CollectionQuery(condition, text, order=SortOrder.parse(sort))
     with open_catalogue() as session:
+        collections = collection_health(session)
         views = status_views(session)
+    position = {each.name: number for number, each in enumerate(query.select(collections))}
+    views = [view for view in views if view.collection in position]
+    views.sort(key=lambda view: position[view.collection])
     print_listing(
         views,
         [
@@ -46,14 +82,14 @@ def status(as_json: AsJson = False) -> None:
             ("Next run", lambda s: s.next_start if s.pause is None else None),
         ],
         as_json=as_json,
-        empty_message=NO_COLLECTIONS,
+        empty_message="No collection matches." if collections else NO_COLLECTIONS,
     )
     if not as_json:
         _print_errors((f"{view.collection}, {view.workflow}", view.error) for view in views)
         for view in views:
             if view.pause is not None:
                 text = f"{view.collection}, {view.workflow}: {_describe_pause(view.pause)}"
-                console.print(Text(sanitize(text)), soft_wrap=True)
+                _print_line(text)
 
 
 def _describe_pause(pause: PauseView) -> str:
@@ -70,6 +106,8 @@ def _synced_through(view: StatusView) -> datetime | str | None:
 @app.command("list", epilog='Example: accession runs list --collection "Alder Library" --limit 5')
 def list_runs(
     collection: InCollection = None,
+    workflow: Annotated[Workflow | None, typer.Option(help="List runs of this workflow only.")] = None,
+    state: Annotated[RunState | None, typer.Option(help="List runs in this state only.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of runs.")] = 20,
     as_json: AsJson = False,
 ) -> None:
@@ -77,7 +115,7 @@ def list_runs(
     with open_catalogue() as session:
         if collection is not None:
             find_collection(session, collection)
-        views = run_views(session, collection=collection, limit=limit)
+        views = run_views(session, collection=collection, workflow=workflow, state=state, limit=limit)
     print_listing(
         views,
         [
@@ -205,7 +243,55 @@ def list_days(
     )
 
 
+@app.command("hours", epilog="Example: accession runs hours")
+def list_hours(as_json: AsJson = False) -> None:
+    """List the totals of the runs that ended in each of the last 24 hours (UTC), oldest first."""
+    with open_catalogue() as session:
+        views = run_hours(session)
+    print_listing(
+        views,
+        [
+            ("Hour", lambda h: h.hour),
+            ("Workflow", lambda h: h.workflow),
+            ("Succeeded", lambda h: h.succeeded),
+            ("Failed", lambda h: h.failed),
+            ("Interrupted", lambda h: h.interrupted),
+            ("Cancelled", lambda h: h.cancelled),
+            ("Records", lambda h: h.records_fetched),
+            ("New", lambda h: h.titles_new),
+        ],
+        as_json=as_json,
+        empty_message="No run has ended in the last 24 hours.",
+    )
+
+
+@app.command("failures", epilog="Example: accession runs failures")
+def list_failures(as_json: AsJson = False) -> None:
+    """List the causes for which workflows are failing or retrying, those of most collections first.
+
+    Retry them all with `accession runs retry --failing`. Times are in UTC.
+    """
+    with open_catalogue() as session:
+        groups = group_failures(session, collection_health(session))
+    if as_json:
+        print_json_list(groups)
+        return
+    if not groups:
+        console.print("No workflow is failing.")
+    for group in groups:
+        names = list(dict.fromkeys(failure.collection for failure in group.failures))
+        more = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
+        since = f"since {group.since:%Y-%m-%d %H:%M}"
+        _print_line(f"{group.cause} {group.advice}", style="red")
+        subject = count_noun(group.collections, "collection")
+        _print_line(f"  {subject} {since}: {', '.join(names[:_MAX_NAMES])}{more}")
+
+
+def _print_line(text: str, style: str = "") -> None:
+    console.print(Text(sanitize(text), style=style), soft_wrap=True)
+
+
 def _print_errors(errors: Iterable[tuple[str, str | None]]) -> None:
     for subject, error in errors:
         if error:
-            console.print(Text(sanitize(f"{subject}: {error}"), style="red"), soft_wrap=True)
+            _print_line(f"{subject}: {error}", style="red")

@@ -1,7 +1,7 @@
 """Health of collections and their workflows, for the dashboard's overview and the API."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -10,6 +10,7 @@ from sqlalchemy import ARRAY, ColumnElement, Text, func, literal, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from accession.accounts.collections import list_collections
+from accession.bibliotheca.errors import problem_of
 from accession.catalog.availability import SHOWN_COUNTS
 from accession.catalog.outbox import count_pending_changes_by_collection
 from accession.catalog.purchase_counts import recent_purchases
@@ -38,6 +39,9 @@ from accession.runs.views import (
 # Longest time from the scheduled start of a run to its success: a late start and all retries.
 MAX_LATENESS = timedelta(hours=2)
 
+# Cause of a workflow that is failing without a failed run.
+_OVERDUE_CAUSE = "No run has succeeded since it was due; check that a worker and the scheduler are running."
+
 
 class HealthState(StrEnum):
     """Health of a collection or of one of its workflows, worst first."""
@@ -61,6 +65,10 @@ class WorkflowHealth:
     `started_at`, `error` and `records_fetched` are those of its latest run; `progress` is None unless that
     run is in progress. `pause` is None unless the workflow is paused. `next_start` is when the next scheduled
     run starts, a time in the past if it is due, and None for a workflow without a schedule.
+
+    `is_overdue` tells whether the run that was to start after the last success should have succeeded by now.
+    `cause` is why the workflow is failing or retrying, otherwise None. It names neither account nor URL, so
+    that it is the same for all collections with one problem.
     """
 
     workflow: str
@@ -76,11 +84,13 @@ class WorkflowHealth:
     progress: RunProgress | None = None
     pause: PauseView | None = None
     next_start: datetime | None = None
+    is_overdue: bool = False
+    cause: str | None = None
 
 
 @dataclass(frozen=True)
 class CollectionHealth:
-    """Health of a collection.
+    """Health of a collection, which was added at `created_at`.
 
     `purchases` are the numbers of purchases in each of the last 24 months, oldest first; `rejected` is the
     number of open rejected records; `problem` describes what is failing. A workflow without a schedule is
@@ -89,6 +99,7 @@ class CollectionHealth:
 
     id: int
     name: str
+    created_at: datetime
     health: HealthState
     titles: int
     rejected: int
@@ -132,6 +143,7 @@ def collection_health(session: Session, collection_id: int | None = None) -> lis
         CollectionHealth(
             id=collection.id,
             name=collection.name,
+            created_at=collection.created_at,
             health=_worst_health(workflows[collection.id]),
             titles=titles.get(collection.id, 0),
             rejected=rejected.get(collection.id, 0),
@@ -168,30 +180,29 @@ def workflow_health(
         checkpoint = checkpoints.get((collection.id, workflow.service), NO_CHECKPOINT)
         schedule = schedules.get(key)
         is_overdue = schedule is not None and _is_overdue(schedule, success or collection.created_at)
-        next_start = None if schedule is None else schedule.next_start
-        if run is None:
-            return WorkflowHealth(
-                workflow=workflow.value,
-                health=_health_state(NEVER, pause, success, is_overdue=is_overdue),
-                checkpoint=checkpoint.complete_until,
-                pause=pause,
-                next_start=next_start,
-            )
-        state = displayed_state(run)
-        return WorkflowHealth(
+        state = NEVER if run is None else displayed_state(run)
+        health = _health_state(state, pause, success, is_overdue=is_overdue)
+        view = WorkflowHealth(
             workflow=workflow.value,
-            health=_health_state(state, pause, success, is_overdue=is_overdue),
+            health=health,
             state=state,
-            run_id=run.id,
             checkpoint=checkpoint.complete_until,
+            pause=pause,
+            next_start=None if schedule is None else schedule.next_start,
+            is_overdue=is_overdue,
+            cause=_cause(collection.name, health, state, None if run is None else run.error),
+        )
+        if run is None:
+            return view
+        return replace(
+            view,
+            run_id=run.id,
             unconfirmed_since=checkpoint.unconfirmed_since,
             last_success=success,
             started_at=run.started_at,
             error=run.error,
             records_fetched=run.records_fetched,
             progress=progress.get(run.id),
-            pause=pause,
-            next_start=next_start,
         )
 
     return {
@@ -225,7 +236,7 @@ def last_successes(session: Session) -> dict[tuple[int, str], datetime]:
 def _is_overdue(schedule: Schedule, last_success: datetime) -> bool:
     """Return whether the run that was to start after the last success should have succeeded by now."""
     latest = utc_now() - MAX_LATENESS
-    return last_success < latest and next(schedule.starts_after(last_success)) < latest
+    return last_success < latest and schedule.next_start_after(last_success) < latest
 
 
 def _health_state(
@@ -238,6 +249,14 @@ def _health_state(
     if state in (RunState.FAILED, RunState.INTERRUPTED) or is_overdue:
         return HealthState.FAILING
     return HealthState.NEW if last_success is None else HealthState.HEALTHY
+
+
+def _cause(collection: str, health: HealthState, state: str, error: str | None) -> str | None:
+    if health is HealthState.FAILING and state not in (RunState.FAILED, RunState.INTERRUPTED):
+        return _OVERDUE_CAUSE
+    if health is HealthState.FAILING or state == RunState.RETRYING:
+        return f"The last run was {state}." if error is None else problem_of(error, collection)
+    return None
 
 
 def _worst_health(workflows: tuple[WorkflowHealth, ...]) -> HealthState:
@@ -259,7 +278,7 @@ def _describe_problem(workflows: tuple[WorkflowHealth, ...]) -> str | None:
 
 def _failure_reason(workflow: WorkflowHealth) -> str:
     if workflow.state in (RunState.FAILED, RunState.INTERRUPTED):
-        return workflow.error or f"the last run was {workflow.state}."
+        return workflow.cause or ""
     if workflow.last_success is None:
         return (
             "no run has succeeded since the collection was added: check that a worker and the scheduler "

@@ -27,6 +27,7 @@ from accession.db.models import (
     table_of,
 )
 from accession.runs.run_days import add_to_run_days
+from accession.runs.run_events import store_run_event
 
 SERVICE_TYPE = "task"
 
@@ -93,6 +94,13 @@ def find_checkpoint_time(session: Session, collection: Collection, workflow: Wor
     return session.scalar(select(Timestamp.finish).filter_by(**key))
 
 
+def find_confirmed_time(session: Session, collection: Collection, workflow: Workflow) -> datetime | None:
+    """Return the time (UTC) up to which everything is known to be imported; None before the first step."""
+    key = checkpoint_key(collection, workflow)
+    query = select(func.coalesce(Timestamp.confirmed, Timestamp.finish)).filter_by(**key)
+    return session.scalar(query)
+
+
 def find_run(session: Session, task_id: str) -> Run | None:
     """Return the run with this task id."""
     return session.scalars(select(Run).filter_by(task_id=task_id)).one_or_none()
@@ -108,7 +116,8 @@ def find_latest_run(session: Session, collection_id: int, workflow: Workflow) ->
 _LOCKED_RUN = (
     select(Run)
     .where(Run.task_id == bindparam("task_id"), Run.state != RunState.QUEUED)
-    .with_for_update()
+    # The row keeps its key, so that others may refer to it meanwhile: workers store details of the run.
+    .with_for_update(key_share=True)
     .execution_options(populate_existing=True)
 )
 
@@ -146,7 +155,7 @@ _LOCKED_UNCHANGED_RUN = (
         _RUN_TABLE.c.cursor == bindparam("cursor"),
         _COLLECTION_TABLE.c.marked_for_deletion_at.is_(None),
     )
-    .with_for_update(of=_RUN_TABLE)
+    .with_for_update(of=_RUN_TABLE, key_share=True)
 )
 _SAVED_RUN = update(_RUN_TABLE).where(_RUN_TABLE.c.id == bindparam("run_id"))
 
@@ -290,6 +299,7 @@ def end_run(run: Run, state: RunState, error: str | None = None) -> None:
         if was_active:
             _add_to_totals(session, run)
             add_to_run_days(session, run)
+            store_run_event(session, run)
 
 
 def _add_to_totals(session: Session, run: Run) -> None:

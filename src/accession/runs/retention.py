@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta
 from typing import Any, Protocol
 
 import structlog
-from sqlalchemy import Select, literal, select
+from sqlalchemy import Select, literal, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, aliased
@@ -21,7 +21,8 @@ from accession.core.errors import UserError
 from accession.core.settings import Settings
 from accession.core.vocabulary import EventType
 from accession.core.workflow import Workflow
-from accession.db.aged_rows import AgedRows, is_lock_timeout, limit_lock_waits
+from accession.db.aged_rows import AgedRows, limit_lock_waits
+from accession.db.blocking import is_lock_timeout
 from accession.db.engine import transaction
 from accession.db.models import (
     AuditEntry,
@@ -29,17 +30,26 @@ from accession.db.models import (
     CirculationEvent,
     CirculationTotal,
     DeliveryState,
+    DigestIssue,
+    DigestMail,
     Notification,
     NotificationIncident,
     Pruning,
     RejectedRecord,
     Run,
     RunDay,
+    RunLogLine,
+    RunRequests,
     RunRetry,
     RunSample,
+    RunStep,
+    RunStepTotals,
     RunTitle,
     TitleChange,
     VerificationFinding,
+    Webhook,
+    WebhookDelivery,
+    WebhookDeliveryState,
 )
 
 log = structlog.get_logger(__name__)
@@ -117,14 +127,19 @@ def _deletable_findings() -> Iterator[Any]:
     yield ~select(literal(1)).where(is_of_same_title, other.resolved_at.is_(None)).exists()
 
 
+def _is_for_paused_webhook() -> Any:
+    is_paused = (Webhook.id == WebhookDelivery.webhook_id) & Webhook.paused_at.is_not(None)
+    return select(literal(1)).where(is_paused).exists()
+
+
 _is_event = RejectedRecord.workflow == Workflow.EVENTS.value
 
 KINDS = (
     RetentionKind(
         "runs",
-        "Ended runs, with their retries and samples",
+        "Ended runs, with their steps, log lines, requests, retries and samples",
         "retention_days_runs",
-        (Run, RunRetry, RunSample),
+        (Run, RunStep, RunStepTotals, RunLogLine, RunRequests, RunRetry, RunSample),
         AgedRows(Run, Run.finished_at, deletable=tuple(_deletable_runs())),
     ),
     RetentionKind(
@@ -199,6 +214,24 @@ KINDS = (
         "retention_days_notifications",
         (Notification,),
         AgedRows(Notification, Notification.created_at, (Notification.state != DeliveryState.PENDING.value,)),
+    ),
+    RetentionKind(
+        "webhook-deliveries",
+        "Events of webhooks that were delivered or skipped, or whose webhook is paused",
+        "retention_days_webhooks",
+        (WebhookDelivery,),
+        AgedRows(
+            WebhookDelivery,
+            WebhookDelivery.created_at,
+            (or_(WebhookDelivery.state != WebhookDeliveryState.PENDING.value, _is_for_paused_webhook()),),
+        ),
+    ),
+    RetentionKind(
+        "digests",
+        "Issues of digests, with the log of their mails",
+        "retention_days_digests",
+        (DigestIssue, DigestMail),
+        AgedRows(DigestIssue, DigestIssue.created_at),
     ),
     RetentionKind(
         "audit-log",

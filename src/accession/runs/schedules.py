@@ -71,11 +71,15 @@ class Schedule:
     @property
     def next_start(self) -> datetime:
         """Return when the next run starts (UTC); a time in the past if it is due."""
-        return next(self.cron.occurrences(self.started_until)) + self.delay
+        return self.next_start_after(self.started_until + self.delay)
 
     def after_starting(self, now: datetime) -> Self:
         """Return the schedule as it is once all that is due has been started."""
         return replace(self, started_until=now - self.delay)
+
+    def next_start_after(self, time: datetime) -> datetime:
+        """Return the first start (UTC) after a time."""
+        return self.cron.next_occurrence(time - self.delay) + self.delay
 
     def starts_after(self, time: datetime) -> Iterator[datetime]:
         """Yield the starts (UTC) after a time, in ascending order."""

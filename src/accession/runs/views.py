@@ -6,7 +6,7 @@ from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import ARRAY, ColumnElement, Select, Text, func, literal, select, true
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from accession.accounts.collections import is_of_collection, list_collections
 from accession.catalog.outbox import count_pending_changes_by_collection
@@ -81,6 +81,7 @@ class RunView:
     """
 
     id: int
+    collection_id: int
     collection: str
     workflow: str
     state: str
@@ -158,14 +159,12 @@ def find_latest_runs(session: Session) -> dict[tuple[int, str], Run]:
     """
     workflows = func.unnest(literal(list(Workflow), ARRAY(Text))).table_valued("workflow", name="workflows")
     workflows = workflows.render_derived()
-    # One index lookup for each pair, because the ledger keeps all runs and grows without limit.
-    runs_of_pair = select(Run.id).where(
-        Run.collection_id == Collection.id, Run.workflow == workflows.c.workflow
-    )
-    latest = runs_of_pair.order_by(Run.id.desc()).limit(1).scalar_subquery()
-    newest = select(latest).select_from(Collection).join(workflows, true())
+    # One index lookup for each pair, because the ledger is long. A list of ids would be joined to all of it.
+    runs_of_pair = select(Run).where(Run.collection_id == Collection.id, Run.workflow == workflows.c.workflow)
+    latest = runs_of_pair.order_by(Run.id.desc()).limit(1).lateral("latest")
+    newest = select(aliased(Run, latest)).select_from(Collection).join(workflows, true()).join(latest, true())
     begun = select(Run).where(Run.state.in_(BEGUN_STATES)).order_by(Run.id)
-    runs = [*session.scalars(select(Run).where(Run.id.in_(newest))), *session.scalars(begun)]
+    runs = [*session.scalars(newest), *session.scalars(begun)]
     return {(run.collection_id, run.workflow): run for run in runs}
 
 
@@ -193,6 +192,8 @@ def run_views(
     collection: str | None = None,
     workflow: str | None = None,
     state: str | None = None,
+    ended_since: datetime | None = None,
+    ended_before: datetime | None = None,
     before_id: int | None = None,
     limit: int | None = None,
 ) -> list[RunView]:
@@ -202,6 +203,10 @@ def run_views(
         query = query.where(Run.workflow == workflow)
     if state is not None:
         query = query.where(_has_displayed_state(state))
+    if ended_since is not None:
+        query = query.where(Run.finished_at >= ended_since)
+    if ended_before is not None:
+        query = query.where(Run.finished_at < ended_before)
     if before_id is not None:
         query = query.where(Run.id < before_id)
     rows = session.execute(query.order_by(Run.id.desc()).limit(limit))
@@ -248,6 +253,7 @@ def _run_view(run: Run, collection: str) -> RunView:
     active = run.state in ACTIVE_STATES
     return RunView(
         id=run.id,
+        collection_id=run.collection_id,
         collection=collection,
         workflow=run.workflow,
         state=displayed_state(run),

@@ -3,6 +3,7 @@
 Importing this module raises `UserError` if no broker is configured.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from celery.schedules import crontab
 from celery.signals import setup_logging, worker_process_init
 from kombu import Queue
 
+from accession.core.cron import Cron
 from accession.core.logging import configure_logging
 from accession.core.redis_url import celery_url
 from accession.core.settings import Settings, get_settings
@@ -22,7 +24,9 @@ from accession.tasks.broker import (
     broker_url,
     socket_options,
 )
+from accession.tasks.cron_schedule import CronSchedule
 from accession.tasks.heartbeats import HEARTBEAT_SECONDS
+from accession.tasks.run_details import RunLogHandler
 from accession.tasks.transport import register_transport
 
 MAX_RETRIES = 4
@@ -51,6 +55,7 @@ def _schedule(settings: Settings) -> dict[str, Any]:
         "publish-stale-applies": ("apply.publish_stale_applies", every_five_minutes),
         "resume-lost-work": ("recovery.resume_lost_work", 60.0),
         "resume-stalled-runs": ("recovery.resume_stalled_runs", every_five_minutes),
+        "send-digests": ("digests.send_digests", every_minute),
         "update-titles-on-order": ("on_order.update_titles_on_order", every_five_minutes),
         "roll-up-circulation-events": ("statistics.roll_up_circulation_events", every_five_minutes),
         "refresh-statistics": ("statistics.refresh_statistics", every_five_minutes),
@@ -65,7 +70,7 @@ def _schedule(settings: Settings) -> dict[str, Any]:
         f"export-{export.name}": {
             "task": "accession.tasks.exports.run_export",
             "args": (export.name,),
-            "schedule": _export_schedule(export.at),
+            "schedule": _export_schedule(export.at, settings.time_zone),
             "options": _RETRY_PUBLISHING,
         }
         for export in settings.exports
@@ -73,11 +78,11 @@ def _schedule(settings: Settings) -> dict[str, Any]:
     return tasks | exports
 
 
-def _export_schedule(at: str) -> crontab:
+def _export_schedule(at: str, time_zone: str) -> CronSchedule:
     if at == "hourly":
-        return crontab(minute=0)
+        return CronSchedule(Cron("0 * * * *", time_zone))
     hour, minute = map(int, at.split(":"))
-    return crontab(hour=hour, minute=minute)
+    return CronSchedule(Cron(f"{minute} {hour} * * *", time_zone))
 
 
 def longest_step_seconds(settings: Settings) -> float:
@@ -149,7 +154,7 @@ app = Celery(
                 "exports",
                 "rejected_records",
             ),
-            *("recovery", "heartbeat_steps", "on_order", "schedules", "statistics", "retention"),
+            *("recovery", "heartbeat_steps", "on_order", "schedules", "statistics", "retention", "digests"),
         )
     ],
 )
@@ -159,6 +164,7 @@ app.conf.update(_configuration(get_settings()))
 @setup_logging.connect  # type: ignore[untyped-decorator]
 def _configure_worker_logging(**_: Any) -> None:
     configure_logging(get_settings())
+    logging.getLogger().addHandler(RunLogHandler())
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]

@@ -19,6 +19,7 @@ from accession.imports.backfill import PurchaseBackfiller, check_days, first_bac
 from accession.imports.windows import ImportCursor
 from accession.tasks.app import app
 from accession.tasks.prefetch_cache import RedisPrefetchCache
+from accession.tasks.step_recorder import StepSpan
 from accession.tasks.steps import RunOutcome, StepResult, run_step
 from accession.tasks.verification import write_cursor
 from accession.tasks.workflow_task import WorkflowTask, start_requested_runs
@@ -77,6 +78,7 @@ def backfill_purchases_by_collection(
         )
         is_complete = page.next_cursor.is_complete(now)
         next_arguments = None if is_complete else {**days, **write_cursor(page.next_cursor)}
-        return StepResult(page.counters, cursor.current_day, next_arguments, page.outbox_ids)
+        span = StepSpan(page.day_start, page.day_end, cursor.offset)
+        return StepResult(page.counters, cursor.current_day, next_arguments, page.outbox_ids, span)
 
     return run_step(self, collection_id, {**days, **position}, step)

@@ -8,6 +8,7 @@ from accession.core.workflow import Workflow
 from accession.db.models import Collection, Run
 from accession.imports.circulation import BibliothecaCirculationUpdater
 from accession.tasks.app import app
+from accession.tasks.step_recorder import StepSpan
 from accession.tasks.steps import RunOutcome, StepResult, run_step
 from accession.tasks.workflow_task import FAN_OUT_OPTIONS, WorkflowTask, start_for_all_collections
 
@@ -43,6 +44,6 @@ def circulation_update_collection(
             withdrawn=result.titles_withdrawn,
         )
         next_arguments = None if result.next_offset is None else {"offset": result.next_offset}
-        return StepResult(result.counters, next_arguments=next_arguments, outbox_ids=result.outbox_ids)
+        return StepResult(result.counters, None, next_arguments, result.outbox_ids, StepSpan(offset=begin))
 
     return run_step(self, collection_id, {"offset": offset}, step)

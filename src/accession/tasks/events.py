@@ -12,6 +12,7 @@ from accession.db.models import Collection, Run
 from accession.imports.events import OVERLAP, SLICE_SIZE, BibliothecaEventImporter
 from accession.runs.ledger import RunCounters
 from accession.tasks.app import app
+from accession.tasks.step_recorder import StepSpan
 from accession.tasks.steps import RunOutcome, StepResult, run_step
 from accession.tasks.workflow_task import FAN_OUT_OPTIONS, WorkflowTask, start_for_all_collections
 
@@ -59,6 +60,7 @@ def import_collection(
             "slice_seconds": int(result.next_slice_size.total_seconds()),
         }
         done = result.slice_end >= cutoff
-        return StepResult(result.counters, begin, None if done else next_arguments, result.outbox_ids)
+        span = StepSpan(begin, result.slice_end)
+        return StepResult(result.counters, begin, None if done else next_arguments, result.outbox_ids, span)
 
     return run_step(self, collection_id, {"start": start, "slice_seconds": slice_seconds}, step)

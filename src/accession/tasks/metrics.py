@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from threading import Lock, Timer
 from typing import TypeAlias
 
 from celery.signals import worker_process_shutdown
@@ -18,6 +17,7 @@ from redis.exceptions import RedisError
 from accession.bibliotheca.outcomes import Endpoint, RequestOutcome
 from accession.tasks.broker import broker_client
 from accession.tasks.deliveries import unacknowledged_messages
+from accession.tasks.write_buffer import WriteBuffer
 
 LATENCY_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Upper bounds in seconds; slower requests are counted in one further bucket."""
@@ -25,8 +25,6 @@ LATENCY_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 1
 _REQUESTS = "metrics:requests"
 _SECONDS = "metrics:seconds"
 _APPLIED = "metrics:applied"
-
-_BUFFER_SECONDS = 1.0
 
 # The duration is in seconds.
 _Request: TypeAlias = tuple[Endpoint, RequestOutcome, float]
@@ -68,37 +66,6 @@ class QueueDepth:
     unacknowledged: int
 
 
-class _RequestBuffer:
-    """The requests that this process has not stored yet.
-
-    They are stored together a second after the first of them, because each pipeline costs CPU time.
-    """
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._requests: list[_Request] = []
-
-    def add(self, request: _Request) -> None:
-        """Add a request, and store it within a second."""
-        with self._lock:
-            self._requests.append(request)
-            is_first = len(self._requests) == 1
-        if is_first:
-            timer = Timer(_BUFFER_SECONDS, self.store)
-            timer.daemon = True
-            timer.start()
-
-    def store(self) -> None:
-        """Store all requests now; they are lost if the broker is unavailable."""
-        with self._lock:
-            requests, self._requests = self._requests, []
-        if requests:
-            _store_requests(requests)
-
-
-_buffer = _RequestBuffer()
-
-
 def count_request(endpoint: Endpoint, outcome: RequestOutcome, seconds: float) -> None:
     """Count a vendor request that took so many seconds, a second later; any thread may call it.
 
@@ -127,6 +94,9 @@ def _store_requests(requests: Sequence[_Request]) -> None:
         for endpoint, seconds in durations.items():
             pipeline.hincrbyfloat(_SECONDS, endpoint, seconds)
         pipeline.execute()
+
+
+_buffer = WriteBuffer(_store_requests)
 
 
 def _request_field(endpoint: Endpoint, outcome: RequestOutcome, bucket: int) -> str:

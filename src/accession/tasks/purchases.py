@@ -26,8 +26,9 @@ from accession.imports.windows import INITIAL_BUDGET, ImportCursor, Width
 from accession.runs.ledger import RunCounters
 from accession.tasks.app import app
 from accession.tasks.prefetch_cache import RedisPrefetchCache
+from accession.tasks.step_recorder import StepSpan
 from accession.tasks.steps import RunOutcome, StepResult, run_step
-from accession.tasks.verification import read_cursor, write_cursor
+from accession.tasks.verification import read_cursor, span_of, write_cursor
 from accession.tasks.workflow_task import FAN_OUT_OPTIONS, WorkflowTask, start_for_all_collections
 
 log = structlog.get_logger(__name__)
@@ -113,11 +114,11 @@ def import_purchase_records_by_collection(
         importer = BibliothecaPurchaseRecordImporter(session, collection, api, run, prefetch_cache)
         now = truncate_to_second(utc_now())
         if verification is not None:
-            verified = PurchaseVerifier(session, collection, api, run).verify_page(
-                read_cursor(verification), now
-            )
+            verification_cursor = read_cursor(verification)
+            verified = PurchaseVerifier(session, collection, api, run).verify_page(verification_cursor, now)
             next_arguments = _arguments_of_verification(arguments, verified.next_cursor)
-            return StepResult(verified.counters, None, next_arguments, verified.outbox_ids)
+            span = span_of(verification_cursor)
+            return StepResult(verified.counters, None, next_arguments, verified.outbox_ids, span)
         if current_day:
             cursor = _cursors.validate_python({"current_day": parse_datetime(current_day), **position})
         else:
@@ -143,7 +144,8 @@ def import_purchase_records_by_collection(
             has_checked = page.next_cursor.until is not None
             due = begin_due_verification(session, collection) if has_checked else None
             next_arguments = None if due is None else _arguments_of_verification(next_arguments, due)
-        return StepResult(page.counters, start, next_arguments, page.outbox_ids)
+        span = StepSpan(page.day_start, page.day_end, offset)
+        return StepResult(page.counters, start, next_arguments, page.outbox_ids, span)
 
     return run_step(self, collection_id, arguments, step)
 

@@ -56,9 +56,9 @@ from accession.runs.ledger import (
 from accession.runs.pauses import is_paused, record_stopped_run
 from accession.tasks.apply import publish_applies, publish_applies_of
 from accession.tasks.lock import LockResult
-from accession.tasks.metrics import count_request
 from accession.tasks.outages import retry_while_unavailable
 from accession.tasks.rate_limiter import release_leftover_slots, request_slot
+from accession.tasks.step_recorder import NO_SPAN, StepRecording, StepSpan, recorded_step
 from accession.tasks.workflow_task import EXPECTED_ERRORS, RETRIED_ERRORS, WorkflowTask, enqueue_step
 
 log = structlog.get_logger(__name__)
@@ -81,12 +81,14 @@ class StepResult:
     """Result of a step, and the arguments of the next one; None when the run is complete.
 
     `since` is the start of the time span (UTC) that the step covered, if the workflow goes through time.
+    `span` is what was requested, for people.
     """
 
     counters: RunCounters
     since: datetime | None = None
     next_arguments: Mapping[str, Any] | None = None
     outbox_ids: tuple[int, ...] = ()
+    span: StepSpan = NO_SPAN
 
 
 StepFunction = Callable[[Session, Collection, Run, BibliothecaAPI], StepResult]
@@ -186,7 +188,8 @@ def _process_step(
     is_repeat: bool,
 ) -> _Processed | _AlreadyProcessed | _MustStop:
     task_id = task.request.id
-    with late_transaction() as session:
+    recorded = recorded_step(task_id, is_last_attempt=task.request.retries >= task.max_retries)
+    with recorded as recording, late_transaction() as session:
         check = _check_preconditions(task, session, collection_id, arguments)
         if not isinstance(check, _Ready):
             return check
@@ -198,22 +201,27 @@ def _process_step(
         structlog.contextvars.bind_contextvars(page=run.pages + 1)
         if is_repeat or _had_earlier_delivery(task):
             release_leftover_slots(check.collection, task_id)
-        session.on_begin = partial(_lock_unchanged, session, run)
-        api = vendor_api_for(check.collection, request_slot(check.collection, task_id), count_request)
+        recording.begin(run.pages + 1)
+        session.on_begin = partial(_lock_unchanged, session, run, recording)
+        slot = recording.measured(request_slot(check.collection, task_id))
+        api = vendor_api_for(check.collection, slot, recording.count_request)
         result = step(session, check.collection, run, api)
         session.begin_writing()
+        recording.records, recording.span = result.counters.records_fetched, result.span
         run.worker = task.request.hostname
         record_step(run, result.counters, since=result.since, next_cursor=result.next_arguments)
     return _Processed(result)
 
 
-def _lock_unchanged(session: Session, run: Run) -> None:
+def _lock_unchanged(session: Session, run: Run, recording: StepRecording) -> None:
     """Lock the run's row until the transaction ends: of two deliveries, the second waits for the first.
 
     Raises:
         _RunChanged: the run has been written since it was read, or its collection is marked for deletion.
     """
+    recording.begin_storing()
     if not lock_unchanged_run(session, run):
+        recording.is_discarded = True
         raise _RunChanged
 
 

@@ -15,9 +15,10 @@ from accession.core.workflow import Workflow
 from accession.db.models import Collection, Run
 from accession.imports.verification import PurchaseVerifier, VerificationCursor, begin_verification
 from accession.imports.verification_summary import check_months
-from accession.imports.windows import ImportCursor
+from accession.imports.windows import ImportCursor, midnight
 from accession.runs.ledger import RunCounters
 from accession.tasks.app import app
+from accession.tasks.step_recorder import StepSpan
 from accession.tasks.steps import RunOutcome, StepResult, run_step
 from accession.tasks.workflow_task import WorkflowTask, start_requested_runs
 
@@ -91,9 +92,16 @@ def verify_purchases_by_collection(
             cursor, truncate_to_second(utc_now())
         )
         next_arguments = None if page.next_cursor.is_complete else {**scope, **write_cursor(page.next_cursor)}
-        return StepResult(page.counters, next_arguments=next_arguments, outbox_ids=page.outbox_ids)
+        return StepResult(page.counters, None, next_arguments, page.outbox_ids, span_of(cursor))
 
     return run_step(self, collection_id, {**scope, **fields}, step)
+
+
+def span_of(cursor: VerificationCursor) -> StepSpan:
+    """Return the days of the page that is requested at this cursor."""
+    if cursor.start is None or cursor.end is None:
+        return StepSpan(midnight(cursor.months[0]))
+    return StepSpan(midnight(cursor.start), midnight(cursor.end))
 
 
 def read_cursor(fields: Mapping[str, Any]) -> VerificationCursor:

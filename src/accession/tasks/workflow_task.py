@@ -13,11 +13,11 @@ from accession import __version__
 from accession.accounts.collections import collection_ids_in_use
 from accession.bibliotheca.errors import RemoteIntegrationException, TransientVendorError
 from accession.core.errors import UserError
-from accession.core.settings import get_settings
 from accession.core.workflow import Workflow
 from accession.db.engine import transaction
 from accession.runs.ledger import queue_runs
 from accession.runs.pauses import check_not_paused, paused_collection_ids
+from accession.runs.run_summary import backoff_seconds
 from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, MAX_RETRIES, MAX_RETRY_AFTER_SECONDS, app
 from accession.tasks.lock import TaskLock, workflow_lock
 from accession.tasks.outages import retry_while_unavailable
@@ -79,7 +79,7 @@ class WorkflowTask(Task):  # type: ignore[misc]
 
     def retry(self, *args: Any, exc: BaseException | None = None, **options: Any) -> Any:
         """Retry after an exponential back-off, or after the vendor's `Retry-After` if that is longer."""
-        backoff = get_settings().retry_backoff_seconds * 2**self.request.retries
+        backoff = backoff_seconds(self.request.retries)
         retry_after = min(getattr(exc, "retry_after", None) or 0, MAX_RETRY_AFTER_SECONDS)
         # Celery drops a task whose retry cannot be published.
         retry_while_unavailable(lambda _: app.backend.client.ping())

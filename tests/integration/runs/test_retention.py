@@ -47,6 +47,8 @@ from accession.db.models import (
     RunState,
     TitleChange,
     VerificationFinding,
+    WebhookDelivery,
+    WebhookDeliveryState,
 )
 from accession.runs import retention
 from accession.runs.ledger import (
@@ -59,6 +61,7 @@ from accession.runs.ledger import (
     sum_run_counters,
 )
 from accession.runs.retention import KINDS, find_kinds, prune
+from accession.webhooks.registry import pause_webhook
 from tests.fixtures.factories import (
     NOON,
     apply_titles,
@@ -67,6 +70,7 @@ from tests.fixtures.factories import (
     make_pool,
     title_data,
 )
+from tests.fixtures.webhooks import ACTOR, make_webhook
 
 DAY = timedelta(days=1)
 NOW = NOON + 400 * DAY
@@ -162,7 +166,8 @@ def test_only_known_tables_refer_to_runs() -> None:
         for key in table.foreign_keys
         if key.column.table.name == "runs"
     }
-    assert referring == {"run_retries", "run_samples", "run_titles", "listed_records"}
+    details = {"run_retries", "run_samples", "run_steps", "run_step_totals", "run_log_lines", "run_requests"}
+    assert referring == {*details, "run_titles", "listed_records"}
 
 
 def test_totals_of_deleted_runs_stay(session: Session, collection: Collection) -> None:
@@ -421,3 +426,27 @@ def test_old_notifications_are_deleted_once_delivered(session: Session, database
 
     assert prune_all() == {"notifications": 2}
     assert session.scalars(select(Notification.state)).all() == [DeliveryState.PENDING]
+
+
+def test_old_webhook_events_are_deleted_once_delivered(session: Session, collection: Collection) -> None:
+    webhook = make_webhook(session)
+    for state in WebhookDeliveryState:
+        session.add(
+            WebhookDelivery(
+                webhook_id=webhook.id,
+                collection_id=collection.id,
+                event="title.added",
+                data={},
+                state=state.value,
+                created_at=NOON,
+                due_at=NOON,
+            )
+        )
+    session.commit()
+
+    assert prune_all(retention_days_webhooks=0) == {}
+    assert prune_all() == {"webhook-deliveries": 3}
+    assert session.scalars(select(WebhookDelivery.state)).all() == [WebhookDeliveryState.PENDING]
+    pause_webhook(session, ACTOR, webhook, "The index is gone.")
+    session.commit()
+    assert prune_all() == {"webhook-deliveries": 1}

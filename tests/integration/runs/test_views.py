@@ -196,6 +196,7 @@ def test_run_view_has_all_counters(session: Session, collection: Collection) -> 
 
     assert view == RunView(
         id=run.id,
+        collection_id=collection.id,
         collection="Alder Library",
         workflow="purchases",
         state="running",

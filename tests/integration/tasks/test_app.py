@@ -109,6 +109,7 @@ def test_messages_of_periodic_tasks_expire(app: Celery, broker: Broker) -> None:
         "publish_stale_applies": soon,
         "resume_lost_work": soon,
         "resume_stalled_runs": soon,
+        "send_digests": soon,
         "roll_up_circulation_events": soon,
         "refresh_statistics": soon,
         "prune_old_rows": soon,

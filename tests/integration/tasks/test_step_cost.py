@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 import psycopg
@@ -29,17 +30,22 @@ DELIVERY_COMMANDS = Counter(zadd=1, hset=1, zrem=1, hdel=1)
 
 @contextmanager
 def counted_database_events() -> Iterator["Counter[str]"]:
-    """Count statements and commits until the context ends."""
+    """Count statements and commits of this thread until the context ends.
+
+    Details of the run are stored in the background, a second later.
+    """
     counter: Counter[str] = Counter()
+    own_thread = get_ident()
 
     def count_statement(*_: Any) -> None:
-        counter["statements"] += 1
+        counter["statements"] += get_ident() == own_thread
 
     def count_commit(connection: Connection) -> None:
         # Without a transaction nothing is sent to the database.
         driver_connection = connection.connection.driver_connection
         assert isinstance(driver_connection, psycopg.Connection)
-        counter["commits"] += driver_connection.info.transaction_status != TransactionStatus.IDLE
+        is_sent = driver_connection.info.transaction_status != TransactionStatus.IDLE
+        counter["commits"] += is_sent and get_ident() == own_thread
 
     database = engine()
     listeners = {"before_cursor_execute": count_statement, "commit": count_commit}

@@ -27,9 +27,16 @@ IDLE_TRANSACTIONS = "SELECT query FROM pg_stat_activity WHERE state LIKE 'idle i
 
 @pytest.fixture
 def idle_transactions(
-    servers: ServerUrls, vendor: ObservedVendor, four_concurrent_requests: None
+    servers: ServerUrls,
+    vendor: ObservedVendor,
+    four_concurrent_requests: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> list[str]:
-    """The last statement of each transaction that was open during a request."""
+    """The last statement of each transaction that was open during a request.
+
+    Details of runs are not stored meanwhile: their transactions are short, and no request waits for them.
+    """
+    monkeypatch.setattr("accession.tasks.write_buffer._BUFFER_SECONDS", 3600)
     statements: list[str] = []
 
     def record(request: httpx.Request) -> None:

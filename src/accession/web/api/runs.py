@@ -1,32 +1,45 @@
 """API endpoints `/runs` and `/status`: runs of workflows, and the state of each workflow."""
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic import AwareDatetime
 
 from accession.core.clock import utc_now
 from accession.core.workflow import Workflow
 from accession.db.engine import transaction
-from accession.db.models import RunState
+from accession.db.models import RunState, StepOutcome
+from accession.runs.failures import FailureGroup, group_failures
+from accession.runs.health import collection_health
 from accession.runs.run_days import MAX_DAYS, RunDayView, run_days
-from accession.runs.samples import RunRetryView, RunSampleView, run_retries, run_samples
+from accession.runs.run_details import (
+    LineOrder,
+    LogLevel,
+    RunLogLineView,
+    RunRequestsView,
+    RunStepView,
+    StepOrder,
+    run_log,
+    run_requests,
+    run_steps,
+)
+from accession.runs.run_hours import RunHourView, run_hours
+from accession.runs.run_summary import RunSummary, run_summary
 from accession.runs.views import RunView, StatusView, run_view, run_views, status_views
 from accession.web.api.schemas import Page, problem_responses
-from accession.web.parameters import CollectionFilter, CursorId, Limit, RowId, collection_name
+from accession.web.parameters import (
+    NO_NUL,
+    CollectionFilter,
+    CursorId,
+    Limit,
+    Offset,
+    RowId,
+    collection_name,
+)
 from accession.web.principal import Viewer
 
 router = APIRouter(tags=["runs"])
-
-
-@dataclass(frozen=True)
-class RunDetails:
-    """A run, its retries, and samples of its progress, both oldest first."""
-
-    run: RunView
-    retries: list[RunRetryView]
-    samples: list[RunSampleView]
 
 
 @router.get("/status")
@@ -42,6 +55,8 @@ def list_runs(
     collection: CollectionFilter = None,
     workflow: Workflow | None = None,
     state: RunState | None = None,
+    ended_since: AwareDatetime | None = None,
+    ended_before: AwareDatetime | None = None,
     cursor: CursorId = None,
     limit: Limit = 50,
 ) -> Page[RunView]:
@@ -52,6 +67,8 @@ def list_runs(
             collection=collection_name(session, collection),
             workflow=workflow,
             state=state,
+            ended_since=ended_since,
+            ended_before=ended_before,
             before_id=cursor,
             limit=limit + 1,
         )
@@ -75,10 +92,67 @@ def list_run_days(
         return run_days(session, since=since, collection=name, workflow=workflow)
 
 
-@router.get("/runs/{run_id}", responses=problem_responses(404))
-def show_run(_: Viewer, run_id: RowId) -> RunDetails:
-    """Return a run, its retries with their reasons, and its progress over time."""
+@router.get("/runs/hours")
+def list_run_hours(_: Viewer) -> list[RunHourView]:
+    """List the totals of the runs that ended in each of the last 24 hours, oldest first."""
     with transaction() as session:
-        return RunDetails(
-            run_view(session, run_id), run_retries(session, run_id), run_samples(session, run_id)
+        return run_hours(session)
+
+
+@router.get("/runs/failures")
+def list_failures(_: Viewer) -> list[FailureGroup]:
+    """List the causes for which workflows are failing or retrying, those of most collections first."""
+    with transaction() as session:
+        return group_failures(session, collection_health(session))
+
+
+@router.get("/runs/{run_id}", responses=problem_responses(404))
+def show_run(_: Viewer, run_id: RowId) -> RunSummary:
+    """Return a run, what comes next, its retries with their reasons, and its progress over time."""
+    with transaction() as session:
+        return run_summary(session, run_id)
+
+
+@router.get("/runs/{run_id}/steps", responses=problem_responses(404))
+def list_steps(
+    _: Viewer,
+    run_id: RowId,
+    order: StepOrder = StepOrder.LATEST,
+    outcome: StepOutcome | None = None,
+    cursor: Offset = 0,
+    limit: Limit = 50,
+) -> Page[RunStepView]:
+    """List the steps of a run that are kept: the latest, the slowest, and those that stored nothing."""
+    with transaction() as session:
+        run_view(session, run_id)
+        steps = run_steps(session, run_id, order=order, outcome=outcome, offset=cursor, limit=limit + 1)
+    return Page.at_offset(cursor, limit, steps)
+
+
+@router.get("/runs/{run_id}/log", responses=problem_responses(404))
+def list_log_lines(
+    _: Viewer,
+    run_id: RowId,
+    level: Annotated[LogLevel, Query(description="Only of this level or a more severe one.")] = LogLevel.INFO,
+    text: Annotated[
+        str, Query(max_length=200, pattern=NO_NUL, description="Only with this text, in whatever case.")
+    ] = "",
+    order: LineOrder = LineOrder.OLDEST,
+    cursor: Offset = 0,
+    limit: Limit = 50,
+) -> Page[RunLogLineView]:
+    """List the log lines of a run that are kept: the first and the last, and warnings and errors."""
+    with transaction() as session:
+        run_view(session, run_id)
+        lines = run_log(
+            session, run_id, min_level=level, text=text, order=order, offset=cursor, limit=limit + 1
         )
+    return Page.at_offset(cursor, limit, lines)
+
+
+@router.get("/runs/{run_id}/requests", responses=problem_responses(404))
+def list_requests(_: Viewer, run_id: RowId) -> list[RunRequestsView]:
+    """List the requests of a run to the vendor, summed by endpoint and outcome."""
+    with transaction() as session:
+        run_view(session, run_id)
+        return run_requests(session, run_id)

@@ -1,8 +1,7 @@
-"""Pages of runs: list with filters, and one run with its statistics, retries and rate."""
+"""Pages of runs: list with filters, and totals per day."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
-from itertools import pairwise
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -12,15 +11,18 @@ from accession.accounts.collections import list_collections
 from accession.core.clock import utc_now
 from accession.core.workflow import Workflow
 from accession.db.engine import transaction
-from accession.db.models import Run, RunState
-from accession.runs.progress import estimate_progress
+from accession.db.models import RunState
 from accession.runs.run_days import MAX_DAYS, RunDayView, run_days
-from accession.runs.samples import RunSampleView, run_retries, run_samples
-from accession.runs.views import run_view, run_views
-from accession.tasks.control import can_retry
+from accession.runs.views import run_views
 from accession.web.pages.charts import DataPoint
-from accession.web.pages.rendering import format_duration, non_empty_parameters, render
-from accession.web.parameters import CursorId, FormCollection, RowId, collection_name, parse_collection_id
+from accession.web.pages.rendering import non_empty_parameters, render
+from accession.web.parameters import (
+    CursorId,
+    FormCollection,
+    FormTime,
+    collection_name,
+    parse_collection_id,
+)
 from accession.web.principal import Viewer
 
 router = APIRouter(prefix="/runs", include_in_schema=False)
@@ -44,6 +46,8 @@ def list_runs(
     collection: FormCollection = "",
     workflow: Annotated[Workflow | Literal[""], Query()] = "",
     state: Annotated[RunState | Literal[""], Query()] = "",
+    ended_since: FormTime = "",
+    ended_before: FormTime = "",
     before: CursorId = None,
 ) -> Response:
     """List runs, newest first."""
@@ -53,13 +57,22 @@ def list_runs(
             collection=collection_name(session, parse_collection_id(collection)),
             workflow=workflow or None,
             state=state or None,
+            ended_since=ended_since or None,
+            ended_before=ended_before or None,
             before_id=before,
             limit=_PAGE_SIZE + 1,
         )
-        filters = non_empty_parameters(collection=collection, workflow=workflow, state=state)
+        times = {"ended_since": ended_since, "ended_before": ended_before}
+        filters = non_empty_parameters(
+            collection=collection,
+            workflow=workflow,
+            state=state,
+            **{name: time.isoformat() for name, time in times.items() if isinstance(time, datetime)},
+        )
         return render(
             request,
             "runs.html",
+            times=times,
             runs=runs[:_PAGE_SIZE],
             collections=list_collections(session),
             workflows=list(Workflow),
@@ -114,28 +127,3 @@ def _day_charts(totals: Sequence[RunDayView], today: date) -> dict[str, list[Dat
         ]
         for title, name in _DAY_CHARTS.items()
     }
-
-
-@router.get("/{run_id}")
-def show_run(request: Request, _: Viewer, run_id: RowId) -> Response:
-    """Show one run."""
-    with transaction() as session:
-        run = run_view(session, run_id)
-        return render(
-            request,
-            "run.html",
-            run=run,
-            can_retry=can_retry(session, run_id),
-            progress=estimate_progress(session, session.get_one(Run, run_id)),
-            retries=run_retries(session, run_id),
-            rates=list(_rates(run.started_at, run_samples(session, run_id))),
-        )
-
-
-def _rates(started_at: datetime, samples: Sequence[RunSampleView]) -> Iterator[DataPoint]:
-    """Yield records per second between successive samples, labelled by the time since the start."""
-    for previous, sample in pairwise([RunSampleView(started_at, 0, 0), *samples]):
-        seconds = (sample.at - previous.at).total_seconds()
-        if seconds > 0:
-            records = sample.records_fetched - previous.records_fetched
-            yield DataPoint(format_duration((sample.at - started_at).total_seconds()), records / seconds)
