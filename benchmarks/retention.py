@@ -42,7 +42,10 @@ _WEEK = timedelta(days=7)
 _WEEKS_PER_QUARTER = 13
 _TITLES = 500
 _REPETITIONS = 9
-_DETAIL = ("runs", "run_retries", "run_samples", "circulation_events", "title_changes")
+_DETAIL = (
+    *("runs", "run_retries", "run_samples", "run_steps", "run_step_totals", "run_requests", "run_log_lines"),
+    *("circulation_events", "title_changes"),
+)
 _TOTALS = ("run_days", "circulation_totals", "circulation_months", "title_statistics", "table_sizes")
 
 _ADD_TITLES = (
@@ -75,6 +78,28 @@ INSERT INTO run_retries (run_id, at, retry, reason)
 SELECT id, started_at, 1, 'The vendor did not respond within 60 seconds.' FROM runs
 WHERE started_at >= :start AND id % 50 = 0
 """
+# An import of an hour of events has four steps, and each step logs a line.
+_ADD_STEPS = """
+INSERT INTO run_steps (run_id, number, started_at, outcome, seconds, fetch_seconds, requests, records,
+    window_start, window_end)
+SELECT id, n, started_at + n * interval '3 seconds', 'stored', 0.3, 0.25, 1, 3, started_at, started_at
+FROM runs, generate_series(1, CASE workflow WHEN 'events' THEN 4 ELSE pages END) n WHERE started_at >= :start
+"""
+_ADD_STEP_TOTALS = """
+INSERT INTO run_step_totals (run_id, steps, fetch_seconds, store_seconds, slot_seconds, log_lines)
+SELECT id, pages, 3, 1, 0.1, pages FROM runs WHERE started_at >= :start
+"""
+_ADD_REQUESTS = """
+INSERT INTO run_requests (run_id, endpoint, outcome, requests, seconds, max_seconds)
+SELECT id, endpoint, 'ok', pages, 3, 0.4 FROM runs, unnest(ARRAY['cloudevents', 'items']) endpoint
+WHERE started_at >= :start
+"""
+_ADD_LOG_LINES = """
+INSERT INTO run_log_lines (run_id, at, level, event, page, fields)
+SELECT id, started_at + n * interval '3 seconds', 'info', 'slice imported', n,
+    jsonb_build_object('start', started_at, 'end', started_at, 'events', 3, 'new', 3, 'rejected', 0)
+FROM runs, generate_series(1, CASE workflow WHEN 'events' THEN 4 ELSE pages END) n WHERE started_at >= :start
+"""
 _ADD_RUN_DAYS = """
 INSERT INTO run_days (day, collection_id, workflow, succeeded, failed, interrupted, cancelled, seconds, pages,
     records_fetched, records_stored, records_rejected, titles_new, titles_changed, repairs, restarts)
@@ -96,7 +121,11 @@ INSERT INTO title_changes (license_pool_id, changed_at, changes)
 SELECT license_pool_id, occurred_at, '{"licenses_available": [3, 2]}' FROM circulation_events
 WHERE occurred_at >= :start AND id % 2 = 0
 """
-_WEEKLY = (_ADD_RUNS, _ADD_SAMPLES, _ADD_RETRIES, _ADD_RUN_DAYS, _ADD_EVENTS, _ADD_CHANGES)
+_ADD_DETAILS = (_ADD_STEPS, _ADD_STEP_TOTALS, _ADD_REQUESTS, _ADD_LOG_LINES)
+_WEEKLY = (
+    *(_ADD_RUNS, _ADD_SAMPLES, _ADD_RETRIES, *_ADD_DETAILS, _ADD_RUN_DAYS),
+    *(_ADD_EVENTS, _ADD_CHANGES),
+)
 
 
 @dataclass(frozen=True)

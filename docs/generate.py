@@ -63,6 +63,8 @@ In addition, `accession collections add` and `set-key` read an account key from 
 def _type_label(annotation: Any) -> str:
     if get_origin(annotation) is tuple:
         return "tables"
+    if get_origin(annotation) is dict:
+        return "table"
     if isinstance(annotation, type):
         return {"SecretStr": "text (secret)", "str": "text", "Path": "folder"}.get(
             annotation.__name__, annotation.__name__
@@ -74,7 +76,7 @@ def _type_label(annotation: Any) -> str:
 def _default(field: Any) -> str:
     if field.default is PydanticUndefined:
         return "see description"
-    return "unset" if field.default in (None, ()) else f"`{field.default}`"
+    return "unset" if field.default in (None, (), {}) else f"`{field.default}`"
 
 
 def commands() -> str:

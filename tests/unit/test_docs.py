@@ -19,6 +19,9 @@ from accession.catalog.titles import TitleView
 from accession.cli.checks import Check
 from accession.core.effective_settings import EffectiveSetting
 from accession.core.vocabulary import ContributorRole
+from accession.db.blocking import BlockingSession
+from accession.runs.failures import Failure, FailureGroup
+from accession.runs.run_hours import RunHourView
 from accession.runs.views import RunView, StatusView
 from accession.tasks.about import AboutView, ProcessesView
 
@@ -42,6 +45,9 @@ def test_generated_pages_are_up_to_date() -> None:
         TitleView,
         StatusView,
         RunView,
+        RunHourView,
+        FailureGroup,
+        Failure,
         RejectedRecordView,
         OpenReason,
         CollectionView,
@@ -51,6 +57,7 @@ def test_generated_pages_are_up_to_date() -> None:
         EffectiveSetting,
         AboutView,
         ProcessesView,
+        BlockingSession,
         Check,
     ],
 )
@@ -66,7 +73,7 @@ def test_dependencies_are_documented(name: str) -> None:
     )
     documented = {package for row in rows for package in row.split(", ")}
     lines = (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()
-    required = {line for line in lines if line and not line.startswith(("#", "-r"))}
+    required = {line.partition(";")[0] for line in lines if line and not line.startswith(("#", "-r"))}
     assert required - documented == set()
 
 

@@ -1,4 +1,4 @@
-"""Encryption of secrets in the database: account keys, and the URLs of notification channels.
+"""Encryption of secrets in the database: account keys, URLs of notification channels, secrets of webhooks.
 
 The encryption key is in the home (`secret.key`) or in the environment. Either may contain several keys: the
 first encrypts, any decrypts. This allows changing the key while workers run: a rotation first puts the new
@@ -27,7 +27,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, object_session
 from accession.core.errors import UserError
 from accession.core.fs import atomic_write
 from accession.core.settings import get_settings
-from accession.db.models import Collection, NotificationChannel
+from accession.db.models import Collection, NotificationChannel, Webhook
 
 KEY_FILE = "secret.key"
 KEY_VARIABLE = "ACCESSION_SECRET_KEY"
@@ -158,8 +158,26 @@ def decrypt_channel_url(channel: NotificationChannel) -> SecretStr:
     )
 
 
+def decrypt_webhook_secret(webhook: Webhook) -> SecretStr:
+    """Return the webhook's secret in clear text, for signing requests and nothing else.
+
+    Raises:
+        UserError: none of the present encryption keys decrypts it.
+    """
+    return _decrypt_column(webhook, Webhook.secret_encrypted, _webhook_secret(webhook))
+
+
+def decrypt_previous_webhook_secret(webhook: Webhook) -> SecretStr:
+    """Return the webhook's previous secret, which must be stored; see `decrypt_webhook_secret`."""
+    return _decrypt_column(webhook, Webhook.previous_secret_encrypted, _webhook_secret(webhook))
+
+
+def _webhook_secret(webhook: Webhook) -> str:
+    return f'secret of webhook "{webhook.name}"'
+
+
 def _decrypt_column(
-    row: Collection | NotificationChannel, column: InstrumentedAttribute[bytes], what: str
+    row: Collection | NotificationChannel | Webhook, column: InstrumentedAttribute[Any], what: str
 ) -> SecretStr:
     encrypted: bytes = getattr(row, column.key)
     try:
@@ -202,7 +220,7 @@ def _wrong_key_error(what: str) -> UserError:
 
 @dataclass(frozen=True)
 class ReencryptionResult:
-    """Numbers of account keys that a rotation re-encrypted and skipped, and of channels' URLs.
+    """Numbers of account keys that a rotation re-encrypted and skipped, of channels' URLs, and of webhooks.
 
     Skipped are those of collections marked for deletion that no key decrypts any more.
     """
@@ -210,6 +228,7 @@ class ReencryptionResult:
     reencrypted: int
     skipped: int
     channels: int = 0
+    webhooks: int = 0
 
 
 @dataclass(frozen=True)
@@ -226,7 +245,7 @@ class KeyRotation:
     def reencrypt(self, session: Session) -> ReencryptionResult:
         """Write the new key to the key file, and re-encrypt every secret with it.
 
-        Until the transaction ends, no collection and no notification channel can be added or changed.
+        Until the transaction ends, no collection, notification channel or webhook can be added.
 
         Raises:
             UserError: a secret in use cannot be decrypted, or the key file cannot be written. Nothing
@@ -254,12 +273,12 @@ class KeyRotation:
             except InvalidToken:
                 if row.marked_for_deletion_at is None:
                     raise _wrong_key_error(f'account key of collection "{row.name}"') from None
-        channels = _reencrypt_channels(session, cipher)
+        channels, webhooks = _reencrypt_channels(session, cipher), _reencrypt_webhooks(session, cipher)
         if self.file is not None:
             _replace_key_file(self.file, self.keys)
         if changes:
             session.execute(update(Collection), changes)
-        return ReencryptionResult(len(changes), len(rows) - len(changes), channels)
+        return ReencryptionResult(len(changes), len(rows) - len(changes), channels, webhooks)
 
 
 def _reencrypt_channels(session: Session, cipher: MultiFernet) -> int:
@@ -272,6 +291,20 @@ def _reencrypt_channels(session: Session, cipher: MultiFernet) -> int:
             raise _wrong_key_error(f'URL of notification channel "{channel.name}"') from None
     session.flush()
     return len(channels)
+
+
+def _reencrypt_webhooks(session: Session, cipher: MultiFernet) -> int:
+    """Re-encrypt the secrets of the webhooks, also previous ones; return the number of webhooks."""
+    webhooks = session.scalars(select(Webhook)).all()
+    for webhook in webhooks:
+        try:
+            webhook.secret_encrypted = cipher.rotate(webhook.secret_encrypted)
+            if webhook.previous_secret_encrypted is not None:
+                webhook.previous_secret_encrypted = cipher.rotate(webhook.previous_secret_encrypted)
+        except InvalidToken:
+            raise _wrong_key_error(_webhook_secret(webhook)) from None
+    session.flush()
+    return len(webhooks)
 
 
 @contextmanager

@@ -55,6 +55,8 @@ class AuditAction(StrEnum):
     USER_ADD = "user.add"
     USER_SET_PASSWORD = "user.set_password"  # noqa: S105
     USER_SET_ROLE = "user.set_role"
+    USER_DEACTIVATE = "user.deactivate"
+    USER_ACTIVATE = "user.activate"
     USER_REMOVE = "user.remove"
     TOKEN_ADD = "token.add"  # noqa: S105
     TOKEN_REVOKE = "token.revoke"  # noqa: S105
@@ -77,17 +79,31 @@ class AuditAction(StrEnum):
     REJECTED_RECORD_RESOLVE = "rejected_record.resolve"
     EXPORT_CREATE = "export.create"
     CHANNEL_ADD = "notification_channel.add"
+    CHANNEL_EDIT = "notification_channel.edit"
     CHANNEL_TEST = "notification_channel.test"
     CHANNEL_REMOVE = "notification_channel.remove"
     RULE_ADD = "notification_rule.add"
     RULE_EDIT = "notification_rule.edit"
     RULE_REMOVE = "notification_rule.remove"
+    WEBHOOK_ADD = "webhook.add"
+    WEBHOOK_EDIT = "webhook.edit"
+    WEBHOOK_TEST = "webhook.test"
+    WEBHOOK_PAUSE = "webhook.pause"
+    WEBHOOK_RESUME = "webhook.resume"
+    WEBHOOK_REPLAY = "webhook.replay"
+    WEBHOOK_SKIP = "webhook.skip"
+    WEBHOOK_ROTATE_SECRET = "webhook.rotate_secret"  # noqa: S105
+    WEBHOOK_REMOVE = "webhook.remove"
+    DIGEST_SET = "digest.set"
+    DIGEST_SEND = "digest.send"
+    DIGEST_REMOVE = "digest.remove"
     AUDIT_LOG_EXPORT = "audit_log.export"
     DATABASE_BACKUP = "database.backup"
     DATABASE_RESTORE = "database.restore"
     DATABASE_PRUNE = "database.prune"
     DATABASE_REPAIR = "database.repair"
     SETTINGS_CHANGE = "settings.change"
+    CONFIGURATION_APPLY = "configuration.apply"
 
 
 @dataclass(frozen=True)

@@ -30,3 +30,4 @@ class FeedKind(StrEnum):
     OAI = "oai"
     OPDS = "opds"
     EXPORTS = "exports"
+    DIGESTS = "digests"

@@ -17,6 +17,7 @@ from accession.catalog.circulation import apply_snapshots
 from accession.catalog.editions import EditionUpdate, write_editions
 from accession.catalog.outbox import LockedChanges, delete_changes, lock_changes
 from accession.catalog.title_changes import record_changes
+from accession.catalog.title_events import store_title_events
 
 
 @dataclass(frozen=True)
@@ -54,4 +55,5 @@ def _apply(session: Session, changes: LockedChanges) -> ApplyResult:
     snapshots = {pool_id: data.circulation for pool_id, data in changes.data.items()}
     pools = apply_snapshots(session, changes.pools, snapshots)
     record_changes(session, [*editions.changes, *pools.changes])
+    store_title_events(session, pools.events, editions)
     return ApplyResult(editions.written, pools.written)

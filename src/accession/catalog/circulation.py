@@ -21,6 +21,7 @@ from accession.catalog.editions import pool_edition_join
 from accession.catalog.pools import lock_pools
 from accession.catalog.sweeps import last_swept_at
 from accession.catalog.title_changes import Change, pool_changes
+from accession.catalog.title_events import TitleEvent, pool_events, store_title_events
 from accession.core.clock import utc_now
 from accession.core.vocabulary import EventType
 from accession.db.bulk import in_array_parameter, update_rows
@@ -43,10 +44,11 @@ _EVENTS_THAT_CHANGE_COPIES_OWNED = (EventType.PURCHASE, EventType.REMOVED)
 
 @dataclass(frozen=True)
 class AppliedSnapshots:
-    """Number of pools written, and the changes to record in the titles' histories."""
+    """Number of pools written, the changes to record in the titles' histories, and the events to report."""
 
     written: int
     changes: Sequence[Change] = ()
+    events: Sequence[TitleEvent] = ()
 
 
 def has_new_counts(pool: LicensePool, data: CirculationData, on_sale: str | None) -> bool:
@@ -69,11 +71,13 @@ def apply_snapshots(
     """Write snapshots, by pool id, and the events since to locked pools.
 
     A snapshot is not written if it is older than the pool's last one, or if there is one and the counts known
-    for its moment are equal. The session's objects of written pools expire. The caller records the changes.
+    for its moment are equal. The session's objects of written pools expire. The caller stores the changes
+    and the events.
     """
     titles, now = _titles_since_snapshot(session, pools), utc_now()
     rows: list[dict[str, Any]] = []
     changes: list[Change] = []
+    events: list[TitleEvent] = []
     for pool in pools:
         data = snapshots[pool.id]
         if pool.circulation_as_of is not None and data.as_of < pool.circulation_as_of:
@@ -106,10 +110,11 @@ def apply_snapshots(
             }
         )
         changes += pool_changes(pool, counts, status, now)
+        events += pool_events(pool, counts, status)
         session.expire(pool)
     if rows:
         update_rows(session, table_of(LicensePool), rows)
-    return AppliedSnapshots(len(rows), changes)
+    return AppliedSnapshots(len(rows), changes, events)
 
 
 def latest_event_time(
@@ -186,7 +191,8 @@ def _last_snapshot_times(
 
 def _recount(session: Session, pools: Sequence[LicensePool]) -> set[int]:
     titles = _titles_since_snapshot(session, pools)
-    changed = set()
+    changed: set[int] = set()
+    title_events: list[TitleEvent] = []
     for pool in pools:
         title = titles[pool.id]
         types = [event_type for _, event_type in title.events]
@@ -196,8 +202,10 @@ def _recount(session: Session, pools: Sequence[LicensePool]) -> set[int]:
         )
         status = pool_status(counts, title.on_sale, is_known=is_known)
         if (counts, status) != (pool.counts, pool.status):
+            title_events += pool_events(pool, counts, status)
             pool.counts, pool.status, pool.updated_at = counts, status, utc_now()
             changed.add(pool.id)
+    store_title_events(session, title_events)
     return changed
 
 

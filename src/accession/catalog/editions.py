@@ -5,7 +5,7 @@ these are compared and replaced. An edition that needs no change is not locked.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -65,9 +65,10 @@ class EditionUpdate:
 
 @dataclass(frozen=True)
 class WrittenEditions:
-    """Number of editions written, and the changes to record in the titles' histories."""
+    """Number of editions written, the new ones by id, and the changes to record in the titles' histories."""
 
     written: int
+    added: Mapping[int, BibliographicData] = field(default_factory=dict)
     changes: Sequence[Change] = ()
 
 
@@ -104,7 +105,8 @@ def write_editions(session: Session, updates: Mapping[EditionKey, EditionUpdate]
         _replace_classifications(session, by_edition, with_rows)
         _replace_links(session, by_edition, with_rows)
         _replace_equivalents(session, {key: updates[key].metadata for key in written})
-    return WrittenEditions(len(written), changes)
+    new = {edition_id: updates[key].metadata for key, edition_id in added.items()}
+    return WrittenEditions(len(written), new, changes)
 
 
 def _read_editions(

@@ -7,6 +7,7 @@ from accession.catalog.availability import edition_is_before_sale, is_before_sal
 from accession.catalog.editions import pool_edition_join
 from accession.catalog.pools import lock_pools
 from accession.catalog.title_changes import Change, pool_changes, record_changes
+from accession.catalog.title_events import TitleEvent, pool_events, store_title_events
 from accession.core.clock import utc_now
 from accession.db.bulk import in_array
 from accession.db.models import Edition, LicensePool, PoolStatus
@@ -22,14 +23,17 @@ def update_on_order(session: Session, *, limit: int = 1000) -> int:
     on_sale = _read_on_sale(session, [pool.id for pool in pools])
     now = utc_now()
     changes: list[Change] = []
+    events: list[TitleEvent] = []
     for pool in pools:
         status = PoolStatus.ON_ORDER if is_before_sale(on_sale[pool.id]) else PoolStatus.ACTIVE
         # It may have changed since it was selected.
         if pool.status not in (PoolStatus.ON_ORDER, PoolStatus.ACTIVE) or pool.status == status:
             continue
         changes += pool_changes(pool, pool.counts, status, now)
+        events += pool_events(pool, pool.counts, status)
         pool.status, pool.updated_at = status, now
     record_changes(session, changes)
+    store_title_events(session, events)
     return len(changes)
 
 

@@ -120,6 +120,11 @@ def read_metadata(session: Session, edition_ids: Iterable[int]) -> dict[int, Val
     }
 
 
+def filled_fields(metadata: BibliographicData) -> tuple[str, ...]:
+    """Return the names of the fields that have a value in the metadata."""
+    return tuple(name for name, value in _values_of(metadata).items() if value)
+
+
 def _change(
     at: datetime, changes: Values, *, edition_id: int | None = None, license_pool_id: int | None = None
 ) -> Change:

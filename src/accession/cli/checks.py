@@ -21,6 +21,7 @@ from accession.core.clock import utc_now
 from accession.core.errors import UserError
 from accession.core.sanitize import redact_credentials
 from accession.core.settings import TOML_NAME, ScheduledExport, contains_secret, get_settings
+from accession.db.blocking import find_blocking_sessions
 from accession.db.engine import engine, server_address, transaction
 from accession.db.models import FindingKind
 from accession.db.sizes import table_sizes, total_size
@@ -63,12 +64,15 @@ def part_checks() -> list[Check]:
     probes: list[tuple[str, Callable[[], str]]] = [
         ("database", _database),
         ("schema", _schema),
+        ("database locks", _database_locks),
         ("broker", require_broker),
         ("workers", _workers),
         ("scheduler", _scheduler),
         ("account keys", _account_keys),
         ("storage", _storage),
     ]
+    if settings.oidc_issuer is not None:
+        probes.append(("OpenID Connect", _openid_connect))
     probes += [(f"export {export.name}", partial(_scheduled_export, export)) for export in settings.exports]
     checks += [_check(name, probe) for name, probe in probes]
     return checks
@@ -131,6 +135,18 @@ def _schema() -> str:
     return check_schema()
 
 
+def _database_locks() -> str:
+    with transaction() as session:
+        blocking = find_blocking_sessions(session)
+    if not blocking:
+        return "no session waits for another one"
+    first = blocking[0]
+    raise UserError(
+        f"{sum(each.waiting for each in blocking)} wait for {first.description}: let it end, or end it with "
+        f"SELECT pg_terminate_backend({first.pid})"
+    )
+
+
 def _workers() -> str:
     from accession.tasks.health_checks import check_workers
 
@@ -183,6 +199,17 @@ def _storage() -> str:
             "rows for fewer days (see `accession db sizes`)"
         )
     return finding
+
+
+def _openid_connect() -> str:
+    # Imported late: only installations with a provider need it.
+    from accession.auth.oidc import get_provider
+
+    if (provider := get_provider()) is not None:
+        provider.check()
+    settings = get_settings()
+    roles = ", ".join(sorted(set(settings.oidc_group_roles.values())))
+    return f"{settings.oidc_issuer} publishes its configuration and keys; groups give the roles {roles}"
 
 
 def _scheduled_export(export: ScheduledExport) -> str:

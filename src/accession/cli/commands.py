@@ -64,6 +64,11 @@ COMMANDS = {
     "collections": LazyCommand(
         "collections:app", "Manage collections: the library's accounts with the vendor."
     ),
+    "apply": LazyCommand(
+        "configuration:apply",
+        "Make collections and notifications equal to configuration files.",
+        epilog="Example: accession apply -f collections.yaml --plan",
+    ),
     "import": LazyCommand("imports:app", "Start an import for one collection or for all."),
     "verify": LazyCommand(
         "verify:verify",
@@ -82,6 +87,10 @@ COMMANDS = {
     "notifications": LazyCommand(
         "notifications:app", "Manage notifications: channels, rules and the delivery log."
     ),
+    "digests": LazyCommand(
+        "digests:app", "Manage digests for librarians: purchased, removed and expired titles by mail."
+    ),
+    "webhooks": LazyCommand("webhooks:app", "Manage webhooks, which send events to programs."),
     "users": LazyCommand("users:app", "Manage the users of the dashboard."),
     "tokens": LazyCommand("tokens:app", "Manage the tokens of programs that use the API or the feeds."),
     "audit": LazyCommand(

@@ -83,11 +83,13 @@ def beat(wait_for_schema: WaitForSchema = False) -> None:
     with fast_imports():
         from accession.tasks.app import app
         from accession.tasks.notifier import start_notifier
+        from accession.tasks.webhook_sender import start_webhook_sender
 
         app.loader.import_default_modules()
     os.umask(0o077)
     schedule = settings.home / "beat-schedule"
     start_notifier()
+    start_webhook_sender()
     app.start(["beat", f"--schedule={schedule}", f"--loglevel={settings.log_level}", "--pidfile="])
 
 
@@ -120,9 +122,11 @@ def web(
         record_settings(session, "web")
     with fast_imports():
         from accession.tasks.notifier import start_notifier
+        from accession.tasks.webhook_sender import start_webhook_sender
         from accession.web.app import create_app
     app = create_app()
     start_notifier()
+    start_webhook_sender()
     serve(app, listen(host, settings.web_port) if descriptor is None else socket.socket(fileno=descriptor))
 
 

@@ -14,10 +14,13 @@ from accession.auth.names import validate_name
 from accession.auth.passwords import validate_password
 from accession.auth.roles import UserRole
 from accession.auth.users import (
+    activate_user,
     add_user,
+    deactivate_user,
     find_user,
     has_users,
     remove_user,
+    require_password_user,
     set_password,
     set_role,
     user_views,
@@ -91,6 +94,8 @@ def list_users(as_json: AsJson = False) -> None:
             [
                 ("Name", lambda user: user.name),
                 ("Role", lambda user: user.role),
+                ("Login", lambda user: user.issuer or "password"),
+                ("State", lambda user: "active" if user.deactivated_at is None else "deactivated"),
                 ("Added", lambda user: user.created_at),
                 ("Last login", lambda user: user.last_login_at),
             ],
@@ -100,6 +105,8 @@ def list_users(as_json: AsJson = False) -> None:
 
 
 def _no_users_message() -> str:
+    if get_settings().oidc_issuer is not None:
+        return "There are no users: the provider adds people at their first login."
     if is_loopback(get_settings().web_host):
         return "There are no users: the dashboard is open to everybody on this machine."
     return "There are no users: the dashboard is not served."
@@ -113,7 +120,8 @@ def change_password(name: Name) -> None:
     """
     # Fail before the prompt, not after it.
     with open_catalogue() as session:
-        find_user(session, name)
+        user = find_user(session, name)
+        require_password_user(user.name, user.oidc_issuer)
     password = _read_password()
     with open_catalogue() as session:
         set_password(session, name, password)
@@ -134,6 +142,27 @@ def change_role(
     console.print(
         f'Changed the role of "{name}" to {role.value}; all sessions of this user are ended.', markup=False
     )
+
+
+@app.command()
+def deactivate(name: Name) -> None:
+    """Refuse a user's logins until further notice, and end the user's sessions.
+
+    The user is kept: a person who logs in at an OpenID Connect provider would be added again after a removal.
+    """
+    with open_catalogue() as session:
+        deactivate_user(session, name)
+        record(session, command_actor(), AuditAction.USER_DEACTIVATE, name)
+    console.print(f'Deactivated "{name}"; all sessions of this user are ended.', markup=False)
+
+
+@app.command()
+def activate(name: Name) -> None:
+    """Allow a deactivated user to log in again."""
+    with open_catalogue() as session:
+        activate_user(session, name)
+        record(session, command_actor(), AuditAction.USER_ACTIVATE, name)
+    console.print(f'Activated "{name}".', markup=False)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
@@ -59,6 +60,11 @@ class Cron:
         """Return the expression in words, such as "At 02:30 every day"."""
         return CronSim(self.expression, _FIRST_YEAR).explain()
 
+    def next_occurrence(self, after: datetime) -> datetime:
+        """Return the first time (UTC) after a time at which the expression occurs."""
+        # It is the same for all times of a minute: lists of many collections ask for it again and again.
+        return _next_occurrence(self, after.astimezone(UTC).replace(second=0, microsecond=0))
+
     def occurrences(self, after: datetime) -> Iterator[datetime]:
         """Yield the times (UTC) after a time at which the expression occurs, in ascending order."""
         for occurrence in CronSim(self.expression, after.astimezone(ZoneInfo(self.time_zone))):
@@ -66,6 +72,11 @@ class Cron:
             # In the repeated hour of autumn, CronSim begins with the first of the two.
             if utc > after:
                 yield utc
+
+
+@lru_cache(maxsize=8192)
+def _next_occurrence(cron: Cron, time: datetime) -> datetime:
+    return next(cron.occurrences(time))
 
 
 def _invalid_expression(expression: str, reason: str) -> InvalidInput:

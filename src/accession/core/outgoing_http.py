@@ -7,7 +7,7 @@ second time could lead elsewhere (DNS rebinding). Redirects are requests of thei
 import math
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from ssl import SSLContext
@@ -124,6 +124,16 @@ class _LimitedStream(httpcore.NetworkStream):
         if remaining <= 0:
             raise error("the server took too long")
         return remaining if timeout is None else min(timeout, remaining)
+
+
+def limited_body(response: httpx.Response, max_bytes: int) -> Iterator[bytes]:
+    """Yield the body of a streamed response in chunks, until it ends or has exceeded the limit."""
+    size = 0
+    for chunk in response.iter_raw():
+        yield chunk
+        size += len(chunk)
+        if size > max_bytes:
+            return
 
 
 def is_public_address(_host: str, address: IPAddress) -> bool:

@@ -33,9 +33,12 @@ from pydantic_settings import (
 
 from accession.core.cron import Cron, time_zone
 from accession.core.database_url import parse_database_url
+from accession.core.email_address import is_email_address
 from accession.core.errors import InvalidInput, UserError
 from accession.core.oai_namespace import is_oai_namespace
+from accession.core.provider_url import is_provider_url
 from accession.core.redis_url import validate_redis_url
+from accession.core.smtp_url import parse_smtp_url
 from accession.core.validation import first_invalid_field
 
 ENV_PREFIX = "ACCESSION_"
@@ -130,6 +133,12 @@ class Settings(Home):
         default=None,
         description="Key that encrypts the account keys in the database: 32 bytes in URL-safe base64. "
         "Unset: the file secret.key in the home, which is created on first use with mode 600.",
+    )
+    configuration_secrets_dir: Path | None = Field(
+        default=None,
+        description="Folder of files with account keys and URLs of channels. Configurations that are applied "
+        "in the dashboard or by the API can name these files, and no other secret of the server. "
+        "Unset: none.",
     )
     time_zone: str = Field(
         default="UTC",
@@ -237,7 +246,61 @@ class Settings(Home):
     public_url: str | None = Field(
         default=None,
         description="URL under which people reach the dashboard, such as https://accession.library.example, "
-        "for links in notifications. Unset: they have no links.",
+        "for links in notifications, which have none if it is unset, and to return from the OpenID "
+        "Connect provider.",
+    )
+    oidc_issuer: str | None = Field(
+        default=None,
+        description="URL of the OpenID Connect provider with which people log in beside passwords, such as "
+        "https://login.library.example/realms/staff, exactly as the provider publishes it. Unset: people log "
+        "in with passwords only.",
+    )
+    oidc_client_id: str | None = Field(
+        default=None, validate_default=True, description="Client id of Accession at the provider."
+    )
+    oidc_client_secret: SecretStr | None = Field(
+        default=None,
+        description="Client secret of Accession at the provider. Unset: Accession is a public client.",
+    )
+    oidc_scopes: str = Field(
+        default="openid profile email",
+        description="Scopes that the provider is asked for, separated by spaces. Some providers send groups "
+        "only for another scope, such as `groups`.",
+    )
+    oidc_roles_claim: str = Field(
+        default="groups",
+        min_length=1,
+        description="Claim of the ID token with the groups of a person, as a list or a text: a name, or a "
+        "path such as `realm_access.roles`.",
+    )
+    oidc_group_roles: dict[str, Literal["viewer", "operator", "administrator"]] = Field(
+        default={},
+        validate_default=True,
+        description="Role of each group, as a table of groups: `viewer`, `operator` or `administrator`. A "
+        "person has the highest role of the groups, and without any cannot log in. In the environment as "
+        "JSON.",
+    )
+    oidc_button_label: str = Field(
+        default="Log in with single sign-on",
+        min_length=1,
+        max_length=60,
+        description="Label of the button on the login page that leads to the provider.",
+    )
+    oidc_required: bool = Field(
+        default=False,
+        description="Refuse passwords, except for administrators, who need one while the provider is "
+        "unavailable.",
+    )
+    smtp_url: SecretStr | None = Field(
+        default=None,
+        description="Mail server that sends digests: `smtp://host`, `smtp://user:password@host:587` or "
+        "`smtps://user:password@host`. With `smtp` the connection is encrypted if the server offers that, as "
+        "it must for a password. Unset: digests are not mailed. Requires ACCESSION_MAIL_FROM.",
+    )
+    mail_from: str | None = Field(
+        default=None,
+        validate_default=True,
+        description="Sender of mails, such as accession@library.example.",
     )
     oai_admin_email: str = Field(
         default="nobody@accession.invalid",
@@ -245,14 +308,14 @@ class Settings(Home):
     )
     oai_namespace: str | None = Field(
         default=None,
-        description="Domain name in the identifiers of all OAI-PMH records, such as library.example. Changing "
-        "it makes every record a new one for harvesters. Unset: the host of ACCESSION_PUBLIC_URL at the first "
-        "harvest, from then on for ever.",
+        description="Domain name in the identifiers of all OAI-PMH records, such as library.example. "
+        "Changing it makes every record a new one for harvesters. Unset: the host of ACCESSION_PUBLIC_URL at "
+        "the first harvest, from then on for ever.",
     )
     title_url_template: str = Field(
         default="https://ebook.yourcloudlibrary.com/library/{library_id}-document_id-{identifier}",
-        description="URL of a title's page at the vendor, for links in feeds. {library_id} is replaced by "
-        "the library id of the collection, {identifier} by the vendor's id of the title.",
+        description="URL of a title's page at the vendor, for links in feeds and exports. {library_id} is "
+        "replaced by the library id of the collection, {identifier} by the vendor's id of the title.",
     )
     shutdown_grace_seconds: float = Field(
         default=60,
@@ -297,6 +360,15 @@ class Settings(Home):
     retention_days_notifications: RetentionDays = Field(
         default=90,
         description="Number of days for which notifications are kept that were sent or given up.",
+    )
+    retention_days_digests: RetentionDays = Field(
+        default=365,
+        description="Number of days for which issues of digests are kept, with the log of their mails.",
+    )
+    retention_days_webhooks: RetentionDays = Field(
+        default=30,
+        description="Number of days for which events of webhooks are kept that were delivered or skipped, to "
+        "be sent again, and those that wait because the webhook is paused.",
     )
     retention_days_audit_log: RetentionDays = Field(
         default=1095,
@@ -350,11 +422,25 @@ class Settings(Home):
             validate_redis_url(url.get_secret_value())
         return url
 
-    @field_validator("oai_admin_email")
+    @field_validator("smtp_url")
     @classmethod
-    def _validate_email(cls, address: str) -> str:
-        if not re.fullmatch(r"[^\s@]+@[^\s@.]+(\.[^\s@.]+)+", address):
+    def _validate_smtp_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            parse_smtp_url(url)
+        return url
+
+    @field_validator("mail_from", "oai_admin_email")
+    @classmethod
+    def _validate_email(cls, address: str | None) -> str | None:
+        if address is not None and not is_email_address(address):
             raise ValueError("enter it as name@library.example")
+        return address
+
+    @field_validator("mail_from")
+    @classmethod
+    def _require_sender(cls, address: str | None, info: ValidationInfo) -> str | None:
+        if address is None and info.data.get("smtp_url") is not None:
+            raise ValueError("ACCESSION_SMTP_URL requires it; enter it as name@library.example")
         return address
 
     @field_validator("oai_namespace")
@@ -373,12 +459,47 @@ class Settings(Home):
             raise ValueError("enter it as https://host or https://host/path")
         return url
 
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _validate_issuer(cls, issuer: str | None) -> str | None:
+        if issuer is not None and not is_provider_url(issuer):
+            raise ValueError("enter it as https://host or https://host/path")
+        return issuer
+
+    @field_validator("oidc_client_id", "oidc_group_roles")
+    @classmethod
+    def _require_with_issuer(cls, value: Any, info: ValidationInfo) -> Any:
+        if not value and info.data.get("oidc_issuer") is not None:
+            raise ValueError("it must be set, because oidc_issuer is set")
+        return value
+
+    @field_validator("oidc_scopes")
+    @classmethod
+    def _validate_scopes(cls, scopes: str) -> str:
+        if "openid" not in scopes.split():
+            raise ValueError("it must contain openid")
+        return scopes
+
+    @field_validator("oidc_required")
+    @classmethod
+    def _validate_required(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("oidc_issuer") is None:
+            raise ValueError("set oidc_issuer too, because nobody could log in otherwise")
+        return value
+
     @field_validator("title_url_template")
     @classmethod
     def _validate_title_url(cls, template: str) -> str:
         if not re.match(r"https?://[^\s{}/]+/\S*$", template) or "{identifier}" not in template:
             raise ValueError("enter it as https://host/... and include {identifier}")
         return template
+
+    @field_validator("configuration_secrets_dir")
+    @classmethod
+    def _validate_secrets_dir(cls, folder: Path | None) -> Path | None:
+        if folder is not None and not folder.is_absolute():
+            raise ValueError("enter an absolute path")
+        return folder
 
     @field_validator("time_zone")
     @classmethod

@@ -6,7 +6,7 @@ from accession.accounts.collections import get_collection
 from accession.bibliotheca.errors import AuthenticationFailed, RemoteIntegrationException
 from accession.core.clock import utc_now
 from accession.core.errors import NotFound
-from accession.db.models import NotificationEvent, Run
+from accession.db.models import Collection, NotificationEvent, Run
 from accession.notifications.kinds import EventKind
 
 
@@ -45,6 +45,41 @@ def record_export(session: Session, name: str, *, error: str | None = None) -> N
             kind=(EventKind.RECOVERED if error is None else EventKind.EXPORT_FAILED).value,
             key=f"export:{name}",
             subject=name,
+            reason=error or "",
+            cause=error or "",
+            occurred_at=utc_now(),
+        )
+    )
+
+
+def record_webhook(
+    session: Session, webhook_id: int, name: str, *, paused_because: str | None = None
+) -> None:
+    """Store that Accession has paused a webhook for this reason, or that it has been resumed."""
+    kind = EventKind.RECOVERED if paused_because is None else EventKind.WEBHOOK_PAUSED
+    reason = paused_because or ""
+    session.add(
+        NotificationEvent(
+            kind=kind.value,
+            key=f"webhook:{webhook_id}",
+            subject=name,
+            reason=reason,
+            cause=reason,
+            occurred_at=utc_now(),
+        )
+    )
+
+
+def record_digest_mail(
+    session: Session, collection: Collection, recipient: str, *, error: str | None = None
+) -> None:
+    """Store that a digest has not reached a recipient because of this error, or that there is no error."""
+    session.add(
+        NotificationEvent(
+            kind=(EventKind.RECOVERED if error is None else EventKind.DIGEST_FAILED).value,
+            key=f"digest:{collection.id}:{recipient}",
+            collection_id=collection.id,
+            subject=f"{collection.name}, {recipient}",
             reason=error or "",
             cause=error or "",
             occurred_at=utc_now(),

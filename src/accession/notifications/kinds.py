@@ -15,9 +15,13 @@ class EventKind(StrEnum):
     REJECTED_RECORDS = "rejected_records"
     """A collection has more open rejected records than a threshold."""
     EXPORT_FAILED = "export_failed"
+    DIGEST_FAILED = "digest_failed"
+    """A digest has not reached one of its recipients."""
     PROCESS_MISSING = "process_missing"
     """No worker, or no scheduler, is running, or the broker does not respond."""
     DISK_NEARLY_FULL = "disk_nearly_full"
+    WEBHOOK_PAUSED = "webhook_paused"
+    """A webhook was paused, because its receiver has not accepted an event for days, or is gone."""
     STILL_FAILING = "still_failing"
     """An event that was reported some hours ago still applies; repeated daily."""
     RECOVERED = "recovered"
@@ -44,6 +48,8 @@ SEVERITIES: Mapping[EventKind, Severity] = {
     EventKind.NO_SUCCESS: Severity.WARNING,
     EventKind.REJECTED_RECORDS: Severity.WARNING,
     EventKind.EXPORT_FAILED: Severity.ERROR,
+    EventKind.WEBHOOK_PAUSED: Severity.ERROR,
+    EventKind.DIGEST_FAILED: Severity.WARNING,
     EventKind.PROCESS_MISSING: Severity.CRITICAL,
     EventKind.DISK_NEARLY_FULL: Severity.CRITICAL,
 }

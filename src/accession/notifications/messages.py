@@ -22,6 +22,8 @@ _TITLES: Mapping[EventKind, str] = {
     EventKind.NO_SUCCESS: "No successful import",
     EventKind.REJECTED_RECORDS: "Many rejected records",
     EventKind.EXPORT_FAILED: "Export failed",
+    EventKind.WEBHOOK_PAUSED: "Webhook paused",
+    EventKind.DIGEST_FAILED: "Digest not delivered",
     EventKind.PROCESS_MISSING: "Process missing",
     EventKind.DISK_NEARLY_FULL: "Disk nearly full",
     EventKind.STILL_FAILING: "Still failing",
@@ -33,6 +35,7 @@ _NOUNS: Mapping[EventKind, str] = {
     EventKind.NO_SUCCESS: "imports",
     EventKind.REJECTED_RECORDS: "collections",
     EventKind.EXPORT_FAILED: "exports",
+    EventKind.WEBHOOK_PAUSED: "webhooks",
 }
 _ADVICE: Mapping[EventKind, str] = {
     EventKind.RUN_FAILED: "Read the reason, and start the run again when its cause is gone. The next "
@@ -42,6 +45,9 @@ _ADVICE: Mapping[EventKind, str] = {
     EventKind.NO_SUCCESS: "Check that a worker and the scheduler are running, and the latest runs.",
     EventKind.REJECTED_RECORDS: "Look at the reasons in the list of rejected records; retry or resolve them.",
     EventKind.EXPORT_FAILED: "Check the export's target and options; the earlier files are unchanged.",
+    EventKind.WEBHOOK_PAUSED: "Repair the receiver, then resume the webhook. Its events wait until then.",
+    EventKind.DIGEST_FAILED: "Check the mail server in ACCESSION_SMTP_URL, and the recipient's address on the "
+    "page of the collection.",
     EventKind.PROCESS_MISSING: "Start it, and read its log. Imports wait until then, and nothing is lost.",
     EventKind.DISK_NEARLY_FULL: "Free some space, or enlarge the disk. When it is full, the database stops.",
 }
@@ -51,12 +57,15 @@ _RECOVERIES: Mapping[EventKind, str] = {
     EventKind.NO_SUCCESS: "A run has succeeded.",
     EventKind.REJECTED_RECORDS: "The number of open rejected records is no longer above the threshold.",
     EventKind.EXPORT_FAILED: "The export has been written.",
+    EventKind.WEBHOOK_PAUSED: "It has been resumed.",
+    EventKind.DIGEST_FAILED: "A digest has been delivered, or the recipient was removed.",
     EventKind.PROCESS_MISSING: "It is running again.",
     EventKind.DISK_NEARLY_FULL: "There is enough free space again.",
 }
 _PATHS: Mapping[EventKind, str] = {
     EventKind.REJECTED_RECORDS: "/rejected-records",
     EventKind.EXPORT_FAILED: "/exports",
+    EventKind.WEBHOOK_PAUSED: "/webhooks",
 }
 
 

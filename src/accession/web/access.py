@@ -50,7 +50,7 @@ def install_access(app: FastAPI) -> None:
 class AccessMiddleware:
     """ASGI middleware that sets `request.state.principal`, or answers instead of the app.
 
-    The principal is None only on public paths, `/login` and `/logout`.
+    The principal is None only on public paths, and those of login and logout.
     """
 
     def __init__(self, app: ASGIApp, *, host: str) -> None:

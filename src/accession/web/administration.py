@@ -12,7 +12,15 @@ from sqlalchemy.orm import Session
 from accession.auth.audit import AuditAction, record
 from accession.auth.roles import FeedKind, UserRole
 from accession.auth.tokens import add_feed_token, add_token, revoke_token, token_view
-from accession.auth.users import add_user, remove_user, set_password, set_role, user_view
+from accession.auth.users import (
+    activate_user,
+    add_user,
+    deactivate_user,
+    remove_user,
+    set_password,
+    set_role,
+    user_view,
+)
 from accession.core.errors import InvalidInput, UserError
 from accession.web.principal import Principal
 
@@ -40,7 +48,7 @@ def change_password(session: Session, principal: Principal, user_id: int, passwo
 
     Raises:
         NotFound: there is no such user.
-        UserError: the password is too short.
+        UserError: the password is too short, or the user has none.
     """
     name = user_view(session, user_id).name
     set_password(session, name, password)
@@ -53,12 +61,30 @@ def change_role(session: Session, principal: Principal, user_id: int, role: User
 
     Raises:
         NotFound: there is no such user.
-        UserError: it is the caller.
+        UserError: it is the caller, or a user whose role the provider decides.
     """
     name = user_view(session, user_id).name
     _require_other(principal, name)
     old_role = set_role(session, name, role)
     record(session, principal.actor, AuditAction.USER_SET_ROLE, name, {"role": f"{old_role} → {role}"})
+    return name
+
+
+def change_activation(session: Session, principal: Principal, user_id: int, *, active: bool) -> str:
+    """Activate or deactivate another user, whose sessions then end, and return the user's name.
+
+    Raises:
+        NotFound: there is no such user.
+        UserError: it is the caller.
+    """
+    name = user_view(session, user_id).name
+    _require_other(principal, name)
+    if active:
+        activate_user(session, name)
+    else:
+        deactivate_user(session, name)
+    action = AuditAction.USER_ACTIVATE if active else AuditAction.USER_DEACTIVATE
+    record(session, principal.actor, action, name)
     return name
 
 
@@ -117,5 +143,6 @@ def delete_token(session: Session, principal: Principal, token_id: int) -> str:
 def _require_other(principal: Principal, name: str) -> None:
     if principal.authentication == "session" and principal.name == name:
         raise UserError(
-            "You cannot remove yourself or change your own role: ask another administrator to do it."
+            "You cannot remove or deactivate yourself or change your own role: ask another administrator to "
+            "do it."
         )

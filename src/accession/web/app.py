@@ -6,21 +6,25 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
 from accession import __version__
-from accession.web import covers, health, login, metrics, oai, opds
+from accession.web import atom, covers, health, login, metrics, oai, oidc_login, opds
 from accession.web.access import install_access
 from accession.web.api import router as api
 from accession.web.errors import MAX_BODY_BYTES
+from accession.web.head_requests import HeadRequests
 from accession.web.pages import (
     audit,
     backfill,
     collections,
+    configuration,
     control,
+    digests,
     exports,
     installation,
     notifications,
     overview,
     rejects,
     reports,
+    run,
     runs,
     schedules,
     storage,
@@ -28,24 +32,30 @@ from accession.web.pages import (
     tokens,
     users,
     verification,
+    webhooks,
 )
 from accession.web.request_log import RequestLog
 
-_ROUTER_MODULES = (
+ROUTER_MODULES = (
     api,
     login,
+    oidc_login,
     overview,
     control,
     backfill,
     collections,
+    configuration,
     schedules,
+    digests,
     verification,
     runs,
+    run,
     rejects,
     titles,
     reports,
     exports,
     notifications,
+    webhooks,
     users,
     tokens,
     audit,
@@ -56,6 +66,7 @@ _ROUTER_MODULES = (
     metrics,
     oai,
     opds,
+    atom,
 )
 
 
@@ -69,11 +80,13 @@ def create_app() -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for module in _ROUTER_MODULES:
+    for module in ROUTER_MODULES:
         app.include_router(module.router)
     # Tabler's style sheet and script come with the starlette-admin wheel.
     app.mount("/static/vendor", StaticFiles(packages=[("starlette_admin", "static")]))
     app.mount("/static", StaticFiles(packages=[("accession.web", "static")]))
+    # The innermost: compression would wait for the body.
+    app.add_middleware(HeadRequests)
     app.add_middleware(GZipMiddleware, minimum_size=1000)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)
     install_access(app)

@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from accession.auth.roles import FeedKind, UserRole
 from accession.auth.tokens import TOKEN_PREFIX, use_token
-from accession.auth.users import find_session_user, has_users
+from accession.auth.users import find_session_user, is_login_required
 from accession.web.errors import HTTPProblem
 from accession.web.feed_paths import feed_prefix, is_feed_path, is_feed_read
 from accession.web.principal import Principal
@@ -25,7 +25,7 @@ from accession.web.sessions import COOKIE, read_session, session_cookie
 BASIC_CHALLENGE = {"WWW-Authenticate": 'Basic realm="Accession", charset="UTF-8"'}
 _INVALID_TOKEN_CHALLENGE = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
 
-LOGIN_PATHS = ("/login", "/logout")
+LOGIN_PATHS = ("/login", "/logout", "/login/oidc", "/login/oidc/callback")
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ def authenticate(
 ) -> AuthResult:
     """Identify the caller by the token, or else by the session cookie.
 
-    `on_loopback` tells whether the dashboard is served on a loopback address: there, while no user exists,
-    everyone on this machine is an administrator.
+    `on_loopback` tells whether the dashboard is served on a loopback address: there, while no login is
+    required, everyone on this machine is an administrator.
 
     Raises:
         HTTPProblem: the token is invalid or does not allow the request, or the request is not local.
     """
     if token is not None:
         return AuthResult(_token_principal(session, request, token))
-    if on_loopback and not has_users(session):
+    if on_loopback and not is_login_required(session):
         require_local_request(request)
         return AuthResult(Principal("local", UserRole.ADMINISTRATOR, "local", client_address(request)))
     return _session_result(session, request)
@@ -92,8 +92,10 @@ def _session_result(session: Session, request: Request) -> AuthResult:
     user = find_session_user(session, web_session.user_id, web_session.session_key)
     if user is None:
         return AuthResult(None)
-    # /login and /logout set the session cookie themselves.
-    is_renewed = web_session.is_to_be_renewed and request.scope["path"] not in LOGIN_PATHS
+    # A user whom the provider does not know any more is logged out when the session ends.
+    is_renewable = web_session.is_to_be_renewed and user.oidc_issuer is None
+    # These paths set the session cookie themselves.
+    is_renewed = is_renewable and request.scope["path"] not in LOGIN_PATHS
     cookie = session_cookie(user, secure=request.url.is_secure) if is_renewed else None
     principal = Principal(user.name, UserRole(user.role), "session", client_address(request))
     return AuthResult(principal, cookie)

@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import os
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from html import escape
 from pathlib import Path
@@ -19,7 +18,12 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from accession.catalog.covers import CoverSource, find_cover_source, vendor_base_urls
-from accession.core.outgoing_http import CheckedTransport, is_allowed_for_operators, is_public_address
+from accession.core.outgoing_http import (
+    CheckedTransport,
+    is_allowed_for_operators,
+    is_public_address,
+    limited_body,
+)
 from accession.core.sanitize import sanitize
 from accession.core.settings import get_settings
 from accession.db.engine import transaction
@@ -119,22 +123,13 @@ def _fetch_image(address: str) -> bytes | None:
             httpx.Client(transport=transport, timeout=_TIMEOUT) as client,
             client.stream("GET", url, headers=_HEADERS) as response,
         ):
-            body = b"".join(_limited_body(response)) if response.status_code == httpx.codes.OK else b""
+            is_image = response.status_code == httpx.codes.OK
+            body = b"".join(limited_body(response, _MAX_IMAGE_BYTES)) if is_image else b""
     except httpx.HTTPError as error:
         log.info("cover host unreachable", host=sanitize(host), reason=type(error).__name__)
         _unreachable_until[host] = time.monotonic() + _UNREACHABLE_SECONDS
         return None
     return body if len(body) <= _MAX_IMAGE_BYTES and _media_type(body) else None
-
-
-def _limited_body(response: httpx.Response) -> Iterator[bytes]:
-    """Yield the body in chunks until it ends or exceeds the limit."""
-    size = 0
-    for chunk in response.iter_raw():
-        yield chunk
-        size += len(chunk)
-        if size > _MAX_IMAGE_BYTES:
-            return
 
 
 def _transport_to(url: httpx.URL) -> CheckedTransport | None:

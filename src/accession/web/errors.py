@@ -15,6 +15,7 @@ from accession.bibliotheca.errors import RemoteIntegrationException
 from accession.core.errors import InvalidInput, NotFound, UserError
 from accession.core.sanitize import sanitize
 from accession.core.validation import first_invalid_field
+from accession.db.blocking import is_lock_timeout
 from accession.db.engine import database_unavailable
 from accession.tasks.broker import broker_unavailable
 
@@ -24,6 +25,11 @@ MAX_BODY_BYTES = 1024 * 1024
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 _RETRY_LATER = {"Retry-After": "10"}
+
+_ROWS_LOCKED = (
+    "Another session of the database keeps rows locked: see the page About for which one, and try again when "
+    "it has ended."
+)
 
 
 class Problem(BaseModel):
@@ -82,6 +88,8 @@ def problem_from_error(error: Exception) -> HTTPProblem:
             return HTTPProblem(409, str(error))
         case RemoteIntegrationException():
             return HTTPProblem(502, str(error))
+        case OperationalError() if is_lock_timeout(error):
+            return HTTPProblem(503, _ROWS_LOCKED, _RETRY_LATER)
         case OperationalError():
             return HTTPProblem(503, database_unavailable(), _RETRY_LATER)
         case RedisError() | BrokerError():

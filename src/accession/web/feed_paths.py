@@ -2,7 +2,12 @@
 
 from accession.auth.roles import FeedKind
 
-_PREFIXES = {FeedKind.OAI: "/oai", FeedKind.OPDS: "/opds", FeedKind.EXPORTS: "/exports"}
+_PREFIXES = {
+    FeedKind.OAI: "/oai",
+    FeedKind.OPDS: "/opds",
+    FeedKind.EXPORTS: "/exports",
+    FeedKind.DIGESTS: "/digests",
+}
 
 
 def feed_prefix(feed: FeedKind) -> str:

@@ -1,4 +1,4 @@
-"""Security headers on every response: no foreign scripts or images, no frames, no caching of pages."""
+"""Security headers on every response: no foreign scripts, images or frames, no caching of pages."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -9,14 +9,19 @@ from accession.web.errors import INTERNAL_ERROR
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' data:; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'",
+    "img-src 'self' data:; font-src 'self'; connect-src 'self'; frame-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
+MAIL_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; form-action 'none'; base-uri 'none'; "
+    "frame-ancestors 'self'"
+)
+"""Content-Security-Policy of a mail that is shown in a frame: inline styles, and nothing else."""
 _NO_STORE = "no-store"
 _CACHED_FOR_A_DAY = "public, max-age=86400"
 _HSTS_FOR_A_YEAR = "max-age=31536000"
@@ -53,7 +58,9 @@ class SecurityHeaders:
 
 def _add_headers(scope: Scope, message: Message) -> None:
     headers = MutableHeaders(scope=message)
-    headers.update(_HEADERS)
+    for name, value in _HEADERS.items():
+        # A route may set its own Content-Security-Policy, as mails do.
+        headers.setdefault(name, value)
     is_asset = scope["path"].startswith("/static/") and message["status"] < 400
     # A route may set its own Cache-Control, as covers do.
     headers.setdefault("Cache-Control", _CACHED_FOR_A_DAY if is_asset else _NO_STORE)

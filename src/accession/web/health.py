@@ -19,6 +19,8 @@ from accession.tasks.health_checks import check_database, check_scheduler, check
 log = structlog.get_logger(__name__)
 
 _TIMEOUT_SECONDS = 3.0
+# A page must not wait longer for a broker that hangs.
+_PAGE_TIMEOUT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,22 @@ READINESS = ReadinessChecks(
     },
     _TIMEOUT_SECONDS,
 )
+_PROCESSES = ReadinessChecks({"worker": check_workers, "scheduler": check_scheduler}, _PAGE_TIMEOUT_SECONDS)
+_EFFECTS = {
+    "worker": "No worker is running, so nothing is imported",
+    "scheduler": "The scheduler is not running, so no scheduled run starts",
+}
 
 router = APIRouter(include_in_schema=False)
+
+
+def find_missing_processes() -> dict[str, str]:
+    """Return what does not happen because a process is missing, each with the finding of its check."""
+    findings = {name: result.finding for name, result in _PROCESSES.run().items() if not result.ok}
+    if len(findings) == len(_EFFECTS) and len(set(findings.values())) == 1:
+        # Nothing is known about either of them.
+        return {"Workers and scheduler cannot be checked": findings["worker"]}
+    return {_EFFECTS[name]: finding for name, finding in findings.items()}
 
 
 @router.get("/healthz")

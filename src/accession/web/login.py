@@ -13,7 +13,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from accession.auth.audit import Actor, ActorKind, AuditAction, record
-from accession.auth.users import authenticate_user, user_exists
+from accession.auth.oidc import get_provider
+from accession.auth.oidc_errors import ProviderError
+from accession.auth.users import LoginRefusal, authenticate_user, is_provider_user, user_exists
+from accession.core.settings import get_settings
 from accession.db.engine import transaction
 from accession.web.errors import HTTPProblem
 from accession.web.pages.rendering import render
@@ -26,6 +29,9 @@ log = structlog.get_logger(__name__)
 
 router = APIRouter(include_in_schema=False)
 
+ID_TOKEN_COOKIE = "accession_id_token"  # noqa: S105
+"""Cookie with the ID token of the login at the provider; browsers send it to the logout only."""
+
 _MAX_BODY_BYTES = 10_000
 # Checking a password takes 64 MiB, and anyone may send any number of logins at once.
 _password_checks = CapacityLimiter(2)
@@ -33,10 +39,14 @@ _password_checks = CapacityLimiter(2)
 
 @dataclass(frozen=True)
 class _LoginResult:
-    """Outcome of a login attempt: a session cookie, or seconds to wait, or neither for a wrong password."""
+    """Outcome of a login attempt: a session cookie, seconds to wait, or why a right password is refused.
+
+    After a wrong password there is none of them.
+    """
 
     cookie: str | None = None
     retry_after_seconds: int = 0
+    refusal: str | None = None
 
 
 @router.get("/login")
@@ -44,7 +54,7 @@ def show_login(request: Request, next: str = "/") -> Response:  # noqa: A002 - n
     """Show the login page; redirect to `next` if the user is logged in already."""
     if request.state.principal is not None:
         return RedirectResponse(local_path(next), 303)
-    return _login_page(request, next=local_path(next))
+    return login_page(request, next=local_path(next))
 
 
 @router.post("/login")
@@ -58,23 +68,50 @@ async def log_in(request: Request) -> Response:
         response: Response = RedirectResponse(next_path, 303)
         response.headers.append("set-cookie", result.cookie)
         return response
+    if result.refusal is not None:
+        return login_page(request, 403, next=next_path, name=name, error=result.refusal)
     seconds = result.retry_after_seconds
     if not seconds:
-        return _login_page(request, 401, next=next_path, name=name, error="Wrong name or password.")
+        return login_page(request, 401, next=next_path, name=name, error="Wrong name or password.")
     error = f"Too many failed logins: try again in {math.ceil(seconds / 60)} min."
-    return _login_page(request, 429, {"Retry-After": str(seconds)}, next=next_path, name=name, error=error)
+    return login_page(request, 429, {"Retry-After": str(seconds)}, next=next_path, name=name, error=error)
 
 
 @router.post("/logout")
 def log_out(request: Request) -> Response:
-    """End the session in this browser and redirect to the login page."""
+    """End the session in this browser, and go to the logout of the provider or to the login page."""
     principal: Principal | None = request.state.principal
+    provider_url = None
     if principal is not None:
         with transaction() as session:
             record(session, principal.actor, AuditAction.USER_LOGOUT, principal.name)
-    response = RedirectResponse("/login", 303)
+            is_from_provider = is_provider_user(session, principal.name)
+        provider_url = _provider_logout_url(request) if is_from_provider else None
+    response: Response = RedirectResponse("/login", 303)
+    if provider_url is not None:
+        # The policy of the page with the form forbids a redirect of the form to another site.
+        response = render(request, "logout.html", url=provider_url)
+        response.delete_cookie(ID_TOKEN_COOKIE, path="/logout")
     response.headers.append("set-cookie", expired_cookie(secure=request.url.is_secure))
     return response
+
+
+def base_url(request: Request) -> str:
+    """Return the URL under which browsers reach the dashboard, without a slash at the end."""
+    public_url = get_settings().public_url
+    return f"{request.url.scheme}://{request.url.netloc}" if public_url is None else public_url.rstrip("/")
+
+
+def _provider_logout_url(request: Request) -> str | None:
+    """Return where the browser logs out of the provider; None if that is impossible."""
+    provider = get_provider()
+    if provider is None:
+        return None
+    try:
+        return provider.logout_url(f"{base_url(request)}/login", request.cookies.get(ID_TOKEN_COOKIE))
+    except ProviderError as error:
+        log.warning("logout at provider failed", reason=error.reason)
+        return None
 
 
 def local_path(path: str) -> str:
@@ -99,6 +136,11 @@ def _attempt_login(request: Request, name: str, password: SecretStr) -> _LoginRe
             anonymous = Actor(ActorKind.ANONYMOUS, "", address)
             record(session, anonymous, AuditAction.USER_LOGIN_FAILED, known_name)
             return _LoginResult()
+        if isinstance(user, LoginRefusal):
+            log.warning("login refused", address=address, reason=user.reason)
+            anonymous = Actor(ActorKind.ANONYMOUS, "", address)
+            record(session, anonymous, AuditAction.USER_LOGIN_FAILED, name, {"reason": user.reason})
+            return _LoginResult(refusal=user.message)
         record(session, Actor(ActorKind.USER, name, address), AuditAction.USER_LOGIN, name)
         cookie = session_cookie(user, secure=request.url.is_secure)
     reset_attempts(name, address)
@@ -123,9 +165,18 @@ async def _form_fields(request: Request) -> dict[str, str]:
         return {}
 
 
-def _login_page(
+def login_page(
     request: Request, status: int = 200, headers: dict[str, str] | None = None, **context: Any
 ) -> Response:
-    response = render(request, "login.html", status=status, **{"name": "", "error": None, **context})
+    """Return the login page; `context` has the path `next`, and may have `name` and `error`."""
+    settings = get_settings()
+    provider_label = settings.oidc_button_label if settings.oidc_issuer is not None else None
+    defaults = {
+        "name": "",
+        "error": None,
+        "provider_label": provider_label,
+        "is_provider_required": settings.oidc_required,
+    }
+    response = render(request, "login.html", status=status, **{**defaults, **context})
     response.headers.update(headers or {})
     return response

@@ -33,6 +33,7 @@ from accession.runs.retention import pruned_rows
 from accession.runs.views import StatusView, count_running_runs, status_views
 from accession.tasks.heartbeats import read_heartbeats
 from accession.tasks.metrics import LATENCY_BUCKETS, Latency, queue_depths, read_worker_metrics
+from accession.webhooks.registry import WebhookView, webhook_views
 
 log = structlog.get_logger(__name__)
 
@@ -114,6 +115,7 @@ def _database_metrics() -> list[Metric]:
         verifications = oldest_verifications(session, FIRST_MONTH, MIN_AGE)
         tables = table_sizes(session, utc_now())
         pruned = pruned_rows(session)
+        webhooks = webhook_views(session)
     counters = [
         _counter(
             name,
@@ -143,6 +145,7 @@ def _database_metrics() -> list[Metric]:
             ("kind",),
             [((kind,), rows) for kind, rows in pruned.items()],
         ),
+        *_webhook_metrics(webhooks),
     ]
 
 
@@ -161,6 +164,23 @@ def _workflow_metrics(statuses: Sequence[StatusView]) -> Iterator[Metric]:
     paused = [((status.collection, status.workflow), status.pause is not None) for status in statuses]
     yield _gauge("workflow_paused", "1 if the workflow is paused", labels, paused)
     yield _gauge("outbox_pending", "Titles with pending updates", ("collection",), pending.items())
+
+
+def _webhook_metrics(webhooks: Sequence[WebhookView]) -> Iterator[Metric]:
+    def samples(read: Callable[[WebhookView], float]) -> _Samples:
+        return [((webhook.name,), read(webhook)) for webhook in webhooks]
+
+    now, labels = utc_now(), ("webhook",)
+    yield _gauge(
+        "webhook_events_pending", "Events not delivered yet", labels, samples(lambda each: each.pending)
+    )
+    yield _gauge(
+        "webhook_failing_seconds",
+        "Time since the first failed try of an event that has not been delivered",
+        labels,
+        samples(lambda each: (now - (each.failing_since or now)).total_seconds()),
+    )
+    yield _gauge("webhook_paused", "1 if the webhook is paused", labels, samples(lambda each: each.is_paused))
 
 
 def _verification_metrics(

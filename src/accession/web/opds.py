@@ -1,11 +1,8 @@
 """OPDS 2.0 feeds under `/opds/v2`, for reading apps and discovery layers (documents in `exports.opds`)."""
 
-import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import UTC, date, datetime
-from email.utils import format_datetime, parsedate_to_datetime
+from datetime import date, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -35,6 +32,7 @@ from accession.exports.opds.models import FEED_TYPE, PUBLICATION_TYPE, Feed, Pub
 from accession.exports.opds.publications import build_publication
 from accession.exports.opds.urls import FeedCollection, UrlBuilder
 from accession.web import covers
+from accession.web.conditional import conditional_response
 from accession.web.errors import HTTPProblem
 from accession.web.parameters import NO_NUL, FacetFilter, OpdsAvailability, OpdsPage, RowId, TitleId
 from accession.web.principal import Principal, Reader
@@ -210,28 +208,5 @@ def _urls(request: Request) -> UrlBuilder:
 
 def _document_response(request: Request, document: Feed | Publication, modified: datetime | None) -> Response:
     """Return the document, or 304 if the client's copy is current."""
-    body = to_json(document)
-    headers = {
-        "ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
-        # Clients may cache the document but must revalidate it.
-        "Cache-Control": "private, no-cache",
-    }
-    if modified is not None:
-        headers["Last-Modified"] = format_datetime(modified.astimezone(UTC), usegmt=True)
-    if _is_not_modified(request, headers["ETag"], modified):
-        return Response(status_code=304, headers=headers)
-    return Response(
-        body, headers=headers, media_type=FEED_TYPE if isinstance(document, Feed) else PUBLICATION_TYPE
-    )
-
-
-def _is_not_modified(request: Request, etag: str, modified: datetime | None) -> bool:
-    """Compare the ETag, or the modification time if the client sent no ETag (RFC 9110, section 13)."""
-    client_etags = request.headers.get("if-none-match")
-    if client_etags is not None:
-        return client_etags.strip() == "*" or etag in re.findall(r'"[^"]*"', client_etags)
-    try:
-        since = parsedate_to_datetime(request.headers.get("if-modified-since", ""))
-        return modified is not None and modified.replace(microsecond=0) <= since
-    except (TypeError, ValueError, OverflowError):
-        return False
+    media_type = FEED_TYPE if isinstance(document, Feed) else PUBLICATION_TYPE
+    return conditional_response(request, to_json(document), media_type, modified)

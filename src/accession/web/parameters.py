@@ -5,22 +5,26 @@ from datetime import date
 from typing import Annotated, Any, Literal
 
 from fastapi import Form, Path, Query
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import AwareDatetime, BeforeValidator, Field, WithJsonSchema
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import get_collection
 
 MAX_ID = 2**31 - 1
+MAX_BIG_ID = 2**63 - 1
 # PostgreSQL cannot store NUL characters in text.
 NO_NUL = r"^[^\x00]*$"
 
 CursorId = Annotated[int | None, Query(ge=1, le=MAX_ID, description="`next` of the previous page.")]
+BigCursorId = Annotated[int | None, Query(ge=1, le=MAX_BIG_ID, description="`next` of the previous page.")]
 CursorText = Annotated[
     str | None, Query(max_length=200, pattern=NO_NUL, description="`next` of the previous page.")
 ]
 Offset = Annotated[int, Query(ge=0, le=MAX_ID, description="`next` of the previous page.")]
 Limit = Annotated[int, Query(ge=1, le=200, description="Maximum number of items.")]
+CollectionId = Annotated[int, Field(ge=1, le=MAX_ID)]
 RowId = Annotated[int, Path(ge=1, le=MAX_ID)]
+BigRowId = Annotated[int, Path(ge=1, le=MAX_BIG_ID)]
 TitleId = Annotated[
     str, Path(min_length=1, max_length=100, pattern=NO_NUL, description="The vendor's id of the title.")
 ]
@@ -53,6 +57,7 @@ FormText = Annotated[str, Query(max_length=200, pattern=NO_NUL)]
 RejectionReason = Annotated[str, Query(max_length=2000, pattern=NO_NUL)]
 FormField = Annotated[str, Form(max_length=500)]
 FormDate = Annotated[date | Literal[""], Query()]
+FormTime = Annotated[AwareDatetime | Literal[""], Query()]
 FormMonth = Annotated[Month | None, BeforeValidator(lambda value: value or None)]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
-from accession.auth.users import has_users
+from accession.auth.users import is_login_required
 from accession.core.errors import UserError
 from accession.core.loopback import is_loopback
 
@@ -91,9 +91,9 @@ def require_user_unless_loopback(session: Session, host: str) -> None:
     """Check that the dashboard is not served to other machines while nobody can log in.
 
     Raises:
-        UserError: `host` is not a loopback address and no user exists.
+        UserError: `host` is not a loopback address, no user exists, and there is no provider.
     """
-    if not is_loopback(host) and not has_users(session):
+    if not is_loopback(host) and not is_login_required(session):
         raise UserError(
             f"The dashboard cannot be served at {host}, which other machines can reach, without a user: "
             "add one with `accession users add NAME --role administrator`, or unset ACCESSION_WEB_HOST."

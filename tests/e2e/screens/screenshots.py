@@ -65,7 +65,8 @@ def test_main_pages_are_saved(dashboard: Dashboard) -> None:
     ):
         dashboard.open(path)
         page.wait_for_load_state("networkidle")
-        page.screenshot(path=folder / f"{name}.png")
+        # The list of collections is below the fold.
+        page.screenshot(path=folder / f"{name}.png", full_page=name == "overview")
     page.get_by_role("link", name="Rejected records").click()
     page.get_by_role("link", name="1", exact=True).click()
     page.screenshot(path=folder / "rejected-record.png")

@@ -28,7 +28,7 @@ def test_collection_is_added_imported_and_searched(
     expect(row).to_contain_text(re.compile(r"\d+ %"))
     requests = len(dashboard.requested_urls)
     sandbox.latency_ms = 0
-    expect(row.locator("td").nth(1)).to_have_text(f"{len(catalogue) - catalogue.unusable}")
+    expect(row.locator("[data-label=Titles]")).to_have_text(f"{len(catalogue) - catalogue.unusable}")
     expect(row.get_by_role("progressbar")).to_have_count(0)
     assert all(url.startswith(dashboard.base_url) for url in dashboard.requested_urls)
     assert len(dashboard.requested_urls) > requests

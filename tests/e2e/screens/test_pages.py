@@ -20,7 +20,7 @@ PATHS = [
     "/collections/1/limits",
     "/collections/1/reimport",
     "/collections/1/backfill?first_day=2023-01-01&last_day=2023-01-31",
-    "/control/pause?collections=1",
+    "/?filter=never-imported&sort=-titles",
     "/collections/1/schedules/purchases",
     "/collections/1/verification",
     "/collections/1/verify",
@@ -133,11 +133,11 @@ def test_selected_collections_are_paused_and_resumed(
     page.get_by_label("Until").fill("2999-01-01T06:00")
     page.get_by_label("Cancel active runs").check()
     page.get_by_role("button", name="Pause").click()
-    expect(page.locator(".alert")).to_have_text("1 workflow paused.")
+    expect(page.locator(".alert-info")).to_have_text("1 workflow paused.")
     expect(page.get_by_text("paused until 1 Jan 2999, 07:00: vendor maintenance")).to_be_visible()
     page.get_by_label(f"Select {stored_collection.name}").check()
     page.get_by_role("button", name="Resume").click()
-    expect(page.locator(".alert")).to_have_text("1 workflow resumed.")
+    expect(page.locator(".alert-info")).to_have_text("1 workflow resumed.")
 
 
 def test_bulk_actions_work_without_scripts(
@@ -148,9 +148,9 @@ def test_bulk_actions_work_without_scripts(
     page.get_by_label(f"Select {stored_collection.name}").check()
     page.get_by_label("Workflow").select_option("events")
     page.get_by_role("button", name="Run now").click()
-    expect(page.locator(".alert")).to_have_text("1 run queued.")
+    expect(page.locator(".alert-info")).to_have_text("1 run queued.")
     page.get_by_role("button", name="Cancel runs").click()
-    expect(page.locator(".alert")).to_have_text("Select at least one collection.")
+    expect(page.locator(".alert-info")).to_have_text("Select at least one collection.")
 
 
 def test_times_are_local_with_utc_on_hover(

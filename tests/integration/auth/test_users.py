@@ -13,8 +13,11 @@ from accession.auth import passwords
 from accession.auth.roles import UserRole
 from accession.auth.tokens import add_token
 from accession.auth.users import (
+    LoginRefusal,
+    activate_user,
     add_user,
     authenticate_user,
+    deactivate_user,
     find_session_user,
     find_user,
     has_users,
@@ -26,6 +29,7 @@ from accession.auth.users import (
 from accession.core.errors import UserError
 from accession.db.models import User
 from tests.fixtures.factories import PASSWORD
+from tests.fixtures.oidc import ISSUER, make_provider_user
 from tests.fixtures.passwords import PRODUCTION_HASHER
 
 OTHER_PASSWORD = SecretStr("another long password")
@@ -65,7 +69,7 @@ def test_unknown_user_costs_as_much_as_wrong_password(
             verified.append(hash)
             return super().verify(hash, password)
 
-    parameters = extract_parameters(ann.password_hash)
+    parameters = extract_parameters(ann.password_hash or "")
     hasher = RecordingHasher(parameters.time_cost, parameters.memory_cost, parameters.parallelism)
     monkeypatch.setattr(passwords, "_hasher", hasher)
 
@@ -83,18 +87,18 @@ def test_password_is_stored_as_salted_argon2_hash(session: Session, monkeypatch:
 
     hashes = session.scalars(select(User.password_hash)).all()
     assert len(set(hashes)) == 2
-    assert all(text.startswith("$argon2id$v=19$m=65536,t=3,p=4$") for text in hashes)
+    assert all(str(text).startswith("$argon2id$v=19$m=65536,t=3,p=4$") for text in hashes)
 
 
 def test_login_replaces_hash_with_old_parameters(session: Session, ann: User) -> None:
-    present = extract_parameters(ann.password_hash)
+    present = extract_parameters(ann.password_hash or "")
     ann.password_hash = PasswordHasher(time_cost=2, memory_cost=16, parallelism=1).hash(PASSWORD)
     session_key = ann.session_key
     assert authenticate_user(session, "ann", OTHER_PASSWORD) is None
-    assert extract_parameters(ann.password_hash) != present
+    assert extract_parameters(ann.password_hash or "") != present
 
     assert authenticate_user(session, "ann", secret()) is ann
-    assert extract_parameters(ann.password_hash) == present
+    assert extract_parameters(ann.password_hash or "") == present
     assert ann.session_key == session_key
     assert authenticate_user(session, "ann", secret()) is ann
 
@@ -134,6 +138,8 @@ def test_unknown_user_cannot_be_changed(session: Session) -> None:
         lambda: set_password(session, "bob", OTHER_PASSWORD),
         lambda: set_role(session, "bob", UserRole.VIEWER),
         lambda: remove_user(session, "bob"),
+        lambda: deactivate_user(session, "bob"),
+        lambda: activate_user(session, "bob"),
     ]
     for change in changes:
         with pytest.raises(UserError, match='No user found named "bob": see `accession users list`'):
@@ -146,6 +152,7 @@ def test_unknown_user_cannot_be_changed(session: Session) -> None:
         lambda s: set_password(s, "ann", OTHER_PASSWORD),
         lambda s: set_role(s, "ann", UserRole.VIEWER),
         lambda s: remove_user(s, "ann"),
+        lambda s: deactivate_user(s, "ann"),
     ],
 )
 def test_change_of_user_ends_sessions(session: Session, ann: User, change: Any) -> None:
@@ -156,6 +163,42 @@ def test_change_of_user_ends_sessions(session: Session, ann: User, change: Any) 
     session.commit()
     session.expire_all()
     assert find_session_user(session, *login) is None
+
+
+def test_deactivated_user_is_refused_until_activated(session: Session, ann: User) -> None:
+    deactivate_user(session, "ann")
+
+    assert authenticate_user(session, "ann", secret()) == LoginRefusal(
+        'The user "ann" is deactivated: ask an administrator to activate it.', "deactivated"
+    )
+    assert authenticate_user(session, "ann", OTHER_PASSWORD) is None
+    assert find_session_user(session, ann.id, ann.session_key) is None
+
+    activate_user(session, "ann")
+    assert authenticate_user(session, "ann", secret()) is ann
+
+
+def test_time_of_deactivation_is_that_of_the_first(session: Session, ann: User) -> None:
+    deactivate_user(session, "ann")
+    since = ann.deactivated_at
+    deactivate_user(session, "ann")
+    assert ann.deactivated_at == since
+
+
+def test_user_of_provider_has_no_password(session: Session) -> None:
+    make_provider_user(session, "olga")
+
+    for password in (secret(""), secret("id token")):
+        assert authenticate_user(session, "olga", password) is None
+    with pytest.raises(UserError, match=f'"olga" logs in at {ISSUER} and has no password here'):
+        set_password(session, "olga", OTHER_PASSWORD)
+
+
+def test_role_of_user_of_provider_cannot_be_set(session: Session) -> None:
+    make_provider_user(session, "olga")
+
+    with pytest.raises(UserError, match=f'The role of "olga" comes from groups at {ISSUER}'):
+        set_role(session, "olga", UserRole.ADMINISTRATOR)
 
 
 def test_users_are_listed(session: Session, ann: User) -> None:

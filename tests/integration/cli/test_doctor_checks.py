@@ -19,6 +19,7 @@ from accession.local.servers import ServerUrls
 from accession.runs.ledger import end_run, find_run, open_run
 from tests.fixtures.commands import Cli, migrate_to_unknown_schema, settings
 from tests.fixtures.factories import SCHEMA_REVISION, make_collection
+from tests.fixtures.oidc import simulated_provider
 
 
 def findings(cli: Cli) -> dict[str, tuple[bool, str]]:
@@ -103,6 +104,24 @@ def test_doctor_checks_settings_file_with_secrets(
     assert (ok, finding.startswith(readable)) == (not is_secret, is_secret)
     (home / "accession.toml").chmod(0o600)
     assert findings(cli)["home"] == (True, str(home))
+
+
+def test_doctor_checks_openid_connect_provider(cli: Cli, session: Session, without_worker_wait: None) -> None:
+    urls = get_settings().model_dump(include={"home", "database_url", "redis_url"})
+    client = {"oidc_client_id": "accession", "oidc_group_roles": {"staff": "viewer", "it": "administrator"}}
+    with simulated_provider() as provider:
+        with settings(**urls, **client, oidc_issuer=provider.issuer):
+            assert findings(cli)["OpenID Connect"] == (
+                True,
+                f"{provider.issuer} publishes its configuration and keys; groups give the roles "
+                "administrator, viewer",
+            )
+        with settings(**urls, **client, oidc_issuer=f"{provider.issuer}/"):
+            ok, finding = findings(cli)["OpenID Connect"]
+            assert (ok, f"calls itself {provider.issuer}, not {provider.issuer}/" in finding) == (False, True)
+    with settings(**urls, **client, oidc_issuer=provider.issuer):
+        ok, finding = findings(cli)["OpenID Connect"]
+        assert (ok, "cannot be reached" in finding) == (False, True)
 
 
 def findings_with_reread_key(cli: Cli) -> dict[str, tuple[bool, str]]:

@@ -47,6 +47,8 @@ def test_all_commands_exist() -> None:
         "collections remove",
         "collections schedule",
         "collections limit",
+        "collections export",
+        "apply",
         "import purchases",
         "import events",
         "import circulation",
@@ -76,6 +78,13 @@ def test_all_commands_exist() -> None:
         "notifications rules add",
         "notifications rules list",
         "notifications rules remove",
+        *(
+            f"webhooks {name}"
+            for name in (
+                *("add", "list", "update", "remove", "pause", "resume", "rotate-secret", "test"),
+                *("deliveries", "replay", "skip"),
+            )
+        ),
         "users add",
         "users list",
         "users set-password",

@@ -9,18 +9,26 @@ from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from accession.auth.audit import AuditFilter, read_audit_log
 from accession.auth.roles import UserRole
 from accession.auth.users import add_user, authenticate_user
 from accession.core.settings import get_settings
 from accession.db.models import User
 from accession.local.servers import ServerUrls
+from accession.web.server import require_user_unless_loopback
 from tests.fixtures.commands import Cli, CommandResult, server_variables, settings, settings_from_environment
 from tests.fixtures.factories import PASSWORD
 from tests.fixtures.homes import processes_of
 from tests.fixtures.machine import free_port
+from tests.fixtures.oidc import make_provider_user
 
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104
 OTHER_PASSWORD = "another long password"
+PROVIDER = {
+    "oidc_issuer": "https://id.example",
+    "oidc_client_id": "accession",
+    "oidc_group_roles": {"library-administrators": "administrator"},
+}
 NON_LOOPBACK_ERROR = (
     "The dashboard cannot be served at 0.0.0.0, which other machines can reach, without a user: "
     "add one with `accession users add NAME --role administrator`, or unset ACCESSION_WEB_HOST."
@@ -94,14 +102,14 @@ def test_invalid_name_is_rejected_before_password_prompt(cli: Cli, database: Non
 def test_list_shows_users_without_secrets(cli: Cli, session: Session, ann: str) -> None:
     (row,) = cli("users", "list", "--json").json
     assert (row.keys(), row["name"], row["role"]) == (
-        {"id", "name", "role", "created_at", "last_login_at"},
+        {"id", "name", "role", "issuer", "created_at", "last_login_at", "deactivated_at"},
         "ann",
         "operator",
     )
-    assert re.search(r"^ann +operator +20", cli("users", "list").stdout, re.MULTILINE)
+    assert re.search(r"^ann +operator +password +active +20", cli("users", "list").stdout, re.MULTILINE)
     user = session.scalars(select(User)).one()
     for secret in (user.password_hash, user.session_key):
-        assert secret not in cli("--debug", "users", "list", "--json").stdout
+        assert str(secret) not in cli("--debug", "users", "list", "--json").stdout
 
 
 @pytest.mark.parametrize(
@@ -125,6 +133,13 @@ def test_missing_users_message_depends_on_web_host(
     assert message == f"There are no users: {consequence} {advice}"
 
 
+def test_no_users_with_provider_means_login_adds_them(cli: Cli, session: Session) -> None:
+    urls = get_settings().model_dump(include={"home", "database_url", "redis_url"})
+    with settings(**urls, **PROVIDER):
+        message = " ".join(cli("users", "list").stdout.split())
+    assert message.startswith("There are no users: the provider adds people at their first login.")
+
+
 def test_password_and_role_can_be_changed(cli: Cli, session: Session, ann: str) -> None:
     result = cli("users", "set-password", "ann", typed=typed_twice(OTHER_PASSWORD))
     assert result.exit_code == 0
@@ -145,7 +160,32 @@ def test_remove_asks_for_confirmation(cli: Cli, session: Session, ann: str) -> N
     assert not has_password(session, "ann", PASSWORD)
 
 
-@pytest.mark.parametrize("arguments", [("set-password",), ("remove", "--yes"), ("set-role", "viewer")])
+def test_user_of_provider_is_listed_without_password(cli: Cli, session: Session) -> None:
+    make_provider_user(session, "olga", "https://id.example")
+
+    assert re.search(r"^olga +operator +https://id\.example", cli("users", "list").stdout, re.MULTILINE)
+    assert cli("users", "list", "--json").json[0]["issuer"] == "https://id.example"
+    # Refused before the prompt for the password.
+    refusal = '"olga" logs in at https://id.example and has no password here: change it there.'
+    assert cli("users", "set-password", "olga").error == refusal
+    assert "comes from groups at https://id.example" in cli("users", "set-role", "olga", "viewer").error
+
+
+def test_user_can_be_deactivated_and_activated(cli: Cli, session: Session, ann: str) -> None:
+    result = cli("users", "deactivate", "ann")
+    assert result.stdout == 'Deactivated "ann"; all sessions of this user are ended.\n'
+    assert re.search(r"^ann +operator +password +deactivated", cli("users", "list").stdout, re.MULTILINE)
+
+    assert cli("users", "activate", "ann").stdout == 'Activated "ann".\n'
+    assert has_password(session, "ann", PASSWORD)
+    actions = [entry.action for entry in read_audit_log(session, AuditFilter())]
+    assert actions == ["user.activate", "user.deactivate"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("set-password",), ("remove", "--yes"), ("set-role", "viewer"), ("deactivate",), ("activate",)],
+)
 def test_unknown_user_is_reported_before_any_prompt(
     cli: Cli, database: None, arguments: tuple[str, ...]
 ) -> None:
@@ -179,6 +219,12 @@ def test_web_refuses_non_loopback_bind_without_users(cli: Cli, session: Session)
     urls = get_settings().model_dump(include={"home", "database_url", "redis_url"})
     with settings(**urls, web_host=ALL_INTERFACES):
         assert cli("web").error == NON_LOOPBACK_ERROR
+
+
+def test_provider_allows_non_loopback_bind_without_users(session: Session) -> None:
+    urls = get_settings().model_dump(include={"home", "database_url", "redis_url"})
+    with settings(**urls, **PROVIDER):
+        require_user_unless_loopback(session, ALL_INTERFACES)
 
 
 def test_web_on_inherited_socket_checks_its_address(cli: Cli, session: Session) -> None:

@@ -17,6 +17,7 @@ from accession.auth.users import user_views
 from accession.core.settings import get_settings, use_settings
 from accession.db.models import Collection
 from tests.fixtures.factories import PASSWORD
+from tests.fixtures.oidc import ISSUER, make_provider_user
 from tests.fixtures.web_client import Browser, OpenBrowser, bearer, make_token, make_user
 
 OTHER_PASSWORD = "another long password"
@@ -81,8 +82,8 @@ def test_users_are_listed_with_role_and_last_login(administrator: Browser, vic: 
     rows = html.document_fromstring(administrator.get("/users").text).xpath("//tbody/tr")
 
     listed = {row.xpath("string(th)"): [cell.text_content() for cell in row.xpath("td")] for row in rows}
-    assert (listed["ada"][0], listed["vic"][0], listed["vic"][2]) == ("administrator", "viewer", "never")
-    assert "UTC" in listed["ada"][2]
+    assert (listed["ada"][0], listed["vic"][0], listed["vic"][3]) == ("administrator", "viewer", "never")
+    assert "UTC" in listed["ada"][3]
 
 
 def test_user_is_added_and_can_log_in(
@@ -153,14 +154,60 @@ def test_user_is_removed_after_confirmation(administrator: Browser, session: Ses
     assert actions(session) == [("ada", "user.remove", "vic", {})]
 
 
-@pytest.mark.parametrize("action", ["remove", "role"])
+def test_user_is_deactivated_and_activated(
+    administrator: Browser, open_browser: OpenBrowser, session: Session, vic: str
+) -> None:
+    victor = open_browser()
+    victor.log_in(vic)
+
+    administrator.post("/users/2/deactivate")
+
+    assert "State deactivated" in text_of(administrator.get("/users/2").text)
+    assert "vic deactivated" in text_of(administrator.get("/users").text)
+    assert victor.get("/who").status_code == 303
+    response = victor.log_in(vic)
+    assert response.status_code == 403
+    assert 'The user "vic" is deactivated: ask an administrator to activate it.' in text_of(response.text)
+
+    administrator.post("/users/2/activate")
+
+    assert "State active" in text_of(administrator.get("/users/2").text)
+    assert victor.log_in(vic).status_code == 303
+    assert actions(session) == [
+        ("ada", "user.deactivate", "vic", {}),
+        ("", "user.login_failed", "vic", {"reason": "deactivated"}),
+        ("ada", "user.activate", "vic", {}),
+    ]
+
+
+def test_user_of_provider_is_shown_without_password(administrator: Browser, session: Session) -> None:
+    user = make_provider_user(session, "olga")
+
+    assert f"olga operator {ISSUER}" in text_of(administrator.get("/users").text)
+    page = administrator.get(f"/users/{user.id}")
+    assert f"Login {ISSUER}" in text_of(page.text)
+    assert "The role comes from groups at the provider at each login." in text_of(page.text)
+    forms = [form.action for form in html.document_fromstring(page.text).xpath("//main//form")]
+    assert forms == [f"/users/{user.id}/deactivate"]
+
+
+def test_password_or_role_of_provider_user_is_refused(administrator: Browser, session: Session) -> None:
+    user = make_provider_user(session, "olga")
+
+    administrator.post(f"/users/{user.id}/password", data={"password": OTHER_PASSWORD})
+    assert "has no password here" in text_of(administrator.get(f"/users/{user.id}").text)
+    response = administrator.post(f"/users/{user.id}/role", data={"role": "administrator"})
+    assert (response.status_code, roles(session)["olga"]) == (409, "operator")
+
+
+@pytest.mark.parametrize("action", ["remove", "role", "deactivate"])
 def test_administrators_cannot_lock_themselves_out(
     administrator: Browser, session: Session, action: str
 ) -> None:
     response = administrator.post(f"/users/1/{action}", data={"role": "viewer"})
 
     assert response.status_code == 409
-    assert "You cannot remove yourself or change your own role" in text_of(response.text)
+    assert "You cannot remove or deactivate yourself or change your own role" in text_of(response.text)
     assert roles(session) == {"ada": "administrator"}
     assert "Remove" not in text_of(administrator.get("/users/1").text)
 
@@ -191,13 +238,18 @@ def test_api_manages_users(browser: Browser, session: Session, ann: str) -> None
     assert (added.status_code, added.json()["name"]) == (201, "ben")
     assert send("POST", "/users", name="ben", password=OTHER_PASSWORD, role="viewer").status_code == 409
     changed = send("PATCH", f"/users/{added.json()['id']}", role="operator", password=PASSWORD)
-    assert changed.json()["role"] == "operator"
+    assert (changed.json()["role"], changed.json()["issuer"]) == ("operator", None)
+    for active in (False, True):
+        changed = send("PATCH", f"/users/{added.json()['id']}", active=active)
+        assert (changed.json()["deactivated_at"] is None) == active
     assert [user["name"] for user in browser.get(f"{API}/users", headers=headers).json()] == ["ann", "ben"]
     assert send("DELETE", f"/users/{added.json()['id']}").status_code == 204
     assert [action for _, action, _, _ in actions(session)] == [
         "user.add",
         "user.set_role",
         "user.set_password",
+        "user.deactivate",
+        "user.activate",
         "user.remove",
     ]
 

@@ -182,17 +182,39 @@ def test_bulk_actions_apply_to_selected_collections(
     assert "2 runs retried." in submit(browser, "/control/retry", **purchases)
 
 
-def test_retry_all_failing_leaves_healthy_collections_alone(
+def test_retry_of_all_failing_leaves_healthy_ones_alone(
     browser: Browser, session: Session, others: list[int]
 ) -> None:
     add_run(session, others[0], RunState.FAILED)
     add_run(session, others[1], RunState.SUCCEEDED)
-    assert "Retry all failing" in text_of(browser.get("/"))
-    assert "1 run retried" in submit(browser, "/control/retry-failing")
-    assert "Retry all failing" not in text_of(browser.get("/"))
+    assert "1 run retried" in submit(browser, "/control/retry", scope="matching", query="filter=failing")
+    assert "Failures by cause" not in text_of(browser.get("/"))
+    assert states(session) == ["failed", "succeeded", "queued"]
 
 
-@pytest.mark.parametrize("action", ["run", "retry", "cancel", "pause", "resume"])
+def test_all_that_match_are_paused_and_the_list_stays(
+    browser: Browser, session: Session, others: list[int]
+) -> None:
+    query = "text=R&sort=-name"
+    form = browser.post("/control/pause/form", data={"scope": "matching", "query": query})
+    page = html.fromstring(form.text)
+    assert page.xpath("//input[@name='collections']/@value") == [str(each) for each in reversed(others)]
+    assert page.xpath("//a[text()='Cancel']/@href") == ["/?text=R&sort=-name"]
+    data = {"collections": others[1:2], "workflow": "events", "reason": "moving", "query": f"{query}&page=2"}
+    response = browser.post("/control/pause", data=data)
+    assert response.headers["location"] == "/?text=R&sort=-name&page=2"
+    assert session.scalars(select(WorkflowPause.collection_id)).all() == others[1:2]
+
+
+def test_action_on_an_invalid_address_does_nothing(
+    browser: Browser, session: Session, others: list[int]
+) -> None:
+    for query in ("filter=nonsense", "sort=nonsense", "cause=nonsense"):
+        assert browser.post("/control/run", data={"scope": "matching", "query": query}).status_code == 422
+    assert states(session) == []
+
+
+@pytest.mark.parametrize("action", ["run", "retry", "cancel", "pause", "pause/form", "resume"])
 def test_action_without_selection_asks_for_one(action: str, browser: Browser, collection: Collection) -> None:
     assert "Select at least one collection." in submit(browser, f"/control/{action}")
 
@@ -201,7 +223,7 @@ def test_pause_form_uses_local_time(
     browser: Browser, session: Session, others: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(get_settings(), "time_zone", "America/New_York")
-    form = text_of(browser.get("/control/pause", params={"collections": others[:2]}))
+    form = text_of(browser.post("/control/pause/form", data={"collections": others[:2]}))
     assert "Pause 2 collections" in form
     assert "America/New_York" in form
     data = {"collections": others[:2], "reason": "vendor maintenance", "until": "2999-01-01T06:00"}
@@ -285,6 +307,6 @@ def test_viewer_sees_pause_but_no_actions(
     browser.log_in("vic")
     overview = html.fromstring(browser.get("/").text)
     assert "vendor maintenance" in overview.text_content()
-    assert not overview.xpath("//input[@type='checkbox'] | //form[@id='bulk']")
-    for path in ("/control/run", "/control/resume", "/control/pause", "/control/retry-failing"):
+    assert not overview.xpath("//main//input[@type='checkbox'] | //form[@id='bulk']")
+    for path in ("/control/run", "/control/resume", "/control/pause", "/control/pause/form"):
         assert browser.post(path, data=data).status_code == 403

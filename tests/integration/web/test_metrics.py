@@ -27,7 +27,15 @@ from accession.core.clock import utc_now
 from accession.core.settings import get_settings, use_settings
 from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
 from accession.db.engine import engine
-from accession.db.models import Collection, Pruning, RejectedRecord, Run, RunState, Timestamp
+from accession.db.models import (
+    Collection,
+    Pruning,
+    RejectedRecord,
+    Run,
+    RunState,
+    Timestamp,
+    WebhookEvent,
+)
 from accession.imports.verification import MIN_AGE
 from accession.imports.verification_spans import FIRST_MONTH, months_between
 from accession.runs.ledger import (
@@ -38,9 +46,19 @@ from accession.runs.ledger import (
     open_run,
     record_step,
 )
-from tests.fixtures.factories import NOON, make_collection, make_pool, record_statements, title_data
+from accession.webhooks.delivery import deliver_events
+from accession.webhooks.registry import pause_webhook
+from tests.fixtures.factories import (
+    NOON,
+    make_collection,
+    make_pool,
+    record_statements,
+    store_title,
+    title_data,
+)
 from tests.fixtures.heartbeats import record_heartbeats
 from tests.fixtures.purchases import purchase_title
+from tests.fixtures.webhooks import ACTOR, make_webhook
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -123,6 +141,28 @@ def test_collection_name_is_escaped_in_labels(client: httpx.Client, session: Ses
 
 
 # Values from the ledger and the catalogue
+
+
+def test_webhooks_have_pending_events_and_states(
+    client: httpx.Client, session: Session, collection: Collection
+) -> None:
+    index = make_webhook(session)
+    make_webhook(session, name="other", events=(WebhookEvent.TITLE_REMOVED,))
+    store_title(session, collection, "abc")
+    deliver_events(index.id)
+    pause_webhook(session, ACTOR, index, "maintenance")
+    session.commit()
+
+    samples = scrape(client)
+
+    assert value(samples, "webhook_events_pending", webhook="index") == 1
+    assert value(samples, "webhook_events_pending", webhook="other") == 0
+    assert value(samples, "webhook_paused", webhook="index") == 1
+    assert value(samples, "webhook_paused", webhook="other") == 0
+    failing = value(samples, "webhook_failing_seconds", webhook="index")
+    assert failing is not None
+    assert 0 < failing < 3600
+    assert value(samples, "webhook_failing_seconds", webhook="other") == 0
 
 
 def test_run_counters_do_not_decrease_when_run_ends(
@@ -330,7 +370,7 @@ def test_scrape_sends_constant_number_of_statements(
         response = client.get("/metrics")
 
     # One of them belongs to the authentication of the request.
-    assert len(statements) == 18, statements
+    assert len(statements) == 19, statements
     assert response.text.count("accession_checkpoint_age_seconds{") == 3 * number
 
 

@@ -17,6 +17,7 @@ from accession.db.models import Collection
 from accession.runs.ledger import get_or_create_checkpoint
 from tests.fixtures.factories import NOON
 from tests.fixtures.purchases import purchase_title
+from tests.fixtures.webhooks import make_webhook
 
 DOCS = Path(__file__).parents[3] / "docs"
 METRICS_PAGE = (DOCS / "metrics.md").read_text(encoding="utf-8")
@@ -41,6 +42,7 @@ def families(session: Session, collection: Collection, queues: Redis) -> dict[st
     record_scheduler_tick()
     get_or_create_checkpoint(session, collection, Workflow.EVENTS).finish = utc_now()
     purchase_title(session, collection, "abc", NOON)
+    make_webhook(session)
     session.commit()
     return {
         f"{family.name}_total" if family.type == "counter" else family.name: family

@@ -18,8 +18,10 @@ from accession.catalog.rejected_records import RejectedRecordData, store_rejecte
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, FindingKind, Run, RunState
 from accession.reports.registry import REPORTS
+from accession.runs.detail_store import RecordedDetails, store_run_details
 from accession.runs.ledger import end_run, open_run, record_retry
 from accession.runs.pauses import store_pauses
+from accession.runs.run_details import RunLogLineView
 from tests.fixtures.factories import (
     ACCOUNT_KEY,
     NOON,
@@ -45,7 +47,6 @@ PAGES = [
     "/collections/1/schedules/events",
     "/collections/1/reimport",
     "/collections/1/backfill?first_day=2023-01-01&last_day=2023-01-31",
-    "/control/pause?collections=1",
     "/collections/1/remove",
     "/collections/1/verification?resolved=true",
     "/collections/1/verify",
@@ -88,6 +89,8 @@ def hostile(session: Session) -> Collection:
     run = session.scalars(select(Run)).one()
     record_retry(run, HOSTILE, retry=1)
     end_run(run, RunState.FAILED, HOSTILE)
+    line = RunLogLineView(NOON, "error", HOSTILE, 1, {HOSTILE: HOSTILE})
+    store_run_details(session, {"task": RecordedDetails(lines=[line])})
     keys = [(collection.id, Workflow.EVENTS)]
     store_pauses(session, keys, reason=HOSTILE, until=None, stopped=set())
     refresh_statistics(session)
@@ -103,6 +106,7 @@ def test_stored_text_is_escaped_on_every_page(browser: Browser, hostile: Collect
         "/static/theme.js",
         "/static/vendor/js/vendor/tabler.min.js",
         "/static/app.js",
+        "/static/shortcuts.js",
     ]
     assert not page.xpath("//@onerror | //@onclick | //@style")
     assert all(source.startswith(("/covers/", "/static/")) for source in page.xpath("//img/@src"))

@@ -4,6 +4,8 @@ import json
 import pickle
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from accession.bibliotheca.errors import (
     AuthenticationFailed,
@@ -17,6 +19,7 @@ from accession.bibliotheca.errors import (
     TransientVendorError,
     UnknownLibrary,
     excerpt_of,
+    problem_of,
 )
 
 TRANSIENT = [BadResponseException, ConnectionFailed, RemoteInitiatedServerError, RequestTimedOut]
@@ -91,6 +94,20 @@ def test_error_about_other_response_quotes_it() -> None:
 
 def test_error_without_context_is_a_sentence() -> None:
     assert str(RequestTimedOut("there was no response")) == "there was no response."
+
+
+@given(
+    collection=st.text(min_size=1),
+    problem=st.text(alphabet=st.characters(exclude_characters=" "), min_size=1),
+    url=st.sampled_from(["", "https://vendor.example/x?a=(1)&b=2"]),
+    status=st.none() | st.integers(100, 599),
+)
+def test_problem_of_message_names_no_request(
+    collection: str, problem: str, url: str, status: int | None
+) -> None:
+    """Collections with one problem are then listed together."""
+    message = str(PermanentVendorError(problem, collection, url, status))
+    assert problem_of(message, collection) == f"{problem[:1].upper()}{problem[1:]}."
 
 
 def test_excerpt_is_short_and_printable() -> None:

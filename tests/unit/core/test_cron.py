@@ -114,6 +114,16 @@ def test_next_occurrence_does_not_depend_on_the_begin(
         assert first(cron, min(earlier + step, later - timedelta(seconds=1)), 1) == [later]
 
 
+@given(expressions, zones, moments, st.timedeltas(timedelta(0), timedelta(minutes=2)))
+def test_remembered_occurrence_is_the_next_one(
+    expression: str, zone: str, after: datetime, delay: timedelta
+) -> None:
+    """It is remembered by the minute, but the moments of a minute may be before and after it."""
+    cron = Cron(expression, zone)
+    for moment in (after, after + delay):
+        assert cron.next_occurrence(moment) == next(cron.occurrences(moment))
+
+
 @given(expressions, zones)
 def test_every_expression_is_described_in_words(expression: str, zone: str) -> None:
     assert Cron(expression, zone).description[0].isupper()

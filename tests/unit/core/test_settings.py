@@ -16,6 +16,7 @@ SECRETS = {
     "database_url": "postgresql://u:s3cret@host/db",
     "redis_url": "redis://:s3cret@host/0",
     "secret_key": "s3cret",
+    "oidc_client_secret": "s3cret",
 }
 
 
@@ -133,10 +134,7 @@ def test_secrets_are_read_from_files(configure: Configure, secrets: Path) -> Non
         (secrets / f"accession_{name}").write_text(f"{value}\n")
     settings = configure('redis_url = "redis://of-the-file"')
 
-    assert {
-        name: getattr(settings, name).get_secret_value()
-        for name in ("database_url", "redis_url", "secret_key")
-    } == SECRETS
+    assert {name: getattr(settings, name).get_secret_value() for name in SECRETS} == SECRETS
 
 
 def test_environment_overrides_secret_files(configure: Configure, secrets: Path) -> None:
@@ -209,6 +207,9 @@ def test_unknown_variable_is_ignored(configure: Configure) -> None:
         ("title_url_template", "https://vendor.example/titles", "and include {identifier}"),
         ("title_url_template", "javascript:alert('{identifier}')", "enter it as https://host/..."),
         ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
+        ("oidc_issuer", "http://login.example", "enter it as https://host or https://host/path"),
+        ("oidc_scopes", "profile email", "it must contain openid"),
+        ("oidc_required", "true", "set oidc_issuer too"),
     ],
 )
 def test_invalid_variable_is_named_in_message(
@@ -227,6 +228,30 @@ def test_invalid_variable_is_named_in_message(
 def test_invalid_value_in_file_is_named_in_message(configure: Configure) -> None:
     assert "or worker_concurrency in accession.toml) is invalid" in error_message(
         configure, "worker_concurrency = [1]"
+    )
+
+
+PROVIDER = {
+    "oidc_issuer": '"https://login.example/realms/staff"',
+    "oidc_client_id": '"accession"',
+    "oidc_group_roles": '{ "Library staff" = "viewer" }',
+}
+
+
+def test_provider_is_configured_in_file(configure: Configure) -> None:
+    settings = configure("\n".join(f"{name} = {value}" for name, value in PROVIDER.items()))
+
+    assert settings.oidc_issuer == "https://login.example/realms/staff"
+    assert settings.oidc_group_roles == {"Library staff": "viewer"}
+
+
+@pytest.mark.parametrize("missing", ["oidc_client_id", "oidc_group_roles"])
+def test_provider_needs_client_id_and_group_roles(configure: Configure, missing: str) -> None:
+    lines = [f"{name} = {value}" for name, value in PROVIDER.items() if name != missing]
+
+    assert error_message(configure, "\n".join(lines)) == (
+        f"The setting ACCESSION_{missing.upper()} (or {missing} in accession.toml) is invalid: it must be "
+        "set, because oidc_issuer is set."
     )
 
 

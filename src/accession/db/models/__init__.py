@@ -14,6 +14,7 @@ from accession.db.models.circulation import (
 )
 from accession.db.models.collections import Collection, Timestamp, WorkflowSchedule
 from accession.db.models.counts import CopyCounts, counts_after_events
+from accession.db.models.digests import Digest, DigestIssue, DigestMail, MailState
 from accession.db.models.editions import Classification, Contribution, Contributor, Edition, Link, Subject
 from accession.db.models.feeds import OaiRepository
 from accession.db.models.notifications import (
@@ -29,12 +30,17 @@ from accession.db.models.runs import (
     BEGUN_STATES,
     Run,
     RunDay,
+    RunLogLine,
+    RunRequests,
     RunRetry,
     RunSample,
     RunState,
+    RunStep,
+    RunStepTotals,
     RunSums,
     RunTitle,
     RunTotals,
+    StepOutcome,
     SweptBatch,
     WorkflowPause,
 )
@@ -56,6 +62,7 @@ from accession.db.models.verification import (
     VerificationFinding,
     VerifiedMonth,
 )
+from accession.db.models.webhooks import Webhook, WebhookDelivery, WebhookDeliveryState, WebhookEvent
 
 __all__ = [
     "ACTIVE_STATES",
@@ -74,6 +81,9 @@ __all__ = [
     "Contributor",
     "CopyCounts",
     "DeliveryState",
+    "Digest",
+    "DigestIssue",
+    "DigestMail",
     "Edition",
     "FindingKind",
     "Identifier",
@@ -81,6 +91,7 @@ __all__ = [
     "LicensePool",
     "Link",
     "ListedRecord",
+    "MailState",
     "Notification",
     "NotificationChannel",
     "NotificationEvent",
@@ -94,13 +105,18 @@ __all__ = [
     "RejectedRecord",
     "Run",
     "RunDay",
+    "RunLogLine",
+    "RunRequests",
     "RunRetry",
     "RunSample",
     "RunState",
+    "RunStep",
+    "RunStepTotals",
     "RunSums",
     "RunTitle",
     "RunTotals",
     "StatisticsState",
+    "StepOutcome",
     "Subject",
     "SweptBatch",
     "TableSize",
@@ -112,6 +128,10 @@ __all__ = [
     "User",
     "VerificationFinding",
     "VerifiedMonth",
+    "Webhook",
+    "WebhookDelivery",
+    "WebhookDeliveryState",
+    "WebhookEvent",
     "WorkflowPause",
     "WorkflowSchedule",
     "counts_after_events",

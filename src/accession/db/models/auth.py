@@ -8,6 +8,7 @@ from sqlalchemy import (
     CheckConstraint,
     ForeignKey,
     Index,
+    UniqueConstraint,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
@@ -17,19 +18,30 @@ from accession.db.models.base import Base
 
 
 class User(Base):
-    """A person who can log in to the dashboard.
+    """A person who can log in to the dashboard unless deactivated.
 
-    A session is valid as long as the user has the `session_key` that it was started with.
+    People log in either with a password, or at the OpenID Connect provider `oidc_issuer`, which knows them as
+    `oidc_subject`. A session is valid as long as the user has the `session_key` that it was started with.
     """
 
     __tablename__ = "users"
+    __table_args__ = (
+        UniqueConstraint("oidc_issuer", "oidc_subject"),
+        CheckConstraint(
+            "num_nonnulls(password_hash, oidc_subject) = 1 AND num_nonnulls(oidc_issuer, oidc_subject) <> 1",
+            name="password_or_provider",
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
-    password_hash: Mapped[str]
+    password_hash: Mapped[str | None]
+    oidc_issuer: Mapped[str | None]
+    oidc_subject: Mapped[str | None]
     role: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     last_login_at: Mapped[datetime | None]
+    deactivated_at: Mapped[datetime | None]
     session_key: Mapped[str]
 
 

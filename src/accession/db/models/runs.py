@@ -7,10 +7,12 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
+    REAL,
     BigInteger,
     CheckConstraint,
     Double,
     ForeignKey,
+    Identity,
     Index,
     text,
 )
@@ -115,6 +117,88 @@ class RunSample(Base):
     at: Mapped[datetime] = mapped_column(primary_key=True)
     pages: Mapped[int]
     records_fetched: Mapped[int]
+
+
+class StepOutcome(StrEnum):
+    """Outcome of a step of a run, or of an attempt at it."""
+
+    STORED = "stored"
+    RETRIED = "retried"
+    """It failed with an error of the vendor or of a server, and was attempted again."""
+    FAILED = "failed"
+    """It failed, and ended the run."""
+    DISCARDED = "discarded"
+    """The run had ended or moved on when the vendor had responded, so that nothing was stored."""
+
+
+class RunStep(Base):
+    """A step of a run, or an attempt at one; only some steps of a long run are kept (`runs.run_details`).
+
+    `number` is that of the page, slice or batch within the run, from 1. `fetch_seconds` is the part of
+    `seconds` before the first write: requests to the vendor, and waiting for them. `window_start` and
+    `window_end` are the time span (UTC), `offset` the position in it of the first record, from 1, or the id
+    of the last title before a batch; None where there is none, or the step failed before.
+    """
+
+    __tablename__ = "run_steps"
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    started_at: Mapped[datetime] = mapped_column(primary_key=True)
+    outcome: Mapped[str]
+    seconds: Mapped[float] = mapped_column(REAL)
+    fetch_seconds: Mapped[float] = mapped_column(REAL)
+    requests: Mapped[int]
+    records: Mapped[int]
+    window_start: Mapped[datetime | None]
+    window_end: Mapped[datetime | None]
+    offset: Mapped[int | None]
+
+
+class RunStepTotals(Base):
+    """Sums over all steps of a run, and the number of its log lines, also of those that are not kept.
+
+    `slot_seconds` is the sum of the times that requests waited for a slot of the account's limits.
+    """
+
+    __tablename__ = "run_step_totals"
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    steps: Mapped[int]
+    fetch_seconds: Mapped[float] = mapped_column(Double)
+    store_seconds: Mapped[float] = mapped_column(Double)
+    slot_seconds: Mapped[float] = mapped_column(Double)
+    log_lines: Mapped[int]
+
+
+class RunRequests(Base):
+    """The requests of a run to one of the vendor's endpoints with one outcome."""
+
+    __tablename__ = "run_requests"
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    endpoint: Mapped[str] = mapped_column(primary_key=True)
+    outcome: Mapped[str] = mapped_column(primary_key=True)
+    requests: Mapped[int]
+    seconds: Mapped[float] = mapped_column(Double)
+    max_seconds: Mapped[float] = mapped_column(REAL)
+
+
+class RunLogLine(Base):
+    """A line of the log about a run; only some lines of a long log are kept (`runs.run_details`).
+
+    `page` is the number of the step that it is about, None if it is about none.
+    """
+
+    __tablename__ = "run_log_lines"
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    at: Mapped[datetime]
+    level: Mapped[str]
+    event: Mapped[str]
+    page: Mapped[int | None]
+    fields: Mapped[dict[str, Any]]
 
 
 class RunSums:

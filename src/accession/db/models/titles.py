@@ -319,6 +319,13 @@ class TitleChange(Base):
             "changed_at",
             postgresql_where=text("license_pool_id IS NOT NULL"),
         ),
+        # Few changes concern the copies owned; digests list them.
+        Index(
+            "ix_title_changes_licenses_owned",
+            "changed_at",
+            "license_pool_id",
+            postgresql_where=text("license_pool_id IS NOT NULL AND changes ? 'licenses_owned'"),
+        ),
         CheckConstraint("num_nonnulls(edition_id, license_pool_id) = 1", name="one_owner"),
     )
 

@@ -8,12 +8,10 @@ from pydantic import AwareDatetime
 from accession.auth.audit import AuditEntryView, AuditFilter, audit_entries
 from accession.db.engine import transaction
 from accession.web.api.schemas import Page, problem_responses
-from accession.web.parameters import NO_NUL, Limit
+from accession.web.parameters import NO_NUL, BigCursorId, Limit
 from accession.web.principal import Administrator
 
 router = APIRouter(prefix="/audit", tags=["administration"])
-
-_MAX_BIGINT = 2**63 - 1
 
 
 @router.get("", responses=problem_responses(403))
@@ -33,9 +31,7 @@ def list_audit_entries(
     subject: Annotated[
         str, Query(max_length=200, pattern=NO_NUL, description="Name or number of what was acted on.")
     ] = "",
-    cursor: Annotated[
-        int | None, Query(ge=1, le=_MAX_BIGINT, description="`next` of the previous page.")
-    ] = None,
+    cursor: BigCursorId = None,
     limit: Limit = 50,
 ) -> Page[AuditEntryView]:
     """List the entries of the audit log, newest first."""

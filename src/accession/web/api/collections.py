@@ -5,7 +5,7 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, SecretStr, StringConstraints
 
 from accession.accounts.account import DEFAULT_BASE_URL, Account
@@ -25,6 +25,7 @@ from accession.imports.vendor_api import check_account
 from accession.runs.health import CollectionHealth, collection_health
 from accession.tasks.workflows import start_workflow
 from accession.web.api.schemas import StartedRuns, problem_responses
+from accession.web.collection_list import CollectionListParameters
 from accession.web.parameters import NO_NUL, RowId
 from accession.web.principal import Operator, Viewer
 
@@ -80,10 +81,12 @@ class ConnectionTestResult:
 
 
 @router.get("")
-def list_collections(_: Viewer) -> list[CollectionHealth]:
-    """List all collections with their health, failing ones first, then by name."""
+def list_collections(
+    _: Viewer, parameters: Annotated[CollectionListParameters, Query()]
+) -> list[CollectionHealth]:
+    """List collections with their health; by default all, failing ones first, then by name."""
     with transaction() as session:
-        return collection_health(session)
+        return parameters.to_query().select(collection_health(session))
 
 
 @router.post("", status_code=HTTPStatus.CREATED, responses=problem_responses(403, 409))

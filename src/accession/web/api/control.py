@@ -1,7 +1,6 @@
 """API endpoints that control the workflows of several collections: run, retry, cancel, pause and resume."""
 
 from http import HTTPStatus
-from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -26,18 +25,16 @@ from accession.tasks.control import (
 )
 from accession.web.api.collections import NewRun
 from accession.web.api.schemas import StartedRuns, problem_responses
-from accession.web.parameters import MAX_ID, NO_NUL, RowId
+from accession.web.parameters import NO_NUL, CollectionId, RowId
 from accession.web.principal import Operator
 
 router = APIRouter(tags=["control"])
-
-_CollectionId = Annotated[int, Field(ge=1, le=MAX_ID)]
 
 
 class CollectionSelection(BaseModel):
     """Collections to act on: those with these ids, all, or those that are failing."""
 
-    collections: list[_CollectionId] | None = Field(
+    collections: list[CollectionId] | None = Field(
         None, min_length=1, description="Ids of collections; null for all."
     )
     failing: bool = Field(False, description="Only those with a failing or retrying workflow.")

@@ -7,7 +7,9 @@ from accession.web.api import (
     audit,
     backfill,
     collections,
+    configuration,
     control,
+    digests,
     installation,
     notifications,
     rejects,
@@ -18,6 +20,7 @@ from accession.web.api import (
     titles,
     users,
     verification,
+    webhooks,
 )
 
 # Only documents authentication in the OpenAPI document; `web.access` checks tokens.
@@ -28,7 +31,9 @@ for module in (
     control,
     backfill,
     collections,
+    configuration,
     schedules,
+    digests,
     verification,
     runs,
     titles,
@@ -36,6 +41,7 @@ for module in (
     storage,
     reports,
     notifications,
+    webhooks,
     users,
     audit,
     installation,

@@ -11,6 +11,7 @@ from accession.auth.tokens import TokenView, token_views
 from accession.auth.users import UserView, find_user, user_view, user_views
 from accession.db.engine import transaction
 from accession.web.administration import (
+    change_activation,
     change_password,
     change_role,
     create_token,
@@ -36,12 +37,16 @@ class NewUser(BaseModel):
 
 
 class UserChanges(BaseModel):
-    """Changes to a user, whose sessions end; fields that are left out stay the same."""
+    """Changes to a user, whose sessions end; fields that are left out stay the same.
+
+    Users of an OpenID Connect provider have no password here, and their role comes from the provider.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     password: Password | None = None
     role: UserRole | None = None
+    active: bool | None = Field(None, description="Whether the user can log in.")
 
 
 class NewToken(BaseModel):
@@ -80,12 +85,14 @@ def add_user(administrator: Administrator, new: NewUser) -> UserView:
 
 @router.patch("/users/{user_id}", responses=problem_responses(403, 404, 409))
 def change_user(administrator: Administrator, user_id: RowId, changes: UserChanges) -> UserView:
-    """Change a user's password or role."""
+    """Change a user's password or role, or deactivate or activate the user."""
     with transaction() as session:
         if changes.role is not None:
             change_role(session, administrator, user_id, changes.role)
         if changes.password is not None:
             change_password(session, administrator, user_id, changes.password)
+        if changes.active is not None:
+            change_activation(session, administrator, user_id, active=changes.active)
         return user_view(session, user_id)
 
 

@@ -8,6 +8,7 @@ from markupsafe import Markup
 WIDTH, HEIGHT = 640, 180
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 8, 10, 24
 _SPARK_WIDTH, _SPARK_HEIGHT = 96, 24
+_SHARE_HEIGHT = 16
 _MAX_LABELS = 8
 
 
@@ -30,6 +31,18 @@ def sparkline(values: Sequence[float], description: str) -> Markup:
     return _svg("sparkline", _SPARK_WIDTH, _SPARK_HEIGHT, description, shapes)
 
 
+def share_chart(shares: Sequence[DataPoint], description: str) -> Markup:
+    """Return a bar that is divided in proportion to the values; each part shows its label on hover."""
+    total, x, shapes = sum(share.value for share in shares) or 1, 0.0, Markup("")
+    for number, share in enumerate(shares):
+        width = WIDTH * share.value / total
+        shapes += Markup('<g class="share-{}">{}<title>{}</title></g>').format(
+            number, _bar(x, _SHARE_HEIGHT, width, _SHARE_HEIGHT), share.label
+        )
+        x += width
+    return _svg("shares", WIDTH, _SHARE_HEIGHT, description, shapes)
+
+
 def bar_chart(points: Sequence[DataPoint], description: str) -> Markup:
     """Return a bar chart that shows each bar's label and value on hover."""
     top = _axis_maximum(points)
@@ -46,7 +59,7 @@ def bar_chart(points: Sequence[DataPoint], description: str) -> Markup:
 
 
 def line_chart(points: Sequence[DataPoint], description: str) -> Markup:
-    """Return a line chart with the area below the line filled."""
+    """Return a line chart with the area below the line filled; each point shows label and value on hover."""
     top, bottom = _axis_maximum(points), HEIGHT - _BOTTOM
     coordinates = [
         f"{_x(index + 0.5, len(points)):.1f},{bottom - _height(point.value, top):.1f}"
@@ -57,7 +70,14 @@ def line_chart(points: Sequence[DataPoint], description: str) -> Markup:
     shapes = Markup('<polygon class="area" points="{}"/><polyline class="line" points="{}"/>').format(
         area, " ".join(coordinates)
     )
-    return _svg("chart", WIDTH, HEIGHT, description, _axes(points, top) + shapes)
+    width = (WIDTH - _LEFT - _RIGHT) / max(len(points), 1)
+    tooltips = Markup("").join(
+        Markup('<g class="hover">{}<title>{}: {}</title></g>').format(
+            _bar(_x(index, len(points)), bottom, width, bottom - _TOP), point.label, _format(point.value)
+        )
+        for index, point in enumerate(points)
+    )
+    return _svg("chart", WIDTH, HEIGHT, description, _axes(points, top) + shapes + tooltips)
 
 
 def _svg(name: str, width: int, height: int, description: str, shapes: Markup) -> Markup:

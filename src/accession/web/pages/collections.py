@@ -22,6 +22,7 @@ from accession.catalog.purchase_counts import purchases_by_month
 from accession.core.errors import UserError
 from accession.core.workflow import Workflow
 from accession.db.engine import transaction
+from accession.digests.views import find_digest_view
 from accession.imports.purchases import count_reimport_requests
 from accession.imports.vendor_api import check_account
 from accession.imports.verification_summary import verification_summary
@@ -82,7 +83,7 @@ def create_collection(
 
 @router.get("/{collection_id}")
 def show_collection(request: Request, _: Viewer, collection_id: RowId) -> Response:
-    """Show a collection: health, workflows, verification, charts, latest runs and account."""
+    """Show a collection: health, workflows, verification, charts, latest runs, digest and account."""
     with transaction() as session:
         collection = get_collection(session, collection_id)
         health = collection_health(session, collection_id)[0]
@@ -98,6 +99,7 @@ def show_collection(request: Request, _: Viewer, collection_id: RowId) -> Respon
             titles=[DataPoint(f"{month.month:%Y-%m}", month.titles) for month in months],
             schedules={schedule.workflow: schedule for schedule in schedule_views(session, collection)},
             limits=vendor_limits_view(session, collection),
+            digest=find_digest_view(session, collection),
             verification=verification_summary(session, collection),
             verification_run=latest_verification(health),
             runs=run_views(session, collection=collection.name, limit=_MAX_RUNS),

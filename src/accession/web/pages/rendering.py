@@ -12,13 +12,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from accession import __version__
+from accession.bibliotheca.errors import problem_of
 from accession.core.byte_sizes import format_bytes, format_growth
+from accession.core.clock import utc_now
 from accession.core.sanitize import sanitize
-from accession.web.pages.charts import bar_chart, line_chart, sparkline
+from accession.web.pages.charts import bar_chart, line_chart, share_chart, sparkline
 
 _MESSAGE_COOKIE = "accession_message"
 _MIN_WHOLE_RATE = 10
+_MIN_WHOLE_SECONDS = 10
 _MINUTE, _HOUR, _DAY = 60, 60 * 60, 24 * 60 * 60
+_YEAR = 365 * _DAY
 
 
 def _format_number(value: float | None) -> str:
@@ -44,6 +48,18 @@ def format_duration(seconds: float | None) -> str:
     return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
 
 
+def format_seconds(seconds: float) -> str:
+    """Return a short duration such as "0 ms", "320 ms", "4.2 s", "45 s" or "3 min 20 s"."""
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < _MIN_WHOLE_SECONDS:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if _MINUTE <= whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
+    return format_duration(seconds)
+
+
 def _format_time(value: datetime | None) -> Markup:
     """Return a `time` element in UTC; a script shows it in the viewer's time zone, with UTC on hover."""
     if value is None:
@@ -52,9 +68,45 @@ def _format_time(value: datetime | None) -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(value.isoformat(), utc, utc)
 
 
+def _format_precise_time(value: datetime) -> Markup:
+    """Return a `time` element with seconds, else as that of `_format_time`."""
+    utc = f"{value:%Y-%m-%d %H:%M:%S} UTC"
+    element = Markup('<time datetime="{}" title="{}" data-seconds>{}</time>')
+    return element.format(value.isoformat(), utc, utc)
+
+
+def _format_rough_duration(seconds: float) -> str:
+    """Return a duration in its largest unit, such as "12 min", "3 h" or "5 d"."""
+    for unit, length in (("y", _YEAR), ("d", _DAY), ("h", _HOUR), ("min", _MINUTE)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit}"
+    return "1 min"
+
+
+def _format_age(value: datetime | None) -> Markup:
+    """Return a `time` element with the distance from now, such as "3 h ago"; the time itself is on hover."""
+    if value is None:
+        return Markup("")
+    seconds = (value - utc_now()).total_seconds()
+    distance = _format_rough_duration(abs(seconds))
+    is_recent = -_MINUTE < seconds <= 0
+    text = "just now" if is_recent else f"in {distance}" if seconds > 0 else f"{distance} ago"
+    utc = f"{value:%Y-%m-%d %H:%M} UTC"
+    element = Markup('<time datetime="{}" title="{}" data-relative>{}</time>')
+    return element.format(value.isoformat(), utc, text)
+
+
 def _format_text(value: Any) -> str:
     """Return text from the vendor on one line, without control characters."""
     return "" if value is None else sanitize(str(value))
+
+
+def _format_code(value: str) -> Markup:
+    """Return text whose parts in backticks are code."""
+    parts = value.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if index % 2 else part for index, part in enumerate(parts)
+    )
 
 
 _environment = Environment(
@@ -70,13 +122,19 @@ _environment.filters |= {
     "growth": format_growth,
     "rate": _format_rate,
     "duration": format_duration,
+    "seconds": format_seconds,
     "time": _format_time,
+    "age": _format_age,
+    "precise_time": _format_precise_time,
     "plain": _format_text,
+    "code": _format_code,
+    "problem": problem_of,
     "zip": lambda first, second: list(zip(first, second, strict=True)),
 }
 _environment.globals |= {
     "bar_chart": bar_chart,
     "line_chart": line_chart,
+    "share_chart": share_chart,
     "sparkline": sparkline,
     "version": __version__,
 }

@@ -1,4 +1,4 @@
-"""Pages of the users, for administrators: list, add, password, role and removal."""
+"""Pages of the users, for administrators: list, add, password, role, deactivation and removal."""
 
 from typing import Annotated
 
@@ -10,7 +10,13 @@ from accession.auth.roles import UserRole
 from accession.auth.users import user_view, user_views
 from accession.core.errors import UserError
 from accession.db.engine import transaction
-from accession.web.administration import change_password, change_role, create_user, delete_user
+from accession.web.administration import (
+    change_activation,
+    change_password,
+    change_role,
+    create_user,
+    delete_user,
+)
 from accession.web.pages.rendering import redirect, render
 from accession.web.parameters import FormField, RowId
 from accession.web.principal import Administrator
@@ -81,6 +87,22 @@ def set_password(
     except UserError as error:
         return redirect(f"/users/{user_id}", str(error))
     return redirect("/users", f'Password of "{name}" changed; all sessions of this user are ended.')
+
+
+@router.post("/{user_id}/deactivate")
+def deactivate_user(administrator: Administrator, user_id: RowId) -> Response:
+    """Deactivate the user."""
+    with transaction() as session:
+        name = change_activation(session, administrator, user_id, active=False)
+    return redirect(f"/users/{user_id}", f'"{name}" is deactivated, and all sessions of this user are ended.')
+
+
+@router.post("/{user_id}/activate")
+def activate_user(administrator: Administrator, user_id: RowId) -> Response:
+    """Activate the user."""
+    with transaction() as session:
+        name = change_activation(session, administrator, user_id, active=True)
+    return redirect(f"/users/{user_id}", f'"{name}" is active and can log in again.')
 
 
 @router.get("/{user_id}/remove")

@@ -1,10 +1,15 @@
-// Local times, the theme button, and live updates of pages.
+// Local times, the theme button, the selection of rows, and live updates of pages.
 
 const timeFormat = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const preciseFormat = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
+// A relative time keeps its text and has the local time on hover.
 function showLocalTimes(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
-    time.textContent = timeFormat.format(new Date(time.dateTime));
+    const format = "seconds" in time.dataset ? preciseFormat : timeFormat;
+    const local = format.format(new Date(time.dateTime));
+    if ("relative" in time.dataset) time.title = local;
+    else time.textContent = local;
   }
 }
 
@@ -46,6 +51,9 @@ function startLiveUpdates() {
       const old = document.getElementById(element.id);
       if (old && shown.get(element.id) !== element.innerHTML && !old.contains(document.activeElement)) {
         shown.set(element.id, element.innerHTML);
+        for (const details of old.querySelectorAll("details[id][open]")) {
+          element.querySelector(`#${details.id}`)?.setAttribute("open", "");
+        }
         old.replaceChildren(...element.childNodes);
         showLocalTimes(old);
       }
@@ -63,14 +71,32 @@ function startLiveUpdates() {
   schedule();
 }
 
-// The checkbox in the head of a list, which needs this script, selects all rows.
-function setUpSelectAll(selectAll) {
-  const boxes = document.querySelectorAll("input[name=collections]");
+// The checkbox in the head of a list, which needs this script, selects all rows of the page.
+function setUpSelection(selectAll) {
+  const boxes = [...document.querySelectorAll("input[name=collections]")];
+  const matching = document.getElementById("select-matching");
+  const hint = document.getElementById("selection");
+  const instruction = hint.textContent;
+
+  function showNumber() {
+    const number = boxes.filter((box) => box.checked).length;
+    selectAll.checked = number === boxes.length;
+    selectAll.indeterminate = number > 0 && number < boxes.length;
+    hint.textContent = matching.checked ? "All that match are selected, on every page."
+      : number ? `${number} selected on this page.` : instruction;
+  }
+
   selectAll.hidden = false;
-  selectAll.addEventListener("change", () => boxes.forEach((box) => { box.checked = selectAll.checked; }));
+  selectAll.addEventListener("change", () => {
+    boxes.forEach((box) => { box.checked = selectAll.checked; });
+    showNumber();
+  });
+  [...boxes, matching].forEach((box) => box.addEventListener("change", showNumber));
+  showNumber();
 }
 
 showLocalTimes(document);
 setUpThemeButton(document.getElementById("theme"));
 startLiveUpdates();
-if (document.getElementById("select-all")) setUpSelectAll(document.getElementById("select-all"));
+if (document.getElementById("select-all")) setUpSelection(document.getElementById("select-all"));
+document.getElementById("time-zone").textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;

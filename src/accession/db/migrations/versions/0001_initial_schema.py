@@ -26,6 +26,8 @@ def upgrade() -> None:
     _create_verification()
     _create_users_and_tokens()
     _create_notifications()
+    _create_digests()
+    _create_webhooks()
     _create_audit_log()
     _create_storage()
 
@@ -451,6 +453,12 @@ def _create_editions() -> None:
             ["changed_at"],
             postgresql_where=sa.text(f"{owner} IS NOT NULL"),
         )
+    op.create_index(
+        "ix_title_changes_licenses_owned",
+        "title_changes",
+        ["changed_at", "license_pool_id"],
+        postgresql_where=sa.text("license_pool_id IS NOT NULL AND changes ? 'licenses_owned'"),
+    )
 
 
 def _create_circulation() -> None:
@@ -750,6 +758,64 @@ def _create_runs() -> None:
         sa.PrimaryKeyConstraint("run_id", "at", name=op.f("pk_run_samples")),
     )
     op.create_table(
+        "run_steps",
+        sa.Column("run_id", sa.Integer(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("outcome", sa.Text(), nullable=False),
+        sa.Column("seconds", sa.REAL(), nullable=False),
+        sa.Column("fetch_seconds", sa.REAL(), nullable=False),
+        sa.Column("requests", sa.Integer(), nullable=False),
+        sa.Column("records", sa.Integer(), nullable=False),
+        sa.Column("window_start", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("window_end", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("offset", sa.Integer(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["run_id"], ["runs.id"], name=op.f("fk_run_steps_run_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("run_id", "number", "started_at", name=op.f("pk_run_steps")),
+    )
+    op.create_table(
+        "run_step_totals",
+        sa.Column("run_id", sa.Integer(), nullable=False),
+        sa.Column("steps", sa.Integer(), nullable=False),
+        sa.Column("fetch_seconds", sa.Double(), nullable=False),
+        sa.Column("store_seconds", sa.Double(), nullable=False),
+        sa.Column("slot_seconds", sa.Double(), nullable=False),
+        sa.Column("log_lines", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["run_id"], ["runs.id"], name=op.f("fk_run_step_totals_run_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("run_id", name=op.f("pk_run_step_totals")),
+    )
+    op.create_table(
+        "run_requests",
+        sa.Column("run_id", sa.Integer(), nullable=False),
+        sa.Column("endpoint", sa.Text(), nullable=False),
+        sa.Column("outcome", sa.Text(), nullable=False),
+        sa.Column("requests", sa.Integer(), nullable=False),
+        sa.Column("seconds", sa.Double(), nullable=False),
+        sa.Column("max_seconds", sa.REAL(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["run_id"], ["runs.id"], name=op.f("fk_run_requests_run_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("run_id", "endpoint", "outcome", name=op.f("pk_run_requests")),
+    )
+    op.create_table(
+        "run_log_lines",
+        sa.Column("run_id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.BigInteger(), sa.Identity(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("level", sa.Text(), nullable=False),
+        sa.Column("event", sa.Text(), nullable=False),
+        sa.Column("page", sa.Integer(), nullable=True),
+        sa.Column("fields", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["run_id"], ["runs.id"], name=op.f("fk_run_log_lines_run_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("run_id", "id", name=op.f("pk_run_log_lines")),
+    )
+    op.create_table(
         "run_totals",
         sa.Column("workflow", sa.Text(), nullable=False),
         sa.Column("pages", sa.BigInteger(), nullable=False),
@@ -864,13 +930,21 @@ def _create_users_and_tokens() -> None:
         "users",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("password_hash", sa.Text(), nullable=False),
+        sa.Column("password_hash", sa.Text(), nullable=True),
+        sa.Column("oidc_issuer", sa.Text(), nullable=True),
+        sa.Column("oidc_subject", sa.Text(), nullable=True),
         sa.Column("role", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("last_login_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("deactivated_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("session_key", sa.Text(), nullable=False),
+        sa.CheckConstraint(
+            "num_nonnulls(password_hash, oidc_subject) = 1 AND num_nonnulls(oidc_issuer, oidc_subject) <> 1",
+            name=op.f("ck_users_password_or_provider"),
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
         sa.UniqueConstraint("name", name=op.f("uq_users_name")),
+        sa.UniqueConstraint("oidc_issuer", "oidc_subject", name=op.f("uq_users_oidc_issuer_oidc_subject")),
     )
     op.create_table(
         "api_tokens",
@@ -1097,3 +1171,136 @@ def _create_notifications() -> None:
     op.create_index("ix_notifications_state_id", "notifications", ["state", "id"])
     op.create_index("ix_notifications_created_at", "notifications", ["created_at"])
     op.create_index("ix_notifications_channel_id_id", "notifications", ["channel_id", "id"])
+
+
+def _create_digests() -> None:
+    op.create_table(
+        "digests",
+        sa.Column("collection_id", sa.Integer(), nullable=False),
+        sa.Column("frequency", sa.Text(), nullable=False),
+        sa.Column("weekday", sa.Text(), nullable=False),
+        sa.Column("time", sa.Text(), nullable=False),
+        sa.Column("time_zone", sa.Text(), nullable=False),
+        sa.Column("recipients", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("send_empty", sa.Boolean(), nullable=False),
+        sa.Column("max_titles", sa.Integer(), nullable=False),
+        sa.Column("issued_until", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("covered_until", sa.Date(), nullable=True),
+        sa.Column("purchases_until", sa.Date(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["collection_id"], ["collections.id"], name=op.f("fk_digests_collection_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("collection_id", name=op.f("pk_digests")),
+    )
+    op.create_table(
+        "digest_issues",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("collection_id", sa.Integer(), nullable=False),
+        sa.Column("scheduled", sa.Boolean(), nullable=False),
+        sa.Column("content", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["collection_id"],
+            ["collections.id"],
+            name=op.f("fk_digest_issues_collection_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_digest_issues")),
+    )
+    op.create_index("ix_digest_issues_collection_id_id", "digest_issues", ["collection_id", "id"])
+    op.create_index("ix_digest_issues_created_at", "digest_issues", ["created_at"])
+    op.create_table(
+        "digest_mails",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("issue_id", sa.Integer(), nullable=False),
+        sa.Column("recipient", sa.Text(), nullable=False),
+        sa.Column("message_id", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["issue_id"], ["digest_issues.id"], name=op.f("fk_digest_mails_issue_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_digest_mails")),
+    )
+    op.create_index(
+        "ix_digest_mails_open",
+        "digest_mails",
+        ["due_at"],
+        postgresql_where=sa.text("state IN ('pending', 'sending')"),
+    )
+    op.create_index("ix_digest_mails_issue_id", "digest_mails", ["issue_id"])
+
+
+def _create_webhooks() -> None:
+    op.create_table(
+        "webhooks",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("events", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("collection_ids", postgresql.ARRAY(sa.Integer()), nullable=True),
+        sa.Column("secret_encrypted", sa.LargeBinary(), nullable=False),
+        sa.Column("previous_secret_encrypted", sa.LargeBinary(), nullable=True),
+        sa.Column("previous_secret_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("paused_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("pause_reason", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
+        sa.UniqueConstraint("name", name=op.f("uq_webhooks_name")),
+    )
+    op.create_table(
+        "webhook_deliveries",
+        sa.Column("id", sa.BigInteger(), nullable=False),
+        sa.Column("webhook_id", sa.Integer(), nullable=False),
+        sa.Column("collection_id", sa.Integer(), nullable=True),
+        sa.Column("license_pool_id", sa.Integer(), nullable=True),
+        sa.Column("message_id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.Column("event", sa.Text(), nullable=False),
+        sa.Column("data", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("body", sa.Text(), nullable=True),
+        sa.Column("state", sa.Text(), server_default="pending", nullable=False),
+        sa.Column("tries", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("first_failed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("tried_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("status", sa.Integer(), nullable=True),
+        sa.Column("duration_ms", sa.Integer(), nullable=True),
+        sa.Column("response", sa.Text(), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["webhook_id"],
+            ["webhooks.id"],
+            name=op.f("fk_webhook_deliveries_webhook_id"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["collection_id"],
+            ["collections.id"],
+            name=op.f("fk_webhook_deliveries_collection_id"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["license_pool_id"],
+            ["license_pools.id"],
+            name=op.f("fk_webhook_deliveries_license_pool_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_deliveries")),
+    )
+    op.create_index(
+        "ix_webhook_deliveries_pending",
+        "webhook_deliveries",
+        ["webhook_id", "collection_id", "id"],
+        postgresql_where=sa.text("state = 'pending'"),
+    )
+    op.create_index("ix_webhook_deliveries_webhook_id_id", "webhook_deliveries", ["webhook_id", "id"])
+    op.create_index(
+        "ix_webhook_deliveries_webhook_id_state_id", "webhook_deliveries", ["webhook_id", "state", "id"]
+    )
+    op.create_index("ix_webhook_deliveries_created_at", "webhook_deliveries", ["created_at"])
