@@ -150,7 +150,8 @@ def test_doctor_with_unused_home(cli: Cli, tmp_path: Path) -> None:
         results = findings(cli)
     assert results["home"] == (False, f"{home} does not exist yet; `accession up` creates it")
     assert [name for name, (ok, _) in results.items() if not ok] == [
-        *("home", "database", "schema", "broker", "workers", "scheduler", "account keys", "storage")
+        *("home", "database", "schema", "database locks"),
+        *("broker", "workers", "scheduler", "account keys", "storage"),
     ]
     assert all("accession up" in finding for ok, finding in results.values() if not ok)
 
@@ -164,7 +165,8 @@ def test_doctor_with_unreachable_servers(cli: Cli, tmp_path: Path) -> None:
         results = findings(cli)
     failures = {name: finding for name, (ok, finding) in results.items() if not ok}
     assert list(failures) == [
-        *("database", "schema", "broker", "workers", "scheduler", "account keys", "storage")
+        *("database", "schema", "database locks"),
+        *("broker", "workers", "scheduler", "account keys", "storage"),
     ]
     assert "hidden" not in str(failures)
 
