@@ -52,8 +52,8 @@ class RemoteIntegrationException(Exception):
 def problem_of(message: str, collection: str) -> str:
     """Return the problem in the message of an error, without the collection and the request.
 
-    `message` is `str()` of an error of this module; any other text is returned unchanged, apart from a capital
-    letter at its start.
+    `message` is `str()` of an error of this module; any other text is returned unchanged, apart from a
+    capital letter at its start.
     """
     text = _REQUEST_OF_MESSAGE.sub(".", message.removeprefix(f'Collection "{collection}": '))
     return text[:1].upper() + text[1:]

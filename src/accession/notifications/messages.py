@@ -46,8 +46,8 @@ _ADVICE: Mapping[EventKind, str] = {
     EventKind.REJECTED_RECORDS: "Look at the reasons in the list of rejected records; retry or resolve them.",
     EventKind.EXPORT_FAILED: "Check the export's target and options; the earlier files are unchanged.",
     EventKind.WEBHOOK_PAUSED: "Repair the receiver, then resume the webhook. Its events wait until then.",
-    EventKind.DIGEST_FAILED: "Check the mail server in ACCESSION_SMTP_URL, and the recipient's address on the "
-    "page of the collection.",
+    EventKind.DIGEST_FAILED: "Check the mail server in ACCESSION_SMTP_URL, and the recipient's address on "
+    "the page of the collection.",
     EventKind.PROCESS_MISSING: "Start it, and read its log. Imports wait until then, and nothing is lost.",
     EventKind.DISK_NEARLY_FULL: "Free some space, or enlarge the disk. When it is full, the database stops.",
 }
