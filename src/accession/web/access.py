@@ -5,6 +5,7 @@ dashboard is served on a loopback address, everyone on this machine may do every
 but GET, HEAD and OPTIONS) must carry a token or come from a page of this dashboard.
 """
 
+from http import HTTPStatus
 from urllib.parse import quote
 
 from fastapi import FastAPI
@@ -30,11 +31,12 @@ from accession.web.error_handlers import error_response, is_machine_path
 from accession.web.errors import HANDLED_ERRORS, HTTPProblem, problem_response
 from accession.web.feed_paths import is_feed_path
 from accession.web.headers import SecurityHeaders
+from accession.web.opds_authentication import AUTHENTICATION_PATH, authentication_response, is_opds_path
 from accession.web.principal import BEARER_CHALLENGE
 from accession.web.request_checks import SAFE_METHODS, require_same_site, require_short_body
 
 # Used by probes and by the login page; they must work without the database.
-_PUBLIC_PATHS = ("/healthz", "/readyz", "/favicon.ico")
+_PUBLIC_PATHS = ("/healthz", "/readyz", "/favicon.ico", AUTHENTICATION_PATH)
 _PUBLIC_FOLDER = "/static/"
 
 
@@ -106,9 +108,12 @@ class AccessMiddleware:
 def _denied_response(request: Request, problem: HTTPProblem) -> Response:
     """Return the problem, or a redirect to the login page for a person who is not logged in."""
     path: str = request.scope["path"]
-    if request_token(request) is not None:
+    has_token = request_token(request) is not None
+    if problem.status == HTTPStatus.UNAUTHORIZED and is_opds_path(path):
+        return authentication_response(request, problem, has_token=has_token)
+    if has_token:
         return problem_response(problem)
-    if problem.status != 401 or is_machine_path(path):
+    if problem.status != HTTPStatus.UNAUTHORIZED or is_machine_path(path):
         return error_response(request, problem)
     if request.method not in SAFE_METHODS:
         return RedirectResponse("/login", 303)

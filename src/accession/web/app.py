@@ -6,7 +6,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
 from accession import __version__
-from accession.web import atom, covers, health, login, metrics, oai, oidc_login, opds
+from accession.web import atom, covers, health, login, metrics, oai, oidc_login, opds, opds_authentication
 from accession.web.access import install_access
 from accession.web.api import router as api
 from accession.web.errors import MAX_BODY_BYTES
@@ -66,6 +66,7 @@ ROUTER_MODULES = (
     metrics,
     oai,
     opds,
+    opds_authentication,
     atom,
 )
 

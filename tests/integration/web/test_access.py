@@ -158,12 +158,19 @@ def test_api_request_without_token_gets_problem_401(
     }
 
 
-@pytest.mark.parametrize("path", ["/oai", "/opds/v2"])
-def test_feed_request_without_token_is_asked_for_basic_auth(browser: Browser, ann: str, path: str) -> None:
+OPDS_AUTHENTICATION = "application/opds-authentication+json"
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"), [("/oai", "application/problem+json"), ("/opds/v2", OPDS_AUTHENTICATION)]
+)
+def test_feed_request_without_token_is_asked_for_basic_auth(
+    browser: Browser, ann: str, path: str, media_type: str
+) -> None:
     response = browser.get(path)
     assert response.status_code == 401
     assert response.headers["www-authenticate"] == 'Basic realm="Accession", charset="UTF-8"'
-    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["content-type"] == media_type
 
 
 @pytest.mark.parametrize(
@@ -422,7 +429,7 @@ def test_feed_token_reads_its_feed_until_revoked(
     session.commit()
     response = browser.get("/opds/who", **options)
     assert response.status_code == 401
-    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["content-type"] == OPDS_AUTHENTICATION
     assert "www-authenticate" in response.headers
 
 
@@ -470,7 +477,7 @@ def test_token_with_role_is_only_accepted_as_bearer(
     assert browser.get("/opds/who", headers=bearer(token)).status_code == 200
     response = browser.get("/opds/who", **token_options(token, method))
     assert response.status_code == 401
-    assert response.json()["detail"] == (
+    assert response.json()["description"] == (
         'The token "script" has a role: send it as Authorization: Bearer acc_...'
     )
     # It does not make a cross-site request acceptable either.
@@ -480,8 +487,8 @@ def test_token_with_role_is_only_accepted_as_bearer(
 @pytest.mark.parametrize("encoded", ["", "=", "YQ", "/w==", b64encode(b"proxy:its-password").decode()])
 def test_basic_login_of_proxy_is_not_taken_for_token(browser: Browser, ann: str, encoded: str) -> None:
     headers = {"Authorization": f"Basic {encoded}"}
-    detail = browser.get("/opds/who", headers=headers).json()["detail"]
-    assert detail == "Authentication required: send a token as Authorization: Bearer acc_..."
+    description = browser.get("/opds/who", headers=headers).json()["description"]
+    assert description.startswith("Enter any name, and as password a token for OPDS")
     browser.log_in()
     assert browser.get("/opds/who", headers=headers).json()["name"] == "ann"
 

@@ -433,7 +433,8 @@ def test_any_request_gets_a_valid_or_problem_document(
         payload(response, PUBLICATION if step.endswith("rings") else FEED)
     else:
         assert response.status_code in (401, 422)
-        assert response.headers["content-type"] == "application/problem+json"
+        problem_type = "application/problem+json" if response.status_code == 422 else AUTHENTICATION_TYPE
+        assert response.headers["content-type"] == problem_type
 
 
 HOSTILE = [
@@ -456,6 +457,41 @@ def test_hostile_text_stays_data(
 
 
 # Tokens
+
+
+AUTHENTICATION_TYPE = "application/opds-authentication+json"
+
+
+def test_refusal_has_the_authentication_document(browser: Browser, ann: str) -> None:
+    response = browser.get(f"{ROOT}/collections/1")
+
+    assert (response.status_code, response.headers["content-type"]) == (401, AUTHENTICATION_TYPE)
+    assert response.headers["www-authenticate"] == 'Basic realm="Accession", charset="UTF-8"'
+    url = f"{ROOT}/authentication"
+    assert response.headers["link"] == (
+        f'<{url}>; rel="http://opds-spec.org/auth/document"; type="{AUTHENTICATION_TYPE}"'
+    )
+    document = response.json()
+    assert (document["id"], document["title"]) == (url, "Accession")
+    assert document["authentication"] == [
+        {
+            "type": "http://opds-spec.org/auth/basic",
+            "labels": {"login": "Name (any)", "password": "Token"},
+        }
+    ]
+    public = browser.get(url)
+    assert (public.status_code, public.headers["content-type"]) == (200, AUTHENTICATION_TYPE)
+    assert public.json() == document
+    links = {link["rel"]: link for link in document["links"]}
+    assert links["start"]["href"] == ROOT
+    logo = browser.get(links["logo"]["href"])
+    assert logo.headers["content-type"].startswith(links["logo"]["type"])
+
+
+def test_wrong_token_gets_the_authentication_document(browser: Browser, ann: str) -> None:
+    response = browser.get(ROOT, headers={"Authorization": "Basic eDp5"})
+
+    assert (response.status_code, response.headers["content-type"]) == (401, AUTHENTICATION_TYPE)
 
 
 def test_token_in_url_is_kept_in_all_links_of_the_feed(

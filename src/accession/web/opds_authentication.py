@@ -1,0 +1,45 @@
+"""Authentication for the OPDS feeds: the document at its own address, and with each refusal."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from accession.exports.opds.authentication import (
+    AUTHENTICATION_REL,
+    AUTHENTICATION_TYPE,
+    build_authentication_document,
+)
+from accession.web.errors import HTTPProblem
+
+_FOLDER = "/opds/"
+AUTHENTICATION_PATH = "/opds/v2/authentication"
+
+router = APIRouter(include_in_schema=False)
+
+
+def is_opds_path(path: str) -> bool:
+    """Return whether the path belongs to the OPDS feeds."""
+    return path.startswith(_FOLDER)
+
+
+@router.get(AUTHENTICATION_PATH)
+def show_authentication(request: Request) -> Response:
+    """Return the document; it is public."""
+    return Response(_document(request), media_type=AUTHENTICATION_TYPE)
+
+
+def authentication_response(request: Request, problem: HTTPProblem, *, has_token: bool) -> Response:
+    """Return the document as the response to a request without a valid token; it describes an invalid one."""
+    link = f'<{_url(request)}>; rel="{AUTHENTICATION_REL}"; type="{AUTHENTICATION_TYPE}"'
+    headers = {**problem.headers, "Link": link}
+    document = _document(request, problem.detail if has_token else None)
+    return Response(document, problem.status, headers, media_type=AUTHENTICATION_TYPE)
+
+
+def _document(request: Request, description: str | None = None) -> bytes:
+    root = str(request.base_url)
+    start_url, logo_url = f"{root}opds/v2", f"{root}static/icon.svg"
+    return build_authentication_document(_url(request), start_url, logo_url, description)
+
+
+def _url(request: Request) -> str:
+    return f"{request.base_url}{AUTHENTICATION_PATH.removeprefix('/')}"
