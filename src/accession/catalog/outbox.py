@@ -119,6 +119,8 @@ def _enqueue_statement() -> ReturningInsert[int]:
 
 def split_by_metadata(session: Session, outbox_ids: Sequence[int]) -> tuple[list[int], list[int]]:
     """Return the ids of the rows that still exist: those with metadata, and those with counts only."""
+    if not outbox_ids:
+        return [], []
     rows = session.execute(_select_kinds(), {"rows": list(outbox_ids)}).all()
     with_metadata = [row_id for row_id, has_metadata in rows if has_metadata]
     return with_metadata, [row_id for row_id, has_metadata in rows if not has_metadata]

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
+    CompoundSelect,
     Delete,
     Result,
     Select,
@@ -22,10 +23,13 @@ from sqlalchemy import (
     any_,
     bindparam,
     delete,
+    false,
     func,
     literal,
     select,
+    true,
     tuple_,
+    union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import Insert, insert
@@ -97,22 +101,17 @@ def get_or_create_ids(
     other instead of deadlocking. Rows that another transaction has added meanwhile are read back.
     """
     unique_keys = sorted(set(keys))
-    ids = _stored_ids(session, table, columns, unique_keys)
-    if missing := [key for key in unique_keys if key not in ids]:
-        statement = _insert_missing_returning(table, tuple(columns), ("id", *columns))
-        added = session.execute(statement, _key_parameters(columns, missing))
-        ids |= {tuple(key): row_id for row_id, *key in added}
-        ids |= _stored_ids(session, table, columns, [key for key in missing if key not in ids])
-    return ids
-
-
-def _stored_ids(
-    session: Session, table: Table, columns: Sequence[str], keys: Sequence[tuple[Any, ...]]
-) -> dict[tuple[Any, ...], int]:
-    if not keys:
+    if not unique_keys:
         return {}
-    query = _select_by_key(table, ("id", *columns), tuple(columns))
-    return {tuple(key): row_id for row_id, *key in session.execute(query, _key_parameters(columns, keys))}
+    returned = ("id", *columns)
+    statement = get_or_create_statement(table, tuple(columns), tuple(columns), returned)
+    rows = session.execute(statement, _key_parameters(columns, unique_keys))
+    ids = {tuple(key): row_id for row_id, *key, _ in rows}
+    if missing := [key for key in unique_keys if key not in ids]:
+        query = _select_by_key(table, returned, tuple(columns))
+        rows = session.execute(query, _key_parameters(columns, missing))
+        ids |= {tuple(key): row_id for row_id, *key in rows}
+    return ids
 
 
 def replace_rows(
@@ -156,6 +155,31 @@ def _insert_missing_returning(
 
 
 @cache
+def get_or_create_statement(
+    table: Table, key: tuple[str, ...], columns: tuple[str, ...], returning: tuple[str, ...]
+) -> CompoundSelect[*tuple[Any, ...]]:
+    """Return the statement that reads the rows with the keys of new rows, and adds those that are missing.
+
+    Its parameters are `array_parameters` of the new rows, with these `columns`. They are added in their
+    order. It returns the columns `returning` of each row, and in `is_new` whether the row was added; nothing
+    of a row that another transaction adds at the same time.
+    """
+    new_rows = select(_unnested(table, columns, position="position")).cte("rows")
+    new_keys = [new_rows.c[name] for name in key]
+    returned = [table.c[name] for name in returning]
+    has_new_key = tuple_(*(table.c[name] for name in key)).in_(select(*new_keys))
+    stored = select(*returned).where(has_new_key).cte("stored")
+    is_missing = tuple_(*new_keys).not_in(select(*(stored.c[name] for name in key)))
+    missing = select(*(new_rows.c[name] for name in columns)).where(is_missing).order_by(new_rows.c.position)
+    insertion = insert(table).from_select(list(columns), missing).on_conflict_do_nothing()
+    added = insertion.returning(*returned).cte("added")
+    return union_all(
+        select(stored, false().label("is_new")),
+        select(added, true().label("is_new")),
+    )
+
+
+@cache
 def _select_by_key(table: Table, columns: tuple[str, ...], key: tuple[str, ...]) -> Select[Any]:
     return select(*(table.c[name] for name in columns)).where(_has_key(table, key))
 
@@ -174,11 +198,15 @@ def _key_parameters(columns: Sequence[str], keys: Sequence[tuple[Any, ...]]) -> 
     return dict(zip(map(_parameter, columns), map(list, zip(*keys, strict=True)), strict=True))
 
 
-def _unnested(table: Table, columns: Sequence[str]) -> TableValuedAlias:
-    """Return the rows of the parameters, in their order, as a table to select from and join."""
+def _unnested(table: Table, columns: Sequence[str], *, position: str | None = None) -> TableValuedAlias:
+    """Return the rows of the parameters, in their order, as a table to select from and join.
+
+    `position` is the name of a further column: the number of the row.
+    """
     # With one dimension a list is a value, of a JSON column for example, and not a part of the array.
     arrays = [bindparam(_parameter(name), type_=ARRAY(table.c[name].type, dimensions=1)) for name in columns]
-    return func.unnest(*arrays).table_valued(*columns, name="new_rows").render_derived()
+    rows = func.unnest(*arrays).table_valued(*columns, with_ordinality=position, name="new_rows")
+    return rows.render_derived()
 
 
 def _parameter(column: str) -> str:
