@@ -4,7 +4,7 @@ The row of an edition is also the lock for its contributors, subjects, ISBNs and
 these are compared and replaced. An edition that needs no change is not locked.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -18,9 +18,10 @@ from accession.catalog.title_changes import METADATA_COLUMNS, Change, edition_ch
 from accession.core.clock import utc_now
 from accession.core.vocabulary import IdentifierType
 from accession.db.bulk import (
+    array_parameters,
     get_or_create_ids,
+    get_or_create_statement,
     in_array_parameter,
-    insert_missing_rows,
     replace_rows,
     update_rows,
 )
@@ -39,6 +40,9 @@ from accession.db.models import (
 
 EditionKey = tuple[str, int]
 """Natural key of an edition: the data source and the id of the identifier."""
+
+_KEY = ("data_source", "identifier_id")
+_COMPARED = ("id", *_KEY, "content_hash", "as_of")
 
 
 class EditionUpdate:
@@ -85,17 +89,16 @@ def write_editions(session: Session, updates: Mapping[EditionKey, EditionUpdate]
     """
     if not updates:
         return WrittenEditions(0)
-    existing, now = _read_editions(session, updates), utc_now()
-    needed = {
+    now = utc_now()
+    stored = _read_or_add_editions(session, updates, now)
+    added = {key: row.id for key, row in stored.items() if row.is_new}
+    # Those that another transaction adds at the same time are not in `stored`.
+    to_update = {
         key: update
         for key, update in updates.items()
-        if key not in existing or update.replaces(existing[key])
+        if key not in stored or (key not in added and update.replaces(stored[key]))
     }
-    added = _add_editions(session, {key: each for key, each in needed.items() if key not in existing}, now)
-    # Includes editions that another transaction has added meanwhile.
-    changed, changes = _update_editions(
-        session, {key: each for key, each in needed.items() if key not in added}, now
-    )
+    changed, changes = _update_editions(session, to_update, now)
     written = added | changed
     if written:
         by_edition = {edition_id: updates[key].metadata for key, edition_id in written.items()}
@@ -107,42 +110,38 @@ def write_editions(session: Session, updates: Mapping[EditionKey, EditionUpdate]
     return WrittenEditions(len(written), changes)
 
 
-def _read_editions(
-    session: Session, keys: Collection[EditionKey], *, lock: bool = False
-) -> dict[EditionKey, Any]:
-    parameters = {
-        "sources": list({source for source, _ in keys}),
-        "identifiers": list({identifier_id for _, identifier_id in keys}),
-    }
-    stored = session.execute(_select_editions(lock=lock), parameters)
-    rows = {(row.data_source, row.identifier_id): row for row in stored}
-    return {key: row for key, row in rows.items() if key in keys}
-
-
-@cache
-def _select_editions(*, lock: bool) -> Select[*tuple[Any, ...]]:
-    query = select(
-        Edition.id, Edition.data_source, Edition.identifier_id, Edition.content_hash, Edition.as_of
-    )
-    # The data source comes first in the unique index.
-    query = query.where(in_array_parameter(Edition.data_source, "sources"))
-    query = query.where(in_array_parameter(Edition.identifier_id, "identifiers"))
-    return query.order_by(Edition.id).with_for_update(key_share=True) if lock else query
-
-
-def _add_editions(
+def _read_or_add_editions(
     session: Session, updates: Mapping[EditionKey, EditionUpdate], now: datetime
-) -> dict[EditionKey, int]:
-    """Insert editions in the order of their keys, and return the ids of those that did not exist."""
-    if not updates:
-        return {}
+) -> dict[EditionKey, Any]:
+    """Read editions, and insert those that do not exist in the order of their keys (`is_new`)."""
     rows = [
         {"data_source": source, "identifier_id": identifier_id, "created_at": now, **update.columns(now)}
         for (source, identifier_id), update in sorted(updates.items(), key=lambda item: item[0])
     ]
-    returning = ("id", "data_source", "identifier_id")
-    ids = insert_missing_rows(session, table_of(Edition), rows, returning)
-    return {(source, identifier_id): row_id for row_id, source, identifier_id in ids}
+    statement = get_or_create_statement(table_of(Edition), _KEY, tuple(rows[0]), _COMPARED)
+    return _by_key(session.execute(statement, array_parameters(rows)))
+
+
+def _lock_editions(session: Session, keys: Collection[EditionKey]) -> dict[EditionKey, Any]:
+    parameters = {
+        "sources": list({source for source, _ in keys}),
+        "identifiers": list({identifier_id for _, identifier_id in keys}),
+    }
+    rows = _by_key(session.execute(_lock_statement(), parameters))
+    return {key: row for key, row in rows.items() if key in keys}
+
+
+@cache
+def _lock_statement() -> Select[*tuple[Any, ...]]:
+    query = select(*(getattr(Edition, name) for name in _COMPARED))
+    # The data source comes first in the unique index.
+    query = query.where(in_array_parameter(Edition.data_source, "sources"))
+    query = query.where(in_array_parameter(Edition.identifier_id, "identifiers"))
+    return query.order_by(Edition.id).with_for_update(key_share=True)
+
+
+def _by_key(rows: Iterable[Any]) -> dict[EditionKey, Any]:
+    return {(row.data_source, row.identifier_id): row for row in rows}
 
 
 def _update_editions(
@@ -151,7 +150,7 @@ def _update_editions(
     """Lock editions, update those that still differ, and return their ids and what has changed."""
     if not updates:
         return {}, ()
-    locked = _read_editions(session, updates, lock=True)
+    locked = _lock_editions(session, updates)
     changed = {key: row.id for key, row in locked.items() if updates[key].replaces(row)}
     if not changed:
         return {}, ()
@@ -226,5 +225,4 @@ def _replace_equivalents(session: Session, editions: Mapping[EditionKey, Bibliog
                 },
             )
     # An event may have added the ISBN of a title that has no edition yet.
-    owner = ("data_source", "identifier_id")
-    replace_rows(session, table_of(IdentifierEquivalent), owner, list(editions), rows.values())
+    replace_rows(session, table_of(IdentifierEquivalent), _KEY, list(editions), rows.values())

@@ -32,8 +32,13 @@ def _select_known() -> Select[str]:
 
 def find_pending_titles(session: Session, run: Run) -> dict[str, bool]:
     """Return, by the identifier of each pending title of the run, whether it was counted as new."""
-    query = select(RunTitle.identifier, RunTitle.is_new).where(RunTitle.run_id == run.id, RunTitle.is_pending)
-    return dict(session.execute(query.order_by(RunTitle.identifier)).all())
+    return dict(session.execute(_select_pending(), {"run": run.id}).all())
+
+
+@cache
+def _select_pending() -> Select[str, bool]:
+    query = select(RunTitle.identifier, RunTitle.is_new).order_by(RunTitle.identifier)
+    return query.where(RunTitle.run_id == bindparam("run"), RunTitle.is_pending)
 
 
 def find_left_titles(session: Session, run: Run) -> dict[str, bool]:

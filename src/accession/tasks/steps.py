@@ -207,7 +207,8 @@ def _process_step(
         api = vendor_api_for(check.collection, request_slot(check.collection, task_id), count_request)
         result = step(session, check.collection, run, api)
         session.begin_writing()
-        applies = split_by_metadata(session, result.outbox_ids)
+        with session.no_autoflush:
+            applies = split_by_metadata(session, result.outbox_ids)
         run.worker = task.request.hostname
         record_step(run, result.counters, since=result.since, next_cursor=result.next_arguments)
     return _Processed(result, applies)
