@@ -132,7 +132,7 @@ def _texts_by_name(item: etree._Element) -> dict[str, str]:
     # Slicing is twice as fast as iterating in lxml.
     for element in item[:]:
         name = local_name(element)
-        if name in _ELEMENTS and not texts.get(name, "").strip():
+        if name in _ELEMENTS and (name not in texts or not texts[name].strip()):
             texts[name] = _text(element, keep_tags=name == "Description")[:MAX_TEXT_LENGTH]
     return texts
 

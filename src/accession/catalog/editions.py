@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.orm import Session
 
-from accession.catalog.data import BibliographicData
+from accession.catalog.data import HASH_VERSION, BibliographicData
 from accession.catalog.title_changes import METADATA_COLUMNS, Change, edition_changes, read_metadata
 from accession.core.clock import utc_now
 from accession.core.vocabulary import IdentifierType
@@ -46,11 +46,15 @@ _COMPARED = ("id", *_KEY, "content_hash", "as_of")
 
 
 class EditionUpdate:
-    """Metadata for an edition, with its hash, which is expensive and computed once."""
+    """Metadata for an edition, with its hash, which is expensive and computed once.
 
-    def __init__(self, metadata: BibliographicData) -> None:
+    A `known_hash` is used unless it was computed in another way, by another version.
+    """
+
+    def __init__(self, metadata: BibliographicData, known_hash: str | None = None) -> None:
         self.metadata = metadata
-        self.content_hash = metadata.content_hash()
+        is_usable = known_hash is not None and known_hash.startswith(f"{HASH_VERSION}:")
+        self.content_hash = str(known_hash) if is_usable else metadata.content_hash()
 
     def replaces(self, edition: Any) -> bool:
         """Return whether the metadata differs from an edition's and is not older."""

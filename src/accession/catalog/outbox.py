@@ -108,7 +108,7 @@ def enqueue_changes(session: Session, titles: Sequence[tuple[LicensePool, ApplyD
     parameters = {
         "pools": pool_ids,
         # Excluding None keeps the row's value of that key when the two are merged.
-        "titles": [latest[pool_id].model_dump_json(exclude_none=True) for pool_id in pool_ids],
+        "titles": [latest[pool_id].with_hash().model_dump_json(exclude_none=True) for pool_id in pool_ids],
         "now": utc_now(),
     }
     return list(session.scalars(_enqueue_statement(), parameters))
