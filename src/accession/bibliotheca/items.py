@@ -46,7 +46,17 @@ _MAX_VALUES = 200
 # The elements that are read; an item has about ten more.
 _ELEMENTS = frozenset(
     {
-        *("ItemId", "Title", "SubTitle", "Authors", "Narrator", "Publisher", "PubDate", "PubYear", "OnSaleDate"),
+        *(
+            "ItemId",
+            "Title",
+            "SubTitle",
+            "Authors",
+            "Narrator",
+            "Publisher",
+            "PubDate",
+            "PubYear",
+            "OnSaleDate",
+        ),
         *("Language", "ISBN13", "PhysicalISBN", "Genre", "Description", "CoverLinkURL", "NumberOfPages"),
         *("Duration", "BookFormat", "TotalCopies", "AvailableCopies", "OnHoldCount"),
     }

@@ -274,9 +274,7 @@ def _is_valid_heading(tag: str, first: str, second: str) -> bool:
     return first in _INDICATORS and second in _INDICATORS
 
 
-def _valid_part(
-    element: etree._Element, heading: tuple[str, str, str], warnings: list[str]
-) -> DataField:
+def _valid_part(element: etree._Element, heading: tuple[str, str, str], warnings: list[str]) -> DataField:
     """Return what is valid of an unusual data field, and raise and warn as `_parse_data_field` does."""
     tag, *indicators = heading
     texts = [(part.get("code", ""), _text(part)) for part in element[:] if part.tag == _SUBFIELD]

@@ -18,6 +18,7 @@ from accession.catalog.title_changes import METADATA_COLUMNS, Change, edition_ch
 from accession.core.clock import utc_now
 from accession.core.vocabulary import IdentifierType
 from accession.db.bulk import (
+    Replacement,
     array_parameters,
     get_or_create_ids,
     get_or_create_statement,
@@ -107,10 +108,13 @@ def write_editions(session: Session, updates: Mapping[EditionKey, EditionUpdate]
     if written:
         by_edition = {edition_id: updates[key].metadata for key, edition_id in written.items()}
         with_rows = [(edition_id,) for edition_id in changed.values()]
-        _replace_contributions(session, by_edition, with_rows)
-        _replace_classifications(session, by_edition, with_rows)
-        _replace_links(session, by_edition, with_rows)
-        _replace_equivalents(session, {key: updates[key].metadata for key in written})
+        replace_rows(
+            session,
+            _contributions(session, by_edition, with_rows),
+            _classifications(session, by_edition, with_rows),
+            _links(by_edition, with_rows),
+            _equivalents(session, {key: updates[key].metadata for key in written}),
+        )
     return WrittenEditions(len(written), changes)
 
 
@@ -164,9 +168,9 @@ def _update_editions(
     return changed, edition_changes(before, {changed[key]: updates[key].metadata for key in changed}, now)
 
 
-def _replace_contributions(
+def _contributions(
     session: Session, editions: Mapping[int, BibliographicData], with_rows: Sequence[tuple[int]]
-) -> None:
+) -> Replacement:
     people = {(c.sort_name, c.display_name) for data in editions.values() for c in data.contributors}
     ids = get_or_create_ids(session, table_of(Contributor), ("sort_name", "display_name"), people)
     rows: dict[tuple[int, int, str], dict[str, Any]] = {}
@@ -182,12 +186,12 @@ def _replace_contributions(
                     "position": position,
                 },
             )
-    replace_rows(session, table_of(Contribution), ("edition_id",), with_rows, rows.values())
+    return Replacement(table_of(Contribution), ("edition_id",), with_rows, rows.values())
 
 
-def _replace_classifications(
+def _classifications(
     session: Session, editions: Mapping[int, BibliographicData], with_rows: Sequence[tuple[int]]
-) -> None:
+) -> Replacement:
     subjects = {(s.scheme.value, s.name) for data in editions.values() for s in data.subjects}
     ids = get_or_create_ids(session, table_of(Subject), ("scheme", "name"), subjects)
     rows: dict[tuple[int, int], dict[str, Any]] = {}
@@ -198,21 +202,19 @@ def _replace_classifications(
                 (edition_id, subject_id),
                 {"edition_id": edition_id, "subject_id": subject_id, "position": position},
             )
-    replace_rows(session, table_of(Classification), ("edition_id",), with_rows, rows.values())
+    return Replacement(table_of(Classification), ("edition_id",), with_rows, rows.values())
 
 
-def _replace_links(
-    session: Session, editions: Mapping[int, BibliographicData], with_rows: Sequence[tuple[int]]
-) -> None:
+def _links(editions: Mapping[int, BibliographicData], with_rows: Sequence[tuple[int]]) -> Replacement:
     rows = [
         {"edition_id": edition_id, "rel": link.rel.value, "href": link.href}
         for edition_id, data in editions.items()
         for link in data.links
     ]
-    replace_rows(session, table_of(Link), ("edition_id",), with_rows, rows)
+    return Replacement(table_of(Link), ("edition_id",), with_rows, rows)
 
 
-def _replace_equivalents(session: Session, editions: Mapping[EditionKey, BibliographicData]) -> None:
+def _equivalents(session: Session, editions: Mapping[EditionKey, BibliographicData]) -> Replacement:
     isbns = {isbn for data in editions.values() for isbn in data.isbns}
     ids = Identifier.ids(session, IdentifierType.ISBN, isbns)
     rows: dict[tuple[int, int, str], dict[str, Any]] = {}
@@ -229,4 +231,4 @@ def _replace_equivalents(session: Session, editions: Mapping[EditionKey, Bibliog
                 },
             )
     # An event may have added the ISBN of a title that has no edition yet.
-    replace_rows(session, table_of(IdentifierEquivalent), _KEY, list(editions), rows.values())
+    return Replacement(table_of(IdentifierEquivalent), _KEY, list(editions), rows.values())

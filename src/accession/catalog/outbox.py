@@ -122,7 +122,9 @@ def _enqueue_statement() -> ReturningInsert[int]:
     new_rows = titles.table_valued("pool", "title", name="new_rows").render_derived()
     statement = insert(table_of(ApplyOutbox)).from_select(
         ["license_pool_id", "data", "published_at"],
-        select(new_rows.c.pool, cast(new_rows.c.title, JSONB), bindparam("now", type_=DateTime(timezone=True))),
+        select(
+            new_rows.c.pool, cast(new_rows.c.title, JSONB), bindparam("now", type_=DateTime(timezone=True))
+        ),
     )
     upsert = statement.on_conflict_do_update(
         index_elements=["license_pool_id"],

@@ -7,6 +7,7 @@ only once, because SQLAlchemy takes longer to build it than to execute it.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -37,6 +38,9 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.dml import ReturningInsert
 
 Row = Mapping[str, Any]
+
+# Of the names of parameters.
+_PREFIX = "new"
 
 
 def in_array(column: InstrumentedAttribute[Any], values: Iterable[Any]) -> ColumnElement[bool]:
@@ -114,36 +118,67 @@ def get_or_create_ids(
     return ids
 
 
-def replace_rows(
-    session: Session,
-    table: Table,
-    owner: Sequence[str],
-    owners: Sequence[tuple[Any, ...]],
-    new_rows: Collection[Row],
-) -> None:
-    """Replace the rows of `table` that belong to `owners`; only differences are written.
+@dataclass(frozen=True)
+class Replacement:
+    """Rows that replace those of some owners. Each has all columns of the table.
 
-    Each new row has all columns of the table. The caller holds a lock on the owners, so that no other
-    transaction writes their rows meanwhile.
-
-    Args:
-        session: the session to write to.
+    Attributes:
         table: the table.
         owner: the columns that state to which owner a row belongs.
         owners: the values of these columns for each owner that may have rows; new ones have none.
         new_rows: the rows of these and of new owners.
     """
-    columns = tuple(column.name for column in table.c)
+
+    table: Table
+    owner: Sequence[str]
+    owners: Sequence[tuple[Any, ...]]
+    new_rows: Collection[Row]
+
+
+def replace_rows(session: Session, *replacements: Replacement) -> None:
+    """Replace rows, each of another table; only differences are written.
+
+    The caller holds a lock on the owners, so that no other transaction writes their rows meanwhile.
+    """
+    parameters: dict[str, Sequence[Any]] = {}
+    tables: list[Table] = []
+    for each in replacements:
+        if added := _delete_replaced_rows(session, each):
+            tables.append(each.table)
+            parameters |= _key_parameters(_columns(each.table), added, prefix=each.table.name)
+    if tables:
+        session.execute(_insert_into_each(*tables), parameters)
+
+
+def _delete_replaced_rows(session: Session, replacement: Replacement) -> list[tuple[Any, ...]]:
+    """Delete the rows that are not among the new rows, and return the new rows that are to be inserted."""
+    table, columns = replacement.table, _columns(replacement.table)
     stored: set[tuple[Any, ...]] = set()
-    if owners:
-        query = _select_by_key(table, columns, tuple(owner))
-        stored = {tuple(row) for row in session.execute(query, _key_parameters(owner, owners))}
-    rows = {tuple(row[name] for name in columns) for row in new_rows}
+    if replacement.owners:
+        query = _select_by_key(table, columns, tuple(replacement.owner))
+        found = session.execute(query, _key_parameters(replacement.owner, replacement.owners))
+        stored = {tuple(row) for row in found}
+    rows = {tuple(row[name] for name in columns) for row in replacement.new_rows}
     primary_key = tuple(column.name for column in table.primary_key)
     if deleted := [tuple(row[columns.index(name)] for name in primary_key) for row in sorted(stored - rows)]:
         session.execute(_delete_by_key(table, primary_key), _key_parameters(primary_key, deleted))
-    if added := sorted(rows - stored):
-        session.execute(insert_statement(table, *columns), _key_parameters(columns, added))
+    return sorted(rows - stored)
+
+
+def _columns(table: Table) -> tuple[str, ...]:
+    return tuple(column.name for column in table.c)
+
+
+@cache
+def _insert_into_each(*tables: Table) -> Insert:
+    """Return one INSERT of rows into each table; the parameters' prefix is the table's name."""
+    first, *others = (
+        insert(table).from_select(
+            list(_columns(table)), select(_unnested(table, _columns(table), prefix=table.name))
+        )
+        for table in tables
+    )
+    return first.add_cte(*(statement.cte(f"into_{statement.table.name}") for statement in others))
 
 
 @cache
@@ -193,22 +228,29 @@ def _has_key(table: Table, key: tuple[str, ...]) -> ColumnElement[bool]:
     return tuple_(*(table.c[name] for name in key)).in_(select(_unnested(table, key)))
 
 
-def _key_parameters(columns: Sequence[str], keys: Sequence[tuple[Any, ...]]) -> dict[str, Sequence[Any]]:
+def _key_parameters(
+    columns: Sequence[str], keys: Sequence[tuple[Any, ...]], prefix: str = _PREFIX
+) -> dict[str, Sequence[Any]]:
     """Return the parameters of a statement on keys, at least one, with these columns."""
-    return dict(zip(map(_parameter, columns), map(list, zip(*keys, strict=True)), strict=True))
+    names = (_parameter(column, prefix) for column in columns)
+    return dict(zip(names, map(list, zip(*keys, strict=True)), strict=True))
 
 
-def _unnested(table: Table, columns: Sequence[str], *, position: str | None = None) -> TableValuedAlias:
+def _unnested(
+    table: Table, columns: Sequence[str], *, position: str | None = None, prefix: str = _PREFIX
+) -> TableValuedAlias:
     """Return the rows of the parameters, in their order, as a table to select from and join.
 
     `position` is the name of a further column: the number of the row.
     """
     # With one dimension a list is a value, of a JSON column for example, and not a part of the array.
-    arrays = [bindparam(_parameter(name), type_=ARRAY(table.c[name].type, dimensions=1)) for name in columns]
+    arrays = [
+        bindparam(_parameter(name, prefix), type_=ARRAY(table.c[name].type, dimensions=1)) for name in columns
+    ]
     rows = func.unnest(*arrays).table_valued(*columns, with_ordinality=position, name="new_rows")
     return rows.render_derived()
 
 
-def _parameter(column: str) -> str:
+def _parameter(column: str, prefix: str = _PREFIX) -> str:
     # SQLAlchemy reserves the column's own name for its value in an INSERT or UPDATE.
-    return f"new_{column}"
+    return f"{prefix}_{column}"

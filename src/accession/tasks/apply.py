@@ -94,7 +94,7 @@ def bibliographic_apply(self: Task, outbox_ids: list[int]) -> None:
 def _apply_under_locks(task: Task, outbox_ids: Sequence[int]) -> None:
     with late_transaction() as session:
         locks, holder = _title_locks(session, outbox_ids), task.request.id
-        # A worker that died with this message may have left the locks; the redelivered message has the same id.
+        # A worker that died may have left the locks: its message is delivered again with the same id.
         results = acquire_or_extend_each(sorted(set(locks.values())), holder, TITLE_LOCK_SECONDS)
         acquired = [name for name, result in results.items() if result is not LockResult.HELD_BY_OTHER]
         locked_by_others = [row_id for row_id, name in locks.items() if name not in acquired]
