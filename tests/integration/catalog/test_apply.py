@@ -375,7 +375,7 @@ def test_number_of_statements_does_not_depend_on_titles(session: Session, collec
         return result, len(statements), len(writes)
 
     few, many = range(5), range(10, 60)
-    # Two begin with UPDATE and DELETE: pools, outbox rows. Others begin with a CTE: they read or add editions,
+    # Two begin with UPDATE and DELETE: pools, outbox rows. Others begin with a CTE and read or add editions,
     # contributors, subjects and ISBNs, and insert their joins and links.
     assert count_statements(few) == (ApplyResult(5, 5), 11, 2)
     assert count_statements(many) == (ApplyResult(50, 50), 11, 2)
