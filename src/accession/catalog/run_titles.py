@@ -60,23 +60,20 @@ def _is_left(run: Run) -> ColumnElement[bool]:
     return RunTitle.is_pending & is_ended_run
 
 
-def record_looked_up(session: Session, run: Run | None, identifiers: Sequence[str]) -> None:
-    """Record that the run has looked up the identifiers; do nothing without a run."""
-    if run is not None:
-        _record(session, run, dict.fromkeys(identifiers, False), is_pending=False)
+def record_looked_up(
+    session: Session, run: Run | None, identifiers: Sequence[str], pending: Mapping[str, bool] | None = None
+) -> None:
+    """Record that the run has looked up the identifiers; do nothing without a run.
 
-
-def record_pending(session: Session, run: Run, titles: Mapping[str, bool]) -> None:
-    """Record titles that the run has still to look up, each with whether it was counted as new."""
-    _record(session, run, titles, is_pending=True)
-
-
-def _record(session: Session, run: Run, titles: Mapping[str, bool], *, is_pending: bool) -> None:
-    if not titles:
+    `pending` are titles that it has still to look up, each with whether it was counted as new.
+    """
+    titles = [(identifier, False, False) for identifier in identifiers]
+    titles += [(identifier, True, is_new) for identifier, is_new in (pending or {}).items()]
+    if run is None or not titles:
         return
     rows = [
         {"run_id": run.id, "identifier": identifier, "is_pending": is_pending, "is_new": is_new}
-        for identifier, is_new in titles.items()
+        for identifier, is_pending, is_new in titles
     ]
     session.execute(_record_statement(), array_parameters(rows))
 

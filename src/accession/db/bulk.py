@@ -156,8 +156,8 @@ def _delete_replaced_rows(session: Session, replacement: Replacement) -> list[tu
     stored: set[tuple[Any, ...]] = set()
     if replacement.owners:
         query = _select_by_key(table, columns, tuple(replacement.owner))
-        found = session.execute(query, _key_parameters(replacement.owner, replacement.owners))
-        stored = {tuple(row) for row in found}
+        keys = _key_parameters(replacement.owner, replacement.owners)
+        stored = {tuple(row) for row in session.execute(query, keys)}
     rows = {tuple(row[name] for name in columns) for row in replacement.new_rows}
     primary_key = tuple(column.name for column in table.primary_key)
     if deleted := [tuple(row[columns.index(name)] for name in primary_key) for row in sorted(stored - rows)]:
