@@ -35,9 +35,32 @@ DATA_SOURCE = "Bibliotheca"
 
 _ITEM_ID = re.compile(r"[0-9A-Za-z._~-]{1,32}")
 _DELETED_COMMA = re.compile(r"(?<=\S) {2,}(?=\S)")
+_GROUP_SEPARATOR = re.compile(r"(?<=\|)\s*,")
+_INTEGER = re.compile(r"\d{1,20}", re.ASCII)
+# Most addresses need no closer look.
+_PLAIN_WEB_URL = re.compile(r"https?://[0-9A-Za-z.-]+(?:/[!-~]*)?")
+_NOT_IN_URL = re.compile(r"[\s\x00-\x1f]")
 _FORMATS = {"epub": Format.EPUB, "epub3": Format.EPUB3, "pdf": Format.PDF, "mp3": Format.MP3}
 _MAX_INTEGER = 2_147_483_647
 _MAX_VALUES = 200
+# The elements that are read; an item has about ten more.
+_ELEMENTS = frozenset(
+    {
+        *(
+            "ItemId",
+            "Title",
+            "SubTitle",
+            "Authors",
+            "Narrator",
+            "Publisher",
+            "PubDate",
+            "PubYear",
+            "OnSaleDate",
+        ),
+        *("Language", "ISBN13", "PhysicalISBN", "Genre", "Description", "CoverLinkURL", "NumberOfPages"),
+        *("Duration", "BookFormat", "TotalCopies", "AvailableCopies", "OnHoldCount"),
+    }
+)
 
 _T = TypeVar("_T")
 
@@ -114,10 +137,12 @@ class _InvalidItemError(Exception):
 
 
 def _texts_by_name(item: etree._Element) -> dict[str, str]:
-    """Return each element's text by local name; the first that is not blank if a name is repeated."""
+    """Return each read element's text by local name; the first that is not blank if a name is repeated."""
     texts: dict[str, str] = {}
-    for element in item:
-        if not texts.get(name := local_name(element), "").strip():
+    # Slicing is twice as fast as iterating in lxml.
+    for element in item[:]:
+        name = local_name(element)
+        if name in _ELEMENTS and (name not in texts or not texts[name].strip()):
             texts[name] = _text(element, keep_tags=name == "Description")[:MAX_TEXT_LENGTH]
     return texts
 
@@ -198,7 +223,7 @@ def _parse_count(texts: Mapping[str, str], name: str, default: int | None) -> in
 
 def _parse_integer(text: str) -> int | None:
     """Return `text` as an integer from 0 to the database's maximum; None if it is not one."""
-    if not re.fullmatch(r"\d{1,20}", text, re.ASCII) or int(text) > _MAX_INTEGER:
+    if not _INTEGER.fullmatch(text) or int(text) > _MAX_INTEGER:
         return None
     return int(text)
 
@@ -206,7 +231,7 @@ def _parse_integer(text: str) -> int | None:
 def _parse_subjects(genre: str) -> Iterator[SubjectData]:
     """Yield the subjects of Genre in either format: "TOP|Sub|,TOP|Sub|" (BISAC) or "label,label,"."""
     # Drop repeated names first: building a subject takes far longer.
-    for group in dict.fromkeys(re.split(r"(?<=\|)\s*,", unescape_twice(genre))):
+    for group in dict.fromkeys(_GROUP_SEPARATOR.split(unescape_twice(genre))):
         if "|" in group:
             levels = filter(None, (_clean_label(level) for level in group.split("|")))
             names, scheme = [" / ".join(levels)], SubjectScheme.BISAC
@@ -232,13 +257,13 @@ def _cover_links(cover: str) -> Iterator[LinkData]:
 
 
 def _is_web_url(text: str) -> bool:
+    if _PLAIN_WEB_URL.fullmatch(text):
+        return True
     try:
         parts = urlsplit(text)
     except ValueError:
         return False
-    return (
-        parts.scheme in ("http", "https") and bool(parts.hostname) and not re.search(r"[\s\x00-\x1f]", text)
-    )
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not _NOT_IN_URL.search(text)
 
 
 def _unique(values: Iterable[_T]) -> tuple[_T, ...]:

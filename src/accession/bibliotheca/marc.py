@@ -79,7 +79,7 @@ class MarcRecord:
             return self.source
         return etree.tostring(self.source, encoding="unicode", with_tail=False)
 
-    @property
+    @cached_property
     def item_ids(self) -> tuple[str, ...]:
         """The stripped text of each 001 that is not blank; a valid record has exactly one.
 
@@ -250,21 +250,38 @@ def _parse_data_field(element: etree._Element, warnings: list[str]) -> DataField
     Raises:
         _InvalidPartError: nothing is valid.
     """
-    tag = element.get("tag", "")
-    first, second = element.get("ind1") or " ", element.get("ind2") or " "
+    tag, first, second = element.get("tag", ""), element.get("ind1") or " ", element.get("ind2") or " "
     subfields: list[tuple[str, str]] = []
-    invalid: list[tuple[str, str]] = []
     for part in element[:]:
-        if part.tag == _SUBFIELD:
-            code = part.get("code", "")
-            if code in _SUBFIELD_CODES:
-                subfields.append((code, _text(part)))
-            else:
-                invalid.append((code, _text(part)))
+        code = part.get("code", "")
+        if part.tag != _SUBFIELD or len(part) or code not in _SUBFIELD_CODES:
+            break
+        subfields.append((code, part.text or ""))
+    else:
+        if _is_valid_heading(tag, first, second):
+            return tag, first, second, *subfields
+    return _valid_part(element, (tag, first, second), warnings)
+
+
+# All fields share a few dozen headings.
+@lru_cache(maxsize=1024)
+def _is_valid_heading(tag: str, first: str, second: str) -> bool:
+    """Return whether tag and indicators of a data field are valid."""
     try:
-        heading = _check_heading(
-            tag, first if first in _INDICATORS else " ", second if second in _INDICATORS else " "
-        )
+        _check_tag(tag, is_control=False)
+    except _InvalidPartError:
+        return False
+    return first in _INDICATORS and second in _INDICATORS
+
+
+def _valid_part(element: etree._Element, heading: tuple[str, str, str], warnings: list[str]) -> DataField:
+    """Return what is valid of an unusual data field, and raise and warn as `_parse_data_field` does."""
+    tag, *indicators = heading
+    texts = [(part.get("code", ""), _text(part)) for part in element[:] if part.tag == _SUBFIELD]
+    subfields = [(code, text) for code, text in texts if code in _SUBFIELD_CODES]
+    invalid = [(code, text) for code, text in texts if code not in _SUBFIELD_CODES]
+    try:
+        _check_tag(tag, is_control=False)
     except _InvalidPartError as error:
         text = " ".join(text for _, text in (*subfields, *invalid))
         raise _InvalidPartError(f"{error}: {_quote(text)} was left out") from None
@@ -273,22 +290,11 @@ def _parse_data_field(element: etree._Element, warnings: list[str]) -> DataField
         warnings.append(f"Field {tag}: {problem}: {_quote(text)} was left out.")
     if invalid and not subfields:
         raise _InvalidPartError(f"Field {tag} was left out: it has no valid subfield")
-    for indicator in (first, second):
+    for indicator in indicators:
         if indicator not in _INDICATORS:
             warnings.append(f"Field {tag}: {_quote(indicator)} is not a valid indicator: it became a blank.")
-    return tag, heading[1], heading[2], *subfields
-
-
-# All fields share a few dozen headings. Exceptions are not cached.
-@lru_cache(maxsize=1024)
-def _check_heading(tag: str, first: str, second: str) -> tuple[str, str, str]:
-    """Return tag and indicators of a data field.
-
-    Raises:
-        _InvalidPartError: the tag is invalid.
-    """
-    _check_tag(tag, is_control=False)
-    return tag, first, second
+    first, second = (each if each in _INDICATORS else " " for each in indicators)
+    return tag, first, second, *subfields
 
 
 def _check_tag(tag: str, *, is_control: bool) -> None:

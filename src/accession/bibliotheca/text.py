@@ -18,6 +18,7 @@ _INVISIBLE = re.compile(
 )
 _MARKUP = re.compile(r"<(?P<end>/?)(?P<name>[A-Za-z][^\s/<>]*+)[^<>]*+>|<[!?][^<>]*+>?")
 _LINE_END = re.compile(r"[\r\n]+")
+_BLANK_LINES = re.compile(r"\n{3,}")
 _BLOCKS = frozenset({"blockquote", "div", "h1", "h2", "h3", "h4", "h5", "h6", "li", "ol", "p", "tr", "ul"})
 _INLINES = (
     "a|abbr|acronym|b|bdi|bdo|big|cite|code|em|font|i|img|ins|kbd|mark|q|s|samp|small|span|strike|strong|sub|sup"
@@ -85,7 +86,7 @@ def to_plain_paragraphs(text: str) -> str:
     # In HTML a line end is white space like any other.
     visible = _INVISIBLE.sub("", _LINE_END.sub(" ", text))
     lines = (to_plain_line(_unescape(line)) for line in _MARKUP.sub(_newline_or_nothing, visible).split("\n"))
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+    return _BLANK_LINES.sub("\n\n", "\n".join(lines)).strip()
 
 
 def _newline_or_nothing(tag: re.Match[str]) -> str:

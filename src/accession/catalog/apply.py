@@ -44,14 +44,14 @@ def apply_outbox(session: Session, outbox_ids: Sequence[int], *, counts_only: bo
 
 def _apply(session: Session, changes: LockedChanges) -> ApplyResult:
     metadata = [
-        (pool.identifier_id, data)
+        (pool.identifier_id, EditionUpdate(data.bibliographic, data.metadata_hash))
         for pool in changes.pools
-        if (data := changes.data[pool.id].bibliographic) is not None
+        if (data := changes.data[pool.id]).bibliographic is not None
     ]
     # Pools of several collections share an edition: the newest metadata replaces the older.
-    metadata.sort(key=lambda entry: entry[1].as_of)
-    newest = {(data.data_source, identifier_id): data for identifier_id, data in metadata}
-    editions = write_editions(session, {key: EditionUpdate(data) for key, data in newest.items()})
+    metadata.sort(key=lambda entry: entry[1].metadata.as_of)
+    updates = {(update.metadata.data_source, identifier_id): update for identifier_id, update in metadata}
+    editions = write_editions(session, updates)
     snapshots = {pool_id: data.circulation for pool_id, data in changes.data.items()}
     pools = apply_snapshots(session, changes.pools, snapshots)
     record_changes(session, [*editions.changes, *pools.changes])

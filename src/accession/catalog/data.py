@@ -7,6 +7,8 @@ catalogue.
 import hashlib
 import json
 from datetime import datetime
+from functools import cached_property
+from typing import Self
 
 from pydantic import (
     AwareDatetime,
@@ -21,6 +23,10 @@ from accession.core.vocabulary import ContributorRole, Format, IdentifierType, L
 
 # Raise it when the way of hashing changes: every title then differs and is applied once more.
 HASH_VERSION = 1
+
+_encode_canonically = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, check_circular=False
+).encode
 
 
 class _Data(BaseModel):
@@ -93,12 +99,16 @@ class BibliographicData(_Data):
         return tuple(link for link in links if len(link.href.encode()) <= MAX_URL_BYTES)
 
     def content_hash(self) -> str:
-        """Return `<version>:<SHA-256>` of the canonical JSON of every field but `as_of`.
+        """Return `<version>:<SHA-256>` of the canonical JSON of every field but `as_of`, computed once.
 
         The same metadata fetched later has the same hash.
         """
-        content = self.model_dump(mode="json", exclude={"as_of"})
-        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return self._content_hash
+
+    @cached_property
+    def _content_hash(self) -> str:
+        # Without `mode="json"`, which takes longer: apart from `as_of` all values are texts and numbers.
+        canonical = _encode_canonically(self.model_dump(exclude={"as_of"}))
         return f"{HASH_VERSION}:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
     def search_text(self) -> str:
@@ -125,15 +135,25 @@ class CirculationData(_Data):
 
 
 class ApplyData(_Data):
-    """A pending change of one title of a collection: its counts, and its metadata if that has changed."""
+    """A pending change of one title of a collection: its counts, and its metadata if that has changed.
+
+    In the outbox `metadata_hash` is the content hash of the metadata, so that it is computed once.
+    """
 
     bibliographic: BibliographicData | None = None
     circulation: CirculationData
+    metadata_hash: str | None = None
 
     @property
     def as_of(self) -> datetime:
         """Return when the source returned the data (UTC)."""
         return self.circulation.as_of
+
+    def with_hash(self) -> Self:
+        """Return the data with the hash of its metadata, if it has any."""
+        if self.bibliographic is None:
+            return self
+        return self.model_copy(update={"metadata_hash": self.bibliographic.content_hash()})
 
 
 class TitleData(ApplyData):

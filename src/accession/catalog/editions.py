@@ -4,7 +4,7 @@ The row of an edition is also the lock for its contributors, subjects, ISBNs and
 these are compared and replaced. An edition that needs no change is not locked.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -13,14 +13,16 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.orm import Session
 
-from accession.catalog.data import BibliographicData
+from accession.catalog.data import HASH_VERSION, BibliographicData
 from accession.catalog.title_changes import METADATA_COLUMNS, Change, edition_changes, read_metadata
 from accession.core.clock import utc_now
 from accession.core.vocabulary import IdentifierType
 from accession.db.bulk import (
+    Replacement,
+    array_parameters,
     get_or_create_ids,
+    get_or_create_statement,
     in_array_parameter,
-    insert_missing_rows,
     replace_rows,
     update_rows,
 )
@@ -40,13 +42,20 @@ from accession.db.models import (
 EditionKey = tuple[str, int]
 """Natural key of an edition: the data source and the id of the identifier."""
 
+_KEY = ("data_source", "identifier_id")
+_COMPARED = ("id", *_KEY, "content_hash", "as_of")
+
 
 class EditionUpdate:
-    """Metadata for an edition, with its hash, which is expensive and computed once."""
+    """Metadata for an edition, with its hash, which is expensive and computed once.
 
-    def __init__(self, metadata: BibliographicData) -> None:
+    A `known_hash` is used unless it was computed in another way, by another version.
+    """
+
+    def __init__(self, metadata: BibliographicData, known_hash: str | None = None) -> None:
         self.metadata = metadata
-        self.content_hash = metadata.content_hash()
+        is_usable = known_hash is not None and known_hash.startswith(f"{HASH_VERSION}:")
+        self.content_hash = str(known_hash) if is_usable else metadata.content_hash()
 
     def replaces(self, edition: Any) -> bool:
         """Return whether the metadata differs from an edition's and is not older."""
@@ -86,65 +95,63 @@ def write_editions(session: Session, updates: Mapping[EditionKey, EditionUpdate]
     """
     if not updates:
         return WrittenEditions(0)
-    existing, now = _read_editions(session, updates), utc_now()
-    needed = {
+    now = utc_now()
+    stored = _read_or_add_editions(session, updates, now)
+    added = {key: row.id for key, row in stored.items() if row.is_new}
+    # Those that another transaction adds at the same time are not in `stored`.
+    to_update = {
         key: update
         for key, update in updates.items()
-        if key not in existing or update.replaces(existing[key])
+        if key not in stored or (key not in added and update.replaces(stored[key]))
     }
-    added = _add_editions(session, {key: each for key, each in needed.items() if key not in existing}, now)
-    # Includes editions that another transaction has added meanwhile.
-    changed, changes = _update_editions(
-        session, {key: each for key, each in needed.items() if key not in added}, now
-    )
+    changed, changes = _update_editions(session, to_update, now)
     written = added | changed
     if written:
         by_edition = {edition_id: updates[key].metadata for key, edition_id in written.items()}
         with_rows = [(edition_id,) for edition_id in changed.values()]
-        _replace_contributions(session, by_edition, with_rows)
-        _replace_classifications(session, by_edition, with_rows)
-        _replace_links(session, by_edition, with_rows)
-        _replace_equivalents(session, {key: updates[key].metadata for key in written})
+        replace_rows(
+            session,
+            _contributions(session, by_edition, with_rows),
+            _classifications(session, by_edition, with_rows),
+            _links(by_edition, with_rows),
+            _equivalents(session, {key: updates[key].metadata for key in written}),
+        )
     new = {edition_id: updates[key].metadata for key, edition_id in added.items()}
     return WrittenEditions(len(written), new, changes)
 
 
-def _read_editions(
-    session: Session, keys: Collection[EditionKey], *, lock: bool = False
-) -> dict[EditionKey, Any]:
-    parameters = {
-        "sources": list({source for source, _ in keys}),
-        "identifiers": list({identifier_id for _, identifier_id in keys}),
-    }
-    stored = session.execute(_select_editions(lock=lock), parameters)
-    rows = {(row.data_source, row.identifier_id): row for row in stored}
-    return {key: row for key, row in rows.items() if key in keys}
-
-
-@cache
-def _select_editions(*, lock: bool) -> Select[*tuple[Any, ...]]:
-    query = select(
-        Edition.id, Edition.data_source, Edition.identifier_id, Edition.content_hash, Edition.as_of
-    )
-    # The data source comes first in the unique index.
-    query = query.where(in_array_parameter(Edition.data_source, "sources"))
-    query = query.where(in_array_parameter(Edition.identifier_id, "identifiers"))
-    return query.order_by(Edition.id).with_for_update(key_share=True) if lock else query
-
-
-def _add_editions(
+def _read_or_add_editions(
     session: Session, updates: Mapping[EditionKey, EditionUpdate], now: datetime
-) -> dict[EditionKey, int]:
-    """Insert editions in the order of their keys, and return the ids of those that did not exist."""
-    if not updates:
-        return {}
+) -> dict[EditionKey, Any]:
+    """Read editions, and insert those that do not exist in the order of their keys (`is_new`)."""
     rows = [
         {"data_source": source, "identifier_id": identifier_id, "created_at": now, **update.columns(now)}
         for (source, identifier_id), update in sorted(updates.items(), key=lambda item: item[0])
     ]
-    returning = ("id", "data_source", "identifier_id")
-    ids = insert_missing_rows(session, table_of(Edition), rows, returning)
-    return {(source, identifier_id): row_id for row_id, source, identifier_id in ids}
+    statement = get_or_create_statement(table_of(Edition), _KEY, tuple(rows[0]), _COMPARED)
+    return _by_key(session.execute(statement, array_parameters(rows)))
+
+
+def _lock_editions(session: Session, keys: Collection[EditionKey]) -> dict[EditionKey, Any]:
+    parameters = {
+        "sources": list({source for source, _ in keys}),
+        "identifiers": list({identifier_id for _, identifier_id in keys}),
+    }
+    rows = _by_key(session.execute(_lock_statement(), parameters))
+    return {key: row for key, row in rows.items() if key in keys}
+
+
+@cache
+def _lock_statement() -> Select[*tuple[Any, ...]]:
+    query = select(*(getattr(Edition, name) for name in _COMPARED))
+    # The data source comes first in the unique index.
+    query = query.where(in_array_parameter(Edition.data_source, "sources"))
+    query = query.where(in_array_parameter(Edition.identifier_id, "identifiers"))
+    return query.order_by(Edition.id).with_for_update(key_share=True)
+
+
+def _by_key(rows: Iterable[Any]) -> dict[EditionKey, Any]:
+    return {(row.data_source, row.identifier_id): row for row in rows}
 
 
 def _update_editions(
@@ -153,7 +160,7 @@ def _update_editions(
     """Lock editions, update those that still differ, and return their ids and what has changed."""
     if not updates:
         return {}, ()
-    locked = _read_editions(session, updates, lock=True)
+    locked = _lock_editions(session, updates)
     changed = {key: row.id for key, row in locked.items() if updates[key].replaces(row)}
     if not changed:
         return {}, ()
@@ -163,9 +170,9 @@ def _update_editions(
     return changed, edition_changes(before, {changed[key]: updates[key].metadata for key in changed}, now)
 
 
-def _replace_contributions(
+def _contributions(
     session: Session, editions: Mapping[int, BibliographicData], with_rows: Sequence[tuple[int]]
-) -> None:
+) -> Replacement:
     people = {(c.sort_name, c.display_name) for data in editions.values() for c in data.contributors}
     ids = get_or_create_ids(session, table_of(Contributor), ("sort_name", "display_name"), people)
     rows: dict[tuple[int, int, str], dict[str, Any]] = {}
@@ -181,12 +188,12 @@ def _replace_contributions(
                     "position": position,
                 },
             )
-    replace_rows(session, table_of(Contribution), ("edition_id",), with_rows, rows.values())
+    return Replacement(table_of(Contribution), ("edition_id",), with_rows, rows.values())
 
 
-def _replace_classifications(
+def _classifications(
     session: Session, editions: Mapping[int, BibliographicData], with_rows: Sequence[tuple[int]]
-) -> None:
+) -> Replacement:
     subjects = {(s.scheme.value, s.name) for data in editions.values() for s in data.subjects}
     ids = get_or_create_ids(session, table_of(Subject), ("scheme", "name"), subjects)
     rows: dict[tuple[int, int], dict[str, Any]] = {}
@@ -197,21 +204,19 @@ def _replace_classifications(
                 (edition_id, subject_id),
                 {"edition_id": edition_id, "subject_id": subject_id, "position": position},
             )
-    replace_rows(session, table_of(Classification), ("edition_id",), with_rows, rows.values())
+    return Replacement(table_of(Classification), ("edition_id",), with_rows, rows.values())
 
 
-def _replace_links(
-    session: Session, editions: Mapping[int, BibliographicData], with_rows: Sequence[tuple[int]]
-) -> None:
+def _links(editions: Mapping[int, BibliographicData], with_rows: Sequence[tuple[int]]) -> Replacement:
     rows = [
         {"edition_id": edition_id, "rel": link.rel.value, "href": link.href}
         for edition_id, data in editions.items()
         for link in data.links
     ]
-    replace_rows(session, table_of(Link), ("edition_id",), with_rows, rows)
+    return Replacement(table_of(Link), ("edition_id",), with_rows, rows)
 
 
-def _replace_equivalents(session: Session, editions: Mapping[EditionKey, BibliographicData]) -> None:
+def _equivalents(session: Session, editions: Mapping[EditionKey, BibliographicData]) -> Replacement:
     isbns = {isbn for data in editions.values() for isbn in data.isbns}
     ids = Identifier.ids(session, IdentifierType.ISBN, isbns)
     rows: dict[tuple[int, int, str], dict[str, Any]] = {}
@@ -228,5 +233,4 @@ def _replace_equivalents(session: Session, editions: Mapping[EditionKey, Bibliog
                 },
             )
     # An event may have added the ISBN of a title that has no edition yet.
-    owner = ("data_source", "identifier_id")
-    replace_rows(session, table_of(IdentifierEquivalent), owner, list(editions), rows.values())
+    return Replacement(table_of(IdentifierEquivalent), _KEY, list(editions), rows.values())

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.orm import Session, selectinload
 
 from accession.core.errors import NotFound
@@ -55,17 +55,22 @@ def find_pools(
 
 
 def lock_pools(session: Session, pool_ids: Iterable[int]) -> Sequence[LicensePool]:
-    """Lock pools until the transaction ends, and return them with their present values.
+    """Lock pools until the transaction ends, and return them with their present values."""
+    return session.scalars(_lock_by_ids(), {"pools": list(set(pool_ids))}).all()
+
+
+@cache
+def _lock_by_ids() -> Select[LicensePool]:
+    return lock_pools_statement(in_array_parameter(LicensePool.id, "pools"))
+
+
+def lock_pools_statement(condition: ColumnElement[bool]) -> Select[LicensePool]:
+    """Return the query that locks pools in the order of their ids, and returns their present values.
 
     A transaction that locks several kinds of rows locks the pools first. The lock does not block transactions
     that add purchase records to the pools.
     """
-    return session.scalars(_lock_statement(), {"pools": list(set(pool_ids))}).all()
-
-
-@cache
-def _lock_statement() -> Select[LicensePool]:
-    query = select(LicensePool).where(in_array_parameter(LicensePool.id, "pools")).order_by(LicensePool.id)
+    query = select(LicensePool).where(condition).order_by(LicensePool.id)
     return query.with_for_update(key_share=True).execution_options(populate_existing=True)
 
 

@@ -32,8 +32,13 @@ def _select_known() -> Select[str]:
 
 def find_pending_titles(session: Session, run: Run) -> dict[str, bool]:
     """Return, by the identifier of each pending title of the run, whether it was counted as new."""
-    query = select(RunTitle.identifier, RunTitle.is_new).where(RunTitle.run_id == run.id, RunTitle.is_pending)
-    return dict(session.execute(query.order_by(RunTitle.identifier)).all())
+    return dict(session.execute(_select_pending(), {"run": run.id}).all())
+
+
+@cache
+def _select_pending() -> Select[str, bool]:
+    query = select(RunTitle.identifier, RunTitle.is_new).order_by(RunTitle.identifier)
+    return query.where(RunTitle.run_id == bindparam("run"), RunTitle.is_pending)
 
 
 def find_left_titles(session: Session, run: Run) -> dict[str, bool]:
@@ -55,23 +60,20 @@ def _is_left(run: Run) -> ColumnElement[bool]:
     return RunTitle.is_pending & is_ended_run
 
 
-def record_looked_up(session: Session, run: Run | None, identifiers: Sequence[str]) -> None:
-    """Record that the run has looked up the identifiers; do nothing without a run."""
-    if run is not None:
-        _record(session, run, dict.fromkeys(identifiers, False), is_pending=False)
+def record_looked_up(
+    session: Session, run: Run | None, identifiers: Sequence[str], pending: Mapping[str, bool] | None = None
+) -> None:
+    """Record that the run has looked up the identifiers; do nothing without a run.
 
-
-def record_pending(session: Session, run: Run, titles: Mapping[str, bool]) -> None:
-    """Record titles that the run has still to look up, each with whether it was counted as new."""
-    _record(session, run, titles, is_pending=True)
-
-
-def _record(session: Session, run: Run, titles: Mapping[str, bool], *, is_pending: bool) -> None:
-    if not titles:
+    `pending` are titles that it has still to look up, each with whether it was counted as new.
+    """
+    titles = [(identifier, False, False) for identifier in identifiers]
+    titles += [(identifier, True, is_new) for identifier, is_new in (pending or {}).items()]
+    if run is None or not titles:
         return
     rows = [
         {"run_id": run.id, "identifier": identifier, "is_pending": is_pending, "is_new": is_new}
-        for identifier, is_new in titles.items()
+        for identifier, is_pending, is_new in titles
     ]
     session.execute(_record_statement(), array_parameters(rows))
 

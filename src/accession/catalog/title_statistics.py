@@ -24,7 +24,7 @@ from accession.accounts.collections import is_of_collection
 from accession.catalog.circulation_totals import lock_statistics_state
 from accession.catalog.editions import pool_edition_join
 from accession.core.vocabulary import LinkRel
-from accession.db.bulk import replace_rows
+from accession.db.bulk import Replacement, replace_rows
 from accession.db.models import (
     Classification,
     Collection,
@@ -208,4 +208,4 @@ def _refresh_overlaps(session: Session) -> None:
     )
     rows = [dict(row) for row in session.execute(new).mappings()]
     collections = [(collection_id,) for collection_id in session.scalars(select(Collection.id))]
-    replace_rows(session, table_of(overlap), ("collection_id",), collections, rows)
+    replace_rows(session, Replacement(table_of(overlap), ("collection_id",), collections, rows))

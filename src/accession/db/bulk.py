@@ -7,12 +7,14 @@ only once, because SQLAlchemy takes longer to build it than to execute it.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
+    CompoundSelect,
     Delete,
     Result,
     Select,
@@ -22,10 +24,13 @@ from sqlalchemy import (
     any_,
     bindparam,
     delete,
+    false,
     func,
     literal,
     select,
+    true,
     tuple_,
+    union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import Insert, insert
@@ -33,6 +38,9 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.dml import ReturningInsert
 
 Row = Mapping[str, Any]
+
+# Of the names of parameters.
+_PREFIX = "new"
 
 
 def in_array(column: InstrumentedAttribute[Any], values: Iterable[Any]) -> ColumnElement[bool]:
@@ -97,54 +105,80 @@ def get_or_create_ids(
     other instead of deadlocking. Rows that another transaction has added meanwhile are read back.
     """
     unique_keys = sorted(set(keys))
-    ids = _stored_ids(session, table, columns, unique_keys)
+    if not unique_keys:
+        return {}
+    returned = ("id", *columns)
+    statement = get_or_create_statement(table, tuple(columns), tuple(columns), returned)
+    rows = session.execute(statement, _key_parameters(columns, unique_keys))
+    ids = {tuple(key): row_id for row_id, *key, _ in rows}
     if missing := [key for key in unique_keys if key not in ids]:
-        statement = _insert_missing_returning(table, tuple(columns), ("id", *columns))
-        added = session.execute(statement, _key_parameters(columns, missing))
-        ids |= {tuple(key): row_id for row_id, *key in added}
-        ids |= _stored_ids(session, table, columns, [key for key in missing if key not in ids])
+        query = _select_by_key(table, returned, tuple(columns))
+        rows = session.execute(query, _key_parameters(columns, missing))
+        ids |= {tuple(key): row_id for row_id, *key in rows}
     return ids
 
 
-def _stored_ids(
-    session: Session, table: Table, columns: Sequence[str], keys: Sequence[tuple[Any, ...]]
-) -> dict[tuple[Any, ...], int]:
-    if not keys:
-        return {}
-    query = _select_by_key(table, ("id", *columns), tuple(columns))
-    return {tuple(key): row_id for row_id, *key in session.execute(query, _key_parameters(columns, keys))}
+@dataclass(frozen=True)
+class Replacement:
+    """Rows that replace those of some owners. Each has all columns of the table.
 
-
-def replace_rows(
-    session: Session,
-    table: Table,
-    owner: Sequence[str],
-    owners: Sequence[tuple[Any, ...]],
-    new_rows: Collection[Row],
-) -> None:
-    """Replace the rows of `table` that belong to `owners`; only differences are written.
-
-    Each new row has all columns of the table. The caller holds a lock on the owners, so that no other
-    transaction writes their rows meanwhile.
-
-    Args:
-        session: the session to write to.
+    Attributes:
         table: the table.
         owner: the columns that state to which owner a row belongs.
         owners: the values of these columns for each owner that may have rows; new ones have none.
         new_rows: the rows of these and of new owners.
     """
-    columns = tuple(column.name for column in table.c)
+
+    table: Table
+    owner: Sequence[str]
+    owners: Sequence[tuple[Any, ...]]
+    new_rows: Collection[Row]
+
+
+def replace_rows(session: Session, *replacements: Replacement) -> None:
+    """Replace rows, each of another table; only differences are written.
+
+    The caller holds a lock on the owners, so that no other transaction writes their rows meanwhile.
+    """
+    parameters: dict[str, Sequence[Any]] = {}
+    tables: list[Table] = []
+    for each in replacements:
+        if added := _delete_replaced_rows(session, each):
+            tables.append(each.table)
+            parameters |= _key_parameters(_columns(each.table), added, prefix=each.table.name)
+    if tables:
+        session.execute(_insert_into_each(*tables), parameters)
+
+
+def _delete_replaced_rows(session: Session, replacement: Replacement) -> list[tuple[Any, ...]]:
+    """Delete the rows that are not among the new rows, and return the new rows that are to be inserted."""
+    table, columns = replacement.table, _columns(replacement.table)
     stored: set[tuple[Any, ...]] = set()
-    if owners:
-        query = _select_by_key(table, columns, tuple(owner))
-        stored = {tuple(row) for row in session.execute(query, _key_parameters(owner, owners))}
-    rows = {tuple(row[name] for name in columns) for row in new_rows}
+    if replacement.owners:
+        query = _select_by_key(table, columns, tuple(replacement.owner))
+        keys = _key_parameters(replacement.owner, replacement.owners)
+        stored = {tuple(row) for row in session.execute(query, keys)}
+    rows = {tuple(row[name] for name in columns) for row in replacement.new_rows}
     primary_key = tuple(column.name for column in table.primary_key)
     if deleted := [tuple(row[columns.index(name)] for name in primary_key) for row in sorted(stored - rows)]:
         session.execute(_delete_by_key(table, primary_key), _key_parameters(primary_key, deleted))
-    if added := sorted(rows - stored):
-        session.execute(insert_statement(table, *columns), _key_parameters(columns, added))
+    return sorted(rows - stored)
+
+
+def _columns(table: Table) -> tuple[str, ...]:
+    return tuple(column.name for column in table.c)
+
+
+@cache
+def _insert_into_each(*tables: Table) -> Insert:
+    """Return one INSERT of rows into each table; the parameters' prefix is the table's name."""
+    first, *others = (
+        insert(table).from_select(
+            list(_columns(table)), select(_unnested(table, _columns(table), prefix=table.name))
+        )
+        for table in tables
+    )
+    return first.add_cte(*(statement.cte(f"into_{statement.table.name}") for statement in others))
 
 
 @cache
@@ -153,6 +187,31 @@ def _insert_missing_returning(
 ) -> ReturningInsert[*tuple[Any, ...]]:
     statement = insert_missing_statement(table, *columns)
     return statement.returning(*(table.c[name] for name in returning))
+
+
+@cache
+def get_or_create_statement(
+    table: Table, key: tuple[str, ...], columns: tuple[str, ...], returning: tuple[str, ...]
+) -> CompoundSelect[*tuple[Any, ...]]:
+    """Return the statement that reads the rows with the keys of new rows, and adds those that are missing.
+
+    Its parameters are `array_parameters` of the new rows, with these `columns`. They are added in their
+    order. It returns the columns `returning` of each row, and in `is_new` whether the row was added; nothing
+    of a row that another transaction adds at the same time.
+    """
+    new_rows = select(_unnested(table, columns, position="position")).cte("rows")
+    new_keys = [new_rows.c[name] for name in key]
+    returned = [table.c[name] for name in returning]
+    has_new_key = tuple_(*(table.c[name] for name in key)).in_(select(*new_keys))
+    stored = select(*returned).where(has_new_key).cte("stored")
+    is_missing = tuple_(*new_keys).not_in(select(*(stored.c[name] for name in key)))
+    missing = select(*(new_rows.c[name] for name in columns)).where(is_missing).order_by(new_rows.c.position)
+    insertion = insert(table).from_select(list(columns), missing).on_conflict_do_nothing()
+    added = insertion.returning(*returned).cte("added")
+    return union_all(
+        select(stored, false().label("is_new")),
+        select(added, true().label("is_new")),
+    )
 
 
 @cache
@@ -169,18 +228,29 @@ def _has_key(table: Table, key: tuple[str, ...]) -> ColumnElement[bool]:
     return tuple_(*(table.c[name] for name in key)).in_(select(_unnested(table, key)))
 
 
-def _key_parameters(columns: Sequence[str], keys: Sequence[tuple[Any, ...]]) -> dict[str, Sequence[Any]]:
+def _key_parameters(
+    columns: Sequence[str], keys: Sequence[tuple[Any, ...]], prefix: str = _PREFIX
+) -> dict[str, Sequence[Any]]:
     """Return the parameters of a statement on keys, at least one, with these columns."""
-    return dict(zip(map(_parameter, columns), map(list, zip(*keys, strict=True)), strict=True))
+    names = (_parameter(column, prefix) for column in columns)
+    return dict(zip(names, map(list, zip(*keys, strict=True)), strict=True))
 
 
-def _unnested(table: Table, columns: Sequence[str]) -> TableValuedAlias:
-    """Return the rows of the parameters, in their order, as a table to select from and join."""
+def _unnested(
+    table: Table, columns: Sequence[str], *, position: str | None = None, prefix: str = _PREFIX
+) -> TableValuedAlias:
+    """Return the rows of the parameters, in their order, as a table to select from and join.
+
+    `position` is the name of a further column: the number of the row.
+    """
     # With one dimension a list is a value, of a JSON column for example, and not a part of the array.
-    arrays = [bindparam(_parameter(name), type_=ARRAY(table.c[name].type, dimensions=1)) for name in columns]
-    return func.unnest(*arrays).table_valued(*columns, name="new_rows").render_derived()
+    arrays = [
+        bindparam(_parameter(name, prefix), type_=ARRAY(table.c[name].type, dimensions=1)) for name in columns
+    ]
+    rows = func.unnest(*arrays).table_valued(*columns, with_ordinality=position, name="new_rows")
+    return rows.render_derived()
 
 
-def _parameter(column: str) -> str:
+def _parameter(column: str, prefix: str = _PREFIX) -> str:
     # SQLAlchemy reserves the column's own name for its value in an INSERT or UPDATE.
-    return f"new_{column}"
+    return f"{prefix}_{column}"

@@ -12,7 +12,6 @@ from accession.catalog.run_titles import (
     find_left_titles,
     find_pending_titles,
     record_looked_up,
-    record_pending,
 )
 from accession.db.models import Run
 from accession.imports.lookup_plan import PendingLookups
@@ -80,7 +79,7 @@ class LookupQueue:
         if run is None:
             return
         delete_left_titles(self._session, run, due.left)
-        record_looked_up(self._session, run, due.identifiers)
         counted_as_new = due.counted_as_new | new_title_ids
-        record_pending(self._session, run, {title_id: title_id in counted_as_new for title_id in due.waiting})
+        waiting = {title_id: title_id in counted_as_new for title_id in due.waiting}
+        record_looked_up(self._session, run, due.identifiers, waiting)
         run.pending_lookups, run.pending_since_page = due.remaining.titles, due.remaining.since_page

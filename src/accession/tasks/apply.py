@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 from celery import Task
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from accession.catalog.apply import apply_outbox
 from accession.catalog.outbox import (
@@ -21,7 +22,7 @@ from accession.catalog.outbox import (
     split_by_metadata,
 )
 from accession.core.clock import utc_now
-from accession.db.engine import transaction
+from accession.db.engine import late_transaction, transaction
 from accession.tasks.app import LOST_CHILD_WAIT_SECONDS, MAX_RETRIES, app
 from accession.tasks.deliveries import find_pending_work
 from accession.tasks.lock import TITLE_LOCK_SECONDS, LockResult, acquire_or_extend_each, release_each
@@ -38,11 +39,15 @@ _LOG_CONTEXT_HEADER = "log_context"
 
 
 def publish_applies(outbox_ids: Sequence[int]) -> None:
-    """Publish the apply of committed outbox rows, at most 50 titles per message."""
-    if not outbox_ids:
-        return
-    with transaction() as session:
-        with_metadata, counts_only = split_by_metadata(session, outbox_ids)
+    """Publish the apply of committed outbox rows."""
+    if outbox_ids:
+        with transaction() as session:
+            with_metadata, counts_only = split_by_metadata(session, outbox_ids)
+        publish_split_applies(with_metadata, counts_only)
+
+
+def publish_split_applies(with_metadata: Sequence[int], counts_only: Sequence[int]) -> None:
+    """Publish the apply of committed outbox rows of either kind, at most 50 titles per message."""
     for task, row_ids in ((bibliographic_apply, with_metadata), (circulation_apply, counts_only)):
         for start in range(0, len(row_ids), TITLES_PER_MESSAGE):
             _publish(task, row_ids[start : start + TITLES_PER_MESSAGE])
@@ -87,15 +92,18 @@ def bibliographic_apply(self: Task, outbox_ids: list[int]) -> None:
 
 
 def _apply_under_locks(task: Task, outbox_ids: Sequence[int]) -> None:
-    locks, holder = _title_locks(outbox_ids), task.request.id
-    # A worker that died with this message may have left the locks; the redelivered message has the same id.
-    results = acquire_or_extend_each(sorted(set(locks.values())), holder, TITLE_LOCK_SECONDS)
-    acquired = [name for name, result in results.items() if result is not LockResult.HELD_BY_OTHER]
-    locked_by_others = [row_id for row_id, name in locks.items() if name not in acquired]
-    try:
-        _apply(task, [row_id for row_id, name in locks.items() if name in acquired], skipped=locked_by_others)
-    finally:
-        release_each(acquired, holder)
+    with late_transaction() as session:
+        locks, holder = _title_locks(session, outbox_ids), task.request.id
+        # A worker that died may have left the locks: its message is delivered again with the same id.
+        results = acquire_or_extend_each(sorted(set(locks.values())), holder, TITLE_LOCK_SECONDS)
+        acquired = [name for name, result in results.items() if result is not LockResult.HELD_BY_OTHER]
+        locked_by_others = [row_id for row_id, name in locks.items() if name not in acquired]
+        row_ids = [row_id for row_id, name in locks.items() if name in acquired]
+        try:
+            session.begin_writing()
+            _apply(task, session, row_ids, skipped=locked_by_others)
+        finally:
+            release_each(acquired, holder)
     if locked_by_others:
         # A new message, because waiting for a lock must not use up retries.
         _publish(task, locked_by_others, countdown=_LOCKED_WAIT_SECONDS)
@@ -109,19 +117,30 @@ def circulation_apply(self: Task, outbox_ids: list[int]) -> None:
     is published separately. Rows that have received metadata meanwhile are left to `bibliographic_apply`.
     """
     with _bound_log_context(self):
-        retry_while_unavailable(lambda _: _apply(self, outbox_ids, counts_only=True))
+        retry_while_unavailable(lambda _: _apply_counts(self, outbox_ids))
+
+
+def _apply_counts(task: Task, outbox_ids: Sequence[int]) -> None:
+    with transaction() as session:
+        _apply(task, session, outbox_ids, counts_only=True)
 
 
 def _apply(
-    task: Task, outbox_ids: Sequence[int], *, skipped: Sequence[int] = (), counts_only: bool = False
+    task: Task,
+    session: Session,
+    outbox_ids: Sequence[int],
+    *,
+    skipped: Sequence[int] = (),
+    counts_only: bool = False,
 ) -> None:
-    """Apply the rows; if that fails, publish each row separately, including the `skipped` ones."""
+    """Apply the rows and commit; if that fails, publish each row separately, including the `skipped` ones."""
     try:
-        with transaction() as session:
-            applied = apply_outbox(session, outbox_ids, counts_only=counts_only)
+        applied = apply_outbox(session, outbox_ids, counts_only=counts_only)
+        session.commit()
     except OperationalError:
         raise
     except Exception:
+        session.rollback()
         row_ids = sorted((*outbox_ids, *skipped))
         if len(row_ids) > 1:
             log.warning("apply failed, retrying each title separately", titles=len(row_ids))
@@ -132,10 +151,9 @@ def _apply(
     log.info("titles applied", editions=applied.editions, pools=applied.pools)
 
 
-def _title_locks(outbox_ids: Sequence[int]) -> dict[int, str]:
+def _title_locks(session: Session, outbox_ids: Sequence[int]) -> dict[int, str]:
     """Return the name of the title's lock for each outbox row; collections with the title share it."""
-    with transaction() as session:
-        identifier_ids = find_identifier_ids(session, outbox_ids)
+    identifier_ids = find_identifier_ids(session, outbox_ids)
     return {row_id: f"BibliographicApply:{identifier_id}" for row_id, identifier_id in identifier_ids.items()}
 
 

@@ -17,7 +17,7 @@ again and the step is processed then. If it dies after the commit, the redeliver
 cursor has moved on, and enqueues the next step once more (`_handle_redelivery`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,6 +32,7 @@ from sqlalchemy.orm import Session
 
 from accession.accounts.collections import get_collection
 from accession.bibliotheca.client import BibliothecaAPI
+from accession.catalog.outbox import split_by_metadata
 from accession.core.errors import NotFound
 from accession.core.workflow import Workflow
 from accession.db.engine import late_transaction, transaction
@@ -54,7 +55,7 @@ from accession.runs.ledger import (
     record_step,
 )
 from accession.runs.pauses import is_paused, record_stopped_run
-from accession.tasks.apply import publish_applies, publish_applies_of
+from accession.tasks.apply import publish_applies_of, publish_split_applies
 from accession.tasks.lock import LockResult
 from accession.tasks.outages import retry_while_unavailable
 from accession.tasks.rate_limiter import release_leftover_slots, request_slot
@@ -104,9 +105,13 @@ class _Ready:
 
 @dataclass(frozen=True)
 class _Processed:
-    """The step was processed now."""
+    """The step was processed now.
+
+    `applies` are the outbox rows to apply: those with metadata, and those with counts only.
+    """
 
     result: StepResult
+    applies: tuple[Sequence[int], Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -155,8 +160,8 @@ def run_step(
                 _handle_redelivery(task, collection_id, is_repeat=is_repeat)
                 _store_no_result(task)
                 return None
-            case _Processed(result):
-                publish_applies(result.outbox_ids)
+            case _Processed(result, applies):
+                publish_split_applies(*applies)
                 if result.next_arguments is None:
                     task.lock_for(collection_id, task.request.id).release()
                     log.info("run completed")
@@ -207,10 +212,12 @@ def _process_step(
         api = vendor_api_for(check.collection, slot, recording.count_request)
         result = step(session, check.collection, run, api)
         session.begin_writing()
+        with session.no_autoflush:
+            applies = split_by_metadata(session, result.outbox_ids)
         recording.records, recording.span = result.counters.records_fetched, result.span
         run.worker = task.request.hostname
         record_step(run, result.counters, since=result.since, next_cursor=result.next_arguments)
-    return _Processed(result)
+    return _Processed(result, applies)
 
 
 def _lock_unchanged(session: Session, run: Run, recording: StepRecording) -> None:

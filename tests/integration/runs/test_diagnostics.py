@@ -3,7 +3,7 @@
 from sqlalchemy.orm import Session
 
 from accession.catalog.outbox import enqueue_changes
-from accession.catalog.run_titles import record_pending
+from accession.catalog.run_titles import record_looked_up
 from accession.core.workflow import Workflow
 from accession.db.models import Collection, RunState
 from accession.runs.diagnostics import TitlesWithoutMetadata, find_titles_without_metadata
@@ -46,7 +46,7 @@ def test_title_that_an_active_run_will_look_up_is_not_listed(
     open_run(session, collection.id, Workflow.PURCHASES, "task", {})
     run = find_run(session, "task")
     assert run is not None
-    record_pending(session, run, {"abc": True})
+    record_looked_up(session, run, [], {"abc": True})
 
     assert find_titles_without_metadata(session, [collection, birch]) == {
         "Alder Library": TitlesWithoutMetadata(fetchable=(), withdrawn=()),

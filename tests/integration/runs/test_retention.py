@@ -21,7 +21,7 @@ from accession.catalog.rejected_records import (
     resolve_rejected_record,
     store_rejected_records,
 )
-from accession.catalog.run_titles import record_pending
+from accession.catalog.run_titles import record_looked_up
 from accession.core.errors import UserError
 from accession.core.settings import Settings, get_settings
 from accession.core.workflow import Workflow
@@ -150,7 +150,7 @@ def test_active_run_is_kept_however_old(session: Session, collection: Collection
 def test_run_with_pending_titles_is_kept(session: Session, collection: Collection) -> None:
     """The next run looks them up, so that no title stays without metadata."""
     run = add_run(session, collection, NOON, RunState.FAILED)
-    record_pending(session, run, {"solaris": True})
+    record_looked_up(session, run, [], {"solaris": True})
     session.commit()
     newest = add_run(session, collection, NOON, RunState.FAILED)
 

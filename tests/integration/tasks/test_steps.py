@@ -166,7 +166,7 @@ def committed_page(worker_dies_at: Callable[[str], Message]) -> Message:
 @pytest.fixture
 def committed_unpublished_page(worker_dies_at: Callable[[str], Message], broker: Broker) -> Message:
     """The message of a page whose worker died after the commit, before it published the applies."""
-    message = worker_dies_at("publish_applies")
+    message = worker_dies_at("publish_split_applies")
     assert (outbox_row_ids(), broker.messages("apply")) == ([*range(1, 26)], [])
     return message
 
@@ -226,12 +226,12 @@ def test_database_outage_after_commit_loses_no_apply(
 
     outages = iter([True])
 
-    def publish_applies(outbox_ids: Sequence[int]) -> None:
+    def publish_split_applies(*outbox_ids: Sequence[int]) -> None:
         if next(outages, False):
             raise OperationalError("SELECT", {}, Exception("the server is unavailable"))
-        apply.publish_applies(outbox_ids)
+        apply.publish_split_applies(*outbox_ids)
 
-    monkeypatch.setattr(steps, "publish_applies", publish_applies)
+    monkeypatch.setattr(steps, "publish_split_applies", publish_split_applies)
     monkeypatch.setattr("accession.tasks.outages._WAITS_SECONDS", (0.0,))
     vendor.add_purchases(day(2014, 1, 1, 9), *TITLES)
     with travel_to(TODAY):
@@ -256,7 +256,7 @@ def test_time_limit_after_commit_does_not_end_the_run(
     with travel_to(TODAY):
         message = first_message(run_starter, broker, collection)
         with monkeypatch.context() as patch:
-            patch.setattr(steps, "publish_applies", exceed_time_limit)
+            patch.setattr(steps, "publish_split_applies", exceed_time_limit)
             assert isinstance(broker.deliver(message), Retry)
         assert [message.retries for message in broker.messages()] == [1]
         broker.deliver_all()

@@ -46,7 +46,7 @@ def deliver_everything(broker: Broker) -> None:
 
 @pytest.mark.parametrize("page", [1, 4], ids=["page with the title", "page with the look-up"])
 @pytest.mark.parametrize(
-    "function", ["record_step", "publish_applies"], ids=["before commit", "after commit"]
+    "function", ["record_step", "publish_split_applies"], ids=["before commit", "after commit"]
 )
 def test_killed_worker_loses_no_pending_title(
     page: int,

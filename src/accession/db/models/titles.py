@@ -14,9 +14,7 @@ from sqlalchemy import (
     Executable,
     ForeignKey,
     Index,
-    Select,
     UniqueConstraint,
-    bindparam,
     false,
     select,
     text,
@@ -29,9 +27,9 @@ from accession.core.vocabulary import IdentifierType
 from accession.db.bulk import (
     array_parameters,
     get_or_create_ids,
-    in_array_parameter,
+    get_or_create_statement,
+    in_array,
     insert_missing_rows,
-    insert_missing_statement,
 )
 from accession.db.models.base import Base, table_of
 from accession.db.models.collections import Collection
@@ -187,50 +185,34 @@ class LicensePool(Base):
             row_id: name
             for (_, name), row_id in Identifier.ids(session, identifier_type, identifiers).items()
         }
-
-        def stored(identifier_ids: Iterable[int]) -> dict[int, LicensePool]:
-            parameters = {
-                "collection": collection.id,
-                "source": data_source,
-                "identifiers": list(identifier_ids),
+        now = utc_now()
+        rows = [
+            {
+                "collection_id": collection.id,
+                "data_source": data_source,
+                "identifier_id": identifier_id,
+                "created_at": now,
+                "updated_at": now,
             }
-            return {pool.identifier_id: pool for pool in session.scalars(_stored_pools(), parameters)}
-
-        pools = stored(names)
-        missing = sorted(names.keys() - pools.keys())
-        added: dict[int, LicensePool] = {}
-        if missing:
-            now = utc_now()
-            rows = [
-                {
-                    "collection_id": collection.id,
-                    "data_source": data_source,
-                    "identifier_id": identifier_id,
-                    "created_at": now,
-                    "updated_at": now,
-                }
-                for identifier_id in missing
-            ]
-            new_pools = session.scalars(_add_pools(), array_parameters(rows))
-            added = {pool.identifier_id: pool for pool in new_pools}
-            pools |= added
-            if len(added) < len(missing):
-                pools |= stored(missing)
-        return {names[row_id]: (pool, row_id in added) for row_id, pool in pools.items()}
+            for identifier_id in sorted(names)
+        ]
+        if not rows:
+            return {}
+        stored = session.execute(_get_or_create_pools(), array_parameters(rows))
+        pools = {pool.identifier_id: (pool, is_new) for pool, is_new in stored}
+        if added_meanwhile := [row_id for row_id in names if row_id not in pools]:
+            query = select(cls).where(cls.collection_id == collection.id, cls.data_source == data_source)
+            for pool in session.scalars(query.where(in_array(cls.identifier_id, added_meanwhile))):
+                pools[pool.identifier_id] = (pool, False)
+        return {names[row_id]: entry for row_id, entry in pools.items()}
 
 
 @cache
-def _stored_pools() -> Select[LicensePool]:
-    row = LicensePool
-    in_collection = (row.collection_id == bindparam("collection")) & (row.data_source == bindparam("source"))
-    return select(row).where(in_collection, in_array_parameter(row.identifier_id, "identifiers"))
-
-
-@cache
-def _add_pools() -> Executable:
-    columns = ("collection_id", "data_source", "identifier_id", "created_at", "updated_at")
-    statement = insert_missing_statement(table_of(LicensePool), *columns)
-    return select(LicensePool).from_statement(statement.returning(LicensePool))
+def _get_or_create_pools() -> Executable:
+    table, key = table_of(LicensePool), ("collection_id", "data_source", "identifier_id")
+    columns = tuple(column.name for column in table.c)
+    statement = get_or_create_statement(table, key, (*key, "created_at", "updated_at"), columns)
+    return select(LicensePool, statement.selected_columns["is_new"]).from_statement(statement)
 
 
 class PurchaseRecord(Base):

@@ -51,13 +51,14 @@ def _create_fold_function() -> None:
     such as that of pg_restore. IMMUTABLE holds as long as unaccent's rules, which change at most with a new
     PostgreSQL version.
 
-    Invisible characters, which titles contain where a script needs them, are removed, too.
+    Invisible characters, which titles contain where a script needs them, are removed, too. `translate` could
+    do both, but takes five times as long.
     """
     op.execute(
         "CREATE FUNCTION accession_fold(value text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE"
-        " RETURN translate(lower(unaccent('unaccent', value)),"
-        r" U&'&+-./<>@\034F\061C\200C\200D\200E\200F\202A\202B\202C\2066\2067\2068\2069\FE0E\FE0F',"
-        " '        ')"
+        " RETURN regexp_replace("
+        "regexp_replace(lower(unaccent('unaccent', value)), '[&+./<>@-]', ' ', 'g'),"
+        r" U&'[\034F\061C\200C\200D\200E\200F\202A\202B\202C\2066\2067\2068\2069\FE0E\FE0F]', '', 'g')"
     )
 
 
