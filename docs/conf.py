@@ -11,7 +11,7 @@ from sphinx.application import Sphinx
 
 project = "Accession"
 author = "The Accession contributors"
-version = release = installed_version("accession")
+version = release = installed_version("accession-library")
 language = "en_GB"
 
 extensions = ["myst_parser"]

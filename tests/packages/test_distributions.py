@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-VERSION = metadata.version("accession")
+VERSION = metadata.version("accession-library")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(distributions: Path) -> Path:
-    return distributions / f"accession-{VERSION}-py3-none-any.whl"
+    return distributions / f"accession_library-{VERSION}-py3-none-any.whl"
 
 
 def run(command: Iterable[str | Path], folder: Path) -> str:
@@ -82,14 +82,14 @@ def test_wheel_contains_every_file_of_package(wheel: Path) -> None:
 
 
 def test_source_distribution_contains_the_repository(distributions: Path) -> None:
-    with tarfile.open(distributions / f"accession-{VERSION}.tar.gz") as archive:
+    with tarfile.open(distributions / f"accession_library-{VERSION}.tar.gz") as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert repository_files() - names == set()
 
 
 def test_description_has_no_link_into_the_repository(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        description = archive.read(f"accession-{VERSION}.dist-info/METADATA").decode()
+        description = archive.read(f"accession_library-{VERSION}.dist-info/METADATA").decode()
     assert "# Accession" in description
     assert "](" not in description
 
@@ -98,13 +98,13 @@ def test_sbom_lists_wheel_and_locked_packages(distributions: Path, wheel: Path) 
     document = json.loads((distributions / wheel.with_suffix(".spdx.json").name).read_text())
     assert document["spdxVersion"] == "SPDX-2.3"
     packages = {package["name"]: package for package in document["packages"]}
-    assert packages["accession"]["licenseDeclared"] == "Apache-2.0"
-    assert packages["accession"]["packageFileName"] == wheel.name
+    assert packages["accession-library"]["licenseDeclared"] == "Apache-2.0"
+    assert packages["accession-library"]["packageFileName"] == wheel.name
     assert packages["kombu"]["versionInfo"] == metadata.version("kombu")
     dependencies = {
         (relationship["spdxElementId"], relationship["relatedSpdxElement"])
         for relationship in document["relationships"]
         if relationship["relationshipType"] == "DEPENDS_ON"
     }
-    assert ("SPDXRef-Package-accession", "SPDXRef-Package-celery") in dependencies
+    assert ("SPDXRef-Package-accession-library", "SPDXRef-Package-celery") in dependencies
     assert ("SPDXRef-Package-celery", "SPDXRef-Package-kombu") in dependencies

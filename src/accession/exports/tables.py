@@ -215,7 +215,7 @@ def require_pyarrow() -> tuple[ModuleType, ModuleType]:
         from pyarrow import parquet
     except ImportError:
         raise UserError(
-            "Parquet needs pyarrow, which is not installed: run `pip install 'accession[parquet]'`."
+            "Parquet needs pyarrow, which is not installed: run `pip install 'accession-library[parquet]'`."
         ) from None
     return pyarrow, parquet
 

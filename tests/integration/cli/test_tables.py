@@ -132,7 +132,7 @@ def test_parquet_without_pyarrow_suggests_installation(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert cli("export", "parquet").error == (
-        "Parquet needs pyarrow, which is not installed: run `pip install 'accession[parquet]'`."
+        "Parquet needs pyarrow, which is not installed: run `pip install 'accession-library[parquet]'`."
     )
 
 
