@@ -27,7 +27,7 @@ class AuthenticationLink(_Model):
 
 
 class Labels(_Model):
-    """What the fields of a form ask for."""
+    """Labels of the fields of a form."""
 
     login: str = "Name (any)"
     password: str = "Token"  # noqa: S105 - the label of a field
@@ -41,7 +41,7 @@ class AuthenticationFlow(_Model):
 
 
 class AuthenticationDocument(_Model):
-    """How to authenticate for the feeds."""
+    """The ways to authenticate for the feeds."""
 
     id: str
     title: str
