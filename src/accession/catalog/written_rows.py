@@ -14,12 +14,16 @@ _OTHER_TABLES = (
     "circulation_totals",
     "collection_overlaps",
     "collections",
+    "digest_issues",
+    "digest_mails",
+    "digests",
     "listed_records",
     "notification_channels",
     "notification_events",
     "notification_incidents",
     "notification_rules",
     "notifications",
+    "oai_repository",
     "process_settings",
     "prunings",
     "run_days",
@@ -47,7 +51,7 @@ _OTHER_TABLES = (
     "workflow_pauses",
     "workflow_schedules",
 )
-"""Tables of accounts, runs, checkpoints, verification, statistics, notifications and users."""
+"""Tables of accounts, runs, checkpoints, verification, statistics, messages, feeds and users."""
 
 CATALOGUE_TABLES = [table for name, table in Base.metadata.tables.items() if name not in _OTHER_TABLES]
 

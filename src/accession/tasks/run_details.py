@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import structlog
 from celery.signals import worker_process_shutdown
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
 from accession.bibliotheca.outcomes import Endpoint, RequestOutcome
 from accession.core.clock import utc_now
@@ -80,12 +80,20 @@ def _store(items: Sequence[tuple[str, Detail]]) -> None:
     for task_id, detail in items:
         _add_detail(recorded.setdefault(task_id, RecordedDetails()), detail)
     try:
-        with transaction() as session:
-            store_run_details(session, recorded)
+        try:
+            _store_details(recorded)
+        except IntegrityError:
+            # A run was deleted between reading its id and storing its details; now its id is not found.
+            _store_details(recorded)
     except OperationalError:
         _buffer.add(*items[-_MAX_UNSTORED:])
     except SQLAlchemyError:
         log.exception("details of runs not stored")
+
+
+def _store_details(recorded: Mapping[str, RecordedDetails]) -> None:
+    with transaction() as session:
+        store_run_details(session, recorded)
 
 
 _buffer = WriteBuffer(_store)

@@ -277,6 +277,16 @@ def test_metrics_of_two_workers_match_vendor_statistics(
         for task_id in [run_starter.start(collection) for collection, _ in (alder, birch)]:
             run_starter.wait_for(task_id)
         statistics = [running.statistics() for _, running in (alder, birch)]
+
+    def are_all_requests_counted() -> bool:
+        samples = read_metrics()
+        return all(
+            samples.get((f"{SECONDS}_count", (endpoint,)))
+            == sum(library["requests"][endpoint] for library in statistics)
+            for endpoint in ("marc", "items")
+        )
+
+    wait_until(are_all_requests_counted, "the workers have counted their requests")
     samples = read_metrics()
     for endpoint in ("marc", "items"):
         requested = sum(library["requests"][endpoint] for library in statistics)

@@ -172,12 +172,12 @@ def test_chart_shows_fractions(browser: Browser, used: Collection) -> None:
 
 def test_report_without_statistics_says_when_they_come(browser: Browser, collection: Collection) -> None:
     page = page_of(browser, "/reports/growth")
-    assert page.xpath("//h2/text()") == ["No statistics yet"]
+    assert page.xpath("//main//h2/text()") == ["No statistics yet"]
 
 
 def test_report_without_rows_says_so(browser: Browser, collection: Collection) -> None:
     page = page_of(browser, "/reports/holds-ratio")
-    assert page.xpath("//h2/text()") == ["Nothing to report"]
+    assert page.xpath("//main//h2/text()") == ["Nothing to report"]
 
 
 @pytest.mark.parametrize(
