@@ -55,6 +55,7 @@ class AuditAction(StrEnum):
     USER_ADD = "user.add"
     USER_SET_PASSWORD = "user.set_password"  # noqa: S105
     USER_SET_ROLE = "user.set_role"
+    USER_UNLOCK = "user.unlock"
     USER_DEACTIVATE = "user.deactivate"
     USER_ACTIVATE = "user.activate"
     USER_REMOVE = "user.remove"

@@ -33,6 +33,7 @@ from accession.core.settings import get_settings
 from accession.db import schema
 from accession.db.engine import engine
 from accession.local.backup import exclusive_servers
+from accession.web.throttle import unlock, unlock_if_possible
 
 PASSWORD_VARIABLE = "ACCESSION_PASSWORD"  # noqa: S105
 
@@ -114,7 +115,7 @@ def _no_users_message() -> str:
 
 @app.command("set-password")
 def change_password(name: Name) -> None:
-    """Change a user's password, and end the user's sessions.
+    """Change a user's password, end the user's sessions, and allow logins after too many failed ones.
 
     The password is read from the environment variable ACCESSION_PASSWORD, otherwise from a prompt.
     """
@@ -126,7 +127,18 @@ def change_password(name: Name) -> None:
     with open_catalogue() as session:
         set_password(session, name, password)
         record(session, command_actor(), AuditAction.USER_SET_PASSWORD, name)
+    unlock_if_possible(name)
     console.print(f'Changed the password of "{name}"; all sessions of this user are ended.', markup=False)
+
+
+@app.command("unlock")
+def allow_logins(name: Name) -> None:
+    """Allow a user's logins again after too many failed ones."""
+    with open_catalogue() as session:
+        find_user(session, name)
+        record(session, command_actor(), AuditAction.USER_UNLOCK, name)
+    unlock(name)
+    console.print(f'"{name}" can log in again.', markup=False)
 
 
 @app.command("set-role")

@@ -23,6 +23,7 @@ from accession.auth.users import (
 )
 from accession.core.errors import InvalidInput, UserError
 from accession.web.principal import Principal
+from accession.web.throttle import unlock, unlock_if_possible
 
 
 def create_user(
@@ -44,7 +45,7 @@ def create_user(
 
 
 def change_password(session: Session, principal: Principal, user_id: int, password: SecretStr) -> str:
-    """Set a user's password, end the user's sessions, and return the user's name.
+    """Set a user's password, end the user's sessions, allow logins again, and return the user's name.
 
     Raises:
         NotFound: there is no such user.
@@ -53,6 +54,19 @@ def change_password(session: Session, principal: Principal, user_id: int, passwo
     name = user_view(session, user_id).name
     set_password(session, name, password)
     record(session, principal.actor, AuditAction.USER_SET_PASSWORD, name)
+    unlock_if_possible(name)
+    return name
+
+
+def unlock_user(session: Session, principal: Principal, user_id: int) -> str:
+    """Allow logins of a user again after too many failed ones, and return the user's name.
+
+    Raises:
+        NotFound: there is no such user.
+    """
+    name = user_view(session, user_id).name
+    record(session, principal.actor, AuditAction.USER_UNLOCK, name)
+    unlock(name)
     return name
 
 

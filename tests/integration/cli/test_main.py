@@ -95,6 +95,7 @@ def test_all_commands_exist() -> None:
         "users set-role",
         "users remove",
         "users activate",
+        "users unlock",
         "users deactivate",
         "tokens add",
         "tokens list",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from redis import Redis
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -150,6 +151,35 @@ def test_password_and_role_can_be_changed(cli: Cli, session: Session, ann: str) 
     result = cli("users", "set-role", "ann", "viewer")
     assert result.stdout == 'Changed the role of "ann" to viewer; all sessions of this user are ended.\n'
     assert cli("users", "list", "--json").json[0]["role"] == "viewer"
+
+
+def fail_logins(name: str) -> None:
+    """Register as many failed attempts as lock a user out."""
+    from accession.web.throttle import MAX_ATTEMPTS, register_attempt
+
+    for _ in range(MAX_ATTEMPTS):
+        register_attempt(name, "10.0.0.1")
+
+
+def seconds_until_login(name: str) -> int:
+    from accession.web.throttle import register_attempt
+
+    return register_attempt(name, "10.0.0.1")
+
+
+@pytest.mark.parametrize("command", [("unlock",), ("set-password",)])
+def test_locked_user_can_log_in_again(
+    cli: Cli, session: Session, ann: str, broker: Redis, command: tuple[str, ...]
+) -> None:
+    fail_logins("ann")
+    assert seconds_until_login("ann") > 0
+
+    result = cli("users", *command, "ann", typed=typed_twice("another long password"))
+
+    assert result.exit_code == 0
+    assert seconds_until_login("ann") == 0
+    action = "user.unlock" if command == ("unlock",) else "user.set_password"
+    assert [entry.action for entry in read_audit_log(session, AuditFilter())] == [action]
 
 
 def test_remove_asks_for_confirmation(cli: Cli, session: Session, ann: str) -> None:

@@ -18,6 +18,7 @@ from accession.web.administration import (
     create_user,
     delete_token,
     delete_user,
+    unlock_user,
 )
 from accession.web.api.schemas import problem_responses
 from accession.web.parameters import NO_NUL, RowId
@@ -94,6 +95,15 @@ def change_user(administrator: Administrator, user_id: RowId, changes: UserChang
         if changes.active is not None:
             change_activation(session, administrator, user_id, active=changes.active)
         return user_view(session, user_id)
+
+
+@router.post(
+    "/users/{user_id}/unlock", status_code=HTTPStatus.NO_CONTENT, responses=problem_responses(403, 404)
+)
+def allow_logins(administrator: Administrator, user_id: RowId) -> None:
+    """Allow a user's logins again after too many failed ones."""
+    with transaction() as session:
+        unlock_user(session, administrator, user_id)
 
 
 @router.delete(

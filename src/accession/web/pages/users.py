@@ -1,10 +1,12 @@
 """Pages of the users, for administrators: list, add, password, role, deactivation and removal."""
 
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import Response
 from pydantic import SecretStr
+from redis import RedisError
 
 from accession.auth.roles import UserRole
 from accession.auth.users import user_view, user_views
@@ -16,10 +18,12 @@ from accession.web.administration import (
     change_role,
     create_user,
     delete_user,
+    unlock_user,
 )
 from accession.web.pages.rendering import redirect, render
 from accession.web.parameters import FormField, RowId
 from accession.web.principal import Administrator
+from accession.web.throttle import is_locked
 
 router = APIRouter(prefix="/users", include_in_schema=False)
 
@@ -63,7 +67,15 @@ def add_user(
 def show_user(request: Request, _: Administrator, user_id: RowId) -> Response:
     """Show a user with the forms that change role and password."""
     with transaction() as session:
-        return render(request, "user.html", user=user_view(session, user_id), roles=list(UserRole))
+        user = user_view(session, user_id)
+    return render(request, "user.html", user=user, roles=list(UserRole), is_locked=_is_locked(user.name))
+
+
+def _is_locked(name: str) -> bool:
+    """Return whether the user's logins are refused; False if the broker cannot tell."""
+    with suppress(RedisError):
+        return is_locked(name)
+    return False
 
 
 @router.post("/{user_id}/role")
@@ -87,6 +99,14 @@ def set_password(
     except UserError as error:
         return redirect(f"/users/{user_id}", str(error))
     return redirect("/users", f'Password of "{name}" changed; all sessions of this user are ended.')
+
+
+@router.post("/{user_id}/unlock")
+def allow_logins(administrator: Administrator, user_id: RowId) -> Response:
+    """Allow the user's logins again after too many failed ones."""
+    with transaction() as session:
+        name = unlock_user(session, administrator, user_id)
+    return redirect(f"/users/{user_id}", f'"{name}" can log in again.')
 
 
 @router.post("/{user_id}/deactivate")
