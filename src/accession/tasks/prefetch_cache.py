@@ -48,10 +48,12 @@ class RedisPrefetchCache(PrefetchCache):
         """
         deadline = time.monotonic() + _PATIENCE_SECONDS
         value = self._pop(name)
-        if value == _CLAIM:
-            while (value := self._pop(name)) is None and time.monotonic() < deadline:
-                time.sleep(_POLL_SECONDS)
-        return None if value in (None, _NO_RESPONSE) else zlib.decompress(value)
+        # Another delivery of the message may claim the name again meanwhile.
+        is_claimed = value == _CLAIM
+        while is_claimed and value in (None, _CLAIM) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+            value = self._pop(name)
+        return None if value is None or value in (_CLAIM, _NO_RESPONSE) else zlib.decompress(value)
 
     def _pop(self, name: str) -> bytes | None:
         return cast(bytes | None, self._client.getdel(self._key(name)))

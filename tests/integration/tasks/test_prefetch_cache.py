@@ -49,6 +49,21 @@ def test_reader_waits_for_the_response_to_a_claimed_key(broker: Broker) -> None:
     assert cache.take("a") is None, "it is used once"
 
 
+def test_reader_waits_for_a_key_that_is_claimed_again(broker: Broker) -> None:
+    """As when a message is delivered twice, and both deliveries prefetch."""
+    from accession.tasks.prefetch_cache import RedisPrefetchCache
+
+    cache = RedisPrefetchCache("run")
+    cache.claim(["a"])
+    with ThreadPoolExecutor(1) as threads:
+        response = threads.submit(cache.take, "a")
+        wait_until(
+            lambda: cache.claim(["a"]) == ["a"], "the reader waits, and another delivery claims the key"
+        )
+        cache.put("a", b"the response")
+        assert response.result() == b"the response"
+
+
 def test_reader_does_not_wait_for_a_failed_response(broker: Broker) -> None:
     from accession.tasks.prefetch_cache import RedisPrefetchCache
 
