@@ -16,7 +16,7 @@ from accession.core.sanitize import sanitize
 from accession.core.settings import get_settings
 from accession.core.vocabulary import Format
 from accession.digests.content import DigestContent, DigestTitle, Numbers, Section, SectionKind
-from accession.exports.opds.urls import fill_vendor_url
+from accession.exports.templates import fill_vendor_url
 
 _LINE_LENGTH = 72
 _FORMATS: Mapping[str, str] = {

@@ -16,11 +16,10 @@ from accession.catalog.change_feed import FeedTitle, read_feed_by_name
 from accession.catalog.feed_filter import FeedFilter
 from accession.catalog.titles import TitleView
 from accession.core.names import parse_name
-from accession.core.settings import get_settings
 from accession.core.vocabulary import ContributorRole, Medium
 from accession.exports.changes import CHANGE, change_since
 from accession.exports.progress import Progress
-from accession.exports.templates import fill_url, placeholder_values
+from accession.exports.templates import fill_title_url, placeholder_values
 
 HEADINGS = (
     "publication_title",
@@ -85,7 +84,6 @@ def write_kbart(
         url_template: URL of a title (`exports.templates`), by default that of the settings.
         progress: Called with the number of holdings done.
     """
-    url_template = url_template or get_settings().title_url_template
     headings = HEADINGS if selection.since is None else (*HEADINGS, CHANGE)
     out.write(_line(headings))
     written = done = 0
@@ -103,13 +101,13 @@ def write_kbart(
     return written
 
 
-def _row(entry: FeedTitle, url_template: str) -> dict[str, str]:
+def _row(entry: FeedTitle, url_template: str | None) -> dict[str, str]:
     title = entry.title
     return {
         "publication_title": ": ".join(filter(None, (title.title, title.subtitle))),
         "print_identifier": "".join(title.isbns[1:2]),
         "online_identifier": "".join(title.isbns[:1]),
-        "title_url": fill_url(url_template, placeholder_values(entry)),
+        "title_url": fill_title_url(url_template, placeholder_values(entry)),
         "first_author": _first_name(entry, ContributorRole.AUTHOR),
         "title_id": title.identifier,
         "coverage_depth": "fulltext",

@@ -6,12 +6,11 @@ from datetime import datetime
 
 from accession.catalog.change_feed import FeedTitle
 from accession.core.marc21 import Field, Marc21Record, control_field, data_field, parse_marc21
-from accession.core.settings import get_settings
 from accession.exports.changes import Change, change_since
 from accession.exports.marc_from_metadata import build_record, complete_names
 from accession.exports.marc_profile import LocalField, Profile
 from accession.exports.marc_validity import CorrectionReport, correct_record
-from accession.exports.templates import fill_text, fill_url, placeholder_values
+from accession.exports.templates import fill_text, fill_title_url, placeholder_values
 
 # Replaced by values of this export.
 _REPLACED_TAGS = frozenset({"001", "003", "005"})
@@ -110,7 +109,7 @@ def _is_access(field: Field) -> bool:
 def _access_field(vendor_record: Marc21Record, profile: Profile, values: Mapping[str, str]) -> Field:
     vendor_field = None if profile.url_template is not None else _vendor_access(vendor_record)
     if vendor_field is None:
-        url = fill_url(profile.url_template or get_settings().title_url_template, values)
+        url = fill_title_url(profile.url_template, values)
     elif profile.link:
         url = _URL.findall(vendor_field[1])[0].decode()
     else:

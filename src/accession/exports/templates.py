@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from accession.catalog.change_feed import FeedTitle
+from accession.core.settings import get_settings
 
 PLACEHOLDERS = ("identifier", "isbn", "format", "collection", "library_id", "owned", "available")
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
@@ -33,6 +34,23 @@ def check_url_template(template: str) -> str:
     if "{identifier}" not in template:
         raise ValueError("it must contain {identifier}")
     return check_placeholders(template)
+
+
+def fill_vendor_url(template: str, library_id: str, identifier: str) -> str:
+    """Return the URL of the vendor's page of a title.
+
+    The template, that of the settings, contains `{library_id}` and `{identifier}`. Other braces stay.
+    """
+    for placeholder, value in {"{library_id}": library_id, "{identifier}": identifier}.items():
+        template = template.replace(placeholder, quote(value, safe=""))
+    return template
+
+
+def fill_title_url(template: str | None, values: Mapping[str, str]) -> str:
+    """Return the URL of a title by a template; without one, by that of the settings."""
+    if template is None:
+        return fill_vendor_url(get_settings().title_url_template, values["library_id"], values["identifier"])
+    return fill_url(template, values)
 
 
 def fill_url(template: str, values: Mapping[str, str]) -> str:

@@ -20,6 +20,7 @@ from accession.catalog.change_feed import FeedTitle, Headings
 from accession.catalog.contributors import OtherContributor, group_by_field
 from accession.core.errors import UserError
 from accession.core.marc21 import MARC_NAMESPACE, parse_marc21
+from accession.core.settings import get_settings
 from accession.core.vocabulary import ContributorRole
 from accession.exports.marc_from_metadata import build_record, complete_names
 from accession.exports.marc_profile import LocalField, Profile, parse_profile, read_profile
@@ -119,6 +120,17 @@ def test_title_without_a_vendor_link_gets_the_default(link: tuple[tuple[str, str
     (access,) = [field for field in record.get_fields("856") if field.indicators == Indicators("4", "0")]
     assert access["u"] == "https://ebook.yourcloudlibrary.com/library/alder-document_id-a%20b"
     assert access["3"] == ("E-book" if link else "cloudLibrary")
+
+
+def test_other_braces_of_the_default_link_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    template = "https://books.example/{identifier}?from={catalogue}"
+    monkeypatch.setattr(get_settings(), "title_url_template", template)
+
+    record = export(feed_title("a"), Profile())
+
+    assert [link["u"] for link in record.get_fields("856") if link.indicators == Indicators("4", "0")] == [
+        "https://books.example/a?from={catalogue}"
+    ]
 
 
 def test_links_to_accompanying_materials_are_kept() -> None:

@@ -23,7 +23,8 @@ from accession.exports.opds.feeds import (
 )
 from accession.exports.opds.models import BISAC_SCHEME, to_json
 from accession.exports.opds.publications import build_publication
-from accession.exports.opds.urls import FeedCollection, UrlBuilder, fill_vendor_url
+from accession.exports.opds.urls import FeedCollection, UrlBuilder
+from accession.exports.templates import fill_vendor_url
 from tests.fixtures.factories import NOON
 from tests.fixtures.opds import validate
 

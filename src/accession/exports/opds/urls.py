@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 from accession.exports.opds.models import FEED_TYPE, Link
+from accession.exports.templates import fill_vendor_url
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,3 @@ class FeedCollection:
             Link(rel="up", href=self.build_url(), type=FEED_TYPE, title=self.name),
             Link(rel="search", href=search, type=FEED_TYPE, templated=True),
         )
-
-
-def fill_vendor_url(template: str, library_id: str, identifier: str) -> str:
-    """Return the URL of the vendor's page of a title.
-
-    The template contains `{library_id}` and `{identifier}`.
-    """
-    for placeholder, value in {"{library_id}": library_id, "{identifier}": identifier}.items():
-        template = template.replace(placeholder, quote(value, safe=""))
-    return template
