@@ -50,18 +50,20 @@ def _connect(_: Dialect, __: ConnectionPoolEntry, arguments: Any, parameters: An
     return ResponsiveConnection.connect(*arguments, **parameters)
 
 
-def _limit_check(connection: psycopg.Connection[Any] | None, _: ConnectionPoolEntry) -> None:
-    if isinstance(connection, ResponsiveConnection):
-        connection.limit_seconds = CHECK_SECONDS
+def _limit_check(connection: object, _: ConnectionPoolEntry) -> None:
+    _set_limit(connection, CHECK_SECONDS)
 
 
-def _limit_statements(connection: psycopg.Connection[Any], *_: object) -> None:
-    if isinstance(connection, ResponsiveConnection):
-        connection.limit_seconds = RESPONSE_SECONDS
+def _limit_statements(connection: object, *_: object) -> None:
+    _set_limit(connection, RESPONSE_SECONDS)
 
 
 def wait_without_limit(connection: Connection) -> None:
     """Let a checked-out connection wait for as long as its statements take."""
-    driver_connection = connection.connection.driver_connection
-    if isinstance(driver_connection, ResponsiveConnection):
-        driver_connection.limit_seconds = None
+    _set_limit(connection.connection.driver_connection, None)
+
+
+def _set_limit(connection: object, seconds: float | None) -> None:
+    # The pool passes None for a connection that is closed already.
+    if isinstance(connection, ResponsiveConnection):
+        connection.limit_seconds = seconds

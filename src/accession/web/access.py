@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from accession.auth.roles import FeedKind
 from accession.core.loopback import is_loopback
 from accession.core.settings import get_settings
 from accession.db.engine import transaction
@@ -29,9 +30,9 @@ from accession.web.authentication import (
 )
 from accession.web.error_handlers import error_response, is_machine_path
 from accession.web.errors import HANDLED_ERRORS, HTTPProblem, problem_response
-from accession.web.feed_paths import is_feed_path
+from accession.web.feed_paths import is_feed_path, is_path_of
 from accession.web.headers import SecurityHeaders
-from accession.web.opds_authentication import AUTHENTICATION_PATH, authentication_response, is_opds_path
+from accession.web.opds_authentication import AUTHENTICATION_PATH, authentication_response
 from accession.web.principal import BEARER_CHALLENGE
 from accession.web.request_checks import SAFE_METHODS, require_same_site, require_short_body
 
@@ -109,7 +110,7 @@ def _denied_response(request: Request, problem: HTTPProblem) -> Response:
     """Return the problem, or a redirect to the login page for a person who is not logged in."""
     path: str = request.scope["path"]
     has_token = request_token(request) is not None
-    if problem.status == HTTPStatus.UNAUTHORIZED and is_opds_path(path):
+    if problem.status == HTTPStatus.UNAUTHORIZED and is_path_of(FeedKind.OPDS, path):
         return authentication_response(request, problem, has_token=has_token)
     if has_token:
         return problem_response(problem)

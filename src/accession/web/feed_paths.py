@@ -17,14 +17,15 @@ def feed_prefix(feed: FeedKind) -> str:
 
 def is_feed_path(path: str) -> bool:
     """Return whether the path belongs to any feed."""
-    return any(_is_below(path, prefix) for prefix in _PREFIXES.values())
+    return any(is_path_of(feed, path) for feed in _PREFIXES)
+
+
+def is_path_of(feed: FeedKind, path: str) -> bool:
+    """Return whether the path belongs to this feed."""
+    return f"{path}/".startswith(f"{_PREFIXES[feed]}/")
 
 
 def is_feed_read(feed: FeedKind, method: str, path: str) -> bool:
     """Return whether the request reads the feed; OAI-PMH harvesters may also send POST."""
     is_read = method in ("GET", "HEAD") or (feed is FeedKind.OAI and method == "POST")
-    return is_read and _is_below(path, _PREFIXES[feed])
-
-
-def _is_below(path: str, prefix: str) -> bool:
-    return f"{path}/".startswith(f"{prefix}/")
+    return is_read and is_path_of(feed, path)

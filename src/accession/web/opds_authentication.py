@@ -10,15 +10,9 @@ from accession.exports.opds.authentication import (
 )
 from accession.web.errors import HTTPProblem
 
-_FOLDER = "/opds/"
 AUTHENTICATION_PATH = "/opds/v2/authentication"
 
 router = APIRouter(include_in_schema=False)
-
-
-def is_opds_path(path: str) -> bool:
-    """Return whether the path belongs to the OPDS feeds."""
-    return path.startswith(_FOLDER)
 
 
 @router.get(AUTHENTICATION_PATH)
