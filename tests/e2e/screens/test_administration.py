@@ -10,7 +10,7 @@ from accession.auth.roles import UserRole
 from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.rejected_records import RejectedRecordData, store_rejected_records
 from accession.db.models import Collection
-from tests.fixtures.dashboard import COLOUR_RULES, OpenDashboard
+from tests.fixtures.dashboard import OpenDashboard
 from tests.fixtures.factories import NOON, PASSWORD
 from tests.fixtures.vendor import raw_record
 from tests.fixtures.web_client import make_user
@@ -87,9 +87,7 @@ def test_pages_with_entries_are_accessible(
     for path in ("/audit", "/users", "/users/1", "/users/1/remove", "/rejected-records/2"):
         page = dashboard.open(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
-        dashboard.assert_accessible()
-        dashboard.switch_to_dark_theme()
-        dashboard.assert_accessible(*COLOUR_RULES)
+        dashboard.assert_accessible_in_both_themes()
     expect(page.get_by_role("region", name="Fields of both records")).to_contain_text("001 abd")
 
 

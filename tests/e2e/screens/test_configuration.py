@@ -7,7 +7,7 @@ from playwright.sync_api import FilePayload, Page, expect
 from sqlalchemy.orm import Session
 
 from accession.db.models import Collection
-from tests.fixtures.dashboard import COLOUR_RULES, Dashboard, OpenDashboard
+from tests.fixtures.dashboard import Dashboard, OpenDashboard
 from tests.fixtures.factories import make_collection
 
 CHANGES = """
@@ -74,9 +74,7 @@ def test_pages_of_the_configuration_are_accessible(
         dashboard.expected_status = status
         if text:
             upload(dashboard.page, text, prune=True)
-        dashboard.assert_accessible()
-        dashboard.switch_to_dark_theme()
-        dashboard.assert_accessible(*COLOUR_RULES)
+        dashboard.assert_accessible_in_both_themes()
 
 
 def test_pages_of_the_configuration_fit_a_phone_screen(

@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 from sqlalchemy.orm import Session
 
 from accession.db.models import Collection
-from tests.fixtures.dashboard import COLOUR_RULES, OpenDashboard
+from tests.fixtures.dashboard import OpenDashboard
 from tests.fixtures.notifications import WebhookReceiver, populate_notifications, webhook
 
 __all__ = ["webhook"]
@@ -68,9 +68,7 @@ def test_pages_of_notifications_are_accessible(
     dashboard = open_dashboard(dashboard_url, color_scheme="light")
     for path in PATHS:
         dashboard.open(path)
-        dashboard.assert_accessible()
-        dashboard.switch_to_dark_theme()
-        dashboard.assert_accessible(*COLOUR_RULES)
+        dashboard.assert_accessible_in_both_themes()
 
 
 def test_pages_of_notifications_fit_a_phone_screen(

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from accession.core.workflow import Workflow
 from accession.db.models import Run, RunState
 from accession.runs.ledger import end_run, open_run
-from tests.fixtures.dashboard import COLOUR_RULES, OpenDashboard
+from tests.fixtures.dashboard import OpenDashboard
 from tests.fixtures.factories import make_collection
 
 ERROR = "the vendor refused the credentials; check the account id and the account key"
@@ -120,9 +120,7 @@ def test_overview_with_failures_is_accessible(
     page.get_by_role("button", name="Keyboard shortcuts").click()
     dashboard.assert_accessible()
     page.keyboard.press("Escape")
-    dashboard.assert_accessible()
-    dashboard.switch_to_dark_theme()
-    dashboard.assert_accessible(*COLOUR_RULES)
+    dashboard.assert_accessible_in_both_themes()
 
 
 def test_shortcuts_search_navigate_and_show_help(

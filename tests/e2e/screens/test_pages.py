@@ -9,7 +9,7 @@ from accession.auth.users import add_user
 from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.rejected_records import RejectedRecordData, store_rejected_records
 from accession.db.models import Collection, RejectedRecord
-from tests.fixtures.dashboard import COLOUR_RULES, OpenDashboard
+from tests.fixtures.dashboard import OpenDashboard
 from tests.fixtures.factories import NOON, PASSWORD, make_collection
 from tests.fixtures.vendor import ScriptedVendor, item, raw_record
 
@@ -55,9 +55,7 @@ def test_every_page_is_accessible_in_both_themes(
     dashboard = open_dashboard(dashboard_url, color_scheme="light")
     for path in PATHS:
         dashboard.open(path)
-        dashboard.assert_accessible()
-        dashboard.switch_to_dark_theme()
-        dashboard.assert_accessible(*COLOUR_RULES)
+        dashboard.assert_accessible_in_both_themes()
 
 
 def test_empty_installation_shows_welcome(

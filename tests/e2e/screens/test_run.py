@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from accession.core.clock import utc_now
 from accession.db.models import Collection, RunState
-from tests.fixtures.dashboard import COLOUR_RULES, InstallationWithVendor, OpenDashboard
+from tests.fixtures.dashboard import InstallationWithVendor, OpenDashboard
 from tests.fixtures.run_details import store_run
 
 PHONE, DESKTOP, WIDE = ({"width": width, "height": 900} for width in (400, 1440, 1920))
@@ -113,9 +113,7 @@ def test_page_fits_every_screen_in_both_themes(
     page = dashboard.open("/runs/1")
     expect(page.get_by_role("heading", name="Records per second")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    dashboard.assert_accessible()
-    dashboard.switch_to_dark_theme()
-    dashboard.assert_accessible(*COLOUR_RULES)
+    dashboard.assert_accessible_in_both_themes()
 
 
 def test_table_of_chart_opens_by_keyboard_and_stays_open(

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from accession.db.models import Collection
 from accession.webhooks.delivery import deliver_events
-from tests.fixtures.dashboard import COLOUR_RULES, OpenDashboard
+from tests.fixtures.dashboard import OpenDashboard
 from tests.fixtures.factories import store_title
 from tests.fixtures.webhooks import Receiver, make_webhook, receiver
 
@@ -84,9 +84,7 @@ def test_pages_of_webhooks_are_accessible(
     dashboard = open_dashboard(dashboard_url, color_scheme="light")
     for path in PATHS:
         dashboard.open(path)
-        dashboard.assert_accessible()
-        dashboard.switch_to_dark_theme()
-        dashboard.assert_accessible(*COLOUR_RULES)
+        dashboard.assert_accessible_in_both_themes()
 
 
 def test_pages_of_webhooks_fit_a_phone_screen(
