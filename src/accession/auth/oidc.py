@@ -55,7 +55,7 @@ class LoginRequest:
     """A login in progress: what the browser keeps until the provider sends it back to `redirect_uri`.
 
     `state` ties the response to the browser, `nonce` the ID token to the request, and `code_verifier` the
-    code to whoever asked for it (PKCE).
+    code to the program that requested it (PKCE).
     """
 
     state: str

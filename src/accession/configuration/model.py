@@ -88,7 +88,7 @@ class Entry(BaseModel):
 
 
 class SecretReference(Entry):
-    """Where a secret is: the name of an environment variable, or the absolute path of a file."""
+    """Place of a secret: the name of an environment variable, or the absolute path of a file."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["env"]}, {"required": ["file"]}]})
 

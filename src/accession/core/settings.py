@@ -264,7 +264,7 @@ class Settings(Home):
     )
     oidc_scopes: str = Field(
         default="openid profile email",
-        description="Scopes that the provider is asked for, separated by spaces. Some providers send groups "
+        description="Scopes to request from the provider, separated by spaces. Some providers send groups "
         "only for another scope, such as `groups`.",
     )
     oidc_roles_claim: str = Field(

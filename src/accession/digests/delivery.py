@@ -1,8 +1,8 @@
 """Delivery of mails: each at most once, and its result in the log.
 
-A mail is claimed before the server is asked to accept it, and marked as being sent right before its text is
-sent. If the process dies before that, another sends the mail after some minutes. If it dies after that,
-nobody can know whether the server has accepted the mail: it becomes unconfirmed, and is not sent again.
+A mail is claimed before its delivery begins, and marked as being sent right before its text is
+transmitted. If the process dies before that, another sends the mail after some minutes. If it dies after
+that, nobody can know whether the server has accepted the mail: it becomes unconfirmed, and is not sent again.
 """
 
 import time

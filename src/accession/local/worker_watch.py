@@ -20,7 +20,7 @@ _SILENCE_SECONDS = 60.0
 class WorkerWatch:
     """The heartbeats of this machine's workers, as the broker has them.
 
-    The broker is asked in the background. While it does not answer, no worker counts as silent.
+    They are read in the background. While the broker does not respond, no worker counts as silent.
     """
 
     def __init__(self) -> None:

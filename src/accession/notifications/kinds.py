@@ -21,7 +21,7 @@ class EventKind(StrEnum):
     """No worker, or no scheduler, is running, or the broker does not respond."""
     DISK_NEARLY_FULL = "disk_nearly_full"
     WEBHOOK_PAUSED = "webhook_paused"
-    """A webhook was paused, because its receiver has not accepted an event for days, or is gone."""
+    """A webhook was paused, because its receiver has not accepted an event for days, or answered 410 Gone."""
     STILL_FAILING = "still_failing"
     """An event that was reported some hours ago still applies; repeated daily."""
     RECOVERED = "recovered"

@@ -44,7 +44,7 @@ _BATCH_TIME = timedelta(seconds=LIFETIME_SECONDS / 2)
 
 _FIRST_RETRY_DELAY, _MAX_RETRY_DELAY = timedelta(seconds=5), timedelta(hours=1)
 GIVE_UP_AFTER = timedelta(days=3)
-"""How long an event is tried before the webhook is paused."""
+"""Time for which an event is tried before the webhook is paused."""
 
 _IS_PENDING = WebhookDelivery.state == WebhookDeliveryState.PENDING.value
 

@@ -27,7 +27,7 @@ from accession.webhooks.sender import check_url
 from accession.webhooks.signing import generate_secret
 
 PREVIOUS_SECRET_VALID = timedelta(days=1)
-"""How long after a rotation requests are signed with the previous secret, too."""
+"""Time after a rotation in which requests are signed with the previous secret, too."""
 
 _PENDING = WebhookDelivery.state == WebhookDeliveryState.PENDING.value
 
