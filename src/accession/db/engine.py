@@ -171,14 +171,14 @@ class LateTransaction(Session):
         connection.execution_options(isolation_level="AUTOCOMMIT")
         super().__init__(connection, expire_on_commit=False)
         self._connection = connection
-        self._has_begun = False
+        self.has_begun = False
         self.on_begin: Callable[[], object] = lambda: None
         """Called first in the transaction, to lock what was read and check that it is unchanged."""
 
     def begin_writing(self) -> None:
         """Begin the transaction, unless it has begun already."""
-        if not self._has_begun:
-            self._has_begun = True
+        if not self.has_begun:
+            self.has_begun = True
             self.commit()
             self._connection.execution_options(isolation_level="READ COMMITTED")
             self.on_begin()
@@ -196,6 +196,11 @@ def begin_writing(session: Session) -> None:
     """Begin the transaction of a `LateTransaction`; that of another session has begun already."""
     if isinstance(session, LateTransaction):
         session.begin_writing()
+
+
+def has_begun_writing(session: Session) -> bool:
+    """Return whether the transaction of a `LateTransaction` has begun; that of another session has."""
+    return not isinstance(session, LateTransaction) or session.has_begun
 
 
 @contextmanager

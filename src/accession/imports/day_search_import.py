@@ -38,6 +38,12 @@ class _FetchedPage:
     lookup: TitleLookup
     repairs: int
 
+    @property
+    def has_changes(self) -> bool:
+        """Return whether there is something to store beside the progress of the run."""
+        has_records = self.reading is not None and bool(self.reading.days or self.reading.new_keys)
+        return has_records or self.due.has_changes
+
 
 class DaySearchImporter:
     """Importer of past purchases of one collection, by a search for their days.
@@ -71,8 +77,10 @@ class DaySearchImporter:
         """
         requested = search.planned[0]
         fetched = self._fetch(cursor, search)
-        begin_writing(self._session)
-        if search is not cursor.search:
+        is_first = search is not cursor.search
+        if is_first or fetched.has_changes:
+            begin_writing(self._session)
+        if is_first:
             # An earlier run may have left some.
             self._undated.clear()
         dates = [] if fetched.reading is None else list(self._dated_records(fetched.reading, fetched.records))

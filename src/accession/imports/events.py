@@ -23,7 +23,7 @@ from accession.db.engine import begin_writing
 from accession.db.models import Collection, IdentifierEquivalent, LicensePool, RejectedRecord, Run
 from accession.imports.rejected_records import RetryResult, keep_open, resolve
 from accession.imports.title_lookup import TitleLookup, look_up_titles
-from accession.runs.checkpoints import advance_checkpoint
+from accession.runs.checkpoints import CheckpointMove, advance_checkpoint
 from accession.runs.ledger import RunCounters, get_or_create_checkpoint
 
 log = structlog.get_logger(__name__)
@@ -162,15 +162,8 @@ class BibliothecaEventImporter:
         begin_writing(self._session)
         self._store_rejected(fetched.start, response.faults)
         stored = self._store(new_events)
-        advance_checkpoint(
-            self._session,
-            self._collection,
-            Workflow.EVENTS,
-            start=fetched.start,
-            end=fetched.end,
-            confirmed_before=confirmed,
-            confirmed=fetched.confirmed,
-        )
+        move = CheckpointMove(fetched.start, fetched.end, confirmed, fetched.confirmed)
+        advance_checkpoint(self._session, self._collection.id, Workflow.EVENTS, move)
         return SliceImportResult(
             events_fetched=response.fetched,
             events_stored=len(response.events),

@@ -35,6 +35,11 @@ class DueTitles:
     left: Sequence[str] = ()
     remaining: PendingLookups = field(default_factory=PendingLookups)
 
+    @property
+    def has_changes(self) -> bool:
+        """Return whether there is anything to look up or to record for later pages."""
+        return bool(self.identifiers or self.waiting or self.left)
+
 
 class LookupQueue:
     """The titles that a run has still to look up, stored in the transactions of its steps.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from accession.imports.windows import ImportCursor, Window
+from accession.runs.checkpoints import CheckpointMove
 from accession.runs.ledger import RunCounters
 
 
@@ -18,6 +19,7 @@ class DayImportResult:
         records_in_part: number of stored records without a part that is not valid MARC 21.
         repairs: number of documents that were well-formed only after a repair.
         restarts: 1 if the import goes back, because the vendor's pages contradict each other; otherwise 0.
+        checkpoint_move: the move of the checkpoint, if it is left to the caller: nothing else was written.
     """
 
     window: Window
@@ -31,6 +33,7 @@ class DayImportResult:
     outbox_ids: tuple[int, ...] = ()
     repairs: int = 0
     restarts: int = 0
+    checkpoint_move: CheckpointMove | None = None
 
     @property
     def day_start(self) -> datetime:

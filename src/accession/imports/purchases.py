@@ -25,7 +25,7 @@ from accession.catalog.rejected_records import find_rejected_hashes
 from accession.core.clock import truncate_to_second, utc_now
 from accession.core.settings import get_settings
 from accession.core.workflow import Workflow
-from accession.db.engine import begin_writing
+from accession.db.engine import begin_writing, has_begun_writing
 from accession.db.models import Collection, RejectedRecord, Run, Timestamp
 from accession.imports.day_search_import import DaySearchImporter
 from accession.imports.lookup_queue import DueTitles, LookupQueue
@@ -40,7 +40,7 @@ from accession.imports.purchase_store import (
 from accession.imports.rejected_records import RetryResult, keep_open, resolve
 from accession.imports.title_lookup import TitleLookup, look_up_titles
 from accession.imports.windows import ImportCursor, PageReading, PageRequest, Width, Window, count_requests
-from accession.runs.checkpoints import advance_checkpoint
+from accession.runs.checkpoints import CheckpointMove, advance_checkpoint
 from accession.runs.ledger import get_or_create_checkpoint
 
 log = structlog.get_logger(__name__)
@@ -60,6 +60,7 @@ class _FetchedPage:
     """A page and the metadata of the titles that are due with it, before anything is stored.
 
     `has_new_records`: the page belongs to a window whose records are stored, and continues the one before.
+    `has_changes`: there is something to store beside the progress of the run.
     """
 
     window: Window
@@ -69,6 +70,7 @@ class _FetchedPage:
     due: DueTitles
     lookup: TitleLookup
     repairs: int
+    has_changes: bool
 
 
 def check_restarts(restarts: int, collection: Collection) -> None:
@@ -167,7 +169,9 @@ class BibliothecaPurchaseRecordImporter:
 
         The checkpoint becomes the start of the day, and its end with the last page or an empty probe. It
         never moves back, nor forward over a span that has not been requested. Beside it is stored up to
-        when everything is confirmed. A forced reimport clears it with its first page.
+        when everything is confirmed. A forced reimport clears it with its first page. If nothing else has to
+        be written, and the import goes on, the move is left to the caller, who makes it together with that
+        of the run (`accession.runs.empty_steps`).
 
         Raises:
             RemoteIntegrationException: the vendor failed; nothing is written then.
@@ -180,16 +184,17 @@ class BibliothecaPurchaseRecordImporter:
             check_restarts(result.next_cursor.restarts, self._collection)
         next_cursor, start = result.next_cursor, min(cursor.current_day, result.window.start)
         if clears_checkpoint:
+            begin_writing(self._session)
             self._clear_checkpoint()
-        advance_checkpoint(
-            self._session,
-            self._collection,
-            Workflow.PURCHASES,
-            start=start,
-            end=max(start, next_cursor.current_day),
-            confirmed_before=cursor.confirmed_until,
-            confirmed=next_cursor.confirmed_until,
-        )
+        if next_cursor.is_complete(now):
+            # What follows the import reads the checkpoint.
+            begin_writing(self._session)
+        end = max(start, next_cursor.current_day)
+        move = CheckpointMove(start, end, cursor.confirmed_until, next_cursor.confirmed_until)
+        if has_begun_writing(self._session):
+            advance_checkpoint(self._session, self._collection.id, Workflow.PURCHASES, move)
+        else:
+            result = replace(result, checkpoint_move=move)
         restarts = int(next_cursor.restarts > cursor.restarts)
         return replace(result, next_cursor=self._check_at_end(result, now), restarts=restarts)
 
@@ -205,7 +210,8 @@ class BibliothecaPurchaseRecordImporter:
             RemoteIntegrationException: the vendor failed; nothing is written then.
         """
         fetched = self._fetch(cursor, now, width)
-        begin_writing(self._session)
+        if fetched.has_changes:
+            begin_writing(self._session)
         return self._store_page(fetched, cursor)
 
     def retry_rejected(self, record: RejectedRecord) -> RetryResult:
@@ -241,6 +247,7 @@ class BibliothecaPurchaseRecordImporter:
         records = page.records[reading.known_records :] if has_new_records else ()
         purchase_date = PurchaseDate(window.start.astimezone(UTC).date(), month_only=window.is_month)
         sorted_page = sort_records(records, purchase_date)
+        has_more_pages = cursor.window_end is not None or next_cursor.window_end is not None
         due = self._lookups.select_due(sorted_page.title_ids, is_last=next_cursor.is_complete(now))
         upcoming = list(islice(next_cursor.upcoming_requests(now, width), concurrency))
         lookup = prefetcher.look_up(due.identifiers, upcoming, next_cursor.records)
@@ -252,6 +259,7 @@ class BibliothecaPurchaseRecordImporter:
             due=due,
             lookup=lookup,
             repairs=page.repaired + lookup.repairs,
+            has_changes=bool(records) or due.has_changes or has_more_pages,
         )
 
     def _fetch_page(

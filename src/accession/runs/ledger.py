@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, select, union_all, update
+from sqlalchemy import and_, bindparam, delete, exists, func, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, object_session
 from sqlalchemy.orm.attributes import set_committed_value
@@ -74,14 +74,14 @@ _CHECKPOINT = (
 )
 
 
-def checkpoint_key(collection: Collection, workflow: Workflow) -> dict[str, Any]:
+def checkpoint_key(collection_id: int, workflow: Workflow) -> dict[str, Any]:
     """Return the columns that identify the collection's checkpoint for `workflow`."""
-    return {"collection_id": collection.id, "service": workflow.service, "service_type": SERVICE_TYPE}
+    return {"collection_id": collection_id, "service": workflow.service, "service_type": SERVICE_TYPE}
 
 
 def get_or_create_checkpoint(session: Session, collection: Collection, workflow: Workflow) -> Timestamp:
     """Return the collection's checkpoint for `workflow`; a new one has neither `finish` nor `counter`."""
-    key = checkpoint_key(collection, workflow)
+    key = checkpoint_key(collection.id, workflow)
     if (checkpoint := session.scalars(_CHECKPOINT, key).one_or_none()) is not None:
         return checkpoint
     session.execute(insert(Timestamp).values(key).on_conflict_do_nothing())
@@ -90,13 +90,13 @@ def get_or_create_checkpoint(session: Session, collection: Collection, workflow:
 
 def find_checkpoint_time(session: Session, collection: Collection, workflow: Workflow) -> datetime | None:
     """Return the time (UTC) up to which everything has been requested; None before the first step."""
-    key = checkpoint_key(collection, workflow)
+    key = checkpoint_key(collection.id, workflow)
     return session.scalar(select(Timestamp.finish).filter_by(**key))
 
 
 def find_confirmed_time(session: Session, collection: Collection, workflow: Workflow) -> datetime | None:
     """Return the time (UTC) up to which everything is known to be imported; None before the first step."""
-    key = checkpoint_key(collection, workflow)
+    key = checkpoint_key(collection.id, workflow)
     query = select(func.coalesce(Timestamp.confirmed, Timestamp.finish)).filter_by(**key)
     return session.scalar(query)
 
@@ -141,23 +141,30 @@ def find_run_and_collection(session: Session, task_id: str) -> tuple[Run, Collec
     return None if row is None else (row[0], row[1])
 
 
-# Tables instead of classes, and all columns in one statement: each step of a run executes these two, and the
-# session's own statements take twice the CPU time.
+# Tables instead of classes, and all columns in one statement: each step of a run executes these statements,
+# and the session's own take twice the CPU time.
 _RUN_TABLE = table_of(Run)
-_RUN_COLUMNS = [column.name for column in _RUN_TABLE.columns if not column.primary_key]
+_RUN_COLUMNS = [column for column in _RUN_TABLE.columns if not column.primary_key]
 _COLLECTION_TABLE = table_of(Collection)
-_LOCKED_UNCHANGED_RUN = (
-    select(_RUN_TABLE.c.id)
-    .join(_COLLECTION_TABLE)
-    .where(
-        _RUN_TABLE.c.id == bindparam("run_id"),
-        _RUN_TABLE.c.updated_at == bindparam("updated_at"),
-        _RUN_TABLE.c.cursor == bindparam("cursor"),
+_IS_THE_RUN = _RUN_TABLE.c.id == bindparam("run_id")
+_IS_UNCHANGED = and_(
+    _IS_THE_RUN,
+    _RUN_TABLE.c.updated_at == bindparam("updated_at_as_read"),
+    _RUN_TABLE.c.cursor == bindparam("cursor_as_read", type_=_RUN_TABLE.c.cursor.type),
+    exists().where(
+        _COLLECTION_TABLE.c.id == _RUN_TABLE.c.collection_id,
         _COLLECTION_TABLE.c.marked_for_deletion_at.is_(None),
-    )
-    .with_for_update(of=_RUN_TABLE, key_share=True)
+    ),
 )
-_SAVED_RUN = update(_RUN_TABLE).where(_RUN_TABLE.c.id == bindparam("run_id"))
+_LOCKED_UNCHANGED_RUN = select(_RUN_TABLE.c.id).where(_IS_UNCHANGED).with_for_update(key_share=True)
+_SAVED_RUN = (
+    update(_RUN_TABLE)
+    .where(_IS_THE_RUN)
+    # Not the names of columns: SQLAlchemy would also set those of other tables within the statement.
+    .values({column.name: bindparam(f"new_run_{column.name}", type_=column.type) for column in _RUN_COLUMNS})
+)
+SAVED_UNCHANGED_RUN = _SAVED_RUN.where(_IS_UNCHANGED).returning(_RUN_TABLE.c.id)
+"""Saves a run that is as it was when it was read; has the parameters `parameters_as_read`, `take_changes`."""
 
 
 def lock_unchanged_run(session: Session, run: Run) -> bool:
@@ -166,8 +173,12 @@ def lock_unchanged_run(session: Session, run: Run) -> bool:
     It has changed if it has been written since, or if its collection has been marked for deletion. If another
     transaction had locked the run, the collection is as it was before the wait for that.
     """
-    as_read = {"run_id": run.id, "updated_at": run.updated_at, "cursor": run.cursor}
-    return session.connection().scalar(_LOCKED_UNCHANGED_RUN, as_read) is not None
+    return session.connection().scalar(_LOCKED_UNCHANGED_RUN, parameters_as_read(run)) is not None
+
+
+def parameters_as_read(run: Run) -> dict[str, Any]:
+    """Return the parameters by which a statement recognises that the run has not been written since."""
+    return {"run_id": run.id, "updated_at_as_read": run.updated_at, "cursor_as_read": run.cursor}
 
 
 def queue_runs(
@@ -235,6 +246,18 @@ def record_step(
     run: Run, counters: RunCounters, *, since: datetime | None, next_cursor: Mapping[str, Any] | None
 ) -> None:
     """Add the counters of a step and move the cursor; without a next cursor the run has succeeded."""
+    add_counters(run, counters, since)
+    if next_cursor is None:
+        end_run(run, RunState.SUCCEEDED)
+    else:
+        move_cursor(run, next_cursor)
+        if is_sample_due(run, run.updated_at):
+            _store_sample(run, run.updated_at)
+        _save(run)
+
+
+def add_counters(run: Run, counters: RunCounters, since: datetime | None) -> None:
+    """Add the counters of a step to the run, which has no error any more; nothing is sent."""
     run.pages += counters.pages
     run.records_fetched += counters.records_fetched
     run.records_stored += counters.records_stored
@@ -245,28 +268,31 @@ def record_step(
     run.restarts += counters.restarts
     run.since = run.since or since
     run.error = None
-    if next_cursor is None:
-        end_run(run, RunState.SUCCEEDED)
-    else:
-        run.state = RunState.RUNNING.value
-        run.cursor = dict(next_cursor)
-        run.updated_at = utc_now()
-        if _is_sample_due(run, run.updated_at):
-            _store_sample(run, run.updated_at)
-        _save(run)
+
+
+def move_cursor(run: Run, next_cursor: Mapping[str, Any]) -> None:
+    """Move the run's cursor to its next step; nothing is sent."""
+    run.state = RunState.RUNNING.value
+    run.cursor = dict(next_cursor)
+    run.updated_at = utc_now()
 
 
 def _save(run: Run) -> None:
     """Write the run's row."""
     if (session := object_session(run)) is not None:
-        values = {name: getattr(run, name) for name in _RUN_COLUMNS}
-        session.connection().execute(_SAVED_RUN, {"run_id": run.id, **values})
-        # The session has nothing more to write.
-        for name, value in values.items():
-            set_committed_value(run, name, value)
+        session.connection().execute(_SAVED_RUN, {"run_id": run.id, **take_changes(run)})
 
 
-def _is_sample_due(run: Run, now: datetime) -> bool:
+def take_changes(run: Run) -> dict[str, Any]:
+    """Return the parameters of a statement that saves the run; its session then has nothing to write."""
+    values = {column.name: getattr(run, column.name) for column in _RUN_COLUMNS}
+    for name, value in values.items():
+        set_committed_value(run, name, value)
+    return {f"new_run_{name}": value for name, value in values.items()}
+
+
+def is_sample_due(run: Run, now: datetime) -> bool:
+    """Return whether a sample of the run's counters has to be stored with a step at this time (UTC)."""
     interval = max(_MIN_SAMPLE_INTERVAL, (now - run.started_at) / _SAMPLES_PER_RUN_TIME)
     return now - (run.sampled_at or run.started_at) >= interval
 

@@ -145,7 +145,9 @@ def import_purchase_records_by_collection(
             due = begin_due_verification(session, collection) if has_checked else None
             next_arguments = None if due is None else _arguments_of_verification(next_arguments, due)
         span = StepSpan(page.day_start, page.day_end, offset)
-        return StepResult(page.counters, start, next_arguments, page.outbox_ids, span)
+        return StepResult(
+            page.counters, start, next_arguments, page.outbox_ids, span, checkpoint_move=page.checkpoint_move
+        )
 
     return run_step(self, collection_id, arguments, step)
 

@@ -8,7 +8,8 @@
 2. calls the step function, which first fetches what it needs. No transaction is open meanwhile, however long
    the vendor takes to respond;
 3. before the first write, opens a transaction, locks the run's row and checks that nothing has changed since
-   (`_lock_unchanged_run`). What the step writes and the ledger are committed together;
+   (`_lock_unchanged`). What the step writes and the ledger are committed together. A step that has nothing
+   to write but its progress does all this in one statement (`accession.runs.empty_steps`);
 4. publishes the step's changes for the apply, then either enqueues the next step under the same task id or
    releases the lock.
 
@@ -33,12 +34,15 @@ from sqlalchemy.orm import Session
 from accession.accounts.collections import get_collection
 from accession.bibliotheca.client import BibliothecaAPI
 from accession.catalog.outbox import split_by_metadata
+from accession.core.clock import utc_now
 from accession.core.errors import NotFound
 from accession.core.workflow import Workflow
-from accession.db.engine import late_transaction, transaction
+from accession.db.engine import LateTransaction, late_transaction, transaction
 from accession.db.models import Collection, Run, RunState
 from accession.imports.vendor_api import vendor_api_for
 from accession.notifications.events import record_run_failure
+from accession.runs.checkpoints import CheckpointMove, advance_checkpoint
+from accession.runs.empty_steps import record_empty_step
 from accession.runs.ledger import (
     SUPERSEDED,
     RunCounters,
@@ -47,6 +51,7 @@ from accession.runs.ledger import (
     find_run,
     find_run_and_collection,
     is_active,
+    is_sample_due,
     lock_active_runs,
     lock_run,
     lock_unchanged_run,
@@ -82,7 +87,7 @@ class StepResult:
     """Result of a step, and the arguments of the next one; None when the run is complete.
 
     `since` is the start of the time span (UTC) that the step covered, if the workflow goes through time.
-    `span` is what was requested, for people.
+    `span` is what was requested, for people. `checkpoint_move` is left to be made if the step wrote nothing.
     """
 
     counters: RunCounters
@@ -90,8 +95,10 @@ class StepResult:
     next_arguments: Mapping[str, Any] | None = None
     outbox_ids: tuple[int, ...] = ()
     span: StepSpan = NO_SPAN
+    checkpoint_move: CheckpointMove | None = None
 
 
+_Applies = tuple[Sequence[int], Sequence[int]]
 StepFunction = Callable[[Session, Collection, Run, BibliothecaAPI], StepResult]
 
 
@@ -111,7 +118,7 @@ class _Processed:
     """
 
     result: StepResult
-    applies: tuple[Sequence[int], Sequence[int]]
+    applies: _Applies
 
 
 @dataclass(frozen=True)
@@ -211,13 +218,30 @@ def _process_step(
         slot = recording.measured(request_slot(check.collection, task_id))
         api = vendor_api_for(check.collection, slot, recording.count_request)
         result = step(session, check.collection, run, api)
-        session.begin_writing()
-        with session.no_autoflush:
-            applies = split_by_metadata(session, result.outbox_ids)
         recording.records, recording.span = result.counters.records_fetched, result.span
-        run.worker = task.request.hostname
-        record_step(run, result.counters, since=result.since, next_cursor=result.next_arguments)
-    return _Processed(result, applies)
+        return _Processed(result, _store_step(task, session, run, result, recording))
+
+
+def _store_step(
+    task: WorkflowTask, session: LateTransaction, run: Run, result: StepResult, recording: StepRecording
+) -> _Applies:
+    """Record the step in the ledger, and return the outbox rows to apply."""
+    move, next_cursor = result.checkpoint_move, result.next_arguments
+    run.worker = task.request.hostname
+    if move is not None and next_cursor is not None and not is_sample_due(run, utc_now()):
+        recording.begin_storing()
+        is_recorded = record_empty_step(
+            session, run, result.counters, move, since=result.since, next_cursor=next_cursor
+        )
+        _discard_unless(is_recorded, recording)
+        return (), ()
+    session.begin_writing()
+    if move is not None:
+        advance_checkpoint(session, run.collection_id, task.workflow, move)
+    with session.no_autoflush:
+        applies = split_by_metadata(session, result.outbox_ids)
+    record_step(run, result.counters, since=result.since, next_cursor=next_cursor)
+    return applies
 
 
 def _lock_unchanged(session: Session, run: Run, recording: StepRecording) -> None:
@@ -227,7 +251,16 @@ def _lock_unchanged(session: Session, run: Run, recording: StepRecording) -> Non
         _RunChanged: the run has been written since it was read, or its collection is marked for deletion.
     """
     recording.begin_storing()
-    if not lock_unchanged_run(session, run):
+    _discard_unless(lock_unchanged_run(session, run), recording)
+
+
+def _discard_unless(is_unchanged: bool, recording: StepRecording) -> None:
+    """Discard the step if the run was changed.
+
+    Raises:
+        _RunChanged: it was.
+    """
+    if not is_unchanged:
         recording.is_discarded = True
         raise _RunChanged
 

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from accession.core.workflow import Workflow
 from accession.db.models import Collection
-from accession.runs.checkpoints import advance_checkpoint
+from accession.runs.checkpoints import CheckpointMove, advance_checkpoint
 from accession.runs.ledger import get_or_create_checkpoint
 from tests.fixtures.factories import day
 
@@ -19,15 +19,8 @@ def advance(
 ) -> tuple[datetime | None, datetime | None]:
     """Advance the checkpoint, and return it with the confirmed time as they are stored."""
     confirmed_before, confirmed_now = confirmed
-    advance_checkpoint(
-        session,
-        collection,
-        Workflow.PURCHASES,
-        start=start,
-        end=end,
-        confirmed_before=confirmed_before,
-        confirmed=confirmed_now,
-    )
+    move = CheckpointMove(start, end, confirmed_before, confirmed_now)
+    advance_checkpoint(session, collection.id, Workflow.PURCHASES, move)
     row = get_or_create_checkpoint(session, collection, Workflow.PURCHASES)
     return row.finish, row.confirmed
 
