@@ -266,6 +266,8 @@ def simulate(
         for name, value in simulation.settings.items():
             patch.setattr(get_settings(), name, value)
         patch.setattr("accession.imports.prefetch.Thread", _SequentialThread)
+        # A response that is not cached yet never will be: its worker was killed.
+        patch.setattr("accession.tasks.prefetch_cache.PATIENCE_SECONDS", 0)
         patch.setattr("accession.bibliotheca.client.vendor_transport", simulation.vendor.transport)
         try:
             simulation.run()

@@ -226,6 +226,9 @@ class DaySearch:
             ContradictionError: the page contradicts the earlier ones.
         """
         requested = self.planned[0]
+        if is_blank and (self.read or not requested.may_be_empty):
+            # Known records should begin the page: they have been withdrawn.
+            raise ContradictionError
         if is_blank:
             return RangeReading(self._after_blank(requested))
         listed = self._join_pages(keys)

@@ -17,7 +17,7 @@ from accession.tasks.app import app
 _EXPIRY_MS = 60_000
 
 # A page is requested again if its prefetched response takes longer, or its worker has died.
-_PATIENCE_SECONDS = 10
+PATIENCE_SECONDS = 10
 _POLL_SECONDS = 0.005
 
 # No compressed response has one byte.
@@ -46,7 +46,7 @@ class RedisPrefetchCache(PrefetchCache):
 
         Waits 10 seconds for a response that is on its way.
         """
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         value = self._pop(name)
         # Another delivery of the message may claim the name again meanwhile.
         is_claimed = value == _CLAIM
@@ -65,4 +65,4 @@ class RedisPrefetchCache(PrefetchCache):
 @worker_process_shutdown.connect  # type: ignore[untyped-decorator]
 def _finish_prefetches(**_: object) -> None:
     # The next steps of the runs would wait for the responses.
-    wait_for_prefetches(_PATIENCE_SECONDS)
+    wait_for_prefetches(PATIENCE_SECONDS)

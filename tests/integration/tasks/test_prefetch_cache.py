@@ -79,7 +79,7 @@ def test_reader_gives_up_a_response_whose_worker_died(
 ) -> None:
     from accession.tasks import prefetch_cache
 
-    monkeypatch.setattr(prefetch_cache, "_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(prefetch_cache, "PATIENCE_SECONDS", 0.01)
     cache = prefetch_cache.RedisPrefetchCache("run")
     cache.claim(["a"])
     assert cache.take("a") is None

@@ -151,6 +151,23 @@ def test_contradictory_response_is_an_error(keys: list[str]) -> None:
         two_spans().read_page(keys)
 
 
+def test_empty_body_in_place_of_known_records_is_an_error() -> None:
+    """They have been withdrawn, so the records after them may be at earlier offsets."""
+    search = two_spans()
+    assert not search.planned[0].may_be_empty
+    with pytest.raises(ContradictionError):
+        search.read_page((), is_blank=True)
+
+
+def test_empty_body_after_a_full_page_is_an_error() -> None:
+    """The last record of the page should begin the next one; those of the page must not be forgotten."""
+    search = DaySearch.begin(FIRST, FIRST + 400 * DAY)
+    assert search.planned[0].may_be_empty
+    reading = search.read_page([str(number) for number in range(PAGE_SIZE)])
+    with pytest.raises(ContradictionError):
+        reading.search.read_page((), is_blank=True)
+
+
 def test_later_purchase_of_the_same_title_is_not_mistaken() -> None:
     """Either purchase of `a` may be the new one, and the other one in the second half of the span."""
     spans = (
