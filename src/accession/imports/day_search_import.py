@@ -124,13 +124,13 @@ class DaySearchImporter:
         titles = [record.item_ids[0] for record in new_records if rejection_reason(record) is None]
         due = self._lookups.select_due(list(dict.fromkeys(titles)), is_last=False)
         upcoming = [] if next_cursor.search is None else _page_requests(next_cursor.search, concurrency)
-        lookup = prefetcher.look_up(due.identifiers, upcoming, records=0)
+        lookup = prefetcher.look_up(due.identifiers, upcoming, first_listed=0)
         return _FetchedPage(reading, records, next_cursor, due, lookup, page.repaired + lookup.repairs)
 
     def _fetch_page(self, prefetcher: Prefetcher, search: DaySearch) -> MarcPage:
         request, *upcoming = _page_requests(search, self._max_concurrency)
 
-        def skip_known(cached: PageRequest, records: int, keys: Sequence[str]) -> int | None:
+        def skip_known(cached: PageRequest, first_listed: int, keys: Sequence[str]) -> int | None:
             return 0 if cached == request else None
 
         def fetch() -> MarcPage:

@@ -69,28 +69,28 @@ class NullPrefetchCache:
 SkipKnown: TypeAlias = Callable[[PageRequest, int, Sequence[str]], int | None]
 """Returns how many records of a cached page to leave out, or None if the page is of no use.
 
-Its arguments are the request of the cached page, the number of records read before it, and its keys.
+Its arguments are the request of the cached page, the `first_listed` of its cursor, and its keys.
 """
 
 
 @dataclass(frozen=True)
 class _CachedPage:
-    """A prefetched response with its request and the number of records that were read before it."""
+    """A prefetched response with its request, and the `first_listed` of the cursor then."""
 
     request: PageRequest
-    records: int
+    first_listed: int
     body: bytes
 
     def as_bytes(self) -> bytes:
-        header = [*astuple(self.request), self.records]
+        header = [*astuple(self.request), self.first_listed]
         return json.dumps(header, default=datetime.isoformat).encode() + b"\n" + self.body
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "_CachedPage":
         header, _, body = data.partition(b"\n")
-        start, end, offset, may_be_empty, records = json.loads(header)
+        start, end, offset, may_be_empty, first_listed = json.loads(header)
         moments = (datetime.fromisoformat(start), datetime.fromisoformat(end))
-        return cls(PageRequest(*moments, offset, may_be_empty), records, body)
+        return cls(PageRequest(*moments, offset, may_be_empty), first_listed, body)
 
 
 class Prefetcher:
@@ -106,12 +106,12 @@ class Prefetcher:
         self._started: set[str] = set()
 
     def fetch_page(
-        self, request: PageRequest, upcoming: Sequence[PageRequest], records: int, skip_known: SkipKnown
+        self, request: PageRequest, upcoming: Sequence[PageRequest], first_listed: int, skip_known: SkipKnown
     ) -> MarcPage:
         """Return the requested page, from the cache where possible.
 
-        On a cache miss, the `upcoming` pages are prefetched meanwhile. `records` were read before.
-        `skip_known` tells what part of a cached page is the requested one.
+        On a cache miss, the `upcoming` pages are prefetched meanwhile. `first_listed` is that of the cursor,
+        and `skip_known` tells what part of a cached page is the requested one.
         """
         upcoming = upcoming[: self._max_concurrency - 1]
         if (cached := self._cache.take(_cache_key(request))) is not None:
@@ -122,7 +122,7 @@ class Prefetcher:
                     # The step that prefetched this page has prefetched these too.
                     self._started.update(map(_cache_key, upcoming))
                     return page
-        self.prefetch(upcoming, records)
+        self.prefetch(upcoming, first_listed)
         return self._api.fetch_marc_page(
             request.start, request.end, request.offset, may_be_empty=request.may_be_empty
         )
@@ -131,39 +131,41 @@ class Prefetcher:
         """Return all or the end of a cached page; None if it is of no use."""
         page = self._api.parse_marc_body(cached.body)
         keys = [record.key for record in page.records]
-        known_records = skip_known(cached.request, cached.records, keys)
+        known_records = skip_known(cached.request, cached.first_listed, keys)
         return None if known_records is None else replace(page, records=page.records[known_records:])
 
-    def look_up(self, title_ids: Sequence[str], upcoming: Sequence[PageRequest], records: int) -> TitleLookup:
-        """Look up titles, and prefetch the `upcoming` pages meanwhile; `records` were read before them.
+    def look_up(
+        self, title_ids: Sequence[str], upcoming: Sequence[PageRequest], first_listed: int
+    ) -> TitleLookup:
+        """Look up titles, and prefetch the `upcoming` pages of a cursor with this `first_listed` meanwhile.
 
         The last ones have to wait until the lookup has ended, because the step waits for that.
         """
         upcoming = upcoming[: self._max_concurrency]
         lookups = count_concurrent_requests(len(title_ids))
-        self.prefetch(upcoming[: max(0, self._max_concurrency - lookups)], records)
+        self.prefetch(upcoming[: max(0, self._max_concurrency - lookups)], first_listed)
         lookup = look_up_titles(self._api, title_ids)
-        self.prefetch(upcoming, records)
+        self.prefetch(upcoming, first_listed)
         for title_id in lookup.missing:
             log.warning("no metadata for a purchased title", title=title_id)
         return lookup
 
-    def prefetch(self, upcoming: Sequence[PageRequest], records: int) -> None:
-        """Start to request pages that have not been prefetched; `records` were read before them."""
+    def prefetch(self, upcoming: Sequence[PageRequest], first_listed: int) -> None:
+        """Start to request pages of a cursor with this `first_listed` that have not been prefetched."""
         requests = {_cache_key(request): request for request in upcoming}
         new_keys = [key for key in requests if key not in self._started]
         self._started.update(new_keys)
         for key in self._cache.claim(new_keys):
-            arguments = (self._fetch_into_cache, key, requests[key], records)
+            arguments = (self._fetch_into_cache, key, requests[key], first_listed)
             Thread(target=copy_context().run, args=arguments, name=_THREAD_NAME, daemon=True).start()
 
-    def _fetch_into_cache(self, key: str, request: PageRequest, records: int) -> None:
+    def _fetch_into_cache(self, key: str, request: PageRequest, first_listed: int) -> None:
         cached = None
         try:
             body = self._api.fetch_marc_body(
                 request.start, request.end, request.offset, may_be_empty=request.may_be_empty
             )
-            cached = _CachedPage(request, records, body).as_bytes()
+            cached = _CachedPage(request, first_listed, body).as_bytes()
         except RemoteIntegrationException as error:
             log.debug("prefetching failed", reason=str(error))
         finally:

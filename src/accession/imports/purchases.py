@@ -250,7 +250,7 @@ class BibliothecaPurchaseRecordImporter:
         has_more_pages = cursor.window_end is not None or next_cursor.window_end is not None
         due = self._lookups.select_due(sorted_page.title_ids, is_last=next_cursor.is_complete(now))
         upcoming = list(islice(next_cursor.upcoming_requests(now, width), concurrency))
-        lookup = prefetcher.look_up(due.identifiers, upcoming, next_cursor.records)
+        lookup = prefetcher.look_up(due.identifiers, upcoming, next_cursor.first_listed)
         return _FetchedPage(
             window,
             next_cursor,
@@ -274,7 +274,7 @@ class BibliothecaPurchaseRecordImporter:
 
         def fetch() -> MarcPage:
             skip_known = partial(cursor.skip_known, window)
-            return prefetcher.fetch_page(request, upcoming, cursor.records, skip_known)
+            return prefetcher.fetch_page(request, upcoming, cursor.first_listed, skip_known)
 
         return fetch_unless_withdrawn(self._api, fetch, cursor.control_request(window))
 

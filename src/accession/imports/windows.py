@@ -13,6 +13,10 @@ its offset is the anchor's position. The anchor is then the first record of the 
 window is empty. Any other first record means that records of the span were added, withdrawn or not listed
 before: the import goes back to the day of the record before the anchor.
 
+If an empty body may have hidden records before the anchor, the request begins with the first records after
+that, and lists all of them up to the anchor again, unless they are many. Otherwise a record that is withdrawn
+at the same time could make up for a hidden one.
+
 The anchor takes a place of the page, so that 49 records fill it. Days after one with many purchases are
 therefore requested without it: a day with records needs no other proof. A later request with the anchor
 confirms the empty ones. After an import goes back, it uses the anchor for all requests.
@@ -48,6 +52,8 @@ _MAX_USELESS_PAGES = 3
 _TIME_WITHOUT_ANCHOR = timedelta(days=100)
 _MAX_UNCONFIRMED = timedelta(days=30)
 _MAX_PREFETCHED_RECORDS = 10
+# A request lists so many known records again at most, to leave room for new ones.
+_MAX_ANCHOR_KEYS = 24
 
 # The last days are requested one by one, and so are a few days for which a search does not pay.
 _DAYS_ONE_BY_ONE = timedelta(days=2)
@@ -107,6 +113,10 @@ def page_request(requested: DayRange) -> PageRequest:
 class Anchor:
     """The last known record: `position` (1-based) in the time span from `span_start` (UTC), and its key.
 
+    `earlier_keys` are the keys of known records just before it, which a request lists again if an empty body
+    may have hidden records before one of them: with the anchor alone, a record that is withdrawn meanwhile
+    could make up for a hidden one.
+
     `earlier_start` is the start of the span of the anchor before. If the record is not where it was, its day
     is in doubt from there on: it may have appeared after the windows before `span_start` were requested.
     """
@@ -115,6 +125,24 @@ class Anchor:
     position: int
     key: str
     earlier_start: datetime | None = None
+    earlier_keys: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Return the keys of the known records with which the response to a request begins."""
+        return (*self.earlier_keys, self.key)
+
+    @property
+    def offset(self) -> int:
+        """Return the position (1-based) of the first of them."""
+        return self.position - len(self.earlier_keys)
+
+    def followed_by(self, keys: Sequence[str]) -> "Anchor":
+        """Return the anchor after further records, before which an empty body may have hidden others."""
+        known = (*self.keys, *keys)
+        earlier_keys = known[:-1] if len(known) <= _MAX_ANCHOR_KEYS else ()
+        position = self.position + len(keys)
+        return replace(self, position=position, key=known[-1], earlier_keys=earlier_keys)
 
     @property
     def earliest_start(self) -> datetime:
@@ -193,8 +221,9 @@ class ImportCursor:
         return self.current_day if self.confirmed is None else self.confirmed
 
     def known_records(self, window: Window) -> int:
-        """Return the number of records of the window's next page that are known already: the anchor."""
-        return 0 if self._anchor_of(window) is None else 1
+        """Return the number of records of the window's next page that are known already."""
+        anchor = self._anchor_of(window)
+        return 0 if anchor is None else len(anchor.keys)
 
     def _anchor_of(self, window: Window) -> Anchor | None:
         """Return the anchor, or None if the window's next page is requested without it."""
@@ -286,10 +315,13 @@ class ImportCursor:
     def _after_empty_page(self, search: DaySearch) -> "ImportCursor":
         """Return the cursor after a search without records so far; later requests confirm its days."""
         is_empty = search.is_complete and search.days_until is None
+        start = midnight(search.start)
         return replace(
             self,
-            current_day=midnight(search.listed_until if search.is_complete else search.start),
-            confirmed=midnight(search.start),
+            current_day=midnight(search.listed_until) if search.is_complete else start,
+            confirmed=start,
+            # An anchor whose position counts records of days that are imported again is of no use.
+            anchor=self.anchor if self.current_day <= start else None,
             # Days that are not confirmed count as empty windows.
             empty_windows=_MAX_EMPTY_WINDOWS if is_empty else 1,
             search=search,
@@ -305,23 +337,28 @@ class ImportCursor:
         anchor = self._anchor_of(window)
         if anchor is None:
             return PageRequest(window.start, window.end, may_be_empty=not window.is_check)
-        return PageRequest(anchor.span_start, window.end, anchor.position, may_be_empty=False)
+        return PageRequest(anchor.span_start, window.end, anchor.offset, may_be_empty=False)
 
     def control_request(self, window: Window) -> PageRequest | None:
         """Return a request for a span with records before the anchor, or None if none is known.
 
         If the vendor sends them, and nothing from the anchor on, then the anchor is not there any more.
         """
-        if self.anchor is None or (self.anchor.earlier_start is None and self.anchor.position == 1):
+        if self.anchor is None or (self.anchor.earlier_start is None and self.anchor.offset == 1):
             return None
         return PageRequest(self.anchor.earliest_start, window.end, may_be_empty=False)
 
-    def skip_known(self, window: Window, page: PageRequest, records: int, keys: Sequence[str]) -> int | None:
+    @property
+    def first_listed(self) -> int:
+        """Return the number (1-based) of the record with which responses begin, among those read so far."""
+        return self.records if self.anchor is None else self.records - len(self.anchor.earlier_keys)
+
+    def skip_known(self, window: Window, page: PageRequest, first: int, keys: Sequence[str]) -> int | None:
         """Return how many records of a prefetched page to leave out to get the window's next page.
 
-        `page` is its request, and `records` the number of records that were read before it. A page that was
-        requested with an earlier anchor begins with the records that have been read since. Return None if
-        the page is of no use: it proves less than the window's own request would, or it is full.
+        `page` is its request, and `first` was `first_listed` then. A page that was requested with an earlier
+        anchor begins with known records and those that have been read since. Return None if the page is of
+        no use: it proves less than the window's own request would, or it is full.
         """
         request = self.request(window)
         if page == request:
@@ -329,10 +366,13 @@ class ImportCursor:
         proves_less = page.may_be_empty or page.start > request.start
         # Records that empty windows have hidden would come with those of the window.
         follows_gap = request.may_be_empty and self.confirmed_until < window.start
-        index = self.records - records
+        index = self.records - first
         if self.anchor is None or proves_less or follows_gap or not 0 < index < len(keys) < PAGE_SIZE:
             return None
-        return index + request.may_be_empty if keys[index] == self.anchor.key else None
+        skipped = self.first_listed - first
+        if skipped < 0 or (*keys[skipped : index + 1],) != self.anchor.keys:
+            return None
+        return index + 1 if request.may_be_empty else skipped
 
     def read_page(self, window: Window, keys: Sequence[str], *, is_blank: bool = False) -> PageReading:
         """Conclude from the records' keys what is new, and where the import continues.
@@ -368,9 +408,9 @@ class ImportCursor:
         if window.start <= self.confirmed_until:
             return Anchor(window.start, count, key, None if anchor is None else anchor.span_start)
         # The next request with the anchor also has to show that there is nothing since `confirmed`.
-        if anchor is None:
-            return Anchor(self.confirmed_until, count, key)
-        return replace(anchor, position=anchor.position + count, key=key)
+        if anchor is not None:
+            return anchor.followed_by(new_keys)
+        return Anchor(self.confirmed_until, 1, new_keys[0]).followed_by(new_keys[1:])
 
     def with_wide_windows(self) -> "ImportCursor":
         """Return the cursor as after many empty windows, so that it starts with the widest probe."""
@@ -628,7 +668,7 @@ def _without(span: ProbedSpan, keys: Sequence[str]) -> ProbedSpan:
 
 
 def _begins_with(anchor: Anchor, keys: Sequence[str]) -> bool:
-    return len(keys) > 0 and keys[0] == anchor.key
+    return (*keys[: len(anchor.keys)],) == anchor.keys
 
 
 _TICK = timedelta.resolution

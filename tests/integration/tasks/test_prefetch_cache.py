@@ -95,7 +95,7 @@ def test_stopped_worker_process_stores_what_it_prefetches(
     vendor.on_request = lambda _: assert_set(may_respond)
     cache = RedisPrefetchCache("run")
     Prefetcher(vendor_api_for(collection), cache, 4).prefetch(
-        [PageRequest(day(2024, 5, 1), day(2024, 5, 2))], records=0
+        [PageRequest(day(2024, 5, 1), day(2024, 5, 2))], first_listed=0
     )
     with ThreadPoolExecutor(1) as threads:
         stop = threads.submit(worker_process_shutdown.send, None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from accession.bibliotheca.client import PAGE_SIZE
@@ -325,6 +325,7 @@ def test_search_needs_a_fraction_of_the_requests(titles: int, share: float, maxi
 
 
 @property_test
+@example([Period(84, 7, 100, 0.05), Period(156, 1, 49, 0.3)])
 @given(st.lists(periods, min_size=1, max_size=6))
 def test_search_never_needs_many_more_requests(habits: list[Period]) -> None:
     """Days with many records next to long gaps are the worst case."""

@@ -628,8 +628,24 @@ def test_empty_body_without_the_anchor_confirms_nothing() -> None:
     cursor = after_many_records([], ["b"], [])
 
     assert (cursor.current_day, cursor.confirmed_until) == (day(2014, 1, 5), day(2014, 1, 2))
-    # The position counts the records since the first day, so that a hidden one would be noticed.
-    assert cursor.anchor == Anchor(FIRST, 11, "b")
+    # The next request lists the records since the last proof again, so that a hidden one would be noticed.
+    assert cursor.anchor == Anchor(FIRST, 11, "b", earlier_keys=("k0009",))
+
+
+def test_withdrawn_record_does_not_make_up_for_hidden_one() -> None:
+    """The record at the anchor's position is the right one, though an empty body has hidden another."""
+    cursor = read_pages(ImportCursor(FIRST), NOW, [], ["a", "b"])
+    assert next_request(cursor) == PageRequest(FIRST, day(2014, 1, 4), may_be_empty=False)
+
+    cursor = read_pages(cursor, NOW, ["hidden", "b"])
+
+    assert (cursor.current_day, cursor.confirmed_until, cursor.restarts) == (FIRST, FIRST, 1)
+
+
+def test_many_unproven_records_are_not_listed_again() -> None:
+    """They would leave too little room for new ones on the page."""
+    cursor = read_pages(ImportCursor(FIRST), NOW, [], key_list(25))
+    assert cursor.anchor == Anchor(FIRST, 25, "k0024")
 
 
 def test_anchor_confirms_empty_days_after_a_month() -> None:
@@ -637,9 +653,10 @@ def test_anchor_confirms_empty_days_after_a_month() -> None:
     pages: list[list[str]] = [[] if number % 3 else [f"k{number}"] for number in range(1, 31)]
     cursor = after_many_records(*pages)
     assert (cursor.current_day, cursor.confirmed_until) == (day(2014, 2, 1), day(2014, 1, 2))
-    assert next_request(cursor) == PageRequest(FIRST, day(2014, 2, 2), 20, may_be_empty=False)
+    assert next_request(cursor) == PageRequest(FIRST, day(2014, 2, 2), 10, may_be_empty=False)
 
-    cursor = read_pages(cursor, NOW, ["k30", "new"])
+    known = ["k0009", *(key for page in pages for key in page)]
+    cursor = read_pages(cursor, NOW, [*known, "new"])
 
     assert cursor.confirmed_until == day(2014, 2, 2)
     assert cursor.anchor == Anchor(day(2014, 2, 1), 1, "new", FIRST)
