@@ -3,7 +3,7 @@
 The command line, the dashboard, the API and the demo all use these functions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from accession.accounts.keys import decrypt_account_key, encrypt_secret, lock_ag
 from accession.accounts.limits import adopt_account_limits
 from accession.core.clock import utc_now
 from accession.core.errors import InvalidInput, NotFound, UserError
+from accession.db.bulk import in_array
 from accession.db.models import Collection
 
 # Key of the advisory lock of configurations that are applied; arbitrary, but fixed for all versions.
@@ -61,11 +62,24 @@ def find_collection(session: Session, name: str) -> Collection:
     Raises:
         CollectionNotFound: there is none, or it is marked for deletion.
     """
-    query = select(Collection).where(Collection.name == name, Collection.marked_for_deletion_at.is_(None))
-    collection = session.scalars(query).one_or_none()
-    if collection is None:
-        raise CollectionNotFound(name)
-    return collection
+    return find_collections(session, [name])[0]
+
+
+def find_collections(session: Session, names: Iterable[str]) -> list[Collection]:
+    """Return the collections with these names, each once.
+
+    Raises:
+        CollectionNotFound: there is none with one of the names, or it is marked for deletion.
+    """
+    selected = dict.fromkeys(names)
+    query = select(Collection).where(
+        in_array(Collection.name, selected), Collection.marked_for_deletion_at.is_(None)
+    )
+    by_name = {collection.name: collection for collection in session.scalars(query)}
+    missing = next((name for name in selected if name not in by_name), None)
+    if missing is not None:
+        raise CollectionNotFound(missing)
+    return [by_name[name] for name in selected]
 
 
 def get_account(collection: Collection) -> Account:

@@ -10,7 +10,7 @@ import base64
 import fcntl
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -170,6 +170,36 @@ def decrypt_webhook_secret(webhook: Webhook) -> SecretStr:
 def decrypt_previous_webhook_secret(webhook: Webhook) -> SecretStr:
     """Return the webhook's previous secret, which must be stored; see `decrypt_webhook_secret`."""
     return _decrypt_column(webhook, Webhook.previous_secret_encrypted, _webhook_secret(webhook))
+
+
+def _check_account_keys(session: Session) -> int:
+    in_use = select(Collection).where(Collection.marked_for_deletion_at.is_(None)).order_by(Collection.name)
+    return len([decrypt_account_key(each) for each in session.scalars(in_use)])
+
+
+def _check_channel_urls(session: Session) -> int:
+    channels = select(NotificationChannel).order_by(NotificationChannel.name)
+    return len([decrypt_channel_url(each) for each in session.scalars(channels)])
+
+
+def _check_webhook_secrets(session: Session) -> int:
+    webhooks = session.scalars(select(Webhook).order_by(Webhook.name)).all()
+    for webhook in webhooks:
+        decrypt_webhook_secret(webhook)
+        if webhook.previous_secret_encrypted is not None:
+            decrypt_previous_webhook_secret(webhook)
+    return len(webhooks)
+
+
+SECRET_CHECKS: Mapping[str, Callable[[Session], int]] = {
+    "account keys": _check_account_keys,
+    "URLs of notification channels": _check_channel_urls,
+    "secrets of webhooks": _check_webhook_secrets,
+}
+"""Functions that decrypt all secrets of a kind in the database, and return how many there are.
+
+They raise `UserError` if one cannot be decrypted. A webhook counts as one.
+"""
 
 
 def _webhook_secret(webhook: Webhook) -> str:

@@ -108,7 +108,8 @@ class BibliothecaAPI:
         transport: sends the requests; by default with this process's connection pool.
         clock: returns the current time.
         timeout_seconds: how long the vendor may stay silent. A complete response may take twice as long.
-        request_slot: returns the context manager within which each request is sent, for rate limiting.
+        request_slot: returns the context manager within which each request is sent, for rate limiting. It
+            may raise `RequestSlotUnavailable`.
         count_request: called for each completed request. Its duration excludes the wait for a slot.
     """
 

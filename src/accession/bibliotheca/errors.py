@@ -49,6 +49,10 @@ class RemoteIntegrationException(Exception):
         return f"{subject}{self.problem}."
 
 
+class RequestSlotUnavailable(Exception):
+    """No request can be sent, because the server that limits their rate is unavailable."""
+
+
 def problem_of(message: str, collection: str) -> str:
     """Return the problem in the message of an error, without the collection and the request.
 

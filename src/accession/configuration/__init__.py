@@ -1,5 +1,6 @@
-"""Configuration as code: collections and notifications in files, compared with and applied to the database.
+"""Configuration as code: files with collections, notifications, webhooks and digests, and the database.
 
 A file is parsed (`documents`), checked (`model`, `loading`), compared with the installation (`planning`) and
-applied in one transaction (`applying`). `export` writes the installation as a file.
+applied in one transaction (`applying`). What can differ, and how it is changed, is in a module for each part,
+such as `webhook_changes`. `export` writes the installation as a file.
 """

@@ -13,14 +13,18 @@ from accession.configuration.model import (
     ChannelEntry,
     CollectionEntry,
     ConfigurationFile,
+    DigestEntry,
     RuleEntry,
+    WebhookEntry,
 )
 
-E = TypeVar("E", CollectionEntry, ChannelEntry, RuleEntry)
+E = TypeVar("E", CollectionEntry, ChannelEntry, RuleEntry, WebhookEntry, DigestEntry)
 
 _COLLECTIONS: ValuePath = ("collections",)
 _CHANNELS: ValuePath = ("notifications", "channels")
 _RULES: ValuePath = ("notifications", "rules")
+_WEBHOOKS: ValuePath = ("webhooks",)
+_DIGESTS: ValuePath = ("digests",)
 
 # Reasons in the terms of the files, by the type of Pydantic's error.
 _REASONS = {
@@ -45,7 +49,7 @@ class Located(Generic[E]):
 
 @dataclass(frozen=True)
 class Section(Generic[E]):
-    """A list of the configuration: its valid entries, and the names of all entries.
+    """A list of the configuration: its valid entries, and the names of all entries (of digests, collections).
 
     `is_managed` is false if no file has the list: then what is stored stays as it is.
     """
@@ -63,6 +67,8 @@ class Configuration:
     collections: Section[CollectionEntry]
     channels: Section[ChannelEntry]
     rules: Section[RuleEntry]
+    webhooks: Section[WebhookEntry]
+    digests: Section[DigestEntry]
     problems: tuple[Problem, ...]
 
 
@@ -72,14 +78,19 @@ def load_configuration(documents: Sequence[Document]) -> Configuration:
     parsed = [document for document in documents if document.data is not None]
     for document in parsed:
         problems += _schema_problems(document)
-    collections = _section(parsed, _COLLECTIONS, CollectionEntry)
-    channels = _section(parsed, _CHANNELS, ChannelEntry)
-    rules = _section(parsed, _RULES, RuleEntry)
-    for path in (_COLLECTIONS, _CHANNELS, _RULES):
+    for path in (_COLLECTIONS, _CHANNELS, _RULES, _WEBHOOKS, _DIGESTS):
         problems += _repeated_names(parsed, path)
+    collections = _section(parsed, _COLLECTIONS, CollectionEntry)
     problems += _wrong_previous_names(collections)
-    files = tuple(document.name for document in documents)
-    return Configuration(files, collections, channels, rules, tuple(problems))
+    return Configuration(
+        files=tuple(document.name for document in documents),
+        collections=collections,
+        channels=_section(parsed, _CHANNELS, ChannelEntry),
+        rules=_section(parsed, _RULES, RuleEntry),
+        webhooks=_section(parsed, _WEBHOOKS, WebhookEntry),
+        digests=_section(parsed, _DIGESTS, DigestEntry),
+        problems=tuple(problems),
+    )
 
 
 def _schema_problems(document: Document) -> list[Problem]:
@@ -134,7 +145,7 @@ def _entry_type(annotation: Any) -> type[BaseModel]:
 def _section(documents: Sequence[Document], path: ValuePath, model: type[E]) -> Section[E]:
     entries, names = [], set()
     for document, item_path, item in _items(documents, path):
-        names.add(_name_of(item))
+        names.add(_name_of(item, path))
         if (entry := _valid_entry(model, item)) is not None:
             entries.append(Located(entry, document, item_path))
     is_managed = any(isinstance(_value_at(document.data, path), list) for document in documents)
@@ -149,9 +160,14 @@ def _items(documents: Iterable[Document], path: ValuePath) -> Iterator[tuple[Doc
             yield document, (*path, index), item
 
 
-def _name_of(item: Any) -> str:
-    """Return the name of an entry, which need not be valid; "" if it has none."""
-    name = item.get("name") if isinstance(item, dict) else None
+def _name_key(path: ValuePath) -> str:
+    """Return the key that identifies the entries of a list."""
+    return "collection" if path == _DIGESTS else "name"
+
+
+def _name_of(item: Any, path: ValuePath) -> str:
+    """Return the name of an entry of a list, which need not be valid; "" if it has none."""
+    name = item.get(_name_key(path)) if isinstance(item, dict) else None
     return name if isinstance(name, str) else ""
 
 
@@ -171,11 +187,11 @@ def _valid_entry(model: type[E], item: Any) -> E | None:
 
 def _repeated_names(documents: Iterable[Document], path: ValuePath) -> list[Problem]:
     seen: set[str] = set()
-    problems = []
+    problems, key = [], _name_key(path)
     for document, item_path, item in _items(documents, path):
-        name = _name_of(item)
+        name = _name_of(item, path)
         if name and name in seen:
-            problems.append(document.problem((*item_path, "name"), f'The name "{name}" is there twice.'))
+            problems.append(document.problem((*item_path, key), f'The {key} "{name}" is there twice.'))
         seen.add(name)
     return problems
 

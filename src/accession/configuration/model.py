@@ -1,4 +1,4 @@
-"""Schema of a configuration file: collections, and the channels and rules of notifications."""
+"""Schema of a configuration file: collections, notifications, webhooks and digests."""
 
 from collections.abc import Callable
 from datetime import date
@@ -34,10 +34,14 @@ from accession.core.settings import (
     get_settings,
 )
 from accession.core.workflow import Workflow
+from accession.db.models import WebhookEvent
+from accession.digests.options import MAX_RECIPIENTS, MAX_TITLES, DigestOptions, Frequency, Weekday
 from accession.notifications.kinds import EventKind, Severity
 from accession.notifications.rules import RuleSpec, normalise_rule
 from accession.runs.pauses import MAX_REASON_LENGTH, check_pause
 from accession.runs.schedules import ScheduleOverride
+from accession.webhooks.registry import WebhookSpec
+from accession.webhooks.sender import check_url
 
 T = TypeVar("T")
 
@@ -45,6 +49,7 @@ _MAX_TEXT_LENGTH = 1000
 _MAX_PATH_LENGTH = 4000
 _MAX_NUMBER = 2**31 - 1
 _DEFAULT_RULE = RuleSpec(name="", channel="")
+_DEFAULT_DIGEST = DigestOptions()
 _VALID_ACCOUNT = {"library_id": "library", "account_id": "account", "base_url": DEFAULT_BASE_URL}
 
 
@@ -291,11 +296,76 @@ class NotificationsEntry(Entry):
     rules: tuple[RuleEntry, ...] | None = Field(None, max_length=10_000)
 
 
+class WebhookEntry(Entry):
+    """A webhook: a program that is sent events."""
+
+    name: str = Field(min_length=1, max_length=MAX_NAME_LENGTH)
+    url: Line = Field(description="URL to which events are sent.")
+    secret: SecretReference = Field(description="Where the secret is with which requests are signed.")
+    events: tuple[WebhookEvent, ...] = Field(
+        tuple(WebhookEvent), min_length=1, max_length=50, description="Kinds of events."
+    )
+    collections: tuple[Line, ...] = Field(
+        (), max_length=10_000, description="Names of collections; empty for all."
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        _call(validate_name, "webhook", name)
+        return name
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        return _call(check_url, url)
+
+    def spec(self) -> WebhookSpec:
+        """Return the webhook as it is stored."""
+        return WebhookSpec(self.name, self.url, self.events, self.collections)
+
+
+class DigestEntry(Entry):
+    """The digest of a collection; what is left out has its default."""
+
+    collection: Line = Field(description="Name of the collection.")
+    frequency: Frequency = _DEFAULT_DIGEST.frequency
+    weekday: Weekday = Field(_DEFAULT_DIGEST.weekday, description="Day of a weekly digest.")
+    time: str = Field(_DEFAULT_DIGEST.time, max_length=50, description="Time at which an issue is made.")
+    time_zone: str = Field(
+        "",
+        max_length=_MAX_TEXT_LENGTH,
+        description="Time zone of the time; empty for that of the schedule.",
+    )
+    recipients: tuple[Line, ...] = Field(
+        (), max_length=MAX_RECIPIENTS, description="Email addresses; without any, the digest is a feed only."
+    )
+    send_empty: bool = Field(
+        _DEFAULT_DIGEST.send_empty, description="Whether an issue without titles is made, too."
+    )
+    max_titles: int = Field(
+        _DEFAULT_DIGEST.max_titles, ge=1, le=MAX_TITLES, description="Maximum number of titles per section."
+    )
+
+    @model_validator(mode="after")
+    def _check_digest(self) -> "DigestEntry":
+        _call(self.options)
+        return self
+
+    def options(self) -> DigestOptions:
+        """Return the options as they are stored."""
+        values = dict(self)
+        del values["collection"]
+        return DigestOptions(**values).checked()
+
+
 class ConfigurationFile(Entry):
     """Configuration of an installation of Accession. A list that is left out is not managed by the file."""
 
     collections: tuple[CollectionEntry, ...] | None = Field(None, max_length=10_000)
     notifications: NotificationsEntry = NotificationsEntry()
+    webhooks: tuple[WebhookEntry, ...] | None = Field(None, max_length=10_000)
+    digests: tuple[DigestEntry, ...] | None = Field(None, max_length=10_000)
 
 
 def json_schema() -> dict[str, JsonValue]:

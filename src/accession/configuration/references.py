@@ -1,4 +1,4 @@
-"""Secrets that configuration files refer to: account keys, and the URLs of channels."""
+"""Secrets that configuration files refer to: account keys, URLs of channels and secrets of webhooks."""
 
 import os
 from collections.abc import Callable

@@ -7,11 +7,12 @@ from lxml import etree
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from accession.core.public_url import public_url
 from accession.core.sanitize import sanitize
 from accession.db.models import Collection, Digest, DigestIssue
 from accession.digests.content import DigestContent
 from accession.digests.options import get_options
-from accession.digests.render import public_url, render_issue
+from accession.digests.render import render_issue
 from accession.exports.xml import remove_forbidden_characters
 
 MEDIA_TYPE = "application/atom+xml"

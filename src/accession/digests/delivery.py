@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import ColumnElement, select, true, update
+from sqlalchemy import ColumnElement, func, select, true, update
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import get_collection
@@ -19,8 +19,9 @@ from accession.auth.audit import Actor
 from accession.core.clock import utc_now
 from accession.core.settings import get_settings
 from accession.core.smtp_url import parse_smtp_url
+from accession.db.due_rows import WaitingMessages, claim_first_due, is_due, retry_delay
 from accession.db.engine import transaction
-from accession.db.models import Collection, DigestIssue, DigestMail, MailState
+from accession.db.models import Collection, Digest, DigestIssue, DigestMail, MailState
 from accession.digests.content import DigestContent
 from accession.digests.issues import IssueView, get_issue_view, store_manual_issue
 from accession.digests.mails import build_mail
@@ -38,7 +39,6 @@ log = structlog.get_logger(__name__)
 
 # Longer than a mail takes to be sent: each response of the server takes ten seconds at most.
 CLAIM = timedelta(minutes=5)
-_FIRST_RETRY_DELAY, _MAX_RETRY_DELAY = timedelta(minutes=1), timedelta(hours=1)
 GIVE_UP_AFTER = timedelta(days=3)
 """A mail server that is down on a weekend still delivers on Monday."""
 REPORTED_TRIES = 5
@@ -109,6 +109,28 @@ def deliver_due_mails(*, issue_id: int | None = None, seconds: float | None = No
     return sent
 
 
+def count_waiting(session: Session) -> dict[str, WaitingMessages]:
+    """Return the mails that wait to be sent, by the name of their collection, for all with a digest."""
+    waiting = (
+        select(
+            DigestIssue.collection_id,
+            func.count().label("number"),
+            func.min(DigestIssue.created_at).label("oldest"),
+        )
+        .join(DigestMail, DigestMail.issue_id == DigestIssue.id)
+        .where(DigestMail.state.in_([MailState.PENDING, MailState.SENDING]))
+        .group_by(DigestIssue.collection_id)
+        .subquery()
+    )
+    query = (
+        select(Collection.name, func.coalesce(waiting.c.number, 0), waiting.c.oldest)
+        .join(Digest, Digest.collection_id == Collection.id)
+        .outerjoin(waiting, waiting.c.collection_id == Collection.id)
+        .where(Collection.marked_for_deletion_at.is_(None))
+    )
+    return {name: WaitingMessages(number, oldest) for name, number, oldest in session.execute(query)}
+
+
 def _end_unconfirmed() -> None:
     """End the mails whose process has died while it was sending them."""
     query = select(DigestMail.id).where(DigestMail.state == MailState.SENDING, DigestMail.due_at <= utc_now())
@@ -119,23 +141,17 @@ def _end_unconfirmed() -> None:
 
 def _claim_next(issue_id: int | None) -> _Claim | None:
     """Claim the mail that is due for the longest time."""
-    now = utc_now()
     query = (
         select(DigestMail, DigestIssue)
         .join(DigestIssue, DigestMail.issue_id == DigestIssue.id)
         .join(Collection, DigestIssue.collection_id == Collection.id)
-        .where(_is_due(now), _is_of(issue_id), Collection.marked_for_deletion_at.is_(None))
-        .order_by(DigestMail.due_at, DigestMail.id)
-        .limit(1)
-        .with_for_update(of=DigestMail, skip_locked=True)
+        .where(_is_of(issue_id), Collection.marked_for_deletion_at.is_(None))
     )
     with transaction() as session:
-        row = session.execute(query).one_or_none()
+        row = claim_first_due(session, query, DigestMail, CLAIM)
         if row is None:
             return None
         mail, issue = row
-        mail.tries += 1
-        mail.due_at = now + CLAIM
         return _Claim(
             id=mail.id,
             collection_id=issue.collection_id,
@@ -145,10 +161,6 @@ def _claim_next(issue_id: int | None) -> _Claim | None:
             created_at=issue.created_at,
             content=DigestContent.from_json(issue.content),
         )
-
-
-def _is_due(now: datetime) -> ColumnElement[bool]:
-    return (DigestMail.state == MailState.PENDING) & (DigestMail.due_at <= now)
 
 
 def _is_of(issue_id: int | None) -> ColumnElement[bool]:
@@ -204,7 +216,7 @@ def _postpone(error: str, claim: _Claim | None, issue_id: int | None) -> None:
     with transaction() as session:
         if claim is not None:
             _record(session, claim.id, MailState.PENDING, error)
-        query = select(DigestMail).where(_is_due(utc_now()), _is_of(issue_id))
+        query = select(DigestMail).where(is_due(DigestMail, utc_now()), _is_of(issue_id))
         for mail in session.scalars(query.with_for_update(skip_locked=True)).all():
             mail.tries += 1
             _record(session, mail.id, MailState.PENDING, error)
@@ -242,8 +254,3 @@ def _log_result(mail: DigestMail, issue: DigestIssue) -> None:
         log.info("digest mail sent", **fields)
     else:
         log.warning("digest mail not sent", **fields, state=mail.state, reason=mail.error)
-
-
-def retry_delay(tries: int) -> timedelta:
-    """Return the delay after the given number of failed tries: a minute, doubled up to an hour."""
-    return min(_FIRST_RETRY_DELAY * (1 << min(tries - 1, 10)), _MAX_RETRY_DELAY)

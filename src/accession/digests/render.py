@@ -12,16 +12,14 @@ from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from accession.core.labels import value_label
+from accession.core.public_url import public_url
 from accession.core.sanitize import sanitize
 from accession.core.settings import get_settings
-from accession.core.vocabulary import Format
 from accession.digests.content import DigestContent, DigestTitle, Numbers, Section, SectionKind
 from accession.exports.templates import fill_vendor_url
 
 _LINE_LENGTH = 72
-_FORMATS: Mapping[str, str] = {
-    format_: "Audiobook" if format_ is Format.MP3 else "E-book" for format_ in Format
-}
 HEADINGS = {
     SectionKind.PURCHASED: "Purchased",
     SectionKind.REMOVED: "Removed",
@@ -95,14 +93,6 @@ def settings_url(collection_id: int) -> str | None:
     return public_url(f"/collections/{collection_id}/digest")
 
 
-def public_url(path: str) -> str | None:
-    """Return the URL of a page of the dashboard, None if ACCESSION_PUBLIC_URL is not set."""
-    base = get_settings().public_url
-    if base is None:
-        return None
-    return base.rstrip("/") + path
-
-
 def section_path(collection_id: int, section: Section) -> str | None:
     """Return the path and query of the page with all titles of a section; None without a period."""
     if section.period is None:
@@ -142,7 +132,7 @@ def _section(
             {
                 "title": sanitize(title.title),
                 "authors": sanitize("; ".join(title.authors)),
-                "format": _FORMATS.get(title.format or "", ""),
+                "format": value_label("format", title.format or ""),
                 "note": title.note,
                 "url": _title_url(content, section, title),
                 "cover_url": cover_url(title),

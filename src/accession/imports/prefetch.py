@@ -18,7 +18,12 @@ from typing import Protocol, TypeAlias
 import structlog
 
 from accession.bibliotheca.client import BibliothecaAPI
-from accession.bibliotheca.errors import EmptyResponse, RemoteIntegrationException, TransientVendorError
+from accession.bibliotheca.errors import (
+    EmptyResponse,
+    RemoteIntegrationException,
+    RequestSlotUnavailable,
+    TransientVendorError,
+)
 from accession.bibliotheca.marc import MarcPage
 from accession.imports.title_lookup import TitleLookup, count_concurrent_requests, look_up_titles
 from accession.imports.windows import PageRequest
@@ -96,7 +101,7 @@ class _CachedPage:
 class Prefetcher:
     """Fetch one page, and start to fetch others meanwhile.
 
-    A vendor error of a prefetched page is ignored here; it recurs when that page is requested itself.
+    An error of a prefetched page is ignored here; it recurs when that page is requested itself.
     """
 
     def __init__(self, api: BibliothecaAPI, cache: PrefetchCache, max_concurrency: int) -> None:
@@ -166,7 +171,7 @@ class Prefetcher:
                 request.start, request.end, request.offset, may_be_empty=request.may_be_empty
             )
             cached = _CachedPage(request, first_listed, body).as_bytes()
-        except RemoteIntegrationException as error:
+        except (RemoteIntegrationException, RequestSlotUnavailable) as error:
             log.debug("prefetching failed", reason=str(error))
         finally:
             self._cache.put(key, cached)

@@ -170,7 +170,7 @@ class BibliothecaPurchaseRecordImporter:
         The checkpoint becomes the start of the day, and its end with the last page or an empty probe. It
         never moves back, nor forward over a span that has not been requested. Beside it is stored up to
         when everything is confirmed. A forced reimport clears it with its first page. If nothing else has to
-        be written, and the import goes on, the move is left to the caller, who makes it together with that
+        be written, and the import continues, the move is left to the caller, who makes it together with that
         of the run (`accession.runs.empty_steps`).
 
         Raises:

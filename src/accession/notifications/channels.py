@@ -12,9 +12,12 @@ from sqlalchemy.orm import Session
 from accession.accounts.keys import encrypt_secret, lock_against_rotation
 from accession.auth.names import validate_name
 from accession.core.clock import utc_now
-from accession.core.errors import NotFound, UserError
+from accession.core.errors import UserError
 from accession.db.models import DeliveryState, Notification, NotificationChannel, NotificationRule
+from accession.db.named_rows import find_by_name, get_by_id
 from accession.notifications.services import check_url
+
+_NOUN = "notification channel"
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,9 @@ def find_channel(session: Session, name: str) -> NotificationChannel:
     Raises:
         NotFound: there is none.
     """
-    channel = session.scalars(select(NotificationChannel).filter_by(name=name)).one_or_none()
-    if channel is None:
-        raise NotFound(f'No notification channel is named "{name}": see `accession notifications list`.')
-    return channel
+    return find_by_name(
+        session, NotificationChannel, name, noun=_NOUN, listing="accession notifications list"
+    )
 
 
 def get_channel(session: Session, channel_id: int) -> NotificationChannel:
@@ -81,10 +83,7 @@ def get_channel(session: Session, channel_id: int) -> NotificationChannel:
     Raises:
         NotFound: there is none.
     """
-    channel = session.get(NotificationChannel, channel_id)
-    if channel is None:
-        raise NotFound(f"There is no notification channel {channel_id}.")
-    return channel
+    return get_by_id(session, NotificationChannel, channel_id, noun=_NOUN)
 
 
 def add_channel(session: Session, name: str, url: SecretStr) -> NotificationChannel:
@@ -94,7 +93,7 @@ def add_channel(session: Session, name: str, url: SecretStr) -> NotificationChan
         InvalidInput: Apprise does not support the URL.
         UserError: the name is in use or invalid.
     """
-    validate_name("notification channel", name)
+    validate_name(_NOUN, name)
     service = check_url(url)
     lock_against_rotation(session)
     row = {

@@ -1,7 +1,7 @@
 """Delivery of queued messages, at least once, and the delivery log.
 
-A message is claimed before it is sent: its row is committed with a later due time. If the process dies before
-it can record the result, the message is due again after that time, and is sent a second time.
+A message is claimed before it is sent (`accession.db.due_rows`). If the process dies before it can record the
+result, the message is due again later, and is sent a second time.
 """
 
 from collections.abc import Mapping
@@ -10,12 +10,13 @@ from datetime import datetime, timedelta
 
 import structlog
 from pydantic import SecretStr
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from accession.accounts.keys import decrypt_channel_url
 from accession.core.clock import utc_now
 from accession.core.errors import UserError
+from accession.db.due_rows import WaitingMessages, claim_first_due, retry_delay
 from accession.db.engine import transaction
 from accession.db.models import DeliveryState, Notification, NotificationChannel
 from accession.notifications.channels import get_channel
@@ -26,8 +27,7 @@ log = structlog.get_logger(__name__)
 
 # Longer than a message takes to be sent.
 CLAIM = timedelta(minutes=2)
-# With these delays, the last try is a day after the first.
-_FIRST_RETRY_DELAY, _MAX_RETRY_DELAY = timedelta(minutes=1), timedelta(hours=1)
+# With the delays of `retry_delay`, the last try is a day after the first.
 MAX_TRIES = 29
 
 
@@ -109,6 +109,22 @@ def _write(row: Notification) -> Message:
     return write_message(row.kind, [Item.from_json(item) for item in row.items], row.cause)
 
 
+def count_waiting(session: Session) -> dict[str, WaitingMessages]:
+    """Return the messages that wait to be sent, by the name of their channel.
+
+    Those that are held back, as in quiet hours, do not count.
+    """
+    waits = (Notification.state == DeliveryState.PENDING) & (
+        (Notification.tries > 0) | (Notification.due_at <= utc_now())
+    )
+    query = (
+        select(NotificationChannel.name, func.count(Notification.id), func.min(Notification.created_at))
+        .outerjoin(Notification, (Notification.channel_id == NotificationChannel.id) & waits)
+        .group_by(NotificationChannel.name)
+    )
+    return {name: WaitingMessages(number, oldest) for name, number, oldest in session.execute(query)}
+
+
 def send_test(channel_id: int) -> str | None:
     """Send a test message now, and record it in the delivery log; return why that failed, or None.
 
@@ -158,23 +174,13 @@ def deliver_due_messages() -> int:
 
 def _claim_next(without_channels: set[int]) -> _Claim | None:
     """Claim the message that is due for the longest time."""
-    now = utc_now()
-    query = (
-        select(Notification, NotificationChannel)
-        .join(NotificationChannel)
-        .where(Notification.state == DeliveryState.PENDING, Notification.due_at <= now)
-        .where(Notification.channel_id.not_in(without_channels))
-        .order_by(Notification.due_at, Notification.id)
-        .limit(1)
-        .with_for_update(of=Notification, skip_locked=True)
-    )
+    query = select(Notification, NotificationChannel).join(NotificationChannel)
+    query = query.where(Notification.channel_id.not_in(without_channels))
     with transaction() as session:
-        row = session.execute(query).one_or_none()
+        row = claim_first_due(session, query, Notification, CLAIM)
         if row is None:
             return None
         notification, channel = row
-        notification.tries += 1
-        notification.due_at = now + CLAIM
         return _Claim(
             notification.id,
             channel.id,
@@ -212,8 +218,3 @@ def _record_result(claim: _Claim, error: str | None) -> None:
         log.error("notification given up", channel=claim.channel, notification=claim.id, reason=error)
     with transaction() as session:
         session.execute(update(Notification).where(Notification.id == claim.id).values(**values))
-
-
-def retry_delay(tries: int) -> timedelta:
-    """Return the delay after the given number of failed tries: a minute, doubled up to an hour."""
-    return min(_FIRST_RETRY_DELAY * (1 << min(tries - 1, 10)), _MAX_RETRY_DELAY)

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from accession.core.clock import parse_datetime
+from accession.core.public_url import public_url
 from accession.core.sanitize import sanitize
-from accession.core.settings import get_settings
 from accession.notifications.kinds import SEVERITIES, EventKind, Severity
 
 _MAX_LISTED = 20
@@ -173,11 +173,8 @@ def _several(event: EventKind, items: Sequence[Item], cause: str) -> Iterator[st
 
 def _url(item: Item) -> str | None:
     """Return the URL of the page with details, None if the URL of the dashboard is not known."""
-    base = get_settings().public_url
-    if base is None:
-        return None
     path = f"/runs/{item.run_id}" if item.run_id is not None else _PATHS.get(item.kind, "/")
-    return base.rstrip("/") + path
+    return public_url(path)
 
 
 def _format(time: datetime) -> str:

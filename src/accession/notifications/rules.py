@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from accession.accounts.collections import find_collection
+from accession.accounts.collections import find_collections
 from accession.auth.names import validate_name
 from accession.core.clock import utc_now
 from accession.core.errors import InvalidInput, NotFound, UserError
@@ -18,12 +18,13 @@ from accession.notifications.channels import delete_pending, find_channel
 from accession.notifications.kinds import EventKind, Severity
 from accession.notifications.quiet_hours import parse_quiet_hours, parse_time_zone
 
-_LIMITS: Mapping[str, tuple[int, int]] = {
+RULE_LIMITS: Mapping[str, tuple[int, int]] = {
     "still_failing_hours": (1, 720),
     "no_success_hours": (1, 8760),
     "rejected_records": (0, 1_000_000_000),
     "disk_free_percent": (1, 99),
 }
+"""Lowest and highest values of the thresholds of a rule."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,10 @@ class RuleView(RuleSpec):
     id: int = field(kw_only=True)
 
 
-def rule_views(session: Session) -> list[RuleView]:
-    """Return all rules, by name."""
+def rule_views(session: Session, *conditions: ColumnElement[bool]) -> list[RuleView]:
+    """Return the rules that meet the conditions, by name."""
     names = dict(session.execute(select(Collection.id, Collection.name)).all())
-    query = select(NotificationRule, NotificationChannel.name).join(NotificationChannel)
+    query = select(NotificationRule, NotificationChannel.name).join(NotificationChannel).where(*conditions)
     rows = session.execute(query.order_by(NotificationRule.name))
     return [_view(rule, channel, names) for rule, channel in rows]
 
@@ -89,10 +90,10 @@ def find_rule(session: Session, name: str) -> RuleView:
     Raises:
         NotFound: there is none.
     """
-    for rule in rule_views(session):
-        if rule.name == name:
-            return rule
-    raise NotFound(f'No notification rule is named "{name}": see `accession notifications rules list`.')
+    rules = rule_views(session, NotificationRule.name == name)
+    if not rules:
+        raise NotFound(f'No notification rule is named "{name}": see `accession notifications rules list`.')
+    return rules[0]
 
 
 def get_rule(session: Session, rule_id: int) -> RuleView:
@@ -101,10 +102,10 @@ def get_rule(session: Session, rule_id: int) -> RuleView:
     Raises:
         NotFound: there is none.
     """
-    for rule in rule_views(session):
-        if rule.id == rule_id:
-            return rule
-    raise NotFound(f"There is no notification rule {rule_id}.")
+    rules = rule_views(session, NotificationRule.id == rule_id)
+    if not rules:
+        raise NotFound(f"There is no notification rule {rule_id}.")
+    return rules[0]
 
 
 def add_rule(session: Session, spec: RuleSpec) -> int:
@@ -171,7 +172,7 @@ def normalise_rule(spec: RuleSpec) -> RuleSpec:
         raise InvalidInput(
             "A rule for recovered alone would never apply: select the events that recover, too."
         )
-    for name, (low, high) in _LIMITS.items():
+    for name, (low, high) in RULE_LIMITS.items():
         if not low <= getattr(spec, name) <= high:
             raise InvalidInput(
                 f"The {name.replace('_', ' ')} of the rule are invalid: enter {low} to {high:,}."
@@ -195,7 +196,7 @@ def _normalise_quiet_hours(text: str, time_zone: str) -> str:
 def _row(session: Session, spec: RuleSpec) -> dict[str, Any]:
     """Check the values of a rule, and return its columns."""
     normal = normalise_rule(spec)
-    collections = [find_collection(session, name).id for name in normal.collections]
+    collections = [each.id for each in find_collections(session, normal.collections)]
     values = asdict(normal)
     for name in ("id", "channel", "collections"):
         values.pop(name, None)
@@ -203,7 +204,7 @@ def _row(session: Session, spec: RuleSpec) -> dict[str, Any]:
         **values,
         "channel_id": find_channel(session, normal.channel).id,
         "events": [event.value for event in normal.events],
-        "collection_ids": sorted(set(collections)) or None,
+        "collection_ids": sorted(collections) or None,
         "min_severity": normal.min_severity.value,
         "quiet_hours": normal.quiet_hours or None,
     }

@@ -19,8 +19,9 @@ from accession.core.settings import Settings, get_settings
 from accession.db.engine import dispose_engine
 from accession.tasks.broker import (
     APPLY_QUEUE,
+    CHECK_SECONDS,
     DEFAULT_QUEUE,
-    SILENCE_SECONDS,
+    RESPONSE_SECONDS,
     broker_url,
     socket_options,
 )
@@ -125,9 +126,12 @@ def _configuration(settings: Settings) -> dict[str, Any]:
             "visibility_timeout": max(3600, longest_step_seconds(settings) + 600),
             # Look for timed-out messages every time; kombu's default is every hundredth time.
             "unacked_restore_throttle": 1,
+            # Without these, a connection that has fallen silent is waited for until the worker is restarted.
+            "socket_timeout": RESPONSE_SECONDS,
+            "health_check_interval": CHECK_SECONDS,
             **socket_options(),
         },
-        "redis_socket_timeout": SILENCE_SECONDS,
+        "redis_socket_timeout": RESPONSE_SECONDS,
         "redis_socket_keepalive": True,
         # `retry_while_unavailable` does this. kombu's own retries can use a channel that they have closed,
         # and fail with an AttributeError.
@@ -155,6 +159,7 @@ app = Celery(
                 "rejected_records",
             ),
             *("recovery", "heartbeat_steps", "on_order", "schedules", "statistics", "retention", "digests"),
+            "process_shutdown",
         )
     ],
 )

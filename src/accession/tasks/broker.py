@@ -19,7 +19,12 @@ APPLY_QUEUE = "apply"
 _TIMEOUT_SECONDS = 2.0
 
 # A broker whose machine has disappeared, or that was cut off, is noticed within this time.
-SILENCE_SECONDS = 25
+_SILENCE_SECONDS = 25
+# A connection that has fallen silent, as after a firewall has forgotten it, is replaced after this time
+# without a response. Workers check at this interval whether the response to waiting for messages is overdue,
+# and replace that connection within 21 seconds.
+RESPONSE_SECONDS = 5
+CHECK_SECONDS = 10
 
 
 class BrokerUnavailable(UserError):
@@ -36,7 +41,7 @@ def socket_options() -> Mapping[str, Any]:
         "TCP_KEEPALIVE": 10,  # what macOS calls TCP_KEEPIDLE
         "TCP_KEEPINTVL": 5,
         "TCP_KEEPCNT": 3,
-        "TCP_USER_TIMEOUT": 1000 * SILENCE_SECONDS,
+        "TCP_USER_TIMEOUT": 1000 * _SILENCE_SECONDS,
     }
     available = {getattr(socket, name): value for name, value in options.items() if hasattr(socket, name)}
     return {"socket_keepalive": True, "socket_keepalive_options": available}

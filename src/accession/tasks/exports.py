@@ -10,6 +10,7 @@ from accession.exports.files import TIME_FORMAT, join_url, prune_old_files, writ
 from accession.exports.formats import find_format
 from accession.exports.selection import parse_since, select_titles
 from accession.notifications.events import record_export
+from accession.runs.scheduled_exports import ExportFile, store_export_error, store_export_file
 from accession.tasks.app import app
 from accession.tasks.outages import retry_while_unavailable
 
@@ -27,30 +28,34 @@ def run_export(name: str) -> None:
         log.warning("export is not configured", export=name)
         return
     try:
-        file, titles = retry_while_unavailable(lambda _: _write(export))
+        file = retry_while_unavailable(lambda _: _write(export))
         prune_old_files(export.target, f"{export.name}-", export.keep)
     except UserError as error:
         log.error("export failed", export=name, reason=str(error))
-        _record(name, str(error))
+        _record_failure(name, str(error))
         return
     except Exception as error:
-        _record(name, f"An unexpected error occurred ({type(error).__name__}): see the log of the workers.")
+        reason = f"An unexpected error occurred ({type(error).__name__}): see the log of the workers."
+        _record_failure(name, reason)
         raise
-    _record(name)
-    log.info("export written", export=name, file=file, titles=titles)
+    with transaction() as session:
+        record_export(session, name)
+        store_export_file(session, name, file)
+    log.info("export written", export=name, file=file.name, titles=file.titles)
 
 
-def _record(name: str, error: str | None = None) -> None:
+def _record_failure(name: str, error: str) -> None:
     with transaction() as session:
         record_export(session, name, error=error)
+        store_export_error(session, name, error)
 
 
-def _write(export: ScheduledExport) -> tuple[str, int]:
-    """Write the export and return the file's name and its number of titles."""
+def _write(export: ScheduledExport) -> ExportFile:
     export_format = find_format(export.format)
     since = None if export.since is None else parse_since(export.since)
-    file = f"{export.name}-{utc_now():{TIME_FORMAT}}{export_format.suffix}"
+    name = f"{export.name}-{utc_now():{TIME_FORMAT}}{export_format.suffix}"
     with snapshot() as session:
-        titles = select_titles(session, export.collections, since)
-        with write_file_atomically(join_url(export.target, file)) as out:
-            return file, export_format.write(session, titles, out, export.options, lambda _: None)
+        selection = select_titles(session, export.collections, since)
+        with write_file_atomically(join_url(export.target, name)) as out:
+            titles = export_format.write(session, selection, out, export.options, lambda _: None)
+            return ExportFile(name, out.tell(), titles)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
-from celery.signals import worker_process_shutdown
 from redis.exceptions import RedisError
 
 from accession.bibliotheca.outcomes import Endpoint, RequestOutcome
@@ -74,8 +73,7 @@ def count_request(endpoint: Endpoint, outcome: RequestOutcome, seconds: float) -
     _buffer.add((endpoint, outcome, seconds))
 
 
-@worker_process_shutdown.connect  # type: ignore[untyped-decorator]
-def store_counted_requests(**_: object) -> None:
+def store_counted_requests() -> None:
     """Store the requests that this process has counted."""
     _buffer.store()
 

@@ -6,14 +6,11 @@ a slow service never delays an import.
 """
 
 import socket
-import threading
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import psutil
-import structlog
 from redis.exceptions import RedisError
-from sqlalchemy.exc import SQLAlchemyError
 
 from accession.core.clock import utc_now
 from accession.core.settings import get_settings
@@ -22,9 +19,8 @@ from accession.notifications.delivery import deliver_due_messages
 from accession.notifications.incidents import apply_rules
 from accession.notifications.kinds import EventKind
 from accession.notifications.problems import DiskSpace, MachineState, Problem
+from accession.tasks.background import run_in_background
 from accession.tasks.heartbeats import read_heartbeats
-
-log = structlog.get_logger(__name__)
 
 INTERVAL_SECONDS = 15.0
 # A restart of a process takes less.
@@ -93,17 +89,4 @@ def _disks() -> tuple[DiskSpace, ...]:
 
 def start_notifier() -> None:
     """Start the notifier in a thread that ends with the process."""
-    threading.Thread(target=_run, name="notifier", daemon=True).start()
-
-
-def _run() -> None:
-    notifier, pause = Notifier(), threading.Event()
-    while True:
-        try:
-            notifier.run_once()
-        except SQLAlchemyError as error:
-            # The statement is left out: its parameters are data.
-            log.warning("notifier waits for the database", reason=type(error).__name__)
-        except Exception:
-            log.exception("notifier failed")
-        pause.wait(INTERVAL_SECONDS)
+    run_in_background("notifier", Notifier().run_once, INTERVAL_SECONDS)

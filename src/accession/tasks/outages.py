@@ -11,11 +11,18 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy.exc import OperationalError as DatabaseError
 
+from accession.bibliotheca.errors import RequestSlotUnavailable
 from accession.db.blocking import describe_lock_timeout, is_lock_timeout
 
 log = structlog.get_logger(__name__)
 
-UNAVAILABLE_ERRORS = (DatabaseError, BrokerError, RedisConnectionError, RedisTimeoutError)
+UNAVAILABLE_ERRORS = (
+    DatabaseError,
+    BrokerError,
+    RedisConnectionError,
+    RedisTimeoutError,
+    RequestSlotUnavailable,
+)
 _WAITS_SECONDS = (1.0, 2.0, 5.0)
 
 _Result = TypeVar("_Result")

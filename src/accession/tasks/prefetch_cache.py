@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import cast
 
-from celery.signals import worker_process_shutdown
 from redis import Redis
 from redis.exceptions import RedisError
 
-from accession.imports.prefetch import PrefetchCache, wait_for_prefetches
+from accession.imports.prefetch import PrefetchCache
 from accession.tasks.app import app
 
 # The vendor would still give the same response; a failed page is retried after a minute.
 _EXPIRY_MS = 60_000
 
-# A page is requested again if its prefetched response takes longer, or its worker has died.
 PATIENCE_SECONDS = 10
+"""A page is requested again if its prefetched response takes longer, or its worker has died."""
 _POLL_SECONDS = 0.005
 
 # No compressed response has one byte.
@@ -60,9 +59,3 @@ class RedisPrefetchCache(PrefetchCache):
 
     def _key(self, name: str) -> str:
         return f"vendor:prefetch:{self._task_id}:{name}"
-
-
-@worker_process_shutdown.connect  # type: ignore[untyped-decorator]
-def _finish_prefetches(**_: object) -> None:
-    # The next steps of the runs would wait for the responses.
-    wait_for_prefetches(PATIENCE_SECONDS)

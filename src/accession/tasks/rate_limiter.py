@@ -9,12 +9,16 @@ from typing import cast
 from uuid import uuid4
 
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from accession.accounts.libraries import vendor_account
 from accession.accounts.limits import max_concurrency, max_requests_per_second
+from accession.bibliotheca.errors import RequestSlotUnavailable
 from accession.core.settings import get_settings
 from accession.db.models import Collection
 from accession.tasks.app import app
+from accession.tasks.broker import broker_unavailable
 
 _POLL_MS = 5
 
@@ -57,16 +61,22 @@ class _RequestSlots:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Hold a slot until the context ends."""
-        while (slot := self._try_to_acquire()) is None:
-            pass
+        """Hold a slot until the context ends.
+
+        Raises:
+            RequestSlotUnavailable: the broker is unavailable.
+        """
+        with _slot_errors():
+            while (slot := self._try_to_acquire()) is None:
+                pass
         # Somebody else may hold a slot that has expired.
         expiry = time.monotonic() + _slot_expiry_ms() / 1000
         try:
             yield
         finally:
             if time.monotonic() < expiry:
-                self._client.delete(slot)
+                with _slot_errors():
+                    self._client.delete(slot)
 
     def _try_to_acquire(self) -> str | None:
         """Return an acquired slot; or wait for a while and return None."""
@@ -100,6 +110,15 @@ class _RequestSlots:
         if self._client.set(self._last_request, self._holder, nx=True, px=interval_ms):
             return 0
         return max(1, self._client.pttl(self._last_request))
+
+
+@contextmanager
+def _slot_errors() -> Iterator[None]:
+    """Replace errors of an unavailable broker, which the packages below do not know."""
+    try:
+        yield
+    except (RedisConnectionError, RedisTimeoutError) as error:
+        raise RequestSlotUnavailable(broker_unavailable(error)) from error
 
 
 def _slots(collection: Collection) -> list[str]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import structlog
-from celery.signals import worker_process_shutdown
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
 from accession.bibliotheca.outcomes import Endpoint, RequestOutcome
@@ -69,8 +68,7 @@ def record_run_detail(task_id: str, detail: Detail) -> None:
     _buffer.add((task_id, detail))
 
 
-@worker_process_shutdown.connect  # type: ignore[untyped-decorator]
-def store_recorded_details(**_: object) -> None:
+def store_recorded_details() -> None:
     """Store what this process has recorded."""
     _buffer.store()
 

@@ -5,12 +5,7 @@ import time
 import structlog
 
 from accession.catalog.circulation_totals import BATCH_SIZE, roll_up_events
-from accession.catalog.title_statistics import (
-    is_refresh_due,
-    record_refresh,
-    refresh_groups,
-    refresh_titles,
-)
+from accession.catalog.title_statistics import is_refresh_due, record_refresh, refresh_all
 from accession.core.clock import utc_now
 from accession.db.engine import transaction
 from accession.tasks.app import app
@@ -35,21 +30,14 @@ def roll_up_circulation_events() -> int:
 
 @app.task(ignore_result=True)  # type: ignore[untyped-decorator]
 def refresh_statistics() -> bool:
-    """Refresh the statistics of all titles, unless the last refresh is too recent; return whether it did.
-
-    Each batch of titles is refreshed in a transaction of its own.
-    """
+    """Refresh the statistics of all titles, unless the last refresh is too recent; return whether it did."""
     with transaction() as session:
         if not is_refresh_due(session, utc_now()):
             return False
     start = time.monotonic()
-    last_id: int | None = 0
-    while last_id is not None:
-        with transaction() as session:
-            last_id = refresh_titles(session, last_id)
+    refresh_all()
+    seconds = time.monotonic() - start
     with transaction() as session:
-        refresh_groups(session)
-        seconds = time.monotonic() - start
         record_refresh(session, utc_now(), seconds)
     log.info("statistics refreshed", seconds=round(seconds, 3))
     return True

@@ -6,13 +6,10 @@ events of a queue at a time. No worker sends events, so that a slow receiver nev
 
 import threading
 import time
+from functools import partial
 
-import structlog
-from sqlalchemy.exc import SQLAlchemyError
-
+from accession.tasks.background import log_errors, run_in_background
 from accession.webhooks.delivery import deliver_events, find_due_webhooks
-
-log = structlog.get_logger(__name__)
 
 INTERVAL_SECONDS = 2.0
 # A receiver that does not respond occupies one.
@@ -32,34 +29,13 @@ class WebhookSender:
         for webhook_id in sorted(find_due_webhooks(), key=lambda key: self._started_at.get(key, 0.0)):
             if webhook_id not in self._threads and len(self._threads) < MAX_THREADS:
                 name = f"webhook-{webhook_id}"
-                thread = threading.Thread(target=_deliver, name=name, args=(webhook_id,), daemon=True)
+                deliver = partial(deliver_events, webhook_id)
+                thread = threading.Thread(target=log_errors, name=name, args=(name, deliver), daemon=True)
                 self._threads[webhook_id] = thread
                 self._started_at[webhook_id] = time.monotonic()
                 thread.start()
 
 
-def _deliver(webhook_id: int) -> None:
-    try:
-        deliver_events(webhook_id)
-    except SQLAlchemyError as error:
-        # The statement is left out: its parameters are data.
-        log.warning("webhook sender waits for the database", reason=type(error).__name__)
-    except Exception:
-        log.exception("webhook sender failed", webhook=webhook_id)
-
-
 def start_webhook_sender() -> None:
     """Start the sender in a thread that ends with the process."""
-    threading.Thread(target=_run, name="webhook-sender", daemon=True).start()
-
-
-def _run() -> None:
-    sender, pause = WebhookSender(), threading.Event()
-    while True:
-        try:
-            sender.run_once()
-        except SQLAlchemyError as error:
-            log.warning("webhook sender waits for the database", reason=type(error).__name__)
-        except Exception:
-            log.exception("webhook sender failed")
-        pause.wait(INTERVAL_SECONDS)
+    run_in_background("webhook-sender", WebhookSender().run_once, INTERVAL_SECONDS)

@@ -26,6 +26,7 @@ from accession.auth.audit import Actor, AuditAction, record
 from accession.core.clock import utc_now
 from accession.core.errors import UserError
 from accession.db.bulk import in_array
+from accession.db.due_rows import retry_delay
 from accession.db.engine import transaction
 from accession.db.models import Collection, Webhook, WebhookDelivery, WebhookDeliveryState
 from accession.notifications.events import record_webhook
@@ -42,7 +43,7 @@ BATCH_SIZE = 50
 CLAIM = timedelta(minutes=3)
 _BATCH_TIME = timedelta(seconds=LIFETIME_SECONDS / 2)
 
-_FIRST_RETRY_DELAY, _MAX_RETRY_DELAY = timedelta(seconds=5), timedelta(hours=1)
+FIRST_RETRY_DELAY = timedelta(seconds=5)
 GIVE_UP_AFTER = timedelta(days=3)
 """Time for which an event is tried before the webhook is paused."""
 
@@ -222,7 +223,7 @@ def _record(batch: _Batch, event: _Event, result: SendResult) -> bool:
             tries=delivery.tries,
             reason=result.error,
         )
-        delivery.due_at = now + retry_delay(delivery.tries)
+        delivery.due_at = now + retry_delay(delivery.tries, FIRST_RETRY_DELAY)
         delivery.first_failed_at = delivery.first_failed_at or now
         if result.is_gone or now - delivery.first_failed_at >= GIVE_UP_AFTER:
             _give_up(session, webhook, result)
@@ -249,11 +250,6 @@ def _give_up(session: Session, webhook: Webhook, result: SendResult) -> None:
     webhook.paused_at, webhook.pause_reason = utc_now(), reason
     record_webhook(session, webhook.id, webhook.name, paused_because=reason)
     log.error("webhook paused", webhook=webhook.name, reason=reason)
-
-
-def retry_delay(tries: int) -> timedelta:
-    """Return the delay after the given number of tries: five seconds, doubled up to an hour."""
-    return min(_FIRST_RETRY_DELAY * (1 << min(tries - 1, 10)), _MAX_RETRY_DELAY)
 
 
 def send_test(actor: Actor, webhook_id: int) -> str | None:

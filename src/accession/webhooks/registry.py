@@ -3,7 +3,7 @@
 What a person does is recorded in the audit log.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,21 +14,25 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from accession.accounts.collections import find_collection
-from accession.accounts.keys import encrypt_secret, lock_against_rotation
+from accession.accounts.collections import find_collections
+from accession.accounts.keys import decrypt_webhook_secret, encrypt_secret, lock_against_rotation
 from accession.auth.audit import Actor, AuditAction, record
 from accession.auth.names import validate_name
 from accession.core.clock import utc_now
-from accession.core.errors import InvalidInput, NotFound, UserError
+from accession.core.errors import InvalidInput, UserError
 from accession.core.text import clean_text
+from accession.db.bulk import in_array
+from accession.db.due_rows import WaitingMessages
 from accession.db.models import Collection, Webhook, WebhookDelivery, WebhookDeliveryState, WebhookEvent
+from accession.db.named_rows import find_by_name, get_by_id
 from accession.notifications.events import record_webhook
 from accession.webhooks.sender import check_url
-from accession.webhooks.signing import generate_secret
+from accession.webhooks.signing import check_secret, generate_secret
 
 PREVIOUS_SECRET_VALID = timedelta(days=1)
 """Time after a rotation in which requests are signed with the previous secret, too."""
 
+_NOUN = "webhook"
 _PENDING = WebhookDelivery.state == WebhookDeliveryState.PENDING.value
 
 
@@ -53,7 +57,8 @@ class WebhookSpec:
 class WebhookView(WebhookSpec):
     """A stored webhook.
 
-    `pending` is the number of events that have not been delivered. `failing_since` and `last_error` are those
+    `pending` is the number of events that have not been delivered, the oldest of which was stored at
+    `pending_since`. `failing_since` and `last_error` are those
     of the event that has failed for the longest time.
     """
 
@@ -62,6 +67,7 @@ class WebhookView(WebhookSpec):
     paused_at: datetime | None = field(kw_only=True)
     pause_reason: str | None = field(kw_only=True)
     pending: int = field(kw_only=True)
+    pending_since: datetime | None = field(kw_only=True)
     failing_since: datetime | None = field(kw_only=True)
     last_error: str | None = field(kw_only=True)
     last_delivered_at: datetime | None = field(kw_only=True)
@@ -76,23 +82,38 @@ class WebhookView(WebhookSpec):
         return "failing" if self.failing_since is not None else "active"
 
 
+def list_webhooks(session: Session) -> Sequence[Webhook]:
+    """Return all webhooks, by name."""
+    return session.scalars(select(Webhook).order_by(Webhook.name)).all()
+
+
 def webhook_views(session: Session) -> list[WebhookView]:
     """Return all webhooks, by name."""
-    webhooks = session.scalars(select(Webhook).order_by(Webhook.name)).all()
+    return _views(session, list_webhooks(session))
+
+
+def _views(session: Session, webhooks: Sequence[Webhook]) -> list[WebhookView]:
     if not webhooks:
         return []
     collections = dict(session.execute(select(Collection.id, Collection.name)).all())
-    pending = _count_pending(session)
-    return [_view(session, webhook, collections, pending.get(webhook.id, 0)) for webhook in webhooks]
+    pending = _count_pending(session, webhooks)
+    return [
+        _view(session, webhook, collections, pending.get(webhook.id, WaitingMessages()))
+        for webhook in webhooks
+    ]
 
 
-def _count_pending(session: Session) -> dict[int, int]:
-    """Return the number of events that have not been delivered, by the id of the webhook."""
-    query = select(WebhookDelivery.webhook_id, func.count()).where(_PENDING)
-    return dict(session.execute(query.group_by(WebhookDelivery.webhook_id)).all())
+def _count_pending(session: Session, webhooks: Sequence[Webhook]) -> dict[int, WaitingMessages]:
+    """Return the events that have not been delivered, by the id of the webhook."""
+    query = select(WebhookDelivery.webhook_id, func.count(), func.min(WebhookDelivery.created_at))
+    query = query.where(_PENDING, in_array(WebhookDelivery.webhook_id, [each.id for each in webhooks]))
+    rows = session.execute(query.group_by(WebhookDelivery.webhook_id))
+    return {webhook_id: WaitingMessages(number, oldest) for webhook_id, number, oldest in rows}
 
 
-def _view(session: Session, webhook: Webhook, collections: Mapping[int, str], pending: int) -> WebhookView:
+def _view(
+    session: Session, webhook: Webhook, collections: Mapping[int, str], pending: WaitingMessages
+) -> WebhookView:
     of_webhook = select(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook.id)
     failing = of_webhook.where(_PENDING, WebhookDelivery.first_failed_at.is_not(None))
     failed = session.scalars(failing.order_by(WebhookDelivery.first_failed_at).limit(1)).one_or_none()
@@ -108,7 +129,8 @@ def _view(session: Session, webhook: Webhook, collections: Mapping[int, str], pe
         is_paused=webhook.paused_at is not None,
         paused_at=webhook.paused_at,
         pause_reason=webhook.pause_reason,
-        pending=pending,
+        pending=pending.number,
+        pending_since=pending.oldest,
         failing_since=None if failed is None else failed.first_failed_at,
         last_error=None if failed is None else failed.error,
         last_delivered_at=None if last is None else last.delivered_at,
@@ -123,8 +145,7 @@ def webhook_view(session: Session, webhook_id: int) -> WebhookView:
     Raises:
         NotFound: there is none.
     """
-    get_webhook(session, webhook_id)
-    return next(view for view in webhook_views(session) if view.id == webhook_id)
+    return _views(session, [get_webhook(session, webhook_id)])[0]
 
 
 def find_webhook(session: Session, name: str) -> Webhook:
@@ -133,10 +154,7 @@ def find_webhook(session: Session, name: str) -> Webhook:
     Raises:
         NotFound: there is none.
     """
-    webhook = session.scalars(select(Webhook).filter_by(name=name)).one_or_none()
-    if webhook is None:
-        raise NotFound(f'No webhook is named "{name}": see `accession webhooks list`.')
-    return webhook
+    return find_by_name(session, Webhook, name, noun=_NOUN, listing="accession webhooks list")
 
 
 def get_webhook(session: Session, webhook_id: int) -> Webhook:
@@ -145,21 +163,20 @@ def get_webhook(session: Session, webhook_id: int) -> Webhook:
     Raises:
         NotFound: there is none.
     """
-    webhook = session.get(Webhook, webhook_id)
-    if webhook is None:
-        raise NotFound(f"There is no webhook {webhook_id}.")
-    return webhook
+    return get_by_id(session, Webhook, webhook_id, noun=_NOUN)
 
 
-def add_webhook(session: Session, actor: Actor, spec: WebhookSpec) -> tuple[Webhook, SecretStr]:
-    """Add a webhook, and return it with its secret, which is not shown again.
+def add_webhook(
+    session: Session, actor: Actor, spec: WebhookSpec, secret: SecretStr | None = None
+) -> tuple[Webhook, SecretStr]:
+    """Add a webhook, and return it with its secret, which is not shown again; without one it is generated.
 
     Raises:
         InvalidInput: a value is invalid.
         NotFound: no collection has this name.
         UserError: the name is in use or invalid.
     """
-    values, secret = _columns(session, spec), generate_secret()
+    values, secret = _columns(session, spec), _checked_or_new(secret)
     lock_against_rotation(session)
     row = {**values, "secret_encrypted": encrypt_secret(secret), "created_at": utc_now()}
     statement = insert(Webhook).values(row).on_conflict_do_nothing().returning(Webhook)
@@ -168,6 +185,13 @@ def add_webhook(session: Session, actor: Actor, spec: WebhookSpec) -> tuple[Webh
         raise _name_in_use(spec.name)
     record(session, actor, AuditAction.WEBHOOK_ADD, webhook.name, _details(spec))
     return webhook, secret
+
+
+def _checked_or_new(secret: SecretStr | None) -> SecretStr:
+    if secret is None:
+        return generate_secret()
+    check_secret(secret)
+    return secret
 
 
 def change_webhook(session: Session, actor: Actor, webhook: Webhook, spec: WebhookSpec) -> None:
@@ -191,10 +215,10 @@ def change_webhook(session: Session, actor: Actor, webhook: Webhook, spec: Webho
 
 
 def _columns(session: Session, spec: WebhookSpec) -> dict[str, Any]:
-    validate_name("webhook", spec.name)
+    validate_name(_NOUN, spec.name)
     if not spec.events:
         raise InvalidInput("The webhook has no events: select at least one.")
-    collections = {find_collection(session, name).id for name in spec.collections}
+    collections = [each.id for each in find_collections(session, spec.collections)]
     return {
         "name": spec.name,
         "url": check_url(spec.url),
@@ -219,18 +243,34 @@ def _name_in_use(name: str) -> UserError:
     )
 
 
-def rotate_secret(session: Session, actor: Actor, webhook: Webhook) -> SecretStr:
-    """Replace the secret, and return the new one, which is not shown again.
+def rotate_secret(
+    session: Session, actor: Actor, webhook: Webhook, secret: SecretStr | None = None
+) -> SecretStr:
+    """Replace the secret, and return the new one, which is not shown again; without one it is generated.
 
-    For a day, requests are signed with both.
+    For a day, requests are signed with both, unless the encryption key of the previous one is lost.
+
+    Raises:
+        InvalidInput: the new secret is invalid.
     """
+    secret = _checked_or_new(secret)
     lock_against_rotation(session)
-    secret = generate_secret()
-    webhook.previous_secret_encrypted = webhook.secret_encrypted
-    webhook.previous_secret_until = utc_now() + PREVIOUS_SECRET_VALID
+    if _can_be_decrypted(webhook):
+        webhook.previous_secret_encrypted = webhook.secret_encrypted
+        webhook.previous_secret_until = utc_now() + PREVIOUS_SECRET_VALID
+    else:
+        webhook.previous_secret_encrypted = webhook.previous_secret_until = None
     webhook.secret_encrypted = encrypt_secret(secret)
     record(session, actor, AuditAction.WEBHOOK_ROTATE_SECRET, webhook.name)
     return secret
+
+
+def _can_be_decrypted(webhook: Webhook) -> bool:
+    try:
+        decrypt_webhook_secret(webhook)
+    except UserError:
+        return False
+    return True
 
 
 def pause_webhook(session: Session, actor: Actor, webhook: Webhook, reason: str) -> None:

@@ -3,10 +3,7 @@
 import json
 import os
 import struct
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,120 +13,35 @@ import pytest
 from celery.utils.nodenames import gethostname
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-from pydantic import SecretStr
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from accession.accounts.account import Account
-from accession.accounts.collections import add_collection
 from accession.core.clock import utc_now
-from accession.core.settings import get_settings
 from accession.core.workflow import Workflow
-from accession.db.engine import transaction
 from accession.db.models import (
     ApplyOutbox,
-    Collection,
     Edition,
     LicensePool,
-    PurchaseRecord,
-    RejectedRecord,
     Run,
 )
 from accession.local.servers import ServerUrls
-from accession.sandbox.catalogue import build_catalogue
 from accession.sandbox.faults import Faults
-from accession.sandbox.vendor import Sandbox
 from accession.tasks.heartbeats import record_worker_heartbeat
 from tests.fixtures.broker import Broker
 from tests.fixtures.factories import run_concurrently
-from tests.fixtures.running_sandbox import RunningSandbox, running_sandbox
+from tests.fixtures.running_sandbox import RunningSandbox
 from tests.fixtures.stored import all_runs, count_rows, set_checkpoint, titles_with_metadata
 from tests.fixtures.waiting import DEADLINE_SECONDS, wait_until
+from tests.fixtures.worker_processes import (
+    LATENCY_MS,
+    TITLES,
+    WorkerPool,
+    add_library,
+    assert_imported,
+    count_pages,
+    library,
+    wait_for_pages,
+)
 from tests.fixtures.workers import RunStarter, empty_servers
-
-DAYS = 12
-TITLES = 100
-# Slow enough that an import does not end before its workers have been stopped.
-LATENCY_MS = 50
-
-
-@contextmanager
-def library(
-    session: Session,
-    name: str,
-    *,
-    seed: int,
-    titles: int = TITLES,
-    days: int = DAYS,
-    latency_ms: int = 0,
-    faults: Faults | None = None,
-) -> Iterator[tuple[Collection, RunningSandbox]]:
-    """Run a vendor with titles purchased in the last days, and add a collection without imports."""
-    until = utc_now().replace(microsecond=0)
-    sold = build_catalogue(titles, until - timedelta(days=days), until, seed=seed)
-    with running_sandbox(Sandbox(sold, faults=faults, latency_ms=latency_ms)) as running:
-        yield add_library(session, name, running, days=days), running
-
-
-def add_library(session: Session, name: str, running: RunningSandbox, *, days: int) -> Collection:
-    """Commit a collection of the vendor whose import starts so many days ago."""
-    collection = add_collection(
-        session,
-        Account(
-            collection=name,
-            library_id=running.account.library_id,
-            account_id=running.account.account_id,
-            account_key=SecretStr(running.account.account_key),
-            base_url=running.base_url,
-        ),
-    )
-    session.commit()
-    # One day earlier: the first purchase may be some seconds older.
-    set_checkpoint(collection.id, utc_now() - timedelta(days=days + 1))
-    return collection
-
-
-@dataclass
-class WorkerPool:
-    """Worker processes, as an operator starts them; those still running are reused by the next test."""
-
-    servers: ServerUrls
-    log: Path
-    workers: list[psutil.Popen] = field(default_factory=list)
-
-    def ensure(self, number: int) -> list[psutil.Popen]:
-        """Return at least so many running workers, starting those that are missing."""
-        self.workers = [worker for worker in self.workers if worker.poll() is None]
-        self.workers += [self._start() for _ in range(number - len(self.workers))]
-        return self.workers
-
-    def stop(self) -> list[int]:
-        """Stop all workers after their current step (SIGTERM); return their exit codes."""
-        for worker in self.workers:
-            worker.terminate()
-        codes = [worker.wait(timeout=DEADLINE_SECONDS) for worker in self.workers]
-        self.workers.clear()
-        return codes
-
-    def kill(self) -> None:
-        """Kill all workers and their child processes."""
-        for worker in self.workers:
-            for process in [worker, *worker.children()]:
-                process.kill()
-            worker.wait()
-        self.workers.clear()
-
-    def _start(self) -> psutil.Popen:
-        environment = os.environ | {
-            "ACCESSION_DATABASE_URL": self.servers.database_url,
-            "ACCESSION_REDIS_URL": self.servers.redis_url,
-            "ACCESSION_HOME": str(get_settings().home),
-            "ACCESSION_RETRY_BACKOFF_SECONDS": "0",
-            "ACCESSION_LOG_FORMAT": "json",
-        }
-        command = [sys.executable, "-m", "accession", "worker", "--concurrency=2"]
-        with self.log.open("a") as log:
-            return psutil.Popen(command, env=environment, stdout=log, stderr=log)
 
 
 @pytest.fixture(scope="module")
@@ -149,49 +61,9 @@ def worker_pool(_worker_pool: WorkerPool, broker: Broker) -> WorkerPool:
     return _worker_pool
 
 
-def wait_for_pages() -> None:
-    """Wait until the runs have committed five pages."""
-    wait_until(lambda: count_pages() >= 5, "five pages are committed")
-
-
 def assert_pages_requested_once(run: Run, running: RunningSandbox) -> None:
     """Except for a few that were prefetched unnecessarily."""
     assert 0 <= running.statistics()["requests"]["marc"] - run.pages <= 6
-
-
-def assert_imported(collection: Collection, running: RunningSandbox, task_id: str) -> None:
-    """No title, record or page is missing or duplicated."""
-    statistics = running.statistics()
-    with transaction() as session:
-        run = session.scalars(select(Run).filter_by(collection_id=collection.id)).one()
-        assert (run.task_id, run.state, run.error) == (task_id, "succeeded", None)
-        assert (run.records_fetched, run.records_rejected) == (TITLES, statistics["unusable_records"])
-        assert run.titles_new == statistics["usable_titles"]
-
-        def count(model: type[LicensePool] | type[RejectedRecord]) -> int | None:
-            return session.scalar(
-                select(func.count()).select_from(model).where(model.collection_id == collection.id)
-            )
-
-        assert count(LicensePool) == statistics["usable_titles"]
-        assert count(RejectedRecord) == statistics["unusable_records"]
-        records = select(func.count(PurchaseRecord.id)).join(
-            LicensePool, PurchaseRecord.license_pool_id == LicensePool.id
-        )
-        records = records.where(LicensePool.collection_id == collection.id)
-        assert session.scalar(records) == statistics["usable_titles"]
-        editions = select(func.count(Edition.id)).join(
-            LicensePool, LicensePool.identifier_id == Edition.identifier_id
-        )
-        editions = editions.where(LicensePool.collection_id == collection.id, Edition.title.is_not(None))
-        assert (
-            session.scalar(editions) == statistics["usable_titles"] - 1
-        )  # one title is not listed by the vendor
-    assert count_rows(ApplyOutbox) == 0
-
-
-def count_pages() -> int:
-    return sum(run.pages for run in all_runs())
 
 
 def publish_lost(broker: Broker) -> None:

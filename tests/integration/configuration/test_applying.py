@@ -88,7 +88,7 @@ def test_failure_of_one_change_undoes_the_others(
     def fail(*_: Any) -> None:
         raise UserError("the database is full")
 
-    monkeypatch.setattr("accession.configuration.changes.set_schedule", fail)
+    monkeypatch.setattr("accession.configuration.collection_changes.set_schedule", fail)
     schedules = {"purchases": {"cron": "0 1 * * *"}}
     with pytest.raises(UserError, match="the database is full"):
         apply({"name": "Alder Library", "schedules": schedules})

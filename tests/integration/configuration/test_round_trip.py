@@ -15,9 +15,12 @@ from accession.configuration.loading import Configuration, load_configuration
 from accession.configuration.model import SecretReference
 from accession.core.workflow import Workflow
 from accession.db.engine import transaction
+from accession.db.models import WebhookEvent
+from accession.digests.options import Frequency, Weekday
 from accession.notifications.kinds import EventKind, Severity
 from tests.fixtures.servers import delete_all_rows
 
+EVENTS = [event.value for event in WebhookEvent]
 ANN = Actor(ActorKind.USER, "ann", "192.0.2.1")
 
 words = st.text(st.characters(categories=["L", "M", "N", "P", "S"]), min_size=1, max_size=8)
@@ -49,6 +52,20 @@ limits = st.fixed_dictionaries(
 )
 
 
+digests = st.fixed_dictionaries(
+    {},
+    optional={
+        "frequency": st.sampled_from(list(Frequency)).map(str),
+        "weekday": st.sampled_from(list(Weekday)).map(str),
+        "time": st.sampled_from(["00:00", "07:30", "23:59"]),
+        "time_zone": zones,
+        "recipients": st.lists(st.sampled_from(["ann@a.example", "bo@b.example"]), unique=True),
+        "send_empty": st.booleans(),
+        "max_titles": st.integers(1, 200),
+    },
+)
+
+
 @st.composite
 def pauses(draw: st.DrawFn) -> list[dict[str, Any]]:
     workflows = draw(st.lists(st.sampled_from(list(Workflow)), unique=True))
@@ -61,7 +78,7 @@ def pauses(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 @st.composite
 def configurations(draw: st.DrawFn) -> dict[str, Any]:
-    """Return a valid file: collections of a few accounts, each with limits of its own, and notifications."""
+    """Return a valid file: collections of a few accounts with their limits, and all other lists."""
     accounts = draw(
         st.lists(
             st.fixed_dictionaries({"library_id": lines, "account_id": identifiers, "limits": limits}),
@@ -73,6 +90,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
     names = draw(st.lists(lines, max_size=4, unique=True))
     channels = draw(st.lists(lines, max_size=2, unique=True))
     rules = draw(st.lists(lines, max_size=3, unique=True)) if channels else []
+    some_names = st.lists(st.sampled_from(names), unique=True) if names else st.just([])
     return {
         "collections": [
             {
@@ -92,7 +110,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
                     "name": name,
                     "channel": draw(st.sampled_from(channels)),
                     "events": [EventKind.RUN_FAILED.value] if draw(st.booleans()) else [],
-                    "collections": draw(st.lists(st.sampled_from(names), unique=True)) if names else [],
+                    "collections": draw(some_names),
                     "min_severity": draw(st.sampled_from(list(Severity))).value,
                     "quiet_hours": draw(st.sampled_from(["", "22:00-07:00"])),
                     "time_zone": draw(zones),
@@ -102,12 +120,25 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
                 for name in rules
             ],
         },
+        "webhooks": [
+            {
+                "name": name,
+                "url": draw(st.sampled_from(["https://index.example/hook", "http://127.0.0.1:9"])),
+                "secret": {"env": "WEBHOOK_SECRET"},
+                "events": draw(st.lists(st.sampled_from(EVENTS), min_size=1, unique=True)),
+                "collections": draw(some_names),
+            }
+            for name in draw(st.lists(lines, max_size=3, unique=True))
+        ],
+        "digests": [{"collection": name} | draw(digests) for name in draw(some_names)],
     }
 
 
 def read_secret(reference: SecretReference) -> SecretStr:
     """Return a secret that every exported name leads to."""
-    return SecretStr("json://127.0.0.1/hook" if reference.env.startswith("CHANNEL") else "key")
+    kind = reference.env.partition("_")[0]
+    secrets = {"CHANNEL": "json://127.0.0.1/hook", "WEBHOOK": f"whsec_{'A' * 32}"}
+    return SecretStr(secrets.get(kind, "key"))
 
 
 def load(text: str) -> Configuration:

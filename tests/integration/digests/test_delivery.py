@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from accession.accounts.collections import mark_for_deletion
 from accession.core.clock import utc_now
 from accession.core.settings import get_settings
+from accession.db.due_rows import retry_delay
 from accession.db.engine import transaction
 from accession.db.models import Collection, DigestMail, MailState, NotificationEvent
 from accession.digests.delivery import (
@@ -19,7 +20,6 @@ from accession.digests.delivery import (
     GIVE_UP_AFTER,
     REPORTED_TRIES,
     deliver_due_mails,
-    retry_delay,
     send_now,
 )
 from accession.digests.issues import MailView, store_manual_issue

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
 from accession.core.settings import get_settings
+from accession.db.due_rows import retry_delay
 from accession.db.engine import transaction
 from accession.db.models import Notification
 from accession.notifications.channels import channel_views, get_channel, remove_channel
@@ -20,7 +21,6 @@ from accession.notifications.delivery import (
     MAX_TRIES,
     deliver_due_messages,
     notification_views,
-    retry_delay,
 )
 from accession.notifications.incidents import apply_rules
 from accession.notifications.problems import DiskSpace, MachineState

@@ -22,6 +22,7 @@ from accession.core.cron import Cron
 from accession.core.settings import ScheduledExport, Settings, get_settings, use_settings
 from accession.db.models import Collection, NotificationEvent
 from accession.notifications.kinds import EventKind
+from accession.runs.scheduled_exports import scheduled_exports
 from tests.fixtures.factories import NOON
 from tests.fixtures.purchases import purchase_title
 
@@ -252,3 +253,25 @@ def test_unexpected_error_of_export_is_stored_without_details(
         run_on(0, "alder")
     (event,) = session.scalars(select(NotificationEvent))
     assert event.reason == "An unexpected error occurred (ValueError): see the log of the workers."
+
+
+def test_last_file_of_export_stays_known_after_a_failure(
+    app: Celery, session: Session, collection: Collection, store: MemoryFileSystem, tmp_path: Path
+) -> None:
+    purchase_title(session, collection, "solaris", NOON)
+    with scheduled(name="alder", format="marc21", target="memory://exports", at="06:30"):
+        (never,) = scheduled_exports(session)
+        run_on(0, "alder")
+        (written,) = scheduled_exports(session)
+    session.expire_all()
+    with scheduled(name="alder", format="marc21", target=str(tmp_path / "missing" / "folder")):
+        run_on(1, "alder")
+        (failed,) = scheduled_exports(session)
+
+    assert (never.state, never.schedule, never.file) == ("never", "daily at 06:30 (UTC)", None)
+    (path,) = store.find("/exports")
+    assert written.file == path.rpartition("/")[2]
+    assert (written.state, written.titles, written.bytes) == ("succeeded", 1, store.size(path))
+    assert (failed.state, failed.ended_at, failed.written_at) == ("failed", NOON + DAY, NOON)
+    assert failed.file == written.file
+    assert "cannot be written" in str(failed.error)

@@ -105,3 +105,18 @@ def test_outbox_rows_without_a_message_are_published(
     assert [publish_lost_applies(), publish_lost_applies()] == [58, 0]
     assert published_row_ids(broker) == rows[1:]
     assert count_rows(ApplyOutbox) == 60
+
+
+def test_row_with_data_of_a_newer_version_stays(
+    session: Session, collection: Collection, broker: Broker
+) -> None:
+    """A newer worker applies it; the other titles are applied."""
+    newer, other = add_outbox_rows(session, collection, "t1", "t2")
+    session.execute(
+        text("UPDATE apply_outbox SET data = data || '{\"later\": 1}' WHERE id = :id"), {"id": newer}
+    )
+    session.commit()
+    publish([newer, other])
+    while broker.messages("apply"):
+        broker.deliver_next("apply")
+    assert (titles_with_metadata(), outbox_row_ids()) == ({"t2"}, [newer])

@@ -7,14 +7,18 @@ import pytest
 from celery.signals import worker_process_shutdown
 from sqlalchemy.orm import Session
 
+from accession.bibliotheca.outcomes import Endpoint, RequestOutcome
+from accession.core.workflow import Workflow
 from accession.db.models import Collection, RunTitle
 from accession.imports.prefetch import Prefetcher, wait_for_prefetches
 from accession.imports.vendor_api import vendor_api_for
 from accession.imports.windows import PageRequest
+from accession.runs.ledger import open_run
+from accession.runs.run_details import run_requests
 from tests.fixtures.broker import Broker
 from tests.fixtures.factories import day, make_collection
 from tests.fixtures.holdings import title_ids
-from tests.fixtures.stored import count_rows, titles_with_metadata
+from tests.fixtures.stored import all_runs, count_rows, titles_with_metadata
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.workers import ObservedVendor, RunStarter, travel_to
 
@@ -98,12 +102,76 @@ def test_stopped_worker_process_stores_what_it_prefetches(
         [PageRequest(day(2024, 5, 1), day(2024, 5, 2))], first_listed=0
     )
     with ThreadPoolExecutor(1) as threads:
-        stop = threads.submit(worker_process_shutdown.send, None)
+        stop = threads.submit(end_worker_process)
         may_respond.set()
         stop.result()
 
     (key,) = broker.redis.scan_iter("vendor:prefetch:*")
     assert broker.redis.strlen(key) > 1, "the response is stored"
+
+
+def test_stopped_process_counts_requests_of_its_threads(
+    session: Session,
+    collection: Collection,
+    vendor: ObservedVendor,
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The counts of a request that ends while the process stops are stored, too."""
+    from accession.tasks import process_shutdown
+    from accession.tasks.metrics import read_worker_metrics
+    from accession.tasks.prefetch_cache import RedisPrefetchCache
+    from accession.tasks.step_recorder import StepRecording
+
+    may_respond = threading.Event()
+    vendor.on_request = lambda _: assert_set(may_respond)
+
+    def respond_and_wait(seconds: float) -> None:
+        may_respond.set()
+        wait_for_prefetches(seconds)
+
+    monkeypatch.setattr(process_shutdown, "wait_for_prefetches", respond_and_wait)
+    open_run(session, collection.id, Workflow.PURCHASES, "the-task", {})
+    session.commit()
+    api = vendor_api_for(collection, count_request=StepRecording("the-task").count_request)
+    page = PageRequest(day(2024, 5, 1), day(2024, 5, 2))
+    Prefetcher(api, RedisPrefetchCache("the-task"), 4).prefetch([page], first_listed=0)
+    end_worker_process()
+
+    assert read_worker_metrics().requests[Endpoint.MARC, RequestOutcome.OK] == 1
+    assert [each.requests for each in run_requests(session, all_runs()[0].id)] == [1]
+
+
+def test_lost_broker_ends_a_prefetch_quietly(
+    collection: Collection, vendor: ObservedVendor, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step that needs the page meets the same error, and waits for the broker."""
+    from accession.tasks.app import app
+    from accession.tasks.broker import redis_client
+    from accession.tasks.prefetch_cache import RedisPrefetchCache
+    from accession.tasks.rate_limiter import request_slot
+
+    errors: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", errors.append)
+    cache = RedisPrefetchCache("run")
+    with monkeypatch.context() as patch:
+        patch.setattr(app.backend, "client", redis_client("redis://127.0.0.1:9/0"))
+        api = vendor_api_for(collection, request_slot(collection, "run"))
+    page = PageRequest(day(2024, 5, 1), day(2024, 5, 2))
+    Prefetcher(api, cache, 4).prefetch([page], first_listed=0)
+    wait_for_prefetches(DEADLINE_SECONDS)
+    assert errors == []
+    assert vendor.requests == []
+    (key,) = broker.redis.scan_iter("vendor:prefetch:*")
+    assert broker.redis.get(key) == b"-", "nobody waits for the response"
+
+
+def end_worker_process() -> None:
+    """Do what Celery does before a process of a worker ends."""
+    from accession.tasks.app import app
+
+    app.loader.import_default_modules()
+    worker_process_shutdown.send(None)
 
 
 def assert_set(event: threading.Event) -> None:

@@ -10,10 +10,12 @@ import httpx
 import pytest
 import structlog
 from celery.exceptions import Retry
+from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from accession.auth.audit import Actor, ActorKind
+from accession.bibliotheca.errors import RequestSlotUnavailable
 from accession.core.logging import configure_logging
 from accession.core.settings import Settings
 from accession.core.workflow import Workflow
@@ -176,13 +178,16 @@ def test_message_of_ended_run_is_no_step(vendor: ObservedVendor, message: Messag
     assert [step.number for step in stored_steps()] == [1]
 
 
+@pytest.mark.parametrize("error", [RedisConnectionError, RequestSlotUnavailable])
 def test_step_during_outage_is_recorded_as_retried(
-    vendor: ObservedVendor, message: Message, broker: Broker, monkeypatch: pytest.MonkeyPatch
+    vendor: ObservedVendor,
+    message: Message,
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[Exception],
 ) -> None:
-    from redis.exceptions import ConnectionError as RedisConnectionError
-
     monkeypatch.setattr("accession.tasks.outages._WAITS_SECONDS", (0.0,))
-    failures = [RedisConnectionError("the broker is unavailable")]
+    failures = [error("the broker is unavailable")]
 
     def fail_once(_: httpx.Request) -> None:
         if failures:

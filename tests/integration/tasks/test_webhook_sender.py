@@ -125,5 +125,5 @@ def test_unavailable_database_is_logged_and_tried_again(
         session.execute(text("ALTER TABLE hidden RENAME TO webhook_deliveries"))
         session.commit()
     (line,) = [line for line in lines if line["log_level"] == "warning"]
-    assert line["event"] == "webhook sender waits for the database"
+    assert line["event"] == "thread waits for the database"
     assert webhook_views(session)[0].pending == 1

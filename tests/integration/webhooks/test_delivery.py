@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 from accession.catalog.circulation import record_events
 from accession.core.errors import UserError
 from accession.core.settings import get_settings
+from accession.db.due_rows import retry_delay
 from accession.db.engine import engine, transaction
 from accession.db.models import (
     Collection,
@@ -28,10 +29,10 @@ from accession.db.models import (
 from accession.webhooks.delivery import (
     BATCH_SIZE,
     CLAIM,
+    FIRST_RETRY_DELAY,
     GIVE_UP_AFTER,
     deliver_events,
     find_due_webhooks,
-    retry_delay,
     send_test,
 )
 from accession.webhooks.log import DeliveryFilter, DeliveryView, delivery_views, skip_delivery
@@ -122,6 +123,7 @@ def test_event_is_delivered_once_with_its_title(
                 "medium": "book",
                 "format": "epub",
                 "language": "pol",
+                "audience": "general",
                 "publisher": "Wydawnictwo",
                 "published": "1961",
                 "on_sale": None,
@@ -274,7 +276,7 @@ def test_failed_event_is_sent_again_unchanged(
 
 
 def test_delays_double_from_seconds_to_an_hour() -> None:
-    delays = [retry_delay(tries) for tries in range(1, 30)]
+    delays = [retry_delay(tries, FIRST_RETRY_DELAY) for tries in range(1, 30)]
     assert delays[:4] == [5 * SECOND, 10 * SECOND, 20 * SECOND, 40 * SECOND]
     assert delays == sorted(delays)
     assert delays[-1] == timedelta(hours=1)

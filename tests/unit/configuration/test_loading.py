@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from accession.configuration.documents import parse_document
 from accession.configuration.loading import Configuration, load_configuration
-from accession.configuration.model import ConfigurationFile, RuleEntry, json_schema
+from accession.configuration.model import ConfigurationFile, DigestEntry, RuleEntry, WebhookEntry, json_schema
+from accession.digests.options import DigestOptions
 from accession.notifications.rules import RuleSpec
+from accession.webhooks.registry import WebhookSpec
 
 ROOT = Path(__file__).parents[3]
 ENTRY = {
@@ -22,7 +24,10 @@ ENTRY = {
     "account_id": "library.alder",
     "account_key": {"env": "ALDER_KEY"},
 }
-NAMES = ["collections", "notifications", "channels", "rules", "name", "schedules", "pauses", "limits", "url"]
+NAMES = [
+    *("collections", "notifications", "channels", "rules", "name", "schedules", "pauses", "limits", "url"),
+    *("webhooks", "digests", "collection", "recipients"),
+]
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -120,6 +125,13 @@ def test_rules_have_all_values_of_stored_ones() -> None:
     assert list(RuleEntry.model_fields) == [field.name for field in fields(RuleSpec)]
 
 
+def test_webhooks_and_digests_have_all_values_of_stored_ones() -> None:
+    webhook = {field.name for field in fields(WebhookSpec)} | {"secret"}
+    assert set(WebhookEntry.model_fields) == webhook
+    digest = ["collection", *(field.name for field in fields(DigestOptions))]
+    assert list(DigestEntry.model_fields) == digest
+
+
 def test_example_of_the_documentation_fits_the_schema() -> None:
     page = (ROOT / "docs" / "how-to" / "configuration-as-code.md").read_text(encoding="utf-8")
     example = page.partition("```yaml\n")[2].partition("```")[0]
@@ -132,5 +144,5 @@ def test_example_of_the_documentation_fits_the_schema() -> None:
 def test_schema_describes_every_key() -> None:
     schema: dict[str, Any] = json_schema()
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert set(schema["properties"]) == {"collections", "notifications"}
+    assert set(schema["properties"]) == {"collections", "notifications", "webhooks", "digests"}
     assert {"oneOf", "additionalProperties"} <= set(schema["$defs"]["SecretReference"])
