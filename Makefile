@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-LOCK := uv pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header
+LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header
 # Many tests wait for other processes, so twice as many test processes as cores finish earliest.
 JOBS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 # Tests of one file share installations that take seconds to start.
@@ -12,12 +12,13 @@ T ?= tests
 RUNS ?= 100
 N ?= 50000
 DIST ?= dist
+CLIENTS := tests/acceptance/clients
 
 # Tests start hundreds of processes, each of which would compile all modules.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test cluster servers packages chaos fuzz lint format bench bench-full screenshots docs docs-site dist install lock clean
+.PHONY: help demo check test cluster servers packages acceptance chaos fuzz lint format bench bench-full screenshots docs docs-site dist install lock lock-clients clean
 
 help: ## Show these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -29,10 +30,10 @@ check: lint ## Run the linters and the unit tests; for every edit, in under 2 mi
 	$(BIN)/pytest -q $(PARALLEL) tests/unit
 
 # Only the whole run can reach the coverage that is required, so a part runs without measuring it.
-test: $(READY) ## Run all tests but those of make cluster, make servers and make packages; T=tests/unit/core or T="tests/unit -k marc" runs a part
+test: $(READY) ## Run all tests but those of make cluster, servers, packages and acceptance; T=tests/unit/core or T="tests/unit -k marc" runs a part
 ifeq ($(T),tests)
 	$(BIN)/coverage erase
-	$(BIN)/pytest $(PARALLEL) --ignore tests/cluster --ignore tests/servers --ignore tests/packages --cov --cov-report= --cov-fail-under=0
+	$(BIN)/pytest $(PARALLEL) --ignore tests/cluster --ignore tests/servers --ignore tests/packages --ignore tests/acceptance --cov --cov-report= --cov-fail-under=0
 	$(BIN)/coverage report --skip-covered --skip-empty
 else
 	$(BIN)/pytest $(PARALLEL) $(T)
@@ -46,6 +47,9 @@ servers: $(READY) ## Import through servers of Debian: PgBouncer, PostgreSQL and
 
 packages: $(READY) ## Build the packages, install them elsewhere and run the demo from them
 	$(BIN)/pytest -n 0 tests/packages
+
+acceptance: $(READY) ## Let programs of others use a running installation: Palace, Readium, Sickle, DuckDB, Lighthouse, nginx, Schemathesis
+	$(BIN)/pytest -n 0 tests/acceptance tests/servers/test_nginx.py tests/integration/web/test_api_schema.py
 
 chaos: $(READY) ## Import from an unreliable vendor, and kill processes at random, RUNS times each (100) from SEED=N on
 	@CHAOS_RUNS=$(RUNS) CHAOS_SEED=$(or $(SEED),0) $(BIN)/pytest -q -x -n $(JOBS) tests/chaos/test_simulation.py
@@ -104,7 +108,12 @@ $(READY): requirements/dev.txt requirements/uv.txt pyproject.toml
 	@touch $@
 
 lock: $(READY) ## Renew the pinned requirement files from requirements/*.in; UPGRADE=--upgrade takes new versions
-	cd requirements && for name in uv run dev; do ../$(BIN)/$(LOCK) $(UPGRADE) $$name.in -o $$name.txt; done
+	cd requirements && for name in uv run dev; do ../$(BIN)/$(LOCK) --python-version 3.11 $(UPGRADE) $$name.in -o $$name.txt; done
+
+lock-clients: $(READY) ## Renew the pinned files of the programs that make acceptance installs; needs npm
+	cd $(CLIENTS) && ../../../$(BIN)/$(LOCK) --python-version 3.11 $(UPGRADE) tables.in -o tables.txt
+	cd $(CLIENTS) && ../../../$(BIN)/$(LOCK) --python-version 3.12 $(UPGRADE) palace.in -o palace.txt
+	npm install --package-lock-only --prefix $(CLIENTS)/node
 
 clean: ## Remove .venv, the documentation site, the packages and the caches of the tools
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*

@@ -19,7 +19,7 @@ from tests.fixtures.servers import (
     vendor,
 )
 
-_TIERS = ["cluster", "servers", "packages", "e2e", "chaos", "integration", "unit"]
+_TIERS = ["cluster", "servers", "packages", "acceptance", "e2e", "chaos", "integration", "unit"]
 # Simulations of months and years, which run the same lines thousands of times.
 _SIMULATIONS = {"test_activity.py", "test_empty_bodies.py", "test_request_counts.py", "test_simulated_day.py"}
 
@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(_tier(item))
         is_repetitive = item.path.name in _SIMULATIONS or is_hypothesis_test(getattr(item, "obj", None))
-        if _tier(item) in ("cluster", "servers", "packages", "e2e", "chaos") or is_repetitive:
+        if _tier(item) not in ("integration", "unit") or is_repetitive:
             item.add_marker("no_cover")
     items.sort(key=lambda item: _TIERS.index(_tier(item)))
 
