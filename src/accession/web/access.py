@@ -14,13 +14,14 @@ from sqlalchemy.exc import OperationalError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from accession.auth.roles import FeedKind
 from accession.core.loopback import is_loopback
 from accession.core.settings import get_settings
 from accession.db.engine import transaction
+from accession.web.addresses import redirect_to, route_path
 from accession.web.authentication import (
     BASIC_CHALLENGE,
     LOGIN_PATHS,
@@ -36,8 +37,9 @@ from accession.web.opds_authentication import AUTHENTICATION_PATH, authenticatio
 from accession.web.principal import BEARER_CHALLENGE
 from accession.web.request_checks import SAFE_METHODS, require_same_site, require_short_body
 
-# Used by probes and by the login page; they must work without the database.
-_PUBLIC_PATHS = ("/healthz", "/readyz", "/favicon.ico", AUTHENTICATION_PATH)
+# Used by probes and by the login page; they must work without the database. Browsers and crawlers request the
+# two files that do not exist, and would take the login page for them.
+_PUBLIC_PATHS = ("/healthz", "/readyz", "/favicon.ico", "/robots.txt", AUTHENTICATION_PATH)
 _PUBLIC_FOLDER = "/static/"
 
 
@@ -86,7 +88,7 @@ class AccessMiddleware:
         await self._app(request.scope, receive, send)
 
     async def _authenticate(self, request: Request) -> AuthResult:
-        path: str = request.scope["path"]
+        path = route_path(request.scope)
         require_short_body(request)
         token = request_token(request)
         if token is None:
@@ -108,7 +110,7 @@ class AccessMiddleware:
 
 def _denied_response(request: Request, problem: HTTPProblem) -> Response:
     """Return the problem, or a redirect to the login page for a person who is not logged in."""
-    path: str = request.scope["path"]
+    path = route_path(request.scope)
     has_token = request_token(request) is not None
     if problem.status == HTTPStatus.UNAUTHORIZED and is_path_of(FeedKind.OPDS, path):
         return authentication_response(request, problem, has_token=has_token)
@@ -117,9 +119,9 @@ def _denied_response(request: Request, problem: HTTPProblem) -> Response:
     if problem.status != HTTPStatus.UNAUTHORIZED or is_machine_path(path):
         return error_response(request, problem)
     if request.method not in SAFE_METHODS:
-        return RedirectResponse("/login", 303)
+        return redirect_to("/login")
     query = request.scope.get("query_string", b"").decode("latin-1")
-    return RedirectResponse(f"/login?next={quote(f'{path}?{query}' if query else path)}", 303)
+    return redirect_to(f"/login?next={quote(f'{path}?{query}' if query else path)}")
 
 
 def _with_cookie(send: Send, cookie: str) -> Send:

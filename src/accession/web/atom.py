@@ -6,6 +6,7 @@ from fastapi.responses import Response
 from accession.accounts.collections import get_collection
 from accession.db.engine import transaction
 from accession.digests.atom import MEDIA_TYPE, build_feed
+from accession.web.addresses import absolute_url
 from accession.web.conditional import conditional_response
 from accession.web.errors import HTTPProblem
 from accession.web.parameters import RowId
@@ -23,5 +24,12 @@ def show_feed(request: Request, reader: Reader, collection_id: RowId) -> Respons
             403, f'The token "{reader.name}" only allows reading the feeds of another collection.'
         )
     with transaction() as session:
-        feed = build_feed(session, get_collection(session, collection_id), str(request.url))
+        self_url = absolute_url(request, f"{router.prefix}/{collection_id}.atom{_query(request)}")
+        feed = build_feed(session, get_collection(session, collection_id), self_url)
     return conditional_response(request, feed, MEDIA_TYPE)
+
+
+def _query(request: Request) -> str:
+    """Return the query of the request, with its question mark: readers must repeat a token in it."""
+    query = request.scope["query_string"].decode("latin-1")
+    return f"?{query}" if query else ""

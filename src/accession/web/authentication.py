@@ -16,6 +16,7 @@ from starlette.requests import Request
 from accession.auth.roles import FeedKind, UserRole
 from accession.auth.tokens import TOKEN_PREFIX, use_token
 from accession.auth.users import find_session_user, is_login_required
+from accession.web.addresses import route_path
 from accession.web.errors import HTTPProblem
 from accession.web.feed_paths import feed_prefix, is_feed_path, is_feed_read
 from accession.web.principal import Principal
@@ -58,7 +59,7 @@ def authenticate(
 def request_token(request: Request) -> SecretStr | None:
     """Return the token that the request carries; HTTP Basic and `?token=` count on paths of feeds only."""
     bearer = _bearer_token(request.headers)
-    if bearer is not None or not is_feed_path(request.scope["path"]):
+    if bearer is not None or not is_feed_path(route_path(request.scope)):
         return bearer
     query_token = request.query_params.get("token")
     return _basic_token(request.headers) if query_token is None else SecretStr(query_token)
@@ -79,7 +80,7 @@ def _token_principal(session: Session, request: Request, secret: SecretStr) -> P
     if token.role is not None:
         return Principal(token.name, UserRole(token.role), "token", client_address(request))
     feeds = [FeedKind(name) for name in token.feeds or ()]
-    if not any(is_feed_read(feed, request.method, request.scope["path"]) for feed in feeds):
+    if not any(is_feed_read(feed, request.method, route_path(request.scope)) for feed in feeds):
         paths = " and ".join(feed_prefix(feed) for feed in feeds)
         raise HTTPProblem(403, f'The token "{token.name}" only allows reading {paths}.')
     return Principal(token.name, UserRole.VIEWER, "token", client_address(request), token.collection_id)
@@ -95,7 +96,7 @@ def _session_result(session: Session, request: Request) -> AuthResult:
     # A user whom the provider does not know any more is logged out when the session ends.
     is_renewable = web_session.is_to_be_renewed and user.oidc_issuer is None
     # These paths set the session cookie themselves.
-    is_renewed = is_renewable and request.scope["path"] not in LOGIN_PATHS
+    is_renewed = is_renewable and route_path(request.scope) not in LOGIN_PATHS
     cookie = session_cookie(user, secure=request.url.is_secure) if is_renewed else None
     principal = Principal(user.name, UserRole(user.role), "session", client_address(request))
     return AuthResult(principal, cookie)

@@ -13,9 +13,9 @@ from typing import Any, cast
 
 import h11
 import structlog
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from accession.web.forwarded import ForwardedHeaders
 from accession.web.request_checks import client_network
 
 log = structlog.get_logger(__name__)
@@ -113,7 +113,7 @@ class _LimitedProtocol(H11Protocol):
             self.client = (_unmap_ipv4(self.client[0]), self.client[1])
             self.network = client_network(self.client[0])
             # The loaded app is always this middleware, which knows the trusted proxies.
-            self.is_proxy = self.client[0] in cast("ProxyHeadersMiddleware", self.app).trusted_hosts
+            self.is_proxy = self.client[0] in cast("ForwardedHeaders", self.app).trusted_hosts
         # Writing is then paused as long as anything is unsent.
         transport.set_write_buffer_limits(high=0)
         self._update_timer()

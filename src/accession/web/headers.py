@@ -4,6 +4,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from accession.web.addresses import route_path
 from accession.web.error_handlers import error_response
 from accession.web.errors import INTERNAL_ERROR
 
@@ -61,7 +62,7 @@ def _add_headers(scope: Scope, message: Message) -> None:
     for name, value in _HEADERS.items():
         # A route may set its own Content-Security-Policy, as mails do.
         headers.setdefault(name, value)
-    is_asset = scope["path"].startswith("/static/") and message["status"] < 400
+    is_asset = route_path(scope).startswith("/static/") and message["status"] < 400
     # A route may set its own Cache-Control, as covers do.
     headers.setdefault("Cache-Control", _CACHED_FOR_A_DAY if is_asset else _NO_STORE)
     if scope["scheme"] == "https":

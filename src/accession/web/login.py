@@ -10,7 +10,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter
 from pydantic import SecretStr
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from accession.auth.audit import Actor, ActorKind, AuditAction, record
 from accession.auth.oidc import get_provider
@@ -18,6 +18,7 @@ from accession.auth.oidc_errors import ProviderError
 from accession.auth.users import LoginRefusal, authenticate_user, is_provider_user, user_exists
 from accession.core.settings import get_settings
 from accession.db.engine import transaction
+from accession.web.addresses import absolute_url, cookie_path, redirect_to
 from accession.web.errors import HTTPProblem
 from accession.web.pages.rendering import render
 from accession.web.principal import Principal
@@ -53,7 +54,7 @@ class _LoginResult:
 def show_login(request: Request, next: str = "/") -> Response:  # noqa: A002 - name of the query parameter
     """Show the login page; redirect to `next` if the user is logged in already."""
     if request.state.principal is not None:
-        return RedirectResponse(local_path(next), 303)
+        return redirect_to(local_path(next))
     return login_page(request, next=local_path(next))
 
 
@@ -65,7 +66,7 @@ async def log_in(request: Request) -> Response:
     next_path = local_path(fields.get("next", "/"))
     result = await to_thread.run_sync(_attempt_login, request, name, password, limiter=_password_checks)
     if result.cookie is not None:
-        response: Response = RedirectResponse(next_path, 303)
+        response: Response = redirect_to(next_path)
         response.headers.append("set-cookie", result.cookie)
         return response
     if result.refusal is not None:
@@ -87,19 +88,13 @@ def log_out(request: Request) -> Response:
             record(session, principal.actor, AuditAction.USER_LOGOUT, principal.name)
             is_from_provider = is_provider_user(session, principal.name)
         provider_url = _provider_logout_url(request) if is_from_provider else None
-    response: Response = RedirectResponse("/login", 303)
+    response: Response = redirect_to("/login")
     if provider_url is not None:
         # The policy of the page with the form forbids a redirect of the form to another site.
         response = render(request, "logout.html", url=provider_url)
-        response.delete_cookie(ID_TOKEN_COOKIE, path="/logout")
+        response.delete_cookie(ID_TOKEN_COOKIE, path=cookie_path("/logout"))
     response.headers.append("set-cookie", expired_cookie(secure=request.url.is_secure))
     return response
-
-
-def base_url(request: Request) -> str:
-    """Return the URL under which browsers reach the dashboard, without a slash at the end."""
-    public_url = get_settings().public_url
-    return f"{request.url.scheme}://{request.url.netloc}" if public_url is None else public_url.rstrip("/")
 
 
 def _provider_logout_url(request: Request) -> str | None:
@@ -108,7 +103,7 @@ def _provider_logout_url(request: Request) -> str | None:
     if provider is None:
         return None
     try:
-        return provider.logout_url(f"{base_url(request)}/login", request.cookies.get(ID_TOKEN_COOKIE))
+        return provider.logout_url(absolute_url(request, "/login"), request.cookies.get(ID_TOKEN_COOKIE))
     except ProviderError as error:
         log.warning("logout at provider failed", reason=error.reason)
         return None

@@ -10,6 +10,7 @@ from accession.core.settings import get_settings
 from accession.db.engine import transaction
 from accession.exports.oai.requests import Repository
 from accession.exports.oai.responses import respond
+from accession.web.addresses import absolute_url
 from accession.web.errors import HTTPProblem
 from accession.web.principal import Reader
 
@@ -36,8 +37,8 @@ def oai(
     reader: Reader, request: Request, arguments: Annotated[list[tuple[str, str]], Depends(_arguments)]
 ) -> Response:
     """Answer an OAI-PMH request; errors of the protocol are documents with status 200."""
-    # Split as text: parsing the URL would fail on a malformed Host header.
-    base_url = str(request.url).partition("?")[0]
-    repository = Repository(base_url, get_settings().oai_admin_email, reader.collection_id)
+    repository = Repository(
+        absolute_url(request, "/oai"), get_settings().oai_admin_email, reader.collection_id
+    )
     with transaction() as session:
         return Response(respond(session, repository, arguments), media_type="text/xml")

@@ -22,8 +22,9 @@ from accession.auth.oidc_errors import ProviderError, denied_error, expired_logi
 from accession.auth.oidc_users import log_in_identity
 from accession.auth.users import LoginRefusal
 from accession.db.engine import transaction
+from accession.web.addresses import absolute_url, cookie_path, redirect_to
 from accession.web.errors import HTTPProblem
-from accession.web.login import ID_TOKEN_COOKIE, base_url, local_path, login_page
+from accession.web.login import ID_TOKEN_COOKIE, local_path, login_page
 from accession.web.request_checks import client_address
 from accession.web.sessions import MAX_AGE, session_cookie
 
@@ -61,8 +62,8 @@ async def start_login(request: Request, next: str = "/") -> Response:  # noqa: A
     provider = _require_provider()
     next_path = local_path(next)
     if request.state.principal is not None:
-        return RedirectResponse(next_path, 303)
-    login = LoginRequest.new(f"{base_url(request)}{router.prefix}/callback")
+        return redirect_to(next_path)
+    login = LoginRequest.new(absolute_url(request, f"{router.prefix}/callback"))
     try:
         url = await to_thread.run_sync(provider.authorization_url, login, limiter=_provider_requests)
     except ProviderError as error:
@@ -90,7 +91,7 @@ async def finish_login(request: Request, state: str = "", code: str = "", error:
     if isinstance(result, LoginRefusal):
         response = login_page(request, 403, next=pending.next_path, error=result.message)
     else:
-        response = RedirectResponse(pending.next_path, 303)
+        response = redirect_to(pending.next_path)
         response.headers.append("set-cookie", result.session_cookie)
         if len(result.id_token) <= _MAX_ID_TOKEN_LENGTH:
             _set_cookie(request, response, ID_TOKEN_COOKIE, result.id_token, MAX_AGE, "/logout")
@@ -135,7 +136,7 @@ def _set_cookie(
         name,
         value,
         max_age=int(max_age.total_seconds()),
-        path=path,
+        path=cookie_path(path),
         secure=request.url.is_secure,
         httponly=True,
         samesite="lax",
@@ -143,7 +144,7 @@ def _set_cookie(
 
 
 def _delete_cookie(response: Response) -> None:
-    response.delete_cookie(_COOKIE, path=router.prefix)
+    response.delete_cookie(_COOKIE, path=cookie_path(router.prefix))
 
 
 def _read_cookie(request: Request) -> _PendingLogin | None:

@@ -16,6 +16,7 @@ from accession.catalog.pools import TitleNotHeld
 from accession.catalog.recent_titles import recent_titles
 from accession.catalog.search import find_titles, previous_cursor
 from accession.catalog.title_filter import TitleFilter
+from accession.catalog.title_order import SortKey, TitleOrder
 from accession.catalog.titles import TitleView, filter_bisac_subjects, find_title
 from accession.core.settings import get_settings
 from accession.core.vocabulary import Format
@@ -32,6 +33,7 @@ from accession.exports.opds.models import FEED_TYPE, PUBLICATION_TYPE, Feed, Pub
 from accession.exports.opds.publications import build_publication
 from accession.exports.opds.urls import FeedCollection, UrlBuilder
 from accession.web import covers
+from accession.web.addresses import absolute_url
 from accession.web.conditional import conditional_response
 from accession.web.errors import HTTPProblem
 from accession.web.parameters import NO_NUL, FacetFilter, OpdsAvailability, OpdsPage, RowId, TitleId
@@ -42,6 +44,8 @@ router = APIRouter(prefix="/opds/v2", include_in_schema=False)
 
 _PAGE_SIZE = 50
 _GROUP_SIZE = 12
+# Clients that read a whole list miss no title, whatever changes meanwhile.
+_ORDER = TitleOrder(SortKey.IMPORTED, is_descending=False)
 
 
 @router.get("")
@@ -78,7 +82,7 @@ def _title_groups(session: Session, collection: Collection) -> list[TitleGroup]:
         ("Available now", replace(held, availability="available")),
         ("Audiobooks", replace(held, format=Format.MP3.value)),
     ):
-        page = find_titles(session, title_filter, limit=_GROUP_SIZE)
+        page = find_titles(session, title_filter, _ORDER, limit=_GROUP_SIZE)
         total = page.total if page.total_is_exact else None
         groups.append(TitleGroup(name, page.titles, _query_parameters(title_filter), total))
     return groups
@@ -135,13 +139,15 @@ def _publications_page(
     with transaction() as session:
         collection = _readable_collection(session, reader, collection_id)
         held = replace(title_filter, collection=collection.name, held=True)
-        titles = find_titles(session, held, cursor=cursor or None, limit=_PAGE_SIZE)
+        order = None if title_filter.text else _ORDER
+        titles = find_titles(session, held, order, cursor=cursor or None, limit=_PAGE_SIZE)
+        previous = previous_cursor(session, held, order, cursor, limit=_PAGE_SIZE) if cursor else None
         publications_page = PublicationsPage(
             titles=titles,
             size=_PAGE_SIZE,
             number=int(number),
             position=page,
-            previous_cursor=previous_cursor(session, held, cursor, limit=_PAGE_SIZE) if cursor else None,
+            previous_cursor=previous,
             path="search" if title_filter.text else "publications",
             filters=_query_parameters(title_filter),
         )
@@ -203,7 +209,7 @@ def _feed_collection(
 
 
 def _urls(request: Request) -> UrlBuilder:
-    return UrlBuilder(f"{request.base_url}opds/v2", request.query_params.get("token"))
+    return UrlBuilder(absolute_url(request, router.prefix), request.query_params.get("token"))
 
 
 def _document_response(request: Request, document: Feed | Publication, modified: datetime | None) -> Response:

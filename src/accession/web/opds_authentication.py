@@ -8,6 +8,7 @@ from accession.exports.opds.authentication import (
     AUTHENTICATION_TYPE,
     build_authentication_document,
 )
+from accession.web.addresses import absolute_url
 from accession.web.errors import HTTPProblem
 
 AUTHENTICATION_PATH = "/opds/v2/authentication"
@@ -30,10 +31,9 @@ def authentication_response(request: Request, problem: HTTPProblem, *, has_token
 
 
 def _document(request: Request, description: str | None = None) -> bytes:
-    root = str(request.base_url)
-    start_url, logo_url = f"{root}opds/v2", f"{root}static/icon.svg"
+    start_url, logo_url = absolute_url(request, "/opds/v2"), absolute_url(request, "/static/icon.svg")
     return build_authentication_document(_url(request), start_url, logo_url, description)
 
 
 def _url(request: Request) -> str:
-    return f"{request.base_url}{AUTHENTICATION_PATH.removeprefix('/')}"
+    return absolute_url(request, AUTHENTICATION_PATH)

@@ -8,6 +8,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from accession.core.loopback import is_loopback
+from accession.web.addresses import route_path
 from accession.web.errors import MAX_BODY_BYTES, HTTPProblem, body_too_long
 
 log = structlog.get_logger(__name__)
@@ -40,7 +41,9 @@ def require_same_site(request: Request) -> None:
     """
     if request.method in SAFE_METHODS or not _is_cross_site(request.headers):
         return
-    log.warning("cross-site request rejected", path=request.scope["path"], address=client_address(request))
+    log.warning(
+        "cross-site request rejected", path=route_path(request.scope), address=client_address(request)
+    )
     raise HTTPProblem(
         403,
         "This change was not sent from a page of this dashboard: make it there, or send a token "
@@ -80,9 +83,8 @@ def require_local_request(request: Request) -> None:
     Raises:
         HTTPProblem: the request names another host or comes from another machine.
     """
-    host = _hostname(f"//{request.headers.get('host', '')}")
     is_local_client = request.client is None or is_loopback(request.client.host)
-    if host is None or not is_loopback(host) or not is_local_client:
+    if not is_loopback_host(request.headers.get("host", "")) or not is_local_client:
         log.warning("non-local request rejected: no user exists", address=client_address(request))
         raise HTTPProblem(
             403,
@@ -91,8 +93,10 @@ def require_local_request(request: Request) -> None:
         )
 
 
-def _hostname(url: str) -> str | None:
+def is_loopback_host(host: str) -> bool:
+    """Return whether a `Host` header, which may have a port, names this machine."""
     try:
-        return urlsplit(url).hostname
+        name = urlsplit(f"//{host}").hostname
     except ValueError:
-        return None
+        return False
+    return name is not None and is_loopback(name)

@@ -5,6 +5,8 @@ from time import perf_counter
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from accession.web.addresses import route_path
+
 log = structlog.get_logger(__name__)
 
 _MAX_PATH_LENGTH = 500
@@ -37,7 +39,7 @@ class RequestLog:
             log.info(
                 "request",
                 method=scope["method"],
-                path=scope["path"][:_MAX_PATH_LENGTH],
+                path=route_path(scope)[:_MAX_PATH_LENGTH],
                 status=status,
                 milliseconds=round(1000 * (perf_counter() - started_at), 1),
                 **_principal_field(state),

@@ -73,9 +73,11 @@ def create_server(app: "ASGIApp", limits: "ConnectionLimits | None" = None) -> "
     import uvicorn
 
     from accession.web.connections import ConnectionLimits, limited_protocol
+    from accession.web.forwarded import ForwardedHeaders
 
     config = uvicorn.Config(
         app,
+        proxy_headers=False,
         http=limited_protocol(limits or ConnectionLimits()),
         ws="none",
         h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
@@ -84,6 +86,8 @@ def create_server(app: "ASGIApp", limits: "ConnectionLimits | None" = None) -> "
         server_header=False,
         timeout_graceful_shutdown=2,
     )
+    # In place of uvicorn's own middleware, which knows neither the host nor the path.
+    config.app = ForwardedHeaders(app, config.forwarded_allow_ips)  # type: ignore[arg-type]
     return uvicorn.Server(config)
 
 

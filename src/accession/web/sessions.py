@@ -8,6 +8,7 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 
 from accession.accounts.keys import derive_key
 from accession.db.models import User
+from accession.web.addresses import cookie_path
 
 COOKIE = "accession_session"
 MAX_AGE = timedelta(hours=12)
@@ -54,7 +55,8 @@ def expired_cookie(*, secure: bool) -> str:
 
 def _cookie(value: str, seconds: int, secure: bool) -> str:
     secure_attribute = "; Secure" if secure else ""
-    return f"{COOKIE}={value}; Max-Age={seconds}; Path=/; HttpOnly; SameSite=Lax{secure_attribute}"
+    path = cookie_path()
+    return f"{COOKIE}={value}; Max-Age={seconds}; Path={path}; HttpOnly; SameSite=Lax{secure_attribute}"
 
 
 def _serializer() -> URLSafeTimedSerializer:

@@ -47,9 +47,9 @@ document.addEventListener("keydown", (event) => {
   if (run(event.key, isAfterGo)) event.preventDefault();
 });
 
-shortcutSwitch.checked = localStorage.getItem("shortcuts") !== "off";
+shortcutSwitch.checked = localStorage.getItem("accession.shortcuts") !== "off";
 shortcutSwitch.addEventListener("change", () => {
-  localStorage.setItem("shortcuts", shortcutSwitch.checked ? "on" : "off");
+  localStorage.setItem("accession.shortcuts", shortcutSwitch.checked ? "on" : "off");
 });
 document.getElementById("show-shortcuts").hidden = false;
 document.getElementById("show-shortcuts").addEventListener("click", () => shortcutDialog.showModal());

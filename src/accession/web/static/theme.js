@@ -1,3 +1,3 @@
 // Runs before the first paint: the theme that the viewer chose, or the system's.
 document.documentElement.dataset.bsTheme =
-  localStorage.getItem("theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  localStorage.getItem("accession.theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
