@@ -1,6 +1,6 @@
 """Names of users and tokens."""
 
-from accession.core.errors import UserError
+from accession.core.errors import InvalidInput
 
 MAX_NAME_LENGTH = 100
 
@@ -9,10 +9,10 @@ def validate_name(kind: str, name: str) -> None:
     """Check a name; `kind` is "user" or "token".
 
     Raises:
-        UserError: the name is empty, too long, or has line breaks or surrounding spaces.
+        InvalidInput: the name is empty, too long, or has line breaks or surrounding spaces.
     """
     if not name.isprintable() or name != name.strip() or not 0 < len(name) <= MAX_NAME_LENGTH:
-        raise UserError(
+        raise InvalidInput(
             f"The {kind} name {name!r} is invalid: enter 1 to {MAX_NAME_LENGTH} characters, "
             "without leading or trailing spaces and without line breaks."
         )

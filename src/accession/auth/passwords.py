@@ -6,7 +6,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 from pydantic import SecretStr
 
-from accession.core.errors import UserError
+from accession.core.errors import InvalidInput
 
 MIN_PASSWORD_LENGTH = 12
 
@@ -17,10 +17,10 @@ def validate_password(password: SecretStr) -> None:
     """Check the length of a new password.
 
     Raises:
-        UserError: the password is too short.
+        InvalidInput: the password is too short.
     """
     if len(_normalized(password)) < MIN_PASSWORD_LENGTH:
-        raise UserError(
+        raise InvalidInput(
             f"The password is too short: enter at least {MIN_PASSWORD_LENGTH} characters, such as four words."
         )
 

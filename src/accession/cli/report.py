@@ -14,7 +14,7 @@ from accession.core.errors import UserError
 from accession.reports.files import write_csv
 from accession.reports.formatting import format_value
 from accession.reports.model import Column, Report, ReportRequest, ReportResult, Row
-from accession.reports.registry import REPORTS, find_report
+from accession.reports.registry import PARAMETERS, REPORTS, find_report
 
 _TABLE_LIMIT = 50
 
@@ -28,17 +28,11 @@ class OutputFormat(StrEnum):
 
 
 def _option(name: str, metavar: str) -> Any:
-    """Return the option of a parameter, with a help that names the reports which have it."""
-    texts = [
-        f"{report.name}: {parameter.help} Default: {parameter.default}."
-        for report in REPORTS.values()
-        for parameter in report.parameters
-        if parameter.name == name
-    ]
-    return typer.Option(f"--{name}", metavar=metavar, help=" ".join(texts))
+    return typer.Option(f"--{name}", metavar=metavar, help=PARAMETERS[name])
 
 
 def report(
+    context: typer.Context,
     name: Annotated[str | None, typer.Argument(help="Report to print. Default: list the reports.")] = None,
     collection: InCollection = None,
     output_format: Annotated[OutputFormat, typer.Option("--format", help="How to print it.")] = (
@@ -52,6 +46,7 @@ def report(
         int | None,
         typer.Option(min=1, help=f"Maximum number of rows. Default: {_TABLE_LIMIT} in a table, else all."),
     ] = None,
+    # Of these, `context` has those that the registry knows.
     threshold: Annotated[str | None, _option("threshold", "NUMBER")] = None,
     months: Annotated[str | None, _option("months", "NUMBER")] = None,
     by: Annotated[str | None, _option("by", "format|language|subject|year")] = None,
@@ -64,19 +59,12 @@ def report(
         _list_reports()
         return
     selected = find_report(name)
-    parameters = {
-        "threshold": threshold,
-        "months": months,
-        "by": by,
-        "show": show,
-        "copies": copies,
-        "lacks": lacks,
-    }
+    parameters = {each: context.params[each] for each in PARAMETERS if context.params[each] is not None}
     if output_format is OutputFormat.TABLE:
         limit = limit or _TABLE_LIMIT
     request = selected.request(
         collection=collection,
-        parameters={key: value for key, value in parameters.items() if value is not None},
+        parameters=parameters,
         sort=sort,
         limit=limit,
     )

@@ -27,6 +27,18 @@ REPORTS: Mapping[str, Report] = {
 }
 """The reports in the order in which they are listed."""
 
+PARAMETERS: Mapping[str, str] = {
+    parameter.name: " ".join(
+        f"{report.name}: {each.help} Default: {each.default}."
+        for report in REPORTS.values()
+        for each in report.parameters
+        if each.name == parameter.name
+    )
+    for report in REPORTS.values()
+    for parameter in report.parameters
+}
+"""The parameters of all reports, by name: what each means in the reports that have it."""
+
 
 def find_report(name: str) -> Report:
     """Return the report with this name.

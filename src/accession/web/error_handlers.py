@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Mount
 
+from accession.web.addresses import route_path
 from accession.web.errors import problem_from_error, problem_response
 from accession.web.pages.rendering import render
 
@@ -23,7 +24,7 @@ def error_response(request: Request, error: Exception) -> Response:
     problem = problem_from_error(error)
     if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
         problem.headers["Allow"] = ", ".join(sorted(_allowed_methods(request)))
-    if is_machine_path(request.scope["path"]) or "authorization" in request.headers:
+    if is_machine_path(route_path(request.scope)) or "authorization" in request.headers:
         return problem_response(problem)
     title = HTTPStatus(problem.status).phrase
     response = render(request, "error.html", status=problem.status, title=title, problem=problem)

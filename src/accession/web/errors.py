@@ -95,7 +95,9 @@ def problem_from_error(error: Exception) -> HTTPProblem:
         case RedisError() | BrokerError():
             return HTTPProblem(503, broker_unavailable(), _RETRY_LATER)
         case RequestValidationError():
-            return HTTPProblem(422, _describe_invalid_parameter(error))
+            return _invalid_request(error)
+        case HTTPException(status_code=400):
+            return HTTPProblem(400, "The body cannot be read: send valid JSON, or a valid form, in UTF-8.")
         case HTTPException(status_code=413):
             return body_too_long()
         case HTTPException():
@@ -103,11 +105,15 @@ def problem_from_error(error: Exception) -> HTTPProblem:
     return INTERNAL_ERROR
 
 
-def _describe_invalid_parameter(error: RequestValidationError) -> str:
-    field = first_invalid_field(error.errors())
+def _invalid_request(error: RequestValidationError) -> HTTPProblem:
+    errors = error.errors()
+    if errors[0]["type"] == "json_invalid":
+        _, position = errors[0]["loc"]
+        return HTTPProblem(400, f"The body is not valid JSON: see character {position + 1}.")
+    field = first_invalid_field(errors)
     # FastAPI's paths begin with the parameter's place, such as "query" or "body".
     name = ".".join(field.path[1:]) or field.path[0]
-    return f"{name} is invalid: {field.reason}."
+    return HTTPProblem(422, f"{name} is invalid: {field.reason}.")
 
 
 def problem_response(problem: HTTPProblem) -> JSONResponse:

@@ -3,22 +3,21 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime
 
 from accession.auth.audit import AuditEntryView, AuditFilter, audit_entries
 from accession.db.engine import transaction
-from accession.web.api.schemas import Page, problem_responses
-from accession.web.parameters import NO_NUL, BigCursorId, Limit
+from accession.web.api.schemas import Page
+from accession.web.parameters import NO_NUL, BigCursorId, Limit, Time
 from accession.web.principal import Administrator
 
 router = APIRouter(prefix="/audit", tags=["administration"])
 
 
-@router.get("", responses=problem_responses(403))
+@router.get("")
 def list_audit_entries(
     _: Administrator,
-    since: Annotated[AwareDatetime | None, Query(description="From then on.")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Before then.")] = None,
+    since: Annotated[Time | None, Query(description="From then on.")] = None,
+    until: Annotated[Time | None, Query(description="Before then.")] = None,
     actor: Annotated[str, Query(max_length=200, pattern=NO_NUL, description="Name of a user or token.")] = "",
     action: Annotated[
         str,
@@ -42,4 +41,4 @@ def list_audit_entries(
             before_id=cursor,
             limit=limit + 1,
         )
-    return Page(items=entries[:limit], next=str(entries[limit - 1].id) if len(entries) > limit else None)
+    return Page.in_id_order(limit, entries)

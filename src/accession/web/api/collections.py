@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field, SecretStr, StringConstraints
+from pydantic import Field, SecretStr, StringConstraints, WithJsonSchema
 
 from accession.accounts.account import DEFAULT_BASE_URL, Account
 from accession.accounts.collections import (
@@ -24,7 +24,8 @@ from accession.db.models import Collection
 from accession.imports.vendor_api import check_account
 from accession.runs.health import CollectionHealth, collection_health
 from accession.tasks.workflows import start_workflow
-from accession.web.api.schemas import StartedRuns, problem_responses
+from accession.web.api.openapi import problem_responses
+from accession.web.api.schemas import Body, Choice, StartedRuns
 from accession.web.collection_list import CollectionListParameters
 from accession.web.parameters import NO_NUL, RowId
 from accession.web.principal import Operator, Viewer
@@ -32,10 +33,15 @@ from accession.web.principal import Operator, Viewer
 router = APIRouter(prefix="/collections", tags=["collections"])
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=NO_NUL)]
+# A backfill needs a range of days, and has an endpoint of its own.
+StartableWorkflow = Annotated[
+    Choice[Workflow],
+    WithJsonSchema({"type": "string", "enum": [each for each in Workflow if each is not Workflow.BACKFILL]}),
+]
 Key = Annotated[SecretStr, Field(min_length=1, max_length=500, description="Stored encrypted, never shown.")]
 
 
-class NewCollection(BaseModel):
+class NewCollection(Body):
     """A collection to add."""
 
     name: Text
@@ -45,7 +51,7 @@ class NewCollection(BaseModel):
     base_url: Text = Field(DEFAULT_BASE_URL, description="Base URL of the vendor's API.")
 
 
-class AccountChanges(BaseModel):
+class AccountChanges(Body):
     """Changes to an account; fields that are left out stay the same."""
 
     library_id: Text | None = None
@@ -54,10 +60,10 @@ class AccountChanges(BaseModel):
     base_url: Text | None = None
 
 
-class NewRun(BaseModel):
+class NewRun(Body):
     """A run to start."""
 
-    workflow: Workflow
+    workflow: StartableWorkflow
     force_reimport: bool = Field(False, description="Import all purchases since 2014 again; purchases only.")
 
 
@@ -89,7 +95,7 @@ def list_collections(
         return parameters.to_query().select(collection_health(session))
 
 
-@router.post("", status_code=HTTPStatus.CREATED, responses=problem_responses(403, 409))
+@router.post("", status_code=HTTPStatus.CREATED, responses=problem_responses(409))
 def create_collection(operator: Operator, new: NewCollection) -> AccountView:
     """Add a collection. Imports start at the next scheduled time, or when a run is started."""
     account = Account(new.name, new.library_id, new.account_id, new.account_key, new.base_url)
@@ -99,7 +105,7 @@ def create_collection(operator: Operator, new: NewCollection) -> AccountView:
         return _account_view(collection)
 
 
-@router.get("/{collection_id}", responses=problem_responses(404))
+@router.get("/{collection_id:int}", responses=problem_responses(404))
 def show_collection(_: Viewer, collection_id: RowId) -> CollectionHealth:
     """Return the health of a collection."""
     with transaction() as session:
@@ -107,14 +113,14 @@ def show_collection(_: Viewer, collection_id: RowId) -> CollectionHealth:
         return collection_health(session, collection_id)[0]
 
 
-@router.get("/{collection_id}/account", responses=problem_responses(404))
+@router.get("/{collection_id:int}/account", responses=problem_responses(404))
 def show_account(_: Viewer, collection_id: RowId) -> AccountView:
     """Return the collection's account with the vendor, without its key."""
     with transaction() as session:
         return _account_view(get_collection(session, collection_id))
 
 
-@router.patch("/{collection_id}/account", responses=problem_responses(403, 404, 409))
+@router.patch("/{collection_id:int}/account", responses=problem_responses(404, 409))
 def update_account(operator: Operator, collection_id: RowId, changes: AccountChanges) -> AccountView:
     """Change the collection's account. A run in progress uses it from its next page on."""
     with transaction() as session:
@@ -125,8 +131,8 @@ def update_account(operator: Operator, collection_id: RowId, changes: AccountCha
         return _account_view(collection)
 
 
-@router.post("/{collection_id}/account/test", responses=problem_responses(403, 404, 409, 502))
-def check_connection(operator: Operator, collection_id: RowId) -> ConnectionTestResult:
+@router.post("/{collection_id:int}/account/test", responses=problem_responses(404, 409, 502))
+def test_account(operator: Operator, collection_id: RowId) -> ConnectionTestResult:
     """Test the account with a small request to the vendor."""
     with transaction() as session:
         account = get_account(get_collection(session, collection_id))
@@ -134,7 +140,7 @@ def check_connection(operator: Operator, collection_id: RowId) -> ConnectionTest
     return ConnectionTestResult(check_account(account))
 
 
-@router.delete("/{collection_id}", status_code=HTTPStatus.NO_CONTENT, responses=problem_responses(403, 404))
+@router.delete("/{collection_id:int}", status_code=HTTPStatus.NO_CONTENT, responses=problem_responses(404))
 def delete_collection(operator: Operator, collection_id: RowId) -> None:
     """Mark the collection for deletion. Nothing more is imported, and runs in progress stop."""
     with transaction() as session:
@@ -143,7 +149,7 @@ def delete_collection(operator: Operator, collection_id: RowId) -> None:
         record(session, operator.actor, AuditAction.COLLECTION_REMOVE, collection.name)
 
 
-@router.get("/{collection_id}/purchases", responses=problem_responses(404))
+@router.get("/{collection_id:int}/purchases", responses=problem_responses(404))
 def list_purchases(_: Viewer, collection_id: RowId) -> list[MonthCount]:
     """Count purchases and titles per month since 2014; an empty list when nothing was purchased."""
     with transaction() as session:
@@ -152,7 +158,7 @@ def list_purchases(_: Viewer, collection_id: RowId) -> list[MonthCount]:
 
 
 @router.post(
-    "/{collection_id}/runs", status_code=HTTPStatus.ACCEPTED, responses=problem_responses(403, 404, 409, 503)
+    "/{collection_id:int}/runs", status_code=HTTPStatus.ACCEPTED, responses=problem_responses(404, 409)
 )
 def start_run(operator: Operator, collection_id: RowId, new: NewRun) -> StartedRuns:
     """Start a run of a workflow. If another run of the workflow is in progress, the worker drops this one."""

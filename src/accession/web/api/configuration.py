@@ -6,16 +6,17 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from accession.configuration.applying import apply_configuration
+from accession.configuration import applying, export
 from accession.configuration.changes import Action
 from accession.configuration.documents import parse_document
-from accession.configuration.export import export_configuration
 from accession.configuration.loading import Configuration, load_configuration
 from accession.configuration.model import ConfigurationFile
 from accession.configuration.planning import Plan, make_plan
 from accession.configuration.references import remote_reader
+from accession.core.errors import InvalidInput
 from accession.db.engine import snapshot
-from accession.web.api.schemas import problem_responses
+from accession.web.api.openapi import problem_responses
+from accession.web.parameters import Flag
 from accession.web.principal import Administrator
 
 router = APIRouter(prefix="/configuration", tags=["configuration"])
@@ -53,10 +54,10 @@ class PlanView:
 
 
 Prune = Annotated[
-    bool,
+    Flag,
     Query(
-        description="Mark collections for deletion, and remove channels and rules, that are absent from the "
-        "lists in the configuration."
+        description="Mark collections for deletion, and remove channels, rules, webhooks and digests, that "
+        "are absent from the lists in the configuration."
     ),
 ]
 
@@ -64,37 +65,42 @@ Prune = Annotated[
 async def _read_configuration(request: Request) -> Configuration:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     name = "request.toml" if media_type == _TOML else "request"
-    return load_configuration([parse_document(name, await request.body())])
+    content = await request.body()
+    if not content.strip():
+        raise InvalidInput("The request has no body: send a configuration as JSON, YAML or TOML.")
+    return load_configuration([parse_document(name, content)])
 
 
 Body = Annotated[Configuration, Depends(_read_configuration)]
 
 
-@router.get("", response_model_exclude_unset=True, responses=problem_responses(403))
-def export(_: Administrator) -> ConfigurationFile:
-    """Return all collections and notifications as a configuration.
+@router.get("", response_model_exclude_unset=True)
+def export_configuration(_: Administrator) -> ConfigurationFile:
+    """Return all collections, notifications, webhooks and digests as a configuration.
 
-    It has no secrets: environment variables stand for the account keys and the URLs of channels.
+    It has no secrets: environment variables stand for account keys, URLs of channels and secrets of webhooks.
     """
     with snapshot() as session:
-        return ConfigurationFile.model_validate(export_configuration(session))
+        return ConfigurationFile.model_validate(export.export_configuration(session))
 
 
-@router.post("/plan", openapi_extra=_REQUEST_BODY, responses=problem_responses(403, 409))
-def plan(_: Administrator, configuration: Body, prune: Prune = False) -> PlanView:
+@router.post("/plan", openapi_extra=_REQUEST_BODY, responses=problem_responses(409))
+def plan_configuration(_: Administrator, configuration: Body, prune: Prune = False) -> PlanView:
     """Compare a configuration with the installation, and change nothing."""
     with snapshot() as session:
         return _view(make_plan(session, configuration, remote_reader(), prune=prune))
 
 
-@router.post("/apply", openapi_extra=_REQUEST_BODY, responses=problem_responses(403, 409, 503))
-def apply(administrator: Administrator, configuration: Body, prune: Prune = False) -> PlanView:
+@router.post("/apply", openapi_extra=_REQUEST_BODY, responses=problem_responses(409))
+def apply_configuration(administrator: Administrator, configuration: Body, prune: Prune = False) -> PlanView:
     """Make the installation equal to a configuration, and return what was changed: all of it or nothing.
 
     Of the secrets that it names, only files in the folder of the setting `configuration_secrets_dir` are
     read. Other stored secrets stay as they are.
     """
-    return _view(apply_configuration(administrator.actor, configuration, remote_reader(), prune=prune))
+    return _view(
+        applying.apply_configuration(administrator.actor, configuration, remote_reader(), prune=prune)
+    )
 
 
 def _view(plan: Plan) -> PlanView:

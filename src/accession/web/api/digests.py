@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from accession.accounts.collections import get_collection
 from accession.db.engine import transaction
@@ -24,7 +24,8 @@ from accession.digests.options import (
 )
 from accession.digests.render import render_issue
 from accession.digests.views import DigestView, digest_views, get_digest_view
-from accession.web.api.schemas import Page, problem_responses
+from accession.web.api.openapi import problem_responses
+from accession.web.api.schemas import Body, Choice, Items, Page
 from accession.web.parameters import NO_NUL, CursorId, Limit, RowId
 from accession.web.principal import Operator, Viewer
 
@@ -32,16 +33,14 @@ router = APIRouter(tags=["digests"])
 
 Address = Annotated[str, StringConstraints(max_length=254, pattern=NO_NUL)]
 _DEFAULTS = DigestOptions()
-_PATH = "/collections/{collection_id}/digest"
+_PATH = "/collections/{collection_id:int}/digest"
 
 
-class NewDigest(BaseModel):
+class NewDigest(Body):
     """Options of a digest; those that are left out get their defaults."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    frequency: Frequency = _DEFAULTS.frequency
-    weekday: Weekday = Field(_DEFAULTS.weekday, description="Day of a weekly digest.")
+    frequency: Choice[Frequency] = _DEFAULTS.frequency
+    weekday: Choice[Weekday] = Field(_DEFAULTS.weekday, description="Day of a weekly digest.")
     time: str = Field(
         _DEFAULTS.time, max_length=5, pattern=NO_NUL, description="Local time at which an issue is made."
     )
@@ -52,7 +51,7 @@ class NewDigest(BaseModel):
         description="Time zone of the time; empty for that of the settings.",
         examples=["Europe/Berlin"],
     )
-    recipients: tuple[Address, ...] = Field(
+    recipients: Items[Address] = Field(
         (), max_length=MAX_RECIPIENTS, description="Email addresses. Without any, the digest is only a feed."
     )
     send_empty: bool = Field(
@@ -63,12 +62,10 @@ class NewDigest(BaseModel):
     )
 
 
-class NewIssue(BaseModel):
+class NewIssue(Body):
     """An issue to send now."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    recipients: tuple[Address, ...] = Field(
+    recipients: Items[Address] = Field(
         (), max_length=MAX_RECIPIENTS, description="Email addresses; empty for those of the digest."
     )
 
@@ -97,8 +94,8 @@ def show_digest(_: Viewer, collection_id: RowId) -> DigestView:
         return get_digest_view(session, get_collection(session, collection_id))
 
 
-@router.put(_PATH, responses=problem_responses(403, 404))
-def update_digest(operator: Operator, collection_id: RowId, new: NewDigest) -> DigestView:
+@router.put(_PATH, responses=problem_responses(404))
+def replace_digest(operator: Operator, collection_id: RowId, new: NewDigest) -> DigestView:
     """Set the digest of a collection, with all its options."""
     with transaction() as session:
         collection = get_collection(session, collection_id)
@@ -106,7 +103,7 @@ def update_digest(operator: Operator, collection_id: RowId, new: NewDigest) -> D
         return get_digest_view(session, collection)
 
 
-@router.delete(_PATH, status_code=HTTPStatus.NO_CONTENT, responses=problem_responses(403, 404))
+@router.delete(_PATH, status_code=HTTPStatus.NO_CONTENT, responses=problem_responses(404))
 def delete_digest(operator: Operator, collection_id: RowId) -> None:
     """Remove the digest of a collection with its issues; mails that have not been sent are discarded."""
     with transaction() as session:
@@ -124,18 +121,17 @@ def preview_digest(_: Viewer, collection_id: RowId) -> Preview:
 
 
 @router.get(f"{_PATH}/issues", responses=problem_responses(404))
-def list_issues(
+def list_digest_issues(
     _: Viewer, collection_id: RowId, cursor: CursorId = None, limit: Limit = 50
 ) -> Page[IssueView]:
     """List the issues of a collection's digest, newest first, with the state of their mails."""
     with transaction() as session:
         collection = get_collection(session, collection_id)
         views = issue_views(session, collection, before_id=cursor, limit=limit + 1)
-    items, is_last = views[:limit], len(views) <= limit
-    return Page(items=items, next=None if is_last else str(items[-1].id))
+    return Page.in_id_order(limit, views)
 
 
-@router.post(f"{_PATH}/issues", status_code=HTTPStatus.CREATED, responses=problem_responses(403, 404))
+@router.post(f"{_PATH}/issues", status_code=HTTPStatus.CREATED, responses=problem_responses(404))
 def send_digest(operator: Operator, collection_id: RowId, new: NewIssue) -> IssueView:
     """Mail an issue of the last day or week now. The schedule stays as it is."""
     return send_now(operator.actor, collection_id, new.recipients)

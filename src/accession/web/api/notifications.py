@@ -1,11 +1,10 @@
 """API endpoints under `/notifications`: channels, rules and the delivery log."""
 
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import Field, SecretStr, StringConstraints
 
 from accession.auth.audit import AuditAction, record
 from accession.db.engine import transaction
@@ -20,6 +19,7 @@ from accession.notifications.channels import (
 from accession.notifications.delivery import NotificationView, notification_views, send_test
 from accession.notifications.kinds import EventKind, Severity
 from accession.notifications.rules import (
+    RULE_LIMITS,
     RuleSpec,
     RuleView,
     add_rule,
@@ -28,8 +28,9 @@ from accession.notifications.rules import (
     remove_rule,
     rule_views,
 )
-from accession.web.api.schemas import Page, problem_responses
-from accession.web.parameters import MAX_ID, NO_NUL, CursorId, Limit, RowId
+from accession.web.api.openapi import problem_responses
+from accession.web.api.schemas import Body, Choice, Items, Page, TestResult
+from accession.web.parameters import NO_NUL, CursorId, Limit, RowId
 from accession.web.principal import Administrator, Operator, Viewer
 
 router = APIRouter(prefix="/notifications", tags=["notifications"])
@@ -39,7 +40,12 @@ ShortText = Annotated[str, StringConstraints(max_length=50, pattern=NO_NUL)]
 _DEFAULTS = RuleSpec(name="", channel="")
 
 
-class NewChannel(BaseModel):
+def _threshold(name: str, description: str) -> Any:
+    low, high = RULE_LIMITS[name]
+    return Field(getattr(_DEFAULTS, name), ge=low, le=high, description=description)
+
+
+class NewChannel(Body):
     """A channel to add."""
 
     name: Name
@@ -49,18 +55,16 @@ class NewChannel(BaseModel):
     default_rule: bool = Field(True, description="Add a rule that notifies the channel of everything.")
 
 
-class Rule(BaseModel):
+class NewRule(Body):
     """A rule; values that are left out get their defaults."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Name
     channel: Name = Field(description="Name of the channel that is notified.")
-    events: tuple[EventKind, ...] = Field((), max_length=50, description="Kinds of events; empty for all.")
-    collections: tuple[Name, ...] = Field(
+    events: Items[Choice[EventKind]] = Field((), max_length=50, description="Kinds of events; empty for all.")
+    collections: Items[Name] = Field(
         (), max_length=10_000, description="Names of collections; empty for all events."
     )
-    min_severity: Severity = _DEFAULTS.min_severity
+    min_severity: Choice[Severity] = _DEFAULTS.min_severity
     quiet_hours: ShortText = Field(
         "", description="Daily span in which messages are held back, such as 22:00-07:00."
     )
@@ -68,22 +72,12 @@ class Rule(BaseModel):
         "", description="Time zone of the quiet hours; empty for that of the schedule."
     )
     critical_ignores_quiet_hours: bool = _DEFAULTS.critical_ignores_quiet_hours
-    still_failing_hours: int = Field(
-        _DEFAULTS.still_failing_hours, le=MAX_ID, description="Hours until a reminder, which is then daily."
+    still_failing_hours: int = _threshold(
+        "still_failing_hours", "Hours until a reminder, which is then daily."
     )
-    no_success_hours: int = Field(_DEFAULTS.no_success_hours, le=MAX_ID)
-    rejected_records: int = Field(
-        _DEFAULTS.rejected_records, le=MAX_ID, description="Open rejected records of a collection."
-    )
-    disk_free_percent: int = Field(_DEFAULTS.disk_free_percent, le=MAX_ID)
-
-
-@dataclass(frozen=True)
-class TestResult:
-    """Result of a test message; `error` is null if it was sent."""
-
-    sent: bool
-    error: str | None
+    no_success_hours: int = _threshold("no_success_hours", "Hours without a successful run of a workflow.")
+    rejected_records: int = _threshold("rejected_records", "Open rejected records of a collection.")
+    disk_free_percent: int = _threshold("disk_free_percent", "Free space of the disk.")
 
 
 @router.get("/channels")
@@ -93,7 +87,7 @@ def list_channels(_: Viewer) -> list[ChannelView]:
         return channel_views(session)
 
 
-@router.post("/channels", status_code=HTTPStatus.CREATED, responses=problem_responses(403, 409))
+@router.post("/channels", status_code=HTTPStatus.CREATED, responses=problem_responses(409))
 def create_channel(administrator: Administrator, new: NewChannel) -> ChannelView:
     """Add a channel."""
     with transaction() as session:
@@ -106,7 +100,7 @@ def create_channel(administrator: Administrator, new: NewChannel) -> ChannelView
 
 
 @router.delete(
-    "/channels/{channel_id}", status_code=HTTPStatus.NO_CONTENT, responses=problem_responses(403, 404)
+    "/channels/{channel_id:int}", status_code=HTTPStatus.NO_CONTENT, responses=problem_responses(404)
 )
 def delete_channel(administrator: Administrator, channel_id: RowId) -> None:
     """Remove a channel with its rules; messages that have not been sent are discarded."""
@@ -116,8 +110,8 @@ def delete_channel(administrator: Administrator, channel_id: RowId) -> None:
         remove_channel(session, channel)
 
 
-@router.post("/channels/{channel_id}/test", responses=problem_responses(403, 404, 409))
-def check_channel(operator: Operator, channel_id: RowId) -> TestResult:
+@router.post("/channels/{channel_id:int}/test", responses=problem_responses(404, 409))
+def test_channel(operator: Operator, channel_id: RowId) -> TestResult:
     """Send a test message now."""
     with transaction() as session:
         name = get_channel(session, channel_id).name
@@ -133,8 +127,8 @@ def list_rules(_: Viewer) -> list[RuleView]:
         return rule_views(session)
 
 
-@router.post("/rules", status_code=HTTPStatus.CREATED, responses=problem_responses(403, 404, 409))
-def create_rule(operator: Operator, rule: Rule) -> RuleView:
+@router.post("/rules", status_code=HTTPStatus.CREATED, responses=problem_responses(404, 409))
+def create_rule(operator: Operator, rule: NewRule) -> RuleView:
     """Add a rule."""
     with transaction() as session:
         rule_id = add_rule(session, RuleSpec(**dict(rule)))
@@ -142,8 +136,8 @@ def create_rule(operator: Operator, rule: Rule) -> RuleView:
         return get_rule(session, rule_id)
 
 
-@router.put("/rules/{rule_id}", responses=problem_responses(403, 404, 409))
-def replace_rule(operator: Operator, rule_id: RowId, rule: Rule) -> RuleView:
+@router.put("/rules/{rule_id:int}", responses=problem_responses(404, 409))
+def replace_rule(operator: Operator, rule_id: RowId, rule: NewRule) -> RuleView:
     """Replace all values of a rule."""
     with transaction() as session:
         change_rule(session, rule_id, RuleSpec(**dict(rule)))
@@ -151,7 +145,7 @@ def replace_rule(operator: Operator, rule_id: RowId, rule: Rule) -> RuleView:
         return get_rule(session, rule_id)
 
 
-@router.delete("/rules/{rule_id}", status_code=HTTPStatus.NO_CONTENT, responses=problem_responses(403, 404))
+@router.delete("/rules/{rule_id:int}", status_code=HTTPStatus.NO_CONTENT, responses=problem_responses(404))
 def delete_rule(operator: Operator, rule_id: RowId) -> None:
     """Remove a rule; its messages that have not been sent are discarded."""
     with transaction() as session:
@@ -162,13 +156,14 @@ def delete_rule(operator: Operator, rule_id: RowId) -> None:
 @router.get("/log")
 def list_notifications(
     _: Viewer,
-    state: DeliveryState | None = None,
-    channel: Annotated[str | None, Query(max_length=100, pattern=NO_NUL)] = None,
+    state: Annotated[DeliveryState | None, Query(description="Only in this state.")] = None,
+    channel: Annotated[
+        str | None, Query(max_length=100, pattern=NO_NUL, description="Only of the channel with this name.")
+    ] = None,
     cursor: CursorId = None,
     limit: Limit = 50,
 ) -> Page[NotificationView]:
     """List the messages, newest first, with the state of their delivery."""
     with transaction() as session:
         views = notification_views(session, state=state, channel=channel, before_id=cursor, limit=limit + 1)
-    items, is_last = views[:limit], len(views) <= limit
-    return Page(items=items, next=None if is_last else str(items[-1].id))
+    return Page.in_id_order(limit, views)

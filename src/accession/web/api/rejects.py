@@ -1,12 +1,11 @@
 """API endpoints under `/rejected-records`: list, show, retry and resolve rejected records."""
 
 from dataclasses import dataclass
-from datetime import date
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 from accession.catalog.record_diff import RecordDiff, diff_with_stored_record
 from accession.catalog.rejected_records import (
@@ -17,11 +16,14 @@ from accession.catalog.rejected_records import (
     rejected_record_views,
 )
 from accession.db.engine import transaction
-from accession.web.api.schemas import Page, problem_responses
+from accession.web.api.openapi import problem_responses
+from accession.web.api.schemas import Body, Page
 from accession.web.parameters import (
     MAX_ID,
     NO_NUL,
     CollectionFilter,
+    Day,
+    Flag,
     Limit,
     Offset,
     RejectionReason,
@@ -44,16 +46,14 @@ Note = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 Reason = Annotated[str, Field(max_length=2000, pattern=NO_NUL, description="One of `/reasons`.")]
 
 
-class Resolution(BaseModel):
+class Resolution(Body):
     """Why a rejected record needs no further work."""
 
     note: Note
 
 
-class Selection(BaseModel):
+class RejectedRecordSelection(Body):
     """A selection of open records; fields that are left out select all."""
-
-    model_config = ConfigDict(extra="forbid")
 
     collection_id: int | None = Field(None, ge=1, le=MAX_ID)
     reason: Reason | None = None
@@ -65,7 +65,7 @@ class Selection(BaseModel):
         return OpenRecords(self.collection_id, self.reason, self.last_id)
 
 
-class BulkResolution(Selection):
+class BulkResolution(RejectedRecordSelection):
     """A selection of open records, and why they need no further work."""
 
     note: Note
@@ -103,11 +103,11 @@ class RetryResult:
 def list_rejected_records(
     _: Viewer,
     collection: CollectionFilter = None,
-    resolved: Annotated[bool, Query(description="Include resolved records.")] = False,
+    resolved: Annotated[Flag, Query(description="Include resolved records.")] = False,
     reason: Annotated[
         RejectionReason, Query(description="Only with this reason, as `/reasons` writes it.")
     ] = "",
-    received_from: Annotated[date | None, Query(description="Only records received since this day.")] = None,
+    received_from: Annotated[Day | None, Query(description="Only records received since this day.")] = None,
     cursor: Offset = 0,
     limit: Limit = 50,
 ) -> Page[RejectedRecordView]:
@@ -126,27 +126,27 @@ def list_rejected_records(
 
 
 @router.get("/reasons", responses=problem_responses(404))
-def list_reasons(_: Viewer, collection: CollectionFilter = None) -> list[OpenReason]:
+def list_rejection_reasons(_: Viewer, collection: CollectionFilter = None) -> list[OpenReason]:
     """List the reasons of open records, most frequent first; what they quote from a record is left out."""
     with transaction() as session:
         return open_rejection_reasons(session, collection=collection_name(session, collection))
 
 
-@router.post("/retry", status_code=HTTPStatus.ACCEPTED, responses=problem_responses(403, 404, 503))
-def retry_many(operator: Operator, selection: Selection) -> QueuedRetries:
+@router.post("/retry", status_code=HTTPStatus.ACCEPTED, responses=problem_responses(404))
+def retry_rejected_records(operator: Operator, selection: RejectedRecordSelection) -> QueuedRetries:
     """Queue the retry of all open records of a selection."""
     return QueuedRetries(queued=retry_records(operator, selection.records))
 
 
-@router.post("/resolve", responses=problem_responses(403, 404))
-def resolve_many(operator: Operator, resolution: BulkResolution) -> ResolvedRecords:
+@router.post("/resolve", responses=problem_responses(404))
+def resolve_rejected_records(operator: Operator, resolution: BulkResolution) -> ResolvedRecords:
     """Resolve all open records of a selection with a note, without importing them."""
     with transaction() as session:
         resolved = resolve_records(session, operator, resolution.records, resolution.note)
     return ResolvedRecords(resolved=resolved)
 
 
-@router.get("/{record_id}", responses=problem_responses(404))
+@router.get("/{record_id:int}", responses=problem_responses(404))
 def show_rejected_record(_: Viewer, record_id: RowId) -> RejectedRecordDetails:
     """Return a rejected record with its raw XML."""
     with transaction() as session:
@@ -154,14 +154,16 @@ def show_rejected_record(_: Viewer, record_id: RowId) -> RejectedRecordDetails:
         return RejectedRecordDetails(view, raw_xml, diff_with_stored_record(session, record_id))
 
 
-@router.post("/{record_id}/retry", responses=problem_responses(403, 404, 409, 502, 503))
+@router.post("/{record_id:int}/retry", responses=problem_responses(404, 409, 502))
 def retry_rejected_record(operator: Operator, record_id: RowId) -> RetryResult:
     """Import the record again; it is resolved if that succeeds."""
     return RetryResult(retry_record(operator, record_id))
 
 
-@router.post("/{record_id}/resolve", responses=problem_responses(403, 404, 409))
-def resolve(operator: Operator, record_id: RowId, resolution: Resolution) -> RejectedRecordView:
+@router.post("/{record_id:int}/resolve", responses=problem_responses(404, 409))
+def resolve_rejected_record(
+    operator: Operator, record_id: RowId, resolution: Resolution
+) -> RejectedRecordView:
     """Resolve a record with a note, without importing it."""
     with transaction() as session:
         resolve_record(session, operator, record_id, resolution.note)

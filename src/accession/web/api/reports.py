@@ -6,17 +6,18 @@ from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from typing import Annotated, Any, BinaryIO, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response, StreamingResponse
-from pydantic import Field
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from accession.core.clock import utc_now
 from accession.db.engine import snapshot, transaction
 from accession.reports.files import write_csv
 from accession.reports.model import ColumnKind, Report, ReportRequest
-from accession.reports.registry import REPORTS, find_report
-from accession.web.api.schemas import Page, problem_responses
-from accession.web.parameters import NO_NUL, CollectionFilter, Offset, collection_name
+from accession.reports.registry import PARAMETERS, REPORTS, find_report
+from accession.web.api.openapi import problem_responses
+from accession.web.api.schemas import Page
+from accession.web.parameters import MAX_ID, NO_NUL, collection_name
 from accession.web.principal import Viewer
 from accession.web.streaming import stream_output
 
@@ -26,7 +27,31 @@ router = APIRouter(prefix="/reports", tags=["reports"])
 _MAX_CONCURRENT_DOWNLOADS = 3
 _download_slots = threading.BoundedSemaphore(_MAX_CONCURRENT_DOWNLOADS)
 
-ParameterText = Annotated[str | None, Query(max_length=20, pattern=NO_NUL)]
+ReportName = Annotated[
+    str, Path(description="Name of the report."), WithJsonSchema({"type": "string", "enum": list(REPORTS)})
+]
+
+
+def _parameter(name: str) -> Any:
+    return Field(None, max_length=20, pattern=NO_NUL, description=PARAMETERS[name])
+
+
+class ReportQuery(BaseModel):
+    """The part of a report to return, and parameters of reports."""
+
+    collection: int | None = Field(None, ge=1, le=MAX_ID, description="Only of this collection.")
+    format: Literal["json", "csv"] = Field("json", description="`csv` has all rows unless `limit` is given.")
+    sort: str | None = Field(
+        None, max_length=50, pattern=NO_NUL, description="A sortable column; `-` before it: descending."
+    )
+    cursor: int = Field(0, ge=0, le=MAX_ID, description="`next` of the previous page.")
+    limit: int | None = Field(None, ge=1, le=200, description="Maximum number of rows.")
+    threshold: str | None = _parameter("threshold")
+    months: str | None = _parameter("months")
+    by: str | None = _parameter("by")
+    show: str | None = _parameter("show")
+    copies: str | None = _parameter("copies")
+    lacks: str | None = _parameter("lacks")
 
 
 @dataclass(frozen=True)
@@ -75,7 +100,7 @@ class ReportPage(Page[dict[str, str | int | float | date | None]]):
     )
 
 
-@router.get("", responses=problem_responses())
+@router.get("")
 def list_reports(_: Viewer) -> list[ReportView]:
     """List the reports with their columns and parameters."""
     return [_view(report) for report in REPORTS.values()]
@@ -97,48 +122,21 @@ def _view(report: Report) -> ReportView:
     response_model=ReportPage,
     responses={**problem_responses(404, 409), 200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
 )
-def read_report(
-    _: Viewer,
-    name: str,
-    collection: CollectionFilter = None,
-    format: Annotated[  # noqa: A002 - the name of the parameter
-        Literal["json", "csv"], Query(description="`csv` returns all rows unless `limit` is given.")
-    ] = "json",
-    sort: Annotated[
-        str | None,
-        Query(max_length=50, pattern=NO_NUL, description="A sortable column; `-` before it: descending."),
-    ] = None,
-    cursor: Offset = 0,
-    limit: Annotated[int | None, Query(ge=1, le=200, description="Maximum number of rows.")] = None,
-    threshold: ParameterText = None,
-    months: ParameterText = None,
-    by: ParameterText = None,
-    show: ParameterText = None,
-    copies: ParameterText = None,
-    lacks: ParameterText = None,
-) -> Any:
+def show_report(_: Viewer, name: ReportName, query: Annotated[ReportQuery, Query()]) -> Any:
     """Return the rows of a report; which of the parameters it has is in the list of reports."""
     report = find_report(name)
-    values = {
-        "threshold": threshold,
-        "months": months,
-        "by": by,
-        "show": show,
-        "copies": copies,
-        "lacks": lacks,
-    }
     with transaction() as session:
         request = report.request(
-            collection=collection_name(session, collection),
-            parameters={key: value for key, value in values.items() if value is not None},
-            sort=sort,
-            offset=cursor,
-            limit=limit if format == "csv" else limit or 50,
+            collection=collection_name(session, query.collection),
+            parameters=query.model_dump(include=set(PARAMETERS), exclude_none=True),
+            sort=query.sort,
+            offset=query.cursor,
+            limit=query.limit if query.format == "csv" else query.limit or 50,
         )
-        if format == "json":
+        if query.format == "json":
             result = report.read(session, request)
             rows = [dict(row.values) for row in result.rows]
-            end = cursor + len(rows)
+            end = query.cursor + len(rows)
             return ReportPage(
                 items=rows,
                 next=str(end) if rows and end < result.total else None,

@@ -1,8 +1,9 @@
 """Router of the whole JSON API."""
 
-from fastapi import APIRouter, Depends
-from fastapi.security import HTTPBearer
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel
 
+from accession.core.errors import InvalidInput
 from accession.web.api import (
     audit,
     backfill,
@@ -10,6 +11,7 @@ from accession.web.api import (
     configuration,
     control,
     digests,
+    exports,
     installation,
     notifications,
     rejects,
@@ -22,11 +24,28 @@ from accession.web.api import (
     verification,
     webhooks,
 )
+from accession.web.api.openapi import ERRORS_OF_ALL, problem_responses
 
-# Only documents authentication in the OpenAPI document; `web.access` checks tokens.
-_token = HTTPBearer(auto_error=False, description="A token created with `accession tokens add`.")
 
-router = APIRouter(prefix="/api/v1", dependencies=[Depends(_token)])
+def _refuse_unknown_parameters(request: Request) -> None:
+    """Refuse query parameters that the endpoint does not have: without a misspelt one it does too much."""
+    known: set[str] = set()
+    for field in request.scope["route"].dependant.query_params:
+        model = field.field_info.annotation
+        is_model = isinstance(model, type) and issubclass(model, BaseModel)
+        known.update(model.model_fields if is_model else [field.alias])
+    for name in request.query_params:
+        if name not in known:
+            names = ", ".join(sorted(known)) or "none"
+            raise InvalidInput(f"The parameter {name} is unknown: this operation has {names}.")
+
+
+router = APIRouter(
+    prefix="/api/v1",
+    dependencies=[Depends(_refuse_unknown_parameters)],
+    responses=problem_responses(*ERRORS_OF_ALL),
+    generate_unique_id_function=lambda route: route.name,
+)
 for module in (
     control,
     backfill,
@@ -39,6 +58,7 @@ for module in (
     titles,
     rejects,
     storage,
+    exports,
     reports,
     notifications,
     webhooks,

@@ -4,10 +4,8 @@ from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime
 
 from accession.core.clock import utc_now
-from accession.core.workflow import Workflow
 from accession.db.engine import transaction
 from accession.db.models import RunState, StepOutcome
 from accession.runs.failures import FailureGroup, group_failures
@@ -27,7 +25,8 @@ from accession.runs.run_details import (
 from accession.runs.run_hours import RunHourView, run_hours
 from accession.runs.run_summary import RunSummary, run_summary
 from accession.runs.views import RunView, StatusView, run_view, run_views, status_views
-from accession.web.api.schemas import Page, problem_responses
+from accession.web.api.openapi import problem_responses
+from accession.web.api.schemas import Page
 from accession.web.parameters import (
     NO_NUL,
     CollectionFilter,
@@ -35,6 +34,8 @@ from accession.web.parameters import (
     Limit,
     Offset,
     RowId,
+    Time,
+    WorkflowFilter,
     collection_name,
 )
 from accession.web.principal import Viewer
@@ -43,7 +44,7 @@ router = APIRouter(tags=["runs"])
 
 
 @router.get("/status")
-def status(_: Viewer) -> list[StatusView]:
+def list_statuses(_: Viewer) -> list[StatusView]:
     """List the state of every workflow of every collection."""
     with transaction() as session:
         return status_views(session)
@@ -53,10 +54,10 @@ def status(_: Viewer) -> list[StatusView]:
 def list_runs(
     _: Viewer,
     collection: CollectionFilter = None,
-    workflow: Workflow | None = None,
-    state: RunState | None = None,
-    ended_since: AwareDatetime | None = None,
-    ended_before: AwareDatetime | None = None,
+    workflow: WorkflowFilter = None,
+    state: Annotated[RunState | None, Query(description="Only in this state.")] = None,
+    ended_since: Annotated[Time | None, Query(description="Only runs that ended then or later.")] = None,
+    ended_before: Annotated[Time | None, Query(description="Only runs that ended before then.")] = None,
     cursor: CursorId = None,
     limit: Limit = 50,
 ) -> Page[RunView]:
@@ -72,14 +73,14 @@ def list_runs(
             before_id=cursor,
             limit=limit + 1,
         )
-    return Page(items=runs[:limit], next=str(runs[limit - 1].id) if len(runs) > limit else None)
+    return Page.in_id_order(limit, runs)
 
 
 @router.get("/runs/days", responses=problem_responses(404))
 def list_run_days(
     _: Viewer,
     collection: CollectionFilter = None,
-    workflow: Workflow | None = None,
+    workflow: WorkflowFilter = None,
     days: Annotated[int, Query(ge=1, le=MAX_DAYS, description="Number of days, up to today.")] = 30,
 ) -> list[RunDayView]:
     """List the totals of the runs that ended on each day (UTC), oldest first.
@@ -100,25 +101,25 @@ def list_run_hours(_: Viewer) -> list[RunHourView]:
 
 
 @router.get("/runs/failures")
-def list_failures(_: Viewer) -> list[FailureGroup]:
+def list_run_failures(_: Viewer) -> list[FailureGroup]:
     """List the causes for which workflows are failing or retrying, those of most collections first."""
     with transaction() as session:
         return group_failures(session, collection_health(session))
 
 
-@router.get("/runs/{run_id}", responses=problem_responses(404))
+@router.get("/runs/{run_id:int}", responses=problem_responses(404))
 def show_run(_: Viewer, run_id: RowId) -> RunSummary:
     """Return a run, what comes next, its retries with their reasons, and its progress over time."""
     with transaction() as session:
         return run_summary(session, run_id)
 
 
-@router.get("/runs/{run_id}/steps", responses=problem_responses(404))
-def list_steps(
+@router.get("/runs/{run_id:int}/steps", responses=problem_responses(404))
+def list_run_steps(
     _: Viewer,
     run_id: RowId,
-    order: StepOrder = StepOrder.LATEST,
-    outcome: StepOutcome | None = None,
+    order: Annotated[StepOrder, Query(description="The latest first, or the slowest.")] = StepOrder.LATEST,
+    outcome: Annotated[StepOutcome | None, Query(description="Only with this outcome.")] = None,
     cursor: Offset = 0,
     limit: Limit = 50,
 ) -> Page[RunStepView]:
@@ -129,15 +130,15 @@ def list_steps(
     return Page.at_offset(cursor, limit, steps)
 
 
-@router.get("/runs/{run_id}/log", responses=problem_responses(404))
-def list_log_lines(
+@router.get("/runs/{run_id:int}/log", responses=problem_responses(404))
+def list_run_log_lines(
     _: Viewer,
     run_id: RowId,
     level: Annotated[LogLevel, Query(description="Only of this level or a more severe one.")] = LogLevel.INFO,
     text: Annotated[
         str, Query(max_length=200, pattern=NO_NUL, description="Only with this text, in whatever case.")
     ] = "",
-    order: LineOrder = LineOrder.OLDEST,
+    order: Annotated[LineOrder, Query(description="The oldest first, or the latest.")] = LineOrder.OLDEST,
     cursor: Offset = 0,
     limit: Limit = 50,
 ) -> Page[RunLogLineView]:
@@ -150,8 +151,8 @@ def list_log_lines(
     return Page.at_offset(cursor, limit, lines)
 
 
-@router.get("/runs/{run_id}/requests", responses=problem_responses(404))
-def list_requests(_: Viewer, run_id: RowId) -> list[RunRequestsView]:
+@router.get("/runs/{run_id:int}/requests", responses=problem_responses(404))
+def list_run_requests(_: Viewer, run_id: RowId) -> list[RunRequestsView]:
     """List the requests of a run to the vendor, summed by endpoint and outcome."""
     with transaction() as session:
         run_view(session, run_id)

@@ -3,11 +3,12 @@
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Path, Query
+from pydantic import Field, WithJsonSchema
 
 from accession.accounts.collections import get_collection
 from accession.accounts.limits import (
+    MIN_REQUESTS_PER_SECOND,
     VendorLimits,
     VendorLimitsView,
     set_vendor_limits,
@@ -16,7 +17,7 @@ from accession.accounts.limits import (
 from accession.auth.audit import AuditAction, record
 from accession.core.cron import MAX_LENGTH
 from accession.core.settings import MAX_CONCURRENCY, MAX_JITTER_MINUTES, MAX_REQUESTS_PER_SECOND
-from accession.core.workflow import Workflow
+from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
 from accession.db.engine import transaction
 from accession.runs.schedules import (
     ScheduleOverride,
@@ -25,17 +26,16 @@ from accession.runs.schedules import (
     schedule_views,
     set_schedule,
 )
-from accession.web.api.schemas import problem_responses
-from accession.web.parameters import NO_NUL, RowId
+from accession.web.api.openapi import problem_responses
+from accession.web.api.schemas import Body
+from accession.web.parameters import NO_NUL, Flag, RowId
 from accession.web.principal import Operator, Viewer
 
-router = APIRouter(prefix="/collections/{collection_id}", tags=["collections"])
+router = APIRouter(prefix="/collections/{collection_id:int}", tags=["collections"])
 
 
-class NewSchedule(BaseModel):
+class NewSchedule(Body):
     """The parts of a schedule that a collection sets itself; null is inherited from the settings."""
-
-    model_config = ConfigDict(extra="forbid")
 
     cron: str | None = Field(
         None,
@@ -50,20 +50,18 @@ class NewSchedule(BaseModel):
     )
 
 
-class NewLimits(BaseModel):
+class NewLimits(Body):
     """Limits of an account's requests; null is inherited from the settings."""
-
-    model_config = ConfigDict(extra="forbid")
 
     max_concurrency: int | None = Field(
         None, ge=1, le=MAX_CONCURRENCY, description="Number of simultaneous requests."
     )
     max_requests_per_second: float | None = Field(
-        None, gt=0, le=MAX_REQUESTS_PER_SECOND, description="Rate of requests."
+        None, ge=MIN_REQUESTS_PER_SECOND, le=MAX_REQUESTS_PER_SECOND, description="Rate of requests."
     )
 
 
-DryRun = Annotated[bool, Query(description="Return the schedule as it would be, and change nothing.")]
+DryRun = Annotated[Flag, Query(description="Return the schedule as it would be, and change nothing.")]
 
 
 @router.get("/schedules", responses=problem_responses(404))
@@ -73,9 +71,17 @@ def list_schedules(_: Viewer, collection_id: RowId) -> list[ScheduleView]:
         return schedule_views(session, get_collection(session, collection_id))
 
 
-@router.put("/schedules/{workflow}", responses=problem_responses(403, 404))
-def update_schedule(
-    operator: Operator, collection_id: RowId, workflow: Workflow, new: NewSchedule, dry_run: DryRun = False
+@router.put("/schedules/{workflow}", responses=problem_responses(404))
+def replace_schedule(
+    operator: Operator,
+    collection_id: RowId,
+    workflow: Annotated[
+        Workflow,
+        Path(description="Workflow that the schedule starts."),
+        WithJsonSchema({"type": "string", "enum": list(SCHEDULED_WORKFLOWS)}),
+    ],
+    new: NewSchedule,
+    dry_run: DryRun = False,
 ) -> ScheduleView:
     """Set when the workflow of the collection starts. Fields that are left out are inherited."""
     override = ScheduleOverride(**new.model_dump())
@@ -88,14 +94,20 @@ def update_schedule(
 
 @router.get("/limits", responses=problem_responses(404))
 def show_limits(_: Viewer, collection_id: RowId) -> VendorLimitsView:
-    """Return the limits of the requests that the collection's account sends to the vendor."""
+    """Return the limits of the requests that the collection's account sends to the vendor.
+
+    Libraries may share an account and thus its limits: `collections` names them all.
+    """
     with transaction() as session:
         return vendor_limits_view(session, get_collection(session, collection_id))
 
 
-@router.put("/limits", responses=problem_responses(403, 404))
-def update_limits(operator: Operator, collection_id: RowId, new: NewLimits) -> VendorLimitsView:
-    """Set the limits of the account, for all collections that share it. Those left out are inherited."""
+@router.put("/limits", responses=problem_responses(404))
+def replace_limits(operator: Operator, collection_id: RowId, new: NewLimits) -> VendorLimitsView:
+    """Set the limits of the account. Those left out are inherited.
+
+    They change for all collections that share the account, which `collections` names.
+    """
     limits = VendorLimits(**new.model_dump())
     with transaction() as session:
         collection = get_collection(session, collection_id)

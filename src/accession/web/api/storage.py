@@ -12,7 +12,6 @@ from accession.db.engine import transaction
 from accession.local.disk import DiskForecast, database_disk
 from accession.runs.storage import StorageReport, storage_report
 from accession.tasks.retention import prune_old_rows
-from accession.web.api.schemas import problem_responses
 from accession.web.principal import Operator, Viewer
 
 router = APIRouter(prefix="/storage", tags=["storage"])
@@ -42,8 +41,8 @@ def show_storage(_: Viewer) -> Storage:
     return Storage(report, database_disk(settings, report.bytes_per_day))
 
 
-@router.post("/prune", status_code=HTTPStatus.ACCEPTED, responses=problem_responses(403, 503))
-def prune(operator: Operator) -> QueuedTask:
+@router.post("/prune", status_code=HTTPStatus.ACCEPTED)
+def prune_storage(operator: Operator) -> QueuedTask:
     """Delete old rows now, for a minute at most, as the schedule does."""
     with transaction() as session:
         record(session, operator.actor, AuditAction.DATABASE_PRUNE, "")

@@ -4,25 +4,24 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from accession.accounts.collections import get_collection
 from accession.auth.audit import AuditAction, record
 from accession.catalog.verification import FindingView, finding_views
 from accession.db.engine import transaction
 from accession.imports.verification_summary import VerificationSummary, verification_summary
-from accession.tasks.verification import start_verification
-from accession.web.api.schemas import Page, StartedRuns, problem_responses
-from accession.web.parameters import Limit, Month, Offset, RowId
+from accession.tasks import verification
+from accession.web.api.openapi import problem_responses
+from accession.web.api.schemas import Body, Page, StartedRuns
+from accession.web.parameters import Flag, Limit, Month, Offset, RowId
 from accession.web.principal import Operator, Viewer
 
-router = APIRouter(prefix="/collections/{collection_id}/verification", tags=["verification"])
+router = APIRouter(prefix="/collections/{collection_id:int}/verification", tags=["verification"])
 
 
-class NewVerification(BaseModel):
+class NewVerification(Body):
     """Months to verify, and how."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     first_month: Month | None = Field(None, description="First month, such as 2019-03; null for no limit.")
     last_month: Month | None = Field(None, description="Last month, such as 2019-03; null for no limit.")
@@ -45,8 +44,8 @@ def show_verification(
         return verification_summary(session, collection, first_month=first_month, last_month=last_month)
 
 
-@router.post("", status_code=HTTPStatus.ACCEPTED, responses=problem_responses(403, 404, 409, 503))
-def verify(operator: Operator, collection_id: RowId, new: NewVerification) -> StartedRuns:
+@router.post("", status_code=HTTPStatus.ACCEPTED, responses=problem_responses(404, 409))
+def start_verification(operator: Operator, collection_id: RowId, new: NewVerification) -> StartedRuns:
     """Start a verification. If another one is in progress, the worker drops this one."""
     with transaction() as session:
         name = get_collection(session, collection_id).name
@@ -58,7 +57,7 @@ def verify(operator: Operator, collection_id: RowId, new: NewVerification) -> St
         }
         record(session, operator.actor, AuditAction.RUN_VERIFY, name, options)
     return StartedRuns(
-        task_ids=start_verification(
+        task_ids=verification.start_verification(
             [collection_id],
             first_month=new.first_month,
             last_month=new.last_month,
@@ -69,10 +68,10 @@ def verify(operator: Operator, collection_id: RowId, new: NewVerification) -> St
 
 
 @router.get("/findings", responses=problem_responses(404))
-def list_findings(
+def list_verification_findings(
     _: Viewer,
     collection_id: RowId,
-    resolved: Annotated[bool, Query(description="Include resolved findings.")] = False,
+    resolved: Annotated[Flag, Query(description="Include resolved findings.")] = False,
     cursor: Offset = 0,
     limit: Limit = 50,
 ) -> Page[FindingView]:
