@@ -26,7 +26,15 @@ from accession.bibliotheca.items import DATA_SOURCE
 from accession.bibliotheca.marc import MarcRecord, parse_marc_page
 from accession.core.clock import utc_now
 from accession.core.marc21 import Field, Marc21Record, data_field, parse_marc21
-from accession.core.vocabulary import ContributorRole, IdentifierType, LinkRel, SubjectScheme
+from accession.core.text import sort_text
+from accession.core.vocabulary import (
+    Audience,
+    ContributorRole,
+    Format,
+    IdentifierType,
+    LinkRel,
+    SubjectScheme,
+)
 from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
 from accession.db.models import PoolStatus
 from accession.runs.ledger import SERVICE_TYPE
@@ -45,6 +53,11 @@ _SUBJECTS = 4000
 _WORKS = 200
 _SUMMARY_WORDS = 230
 _BYTES_PER_TITLE = 12_000
+_WITHDRAWN_PER_1000, _ON_ORDER_PER_1000 = 20, 5
+# By a hash of the title's number; the others are in English, and EPUB.
+_LANGUAGES = {1: "spa", 2: "spa", 3: "spa", 4: "fre", 5: "ger", 6: "chi", 7: "ara"}
+_FORMATS = {1: Format.MP3, 2: Format.MP3, 3: Format.MP3, 4: Format.PDF, 5: Format.EPUB3}
+_CATEGORIES = {Audience.CHILDREN: "JUVENILE FICTION", Audience.YOUNG_ADULT: "YOUNG ADULT FICTION"}
 
 # Placeholder of the item id in prepared records; as long as an item id.
 _ITEM_ID_PLACEHOLDER = b"======="
@@ -199,13 +212,14 @@ class CatalogueRows:
         yield (
             "editions",
             "id data_source identifier_id title subtitle publisher published language description page_count"
-            " medium format search_text content_hash as_of created_at updated_at",
+            " medium format search_text sort_title sort_author audience content_hash as_of created_at"
+            " updated_at",
             self._editions(),
         )
         yield (
             "contributors",
             "id sort_name display_name",
-            ((n, f"Family{n % 9973}, Given{n}", contributor_name(n)) for n in self._contributors),
+            ((n, contributor_sort_name(n), contributor_name(n)) for n in self._contributors),
         )
         yield (
             "contributions",
@@ -225,16 +239,12 @@ class CatalogueRows:
         yield (
             "subjects",
             "id scheme name",
-            ((n, SubjectScheme.BISAC, f"FICTION / Heading {n}") for n in range(1, _SUBJECTS + 1)),
+            ((n, SubjectScheme.BISAC, subject_name(n)) for n in range(1, _SUBJECTS + 1)),
         )
         yield (
             "classifications",
             "edition_id subject_id position",
-            (
-                (n, multiplicative_hash(n + 997 * position, _SUBJECTS) + 1, position)
-                for n in self._titles
-                for position in range(3)
-            ),
+            ((n, subject_of(n, position), position) for n in self._titles for position in range(3)),
         )
         yield (
             "links",
@@ -272,12 +282,15 @@ class CatalogueRows:
                 work.subtitle or None,
                 work.publisher,
                 published,
-                "eng",
+                _LANGUAGES.get(multiplicative_hash(n, 101), "eng"),
                 summary,
                 work.pages,
                 "book",
-                "epub",
+                _FORMATS.get(multiplicative_hash(n, 11), Format.EPUB),
                 " ".join(filter(None, searchable)),
+                sort_text(title),
+                sort_text(contributor_sort_name(self._contributors_of(n)[0])),
+                audience(subject_of(n, 0)),
                 f"1:{content_hash(n)}",
                 self._timestamp,
                 self._timestamp,
@@ -293,20 +306,22 @@ class CatalogueRows:
         as_of, timestamp = [str(self._now - timedelta(days=days)) for days in range(365)], self._timestamp
         yield (
             "license_pools",
-            "id collection_id identifier_id data_source licenses_owned licenses_available status"
-            " circulation_as_of snapshot_owned snapshot_available created_at updated_at",
+            "id collection_id identifier_id data_source licenses_owned licenses_available"
+            " patrons_in_hold_queue status circulation_as_of snapshot_owned snapshot_available snapshot_holds"
+            " created_at updated_at",
             (
                 (
                     n,
                     collection,
                     identifier_row_id(title),
                     DATA_SOURCE,
-                    *(2, 1, PoolStatus.ACTIVE),
-                    *(as_of[n % len(as_of)], 2, 1),
+                    *(owned, available, holds, status),
+                    *(as_of[n % len(as_of)], owned, available, holds),
                     timestamp,
                     timestamp,
                 )
                 for n, collection, title in self._numbered_pools()
+                for owned, available, holds, status in [copies(n)]
             ),
         )
         records = list(self._prepared_records())
@@ -476,6 +491,37 @@ def item_id(title: int) -> str:
 def multiplicative_hash(number: int, size: int) -> int:
     """Map numbers to 0 ... `size` - 1, scattered; `size` consecutive numbers have distinct results."""
     return number * 2_654_435_761 % size
+
+
+def contributor_sort_name(contributor: int) -> str:
+    """Return the name by which a contributor is sorted."""
+    return f"Family{contributor % 9973}, Given{contributor}"
+
+
+def subject_of(title: int, position: int) -> int:
+    """Return the number of a title's subject."""
+    return multiplicative_hash(title + 997 * position, _SUBJECTS) + 1
+
+
+def subject_name(subject: int) -> str:
+    """Return the heading of a subject."""
+    return f"{_CATEGORIES.get(audience(subject), 'FICTION')} / Heading {subject}"
+
+
+def audience(subject: int) -> Audience:
+    """Return the audience of titles with this main subject."""
+    return (Audience.CHILDREN, Audience.YOUNG_ADULT, *3 * [Audience.GENERAL])[subject % 5]
+
+
+def copies(pool: int) -> tuple[int, int, int, PoolStatus]:
+    """Return copies owned and available, holds and status: some are on loan, on order or withdrawn."""
+    number = multiplicative_hash(pool, 1000)
+    if number < _WITHDRAWN_PER_1000:
+        return 0, 0, 0, PoolStatus.EXHAUSTED
+    if number < _WITHDRAWN_PER_1000 + _ON_ORDER_PER_1000:
+        return 2, 2, number % 7, PoolStatus.ON_ORDER
+    available = number % 3
+    return 2, available, 0 if available else number % 7, PoolStatus.ACTIVE
 
 
 def content_hash(number: int) -> str:

@@ -29,6 +29,7 @@ from accession.accounts.views import collection_views
 from accession.bibliotheca.client import MAX_ITEMS, PAGE_SIZE, BibliothecaAPI
 from accession.bibliotheca.items import DATA_SOURCE
 from accession.catalog.apply import apply_outbox
+from accession.catalog.facet_counts import count_facets
 from accession.catalog.facets import title_facets
 from accession.catalog.outbox import count_pending_changes, count_stale_changes
 from accession.catalog.purchase_counts import purchases_by_month, recent_purchases
@@ -36,10 +37,13 @@ from accession.catalog.rejected_records import rejected_record_views
 from accession.catalog.search import find_titles
 from accession.catalog.title_filter import TitleFilter
 from accession.catalog.title_history import title_history
+from accession.catalog.title_order import TitleOrder
+from accession.catalog.title_statistics import refresh_all
 from accession.catalog.titles import count_titles, title_views
 from accession.core.clock import utc_now
 from accession.core.logging import configure_logging
 from accession.core.settings import get_settings
+from accession.core.vocabulary import Format
 from accession.core.workflow import Workflow
 from accession.db.engine import engine, transaction
 from accession.db.models import Collection, Identifier, LicensePool, Run, RunState
@@ -180,10 +184,18 @@ def _time_searches(scope: str, name: str | None, texts: Mapping[str, str]) -> It
     last_year = TitleFilter(collection=name, purchased_from=_DAY.date() - timedelta(days=365))
     yield time_call(f"titles of a year, {scope}", _search(last_year))
     yield time_call(f"facets, {scope}", lambda s: title_facets(s, name))
+    whole = TitleFilter(collection=name)
+    yield time_call(f"facets with numbers, {scope}", lambda s: count_facets(s, whole))
+    audiobooks = TitleFilter(collection=name, format=Format.MP3, language="spa")
+    yield time_call(f"facets of a filter, {scope}", lambda s: count_facets(s, audiobooks))
+    for order in ("-purchased", "title", "author", "-holds"):
+        yield time_call(f"titles by {order.lstrip('-')}, {scope}", _search(whole, order))
+        yield time_call(f"filtered by {order.lstrip('-')}, {scope}", _search(audiobooks, order))
 
 
-def _search(filters: TitleFilter) -> Callable[[Session], object]:
-    return lambda session: find_titles(session, filters)
+def _search(filters: TitleFilter, order: str | None = None) -> Callable[[Session], object]:
+    parsed = TitleOrder.parse(order) if order else None
+    return lambda session: find_titles(session, filters, parsed)
 
 
 def time_screens(catalogue: GeneratedCatalogue) -> Iterator[CallTiming]:
@@ -364,6 +376,7 @@ def main() -> None:
         configure_logging(get_settings())
         start = time.monotonic()
         catalogue = fill_database(engine(), titles)
+        refresh_all()
         seconds = time.monotonic() - start
         print(f"{catalogue.pools:,} titles and {catalogue.runs:,} runs generated in {seconds:.0f} s")
         print(f"{'':34}{'best':>8}{'median':>9}{'worst':>9}{'database':>10}{'vendor':>8}  statements")

@@ -20,8 +20,8 @@ from sqlalchemy.orm import Session
 
 from accession.catalog.circulation_totals import BATCH_SIZE, roll_up_events
 from accession.catalog.search import find_titles
-from accession.catalog.title_filter import TitleFilter
-from accession.catalog.title_statistics import refresh_groups, refresh_titles
+from accession.catalog.title_filter import Lack, TitleFilter
+from accession.catalog.title_statistics import refresh_all, refresh_groups, refresh_titles
 from accession.core.clock import utc_now
 from accession.core.logging import configure_logging
 from accession.core.settings import get_settings
@@ -109,16 +109,6 @@ def _vacuum(database: Engine) -> None:
         connection.execute(text("VACUUM (ANALYZE)"))
 
 
-def refresh() -> None:
-    """Refresh all statistics, as the task does."""
-    last_id: int | None = 0
-    while last_id is not None:
-        with transaction() as session:
-            last_id = refresh_titles(session, last_id)
-    with transaction() as session:
-        refresh_groups(session)
-
-
 def time_all(catalogue: GeneratedCatalogue) -> Iterator[CallTiming]:
     """Time the roll-up, and each report with each order, for all collections and for the largest."""
     yield time_call(f"roll-up of {BATCH_SIZE:,} events", lambda s: roll_up_events(s, utc_now()), _REPETITIONS)
@@ -154,7 +144,7 @@ def _lists(collection: str | None) -> dict[str, TitleFilter]:
     year_ago = utc_now().date().replace(day=1, year=utc_now().year - 1)
     return {
         "unused": TitleFilter(collection=collection, unused_since=year_ago),
-        "without a cover": TitleFilter(collection=collection, lacks="cover"),
+        "without a cover": TitleFilter(collection=collection, lacks=Lack.COVER),
         "of a subject": TitleFilter(collection=collection, subject="FICTION / Heading 7"),
         "first purchased": TitleFilter(
             collection=collection,
@@ -181,10 +171,10 @@ def main() -> None:
         with _timed("totals generated"):
             fill_totals(engine(), titles)
         with _timed("first refresh"):
-            refresh()
+            refresh_all()
         _vacuum(engine())
         with _timed("refresh without changes"):
-            refresh()
+            refresh_all()
         with transaction() as session:
             totals = session.scalar(select(func.count()).select_from(CirculationTotal))
         print(f"{titles:,} titles, {titles * EVENTS_PER_TITLE:,} events in {totals:,} totals")

@@ -6,7 +6,8 @@ on order counts as available, and there are never more copies available than own
 
 from collections.abc import Mapping
 
-from sqlalchemy import ColumnElement, and_, case, func, or_
+from sqlalchemy import ARRAY, ColumnElement, Text, and_, case, func, or_
+from sqlalchemy.dialects.postgresql import array
 
 from accession.core.clock import utc_now
 from accession.core.errors import InvalidInput
@@ -74,6 +75,11 @@ AVAILABILITIES: Mapping[str, ColumnElement[bool]] = {
     "withdrawn": LicensePool.status == PoolStatus.EXHAUSTED,
 }
 """Conditions on license pools, by the name of the availability."""
+
+NAMES_OF_AVAILABILITIES: ColumnElement[list[str]] = func.array_remove(
+    array([case((condition, name)) for name, condition in AVAILABILITIES.items()]), None, type_=ARRAY(Text)
+)
+"""The names of all availabilities that a license pool has, as an array."""
 
 
 def has_availability(name: str) -> ColumnElement[bool]:

@@ -18,8 +18,25 @@ from pydantic import (
     field_validator,
 )
 
-from accession.core.text import MAX_SEARCH_TEXT_LENGTH, MAX_URL_BYTES, Count, Name, Text, normalise_text
-from accession.core.vocabulary import ContributorRole, Format, IdentifierType, LinkRel, Medium, SubjectScheme
+from accession.core.articles import article_length
+from accession.core.text import (
+    MAX_SEARCH_TEXT_LENGTH,
+    MAX_URL_BYTES,
+    Count,
+    Name,
+    Text,
+    normalise_text,
+    sort_text,
+)
+from accession.core.vocabulary import (
+    Audience,
+    ContributorRole,
+    Format,
+    IdentifierType,
+    LinkRel,
+    Medium,
+    SubjectScheme,
+)
 
 # Raise it when the way of hashing changes: every title then differs and is applied once more.
 HASH_VERSION = 1
@@ -119,6 +136,29 @@ class BibliographicData(_Data):
         people = dict.fromkeys(each.display_name for each in self.contributors)
         parts = (self.title, self.subtitle, *people, self.publisher, *self.isbns, self.identifier)
         return " ".join(normalise_text(" ".join(filter(None, parts))).split())[:MAX_SEARCH_TEXT_LENGTH]
+
+    def sort_title(self) -> str:
+        """Return the text by which to sort the title: see `sort_text`, and without an initial article."""
+        return sort_text(self.title[article_length(self.title, self.language) :])
+
+    def sort_author(self) -> str | None:
+        """Return the text by which to sort the first author; without an author, the first contributor."""
+        people = [each for each in self.contributors if each.role != ContributorRole.NARRATOR]
+        people.sort(key=lambda each: each.role != ContributorRole.AUTHOR)
+        return sort_text(people[0].sort_name) if people else None
+
+    def audience(self) -> Audience | None:
+        """Return the audience by the first BISAC subject, or None without any."""
+        subjects = (each.name for each in self.subjects if each.scheme is SubjectScheme.BISAC)
+        return next(map(_audience_of_subject, subjects), None)
+
+
+def _audience_of_subject(name: str) -> Audience:
+    """Return the audience of a BISAC subject heading, such as `JUVENILE FICTION / Fantasy`."""
+    category = name.upper()
+    if category.startswith("JUVENILE "):
+        return Audience.CHILDREN
+    return Audience.YOUNG_ADULT if category.startswith("YOUNG ADULT ") else Audience.GENERAL
 
 
 class CirculationData(_Data):

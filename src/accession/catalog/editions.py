@@ -67,6 +67,9 @@ class EditionUpdate:
         return {
             **{name: getattr(self.metadata, name) for name in (*METADATA_COLUMNS, "as_of")},
             "search_text": self.metadata.search_text(),
+            "sort_title": self.metadata.sort_title(),
+            "sort_author": self.metadata.sort_author(),
+            "audience": self.metadata.audience(),
             "content_hash": self.content_hash,
             "updated_at": now,
         }

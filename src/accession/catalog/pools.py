@@ -6,10 +6,11 @@ from functools import cache
 from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.orm import Session, selectinload
 
+from accession.catalog.editions import pool_edition_join
 from accession.core.errors import NotFound
 from accession.core.vocabulary import IdentifierType
 from accession.db.bulk import in_array_parameter
-from accession.db.models import Collection, Identifier, LicensePool
+from accession.db.models import Collection, Edition, Identifier, LicensePool
 
 
 class TitleNotHeld(NotFound):
@@ -52,6 +53,26 @@ def find_pools(
         if identifier not in held:
             raise TitleNotHeld(collection.name, identifier)
     return pools
+
+
+def find_pool(session: Session, collection: Collection, identifier: str) -> tuple[int, int | None]:
+    """Return the ids of the title's pool in the collection, and of its edition if it has one.
+
+    Raises:
+        TitleNotHeld: the collection does not hold the title.
+    """
+    query = (
+        select(LicensePool.id, Edition.id)
+        .join(Identifier, LicensePool.identifier_id == Identifier.id)
+        .outerjoin(Edition, pool_edition_join())
+        .where(LicensePool.collection_id == collection.id)
+        # The type comes first in the index.
+        .where(Identifier.type.in_(IdentifierType), Identifier.identifier == identifier)
+    )
+    row = session.execute(query.order_by(LicensePool.id).limit(1)).one_or_none()
+    if row is None:
+        raise TitleNotHeld(collection.name, identifier)
+    return row[0], row[1]
 
 
 def lock_pools(session: Session, pool_ids: Iterable[int]) -> Sequence[LicensePool]:

@@ -41,11 +41,12 @@ class PurchaseRecordData:
 class PurchaseRecordView:
     """A stored MARC record.
 
-    `purchased_on` is a day or a month, as in `TitleView`. `warnings` tell what the record lacks, because the
-    vendor's record had a part that is not valid MARC 21.
+    `purchased_on` is a day or a month, as in `TitleView`, and `purchases` the number of purchases then.
+    `warnings` tell what the record lacks, because the vendor's record had a part that is not valid MARC 21.
     """
 
     purchased_on: str
+    purchases: int
     fields: tuple[MarcField, ...]
     warnings: tuple[str, ...]
 
@@ -252,6 +253,7 @@ def purchase_record_views(session: Session, collection: str, identifier: str) ->
     return [
         PurchaseRecordView(
             str(PurchaseDate(record.purchased_on, record.month_only)),
+            record.listed,
             tuple(marc_fields(record.marc)),
             tuple(record.warnings),
         )

@@ -1,10 +1,8 @@
 """Search titles by words, ISBN or vendor's id, and list them page by page."""
 
 import base64
-import binascii
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from string import punctuation
 
 from sqlalchemy import func, literal, select, union_all
@@ -12,15 +10,17 @@ from sqlalchemy.orm import Session
 
 from accession.catalog.editions import pool_edition_join
 from accession.catalog.title_filter import PoolQuery, TitleFilter, select_pools
-from accession.catalog.titles import TitleView, titles_of_pools
+from accession.catalog.title_order import Position, TitleOrder, parse_integer, read_positions
+from accession.catalog.titles import TitleView, count_titles, titles_of_pools
 from accession.core.errors import InvalidInput
 from accession.core.invisible import remove_all_invisible
 from accession.core.isbn import normalise_isbn
 from accession.core.text import clean_text, normalise_text
 from accession.core.vocabulary import IdentifierType
+from accession.db.bulk import in_array
 from accession.db.models import Edition, Identifier, IdentifierEquivalent, LicensePool
 
-# Counting or sorting a million results takes seconds, and nobody reads that far.
+# Counting or ranking a million results takes seconds, and nobody reads that far.
 _MAX_RESULTS = 1000
 # PostgreSQL rejects words longer than 2,046 bytes.
 _MAX_TEXT_LENGTH = 100
@@ -33,11 +33,19 @@ _SETTINGS = {
     "synchronize_seqscans": "off",
     "max_parallel_workers_per_gather": "0",
 }
-_MAX_ID = 2**31 - 1
 _PUNCTUATION_TO_SPACES = dict.fromkeys(map(ord, punctuation), " ")
 
-# Kinds of cursor: the number of titles already shown, or the last pool shown.
-_RANK, _POOL = "rank", "pool"
+# Name of the order by similarity in cursors.
+_BY_RANK = "rank"
+_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class TitleCount:
+    """A number of titles; a lower bound of it unless it is exact."""
+
+    number: int
+    is_exact: bool
 
 
 @dataclass(frozen=True)
@@ -54,96 +62,181 @@ class TitlePage:
     total_is_exact: bool
 
 
+@dataclass(frozen=True)
+class Matches:
+    """The titles that match a filter: a query for the ids of their pools.
+
+    With a text, `ranking` has these ids, the best match first; `is_complete` tells that there are no more.
+    """
+
+    pools: PoolQuery
+    ranking: Sequence[int] | None = None
+    is_complete: bool = True
+
+
 def find_titles(
-    session: Session, filters: TitleFilter, *, cursor: str | None = None, limit: int = 50
+    session: Session,
+    filters: TitleFilter,
+    order: TitleOrder | None = None,
+    *,
+    cursor: str | None = None,
+    limit: int = 50,
 ) -> TitlePage:
     """Return a page of at most `limit` titles, the one that `cursor` (`TitlePage.next`) names or the first.
 
-    With a text the best matches come first, 1,000 at most, from the first of these that finds any:
+    With a text these are titles of the first of these groups that has any, 1,000 at most:
 
     1. titles with this ISBN or vendor's id;
     2. titles with all the words, ignoring accents and case; the last word may be a prefix;
     3. titles with similar words.
 
-    Without a text titles come in the order of their import.
+    Without an order the best matches come first, or the newest titles if there is no text.
 
     Raises:
-        NotFound: the collection does not exist.
-        InvalidInput: the availability does not exist, or the cursor belongs to another search.
+        NotFound: a collection does not exist.
+        InvalidInput: the availability does not exist, or the cursor belongs to another list.
     """
-    pools = select_pools(session, filters)
-    text = _search_text(filters)
-    if text:
-        return _best_matches(session, pools, text, cursor, limit)
-    return _in_import_order(session, pools, cursor, limit)
+    matches = match_titles(session, filters)
+    if matches.ranking is not None and order is None:
+        end = _parse_rank(cursor) + limit
+        ids = matches.ranking[end - limit : end]
+        following = _encode_cursor(_BY_RANK, str(end)) if end < len(matches.ranking) else None
+    else:
+        order = order or TitleOrder()
+        positions = read_positions(session, matches.pools, order, _parse_position(cursor, order), limit + 1)
+        ids = [position.pool_id for position in positions[:limit]]
+        is_last = len(positions) <= limit
+        following = None if is_last else _encode_cursor(str(order), positions[limit - 1].encode())
+    is_whole_list = following is None and cursor is None and matches.is_complete
+    total = TitleCount(len(ids), True) if is_whole_list else _count(session, filters, matches)
+    return TitlePage(tuple(titles_of_pools(session, ids)), following, total.number, total.is_exact)
 
 
-def previous_cursor(session: Session, filters: TitleFilter, cursor: str, *, limit: int = 50) -> str | None:
+def previous_cursor(
+    session: Session, filters: TitleFilter, order: TitleOrder | None, cursor: str, *, limit: int = 50
+) -> str | None:
     """Return the cursor of the page before the one at `cursor`; None if that is the first page.
 
     Raises:
         NotFound: as `find_titles`.
         InvalidInput: as `find_titles`.
     """
-    pools = select_pools(session, filters)
-    if _search_text(filters):
-        start = _decode_cursor(cursor, _RANK) - limit
-        return _encode_cursor(_RANK, start) if start > 0 else None
-    up_to = pools.where(LicensePool.id <= _decode_cursor(cursor, _POOL)).order_by(LicensePool.id.desc())
-    ids = session.scalars(up_to.limit(limit + 1)).all()
-    return _encode_cursor(_POOL, ids[limit]) if len(ids) > limit else None
+    if _search_text(filters) and order is None:
+        start = _parse_rank(cursor) - limit
+        return _encode_cursor(_BY_RANK, str(start)) if start > 0 else None
+    order = order or TitleOrder()
+    start_of_page = _parse_position(cursor, order)
+    pools = match_titles(session, filters).pools
+    before = read_positions(session, pools, order, start_of_page, limit, is_backwards=True)
+    return _encode_cursor(str(order), before[-1].encode()) if len(before) == limit else None
+
+
+def list_titles(
+    session: Session, filters: TitleFilter, order: TitleOrder | None = None, *, limit: int | None = None
+) -> Iterator[TitleView]:
+    """Yield the titles of all pages of `find_titles`, or the first `limit`, reading them in batches.
+
+    Raises:
+        NotFound: as `find_titles`.
+        InvalidInput: as `find_titles`.
+    """
+    matches = match_titles(session, filters)
+    if matches.ranking is not None and order is None:
+        yield from titles_of_pools(session, matches.ranking[:limit])
+        return
+    start, remaining = None, limit
+    while remaining is None or remaining > 0:
+        size = _BATCH if remaining is None else min(remaining, _BATCH)
+        positions = read_positions(session, matches.pools, order or TitleOrder(), start, size)
+        yield from titles_of_pools(session, [position.pool_id for position in positions])
+        if len(positions) < size:
+            return
+        start = positions[-1]
+        remaining = None if remaining is None else remaining - size
+
+
+def match_titles(session: Session, filters: TitleFilter) -> Matches:
+    """Return the titles that match all filters.
+
+    Raises:
+        NotFound: a collection does not exist.
+        InvalidInput: the availability does not exist.
+    """
+    pools, text = select_pools(session, filters), _search_text(filters)
+    if not text:
+        return Matches(pools)
+    ranked_pools = _rank_pools(session, pools, text)
+    ranking = ranked_pools[:_MAX_RESULTS]
+    pools_in_ranking = select(LicensePool.id).where(in_array(LicensePool.id, ranking))
+    return Matches(pools_in_ranking, ranking, is_complete=len(ranked_pools) == len(ranking))
+
+
+def count_matches(session: Session, filters: TitleFilter) -> TitleCount:
+    """Return the number of matching titles; more than 1,000 are counted only without filters of titles.
+
+    Raises:
+        NotFound: as `match_titles`.
+        InvalidInput: as `match_titles`.
+    """
+    return _count(session, filters, match_titles(session, filters))
+
+
+def _count(session: Session, filters: TitleFilter, matches: Matches) -> TitleCount:
+    if matches.ranking is not None:
+        return TitleCount(len(matches.ranking), matches.is_complete)
+    if is_whole_collection(filters):
+        return TitleCount(count_titles(session, collection=filters.collection), True)
+    some = matches.pools.limit(_MAX_RESULTS + 1).subquery()
+    number: int = session.scalar(select(func.count()).select_from(some)) or 0
+    return TitleCount(min(number, _MAX_RESULTS), number <= _MAX_RESULTS)
+
+
+def is_whole_collection(filters: TitleFilter) -> bool:
+    """Return whether no condition is set, except perhaps the collection."""
+    return replace(filters, collection=None) == TitleFilter()
 
 
 def _search_text(filters: TitleFilter) -> str:
     return remove_all_invisible(clean_text(filters.text))[:_MAX_TEXT_LENGTH].strip()
 
 
-def _best_matches(session: Session, pools: PoolQuery, text: str, cursor: str | None, limit: int) -> TitlePage:
-    start = _decode_cursor(cursor, _RANK)
-    ranking = _rank_pools(session, pools, text)
-    ids = ranking[:_MAX_RESULTS]
-    end = start + limit
-    return TitlePage(
-        titles=tuple(titles_of_pools(session, ids[start:end])),
-        next=_encode_cursor(_RANK, end) if end < len(ids) else None,
-        total=len(ids),
-        total_is_exact=len(ranking) == len(ids),
-    )
+def _encode_cursor(order: str, position: str) -> str:
+    return base64.urlsafe_b64encode(f"{order}:{position}".encode()).decode()
 
 
-def _in_import_order(session: Session, pools: PoolQuery, cursor: str | None, limit: int) -> TitlePage:
-    after = _decode_cursor(cursor, _POOL)
-    query = pools.where(LicensePool.id > after).order_by(LicensePool.id).limit(limit + 1)
-    ids = session.scalars(query).all()
-    page, is_last = ids[:limit], len(ids) <= limit
-    total = len(ids) if is_last and cursor is None else _count_up_to_limit(session, pools)
-    return TitlePage(
-        titles=tuple(titles_of_pools(session, page)),
-        next=None if is_last else _encode_cursor(_POOL, page[-1]),
-        total=min(total, _MAX_RESULTS),
-        total_is_exact=total <= _MAX_RESULTS,
-    )
+def _decode_cursor(cursor: str, order: str) -> str:
+    """Return the position in a cursor.
+
+    Raises:
+        ValueError: it is not a cursor of a list in this order.
+    """
+    name, _, position = base64.urlsafe_b64decode(cursor.encode()).decode().partition(":")
+    if name != order:
+        raise ValueError("the list has another order")
+    return position
 
 
-def _count_up_to_limit(session: Session, pools: PoolQuery) -> int:
-    return session.scalar(select(func.count()).select_from(pools.limit(_MAX_RESULTS + 1).subquery())) or 0
+def _parse_position(cursor: str | None, order: TitleOrder) -> Position | None:
+    if cursor is None:
+        return None
+    try:
+        return Position.decode(_decode_cursor(cursor, str(order)), order.key)
+    except ValueError as error:
+        raise _InvalidCursor from error
 
 
-def _encode_cursor(kind: str, position: int) -> str:
-    return base64.urlsafe_b64encode(f"{kind}:{position}".encode()).decode()
-
-
-def _decode_cursor(cursor: str | None, kind: str) -> int:
+def _parse_rank(cursor: str | None) -> int:
     if cursor is None:
         return 0
     try:
-        decoded = base64.urlsafe_b64decode(cursor.encode()).decode()
-    except (binascii.Error, ValueError):
-        decoded = ""
-    match = re.fullmatch(rf"{kind}:([0-9]{{1,10}})", decoded)
-    if match is None or int(match[1]) > _MAX_ID:
-        raise InvalidInput("The cursor does not belong to this search: start again at the first page.")
-    return int(match[1])
+        return parse_integer(_decode_cursor(cursor, _BY_RANK))
+    except ValueError as error:
+        raise _InvalidCursor from error
+
+
+class _InvalidCursor(InvalidInput):
+    def __init__(self) -> None:
+        super().__init__("The cursor does not belong to this search: start again at the first page.")
 
 
 def _rank_pools(session: Session, pools: PoolQuery, text: str) -> Sequence[int]:

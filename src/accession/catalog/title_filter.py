@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from enum import StrEnum
 
 from sqlalchemy import ColumnElement, Select, exists, or_, select
 from sqlalchemy.orm import Session, aliased
@@ -22,6 +23,14 @@ from accession.db.models import (
     TitleStatistics,
 )
 
+
+class Lack(StrEnum):
+    """Part of a title that is missing."""
+
+    METADATA = "metadata"
+    COVER = "cover"
+
+
 PoolQuery = Select[int]
 """A query for the ids of license pools."""
 
@@ -33,6 +42,7 @@ class TitleFilter:
     Attributes:
         text: Words of title, subtitle, contributors and publisher, or an ISBN, or the vendor's id. Only
             the first 100 characters are used.
+        audience: `children`, `young adult` or `general`, by the title's main BISAC subject.
         availability: `available` (at least one copy), `on_hold` (no copy available, or patrons in the hold
             queue), `on_order` (not on sale yet) or `withdrawn` (no copy owned any more).
         held: Leave out withdrawn titles.
@@ -41,7 +51,7 @@ class TitleFilter:
         purchased_until: Last day of a purchase, likewise.
         with_warnings: Only titles with a purchase record that could be stored only in part.
         subject: Name of a subject.
-        lacks: `metadata` or `cover`: only titles without. This condition and the next three use the
+        lacks: Only titles without this. This condition and the next three use the
             statistics of titles (`accession.catalog.title_statistics`), which can be some minutes old.
         unused_since: Only titles with copies that were neither lent nor first purchased since this day.
         first_purchased_from: First day of the first purchase.
@@ -53,13 +63,14 @@ class TitleFilter:
     collection: str | None = None
     format: str | None = None
     language: str | None = None
+    audience: str | None = None
     availability: str | None = None
     held: bool = False
     purchased_from: date | None = None
     purchased_until: date | None = None
     with_warnings: bool = False
     subject: str | None = None
-    lacks: str | None = None
+    lacks: Lack | None = None
     unused_since: date | None = None
     first_purchased_from: date | None = None
     first_purchased_until: date | None = None
@@ -78,7 +89,9 @@ def select_pools(session: Session, filters: TitleFilter) -> PoolQuery:
         query = query.where(Edition.format == clean_text(filters.format))
     if filters.language:
         query = query.where(Edition.language == clean_text(filters.language))
-    if filters.format or filters.language:
+    if filters.audience:
+        query = query.where(Edition.audience == clean_text(filters.audience))
+    if filters.format or filters.language or filters.audience:
         query = query.where(pool_edition_join())
     if filters.availability:
         query = query.where(has_availability(filters.availability))
@@ -144,10 +157,8 @@ def _is_held_by(collection_id: int) -> ColumnElement[bool]:
 
 def _statistics_conditions(filters: TitleFilter) -> Iterator[ColumnElement[bool]]:
     row = TitleStatistics
-    if filters.lacks == "metadata":
-        yield ~row.has_metadata
-    elif filters.lacks == "cover":
-        yield ~row.has_cover
+    if filters.lacks is not None:
+        yield ~(row.has_metadata if filters.lacks == Lack.METADATA else row.has_cover)
     if filters.unused_since is not None:
         yield row.unused_since < filters.unused_since
     if filters.first_purchased_from is not None:

@@ -11,16 +11,11 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import find_collection
-from accession.catalog.editions import pool_edition_join
-from accession.catalog.pools import TitleNotHeld
+from accession.catalog.pools import find_pool
 from accession.catalog.titles import TitleView
-from accession.core.vocabulary import EventType, IdentifierType
+from accession.core.vocabulary import EventType
 from accession.db.models import (
     CirculationEvent,
-    Collection,
-    Edition,
-    Identifier,
-    LicensePool,
     PurchaseRecord,
     TitleChange,
 )
@@ -67,7 +62,7 @@ def title_history(session: Session, collection: str, identifier: str, limit: int
     Raises:
         NotFound: there is no such collection, or it does not hold the title.
     """
-    pool_id, edition_id = _find_pool(session, find_collection(session, collection), identifier)
+    pool_id, edition_id = find_pool(session, find_collection(session, collection), identifier)
     is_edition, is_pool = TitleChange.edition_id == edition_id, TitleChange.license_pool_id == pool_id
     entries = heapq.merge(
         _purchases(session, pool_id, limit),
@@ -78,22 +73,6 @@ def title_history(session: Session, collection: str, identifier: str, limit: int
         reverse=True,
     )
     return list(islice(entries, limit))
-
-
-def _find_pool(session: Session, collection: Collection, identifier: str) -> tuple[int, int | None]:
-    """Return the ids of the title's pool in the collection and of its edition."""
-    query = (
-        select(LicensePool.id, Edition.id)
-        .join(Identifier, LicensePool.identifier_id == Identifier.id)
-        .outerjoin(Edition, pool_edition_join())
-        .where(LicensePool.collection_id == collection.id)
-        # The type comes first in the index.
-        .where(Identifier.type.in_(IdentifierType), Identifier.identifier == identifier)
-    )
-    row = session.execute(query.order_by(LicensePool.id).limit(1)).one_or_none()
-    if row is None:
-        raise TitleNotHeld(collection.name, identifier)
-    return row[0], row[1]
 
 
 def _purchases(session: Session, pool_id: int, limit: int) -> Iterator[HistoryEntry]:

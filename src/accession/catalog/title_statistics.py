@@ -15,16 +15,19 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    true,
     tuple_,
 )
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
 from accession.accounts.collections import is_of_collection
+from accession.catalog.availability import NAMES_OF_AVAILABILITIES
 from accession.catalog.circulation_totals import lock_statistics_state
 from accession.catalog.editions import pool_edition_join
 from accession.core.vocabulary import LinkRel
 from accession.db.bulk import Replacement, replace_rows
+from accession.db.engine import transaction
 from accession.db.models import (
     Classification,
     Collection,
@@ -59,6 +62,16 @@ def is_refresh_due(session: Session, now: datetime) -> bool:
 def last_refreshed_at(session: Session) -> datetime | None:
     """Return when the statistics were last refreshed; None if they never were."""
     return session.scalar(select(StatisticsState.refreshed_at))
+
+
+def refresh_all() -> None:
+    """Refresh all statistics, each batch of titles in a transaction of its own."""
+    last_id: int | None = 0
+    while last_id is not None:
+        with transaction() as session:
+            last_id = refresh_titles(session, last_id)
+    with transaction() as session:
+        refresh_groups(session)
 
 
 def refresh_titles(session: Session, after_id: int) -> int | None:
@@ -114,6 +127,7 @@ def _select_new_values(after_id: int, last_id: int) -> Select[*tuple[Any, ...]]:
             Edition.id.label("edition_id"),
             Edition.format,
             Edition.language,
+            Edition.audience,
             Edition.content_hash.is_not(None).label("has_metadata"),
             func.coalesce(cover, literal(False)).label("has_cover"),
         )
@@ -135,6 +149,9 @@ def refresh_groups(session: Session) -> None:
     row = TitleStatistics
     _replace_groups(session, "format", _sum_by(row.format))
     _replace_groups(session, "language", _sum_by(row.language))
+    _replace_groups(session, "audience", _sum_by(row.audience))
+    names = func.unnest(NAMES_OF_AVAILABILITIES).table_valued("name", name="names").render_derived().lateral()
+    _replace_groups(session, "availability", _sum_by(names.c.name).join(names, true()))
     _replace_groups(session, "month", _sum_by(func.to_char(row.first_purchased_on, "YYYY-MM")))
     subjects = _sum_by(Subject.name).outerjoin(Classification, Classification.edition_id == row.edition_id)
     _replace_groups(session, "subject", subjects.outerjoin(Subject, Subject.id == Classification.subject_id))

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, Row, Select, case, func, literal_column, select
+from sqlalchemy import Row, Select, case, func, literal_column, select
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import is_of_collection
-from accession.catalog.availability import SHOWN_COUNTS, has_availability
+from accession.catalog.availability import SHOWN_COUNTS
 from accession.catalog.contributors import OtherContributor, group_by_field, list_contributors
 from accession.catalog.editions import pool_edition_join
 from accession.catalog.pools import TitleNotHeld
-from accession.catalog.purchase_records import has_warnings
 from accession.core.vocabulary import ContributorRole, IdentifierType, LinkRel, SubjectScheme
 from accession.db.bulk import in_array
 from accession.db.models import (
@@ -43,6 +42,7 @@ _EDITION_COLUMNS = (
     "medium",
     "format",
     "language",
+    "audience",
     "publisher",
     "published",
     "on_sale",
@@ -75,6 +75,7 @@ class TitleView:
     medium: str | None
     format: str | None
     language: str | None
+    audience: str | None
     publisher: str | None
     published: str | None
     on_sale: str | None
@@ -110,18 +111,10 @@ class TitleView:
         return self.on_sale if self.status == PoolStatus.ON_ORDER else None
 
 
-def count_titles(
-    session: Session,
-    *,
-    collection: str | None = None,
-    with_warnings: bool = False,
-    availability: str | None = None,
-) -> int:
-    """Return the number of titles of one collection, or of all in use; the other options as `title_views`."""
+def count_titles(session: Session, *, collection: str | None = None) -> int:
+    """Return the number of titles of one collection, or of all in use."""
     query = select(func.count()).select_from(LicensePool)
-    conditions = _conditions(with_warnings=with_warnings, availability=availability)
-    if collection is not None or conditions:
-        query = query.where(*conditions)
+    if collection is not None:
         return session.scalar(query.where(is_of_collection(LicensePool.collection_id, collection))) or 0
     # Subtracting those of deleted collections takes half the time of a condition on every pool.
     deleted = select(Collection.id).where(Collection.marked_for_deletion_at.is_not(None))
@@ -134,33 +127,22 @@ def title_views(
     *,
     collection: str | None = None,
     identifiers: Sequence[str] | None = None,
-    with_warnings: bool = False,
-    availability: str | None = None,
     limit: int | None = None,
 ) -> Iterator[TitleView]:
     """Yield titles in the order of their first import, reading them in batches to bound the memory used.
 
-    Optionally these are only titles `with_warnings`, with the given `identifiers` or with an `availability`.
-
-    Raises:
-        InvalidInput: the availability does not exist.
+    Optionally these are only titles with the given `identifiers`.
     """
     last_id = 0
     while limit is None or limit > 0:
         size = _BATCH if limit is None else min(limit, _BATCH)
         query = _select_by_name(collection, identifiers).where(LicensePool.id > last_id)
-        query = query.where(*_conditions(with_warnings=with_warnings, availability=availability))
         rows = session.execute(query.order_by(LicensePool.id).limit(size)).all()
         yield from _views(session, rows)
         if len(rows) < size:
             return
         last_id = rows[-1].pool_id
         limit = None if limit is None else limit - size
-
-
-def _conditions(*, with_warnings: bool, availability: str | None) -> list[ColumnElement[bool]]:
-    conditions = [has_warnings()] if with_warnings else []
-    return [*conditions, has_availability(availability)] if availability else conditions
 
 
 def find_title(session: Session, collection: str, identifier: str) -> TitleView:
@@ -252,6 +234,7 @@ def _views(session: Session, rows: Sequence[Row[Any]]) -> Iterator[TitleView]:
             medium=row.medium,
             format=row.format,
             language=row.language,
+            audience=row.audience,
             publisher=row.publisher,
             published=row.published,
             on_sale=row.on_sale,

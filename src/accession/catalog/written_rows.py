@@ -17,6 +17,7 @@ _OTHER_TABLES = (
     "digest_issues",
     "digest_mails",
     "digests",
+    "export_results",
     "listed_records",
     "notification_channels",
     "notification_events",

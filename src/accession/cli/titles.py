@@ -1,13 +1,18 @@
 """Commands of `accession titles`: list, show and refresh titles."""
 
 from collections.abc import Callable
+from datetime import date
 from typing import Annotated, Any
 
 import typer
 
 from accession.accounts.collections import find_collection
+from accession.catalog import search
 from accession.catalog.availability import AVAILABILITIES
-from accession.catalog.titles import TitleView, count_titles, title_views
+from accession.catalog.search import TitleCount, is_whole_collection
+from accession.catalog.title_filter import Lack, TitleFilter
+from accession.catalog.title_order import SortKey, TitleOrder
+from accession.catalog.titles import TitleView, title_views
 from accession.cli.connect import open_catalogue
 from accession.cli.output import (
     AsJson,
@@ -15,11 +20,13 @@ from accession.cli.output import (
     cell,
     console,
     count_noun,
+    parse_day,
     print_json,
     print_listing,
 )
 from accession.core.errors import UserError
 from accession.core.sanitize import sanitize
+from accession.core.vocabulary import Audience, Format
 from accession.db.engine import late_transaction
 from accession.imports.circulation import BibliothecaCirculationUpdater
 from accession.imports.vendor_api import vendor_api_for
@@ -43,58 +50,99 @@ TITLE_COLUMNS: list[tuple[str, Callable[[TitleView], Any]]] = [
 app = typer.Typer(no_args_is_help=True)
 
 
-@app.command("list", epilog='Example: accession titles list --collection "Alder Library"')
+def _day(help_text: str) -> Any:
+    return typer.Option(parser=parse_day, metavar="YYYY-MM-DD", help=help_text)
+
+
+@app.command("list", epilog='Example: accession titles list --collection "Alder Library" --sort title')
 def list_titles(
+    text: Annotated[
+        str, typer.Option(help="Words of the title or author, an ISBN, or the vendor's id.")
+    ] = "",
     collection: InCollection = None,
+    format: Annotated[  # noqa: A002 - the catalogue's term
+        str | None, typer.Option(metavar="|".join(Format), help="Only titles in this format.")
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Only titles in this language, such as eng.")
+    ] = None,
+    audience: Annotated[Audience | None, typer.Option(help="Only titles for this audience.")] = None,
+    availability: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(AVAILABILITIES),
+            help="Only titles with this availability: on_order are those not on sale yet.",
+        ),
+    ] = None,
+    purchased_from: Annotated[date | None, _day("Only titles purchased on this day or later.")] = None,
+    purchased_until: Annotated[date | None, _day("Only titles purchased on this day or earlier.")] = None,
+    with_warnings: Annotated[
+        bool, typer.Option("--with-warnings", help="Only titles with a purchase record stored in part.")
+    ] = False,
+    subject: Annotated[str | None, typer.Option(help="Only titles with this subject.")] = None,
+    lacks: Annotated[Lack | None, typer.Option(help="Only titles without it.")] = None,
+    unused_since: Annotated[
+        date | None, _day("Only titles neither borrowed nor first purchased since this day.")
+    ] = None,
+    first_purchased_from: Annotated[
+        date | None, _day("Only titles first purchased on this day or later.")
+    ] = None,
+    first_purchased_until: Annotated[
+        date | None, _day("Only titles first purchased on this day or earlier.")
+    ] = None,
+    also_in: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only titles that this collection holds too.")
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(SortKey),
+            help="Order; with - before it, descending. Default: with a text the best matches first, else the "
+            "newest purchases.",
+        ),
+    ] = None,
     limit: Annotated[
         int | None,
         typer.Option(
             min=1, help=f"Maximum number of titles. Default: {TABLE_LIMIT} in a table, unlimited with --json."
         ),
     ] = None,
-    with_warnings: Annotated[
-        bool, typer.Option("--with-warnings", help="Only titles with a purchase record stored in part.")
-    ] = False,
-    availability: Annotated[
-        str | None,
-        typer.Option(
-            "--availability",
-            metavar="|".join(AVAILABILITIES),
-            help="Only titles with this availability: on_order are those not on sale yet.",
-        ),
-    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List titles in the order of their first import."""
+    """List titles: all, or those that match."""
+    filters = TitleFilter(
+        text=text,
+        collection=collection,
+        format=format,
+        language=language,
+        audience=audience,
+        availability=availability,
+        purchased_from=purchased_from,
+        purchased_until=purchased_until,
+        with_warnings=with_warnings,
+        subject=subject,
+        lacks=lacks,
+        unused_since=unused_since,
+        first_purchased_from=first_purchased_from,
+        first_purchased_until=first_purchased_until,
+        also_in=also_in,
+    )
+    table_limit = limit if as_json else limit or TABLE_LIMIT
     with open_catalogue() as session:
-        if collection is not None:
-            find_collection(session, collection)
-        table_limit = limit if as_json else limit or TABLE_LIMIT
         print_listing(
-            title_views(
-                session,
-                collection=collection,
-                with_warnings=with_warnings,
-                availability=availability,
-                limit=table_limit,
-            ),
+            search.list_titles(session, filters, TitleOrder.parse(sort) if sort else None, limit=table_limit),
             TITLE_COLUMNS,
             as_json=as_json,
-            empty_message=_empty_message(with_warnings=with_warnings, availability=availability),
+            empty_message=_NO_TITLES if is_whole_collection(filters) else "No titles match.",
         )
-        total = count_titles(
-            session, collection=collection, with_warnings=with_warnings, availability=availability
-        )
-        if not as_json and table_limit is not None and total > table_limit:
-            console.print(
-                f"[dim]{table_limit:,} of {total:,} titles; show more with --limit, all with --json.[/dim]"
-            )
+        if not as_json:
+            _print_rest(table_limit, search.count_matches(session, filters))
 
 
-def _empty_message(*, with_warnings: bool, availability: str | None) -> str:
-    if availability:
-        return "No titles match."
-    return "No titles have warnings." if with_warnings else _NO_TITLES
+def _print_rest(shown: int | None, total: TitleCount) -> None:
+    if shown is not None and total.number > shown:
+        number = f"{total.number:,}{'' if total.is_exact else ' or more'}"
+        console.print(f"[dim]{shown:,} of {number} titles; show more with --limit, all with --json.[/dim]")
 
 
 @app.command("show")

@@ -60,6 +60,8 @@ MAX_JITTER_MINUTES = 24 * 60
 MAX_CONCURRENCY = 32
 MAX_REQUESTS_PER_SECOND = 1000
 """Highest limits of the requests to the vendor."""
+ROOT_PATH_PATTERN = "(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*"
+"""Path below which a proxy may serve the dashboard, such as `/accession`; empty for none."""
 
 
 class Home(BaseSettings):
@@ -131,14 +133,15 @@ class Settings(Home):
     )
     secret_key: SecretStr | None = Field(
         default=None,
-        description="Key that encrypts the account keys in the database: 32 bytes in URL-safe base64. "
+        description="Key that encrypts account keys and other secrets in the database: 32 bytes in URL-safe "
+        "base64. "
         "Unset: the file secret.key in the home, which is created on first use with mode 600.",
     )
     configuration_secrets_dir: Path | None = Field(
         default=None,
-        description="Folder of files with account keys and URLs of channels. Configurations that are applied "
-        "in the dashboard or by the API can name these files, and no other secret of the server. "
-        "Unset: none.",
+        description="Folder of files with account keys, URLs of channels and secrets of webhooks. "
+        "Configurations that are applied in the dashboard or by the API can name these files, and no other "
+        "secret of the server. Unset: none.",
     )
     time_zone: str = Field(
         default="UTC",
@@ -245,9 +248,10 @@ class Settings(Home):
     )
     public_url: str | None = Field(
         default=None,
-        description="URL under which people reach the dashboard, such as https://accession.library.example, "
-        "for links in notifications, which have none if it is unset, and to return from the OpenID "
-        "Connect provider.",
+        description="URL under which people reach the dashboard, such as https://accession.library.example "
+        "or https://library.example/accession. Links in feeds, notifications and digests begin with it, and "
+        "the OpenID Connect provider returns to it. Unset: feeds have the address of the request, and "
+        "notifications and digests no links.",
     )
     oidc_issuer: str | None = Field(
         default=None,
@@ -314,8 +318,9 @@ class Settings(Home):
     )
     title_url_template: str = Field(
         default="https://ebook.yourcloudlibrary.com/library/{library_id}-document_id-{identifier}",
-        description="URL of a title's page at the vendor, for links in feeds and exports. {library_id} is "
-        "replaced by the library id of the collection, {identifier} by the vendor's id of the title.",
+        description="URL of a title's page at the vendor, for links in the dashboard, feeds and exports. "
+        "{library_id} is replaced by the library id of the collection, {identifier} by the vendor's id of "
+        "the title.",
     )
     shutdown_grace_seconds: float = Field(
         default=60,
@@ -455,8 +460,10 @@ class Settings(Home):
     @field_validator("public_url")
     @classmethod
     def _validate_public_url(cls, url: str | None) -> str | None:
-        if url is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
-            raise ValueError("enter it as https://host or https://host/path")
+        if url is not None and not re.fullmatch(rf"https?://[^\s/?#@]+{ROOT_PATH_PATTERN}/?", url):
+            raise ValueError(
+                "enter it as https://host or https://host/path, with letters, digits, and - . _ ~ in the path"
+            )
         return url
 
     @field_validator("oidc_issuer")

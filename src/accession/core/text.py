@@ -1,7 +1,7 @@
 """Cleaning and normalisation of text, and field types for vendor data."""
 
 from typing import Annotated
-from unicodedata import normalize
+from unicodedata import category, combining, normalize
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -10,6 +10,11 @@ from accession.core.invisible import remove_all_invisible
 # An entry of a B-tree index holds at most 2,704 bytes: indexed names and URLs must stay below.
 _MAX_NAME_LENGTH = 300
 MAX_URL_BYTES = 2000
+# Short enough for an index, and for the cursor of a list.
+_MAX_SORT_LENGTH = 80
+# Categories of Unicode: punctuation, symbols, separators and control characters.
+_SIGNS = "PSZC"
+_ASCII_SIGNS = {code: " " for code in range(128) if category(chr(code))[0] in _SIGNS}
 
 # A tsvector of PostgreSQL holds at most one megabyte. Titles are not found by words after this length.
 MAX_SEARCH_TEXT_LENGTH = 4000
@@ -28,6 +33,20 @@ def normalise_text(text: str) -> str:
     Accents are composed, and ligatures resolved: `ﬁ` becomes `fi`.
     """
     return normalize("NFKC", remove_all_invisible(text))
+
+
+def sort_text(text: str) -> str:
+    """Return the beginning of the text by which lists sort it: its words without accents, case and signs."""
+    letters = text[: 4 * _MAX_SORT_LENGTH]
+    if letters.isascii():
+        # The same as below, in a tenth of the time.
+        words = letters.translate(_ASCII_SIGNS).split()
+    else:
+        letters = normalize("NFKD", normalise_text(letters))
+        words = "".join(
+            " " if category(each)[0] in _SIGNS else each for each in letters if not combining(each)
+        ).split()
+    return " ".join(words).casefold()[:_MAX_SORT_LENGTH].rstrip()
 
 
 def _clean(value: object) -> object:

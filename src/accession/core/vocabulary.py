@@ -87,6 +87,14 @@ class SubjectScheme(StrEnum):
     """A label of the vendor, such as `Mystery & Detective`."""
 
 
+class Audience(StrEnum):
+    """Audience of a title, by the BISAC category of its main subject."""
+
+    CHILDREN = "children"
+    YOUNG_ADULT = "young adult"
+    GENERAL = "general"
+
+
 class LinkRel(StrEnum):
     """Relation of a link to its title."""
 

@@ -11,6 +11,7 @@ from operator import itemgetter
 
 from accession.catalog.change_feed import FeedTitle, Headings
 from accession.catalog.titles import TitleView
+from accession.core.articles import article_length
 from accession.core.marc21 import DELIMITER, Field, Marc21Record, control_field, data_field
 from accession.core.marc21_format import language_codes
 from accession.core.names import parse_name
@@ -21,15 +22,6 @@ _SECOND_MS, _MINUTE, _HOUR = 1000, 60, 3600
 _YEAR = re.compile(r"\d{4}", re.ASCII)
 _MAX_306_SECONDS = 99 * _HOUR  # field 306 has two digits for hours
 
-# Initial articles by language; 245 indicator 2 is their length, which sorting skips.
-_ARTICLES = {
-    "eng": ("The ", "A ", "An "),
-    "fre": ("Les ", "Le ", "La ", "L'", "L’", "Une ", "Un "),
-    "ger": ("Der ", "Die ", "Das ", "Eine ", "Ein "),
-    "ita": ("Gli ", "Il ", "Lo ", "La ", "I ", "Le ", "L'", "L’", "Una ", "Uno ", "Un "),
-    "por": ("Os ", "As ", "Uma ", "Um ", "O ", "A "),
-    "spa": ("Los ", "Las ", "El ", "La ", "Una ", "Un "),
-}
 _ENCODINGS: Mapping[str, str] = {
     Format.EPUB: "EPUB",
     Format.EPUB3: "EPUB 3",
@@ -186,7 +178,8 @@ def _title_fields(title: TitleView, headings: Headings) -> Iterator[Field]:
     responsibility = _statement_of_responsibility(title)
     yield data_field(
         "245",
-        f"{0 if main_entry is None else 1}{_article_length(title)}",
+        # Indicator 2 is the number of characters that sorting skips.
+        f"{0 if main_entry is None else 1}{article_length(proper, title.language)}",
         ("a", f"{proper} :" if other else f"{proper} /" if responsibility else _with_full_stop(proper)),
         ("b", other and (f"{other} /" if responsibility else _with_full_stop(other))),
         ("c", responsibility and _with_full_stop(responsibility)),
@@ -289,13 +282,6 @@ def _statement_of_responsibility(title: TitleView) -> str:
     for role, name in title.contributors:
         names.setdefault(role, []).append(name)
     return " ; ".join(f"{_STATEMENTS.get(role, f'{role},')} {', '.join(names[role])}" for role in names)
-
-
-def _article_length(title: TitleView) -> int:
-    for article in _ARTICLES.get(title.language or "", ()):
-        if title.title and title.title.startswith(article):
-            return len(article)
-    return 0
 
 
 def _with_full_stop(text: str) -> str:

@@ -29,6 +29,10 @@ class TableOptions(Options):
         """
         return select_columns(self.columns, selection.since)
 
+    def check(self, selection: FeedFilter) -> None:
+        """Check the names of the columns."""
+        self.select_columns(selection)
+
 
 class CsvOptions(TableOptions):
     """Options of CSV exports, as those of `accession.core.csv_files.CsvFormat`."""

@@ -70,6 +70,7 @@ COLUMNS = (
     _of_title("medium", "book or audiobook"),
     _of_title("format", "epub, epub3, pdf or mp3"),
     _of_title("language", "ISO 639-2, bibliographic form"),
+    _of_title("audience", "children, young adult or general, by the main BISAC subject"),
     _of_title("publisher", "as written by the vendor"),
     _of_title("published", "year, month or day, as precise as the vendor's data"),
     _of_title("on_sale", "year, month or day from which the title is on sale, likewise"),

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import mark_for_deletion
-from accession.catalog.search import find_titles, previous_cursor
+from accession.catalog.search import TitlePage, find_titles, previous_cursor
 from accession.catalog.title_filter import TitleFilter
+from accession.catalog.title_order import SortKey, TitleOrder
 from accession.core.errors import InvalidInput
 from accession.core.vocabulary import ContributorRole
 from accession.db.engine import engine
@@ -19,6 +20,7 @@ from tests.fixtures.servers import delete_all_rows
 
 SOLARIS_ISBNS = ("9788308068298", "9780156027601")
 SEVEN_DUNES = [f"t{number}" for number in (4, 2, 5, 1, 6, 3, 7)]
+IMPORTED = TitleOrder(SortKey.IMPORTED, is_descending=False)
 TOLKIEN, LEM = person("Tolkien, J. R. R."), person("Lem, Stanisław")
 
 # Collection to identifier to fields of the title.
@@ -203,7 +205,7 @@ def test_pages_cover_all_results_in_order(reader: Session, text: str, limit: int
     identifiers: list[str] = []
     cursor: str | None = None
     for _ in range(0, len(SEVEN_DUNES), limit):
-        page = find_titles(reader, filters, cursor=cursor, limit=limit)
+        page = find_titles(reader, filters, None if text else IMPORTED, cursor=cursor, limit=limit)
         identifiers += [view.identifier for view in page.titles]
         assert (page.total, page.total_is_exact) == (7, True)
         cursor = page.next
@@ -218,11 +220,19 @@ def test_total_is_a_lower_bound_above_the_maximum(
 ) -> None:
     monkeypatch.setattr("accession.catalog.search._MAX_RESULTS", 2)
 
-    page = find_titles(reader, TitleFilter(text, collection="Elder Library"))
-    assert (page.total, page.total_is_exact) == (2, True)
+    def find(collection: str) -> TitlePage:
+        filters = TitleFilter(text, collection=f"{collection} Library", availability="available")
+        return find_titles(reader, filters, limit=1)
 
-    page = find_titles(reader, TitleFilter(text, collection="Fir Library"))
-    assert (page.total, page.total_is_exact) == (2, False)
+    assert (find("Elder").total, find("Elder").total_is_exact) == (2, True)
+    assert (find("Fir").total, find("Fir").total_is_exact) == (2, False)
+
+
+def test_total_of_whole_collection_is_exact(reader: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("accession.catalog.search._MAX_RESULTS", 2)
+
+    page = find_titles(reader, TitleFilter(collection="Fir Library"), limit=1)
+    assert (page.total, page.total_is_exact) == (3, True)
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "ä", "cmFuazo", "cG9vbDo5OTk5OTk5OTk5", "cG9vbDotMQ==", "\0"])
@@ -250,7 +260,7 @@ def test_previous_cursor_leads_to_the_page_before(reader: Session, text: str) ->
         cursors.append(page.next)
 
     assert len(cursors) == 3
-    previous = [previous_cursor(reader, filters, cursor, limit=2) for cursor in cursors]
+    previous = [previous_cursor(reader, filters, None, cursor, limit=2) for cursor in cursors]
     assert previous == [None, *cursors[:2]]
     with pytest.raises(InvalidInput, match="does not belong to this search"):
-        previous_cursor(reader, filters, "x")
+        previous_cursor(reader, filters, None, "x")

@@ -11,6 +11,7 @@ from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.purchase_records import PurchaseRecordData, store_purchase_records
 from accession.catalog.search import find_titles
 from accession.catalog.title_filter import TitleFilter
+from accession.catalog.title_order import SortKey, TitleOrder
 from accession.core.errors import InvalidInput, NotFound
 from accession.core.vocabulary import Format
 from accession.db.engine import engine
@@ -77,7 +78,8 @@ def add_title(session: Session, collection: Collection, identifier: str, **field
 
 
 def find(session: Session, text: str = "", **filters: Any) -> list[str]:
-    return [view.identifier for view in find_titles(session, TitleFilter(text, **filters)).titles]
+    order = None if text else TitleOrder(SortKey.IMPORTED, is_descending=False)
+    return [view.identifier for view in find_titles(session, TitleFilter(text, **filters), order).titles]
 
 
 def test_titles_are_filtered_by_collection_format_and_language(reader: Session) -> None:

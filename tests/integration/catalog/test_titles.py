@@ -102,6 +102,7 @@ def test_title_view_has_all_fields(session: Session, collection: Collection) -> 
             medium="audiobook",
             format="mp3",
             language="pol",
+            audience="general",
             publisher="Wydawnictwo",
             published="1961-06-01",
             on_sale="1961-07",

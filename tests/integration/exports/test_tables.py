@@ -63,6 +63,7 @@ KNOWN: dict[str, Any] = {
     "medium": "audiobook",
     "format": "mp3",
     "language": "pol",
+    "audience": "general",
     "publisher": 'Wydawnictwo "Iskry"',
     "published": "1961-05",
     "on_sale": "1961-06",

@@ -204,6 +204,8 @@ def test_unknown_variable_is_ignored(configure: Configure) -> None:
         ("oai_admin_email", "ann@alder", "enter it as name@library.example"),
         ("public_url", "accession.example", "enter it as https://host or https://host/path"),
         ("public_url", "https://user@accession.example", "enter it as https://host or https://host/path"),
+        ("public_url", "https://library.example/a//b", "with letters, digits, and - . _ ~ in the path"),
+        ("public_url", "https://library.example/..", "with letters, digits, and - . _ ~ in the path"),
         ("title_url_template", "https://vendor.example/titles", "and include {identifier}"),
         ("title_url_template", "javascript:alert('{identifier}')", "enter it as https://host/..."),
         ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),

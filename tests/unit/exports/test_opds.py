@@ -53,6 +53,7 @@ SOLARIS = TitleView(
     medium="audiobook",
     format="mp3",
     language="ger",
+    audience="general",
     publisher="Wydawnictwo",
     published="1961-06-01",
     on_sale=None,
@@ -244,7 +245,7 @@ def test_facets_keep_and_remove_filters() -> None:
         },
         "Format": {
             "All": f"{COLLECTION_URL}/search?query=x",
-            "EPUB": f"{COLLECTION_URL}/search?query=x&format=epub",
+            "EPUB e-book": f"{COLLECTION_URL}/search?query=x&format=epub",
             "self": f"{COLLECTION_URL}/search?query=x&format=mp3",
         },
         "Language": {

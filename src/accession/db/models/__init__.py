@@ -16,7 +16,7 @@ from accession.db.models.collections import Collection, Timestamp, WorkflowSched
 from accession.db.models.counts import CopyCounts, counts_after_events
 from accession.db.models.digests import Digest, DigestIssue, DigestMail, MailState
 from accession.db.models.editions import Classification, Contribution, Contributor, Edition, Link, Subject
-from accession.db.models.feeds import OaiRepository
+from accession.db.models.feeds import ExportResult, OaiRepository
 from accession.db.models.notifications import (
     DeliveryState,
     Notification,
@@ -85,6 +85,7 @@ __all__ = [
     "DigestIssue",
     "DigestMail",
     "Edition",
+    "ExportResult",
     "FindingKind",
     "Identifier",
     "IdentifierEquivalent",

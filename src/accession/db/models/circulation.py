@@ -91,8 +91,8 @@ class TitleStatistics(Base):
     The roll-up of events keeps the loans, of which `loans_last_year` are those of the last 365 complete days
     and today. The refresh (`accession.catalog.title_statistics`) sets the other values. `unused_since` is the
     day of the last loan, or of the first purchase if there was none; null for a title without copies.
-    `edition_id`, `format` and `language` are those of the title's metadata: editions are wide rows, which
-    sums of all titles must not read.
+    `edition_id`, `format`, `language` and `audience` are those of the title's metadata: editions are wide
+    rows, which sums of all titles must not read.
     """
 
     __tablename__ = "title_statistics"
@@ -125,6 +125,7 @@ class TitleStatistics(Base):
     edition_id: Mapped[int | None]
     format: Mapped[str | None]
     language: Mapped[str | None]
+    audience: Mapped[str | None]
     has_metadata: Mapped[bool] = mapped_column(server_default=true())
     has_cover: Mapped[bool] = mapped_column(server_default=true())
 
@@ -132,8 +133,9 @@ class TitleStatistics(Base):
 class TitleGroup(Base):
     """Titles of a collection with a common value, such as a language, with their copies, holds and loans.
 
-    `kind` is `format`, `language`, `subject` or `month` (of the first purchase, such as `2019-03`); `value`
-    is empty for the titles without one. `collection_id` is null in the sums of all collections in use.
+    `kind` is `format`, `language`, `audience`, `availability`, `subject` or `month` (of the first purchase,
+    such as `2019-03`); `value` is empty for the titles without one. `collection_id` is null in the sums of
+    all collections in use.
     """
 
     __tablename__ = "title_groups"

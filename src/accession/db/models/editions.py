@@ -18,21 +18,38 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from accession.db.models.base import Base
 
+_KEY = ["data_source", "identifier_id"]
+
 
 class Edition(Base):
     """The metadata of one title from one data source, shared by all collections that hold it.
 
     `content_hash` covers all metadata and is written in the same transaction; it is null while there is none.
     `search_text` is the text in which titles are searched, `search_words` its lexemes for full text search.
+    `sort_title` and `sort_author` are the texts by which lists are sorted; `audience` follows from the
+    subjects.
     `on_sale` is an ISO 8601 date: a year, month or day.
     The SQL function `accession_fold` (see the migrations) removes accents and case.
     """
 
     __tablename__ = "editions"
     __table_args__ = (
-        UniqueConstraint("data_source", "identifier_id"),
-        Index("ix_editions_format", "format"),
-        Index("ix_editions_language", "language"),
+        # Lists of titles join, filter and sort editions. The rows are wide; indexes with all columns needed
+        # are read alone. Titles in a script of their own are together in an order, often at its end.
+        UniqueConstraint(
+            "data_source", "identifier_id", postgresql_include=["format", "language", "audience"]
+        ),
+        Index("ix_editions_format", "format", postgresql_include=_KEY),
+        Index("ix_editions_audience", "audience", postgresql_include=_KEY),
+        *(
+            Index(f"ix_editions_{name}", *columns, postgresql_include=[*_KEY, *filters])
+            for name, columns, filters in (
+                ("sort_title", ["sort_title"], ["format", "language", "audience"]),
+                ("sort_author", ["sort_author"], ["format", "language", "audience"]),
+                ("language_sort_title", ["language", "sort_title"], ["format", "audience"]),
+                ("language_sort_author", ["language", "sort_author"], ["format", "audience"]),
+            )
+        ),
         Index("ix_editions_on_sale", "on_sale"),
         Index("ix_editions_search_words", "search_words", postgresql_using="gin"),
         Index(
@@ -65,6 +82,10 @@ class Edition(Base):
         Computed("to_tsvector('simple'::regconfig, accession_fold(search_text))", persisted=True),
         deferred=True,
     )
+    # Sorted as in Python, in the order of the bytes.
+    sort_title: Mapped[str | None] = mapped_column(Text(collation="C"), deferred=True)
+    sort_author: Mapped[str | None] = mapped_column(Text(collation="C"), deferred=True)
+    audience: Mapped[str | None]
     content_hash: Mapped[str | None]
     as_of: Mapped[datetime | None]
     created_at: Mapped[datetime]

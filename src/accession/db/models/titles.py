@@ -133,11 +133,12 @@ class LicensePool(Base):
         Index(
             "ix_license_pools_on_order", "collection_id", "id", postgresql_where=text("status = 'on order'")
         ),
-        Index(
-            "ix_license_pools_with_holds",
-            "collection_id",
-            "id",
-            postgresql_where=text("patrons_in_hold_queue > 0"),
+        *(
+            Index(name, *columns, "id", postgresql_where=text("patrons_in_hold_queue > 0"))
+            for name, columns in (
+                ("ix_license_pools_with_holds", ("collection_id", "patrons_in_hold_queue")),
+                ("ix_license_pools_with_holds_of_all", ("patrons_in_hold_queue",)),
+            )
         ),
     )
 
@@ -228,13 +229,14 @@ class PurchaseRecord(Base):
     __tablename__ = "purchase_records"
     __table_args__ = (
         UniqueConstraint("license_pool_id", "purchased_on"),
-        # Covers the queries that count purchases, so that they read the index alone.
+        # They cover the queries that count purchases, and those that list titles by purchase.
         Index(
             "ix_purchase_records_collection_id_purchased_on",
             "collection_id",
             "purchased_on",
-            postgresql_include=["license_pool_id"],
+            "license_pool_id",
         ),
+        Index("ix_purchase_records_purchased_on", "purchased_on", "license_pool_id"),
         Index("ix_purchase_records_collection_id_license_pool_id", "collection_id", "license_pool_id"),
         # Few records have warnings.
         Index("ix_purchase_records_warnings", "license_pool_id", postgresql_where=text("warnings <> '[]'")),

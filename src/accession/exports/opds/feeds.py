@@ -7,7 +7,7 @@ from typing import Literal
 from accession.catalog.facets import Facets
 from accession.catalog.search import TitlePage
 from accession.catalog.titles import TitleView
-from accession.core.languages import language_name
+from accession.core.labels import value_label
 from accession.exports.opds.models import FEED_TYPE, Facet, Feed, FeedMetadata, Group, Link
 from accession.exports.opds.publications import build_publication
 from accession.exports.opds.urls import FeedCollection, UrlBuilder
@@ -146,8 +146,8 @@ def _build_facets(
     """Return links that filter the list further, or remove a filter; the active one has the rel `self`."""
     options = {
         "availability": ("Availability", _AVAILABILITIES),
-        "format": ("Format", {value: value.upper() for value in facets.formats}),
-        "language": ("Language", {value: language_name(value) for value in facets.languages}),
+        "format": ("Format", {value: value_label("format", value) for value in facets.formats}),
+        "language": ("Language", {value: value_label("language", value) for value in facets.languages}),
     }
     current = filters or {}
 

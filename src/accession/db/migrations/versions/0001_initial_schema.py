@@ -211,12 +211,11 @@ def _create_titles() -> None:
         ["collection_id", "id"],
         postgresql_where=sa.text("status = 'on order'"),
     )
-    op.create_index(
-        "ix_license_pools_with_holds",
-        "license_pools",
-        ["collection_id", "id"],
-        postgresql_where=sa.text("patrons_in_hold_queue > 0"),
-    )
+    for name, columns in (
+        ("ix_license_pools_with_holds", ["collection_id", "patrons_in_hold_queue", "id"]),
+        ("ix_license_pools_with_holds_of_all", ["patrons_in_hold_queue", "id"]),
+    ):
+        op.create_index(name, "license_pools", columns, postgresql_where=sa.text("patrons_in_hold_queue > 0"))
     op.create_index("ix_license_pools_updated_at", "license_pools", ["updated_at"])
     op.create_table(
         "apply_outbox",
@@ -265,8 +264,10 @@ def _create_titles() -> None:
     op.create_index(
         "ix_purchase_records_collection_id_purchased_on",
         "purchase_records",
-        ["collection_id", "purchased_on"],
-        postgresql_include=["license_pool_id"],
+        ["collection_id", "purchased_on", "license_pool_id"],
+    )
+    op.create_index(
+        "ix_purchase_records_purchased_on", "purchase_records", ["purchased_on", "license_pool_id"]
     )
     op.create_index(
         "ix_purchase_records_collection_id_license_pool_id",
@@ -337,6 +338,9 @@ def _create_editions() -> None:
         sa.Column("duration_ms", sa.BigInteger(), nullable=True),
         sa.Column("medium", sa.Text(), nullable=True),
         sa.Column("format", sa.Text(), nullable=True),
+        sa.Column("sort_title", sa.Text(collation="C"), nullable=True),
+        sa.Column("sort_author", sa.Text(collation="C"), nullable=True),
+        sa.Column("audience", sa.Text(), nullable=True),
         sa.Column("content_hash", sa.Text(), nullable=True),
         sa.Column("as_of", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
@@ -353,11 +357,22 @@ def _create_editions() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_editions")),
         sa.UniqueConstraint(
-            "data_source", "identifier_id", name=op.f("uq_editions_data_source_identifier_id")
+            "data_source",
+            "identifier_id",
+            name=op.f("uq_editions_data_source_identifier_id"),
+            postgresql_include=["format", "language", "audience"],
         ),
     )
-    op.create_index("ix_editions_format", "editions", ["format"])
-    op.create_index("ix_editions_language", "editions", ["language"])
+    key = ["data_source", "identifier_id"]
+    for name, columns, filters in (
+        ("format", ["format"], []),
+        ("audience", ["audience"], []),
+        ("sort_title", ["sort_title"], ["format", "language", "audience"]),
+        ("sort_author", ["sort_author"], ["format", "language", "audience"]),
+        ("language_sort_title", ["language", "sort_title"], ["format", "audience"]),
+        ("language_sort_author", ["language", "sort_author"], ["format", "audience"]),
+    ):
+        op.create_index(f"ix_editions_{name}", "editions", columns, postgresql_include=[*key, *filters])
     op.create_index("ix_editions_on_sale", "editions", ["on_sale"])
     op.create_index("ix_editions_search_words", "editions", ["search_words"], postgresql_using="gin")
     op.create_index(
@@ -560,6 +575,7 @@ def _create_statistics() -> None:
         sa.Column("edition_id", sa.Integer(), nullable=True),
         sa.Column("format", sa.Text(), nullable=True),
         sa.Column("language", sa.Text(), nullable=True),
+        sa.Column("audience", sa.Text(), nullable=True),
         sa.Column("has_metadata", sa.Boolean(), server_default=sa.true(), nullable=False),
         sa.Column("has_cover", sa.Boolean(), server_default=sa.true(), nullable=False),
         _pool_of("title_statistics"),
@@ -625,6 +641,17 @@ def _create_statistics() -> None:
         sa.Column("namespace", sa.Text(), nullable=False),
         sa.CheckConstraint("id = 1", name=op.f("ck_oai_repository_one_row")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_oai_repository")),
+    )
+    op.create_table(
+        "export_results",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("file", sa.Text(), nullable=True),
+        sa.Column("written_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("bytes", sa.BigInteger(), nullable=True),
+        sa.Column("titles", sa.Integer(), nullable=True),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_export_results")),
     )
 
 
