@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from accession.accounts.collections import list_collections
-from accession.accounts.keys import KEY_FILE, decrypt_account_key
+from accession.accounts.keys import KEY_FILE, SECRET_CHECKS
 from accession.auth.audit import AuditAction, record
 from accession.cli.actor import command_actor
 from accession.cli.connect import open_catalogue, require_broker, resolve_servers
@@ -44,7 +43,7 @@ def backup(
             record(session, command_actor(), AuditAction.DATABASE_BACKUP, str(file.absolute()), details)
     console.print(
         f"Wrote the backup to {file} ({_format_size(size)}). Keep {_key_location(settings)} with it: "
-        "without that key the account keys in the backup cannot be decrypted.",
+        "without that key the account keys and other secrets in the backup cannot be decrypted.",
         markup=False,
         soft_wrap=True,
     )
@@ -89,14 +88,18 @@ def restore_backup(
             details = {"created": selected_backup.created_at}
             record(session, command_actor(), AuditAction.DATABASE_RESTORE, str(file.absolute()), details)
         console.print(f"Restored the database of {selected_backup.created_at}{migrated}.", soft_wrap=True)
-        _warn_if_account_keys_unreadable()
+        _warn_of_unreadable_secrets()
     console.print("Start Accession again: accession up")
 
 
-def _warn_if_account_keys_unreadable() -> None:
+def _warn_of_unreadable_secrets() -> None:
+    errors = []
     with open_catalogue() as session:
-        try:
-            for collection in list_collections(session):
-                decrypt_account_key(collection)
-        except UserError as error:
-            console.print(f"{error}", style="red", markup=False, soft_wrap=True)
+        for check in SECRET_CHECKS.values():
+            try:
+                check(session)
+            except UserError as error:
+                errors.append(str(error))
+    # Without a key they are all the same.
+    for message in dict.fromkeys(errors):
+        console.print(message, style="red", markup=False, soft_wrap=True)

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
-from accession.accounts.collections import list_collections
-from accession.accounts.keys import KEY_FILE, decrypt_account_key
-from accession.bibliotheca.errors import RemoteIntegrationException
+from accession.accounts.keys import KEY_FILE, SECRET_CHECKS
+from accession.bibliotheca.errors import RemoteIntegrationException, problem_of
 from accession.catalog.verification import count_open_findings
 from accession.cli.connect import require_broker, resolve_servers
 from accession.cli.output import count_noun
@@ -30,6 +30,7 @@ from accession.exports.formats import find_format
 from accession.exports.selection import parse_since, select_titles
 from accession.local.control import process_statuses
 from accession.local.disk import database_disk, folder_size
+from accession.local.postgres_upgrade import find_old_data
 from accession.runs.views import status_views
 
 _WORKER_CHECK_RETRIES = 4
@@ -68,7 +69,7 @@ def part_checks() -> list[Check]:
         ("broker", require_broker),
         ("workers", _workers),
         ("scheduler", _scheduler),
-        ("account keys", _account_keys),
+        *((name, partial(_secrets, check)) for name, check in SECRET_CHECKS.items()),
         ("storage", _storage),
     ]
     if settings.oidc_issuer is not None:
@@ -166,12 +167,10 @@ def _scheduler() -> str:
     return check_scheduler()
 
 
-def _account_keys() -> str:
+def _secrets(check: Callable[[Session], int]) -> str:
     with transaction() as session:
-        collections = list_collections(session)
-        for collection in collections:
-            decrypt_account_key(collection)
-    return f"all {len(collections)} can be decrypted"
+        number = check(session)
+    return f"all {number:,} can be decrypted"
 
 
 def _storage() -> str:
@@ -190,6 +189,7 @@ def _storage() -> str:
         f"tables {format_bytes(size)}",
         *([f"growth {format_growth(growth)}"] if growth is not None else []),
         *(f"{name} {format_bytes(folder)}" for name, folder in folders.items() if folder),
+        *(f"old data {format_bytes(old.bytes)} in {old.folder}" for old in find_old_data(settings.home)),
         *([f"{format_bytes(disk.free_bytes)} free on the disk"] if disk else []),
     ]
     finding = ", ".join(parts)
@@ -234,7 +234,7 @@ def run_checks() -> Iterator[Check]:
         return
     for view in views:
         ok = view.state not in ("failed", "interrupted") or view.pause is not None
-        reason = f": {view.error}" if view.error else ""
+        reason = f": {problem_of(view.error, view.collection)}" if view.error else ""
         if not reason and view.unconfirmed_since is not None:
             reason = (
                 f", but unconfirmed since {view.unconfirmed_since:%Y-%m-%d}: empty responses prove nothing"

@@ -18,7 +18,7 @@ class LazyCommand:
     """Command, or group of commands, that is not imported yet.
 
     Attributes:
-        target: Module in this package and name in it, such as "runs:status".
+        target: Module in this package and name in it, such as "status:status".
         summary: Help in the list of commands. It is the first line of a command's docstring.
     """
 
@@ -40,7 +40,8 @@ COMMANDS = {
         epilog="Example: accession demo --titles 200",
     ),
     "status": LazyCommand(
-        "runs:status", "Show the state of each workflow of each collection. Times are in UTC."
+        "status:status",
+        "Show the state of each workflow of each collection, failing collections first. Times are in UTC.",
     ),
     "backup": LazyCommand(
         "backups:backup",
@@ -68,7 +69,7 @@ COMMANDS = {
     ),
     "apply": LazyCommand(
         "configuration:apply",
-        "Make collections and notifications equal to configuration files.",
+        "Make collections, notifications, webhooks and digests equal to configuration files.",
         epilog="Example: accession apply -f collections.yaml --plan",
     ),
     "import": LazyCommand("imports:app", "Start an import for one collection or for all."),

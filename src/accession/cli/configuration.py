@@ -53,8 +53,8 @@ def apply(
         bool,
         typer.Option(
             "--prune",
-            help="Mark collections for deletion, and remove channels and rules, that are absent from the "
-            "lists in the files. They are listed first.",
+            help="Mark collections for deletion, and remove channels, rules, webhooks and digests, that are "
+            "absent from the lists in the files. They are listed first.",
         ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Prune without asking for confirmation.")] = False,
@@ -62,11 +62,11 @@ def apply(
         bool, typer.Option("--schema", help="Print the JSON Schema of the files, and change nothing.")
     ] = False,
 ) -> None:
-    """Make collections and notifications equal to configuration files.
+    """Make collections, notifications, webhooks and digests equal to configuration files.
 
     All changes are made in one transaction, or none if a file has a mistake. What is equal is not written.
-    Account keys and URLs of channels are not in the files: a file names environment variables of this command
-    or files. Write the first file with `accession collections export`.
+    Account keys, URLs of channels and secrets of webhooks are not in the files: a file names environment
+    variables of this command or files. Write the first file with `accession collections export`.
     """
     if schema:
         from accession.configuration.model import json_schema
@@ -203,9 +203,10 @@ def _actor() -> Actor:
 
 
 def export() -> None:
-    """Print all collections and notifications as a configuration file in YAML, for `accession apply`.
+    """Print the configuration as a file in YAML, for `accession apply`.
 
-    It has no secrets: environment variables stand for the account keys and the URLs of channels.
+    It has all collections, notifications, webhooks and digests, and no secrets: environment variables stand
+    for account keys, URLs of channels and secrets of webhooks.
     """
     require_servers()
     from accession.configuration.export import export_configuration, to_yaml

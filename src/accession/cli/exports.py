@@ -9,8 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from accession.cli.connect import open_catalogue
 from accession.cli.export_output import InCollections, Output, Since, export, print_corrections
-from accession.cli.output import print_table
+from accession.cli.output import AsJson, print_line, print_listing, print_table
+from accession.core.byte_sizes import format_bytes
 from accession.core.clock import utc_now
 from accession.core.csv_files import Delimiter
 from accession.exports.files import join_url
@@ -19,6 +21,7 @@ from accession.exports.kbart import file_name
 from accession.exports.marc_files import write_marc21, write_marcxml
 from accession.exports.marc_validity import CorrectionReport
 from accession.exports.tables import COLUMNS, change_column
+from accession.runs.scheduled_exports import scheduled_exports
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -158,6 +161,32 @@ def export_parquet(
     With --since, the column `change` says whether a title is new, changed or removed.
     """
     export(FORMATS["parquet"], collection, since, output, _column_options(columns))
+
+
+@app.command("list")
+def list_exports(as_json: AsJson = False) -> None:
+    """List the scheduled exports with their last results. Times are in UTC."""
+    with open_catalogue() as session:
+        exports = scheduled_exports(session)
+    print_listing(
+        exports,
+        [
+            ("Export", lambda e: e.name),
+            ("Format", lambda e: e.format),
+            ("Schedule", lambda e: e.schedule),
+            ("State", lambda e: e.state),
+            ("Last file", lambda e: e.file),
+            ("Written", lambda e: e.written_at),
+            ("Titles", lambda e: e.titles),
+            ("Size", lambda e: None if e.bytes is None else format_bytes(e.bytes)),
+        ],
+        as_json=as_json,
+        empty_message="No scheduled exports. See [[exports]] in docs/exports.md.",
+    )
+    if not as_json:
+        for each in exports:
+            if each.error:
+                print_line(f"{each.name}: {each.error}", style="red")
 
 
 @app.command("columns")

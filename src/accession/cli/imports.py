@@ -10,7 +10,7 @@ from accession.accounts.collections import get_collection
 from accession.auth.audit import record_run_start
 from accession.cli.actor import command_actor
 from accession.cli.connect import open_catalogue
-from accession.cli.output import NO_COLLECTIONS, console, count_noun
+from accession.cli.output import NO_COLLECTIONS, console, count_noun, parse_day
 from accession.cli.selection import Failing, SomeCollections, select_collections
 from accession.core.workflow import Workflow
 
@@ -32,25 +32,18 @@ def record_start(workflow: Workflow, subjects: Iterable[str], *, force_reimport:
             record_run_start(session, command_actor(), workflow, subject, force_reimport=force_reimport)
 
 
-def _parse_day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a day such as 2023-01-31") from None
-
-
 FirstDay = Annotated[
     date | None,
     typer.Option(
         "--from",
         metavar="YYYY-MM-DD",
-        parser=_parse_day,
+        parser=parse_day,
         help="Import the days from this one on again, up to --to. The checkpoint stays where it is.",
     ),
 ]
 LastDay = Annotated[
     date | None,
-    typer.Option("--to", metavar="YYYY-MM-DD", parser=_parse_day, help="Last day to import again."),
+    typer.Option("--to", metavar="YYYY-MM-DD", parser=parse_day, help="Last day to import again."),
 ]
 
 

@@ -17,6 +17,7 @@ Row = TypeVar("Row")
 
 # Columns whose values are all shorter than this are never wrapped.
 _MAX_UNWRAPPED_LENGTH = 14
+_MAX_NAME_LENGTH = 38
 
 NO_COLLECTIONS = "No collections yet. Add one with: accession collections add NAME ..."
 
@@ -30,9 +31,37 @@ InCollection = Annotated[
 ]
 
 
+def parse_day(text: str) -> date:
+    """Return the day that the value of an option denotes.
+
+    Raises:
+        typer.BadParameter: it is not a day.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a day such as 2023-01-31") from None
+
+
 def count_noun(number: int, noun: str) -> str:
     """Return a number with its noun, such as "1 record" or "2,000 records"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def shorten(name: str) -> str:
+    """Return a name that fits a table: its start, if it is long."""
+    return name if len(name) <= _MAX_NAME_LENGTH else f"{name[: _MAX_NAME_LENGTH - 1]}…"
+
+
+def list_names(names: Sequence[str], limit: int = 5) -> str:
+    """Return names in one line, and the number of those beyond the limit, such as "Ash, Birch and 3 more"."""
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return f"{', '.join(map(shorten, names[:limit]))}{more}"
+
+
+def print_line(text: str, style: str = "") -> None:
+    """Print sanitized text that a terminal wraps, not this program, so that it can be searched."""
+    console.print(Text(sanitize(text), style=style), soft_wrap=True)
 
 
 def cell(value: Any) -> Text:

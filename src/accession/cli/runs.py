@@ -1,22 +1,23 @@
-"""Commands `status` and `runs`: state, failures and history of the workflows."""
+"""Commands of `accession runs`: failures and history of the workflows."""
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
 from accession.accounts.collections import find_collection
+from accession.bibliotheca.errors import problem_of
 from accession.cli.actor import command_actor
 from accession.cli.connect import open_catalogue, require_broker, require_schema
 from accession.cli.output import (
-    NO_COLLECTIONS,
     AsJson,
     InCollection,
     console,
     count_noun,
+    list_names,
     print_json_list,
+    print_line,
     print_listing,
 )
 from accession.cli.run_details import show_run
@@ -28,79 +29,24 @@ from accession.cli.selection import (
     select_collections,
 )
 from accession.core.clock import utc_now
-from accession.core.sanitize import sanitize
 from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
 from accession.db.models import RunState
 from accession.runs.failures import group_failures
 from accession.runs.health import collection_health
-from accession.runs.overview import CollectionQuery, HealthFilter, SortKey, SortOrder
-from accession.runs.pauses import PauseView
-from accession.runs.run_days import MAX_DAYS, run_days
-from accession.runs.run_hours import run_hours
-from accession.runs.views import StatusView, run_views, status_views
+from accession.runs.run_days import MAX_DAYS, RunDayView, run_days
+from accession.runs.run_hours import RunHourView, run_hours
+from accession.runs.views import run_views
 
 app = typer.Typer(no_args_is_help=True)
 app.command("show", epilog="Example: accession runs show 42 --log --level warning")(show_run)
 
-# Names of collections that are listed with a cause of failures.
-_MAX_NAMES = 5
-
-
-def status(
-    condition: Annotated[
-        HealthFilter | None, typer.Option("--filter", help="Only collections in this state.")
-    ] = None,
-    text: Annotated[str, typer.Option(help="Only collections with this text in their name.")] = "",
-    sort: Annotated[
-        str,
-        typer.Option(
-            help=f"Order of the collections: {', '.join(SortKey)}; with - before it, descending. "
-            "A workflow stands for its last success."
-        ),
-    ] = SortKey.NAME,
-    as_json: AsJson = False,
-) -> None:
-    """Show the state of each workflow of each collection. Times are in UTC."""
-    query = CollectionQuery(condition, text, order=SortOrder.parse(sort))
-    with open_catalogue() as session:
-        collections = collection_health(session)
-        views = status_views(session)
-    position = {each.name: number for number, each in enumerate(query.select(collections))}
-    views = [view for view in views if view.collection in position]
-    views.sort(key=lambda view: position[view.collection])
-    print_listing(
-        views,
-        [
-            ("Collection", lambda s: s.collection),
-            ("Workflow", lambda s: s.workflow),
-            ("State", lambda s: s.state if s.pause is None else f"{s.state}, paused"),
-            ("Synced through", _synced_through),
-            ("Records", lambda s: s.records_fetched),
-            ("Rejected", lambda s: s.records_rejected),
-            ("New", lambda s: s.titles_new),
-            ("Pending updates", lambda s: s.pending_updates),
-            ("Next run", lambda s: s.next_start if s.pause is None else None),
-        ],
-        as_json=as_json,
-        empty_message="No collection matches." if collections else NO_COLLECTIONS,
-    )
-    if not as_json:
-        _print_errors((f"{view.collection}, {view.workflow}", view.error) for view in views)
-        for view in views:
-            if view.pause is not None:
-                text = f"{view.collection}, {view.workflow}: {_describe_pause(view.pause)}"
-                _print_line(text)
-
-
-def _describe_pause(pause: PauseView) -> str:
-    end = "" if pause.until is None else f" until {pause.until:%Y-%m-%d %H:%M}"
-    return f"paused{end}: {pause.reason}"
-
-
-def _synced_through(view: StatusView) -> datetime | str | None:
-    if view.unconfirmed_since is None:
-        return view.checkpoint
-    return f"unconfirmed since {view.unconfirmed_since:%Y-%m-%d}"
+# Numbers of the runs of a day, or of an hour.
+_END_STATES: Sequence[tuple[str, Callable[[RunDayView | RunHourView], Any]]] = (
+    ("Succeeded", lambda runs: runs.succeeded),
+    ("Failed", lambda runs: runs.failed),
+    ("Interrupted", lambda runs: runs.interrupted),
+    ("Cancelled", lambda runs: runs.cancelled),
+)
 
 
 @app.command("list", epilog='Example: accession runs list --collection "Alder Library" --limit 5')
@@ -134,7 +80,9 @@ def list_runs(
         empty_message="No runs yet. Start one with: accession import purchases --import-all",
     )
     if not as_json:
-        _print_errors((f"Run {view.id}", view.error) for view in views)
+        for view in views:
+            if view.error:
+                print_line(f"Run {view.id}: {problem_of(view.error, view.collection)}", style="red")
 
 
 RunIds = Annotated[list[int] | None, typer.Argument(metavar="[RUN]...", help="Numbers of the runs.")]
@@ -227,10 +175,7 @@ def list_days(
         views,
         [
             ("Day", lambda d: d.day),
-            ("Succeeded", lambda d: d.succeeded),
-            ("Failed", lambda d: d.failed),
-            ("Interrupted", lambda d: d.interrupted),
-            ("Cancelled", lambda d: d.cancelled),
+            *_END_STATES,
             ("Minutes", lambda d: round(d.seconds / 60)),
             ("Pages", lambda d: d.pages),
             ("Records", lambda d: d.records_fetched),
@@ -253,10 +198,7 @@ def list_hours(as_json: AsJson = False) -> None:
         [
             ("Hour", lambda h: h.hour),
             ("Workflow", lambda h: h.workflow),
-            ("Succeeded", lambda h: h.succeeded),
-            ("Failed", lambda h: h.failed),
-            ("Interrupted", lambda h: h.interrupted),
-            ("Cancelled", lambda h: h.cancelled),
+            *_END_STATES,
             ("Records", lambda h: h.records_fetched),
             ("New", lambda h: h.titles_new),
         ],
@@ -280,18 +222,7 @@ def list_failures(as_json: AsJson = False) -> None:
         console.print("No workflow is failing.")
     for group in groups:
         names = list(dict.fromkeys(failure.collection for failure in group.failures))
-        more = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
         since = f"since {group.since:%Y-%m-%d %H:%M}"
-        _print_line(f"{group.cause} {group.advice}", style="red")
+        print_line(f"{group.cause} {group.advice}", style="red")
         subject = count_noun(group.collections, "collection")
-        _print_line(f"  {subject} {since}: {', '.join(names[:_MAX_NAMES])}{more}")
-
-
-def _print_line(text: str, style: str = "") -> None:
-    console.print(Text(sanitize(text), style=style), soft_wrap=True)
-
-
-def _print_errors(errors: Iterable[tuple[str, str | None]]) -> None:
-    for subject, error in errors:
-        if error:
-            _print_line(f"{subject}: {error}", style="red")
+        print_line(f"  {subject} {since}: {list_names(names)}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from accession.accounts.collections import find_collection, list_collections
+from accession.accounts.collections import find_collections, list_collections
 from accession.cli.connect import open_catalogue, require_broker
 from accession.core.workflow import Workflow
 
@@ -39,10 +39,7 @@ def select_collections(
     from accession.tasks.control import find_failing_collections
 
     with open_catalogue() as session:
-        if names:
-            selected = [find_collection(session, name) for name in dict.fromkeys(names)]
-        else:
-            selected = list(list_collections(session))
+        selected = find_collections(session, names) if names else list(list_collections(session))
         if failing:
             ids = find_failing_collections(session)
             selected = [collection for collection in selected if collection.id in ids]

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 from sqlalchemy.orm import Session
 
+from accession.bibliotheca.errors import problem_of
 from accession.catalog.outbox import count_pending_changes
 from accession.cli.output import count_noun, error_console
 from accession.core.sanitize import sanitize
@@ -95,7 +96,9 @@ def _poll(session: Session, watched: WatchedRun, join: bool) -> WatchedRun:
     if is_active(run):
         return replace(polled, remark=run.state if run.state == RunState.RETRYING else "")
     if run.state != RunState.SUCCEEDED:
-        return replace(polled, succeeded=False, remark=f"{run.state}: {run.error}")
+        reason = problem_of(run.error or "", watched.name)
+        remark = f"{run.state}: {reason} See: accession runs show {run.id}"
+        return replace(polled, succeeded=False, remark=remark)
     if pending := count_pending_changes(session, watched.collection_id):
         return replace(polled, remark=f"applying {count_noun(pending, 'title')}")
     return replace(polled, succeeded=True, remark="done")

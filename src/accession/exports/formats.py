@@ -8,9 +8,13 @@ from sqlalchemy.orm import Session
 
 from accession.catalog.feed_filter import FeedFilter
 from accession.core.errors import NotFound
-from accession.exports.marc_files import write_marc21, write_marcxml
+from accession.exports.marc_files import MarcOptions, write_marc21, write_marcxml
+from accession.exports.options import Options, parse_options
 from accession.exports.progress import Progress
 from accession.exports.table_files import (
+    CsvOptions,
+    KbartOptions,
+    TableOptions,
     write_csv_file,
     write_json_lines_file,
     write_kbart_file,
@@ -43,32 +47,78 @@ class Format:
 
     Attributes:
         label: Name for people.
+        readers: What reads such files, as the end of "for ...".
         suffix: File name suffix with its dot.
+        options: Its options.
         require: Raises `UserError` if a package that the format needs is not installed.
     """
 
     name: str
     label: str
+    readers: str
     suffix: str
     media_type: str
     write: Writer
+    options: type[Options]
     require: Callable[[], object] = lambda: None
+
+    def check_options(self, options: Mapping[str, Any], selection: FeedFilter) -> None:
+        """Check the options of an export before it is written.
+
+        Raises:
+            UserError: an option is unknown or invalid.
+        """
+        parse_options(self.options, options, self.label).check(selection)
 
 
 FORMATS: Mapping[str, Format] = {
     each.name: each
     for each in (
-        Format("marc21", "MARC 21", ".mrc", "application/marc", write_marc21),
-        Format("marcxml", "MARCXML", ".xml", "application/marcxml+xml", write_marcxml),
-        Format("kbart", "KBART", ".txt", "text/tab-separated-values", write_kbart_file),
-        Format("csv", "CSV", ".csv", "text/csv", write_csv_file),
-        Format("jsonl", "JSON Lines", ".jsonl", "application/jsonl", write_json_lines_file),
+        Format(
+            "marc21",
+            "MARC 21",
+            "library systems, such as Koha and Evergreen",
+            ".mrc",
+            "application/marc",
+            write_marc21,
+            MarcOptions,
+        ),
+        Format(
+            "marcxml",
+            "MARCXML",
+            "library systems and discovery layers that read XML",
+            ".xml",
+            "application/marcxml+xml",
+            write_marcxml,
+            MarcOptions,
+        ),
+        Format(
+            "kbart",
+            "KBART",
+            "knowledge bases and link resolvers",
+            ".txt",
+            "text/tab-separated-values",
+            write_kbart_file,
+            KbartOptions,
+        ),
+        Format("csv", "CSV", "spreadsheets", ".csv", "text/csv", write_csv_file, CsvOptions),
+        Format(
+            "jsonl",
+            "JSON Lines",
+            "programs and scripts",
+            ".jsonl",
+            "application/jsonl",
+            write_json_lines_file,
+            TableOptions,
+        ),
         Format(
             "parquet",
             "Parquet",
+            "data analysis, such as DuckDB and pandas",
             ".parquet",
             "application/vnd.apache.parquet",
             write_parquet_file,
+            TableOptions,
             require_pyarrow,
         ),
     )

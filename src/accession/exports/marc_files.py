@@ -37,6 +37,10 @@ class MarcOptions(Options):
             return profile
         return parse_profile({**dict(profile), "url_template": self.url_template}, "URL template")
 
+    def check(self, selection: FeedFilter) -> None:
+        """Check the profile and the URL template."""
+        self.load_profile()
+
 
 def write_marc21(
     session: Session,

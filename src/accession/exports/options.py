@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from accession.catalog.feed_filter import FeedFilter
 from accession.core.errors import UserError
 from accession.core.validation import first_invalid_field
 
@@ -13,6 +14,13 @@ class Options(BaseModel):
     """Options of a format; unknown options are rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def check(self, selection: FeedFilter) -> None:
+        """Check what writing an export of this selection would find invalid.
+
+        Raises:
+            UserError: an option is invalid.
+        """
 
 
 OptionsT = TypeVar("OptionsT", bound=Options)

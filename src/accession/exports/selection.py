@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from accession.accounts.collections import find_collection
+from accession.accounts.collections import find_collections
 from accession.catalog.feed_filter import FeedFilter
 from accession.core.clock import parse_datetime, utc_now
 from accession.core.errors import UserError
@@ -42,5 +42,5 @@ def select_titles(session: Session, collections: Iterable[str], since: datetime 
     Raises:
         NotFound: a collection does not exist.
     """
-    ids = tuple(sorted({find_collection(session, name).id for name in collections}))
+    ids = tuple(sorted(each.id for each in find_collections(session, collections)))
     return FeedFilter(collections=ids or None, since=since, with_removed=since is not None)

@@ -187,6 +187,7 @@ def workflow_health(
             health=health,
             state=state,
             checkpoint=checkpoint.complete_until,
+            unconfirmed_since=checkpoint.unconfirmed_since,
             pause=pause,
             next_start=None if schedule is None else schedule.next_start,
             is_overdue=is_overdue,
@@ -197,7 +198,6 @@ def workflow_health(
         return replace(
             view,
             run_id=run.id,
-            unconfirmed_since=checkpoint.unconfirmed_since,
             last_success=success,
             started_at=run.started_at,
             error=run.error,

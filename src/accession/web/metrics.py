@@ -23,11 +23,14 @@ from accession.catalog.rejected_records import count_open_rejected_records
 from accession.catalog.verification import count_open_findings, oldest_verifications
 from accession.core.clock import utc_now
 from accession.core.settings import get_settings
+from accession.db.due_rows import WaitingMessages
 from accession.db.engine import transaction
 from accession.db.models import FindingKind
 from accession.db.sizes import table_sizes
+from accession.digests.delivery import count_waiting as count_waiting_mails
 from accession.imports.verification import MIN_AGE
 from accession.imports.verification_spans import FIRST_MONTH
+from accession.notifications.delivery import count_waiting as count_waiting_notifications
 from accession.runs.ledger import sum_run_counters
 from accession.runs.retention import pruned_rows
 from accession.runs.views import StatusView, count_running_runs, status_views
@@ -116,6 +119,7 @@ def _database_metrics() -> list[Metric]:
         tables = table_sizes(session, utc_now())
         pruned = pruned_rows(session)
         webhooks = webhook_views(session)
+        notifications, mails = count_waiting_notifications(session), count_waiting_mails(session)
     counters = [
         _counter(
             name,
@@ -146,6 +150,8 @@ def _database_metrics() -> list[Metric]:
             [((kind,), rows) for kind, rows in pruned.items()],
         ),
         *_webhook_metrics(webhooks),
+        *_waiting_metrics("notifications", "Messages not sent yet", "channel", notifications),
+        *_waiting_metrics("digest_mails", "Mails of digests not sent yet", "collection", mails),
     ]
 
 
@@ -171,9 +177,8 @@ def _webhook_metrics(webhooks: Sequence[WebhookView]) -> Iterator[Metric]:
         return [((webhook.name,), read(webhook)) for webhook in webhooks]
 
     now, labels = utc_now(), ("webhook",)
-    yield _gauge(
-        "webhook_events_pending", "Events not delivered yet", labels, samples(lambda each: each.pending)
-    )
+    pending = {each.name: WaitingMessages(each.pending, each.pending_since) for each in webhooks}
+    yield from _waiting_metrics("webhook_events", "Events not delivered yet", "webhook", pending)
     yield _gauge(
         "webhook_failing_seconds",
         "Time since the first failed try of an event that has not been delivered",
@@ -181,6 +186,15 @@ def _webhook_metrics(webhooks: Sequence[WebhookView]) -> Iterator[Metric]:
         samples(lambda each: (now - (each.failing_since or now)).total_seconds()),
     )
     yield _gauge("webhook_paused", "1 if the webhook is paused", labels, samples(lambda each: each.is_paused))
+
+
+def _waiting_metrics(
+    name: str, description: str, label: str, waiting: Mapping[str, WaitingMessages]
+) -> Iterator[Metric]:
+    numbers = [((key,), messages.number) for key, messages in waiting.items()]
+    ages = [((key,), messages.age_seconds) for key, messages in waiting.items()]
+    yield _gauge(f"{name}_pending", description, (label,), numbers)
+    yield _gauge(f"{name}_pending_seconds", f"{description}: age of the oldest", (label,), ages)
 
 
 def _verification_metrics(

@@ -1,11 +1,14 @@
 """Commands `backup` and `restore` on external servers."""
 
+import re
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 from redis import Redis
 from sqlalchemy import Engine, text
 
+from accession.accounts.keys import KEY_FILE
 from accession.core.workflow import Workflow
 from accession.db import schema
 from accession.db.engine import engine
@@ -33,7 +36,7 @@ def test_backup_reports_size_and_key_file(cli: Cli, populated_database: Engine, 
     kilobytes = round(file.stat().st_size / 1000)
     assert result.stdout == (
         f"Wrote the backup to {file} ({kilobytes} kB). Keep {key_file} with it: "
-        "without that key the account keys in the backup cannot be decrypted.\n"
+        "without that key the account keys and other secrets in the backup cannot be decrypted.\n"
     )
     entry = cli("audit", "--format", "json").json[0]
     assert (entry["action"], entry["subject"]) == ("database.backup", str(file))
@@ -89,8 +92,24 @@ def test_restore_migrates_and_warns_about_other_key(
 
     assert result.exit_code == 0, result
     assert f", migrated from schema {SCHEMA_REVISION} to {next_revision}.\n" in result.stdout
-    assert "secret.key cannot be read" in result.stdout
+    assert result.stdout.count("secret.key cannot be read") == 1
     assert schema.schema_state(populated_database).is_current
+
+
+def test_restore_names_each_secret_of_another_key(
+    cli: Cli, populated_database: Engine, tmp_path: Path, servers: ServerUrls
+) -> None:
+    file, other = str(tmp_path / "file"), tmp_path / "other"
+    back_up(cli, file)
+    populated_database.dispose()
+    other.mkdir()
+    (other / KEY_FILE).write_bytes(Fernet.generate_key())
+    url = populated_database.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with settings(home=other, database_url=url, redis_url=servers.redis_url):
+        result = cli("restore", file, "--yes")
+    assert result.exit_code == 0, result
+    for noun in ("account key of collection", "URL of notification channel", "secret of webhook"):
+        assert re.search(rf'The {noun} "[^"]+" was encrypted with another key file', result.stdout), noun
 
 
 def test_restore_is_refused_while_home_is_in_use(

@@ -120,8 +120,9 @@ def test_import_wait_reports_reason_of_failure(
     assert result.exit_code == 1
     reasons = [line for line in result.stderr.splitlines() if line.startswith(f"{ALDER}: failed: ")]
     assert len(reasons) == 1
-    assert "the vendor refused the credentials" in reasons[0]
-    assert "status 401" in reasons[0]
+    assert "The vendor refused the credentials" in reasons[0]
+    assert reasons[0].endswith("See: accession runs show 1")
+    assert "http" not in reasons[0]
     row, *_ = cli("status", "--json").json
     assert row["state"] == "failed"
 

@@ -42,7 +42,7 @@ def dashboard(open_dashboard: OpenDashboard) -> Iterator[Dashboard]:
             ("Birch Public Library", slow_vendor.base_url, None),
         ):
             dashboard.add_collection(name, base_url, key)
-            page.get_by_role("button", name="Run purchases now").click()
+            page.get_by_role("button", name="Start the first import").click()
             if name == "Alder Library":
                 dashboard.open("/")
                 row = page.get_by_role("row", name=name)
@@ -69,4 +69,5 @@ def test_main_pages_are_saved(dashboard: Dashboard) -> None:
         page.screenshot(path=folder / f"{name}.png", full_page=name == "overview")
     page.get_by_role("link", name="Rejected records").click()
     page.get_by_role("link", name="1", exact=True).click()
+    page.get_by_text("Raw record, as the vendor sent it").click()
     page.screenshot(path=folder / "rejected-record.png")

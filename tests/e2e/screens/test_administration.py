@@ -106,7 +106,7 @@ def test_records_with_a_reason_are_resolved_together(
     store_rejected_records(session, stored_collection, PurchaseDate(NOON.date()), [rejected])
     session.commit()
     page = open_dashboard(dashboard_url).open("/rejected-records")
-    page.get_by_role("link", name=NO_ID).click()
+    page.get_by_role("link", name=NO_ID, exact=True).click()
     page.get_by_label("Note").fill("The vendor withdrew the records.")
     page.get_by_role("button", name="Resolve all 2").click()
     expect(page.get_by_role("status")).to_have_text("2 records resolved.")

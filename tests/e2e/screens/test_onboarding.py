@@ -19,7 +19,7 @@ def test_collection_is_added_imported_and_searched(
     expect(page.get_by_role("status").first).to_contain_text('accepted the account of "Alder Library"')
     # Slow enough for the progress to be seen on any machine.
     sandbox.latency_ms = 2_000
-    page.get_by_role("button", name="Run purchases now").click()
+    page.get_by_role("button", name="Start the first import").click()
 
     # The page updates itself without being reloaded.
     page.get_by_role("link", name="Overview").click()
@@ -38,13 +38,14 @@ def test_collection_is_added_imported_and_searched(
     page.get_by_role("link", name="Catalogue").click()
     page.get_by_label("Title, author, ISBN or id").fill(title.upper())
     page.get_by_role("button", name="Search").click()
-    page.get_by_role("link", name=title).first.click()
+    page.locator(".covers").get_by_role("link", name=title).first.click()
     expect(page.get_by_role("heading", level=1)).to_have_text(title)
     expect(page.get_by_role("heading", name="MARC record")).to_be_visible()
     dashboard.assert_accessible()
 
     page.get_by_role("link", name="Rejected records", exact=True).click()
     page.get_by_role("row", name="Alder Library").get_by_role("link").click()
+    page.get_by_text("Raw record, as the vendor sent it").click()
     expect(page.get_by_role("region", name="Raw XML")).to_be_visible()
 
 
@@ -54,7 +55,7 @@ def test_wrong_account_key_is_reported_and_corrected(
     dashboard = open_dashboard(installation.base_url)
     page = dashboard.page
     dashboard.add_collection("Birch Library", installation.vendor.base_url, account_key="mistyped")
-    page.get_by_role("button", name="Run purchases now").click()
+    page.get_by_role("button", name="Start the first import").click()
     page.get_by_role("link", name="Overview").click()
     row = page.get_by_role("row", name="Birch Library")
     expect(row).to_contain_text("check the account id and the account key")

@@ -35,6 +35,7 @@ PATHS = [
     "/reports/turnover?by=subject",
     "/titles/abc/collections/1",
     "/exports",
+    "/exports?collection=1",
     "/rejected-records",
     "/rejected-records/1",
     "/rejected-records?reason=It+has+no+title+identifier+%28001%29.",
@@ -86,6 +87,7 @@ def test_rejected_record_is_shown_retried_and_resolved(
     page = open_dashboard(dashboard_url).open("/")
     page.get_by_role("link", name="1 rejected record of").click()
     page.get_by_role("link", name="1", exact=True).click()
+    page.get_by_text("Raw record, as the vendor sent it").click()
     expect(page.get_by_role("region", name="Raw XML")).to_contain_text("<script>alert(1)</script>")
     page.get_by_role("button", name="Retry").click()
     expect(page.get_by_role("status")).to_have_text("Record rejected again: see the updated reason.")
@@ -110,7 +112,7 @@ def test_corrected_rejected_record_is_imported_on_retry(
     page = open_dashboard(dashboard_url).open("/rejected-records/1")
     page.get_by_role("button", name="Retry").click()
     expect(page.get_by_role("status")).to_have_text("Record imported and resolved.")
-    page.get_by_role("link", name="Rejected records", exact=True).click()
+    page.get_by_role("link", name="Rejected records", exact=True).first.click()
     expect(page.get_by_role("heading", name="No rejected records")).to_be_visible()
     page.get_by_role("link", name="Catalogue").click()
     expect(page.get_by_role("status")).to_have_text("2 titles")
@@ -225,6 +227,7 @@ def test_viewer_logs_in_and_sees_no_actions(
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Log in").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Alder Library")
+    expect(page.get_by_role("button", name="Run all now")).to_have_count(0)
     expect(page.get_by_role("button", name="Run purchases now")).to_have_count(0)
     expect(page.get_by_role("link", name="Edit")).to_have_count(0)
     dashboard.expected_status = "403"

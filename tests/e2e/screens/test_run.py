@@ -28,7 +28,7 @@ def test_run_is_watched_until_it_ends_and_read_then(
     dashboard.add_collection("Elm Library", installation.vendor.base_url)
     # Slow enough for the steps to be seen on any machine.
     installation.vendor.sandbox.latency_ms = 1_000
-    page.get_by_role("button", name="Run purchases now").click()
+    page.get_by_role("button", name="Start the first import").click()
     open_latest_run(page)
     expect(page.locator("#state")).to_have_text(re.compile("running"))
     steps = page.get_by_role("region", name="Table of steps")
@@ -60,7 +60,7 @@ def test_failed_run_is_read_and_its_log_searched(
     dashboard = open_dashboard(installation.base_url, viewport=DESKTOP)
     page = dashboard.page
     dashboard.add_collection("Fir Library", installation.vendor.base_url, account_key="mistyped")
-    page.get_by_role("button", name="Run purchases now").click()
+    page.get_by_role("button", name="Start the first import").click()
     open_latest_run(page)
     expect(page.locator("#state")).to_have_text(re.compile("failed"))
     alert = page.get_by_role("alert")
@@ -89,7 +89,7 @@ def test_cancelled_run_keeps_its_steps(
     page = dashboard.page
     dashboard.add_collection("Oak Library", installation.vendor.base_url)
     installation.vendor.sandbox.latency_ms = 1_000
-    page.get_by_role("button", name="Run purchases now").click()
+    page.get_by_role("button", name="Start the first import").click()
     open_latest_run(page)
     steps = page.get_by_role("region", name="Table of steps")
     expect(steps.get_by_role("row").nth(1)).to_contain_text("stored")

@@ -1,6 +1,7 @@
 """Commands `apply` and `collections export`."""
 
 import re
+from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,15 +12,21 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import find_collection, get_account, list_collections
-from accession.accounts.keys import decrypt_channel_url
+from accession.accounts.keys import (
+    decrypt_channel_url,
+    decrypt_previous_webhook_secret,
+    decrypt_webhook_secret,
+)
 from accession.accounts.limits import VendorLimits, stored_limits
 from accession.auth.audit import AuditFilter, audit_entries
 from accession.core.workflow import Workflow
-from accession.db.models import AuditEntry, Collection
+from accession.db.models import AuditEntry, Collection, WebhookEvent
+from accession.digests.options import DigestOptions, Frequency, find_options
 from accession.notifications.channels import find_channel
 from accession.notifications.rules import find_rule
 from accession.runs.pauses import list_pauses
 from accession.runs.schedules import ScheduleOverride, find_override
+from accession.webhooks.registry import find_webhook
 from tests.fixtures.commands import Cli, CommandResult, settings
 from tests.fixtures.factories import make_collection
 from tests.fixtures.notifications import webhook
@@ -29,6 +36,7 @@ __all__ = ["webhook"]
 ROOT = Path(__file__).parents[3]
 KEY = "key-of-the-consortium"
 HOOK = "json://ops:hook-password@127.0.0.1/"
+SECRET, NEW_SECRET = (f"whsec_{b64encode(letter * 24).decode()}" for letter in (b"a", b"b"))
 FILE = """
 collections:
   - name: Alder Library
@@ -57,6 +65,18 @@ notifications:
       collections: [Alder Library]
       quiet_hours: 22:00-07:00
       time_zone: Europe/Berlin
+webhooks:
+  - name: index
+    url: http://127.0.0.1:9/events
+    secret: {env: INDEX_SECRET}
+    events: [title.added, title.removed]
+    collections: [Alder Library]
+digests:
+  - collection: Alder Library
+    frequency: daily
+    time: "07:30"
+    time_zone: Europe/Berlin
+    recipients: [ann@library.example]
 """
 
 Apply = Callable[..., CommandResult]
@@ -67,6 +87,7 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set the environment variables that the file names."""
     monkeypatch.setenv("COUNTY_KEY", KEY)
     monkeypatch.setenv("OPERATORS_URL", HOOK)
+    monkeypatch.setenv("INDEX_SECRET", SECRET)
 
 
 @pytest.fixture
@@ -101,7 +122,7 @@ def names(session: Session) -> list[str]:
 
 def test_file_is_applied_to_an_empty_installation(apply: Apply, session: Session, secrets: None) -> None:
     result = apply(FILE)
-    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "7 changes made."), result
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "9 changes made."), result
     alder, birch = find_collection(session, "Alder Library"), find_collection(session, "Birch Library")
     assert get_account(birch).public_fields() == {
         "library_id": "county",
@@ -124,8 +145,19 @@ def test_file_is_applied_to_an_empty_installation(apply: Apply, session: Session
         ("Alder Library",),
         "22:00-07:00",
     )
-    assert KEY not in result.stdout + result.stderr
-    assert HOOK not in result.stdout + result.stderr
+    webhook = find_webhook(session, "index")
+    assert decrypt_webhook_secret(webhook).get_secret_value() == SECRET
+    assert (webhook.url, webhook.events, webhook.collection_ids) == (
+        "http://127.0.0.1:9/events",
+        ["title.added", "title.removed"],
+        [alder.id],
+    )
+    assert find_options(session, alder) == DigestOptions(
+        Frequency.DAILY, time="07:30", time_zone="Europe/Berlin", recipients=("ann@library.example",)
+    )
+    assert find_options(session, birch) is None
+    for secret in (KEY, HOOK, SECRET):
+        assert secret not in result.stdout + result.stderr
 
 
 def test_second_apply_writes_nothing(apply: Apply, session: Session, secrets: None) -> None:
@@ -149,9 +181,11 @@ def test_changes_are_recorded_with_origin_configuration(
         ("collection.pause", "Birch Library"),
         ("notification_channel.add", "operators"),
         ("notification_rule.add", "failures"),
+        ("webhook.add", "index"),
+        ("digest.set", "Alder Library"),
         ("configuration.apply", ""),
     ]
-    assert recorded[-1].details["changes"] == 7
+    assert recorded[-1].details["changes"] == 9
     assert recorded[-1].details["files"][0].endswith("accession.yaml")
     assert {(entry.actor_kind, entry.origin) for entry in recorded} == {("os user", "configuration")}
 
@@ -171,7 +205,9 @@ def test_plan_prints_differences_and_changes_nothing(apply: Apply, session: Sess
         'Pause events of "Birch Library" (reason: building works; until: 2030-01-01 06:00 UTC)',
         'Add notification channel "operators" (service: JSON)',
         'Add notification rule "failures" (channel: operators)',
-        "7 differences. Nothing was changed.",
+        'Add webhook "index" (host: 127.0.0.1)',
+        'Add digest of "Alder Library" (schedule: At 07:30 every day (Europe/Berlin))',
+        "9 differences. Nothing was changed.",
     ]
     assert (names(session), count_entries(session)) == ([], 0)
     apply(FILE)
@@ -197,6 +233,14 @@ notifications:
     - name: failures
       channel: operators
       min_severity: error
+webhooks:
+  - name: index
+    url: http://127.0.0.1:9/events?token=url-token
+    secret: {env: INDEX_SECRET}
+digests:
+  - collection: Alder Library
+    time_zone: Europe/Berlin
+    recipients: [bo@library.example, ann@library.example]
 """
 
 
@@ -215,6 +259,18 @@ def test_changed_values_are_stored(apply: Apply, session: Session, secrets: None
     assert list_pauses(session) == {}
     rule = find_rule(session, "failures")
     assert (rule.events, rule.collections, rule.min_severity) == ((), (), "error")
+    assert 'Change webhook "index" (url: replaced; events: title.added, title.removed → ' in result.stdout
+    assert "url-token" not in result.stdout
+    webhook = find_webhook(session, "index")
+    assert webhook.url.endswith("?token=url-token")
+    assert (webhook.events, webhook.collection_ids) == (list(WebhookEvent), None)
+    assert (
+        'Change digest of "Alder Library" (frequency: daily → weekly; time: 07:30 → 07:00; '
+        "recipients: ann@library.example → ann@library.example, bo@library.example)"
+    ) in result.stdout
+    options = find_options(session, alder)
+    assert options is not None
+    assert options.recipients == ("bo@library.example", "ann@library.example")
     assert apply(CHANGED_FILE, "--plan").stdout == "No differences.\n"
 
 
@@ -234,6 +290,69 @@ def test_new_account_key_and_url_are_stored(
     assert url.get_secret_value() == "json://127.0.0.1/another"
     (entry,) = audit_entries(session, AuditFilter(action="notification_channel.edit"), limit=2)
     assert entry.details == {"url": "replaced"}
+
+
+def test_new_secret_of_a_webhook_is_valid_beside_the_old(
+    apply: Apply, session: Session, secrets: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply(FILE)
+    monkeypatch.setenv("INDEX_SECRET", NEW_SECRET)
+    assert apply(FILE).stdout == 'Replace the secret of webhook "index"\n1 change made.\n'
+    webhook = find_webhook(session, "index")
+    assert decrypt_webhook_secret(webhook).get_secret_value() == NEW_SECRET
+    assert decrypt_previous_webhook_secret(webhook).get_secret_value() == SECRET
+    (entry,) = audit_entries(session, AuditFilter(action="webhook.rotate_secret"), limit=2)
+    assert (entry.subject, entry.details) == ("index", {})
+    assert apply(FILE).stdout == "No differences.\n"
+
+
+@pytest.mark.parametrize("secret", ["s3cret", "whsec_", "whsec_c2hvcnQ=", "whsec_!", f"x{SECRET}"])
+def test_invalid_secret_of_a_webhook_is_a_mistake(
+    apply: Apply, session: Session, secrets: None, monkeypatch: pytest.MonkeyPatch, secret: str
+) -> None:
+    monkeypatch.setenv("INDEX_SECRET", secret)
+    (shown,) = problems(apply(FILE))
+    assert "The secret of the webhook is invalid: enter whsec_ and 24 to 64 random bytes in Base64" in shown
+    assert names(session) == []
+
+
+def test_mistakes_in_webhooks_and_digests_have_lines(apply: Apply, session: Session, secrets: None) -> None:
+    text = """
+webhooks:
+  - name: index
+    url: http://user:s3cret@127.0.0.1/
+    secret: whsec_s3cret
+    events: []
+  - name: other
+    url: https://index.example
+    secret: {env: NO_SECRET}
+    collections: [Cedar Library]
+digests:
+  - collection: Cedar Library
+    recipients: [ann]
+  - collection: Cedar Library
+    time: 12:30
+    max_titles: 0
+  - collection: Elm Library
+"""
+    expected = [
+        (4, "The URL of the webhook contains a user, a password or a fragment: leave it out, because"),
+        (5, "The value of secret must not be in the file: enter {env: NAME} for an environment"),
+        (6, "The value of events is invalid: tuple should have at least 1 item"),
+        (9, 'There is no secret of webhook "other": the environment variable NO_SECRET does not'),
+        (10, 'No collection is named "Cedar Library": correct the name, or add it.'),
+        (12, "The recipient 'ann' is invalid: enter an address as name@library.example."),
+        (14, 'The collection "Cedar Library" is there twice.'),
+        (15, "The value of time is invalid: it must be text; write texts such as 0123 and no in quotes."),
+        (16, "The value of max_titles is invalid: input should be greater than or equal to 1."),
+        (17, 'No collection is named "Elm Library": correct the name, or add it.'),
+    ]
+    result = apply(text)
+    shown = problems(result)
+    assert len(shown) == len(expected), shown
+    for line, (number, message) in zip(shown, expected, strict=True):
+        assert line.startswith(f"accession.yaml:{number}: {message}")
+    assert "s3cret" not in result.stderr
 
 
 def test_key_is_read_from_a_file(apply: Apply, session: Session, tmp_path: Path) -> None:
@@ -395,16 +514,20 @@ def test_absent_collections_are_kept_and_named(apply: Apply, session: Session, s
 
 def test_prune_removes_what_is_absent_after_a_question(apply: Apply, session: Session, secrets: None) -> None:
     apply(FILE)
-    text = FILE[: FILE.index("  - name: Birch")] + "notifications: {channels: [], rules: []}"
+    text = FILE[: FILE.index("  - name: Birch")] + (
+        "notifications: {channels: [], rules: []}\nwebhooks: []\ndigests: []"
+    )
     refused = apply(text, "--prune", typed="n\n")
     assert refused.exit_code == 1
-    assert refused.stdout.splitlines()[:3] == [
+    assert refused.stdout.splitlines()[:5] == [
         'Remove notification rule "failures"',
         'Remove notification channel "operators"',
+        'Remove webhook "index"',
+        'Remove digest of "Alder Library"',
         'Mark collection "Birch Library" for deletion',
     ]
     assert names(session) == ["Alder Library", "Birch Library"]
-    assert apply(text, "--prune", typed="y\n").stdout.endswith("3 changes made.\n")
+    assert apply(text, "--prune", typed="y\n").stdout.endswith("5 changes made.\n")
     assert names(session) == ["Alder Library"]
     assert apply(text, "--prune", "--plan").exit_code == 0
 
@@ -428,6 +551,7 @@ def test_collection_is_renamed_by_its_previous_name(apply: Apply, session: Sessi
     text = FILE.replace("name: Alder Library", "name: Ash Library\n    previous_name: Alder Library").replace(
         "[Alder Library]", "[Ash Library]"
     )
+    text = text.replace("collection: Alder", "collection: Ash")
     assert apply(text).stdout == 'Rename collection "Alder Library" to "Ash Library"\n1 change made.\n'
     session.rollback()
     assert find_collection(session, "Ash Library").id == id_
@@ -488,7 +612,9 @@ def test_exported_file_has_no_difference(
     assert exported.exit_code == 0
     assert exported.stdout.count("env: ACCOUNT_KEY_ALDER_LIBRARY") == 2
     assert "env: CHANNEL_URL_OPERATORS" in exported.stdout
-    assert KEY not in exported.stdout
+    assert "env: WEBHOOK_SECRET_INDEX" in exported.stdout
+    for secret in (KEY, HOOK, SECRET):
+        assert secret not in exported.stdout
     assert apply(exported.stdout, "--plan", "--prune").exit_code == 0
     cli("collections", "remove", "Alder Library", "--yes")
     cli("collections", "remove", "Birch Library", "--yes")
@@ -530,12 +656,14 @@ def test_example_of_the_documentation_is_applied(
     apply: Apply, cli: Cli, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str
 ) -> None:
     (tmp_path / "url").write_text(HOOK)
+    (tmp_path / "secret").write_text(SECRET)
     monkeypatch.setenv("COUNTY_ACCOUNT_KEY", KEY)
     page = (ROOT / "docs" / "how-to" / "configuration-as-code.md").read_text()
     example = page.partition(f"```{language}\n")[2].partition("```")[0]
     text = example.replace("/run/secrets/operators_url", str(tmp_path / "url"))
+    text = text.replace("/run/secrets/index_secret", str(tmp_path / "secret"))
     applied = apply(text, file=f"example.{language}")
-    assert applied.stdout.endswith("9 changes made.\n"), applied
+    assert applied.stdout.endswith("11 changes made.\n"), applied
     assert apply(text, "--plan", "--prune", file=f"example.{language}").stdout == "No differences.\n"
     assert names(session) == ["Alder Library", "Birch Library", "Cedar Library"]
     assert {stored_limits(each) for each in list_collections(session)} == {VendorLimits(2, 5)}

@@ -88,7 +88,7 @@ def test_preview_prints_the_mail(cli: Cli, database: None, session: Session, col
         html = cli("digests", "preview", collection.name, "--html").stdout
         content = cli("digests", "preview", collection.name, "--json").json
     assert text.startswith(f"Subject: {collection.name}: 1 purchased (22–28 April 2024)\n")
-    assert "- Title abc\n  Stanisław Lem\n  Purchased on 28 April · E-book\n" in text
+    assert "- Title abc\n  Stanisław Lem\n  Purchased on 28 April · EPUB e-book\n" in text
     assert html.startswith("<!doctype html>")
     assert content["sections"][0]["total"] == 1
 

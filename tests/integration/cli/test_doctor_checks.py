@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from cryptography.fernet import Fernet
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
@@ -19,7 +20,9 @@ from accession.local.servers import ServerUrls
 from accession.runs.ledger import end_run, find_run, open_run
 from tests.fixtures.commands import Cli, migrate_to_unknown_schema, settings
 from tests.fixtures.factories import SCHEMA_REVISION, make_collection
+from tests.fixtures.notifications import make_channel
 from tests.fixtures.oidc import simulated_provider
+from tests.fixtures.webhooks import make_webhook
 
 
 def findings(cli: Cli) -> dict[str, tuple[bool, str]]:
@@ -82,6 +85,26 @@ def test_doctor_checks_key_file(cli: Cli, home: Path, session: Session, without_
     results = findings_with_reread_key(cli)
     assert not results["account keys"][0]
     assert "restore it from your backup" in results["account keys"][1]
+
+
+def test_doctor_checks_secrets_of_channels_and_webhooks(
+    cli: Cli, session: Session, without_worker_wait: None
+) -> None:
+    channel, webhook = make_channel(session, "json://127.0.0.1:9"), make_webhook(session)
+    results = findings(cli)
+    assert results["URLs of notification channels"] == (True, "all 1 can be decrypted")
+    assert results["secrets of webhooks"] == (True, "all 1 can be decrypted")
+    lost = Fernet(Fernet.generate_key()).encrypt(b"x")
+    channel.url_encrypted = webhook.previous_secret_encrypted = lost
+    session.commit()
+    results = findings(cli)
+    ok, finding = results["URLs of notification channels"]
+    assert not ok
+    assert finding.startswith('The URL of notification channel "ops" was encrypted with another key file')
+    ok, finding = results["secrets of webhooks"]
+    assert not ok
+    assert finding.startswith('The secret of webhook "index" was encrypted with another key file')
+    assert results["account keys"][0]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +174,8 @@ def test_doctor_with_unused_home(cli: Cli, tmp_path: Path) -> None:
     assert results["home"] == (False, f"{home} does not exist yet; `accession up` creates it")
     assert [name for name, (ok, _) in results.items() if not ok] == [
         *("home", "database", "schema", "database locks"),
-        *("broker", "workers", "scheduler", "account keys", "storage"),
+        *("broker", "workers", "scheduler", "account keys"),
+        *("URLs of notification channels", "secrets of webhooks", "storage"),
     ]
     assert all("accession up" in finding for ok, finding in results.values() if not ok)
 
@@ -166,7 +190,8 @@ def test_doctor_with_unreachable_servers(cli: Cli, tmp_path: Path) -> None:
     failures = {name: finding for name, (ok, finding) in results.items() if not ok}
     assert list(failures) == [
         *("database", "schema", "database locks"),
-        *("broker", "workers", "scheduler", "account keys", "storage"),
+        *("broker", "workers", "scheduler", "account keys"),
+        *("URLs of notification channels", "secrets of webhooks", "storage"),
     ]
     assert "hidden" not in str(failures)
 

@@ -32,6 +32,7 @@ def test_all_commands_exist() -> None:
         "export jsonl",
         "export parquet",
         "export columns",
+        "export list",
         "env",
         "doctor",
         "backup",
@@ -104,6 +105,7 @@ def test_all_commands_exist() -> None:
         "settings",
         "about",
         "db upgrade",
+        "db upgrade-embedded",
         "db check",
         "sandbox serve",
     }

@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from accession.cli.output import console
 from accession.core.workflow import Workflow
 from accession.db.models import Run, RunState
 from accession.runs.ledger import end_run, open_run
@@ -30,11 +31,46 @@ def names(cli: Cli, *options: str) -> list[str]:
 
 
 def test_status_is_filtered_and_sorted(cli: Cli, failed: None) -> None:
-    assert names(cli) == ["Ash", "Birch", "Cedar"]
+    assert names(cli) == ["Birch", "Cedar", "Ash"]
     assert names(cli, "--filter", "failing", "--sort=-name") == ["Cedar", "Birch"]
-    assert names(cli, "--sort", "health") == ["Birch", "Cedar", "Ash"]
-    assert names(cli, "--text", "a") == ["Ash", "Cedar"]
+    assert names(cli, "--sort", "name") == ["Ash", "Birch", "Cedar"]
+    assert names(cli, "--text", "a") == ["Cedar", "Ash"]
     assert cli("status", "--filter", "paused").stdout == "No collection matches.\n"
+
+
+def test_wide_status_has_one_line_for_each_collection(cli: Cli, failed: None) -> None:
+    header, *rows = cli("status").stdout.splitlines()
+    assert header.split()[:4] == ["Collection", "Purchases", "Events", "Circulation"]
+    assert [row.split()[:4] for row in rows[:3]] == [
+        ["Birch", "failed", "never", "never"],
+        ["Cedar", "failed", "never", "never"],
+        ["Ash", "never", "never", "never"],
+    ]
+
+
+def test_narrow_status_names_each_collection_once(
+    cli: Cli, failed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "width", 70)
+    header, *rows = cli("status").stdout.splitlines()
+    assert header.split() == ["Collection", "Workflow", "State", "Synced", "through", "Next", "run"]
+    assert rows[0].split()[:3] == ["Birch", "purchases", "failed"]
+    assert rows[1].split()[:2] == ["events", "never"]
+    assert sum(row.startswith("Birch") for row in rows[:9]) == 1
+    assert all(len(row) <= 70 for row in rows[:9])
+
+
+def test_status_states_a_common_cause_once_without_url(cli: Cli, failed: None) -> None:
+    *_, error, summary = cli("status").stdout.splitlines()
+    assert error == "Birch, Cedar: The key is wrong; check it."
+    assert summary == "3 collections: 2 failing, 1 new"
+    *_, error = cli("status", "--text", "Birch").stdout.splitlines()
+    assert error == "Birch, purchases: The key is wrong; check it."
+
+
+def test_status_of_a_long_name_fits_the_terminal(cli: Cli, session: Session) -> None:
+    make_collection(session, "A" * 300)
+    assert all(len(line) <= console.width for line in cli("status").stdout.splitlines())
 
 
 def test_status_with_unknown_order_is_refused(cli: Cli, failed: None) -> None:

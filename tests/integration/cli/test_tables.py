@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -16,9 +17,11 @@ from pyarrow import parquet
 from sqlalchemy.orm import Session
 
 from accession.cli import main
+from accession.core.settings import ScheduledExport, get_settings
 from accession.db.engine import engine
 from accession.exports.tables import COLUMNS
 from accession.local.servers import ServerUrls
+from accession.runs.scheduled_exports import ExportFile, store_export_error, store_export_file
 from tests.fixtures.commands import (
     COMMAND_TIMEOUT_SECONDS,
     Cli,
@@ -169,3 +172,24 @@ def test_export_to_terminal_is_refused(
     assert error.getvalue().splitlines() == [
         "An export cannot be shown on a terminal: name a file with --output, or use a pipe."
     ]
+
+
+def test_scheduled_exports_are_listed_with_their_last_files(
+    cli: Cli, database: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "No scheduled exports" in cli("export", "list").stdout
+    export_settings = ScheduledExport(name="nightly", format="csv", target="/exports", at="hourly")
+    monkeypatch.setattr(get_settings(), "exports", (export_settings,))
+    with Session(engine()) as session, time_machine.travel(NOON, tick=False):
+        store_export_file(session, "nightly", ExportFile("nightly.csv", 2_500_000, 1200))
+        store_export_error(session, "nightly", "/exports is full: free some space.")
+        session.commit()
+
+    _, line, error = cli("export", "list").stdout.splitlines()
+
+    assert re.split("  +", line.strip()) == [
+        *("nightly", "csv", "hourly", "failed", "nightly.csv", "2024-05-01 12:00", "1,200", "2.5 MB")
+    ]
+    assert error == "nightly: /exports is full: free some space."
+    (row,) = cli("export", "list", "--json").json
+    assert (row["state"], row["bytes"], row["written_at"]) == ("failed", 2_500_000, "2024-05-01T12:00:00Z")

@@ -180,7 +180,7 @@ def test_public_path_needs_no_login(browser: Browser, ann: str, path: str) -> No
     assert browser.get(path).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/favicon.ico", "/static/none.css"])
+@pytest.mark.parametrize("path", ["/favicon.ico", "/robots.txt", "/static/none.css"])
 def test_missing_public_file_is_not_found(browser: Browser, ann: str, path: str) -> None:
     assert browser.get(path).status_code == 404
 

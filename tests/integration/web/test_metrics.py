@@ -6,12 +6,13 @@ from datetime import timedelta
 
 import httpx
 import pytest
+import time_machine
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from redis import Redis
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from accession import __version__
@@ -29,6 +30,8 @@ from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
 from accession.db.engine import engine
 from accession.db.models import (
     Collection,
+    DigestMail,
+    MailState,
     Pruning,
     RejectedRecord,
     Run,
@@ -36,8 +39,13 @@ from accession.db.models import (
     Timestamp,
     WebhookEvent,
 )
+from accession.digests.issues import store_manual_issue
+from accession.digests.options import DigestOptions, set_digest
 from accession.imports.verification import MIN_AGE
 from accession.imports.verification_spans import FIRST_MONTH, months_between
+from accession.notifications.events import record_export
+from accession.notifications.incidents import apply_rules
+from accession.notifications.problems import MachineState
 from accession.runs.ledger import (
     RunCounters,
     end_run,
@@ -48,6 +56,7 @@ from accession.runs.ledger import (
 )
 from accession.webhooks.delivery import deliver_events
 from accession.webhooks.registry import pause_webhook
+from tests.fixtures.digests import ANN
 from tests.fixtures.factories import (
     NOON,
     make_collection,
@@ -57,6 +66,7 @@ from tests.fixtures.factories import (
     title_data,
 )
 from tests.fixtures.heartbeats import record_heartbeats
+from tests.fixtures.notifications import make_channel
 from tests.fixtures.purchases import purchase_title
 from tests.fixtures.webhooks import ACTOR, make_webhook
 
@@ -157,12 +167,53 @@ def test_webhooks_have_pending_events_and_states(
 
     assert value(samples, "webhook_events_pending", webhook="index") == 1
     assert value(samples, "webhook_events_pending", webhook="other") == 0
+    age = value(samples, "webhook_events_pending_seconds", webhook="index")
+    assert age is not None
+    assert 0 < age < 3600
+    assert value(samples, "webhook_events_pending_seconds", webhook="other") == 0
     assert value(samples, "webhook_paused", webhook="index") == 1
     assert value(samples, "webhook_paused", webhook="other") == 0
     failing = value(samples, "webhook_failing_seconds", webhook="index")
     assert failing is not None
     assert 0 < failing < 3600
     assert value(samples, "webhook_failing_seconds", webhook="other") == 0
+
+
+def test_unsent_notifications_have_number_and_age(client: httpx.Client, session: Session) -> None:
+    make_channel(session, "json://127.0.0.1:9")
+    make_channel(session, "json://127.0.0.1:9", name="quiet", quiet_hours="00:00-23:59")
+    record_export(session, "alder", error="The target is full.")
+    apply_rules(session, MachineState({}, ()), utc_now() - timedelta(hours=2))
+    session.commit()
+
+    samples = scrape(client)
+
+    assert value(samples, "notifications_pending", channel="ops") == 1
+    age = value(samples, "notifications_pending_seconds", channel="ops")
+    assert age == pytest.approx(2 * 3600, abs=60)
+    assert value(samples, "notifications_pending", channel="quiet") == 0
+    assert value(samples, "notifications_pending_seconds", channel="quiet") == 0
+
+
+def test_unsent_digest_mails_have_number_and_age(
+    client: httpx.Client, session: Session, collection: Collection
+) -> None:
+    for digest_of in (collection, make_collection(session, "Birch Library")):
+        set_digest(session, ANN, digest_of, DigestOptions(recipients=("ann@library.example",)))
+    with time_machine.travel(utc_now() - timedelta(hours=2), tick=False):
+        issue_id = store_manual_issue(session, ANN, collection, ())
+        store_manual_issue(session, ANN, collection, ("bo@library.example",))
+    sent = session.scalars(select(DigestMail).where(DigestMail.issue_id != issue_id)).one()
+    sent.state = MailState.SENT.value
+    session.commit()
+
+    samples = scrape(client)
+
+    assert value(samples, "digest_mails_pending", collection="Alder Library") == 1
+    age = value(samples, "digest_mails_pending_seconds", collection="Alder Library")
+    assert age == pytest.approx(2 * 3600, abs=60)
+    assert value(samples, "digest_mails_pending", collection="Birch Library") == 0
+    assert value(samples, "digest_mails_pending_seconds", collection="Birch Library") == 0
 
 
 def test_run_counters_do_not_decrease_when_run_ends(
@@ -370,7 +421,7 @@ def test_scrape_sends_constant_number_of_statements(
         response = client.get("/metrics")
 
     # One of them belongs to the authentication of the request.
-    assert len(statements) == 19, statements
+    assert len(statements) == 21, statements
     assert response.text.count("accession_checkpoint_age_seconds{") == 3 * number
 
 

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from accession.auth.audit import AuditFilter, read_audit_log
 from accession.auth.users import UserView, deactivate_user, user_views
 from accession.core.settings import get_settings, use_settings
+from accession.web.login import ID_TOKEN_COOKIE
 from accession.web.sessions import COOKIE
 from tests.fixtures.factories import NOON
 from tests.fixtures.oidc import CLIENT_ID, CLIENT_SECRET, SimulatedProvider, new_key, simulated_provider
@@ -141,6 +142,16 @@ def test_redirect_uri_is_below_the_public_url(browser: Browser, provider: Simula
     query = parse_qs(urlsplit(start(browser)).query)
 
     assert query["redirect_uri"] == ["https://accession.example/catalogue/login/oidc/callback"]
+
+
+def test_login_and_its_cookies_stay_below_a_path(browser: Browser, provider: SimulatedProvider) -> None:
+    configure(public_url="http://127.0.0.1:8642/catalogue")
+
+    response = log_in(browser, provider, "/runs")
+
+    assert (response.status_code, response.headers["location"]) == (303, "/catalogue/runs")
+    paths = {cookie.name: cookie.path for cookie in browser.cookies.jar}
+    assert paths == {COOKIE: "/catalogue", ID_TOKEN_COOKIE: "/catalogue/logout"}
 
 
 def test_login_never_returns_to_foreign_site(browser: Browser, provider: SimulatedProvider) -> None:

@@ -14,8 +14,11 @@ from sqlalchemy.orm import Session
 from accession.core.clock import utc_now
 from accession.core.workflow import Workflow
 from accession.db.models import Collection
+from accession.digests.options import DigestOptions, set_digest
 from accession.runs.ledger import get_or_create_checkpoint
+from tests.fixtures.digests import ANN
 from tests.fixtures.factories import NOON
+from tests.fixtures.notifications import make_channel
 from tests.fixtures.purchases import purchase_title
 from tests.fixtures.webhooks import make_webhook
 
@@ -43,6 +46,8 @@ def families(session: Session, collection: Collection, queues: Redis) -> dict[st
     get_or_create_checkpoint(session, collection, Workflow.EVENTS).finish = utc_now()
     purchase_title(session, collection, "abc", NOON)
     make_webhook(session)
+    make_channel(session, "json://127.0.0.1:9")
+    set_digest(session, ANN, collection, DigestOptions())
     session.commit()
     return {
         f"{family.name}_total" if family.type == "counter" else family.name: family

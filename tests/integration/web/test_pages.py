@@ -1,6 +1,7 @@
 """Pages of the dashboard: escaping, forms, confirmation pages and filters."""
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -33,10 +34,10 @@ from tests.fixtures.factories import (
     subject,
     title_data,
 )
-from tests.fixtures.purchases import WARNING, store_record_in_part
+from tests.fixtures.purchases import WARNING, purchase_title, store_record_in_part
 from tests.fixtures.statistics import refresh_statistics
 from tests.fixtures.verification import store_finding, store_verification
-from tests.fixtures.web_client import Browser
+from tests.fixtures.web_client import Browser, make_user
 
 HOSTILE = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>{{ 1337 * 1337 }}"
 PAGES = [
@@ -114,6 +115,79 @@ def test_stored_text_is_escaped_on_every_page(browser: Browser, hostile: Collect
     assert ACCOUNT_KEY not in response.text
 
 
+@pytest.mark.parametrize("role", UserRole)
+def test_menu_has_only_pages_that_the_user_may_open(
+    browser: Browser, session: Session, collection: Collection, role: UserRole
+) -> None:
+    browser.log_in(make_user(session, "pat", role))
+
+    paths = html.fromstring(browser.get("/").text).xpath("//nav[@id='menu']//a/@href")
+
+    assert ("/webhooks" in paths) == role.can_operate
+    assert ("/tokens" in paths) == role.can_administer
+    assert {browser.get(path).status_code for path in paths} == {200}
+
+
+def test_new_collection_has_one_next_step(browser: Browser, collection: Collection) -> None:
+    page = html.fromstring(browser.get("/collections/1").text)
+
+    (form,) = [form for form in page.forms if form.action == "/collections/1/runs"]
+    assert dict(form.form_values()) == {"workflow": "purchases"}
+    assert page.xpath("//button[contains(@class, 'btn-primary')]/text()") == [
+        "Start the first import",
+        "Close",
+    ]
+    assert not page.xpath("//*[@id='totals']")
+
+
+def test_all_workflows_of_a_collection_are_run_at_once(
+    browser: Browser, session: Session, collection: Collection, redis: Redis
+) -> None:
+    store_title(session, collection, "abc")
+    page = html.fromstring(browser.get("/collections/1").text)
+    (form,) = [form for form in page.forms if form.action == "/control/run"]
+
+    response = browser.post("/control/run", data=dict(form.form_values()))
+
+    assert response.headers["location"] == "/collections/1"
+    assert redis.llen("default") == 3
+
+
+def test_month_of_purchases_leads_to_its_titles(
+    browser: Browser, session: Session, collection: Collection
+) -> None:
+    purchase_title(session, collection, "solaris", NOON)
+    purchase_title(session, collection, "eden", NOON - timedelta(days=1))
+    page = html.fromstring(browser.get("/collections/1").text)
+
+    (in_chart,) = page.xpath("//*[@id='purchases-chart']//a[title[starts-with(., '2024-05')]]/@href")
+    (in_table,) = page.xpath("//*[@id='purchases-table']//a[text()='2024-05']/@href")
+
+    assert in_chart == in_table
+    titles = browser.get(in_table).text
+    assert "/titles/solaris/" in titles
+    assert "/titles/eden/" not in titles
+
+
+def test_failure_of_a_collection_states_a_common_cause_once(
+    browser: Browser, session: Session, collection: Collection
+) -> None:
+    url = "https://vendor.example/data/marc"
+    error = f'Collection "{collection.name}": the key is wrong; check it ({url}, status 401).'
+    for workflow in (Workflow.PURCHASES, Workflow.CIRCULATION):
+        open_run(session, collection.id, workflow, workflow, {"current_day": None, "offset": 1})
+    for run in session.scalars(select(Run)):
+        end_run(run, RunState.FAILED, error)
+    session.commit()
+    page = html.fromstring(browser.get("/collections/1").text)
+
+    (alert,) = page.xpath("//*[@role='alert']")
+    assert " ".join(alert.text_content().split()) == (
+        "Purchases, circulation: The key is wrong; check it. Retry now"
+    )
+    assert url not in page.text_content()
+
+
 def test_title_on_order_is_shown_with_its_date(
     browser: Browser, session: Session, collection: Collection
 ) -> None:
@@ -124,7 +198,7 @@ def test_title_on_order_is_shown_with_its_date(
     assert "2 on order until 2999-03" in card.text_content()
     assert "1 of 1 available" in browser.get("/titles?availability=available").text
     page = html.fromstring(browser.get(f"/titles/coming/collections/{collection.id}").text)
-    assert "2 copies on order until 2999-03" in page.text_content()
+    assert "2 on order until 2999-03" in page.text_content()
     totals = html.fromstring(browser.get(f"/collections/{collection.id}").text)
     cards = [card.text_content().split() for card in totals.xpath("//*[@id='totals']/div")]
     assert ["Copies", "owned", "3"] in cards
@@ -227,3 +301,11 @@ def test_overview_summarises_the_health_of_collections(browser: Browser, session
     end_run(session.scalars(select(Run).where(Run.task_id == "birch")).one(), RunState.FAILED, "Wrong key.")
     session.commit()
     assert summary() == "1 of 2 failing · 1 running · 0 titles"
+
+
+def test_page_has_a_description_with_and_without_login(browser: Browser, session: Session) -> None:
+    overview = browser.get("/").text
+    make_user(session, "ann", UserRole.OPERATOR)
+    for page in (overview, browser.get("/login").text):
+        (description,) = html.fromstring(page).xpath("//head/meta[@name='description']/@content")
+        assert "catalogue" in description

@@ -51,9 +51,13 @@ def table(page: str, caption: str) -> list[list[str]]:
     return [[" ".join(cell.text_content().split()) for cell in row.xpath("th|td")] for row in rows]
 
 
-def form_fields(page: str, action: str) -> dict[str, Any]:
-    (form,) = [form for form in html.document_fromstring(page).forms if form.action == action]
-    return dict(form.form_values())
+def form_fields(page: str, action: str, reason: str) -> dict[str, Any]:
+    """Return the fields of the only form with this action that selects the records with a reason."""
+    forms = [
+        dict(form.form_values()) for form in html.document_fromstring(page).forms if form.action == action
+    ]
+    (fields,) = [fields for fields in forms if fields["reason"] == reason]
+    return fields
 
 
 def test_reasons_are_listed_with_links(browser: Browser, rejected: None) -> None:
@@ -68,8 +72,9 @@ def test_reasons_are_listed_with_links(browser: Browser, rejected: None) -> None
 def test_records_with_a_reason_are_resolved_together(
     browser: Browser, session: Session, rejected: None
 ) -> None:
-    page = browser.get("/rejected-records", params={"reason": "It has … as id."}).text
-    fields = form_fields(page, "/rejected-records/resolve")
+    reason = "It has … as id."
+    page = browser.get("/rejected-records", params={"reason": reason}).text
+    fields = form_fields(page, "/rejected-records/resolve", reason)
 
     browser.post("/rejected-records/resolve", data={**fields, "note": "Withdrawn."})
 
@@ -88,9 +93,8 @@ def test_bulk_resolution_requires_a_note(browser: Browser, session: Session, rej
 def test_record_rejected_after_the_page_was_shown_stays_open(
     browser: Browser, session: Session, collection: Collection, rejected: None
 ) -> None:
-    fields = form_fields(
-        browser.get("/rejected-records", params={"reason": NO_ID}).text, "/rejected-records/resolve"
-    )
+    page = browser.get("/rejected-records", params={"reason": NO_ID}).text
+    fields = form_fields(page, "/rejected-records/resolve", NO_ID)
     other = RejectedRecordData(NO_ID, "<record/>", "later")
     store_rejected_records(session, collection, DATE, [other])
     session.commit()
@@ -116,12 +120,31 @@ def test_records_of_other_collections_stay_open(
 def test_bulk_retry_is_queued_for_each_record(
     browser: Browser, session: Session, redis: Redis, rejected: None
 ) -> None:
-    page = browser.get("/rejected-records", params={"reason": "It has … as id."}).text
+    page = browser.get("/rejected-records").text
 
-    browser.post("/rejected-records/retry", data=form_fields(page, "/rejected-records/retry"))
+    fields = form_fields(page, "/rejected-records/retry", "It has … as id.")
+    browser.post("/rejected-records/retry", data=fields)
 
     assert redis.llen("default") == 2
     assert "Retry queued: 2 records." in browser.get("/rejected-records").text
+
+
+def test_retry_of_all_open_records_is_queued(
+    browser: Browser, session: Session, redis: Redis, rejected: None
+) -> None:
+    page = browser.get("/rejected-records").text
+
+    browser.post("/rejected-records/retry", data=form_fields(page, "/rejected-records/retry", ""))
+
+    assert redis.llen("default") == 3
+
+
+def test_raw_record_is_below_the_reason_and_folded(browser: Browser, rejected: None) -> None:
+    page = html.document_fromstring(browser.get("/rejected-records/1").text)
+
+    (raw,) = page.xpath("//details[not(@open)]//*[@aria-label='Raw XML']")
+    (reason,) = page.xpath(f"//p[text()='{NO_ID}']")
+    assert reason in raw.xpath("preceding::p")
 
 
 def test_viewer_sees_reasons_without_actions(browser: Browser, vic: str, rejected: None) -> None:

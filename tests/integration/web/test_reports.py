@@ -100,7 +100,7 @@ def test_filter_of_report_can_be_removed_from_the_list(browser: Browser, used: C
     (remove,) = page.xpath("//a[@aria-label='Remove the filter: Without cover']/@href")
     assert parse_qs(urlsplit(remove).query) == {"collection": ["1"], "subject": ["ART & CRAFT"]}
     # The other conditions stay when the form is sent.
-    assert page.xpath("//form//input[@type='hidden']/@name") == ["subject", "lacks"]
+    assert page.xpath("//form//input[@type='hidden']/@name") == ["collection", "subject", "lacks"]
 
 
 @pytest.mark.parametrize(

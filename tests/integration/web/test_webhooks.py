@@ -72,6 +72,7 @@ def test_webhook_is_created_changed_and_deleted(
         "paused_at": None,
         "pause_reason": None,
         "pending": 0,
+        "pending_since": None,
         "failing_since": None,
         "last_error": None,
         "last_delivered_at": None,
@@ -111,7 +112,7 @@ def test_webhook_is_created_changed_and_deleted(
         ({"events": []}, 422, "at least 1 item"),
         ({"collections": ["Unknown"]}, 404, 'No collection found named "Unknown"'),
         ({"name": "second"}, 409, 'A webhook named "second" already exists'),
-        ({"name": " padded "}, 409, "is invalid"),
+        ({"name": " padded "}, 422, "is invalid"),
         ({"secret": "whsec_"}, 422, "Extra inputs"),
     ],
 )

@@ -1,6 +1,8 @@
 """Pages of one collection: health and charts, account form, connection test, runs, reimport, deletion."""
 
+from calendar import monthrange
 from typing import Annotated
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import Response
@@ -18,7 +20,7 @@ from accession.accounts.libraries import same_library_note
 from accession.accounts.limits import vendor_limits_view
 from accession.auth.audit import AuditAction, record, record_run_start
 from accession.bibliotheca.errors import RemoteIntegrationException
-from accession.catalog.purchase_counts import purchases_by_month
+from accession.catalog.purchase_counts import MonthCount, purchases_by_month
 from accession.core.errors import UserError
 from accession.core.workflow import Workflow
 from accession.db.engine import transaction
@@ -27,10 +29,12 @@ from accession.imports.purchases import count_reimport_requests
 from accession.imports.vendor_api import check_account
 from accession.imports.verification_summary import verification_summary
 from accession.runs.health import collection_health, sum_copies
+from accession.runs.overview import causes_of
 from accession.runs.schedules import schedule_views
 from accession.runs.views import run_views
 from accession.tasks.control import run_now
 from accession.tasks.workflows import start_workflow
+from accession.web.feeds import feed_addresses
 from accession.web.pages.charts import DataPoint
 from accession.web.pages.rendering import redirect, render
 from accession.web.pages.verification import latest_verification
@@ -88,6 +92,7 @@ def show_collection(request: Request, _: Viewer, collection_id: RowId) -> Respon
         collection = get_collection(session, collection_id)
         health = collection_health(session, collection_id)[0]
         months = purchases_by_month(session, collection_id)
+        digest = find_digest_view(session, collection)
         return render(
             request,
             "collection.html",
@@ -95,15 +100,32 @@ def show_collection(request: Request, _: Viewer, collection_id: RowId) -> Respon
             same_library=same_library_note(session, collection),
             collection=health,
             copies=sum_copies(session, collection_id),
-            purchases=[DataPoint(f"{month.month:%Y-%m}", month.purchases) for month in months],
-            titles=[DataPoint(f"{month.month:%Y-%m}", month.titles) for month in months],
+            purchases=[_month_point(collection_id, month, month.purchases) for month in months],
+            titles=[_month_point(collection_id, month, month.titles, until_month=True) for month in months],
+            feeds=feed_addresses(collection, has_digest=digest is not None),
             schedules={schedule.workflow: schedule for schedule in schedule_views(session, collection)},
             limits=vendor_limits_view(session, collection),
-            digest=find_digest_view(session, collection),
+            digest=digest,
+            causes=causes_of(health),
             verification=verification_summary(session, collection),
             verification_run=latest_verification(health),
             runs=run_views(session, collection=collection.name, limit=_MAX_RUNS),
         )
+
+
+def _month_point(
+    collection_id: int, month: MonthCount, value: int, *, until_month: bool = False
+) -> DataPoint:
+    """Return a month's value, which leads to the titles purchased in the month, or until its end."""
+    last_day = monthrange(month.month.year, month.month.month)[1]
+    period = {} if until_month else {"purchased_from": month.month}
+    period["purchased_until"] = month.month.replace(day=last_day)
+    return DataPoint(
+        f"{month.month:%Y-%m}",
+        value,
+        path=f"/titles?{urlencode({'collection': collection_id, **period})}" if value else "",
+        tick=f"{month.month:%Y}" if month.month.month == 1 else "",
+    )
 
 
 @router.get("/{collection_id}/edit")
@@ -162,7 +184,7 @@ def check_connection(operator: Operator, collection_id: RowId) -> Response:
     try:
         message = check_account(account)
     except RemoteIntegrationException as error:
-        message = str(error)
+        message = error.sentence
     return redirect(f"/collections/{collection_id}", message)
 
 

@@ -34,6 +34,7 @@ from accession.digests.options import (
 )
 from accession.digests.render import HEADINGS, render_issue
 from accession.digests.views import NO_MAIL_SERVER, find_digest_view
+from accession.web.addresses import root
 from accession.web.headers import MAIL_POLICY
 from accession.web.pages.rendering import redirect, render
 from accession.web.parameters import MAX_ID, NO_NUL, CursorId, FormField, Offset, RowId
@@ -182,7 +183,7 @@ def _mail_response(content: DigestContent) -> Response:
 
 
 def _cover_url(title: DigestTitle) -> str:
-    return f"/covers/{quote(title.identifier, safe='')}"
+    return f"{root()}/covers/{quote(title.identifier, safe='')}"
 
 
 @router.post("/send")

@@ -141,8 +141,10 @@ def retry_rejected_record(operator: Operator, record_id: RowId) -> Response:
             if retry_record(operator, record_id)
             else "Record rejected again: see the updated reason."
         )
-    except (UserError, RemoteIntegrationException) as error:
+    except UserError as error:
         message = str(error)
+    except RemoteIntegrationException as error:
+        message = error.sentence
     return redirect(f"/rejected-records/{record_id}", message)
 
 

@@ -15,7 +15,9 @@ from accession import __version__
 from accession.bibliotheca.errors import problem_of
 from accession.core.byte_sizes import format_bytes, format_growth
 from accession.core.clock import utc_now
+from accession.core.labels import value_label
 from accession.core.sanitize import sanitize
+from accession.web.addresses import cookie_path, redirect_to, root, route_path
 from accession.web.pages.charts import bar_chart, line_chart, share_chart, sparkline
 
 _MESSAGE_COOKIE = "accession_message"
@@ -128,12 +130,14 @@ _environment.filters |= {
     "precise_time": _format_precise_time,
     "plain": _format_text,
     "code": _format_code,
+    "label": lambda value, field: "" if value is None else value_label(field, value),
     "problem": problem_of,
     "zip": lambda first, second: list(zip(first, second, strict=True)),
 }
 _environment.globals |= {
     "bar_chart": bar_chart,
     "line_chart": line_chart,
+    "root": root,
     "share_chart": share_chart,
     "sparkline": sparkline,
     "version": __version__,
@@ -144,21 +148,23 @@ def render(request: Request, template: str, *, status: int = HTTPStatus.OK, **co
     """Return the rendered page; a message left by `redirect` is shown once."""
     message = request.cookies.get(_MESSAGE_COOKIE)
     html = _environment.get_template(template).render(
-        request=request,
+        current_path=route_path(request.scope),
         principal=request.scope.get("state", {}).get("principal"),
         message=unquote(message) if message else None,
         **context,
     )
     response = HTMLResponse(html, status)
     if message:
-        response.delete_cookie(_MESSAGE_COOKIE, samesite="lax", httponly=True)
+        response.delete_cookie(_MESSAGE_COOKIE, path=cookie_path(), samesite="lax", httponly=True)
     return response
 
 
 def redirect(path: str, message: str) -> RedirectResponse:
     """Redirect after a form was processed; the message is shown on the next page."""
-    response = RedirectResponse(path, HTTPStatus.SEE_OTHER)
-    response.set_cookie(_MESSAGE_COOKIE, quote(message), max_age=_MINUTE, samesite="lax", httponly=True)
+    response = redirect_to(path)
+    response.set_cookie(
+        _MESSAGE_COOKIE, quote(message), _MINUTE, path=cookie_path(), samesite="lax", httponly=True
+    )
     return response
 
 

@@ -65,9 +65,9 @@ class RunFilter(BaseModel, frozen=True):
             name: value for name, field in fields.items() if (value := getattr(self, name)) != field.default
         }
 
-    def link(self, fragment: str, **changes: object) -> str:
-        """Return the relative URL of a part of the page with some parameters changed."""
-        return f"?{urlencode(self.model_copy(update=changes).others())}#{fragment}"
+    def query(self, fragment: str, **changes: object) -> str:
+        """Return the query string, with some parameters changed, and the fragment of a part of the page."""
+        return f"{urlencode(self.model_copy(update=changes).others())}#{fragment}"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
 from accession.runs.run_hours import RunHourView
+from accession.web.addresses import root
 
 _BAR, _GAP = 10, 2
 _ABOVE, _BELOW = 30, 14
@@ -91,11 +92,12 @@ def _bar(hour: TimelineHour, position: int, most: int) -> Markup:
     """Return the bars of an hour, which link to its runs: succeeded ones upwards, failed ones downwards."""
     above, below = _height(hour.succeeded, most, _ABOVE), _height(hour.failed, most, _BELOW)
     return Markup(
-        '<a href="{}" tabindex="-1"><title>{}</title><rect class="hour" x="{}" y="0" width="{}" height="{}"/>'
+        '<a class="chart-column" href="{}" tabindex="-1"><title>{}</title>'
+        '<rect class="hour" x="{}" y="0" width="{}" height="{}"/>'
         '<rect class="succeeded" x="{}" y="{}" width="{}" height="{}"/>'
         '<rect class="failed" x="{}" y="{}" width="{}" height="{}"/></a>'
     ).format(
-        hour.path,
+        root() + hour.path,
         hour.description,
         *(position * _BAR, _BAR, _ABOVE + _BELOW),
         *(position * _BAR + _GAP / 2, _ABOVE - above, _BAR - _GAP, above),

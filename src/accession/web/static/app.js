@@ -1,4 +1,4 @@
-// Local times, the theme button, the selection of rows, and live updates of pages.
+// Local times, the theme button, the selection of rows, texts of charts, copying, and live updates of pages.
 
 const timeFormat = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const preciseFormat = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
@@ -22,7 +22,7 @@ function setUpThemeButton(button) {
   button.addEventListener("click", () => {
     const theme = document.documentElement.dataset.bsTheme === "dark" ? "light" : "dark";
     document.documentElement.dataset.bsTheme = theme;
-    localStorage.setItem("theme", theme);
+    localStorage.setItem("accession.theme", theme);
     labelThemeButton(button);
   });
 }
@@ -95,8 +95,48 @@ function setUpSelection(selectAll) {
   showNumber();
 }
 
+// Shows the text of a chart's column at once, above the chart; without this script the browser shows it later.
+function setUpChartTexts() {
+  const tooltip = document.createElement("div");
+  tooltip.className = "chart-tooltip";
+  tooltip.hidden = true;
+  document.body.append(tooltip);
+  document.addEventListener("pointerover", (event) => {
+    const column = event.target.closest(".chart-column");
+    tooltip.hidden = !column;
+    if (!column) return;
+    const title = column.querySelector("title");
+    column.dataset.text ??= title.textContent;
+    title?.remove();
+    tooltip.textContent = column.dataset.text;
+    const box = column.getBoundingClientRect();
+    const margin = tooltip.offsetWidth / 2 + 4;
+    const center = box.left + box.width / 2;
+    tooltip.style.left = `${Math.max(margin, Math.min(center, innerWidth - margin))}px`;
+    tooltip.style.top = `${box.top}px`;
+  });
+}
+
+// A button with `data-copy` copies the text of the element with that id, which is selected if it cannot be copied.
+function setUpCopying(button) {
+  const source = document.getElementById(button.dataset.copy);
+  const label = button.textContent;
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    getSelection().selectAllChildren(source);
+    // Browsers offer the clipboard only on https and on this machine.
+    const isCopied = navigator.clipboard
+      ? await navigator.clipboard.writeText(source.textContent.trim()).then(() => true, () => false)
+      : document.execCommand("copy");
+    button.textContent = isCopied ? "Copied" : "Press Ctrl+C";
+    setTimeout(() => { button.textContent = label; }, 2000);
+  });
+}
+
 showLocalTimes(document);
 setUpThemeButton(document.getElementById("theme"));
 startLiveUpdates();
+setUpChartTexts();
+document.querySelectorAll("button[data-copy]").forEach(setUpCopying);
 if (document.getElementById("select-all")) setUpSelection(document.getElementById("select-all"));
 document.getElementById("time-zone").textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
