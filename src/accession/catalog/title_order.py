@@ -15,7 +15,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from accession.catalog.editions import pool_edition_join
 from accession.catalog.title_filter import PoolQuery
-from accession.core.errors import InvalidInput
+from accession.core.sort_order import format_sort_order, parse_sort_order
 from accession.db.models import Edition, LicensePool, PurchaseRecord
 
 _MAX_INTEGER = 2**31 - 1
@@ -49,16 +49,10 @@ class TitleOrder:
         Raises:
             InvalidInput: there is no such key.
         """
-        name = text.removeprefix("-")
-        if name not in list(SortKey):
-            raise InvalidInput(
-                f"{text!r} is not a sort order: enter one of {', '.join(SortKey)}, with - before it for "
-                "descending order."
-            )
-        return cls(SortKey(name), is_descending=text != name)
+        return cls(*parse_sort_order(text, SortKey))
 
     def __str__(self) -> str:
-        return f"{'-' if self.is_descending else ''}{self.key}"
+        return format_sort_order(self.key, is_descending=self.is_descending)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Any, Self
 
-from accession.core.errors import InvalidInput
+from accession.core.sort_order import format_sort_order, parse_sort_order
 from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
 from accession.db.models import ACTIVE_STATES
 from accession.runs.health import CollectionHealth, HealthState, WorkflowHealth
@@ -58,16 +58,10 @@ class SortOrder:
         Raises:
             InvalidInput: there is no such key.
         """
-        name = text.removeprefix("-")
-        if name not in list(SortKey):
-            raise InvalidInput(
-                f"{text!r} is not a sort order: enter one of {', '.join(SortKey)}, with - before it for "
-                "descending order."
-            )
-        return cls(SortKey(name), is_descending=text != name)
+        return cls(*parse_sort_order(text, SortKey))
 
     def __str__(self) -> str:
-        return f"{'-' if self.is_descending else ''}{self.key}"
+        return format_sort_order(self.key, is_descending=self.is_descending)
 
 
 @dataclass(frozen=True)
