@@ -26,21 +26,24 @@ class WriteBuffer(Generic[_Item]):
     def _forget(self) -> None:
         self._lock, self._write_lock = Lock(), Lock()
         self._items: list[_Item] = []
+        self._timer: Timer | None = None
 
     def add(self, *items: _Item) -> None:
         """Add items, and store them within a second."""
         with self._lock:
-            is_first = bool(items) and not self._items
             self._items.extend(items)
-        if is_first:
-            timer = Timer(_BUFFER_SECONDS, self.store)
-            timer.daemon = True
-            timer.start()
+            if self._items and self._timer is None:
+                self._timer = Timer(_BUFFER_SECONDS, self.store)
+                self._timer.daemon = True
+                self._timer.start()
 
     def store(self) -> None:
         """Store all items now, and wait until those that another thread is storing are stored."""
         with self._write_lock:
             with self._lock:
                 items, self._items = self._items, []
+                if self._timer is not None:
+                    self._timer.cancel()
+                    self._timer = None
             if items:
                 self._write(items)

@@ -129,14 +129,8 @@ def test_page_of_runs_per_day_has_charts_and_table(
     assert table_rows(page, day.isoformat())[:3] == ["1", "0", "0"]
     assert f"{day}: 7" in page
     # One bar for each day, also those without runs.
-    assert (
-        len(
-            html.fromstring(page).xpath(
-                "//*[local-name()='svg'][@aria-label='Runs per day']//*[local-name()='rect']"
-            )
-        )
-        == 30
-    )
+    chart = html.fromstring(page).xpath("//*[@role='img'][@aria-label='Runs per day']")[0]
+    assert len(chart.xpath(".//*[local-name()='rect'][@class='hit']")) == 30
 
 
 def test_long_times_are_shown_by_week(session: Session, collection: Collection, browser: Browser) -> None:
