@@ -27,6 +27,7 @@ from accession.core.logging import configure_logging
 from accession.core.settings import get_settings
 from accession.db.engine import engine, transaction
 from accession.db.models import CirculationTotal, Collection
+from accession.db.responsive_connection import wait_without_limit
 from accession.reports.model import Report
 from accession.reports.registry import REPORTS
 from benchmarks.call_timing import CallTiming, time_call
@@ -95,6 +96,7 @@ def fill_totals(database: Engine, titles: int) -> None:
     """Generate holds, missing covers and metadata, and the totals of events."""
     numbers = {"titles": titles, "days": _YEARS * 365, "events": titles * EVENTS_PER_TITLE}
     with database.begin() as connection:
+        wait_without_limit(connection)
         connection.execute(text("SET LOCAL work_mem = '256MB'"))
         # Without a look-up of the title for each of the totals.
         connection.execute(text("SET LOCAL session_replication_role = replica"))
@@ -106,6 +108,7 @@ def fill_totals(database: Engine, titles: int) -> None:
 
 def _vacuum(database: Engine) -> None:
     with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        wait_without_limit(connection)
         connection.execute(text("VACUUM (ANALYZE)"))
 
 
