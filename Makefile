@@ -52,7 +52,8 @@ acceptance: $(READY) ## Let programs of others use a running installation: Palac
 	$(BIN)/pytest -n 0 tests/acceptance tests/servers/test_nginx.py tests/integration/web/test_api_schema.py
 
 chaos: $(READY) ## Import from an unreliable vendor, and kill processes at random, RUNS times each (100) from SEED=N on
-	@CHAOS_RUNS=$(RUNS) CHAOS_SEED=$(or $(SEED),0) $(BIN)/pytest -q -x -n $(JOBS) tests/chaos/test_simulation.py
+	@CHAOS_RUNS=$(RUNS) CHAOS_SEED=$(or $(SEED),0) $(BIN)/pytest -q -x -n $(JOBS) tests/chaos/test_changing_list.py \
+	  tests/chaos/test_simulation.py
 	@$(BIN)/python -m tests.chaos.crashes --runs $(RUNS) $(if $(SEED),--seed $(SEED))
 
 fuzz: $(READY) ## Parse N malformed documents (50000); SEED=N repeats an earlier run
