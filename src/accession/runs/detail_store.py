@@ -7,6 +7,7 @@ rows of a run is limited.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from math import fsum
 from typing import Any
 
 from sqlalchemy import ColumnElement, Delete, Text, any_, bindparam, delete, func, or_, select, tuple_
@@ -51,11 +52,11 @@ class RecordedDetails:
 
     def totals(self) -> RunTotalsView:
         """Return the sums."""
-        fetch_seconds = sum(step.fetch_seconds for step in self.steps)
+        fetch_seconds = fsum(step.fetch_seconds for step in self.steps)
         return RunTotalsView(
             len(self.steps),
             fetch_seconds,
-            sum(step.seconds for step in self.steps) - fetch_seconds,
+            fsum(step.seconds for step in self.steps) - fetch_seconds,
             self.slot_seconds,
             len(self.lines),
         )

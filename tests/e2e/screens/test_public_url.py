@@ -40,6 +40,7 @@ def test_browser_requests_nothing_outside_the_path(dashboard: Dashboard) -> None
     page.get_by_role("button", name="Log in").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
     expect(page.get_by_role("link", name="Overview")).to_have_attribute("aria-current", "page")
+    page.wait_for_load_state()
     page.keyboard.press("g")
     page.keyboard.press("c")
     expect(page.get_by_role("heading", level=1)).to_have_text("Catalogue")

@@ -76,6 +76,16 @@ def store(session: Session, *batches: RecordedDetails, task_id: str = TASK) -> N
         session.commit()
 
 
+def test_runs_without_a_step_are_stored_together_with_others(
+    session: Session, collection: Collection, run: Run
+) -> None:
+    """The sum of no durations is a number of seconds, too."""
+    other = open_new_run(session, collection, "task-2")
+    details = {TASK: RecordedDetails([step(1)], slot_seconds=0.5), "task-2": RecordedDetails(lines=[line(1)])}
+    store_run_details(session, details)
+    assert [run_totals(session, each.id).steps for each in (run, other)] == [1, 0]
+
+
 def in_batches(number: int, size: int) -> Sequence[range]:
     return [range(start, min(start + size, number + 1)) for start in range(1, number + 1, size)]
 
