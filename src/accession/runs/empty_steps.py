@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, exists, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from accession.core.workflow import Workflow
-from accession.db.models import Run, Timestamp, table_of
-from accession.runs.checkpoints import ADVANCE, CheckpointMove, advance_parameters
+from accession.db.models import Run
+from accession.runs.checkpoints import CheckpointMove, advance_parameters, advance_statements
 from accession.runs.ledger import (
     SAVED_UNCHANGED_RUN,
     RunCounters,
@@ -24,31 +23,9 @@ from accession.runs.ledger import (
     take_changes,
 )
 
-_COLUMNS = table_of(Timestamp).c
 _SAVED = SAVED_UNCHANGED_RUN.cte("saved")
-_IS_SAVED = exists(select(_SAVED.c.id))
-_MOVED = ADVANCE.where(_IS_SAVED).returning(_COLUMNS.id).cte("moved")
-# Names of the columns of a new checkpoint, and of the parameters of `ADVANCE` with their values.
-_NEW_CHECKPOINT = {
-    "collection_id": "key_collection_id",
-    "service": "key_service",
-    "service_type": "key_service_type",
-    "finish": "end",
-    "confirmed": "new_confirmed",
-}
-_ADDED = (
-    insert(table_of(Timestamp))
-    .from_select(
-        list(_NEW_CHECKPOINT),
-        select(
-            *(bindparam(value, type_=_COLUMNS[name].type) for name, value in _NEW_CHECKPOINT.items())
-        ).where(_IS_SAVED, ~exists(select(_MOVED.c.id))),
-    )
-    .on_conflict_do_nothing()
-    .cte("added")
-)
 # Built once: each step of an empty window executes it.
-_RECORD = select(_SAVED.c.id).add_cte(_MOVED, _ADDED)
+_RECORD = select(_SAVED.c.id).add_cte(*advance_statements(exists(select(_SAVED.c.id))))
 
 
 def record_empty_step(

@@ -157,13 +157,13 @@ _IS_UNCHANGED = and_(
     ),
 )
 _LOCKED_UNCHANGED_RUN = select(_RUN_TABLE.c.id).where(_IS_UNCHANGED).with_for_update(key_share=True)
-_SAVED_RUN = (
+_SAVE = (
     update(_RUN_TABLE)
-    .where(_IS_THE_RUN)
     # Not the names of columns: SQLAlchemy would also set those of other tables within the statement.
     .values({column.name: bindparam(f"new_run_{column.name}", type_=column.type) for column in _RUN_COLUMNS})
 )
-SAVED_UNCHANGED_RUN = _SAVED_RUN.where(_IS_UNCHANGED).returning(_RUN_TABLE.c.id)
+_SAVED_RUN = _SAVE.where(_IS_THE_RUN)
+SAVED_UNCHANGED_RUN = _SAVE.where(_IS_UNCHANGED).returning(_RUN_TABLE.c.id)
 """Saves a run that is as it was when it was read; has the parameters `parameters_as_read`, `take_changes`."""
 
 
