@@ -51,7 +51,7 @@ def status(
     query = CollectionQuery(condition, text, order=SortOrder.parse(sort))
     with open_catalogue() as session:
         collections = collection_health(session)
-        views = status_views(session)
+        views = status_views(session) if as_json else []
     selected = query.select(collections)
     if as_json:
         position = {each.name: number for number, each in enumerate(selected)}

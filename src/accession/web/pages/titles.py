@@ -63,6 +63,8 @@ _CONDITION_LABELS = {
 def search(request: Request, _: Viewer) -> Response:
     """List the titles that the address selects; reports link to lists with further conditions."""
     address = TitleListAddress.parse(request.query_params)
+    # A search begins with the best matches.
+    order = address.order or (None if address.text else TitleOrder())
     with transaction() as session:
         filters = address.to_filter(session)
         page = find_titles(session, filters, address.order, cursor=address.cursor or None)
@@ -84,9 +86,9 @@ def search(request: Request, _: Viewer) -> Response:
             suggestions=_suggestions(session, conditions) if not page.titles else [],
             clear_path=address.path(**dict.fromkeys(address.filters)),
             kept=[(name, text) for name, text in address.parameters().items() if name not in _FORM_FIELDS],
-            order=address.order or (None if filters.text else TitleOrder()),
+            order=order,
             sort_labels=_SORT_LABELS,
-            sort_path=lambda key: _sort_path(address, SortKey(key)),
+            sort_path=lambda key: _sort_path(address, order, SortKey(key)),
             collection_ids={each.name: each.id for each in list_collections(session)},
             is_empty=not page.titles and not count_titles(session),
         )
@@ -112,9 +114,8 @@ def _suggestions(
     return [(label, path, total) for label, path, total in counted if total.number]
 
 
-def _sort_path(address: TitleListAddress, key: SortKey) -> str:
-    """Return the path that sorts by the key; by the present key, in the other direction."""
-    order = address.order or (None if address.text else TitleOrder())
+def _sort_path(address: TitleListAddress, order: TitleOrder | None, key: SortKey) -> str:
+    """Return the path that sorts by the key; by that of the present order, in the other direction."""
     is_present = order is not None and order.key is key
     is_descending = not order.is_descending if order and is_present else key not in _ASCENDING_KEYS
     return address.path(sort=str(TitleOrder(key, is_descending)))
