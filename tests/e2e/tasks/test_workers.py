@@ -27,6 +27,7 @@ from accession.local.servers import ServerUrls
 from accession.sandbox.faults import Faults
 from accession.tasks.heartbeats import record_worker_heartbeat
 from tests.fixtures.broker import Broker
+from tests.fixtures.commands import add_sandbox_collection
 from tests.fixtures.factories import run_concurrently
 from tests.fixtures.running_sandbox import RunningSandbox
 from tests.fixtures.stored import all_runs, count_rows, set_checkpoint, titles_with_metadata
@@ -35,7 +36,6 @@ from tests.fixtures.worker_processes import (
     LATENCY_MS,
     TITLES,
     WorkerPool,
-    add_library,
     assert_imported,
     count_pages,
     library,
@@ -119,7 +119,9 @@ def test_fifty_collections_complete_and_none_starves(
     worker_pool.ensure(2)
     with library(session, "Library 0", seed=1, titles=6, days=2) as (first, running):
         collections = [first]
-        collections += [add_library(session, f"Library {number}", running, days=2) for number in range(1, 50)]
+        collections += [
+            add_sandbox_collection(session, running, f"Library {number}", days=3) for number in range(1, 50)
+        ]
         # One call, so that the last message is queued before the first run can end.
         task_ids = start_runs(STEP_TASKS[Workflow.PURCHASES], [collection.id for collection in collections])
         for task_id in task_ids.values():

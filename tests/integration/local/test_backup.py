@@ -23,7 +23,7 @@ from accession.db.engine import engine, make_engine
 from accession.db.models import Base, Collection
 from accession.local.backup import create_backup, read_backup, restore
 from accession.local.servers import ServerUrls
-from tests.fixtures.databases import contents, url_of
+from tests.fixtures.databases import contents, populated_database, url_of
 from tests.fixtures.factories import (
     SCHEMA_REVISION,
     BackgroundThread,
@@ -39,10 +39,7 @@ DISCONNECT_SECONDS = "accession.local.backup._DISCONNECT_SECONDS"
 @pytest.fixture(scope="module")
 def template(servers: ServerUrls) -> Iterator[Engine]:
     """A database with a row in every table, to which nobody is connected."""
-    with scratch_database() as template:
-        schema.upgrade(template)
-        populate_all_tables(template)
-        template.dispose()
+    with populated_database() as template:
         yield template
 
 

@@ -15,7 +15,6 @@ from sqlalchemy import Engine
 
 from accession.core.errors import UserError
 from accession.core.settings import Settings
-from accession.db import schema
 from accession.local import postgres_upgrade
 from accession.local.home import lock_home
 from accession.local.old_postgres import local_installation
@@ -23,8 +22,8 @@ from accession.local.postgres import EmbeddedPostgres
 from accession.local.postgres_files import postgres_folder, wheel_installation
 from accession.local.postgres_upgrade import Upgrade, find_outdated_data, upgrade_data
 from accession.local.users import server_user
-from tests.fixtures.databases import url_of
-from tests.fixtures.factories import populate_all_tables, scratch_database
+from tests.fixtures.databases import populated_database, url_of
+from tests.fixtures.factories import scratch_database
 from tests.fixtures.machine import as_root, new_home, public_folder
 
 INCLUDED = wheel_installation().major
@@ -243,10 +242,7 @@ def test_outdated_data_matter_only_without_database_url(home: Path) -> None:
 @pytest.fixture
 def source(database: None) -> Iterator[Engine]:
     """A database with a row in every table."""
-    with scratch_database() as source:
-        schema.upgrade(source)
-        populate_all_tables(source)
-        source.dispose()
+    with populated_database() as source:
         yield source
 
 
