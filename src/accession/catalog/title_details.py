@@ -34,7 +34,7 @@ class TitleDetails:
         last_loan_on: Day of the last loan (UTC), if there was any.
         imported_at: When the title was first imported for the collection.
         metadata_received_at: When the vendor sent the present metadata first; None without metadata.
-        refreshed_at: When the vendor was last asked for metadata and counts; None if it never was.
+        refreshed_at: Latest time as of which the vendor sent metadata or counts; None before the first.
     """
 
     months: tuple[MonthOfUse, ...]

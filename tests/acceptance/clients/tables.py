@@ -1,7 +1,7 @@
 """Read exported tables with DuckDB and pandas, and write what they have read.
 
 Standard input is an object: name of a file by its kind (csv, kbart, jsonl, parquet). What each reader has
-read is written as {"kind reader": {"types": {column: type}, "rows": [values of the columns asked for]}}.
+read is written as {"kind reader": {"types": {column: type}, "rows": [values of the selected columns]}}.
 """
 
 import json

@@ -88,16 +88,16 @@ def test_empty_fields_of_the_form_are_no_conditions(browser: Browser, titles: Co
 
 
 def test_record_of_a_title_can_be_downloaded(browser: Browser, session: Session, titles: Collection) -> None:
-    store_title(session, titles, "gone", licenses_owned=0, licenses_available=0)
-    path = f"{API}/titles/gone/collections/{titles.id}/marc"
+    store_title(session, titles, "withdrawn", licenses_owned=0, licenses_available=0)
+    path = f"{API}/titles/withdrawn/collections/{titles.id}/marc"
     response = browser.get(path)
-    assert response.headers["content-disposition"] == "attachment; filename*=UTF-8''gone.mrc"
+    assert response.headers["content-disposition"] == "attachment; filename*=UTF-8''withdrawn.mrc"
     (record,) = pymarc.MARCReader(BytesIO(response.content))
     assert record is not None
-    assert (record["001"].data, record.leader[5]) == ("gone", "d")
+    assert (record["001"].data, record.leader[5]) == ("withdrawn", "d")
     xml = browser.get(f"{path}?format=marcxml")
     assert xml.headers["content-type"] == "application/marcxml+xml"
-    assert b'<controlfield tag="001">gone</controlfield>' in xml.content
+    assert b'<controlfield tag="001">withdrawn</controlfield>' in xml.content
     assert browser.get(f"{API}/titles/none/collections/{titles.id}/marc").status_code == 404
 
 
