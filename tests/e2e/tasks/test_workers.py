@@ -95,6 +95,8 @@ def test_twenty_concurrent_starts_make_one_run(
 ) -> None:
     worker_pool.ensure(2)
     with library(session, "Alder Library", seed=1, latency_ms=10) as alder:
+        # A thread of its own may not load the attributes of the session's object, which has expired.
+        session.refresh(alder[0])
         task_ids: list[str] = []
         run_concurrently(*[lambda: task_ids.append(run_starter.start(alder[0]))] * 20)
         started = wait_until(
