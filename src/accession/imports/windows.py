@@ -44,6 +44,8 @@ REQUEST_COST = 20
 _EARNED_PER_DAY = 21
 INITIAL_BUDGET = 5 * REQUEST_COST
 _MAX_BUDGET = 20 * REQUEST_COST
+# With less, no days are prefetched whose pages may be useless: the rest is for probes.
+_MIN_PREFETCH_BUDGET = 3 * REQUEST_COST
 
 # After a window with more records than this, windows are requested without the anchor for some time. A page
 # that is prefetched with an earlier anchor has room for five windows with so many.
@@ -52,6 +54,8 @@ _MAX_USELESS_PAGES = 3
 _TIME_WITHOUT_ANCHOR = timedelta(days=100)
 _MAX_UNCONFIRMED = timedelta(days=30)
 _MAX_PREFETCHED_RECORDS = 10
+# The page of a day so soon after one with records may have been prefetched with an earlier anchor.
+_MAX_PREFETCHED_DAYS = 3
 # A request lists so many known records again at most, to leave room for new ones.
 _MAX_ANCHOR_KEYS = 24
 
@@ -359,6 +363,10 @@ class ImportCursor:
         `page` is its request, and `first` was `first_listed` then. A page that was requested with an earlier
         anchor begins with known records and those that have been read since. Return None if the page is of
         no use: it proves less than the window's own request would, or it is full.
+
+        Such a page does not tell the day of new records: they may have appeared in a day whose page was
+        requested before. The window's own request begins at the day of the last known record, and so also
+        shows that this one is of that day.
         """
         request = self.request(window)
         if page == request:
@@ -371,6 +379,8 @@ class ImportCursor:
             return None
         skipped = self.first_listed - first
         if skipped < 0 or (*keys[skipped : index + 1],) != self.anchor.keys:
+            return None
+        if page.start < request.start and index + 1 < len(keys):
             return None
         return index + 1 if request.may_be_empty else skipped
 
@@ -510,6 +520,9 @@ class ImportCursor:
             budget=self._budget_after(REQUEST_COST - earned),
             restarts=0 if has_passed else self.restarts,
         )
+        if records and self.empty_windows < _MAX_PREFETCHED_DAYS and self.budget >= _MIN_PREFETCH_BUDGET:
+            # Then it did not tell the day of these records, and was of no use.
+            cursor = cursor._spend(REQUEST_COST)
         if records > _MANY_RECORDS and self.setback is None:
             cursor = cursor._go_without_anchor()
         if records and cursor.probed:
@@ -582,8 +595,9 @@ class ImportCursor:
 
         Windows that end at `now` are left out, since they will be longer by the time they are due, and
         probes, as a record in a window before would make them needless. Only the first is certain to be
-        needed: the others with an anchor are of no use if they have more records than a page. There are fewer
-        of them after a day with many.
+        needed: the others with an anchor are of no use if they have more records than a page, or if they and
+        a window before have records. There are fewer of them after a day with many records, and none right
+        after a day with any.
         """
         cursor = self
         for number in range(1 + self._max_prefetched()):
@@ -605,6 +619,8 @@ class ImportCursor:
     def _max_prefetched(self) -> int:
         if self.anchor is None or self._prefers_no_anchor():
             return EMPTY_DAYS_BEFORE_PROBE
+        if self.empty_windows == 0 or self.budget < _MIN_PREFETCH_BUDGET:
+            return 0
         return min(EMPTY_DAYS_BEFORE_PROBE, _MAX_PREFETCHED_RECORDS // self.anchor.position)
 
 

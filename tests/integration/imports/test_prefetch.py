@@ -1,6 +1,7 @@
 """Tests of prefetching: pages are requested early and concurrently, never twice and only if needed."""
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from datetime import date, timedelta
 
@@ -125,10 +126,10 @@ def test_import_requests_no_page_twice(
     ]
 
 
-def test_prefetched_pages_are_reused_after_days_with_purchases(
+def test_prefetched_pages_with_an_earlier_anchor_serve_empty_days(
     session: Session, vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
-    """They begin with an earlier anchor, and list the purchases of the days between."""
+    """They do not tell the day of new purchases, because these may have appeared in the days between."""
     vendor.add_purchases(day(2024, 5, 1, 9), "first")
     vendor.add_purchases(day(2024, 5, 2, 9), "a")
     vendor.add_purchases(day(2024, 5, 4, 9), *title_ids(7, "b"))
@@ -140,7 +141,8 @@ def test_prefetched_pages_are_reused_after_days_with_purchases(
 
     windows = [f"{page.day_end:%m-%d}" for page in pages]
     assert windows == [*(f"05-0{number}" for number in range(3, 10)), "05-10"]
-    assert sorted(end for _, end, _ in requested_pages(vendor)) == windows, "each is requested once"
+    again = Counter(end for _, end, _ in requested_pages(vendor)) - Counter(windows)
+    assert again == Counter({"05-06": 1}), "a day with purchases right after another"
     assert stored_purchases(session) == [
         ("a", date(2024, 5, 2)),
         *((title, date(2024, 5, 4)) for title in title_ids(7, "b")),
@@ -167,10 +169,10 @@ def test_days_with_many_purchases_are_each_requested_once(
     ]
 
 
-def test_page_with_an_earlier_anchor_serves_a_window_without(
+def test_empty_page_with_an_earlier_anchor_serves_a_window_without(
     session: Session, vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
-    """It was prefetched before a day with many purchases."""
+    """It was prefetched before a day with many purchases. A page with purchases does not tell their day."""
     vendor.add_purchases(day(2024, 5, 1, 9), "first")
     vendor.add_purchases(day(2024, 5, 3, 9), *title_ids(12, "b"))
     vendor.add_purchases(day(2024, 5, 4, 9), "c")
@@ -179,7 +181,8 @@ def test_page_with_an_earlier_anchor_serves_a_window_without(
     pages = import_until(session, importer, day(2024, 5, 6), cursor)
 
     assert [page.records_fetched for page in pages] == [0, 12, 1, 0]
-    assert [end for _, end, _ in sorted(requested_pages(vendor))] == ["05-03", "05-04", "05-05", "05-06"]
+    ends = sorted(end for _, end, _ in requested_pages(vendor))
+    assert ends == ["05-03", "05-04", "05-05", "05-05", "05-06"]
     assert [(title, date(2024, 5, 4)) for title in ("c",)] == stored_purchases(session)[12:]
 
 

@@ -304,15 +304,29 @@ def test_record_changed_between_pages_hides_no_other(
 )
 # The run fails right after it has read the late record.
 @example(sales=[(FIRST, 1)], pages=1, position=0.0, empty_bodies=0.9, seed=0)
+# The next page with records was prefetched with an anchor before the late record.
+@example(
+    sales=[(FIRST + timedelta(days=n, hours=9), 1) for n in (3, 4, 9, 25)],
+    pages=7,
+    position=0.37,
+    empty_bodies=1.0,
+    seed=0,
+)
+@pytest.mark.parametrize("importer", [ModelImport, PrefetchingImport])
 def test_record_that_appears_late_is_read_under_no_other_day(
-    sales: list[tuple[datetime, int]], pages: int, position: float, empty_bodies: float, seed: int
+    importer: type[ModelImport],
+    sales: list[tuple[datetime, int]],
+    pages: int,
+    position: float,
+    empty_bodies: float,
+    seed: int,
 ) -> None:
     """It appears after its day was requested, within the span of the next request with the anchor.
 
     The import finds it with that request, or leaves it to the check of the next run.
     """
     vendor = ModelVendor(purchases_of(sales), empty_bodies=random_flags(empty_bodies, seed))
-    model = ModelImport(vendor, NOW)
+    model = importer(vendor, NOW)
     moments_by_key = {key: moment for moment, key in vendor.purchases}
 
     last_window = None
