@@ -49,7 +49,8 @@ packages: $(READY) ## Build the packages, install them elsewhere and run the dem
 	$(BIN)/pytest -n 0 tests/packages
 
 acceptance: $(READY) ## Let programs of others use a running installation: Palace, Readium, Sickle, DuckDB, Lighthouse, nginx, Schemathesis
-	$(BIN)/pytest -n 0 tests/acceptance tests/servers/test_nginx.py tests/integration/web/test_api_schema.py
+	$(BIN)/pytest -n 0 tests/acceptance tests/servers/test_nginx.py tests/integration/web/test_api_schema.py \
+	  tests/integration/web/test_api_boundary_values.py
 
 chaos: $(READY) ## Import from an unreliable vendor, and kill processes at random, RUNS times each (100) from SEED=N on
 	@CHAOS_RUNS=$(RUNS) CHAOS_SEED=$(or $(SEED),0) $(BIN)/pytest -q -x -n $(JOBS) tests/chaos/test_changing_list.py \

@@ -58,6 +58,7 @@ PARTS = (
     Part("applying"),
     Part("exporting", quick=("2000",)),
     Part("million", quick=("--titles", "20000")),
+    Part("reports", quick=("--titles", "20000")),
 )
 
 

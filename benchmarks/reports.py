@@ -19,7 +19,7 @@ from sqlalchemy import Engine, func, select, text
 from sqlalchemy.orm import Session
 
 from accession.catalog.circulation_totals import BATCH_SIZE, roll_up_events
-from accession.catalog.search import find_titles
+from accession.catalog.search import find_titles, match_titles
 from accession.catalog.title_filter import Lack, TitleFilter
 from accession.catalog.title_statistics import refresh_all, refresh_groups, refresh_titles
 from accession.core.clock import utc_now
@@ -159,7 +159,7 @@ def _lists(collection: str | None) -> dict[str, TitleFilter]:
 
 
 def _list(filters: TitleFilter) -> Callable[[Session], object]:
-    return lambda session: find_titles(session, filters)
+    return lambda session: find_titles(session, match_titles(session, filters))
 
 
 def main() -> None:

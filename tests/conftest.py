@@ -5,7 +5,8 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from hypothesis import is_hypothesis_test
+from hypothesis import HealthCheck, is_hypothesis_test
+from hypothesis import settings as hypothesis_settings
 
 from tests.fixtures.databases import home, next_revision, scratch
 from tests.fixtures.passwords import cheap_password_hashing
@@ -18,6 +19,10 @@ from tests.fixtures.servers import (
     session,
     vendor,
 )
+
+# No test may depend on how fast the machine is: an example may take as long as it likes.
+hypothesis_settings.register_profile("any_speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("any_speed")
 
 _TIERS = ["cluster", "servers", "packages", "acceptance", "e2e", "chaos", "integration", "unit"]
 # Simulations of months and years, which run the same lines thousands of times.

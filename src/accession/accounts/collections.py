@@ -24,6 +24,8 @@ from accession.db.models import Collection
 # Key of the advisory lock of configurations that are applied; arbitrary, but fixed for all versions.
 _CONFIGURATION_LOCK_KEY = 3_907_551_846_210
 
+MAX_NAME_LENGTH = 300
+
 
 class CollectionNotFound(NotFound):
     """No collection has this name."""
@@ -135,12 +137,12 @@ def validate_name(name: str) -> None:
     """Check the name of a collection.
 
     Raises:
-        InvalidInput: it is empty, or has line breaks or surrounding spaces.
+        InvalidInput: it is empty, too long, or has line breaks, invisible characters or surrounding spaces.
     """
-    if not name.isprintable() or name != name.strip() or not name:
+    if not name.isprintable() or name != name.strip() or not 0 < len(name) <= MAX_NAME_LENGTH:
         raise InvalidInput(
-            f"The collection name {name!r} is invalid: enter one without leading or trailing spaces "
-            "and without line breaks."
+            f"The collection name {name[: MAX_NAME_LENGTH + 1]!r} is invalid: enter 1 to {MAX_NAME_LENGTH} "
+            "characters, without leading or trailing spaces, line breaks and invisible characters."
         )
 
 

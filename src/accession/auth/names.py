@@ -9,10 +9,10 @@ def validate_name(kind: str, name: str) -> None:
     """Check a name; `kind` is "user" or "token".
 
     Raises:
-        InvalidInput: the name is empty, too long, or has line breaks or surrounding spaces.
+        InvalidInput: it is empty, too long, or has line breaks, invisible characters or surrounding spaces.
     """
     if not name.isprintable() or name != name.strip() or not 0 < len(name) <= MAX_NAME_LENGTH:
         raise InvalidInput(
             f"The {kind} name {name!r} is invalid: enter 1 to {MAX_NAME_LENGTH} characters, "
-            "without leading or trailing spaces and without line breaks."
+            "without leading or trailing spaces, line breaks and invisible characters."
         )

@@ -1,5 +1,6 @@
 """Roles of users and tokens, and the feeds that a token can be limited to."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -31,3 +32,16 @@ class FeedKind(StrEnum):
     OPDS = "opds"
     EXPORTS = "exports"
     DIGESTS = "digests"
+
+    @property
+    def label(self) -> str:
+        """Return the name of the feed for people."""
+        return _FEED_LABELS[self]
+
+
+_FEED_LABELS: Mapping[FeedKind, str] = {
+    FeedKind.OAI: "OAI-PMH",
+    FeedKind.OPDS: "OPDS",
+    FeedKind.EXPORTS: "Downloads of exports",
+    FeedKind.DIGESTS: "Digests (Atom)",
+}

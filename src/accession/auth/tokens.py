@@ -36,7 +36,7 @@ class TokenView:
     id: int
     name: str
     role: str | None
-    feeds: tuple[str, ...]
+    feeds: tuple[FeedKind, ...]
     collection: str | None
     created_at: datetime
     last_used_at: datetime | None
@@ -70,7 +70,7 @@ def _view(token: ApiToken, collection: str | None) -> TokenView:
         token.id,
         token.name,
         token.role,
-        tuple(token.feeds or ()),
+        tuple(map(FeedKind, token.feeds or ())),
         collection,
         token.created_at,
         token.last_used_at,

@@ -27,6 +27,8 @@ CLOCK_TOLERANCE = timedelta(minutes=5)
 _CONNECTION_ERRORS = (httpx.NetworkError, httpx.ProxyError, httpx.RemoteProtocolError)
 # Raised before there is a response, so their messages cannot quote one.
 _ERRORS_WITHOUT_RESPONSE = (httpx.ConnectError, httpx.ProxyError)
+# At the start of an error of the operating system; its text says the same.
+_ERROR_NUMBER = re.compile(r"\A\[Errno -?[0-9]+\] ")
 
 
 def error_from_response(
@@ -64,7 +66,8 @@ def error_from_httpx(
 ) -> RemoteIntegrationException:
     """Return the error for a request that httpx could not complete."""
     can_quote = isinstance(error, _ERRORS_WITHOUT_RESPONSE)
-    detail = (excerpt_of(str(error)) if can_quote else context.quote(str(error))) or type(error).__name__
+    message = _ERROR_NUMBER.sub("", str(error))
+    detail = (excerpt_of(message) if can_quote else context.quote(message)) or type(error).__name__
     if isinstance(error, httpx.TimeoutException):
         return context.error(
             RequestTimedOut, f"the vendor did not respond in time ({type(error).__name__}); try again later"

@@ -18,7 +18,7 @@ from accession.accounts.collections import find_collection, list_collections
 from accession.catalog.availability import AVAILABILITIES, NAMES_OF_AVAILABILITIES
 from accession.catalog.editions import pool_edition_join
 from accession.catalog.facets import title_facets
-from accession.catalog.search import is_whole_collection, match_titles
+from accession.catalog.search import Matches, is_whole_collection, match_titles
 from accession.catalog.title_filter import TitleFilter
 from accession.core.vocabulary import Audience
 from accession.db.models import Collection, Edition, LicensePool, TitleGroup
@@ -60,23 +60,20 @@ _FIXED_VALUES: Mapping[FacetName, Sequence[str]] = {
 }
 
 
-def count_facets(session: Session, filters: TitleFilter) -> FacetCounts:
+def count_facets(session: Session, matches: Matches) -> FacetCounts:
     """Return the values of all facets.
 
     Audiences and availabilities are in their usual order, collections in that of their names, and formats and
     languages begin with those of most titles.
-
-    Raises:
-        NotFound: a collection does not exist.
-        InvalidInput: the availability does not exist.
     """
     names_by_filter: dict[TitleFilter, list[FacetName]] = {}
     for name in FacetName:
         without: dict[str, Any] = {name.value: None}
-        names_by_filter.setdefault(replace(filters, **without), []).append(name)
+        names_by_filter.setdefault(replace(matches.filters, **without), []).append(name)
     numbers: dict[FacetName, _Numbers] = {}
     for others, names in names_by_filter.items():
-        numbers |= _count_matches(session, others, names) or {
+        other_matches = matches if others == matches.filters else match_titles(session, others)
+        numbers |= _count_matches(session, other_matches, names) or {
             name: _known_numbers(session, others, name) for name in names
         }
     return {name: _in_order(name, numbers[name]) for name in FacetName}
@@ -93,10 +90,9 @@ def _in_order(name: FacetName, numbers: _Numbers) -> Sequence[FacetValue]:
 
 
 def _count_matches(
-    session: Session, filters: TitleFilter, names: Sequence[FacetName]
+    session: Session, matches: Matches, names: Sequence[FacetName]
 ) -> dict[FacetName, _Numbers] | None:
     """Return the numbers of all matching titles by facet and value; None if there are too many titles."""
-    matches = match_titles(session, filters)
     if not matches.is_complete:
         return None
     counted = matches.pools.limit(_MAX_COUNTED + 1).subquery("counted")

@@ -64,99 +64,25 @@ class TitlePage:
 
 @dataclass(frozen=True)
 class Matches:
-    """The titles that match a filter: a query for the ids of their pools.
+    """The titles that match filters: a query for the ids of their pools.
 
     With a text, `ranking` has these ids, the best match first; `is_complete` tells that there are no more.
     """
 
+    filters: TitleFilter
     pools: PoolQuery
     ranking: Sequence[int] | None = None
     is_complete: bool = True
 
 
-def find_titles(
-    session: Session,
-    filters: TitleFilter,
-    order: TitleOrder | None = None,
-    *,
-    cursor: str | None = None,
-    limit: int = 50,
-) -> TitlePage:
-    """Return a page of at most `limit` titles, the one that `cursor` (`TitlePage.next`) names or the first.
+def match_titles(session: Session, filters: TitleFilter) -> Matches:
+    """Return the titles that match all filters.
 
-    With a text these are titles of the first of these groups that has any, 1,000 at most:
+    With a text these are the titles of the first of these groups that has any, 1,000 at most:
 
     1. titles with this ISBN or vendor's id;
     2. titles with all the words, ignoring accents and case; the last word may be a prefix;
     3. titles with similar words.
-
-    Without an order the best matches come first, or the newest titles if there is no text.
-
-    Raises:
-        NotFound: a collection does not exist.
-        InvalidInput: the availability does not exist, or the cursor belongs to another list.
-    """
-    matches = match_titles(session, filters)
-    if matches.ranking is not None and order is None:
-        end = _parse_rank(cursor) + limit
-        ids = matches.ranking[end - limit : end]
-        following = _encode_cursor(_BY_RANK, str(end)) if end < len(matches.ranking) else None
-    else:
-        order = order or TitleOrder()
-        positions = read_positions(session, matches.pools, order, _parse_position(cursor, order), limit + 1)
-        ids = [position.pool_id for position in positions[:limit]]
-        is_last = len(positions) <= limit
-        following = None if is_last else _encode_cursor(str(order), positions[limit - 1].encode())
-    is_whole_list = following is None and cursor is None and matches.is_complete
-    total = TitleCount(len(ids), True) if is_whole_list else _count(session, filters, matches)
-    return TitlePage(tuple(titles_of_pools(session, ids)), following, total.number, total.is_exact)
-
-
-def previous_cursor(
-    session: Session, filters: TitleFilter, order: TitleOrder | None, cursor: str, *, limit: int = 50
-) -> str | None:
-    """Return the cursor of the page before the one at `cursor`; None if that is the first page.
-
-    Raises:
-        NotFound: as `find_titles`.
-        InvalidInput: as `find_titles`.
-    """
-    if _search_text(filters) and order is None:
-        start = _parse_rank(cursor) - limit
-        return _encode_cursor(_BY_RANK, str(start)) if start > 0 else None
-    order = order or TitleOrder()
-    start_of_page = _parse_position(cursor, order)
-    pools = match_titles(session, filters).pools
-    before = read_positions(session, pools, order, start_of_page, limit, is_backwards=True)
-    return _encode_cursor(str(order), before[-1].encode()) if len(before) == limit else None
-
-
-def list_titles(
-    session: Session, filters: TitleFilter, order: TitleOrder | None = None, *, limit: int | None = None
-) -> Iterator[TitleView]:
-    """Yield the titles of all pages of `find_titles`, or the first `limit`, reading them in batches.
-
-    Raises:
-        NotFound: as `find_titles`.
-        InvalidInput: as `find_titles`.
-    """
-    matches = match_titles(session, filters)
-    if matches.ranking is not None and order is None:
-        yield from titles_of_pools(session, matches.ranking[:limit])
-        return
-    start, remaining = None, limit
-    while remaining is None or remaining > 0:
-        size = _BATCH if remaining is None else min(remaining, _BATCH)
-        positions = read_positions(session, matches.pools, order or TitleOrder(), start, size)
-        yield from titles_of_pools(session, [position.pool_id for position in positions])
-        if len(positions) < size:
-            return
-        start = positions[-1]
-        remaining = None if remaining is None else remaining - size
-
-
-def match_titles(session: Session, filters: TitleFilter) -> Matches:
-    """Return the titles that match all filters.
 
     Raises:
         NotFound: a collection does not exist.
@@ -164,28 +90,90 @@ def match_titles(session: Session, filters: TitleFilter) -> Matches:
     """
     pools, text = select_pools(session, filters), _search_text(filters)
     if not text:
-        return Matches(pools)
+        return Matches(filters, pools)
     ranked_pools = _rank_pools(session, pools, text)
     ranking = ranked_pools[:_MAX_RESULTS]
     pools_in_ranking = select(LicensePool.id).where(in_array(LicensePool.id, ranking))
-    return Matches(pools_in_ranking, ranking, is_complete=len(ranked_pools) == len(ranking))
+    return Matches(filters, pools_in_ranking, ranking, is_complete=len(ranked_pools) == len(ranking))
 
 
-def count_matches(session: Session, filters: TitleFilter) -> TitleCount:
-    """Return the number of matching titles; more than 1,000 are counted only without filters of titles.
+def find_titles(
+    session: Session,
+    matches: Matches,
+    order: TitleOrder | None = None,
+    *,
+    cursor: str | None = None,
+    limit: int = 50,
+) -> TitlePage:
+    """Return a page of at most `limit` titles, the one that `cursor` (`TitlePage.next`) names or the first.
+
+    Without an order the best matches come first, or the newest titles if there is no text.
 
     Raises:
-        NotFound: as `match_titles`.
-        InvalidInput: as `match_titles`.
+        InvalidInput: the cursor belongs to another list.
     """
-    return _count(session, filters, match_titles(session, filters))
+    if matches.ranking is not None and order is None:
+        end = _parse_rank(cursor) + limit
+        ids = matches.ranking[end - limit : end]
+        following = _encode_cursor(_BY_RANK, str(end)) if end < len(matches.ranking) else None
+    else:
+        order = order or TitleOrder()
+        positions = read_positions(
+            session, matches.pools, matches.filters, order, _parse_position(cursor, order), limit + 1
+        )
+        ids = [position.pool_id for position in positions[:limit]]
+        is_last = len(positions) <= limit
+        following = None if is_last else _encode_cursor(str(order), positions[limit - 1].encode())
+    is_whole_list = following is None and cursor is None and matches.is_complete
+    total = TitleCount(len(ids), True) if is_whole_list else count_matches(session, matches)
+    return TitlePage(tuple(titles_of_pools(session, ids)), following, total.number, total.is_exact)
 
 
-def _count(session: Session, filters: TitleFilter, matches: Matches) -> TitleCount:
+def previous_cursor(
+    session: Session, matches: Matches, order: TitleOrder | None, cursor: str, *, limit: int = 50
+) -> str | None:
+    """Return the cursor of the page before the one at `cursor`; None if that is the first page.
+
+    Raises:
+        InvalidInput: as `find_titles`.
+    """
+    if matches.ranking is not None and order is None:
+        start = _parse_rank(cursor) - limit
+        return _encode_cursor(_BY_RANK, str(start)) if start > 0 else None
+    order = order or TitleOrder()
+    start_of_page = _parse_position(cursor, order)
+    before = read_positions(
+        session, matches.pools, matches.filters, order, start_of_page, limit, is_backwards=True
+    )
+    return _encode_cursor(str(order), before[-1].encode()) if len(before) == limit else None
+
+
+def list_titles(
+    session: Session, matches: Matches, order: TitleOrder | None = None, *, limit: int | None = None
+) -> Iterator[TitleView]:
+    """Yield the titles of all pages of `find_titles`, or the first `limit`, reading them in batches."""
+    if matches.ranking is not None and order is None:
+        yield from titles_of_pools(session, matches.ranking[:limit])
+        return
+    start, remaining = None, limit
+    while remaining is None or remaining > 0:
+        size = _BATCH if remaining is None else min(remaining, _BATCH)
+        positions = read_positions(
+            session, matches.pools, matches.filters, order or TitleOrder(), start, size
+        )
+        yield from titles_of_pools(session, [position.pool_id for position in positions])
+        if len(positions) < size:
+            return
+        start = positions[-1]
+        remaining = None if remaining is None else remaining - size
+
+
+def count_matches(session: Session, matches: Matches) -> TitleCount:
+    """Return the number of titles; more than 1,000 are counted only without filters of titles."""
     if matches.ranking is not None:
         return TitleCount(len(matches.ranking), matches.is_complete)
-    if is_whole_collection(filters):
-        return TitleCount(count_titles(session, collection=filters.collection), True)
+    if is_whole_collection(matches.filters):
+        return TitleCount(count_titles(session, collection=matches.filters.collection), True)
     some = matches.pools.limit(_MAX_RESULTS + 1).subquery()
     number: int = session.scalar(select(func.count()).select_from(some)) or 0
     return TitleCount(min(number, _MAX_RESULTS), number <= _MAX_RESULTS)

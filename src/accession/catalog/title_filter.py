@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, exists, or_, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from accession.accounts.collections import find_collection, is_of_collection
 from accession.catalog.availability import has_availability
@@ -161,7 +162,14 @@ def _statistics_conditions(filters: TitleFilter) -> Iterator[ColumnElement[bool]
         yield ~(row.has_metadata if filters.lacks == Lack.METADATA else row.has_cover)
     if filters.unused_since is not None:
         yield row.unused_since < filters.unused_since
+    yield from is_first_purchase_in_span(filters, row.first_purchased_on)
+
+
+def is_first_purchase_in_span(
+    filters: TitleFilter, day: InstrumentedAttribute[Any]
+) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions on the day of a title's first purchase."""
     if filters.first_purchased_from is not None:
-        yield row.first_purchased_on >= filters.first_purchased_from
+        yield day >= filters.first_purchased_from
     if filters.first_purchased_until is not None:
-        yield row.first_purchased_on <= filters.first_purchased_until
+        yield day <= filters.first_purchased_until

@@ -14,7 +14,7 @@ from sqlalchemy import Select, exists, func, literal, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from accession.catalog.editions import pool_edition_join
-from accession.catalog.title_filter import PoolQuery
+from accession.catalog.title_filter import PoolQuery, TitleFilter, is_first_purchase_in_span
 from accession.core.sort_order import format_sort_order, parse_sort_order
 from accession.db.models import Edition, LicensePool, PurchaseRecord
 
@@ -111,6 +111,7 @@ _PARSERS: Mapping[SortKey, Callable[[str], Any]] = {
 def read_positions(
     session: Session,
     pools: PoolQuery,
+    filters: TitleFilter,
     order: TitleOrder,
     start: Position | None,
     limit: int,
@@ -119,11 +120,11 @@ def read_positions(
 ) -> Sequence[Position]:
     """Return the positions of the next pools after `start`, `limit` at most; backwards, of those before it.
 
-    Without `start`, they are the first of the list.
+    Without `start`, they are the first of the list. `pools` is the query of these filters.
     """
     # Parallel workers would read on while the others still look for the last title of the page.
     session.execute(select(func.set_config("max_parallel_workers_per_gather", "0", True)))
-    parts = _parts(pools, order)
+    parts = _parts(pools, filters, order)
     if is_backwards:
         parts.reverse()
     if start is not None:
@@ -171,10 +172,10 @@ class _Part:
         return query.where(is_not_before, or_(is_beyond, follows))
 
 
-def _parts(pools: PoolQuery, order: TitleOrder) -> list[_Part]:
+def _parts(pools: PoolQuery, filters: TitleFilter, order: TitleOrder) -> list[_Part]:
     match order.key:
         case SortKey.PURCHASED:
-            return _parts_by_purchase(pools)
+            return _parts_by_purchase(pools, filters)
         case SortKey.TITLE:
             return _parts_by_edition(pools, Edition.sort_title)
         case SortKey.AUTHOR:
@@ -186,7 +187,7 @@ def _parts(pools: PoolQuery, order: TitleOrder) -> list[_Part]:
             return [_Part(pools, LicensePool.id)]
 
 
-def _parts_by_purchase(pools: PoolQuery) -> list[_Part]:
+def _parts_by_purchase(pools: PoolQuery, filters: TitleFilter) -> list[_Part]:
     first, earlier = aliased(PurchaseRecord), aliased(PurchaseRecord)
     is_of_pool = (first.license_pool_id == LicensePool.id) & (
         first.collection_id == LicensePool.collection_id
@@ -195,8 +196,11 @@ def _parts_by_purchase(pools: PoolQuery) -> list[_Part]:
         earlier.license_pool_id == first.license_pool_id, earlier.purchased_on < first.purchased_on
     )
     has_none = ~exists().where(first.license_pool_id == LicensePool.id)
+    # The filter of the first purchase reads other rows: these conditions tell where to begin in the index.
+    is_in_span = is_first_purchase_in_span(filters, first.purchased_on)
+    purchased = pools.join(first, is_of_pool).where(~has_earlier, *is_in_span)
     return [
-        _Part(pools.join(first, is_of_pool).where(~has_earlier), first.license_pool_id, first.purchased_on),
+        _Part(purchased, first.license_pool_id, first.purchased_on),
         _Part(pools.where(has_none), LicensePool.id),
     ]
 

@@ -31,6 +31,7 @@ from accession.exports.selection import parse_since, select_titles
 from accession.local.control import process_statuses
 from accession.local.disk import database_disk, folder_size
 from accession.local.postgres_upgrade import find_old_data
+from accession.runs.scheduled_exports import scheduled_export
 from accession.runs.views import status_views
 
 _WORKER_CHECK_RETRIES = 4
@@ -219,7 +220,14 @@ def _scheduled_export(export: ScheduledExport) -> str:
     require_writable_folder(export.target)
     with transaction() as session:
         select_titles(session, export.collections, None)
-    return f"{export.format} to {redact_credentials(export.target)} at {export.at}"
+        view = scheduled_export(session, export)
+    if view.problem is not None:
+        raise UserError(
+            f"the last attempt was on {view.ended_at:%Y-%m-%d at %H:%M} UTC and {view.state}. "
+            f"{view.problem} It is written {view.schedule}."
+        )
+    written = "not written yet" if view.file is None else f"last written {view.written_at:%Y-%m-%d %H:%M} UTC"
+    return f"{export.format} to {redact_credentials(export.target)} at {export.at}, {written}"
 
 
 def run_checks() -> Iterator[Check]:

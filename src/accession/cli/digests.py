@@ -191,7 +191,7 @@ def show_log(
     print_table(
         rows,
         [
-            ("Issue", lambda row: row[0].id),
+            ("Issue", lambda row: str(row[0].id)),
             ("Created", lambda row: row[0].created_at),
             ("Days", lambda row: f"{row[0].first_day} – {row[0].last_day}"),
             ("Titles", lambda row: row[0].purchased + row[0].removed + row[0].expired),

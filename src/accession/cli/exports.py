@@ -11,7 +11,7 @@ import typer
 
 from accession.cli.connect import open_catalogue
 from accession.cli.export_output import InCollections, Output, Since, export, print_corrections
-from accession.cli.output import AsJson, print_line, print_listing, print_table
+from accession.cli.output import AsJson, CsvBom, CsvDelimiter, print_line, print_listing, print_table
 from accession.core.byte_sizes import format_bytes
 from accession.core.clock import utc_now
 from accession.core.csv_files import Delimiter
@@ -125,12 +125,8 @@ def export_csv(
     collection: InCollections = None,
     since: Since = None,
     columns: Columns = None,
-    delimiter: Annotated[
-        Delimiter, typer.Option(help="Character between cells: semicolon where a comma is the decimal sign.")
-    ] = Delimiter.COMMA,
-    bom: Annotated[
-        bool, typer.Option("--bom", help="Begin with a byte order mark, so that Excel recognises UTF-8.")
-    ] = False,
+    delimiter: CsvDelimiter = Delimiter.COMMA,
+    bom: CsvBom = False,
     output: Output = None,
 ) -> None:
     """Export CSV in UTF-8 with a header row; cells are escaped so that none is run as a formula.
@@ -185,8 +181,8 @@ def list_exports(as_json: AsJson = False) -> None:
     )
     if not as_json:
         for each in exports:
-            if each.error:
-                print_line(f"{each.name}: {each.error}", style="red")
+            if each.problem:
+                print_line(f"{each.name}: {each.problem}", style="red")
 
 
 @app.command("columns")

@@ -123,7 +123,7 @@ def show_log(
         print_listing(
             notification_views(session, state=state, channel=channel, limit=limit),
             [
-                ("Number", lambda message: message.id),
+                ("Number", lambda message: str(message.id)),
                 ("Created", lambda message: message.created_at),
                 ("Channel", lambda message: message.channel),
                 ("Message", lambda message: message.title),

@@ -69,7 +69,7 @@ def list_records(
         print_listing(
             rejected_record_views(session, collection=collection, reason=reason, with_resolved=with_resolved),
             [
-                ("Record", lambda r: r.id),
+                ("Record", lambda r: str(r.id)),
                 ("Collection", lambda r: r.collection),
                 ("Workflow", lambda r: r.workflow),
                 ("Purchase date", lambda r: r.purchased_on),

@@ -9,10 +9,20 @@ import typer
 
 from accession.accounts.collections import find_collection
 from accession.cli.connect import open_catalogue
-from accession.cli.output import InCollection, console, print_json_list, print_table
+from accession.cli.output import (
+    MAX_TITLE_LENGTH,
+    CsvBom,
+    CsvDelimiter,
+    InCollection,
+    console,
+    print_json_list,
+    print_table,
+    shorten,
+)
+from accession.core.csv_files import CsvFormat, Delimiter
 from accession.core.errors import UserError
 from accession.reports.files import write_csv
-from accession.reports.formatting import format_value
+from accession.reports.formatting import format_cell
 from accession.reports.model import Column, Report, ReportRequest, ReportResult, Row
 from accession.reports.registry import PARAMETERS, REPORTS, find_report
 
@@ -46,6 +56,8 @@ def report(
         int | None,
         typer.Option(min=1, help=f"Maximum number of rows. Default: {_TABLE_LIMIT} in a table, else all."),
     ] = None,
+    delimiter: CsvDelimiter = Delimiter.COMMA,
+    bom: CsvBom = False,
     # Of these, `context` has those that the registry knows.
     threshold: Annotated[str | None, _option("threshold", "NUMBER")] = None,
     months: Annotated[str | None, _option("months", "NUMBER")] = None,
@@ -59,6 +71,9 @@ def report(
         _list_reports()
         return
     selected = find_report(name)
+    csv_format = CsvFormat(delimiter, bom)
+    if output_format is not OutputFormat.CSV and csv_format != CsvFormat():
+        raise typer.BadParameter("--delimiter and --bom need --format csv")
     parameters = {each: context.params[each] for each in PARAMETERS if context.params[each] is not None}
     if output_format is OutputFormat.TABLE:
         limit = limit or _TABLE_LIMIT
@@ -68,7 +83,7 @@ def report(
         sort=sort,
         limit=limit,
     )
-    _print_report(selected, request, output_format)
+    _print_report(selected, request, output_format, csv_format)
 
 
 def _list_reports() -> None:
@@ -83,7 +98,9 @@ def _list_reports() -> None:
     )
 
 
-def _print_report(selected: Report, request: ReportRequest, output_format: OutputFormat) -> None:
+def _print_report(
+    selected: Report, request: ReportRequest, output_format: OutputFormat, csv_format: CsvFormat
+) -> None:
     with open_catalogue() as session:
         if request.collection is not None:
             find_collection(session, request.collection)
@@ -94,7 +111,7 @@ def _print_report(selected: Report, request: ReportRequest, output_format: Outpu
                 "start, if the scheduler runs too."
             )
         if output_format is OutputFormat.CSV:
-            write_csv(selected, result.rows, sys.stdout.buffer)
+            write_csv(selected, result.rows, sys.stdout.buffer, csv_format)
             sys.stdout.buffer.flush()
         elif output_format is OutputFormat.JSON:
             print_json_list(row.values for row in result.rows)
@@ -117,6 +134,6 @@ def _print_table(selected: Report, request: ReportRequest, result: ReportResult)
 def _cell_of(column: Column) -> Callable[[Row], Any]:
     def value(row: Row) -> Any:
         content = row.values[column.name]
-        return content if isinstance(content, int) else format_value(column, content)
+        return content if isinstance(content, int) else shorten(format_cell(column, row), MAX_TITLE_LENGTH)
 
     return value

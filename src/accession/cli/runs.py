@@ -65,7 +65,7 @@ def list_runs(
     print_listing(
         views,
         [
-            ("Run", lambda r: r.id),
+            ("Run", lambda r: str(r.id)),
             ("Collection", lambda r: r.collection),
             ("Workflow", lambda r: r.workflow),
             ("State", lambda r: r.state),
@@ -77,7 +77,11 @@ def list_runs(
             ("Changed", lambda r: r.titles_changed),
         ],
         as_json=as_json,
-        empty_message="No runs yet. Start one with: accession import purchases --import-all",
+        empty_message=(
+            "No run matches."
+            if collection or workflow or state
+            else "No runs yet. Start one with: accession import purchases --import-all"
+        ),
     )
     if not as_json:
         for view in views:

@@ -10,7 +10,6 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from accession.bibliotheca.errors import problem_of
 from accession.cli.connect import open_catalogue
 from accession.cli.output import (
     NO_COLLECTIONS,
@@ -145,10 +144,10 @@ def _next_start(run: WorkflowHealth) -> datetime | None:
 
 def _print_errors(collections: Sequence[CollectionHealth]) -> None:
     messages = (
-        (each.name, run.workflow, problem_of(run.error, each.name))
+        (each.name, run.workflow, run.cause)
         for each in collections
         for run in each.workflows
-        if run.error
+        if run.cause is not None
     )
     _print_grouped(messages, style="red")
 

@@ -15,6 +15,7 @@ from accession.catalog.title_order import SortKey, TitleOrder
 from accession.catalog.titles import TitleView, title_views
 from accession.cli.connect import open_catalogue
 from accession.cli.output import (
+    MAX_TITLE_LENGTH,
     AsJson,
     InCollection,
     cell,
@@ -23,6 +24,7 @@ from accession.cli.output import (
     parse_day,
     print_json,
     print_listing,
+    shorten,
 )
 from accession.core.errors import UserError
 from accession.core.sanitize import sanitize
@@ -37,8 +39,8 @@ _NO_TITLES = "No titles yet. Import some with: accession import purchases --impo
 
 TITLE_COLUMNS: list[tuple[str, Callable[[TitleView], Any]]] = [
     ("Id", lambda t: t.identifier),
-    ("Title", lambda t: t.title),
-    ("Authors", lambda t: t.credits),
+    ("Title", lambda t: shorten(t.title or "", MAX_TITLE_LENGTH)),
+    ("Authors", lambda t: shorten("; ".join(t.credits), MAX_TITLE_LENGTH)),
     ("Format", lambda t: t.format),
     ("Lang", lambda t: t.language),
     ("Owned", lambda t: t.licenses_owned),
@@ -129,14 +131,15 @@ def list_titles(
     )
     table_limit = limit if as_json else limit or TABLE_LIMIT
     with open_catalogue() as session:
+        matches = search.match_titles(session, filters)
         print_listing(
-            search.list_titles(session, filters, TitleOrder.parse(sort) if sort else None, limit=table_limit),
+            search.list_titles(session, matches, TitleOrder.parse(sort) if sort else None, limit=table_limit),
             TITLE_COLUMNS,
             as_json=as_json,
             empty_message=_NO_TITLES if is_whole_collection(filters) else "No titles match.",
         )
         if not as_json:
-            _print_rest(table_limit, search.count_matches(session, filters))
+            _print_rest(table_limit, search.count_matches(session, matches))
 
 
 def _print_rest(shown: int | None, total: TitleCount) -> None:

@@ -183,7 +183,7 @@ def deliveries(
         print_listing(
             delivery_views(session, DeliveryFilter(webhook_id, state, event), limit=limit),
             [
-                ("Number", lambda delivery: delivery.id),
+                ("Number", lambda delivery: str(delivery.id)),
                 ("Created", lambda delivery: delivery.created_at),
                 ("Webhook", lambda delivery: delivery.webhook),
                 ("Event", lambda delivery: delivery.event),

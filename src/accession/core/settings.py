@@ -98,15 +98,29 @@ class ScheduledExport(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[\w-]{1,60}$")
+    name: str
     format: str
     # A URL may contain a password.
     target: str = Field(min_length=1, repr=False)
-    at: str = Field(default="06:00", pattern=r"^(hourly|([01]\d|2[0-3]):[0-5]\d)$")
+    at: str = "06:00"
     keep: int = Field(default=7, ge=1)
     collections: tuple[str, ...] = ()
     since: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("name")
+    @classmethod
+    def _validate_name(cls, name: str) -> str:
+        if re.fullmatch(r"[\w-]{1,60}", name) is None:
+            raise ValueError("enter 1 to 60 letters, digits, hyphens and underscores")
+        return name
+
+    @field_validator("at")
+    @classmethod
+    def _validate_time(cls, at: str) -> str:
+        if re.fullmatch(r"hourly|([01]\d|2[0-3]):[0-5]\d", at) is None:
+            raise ValueError("enter a time such as 06:00, or hourly")
+        return at
 
     @field_validator("target")
     @classmethod
@@ -114,6 +128,13 @@ class ScheduledExport(BaseModel):
         if "://" not in target and not Path(target).expanduser().is_absolute():
             raise ValueError("enter an absolute path or a URL")
         return target
+
+    def cron(self, time_zone: str) -> Cron:
+        """Return `at`, in this time zone, as a cron expression."""
+        if self.at == "hourly":
+            return Cron("0 * * * *", time_zone)
+        hour, minute = map(int, self.at.split(":"))
+        return Cron(f"{minute} {hour} * * *", time_zone)
 
 
 class Settings(Home):

@@ -1,7 +1,7 @@
 """Reports on groups of titles: turnover by format, language, subject or year, and growth by month."""
 
 from calendar import monthrange
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from accession.accounts.collections import find_collection
 from accession.catalog.title_statistics import last_refreshed_at
+from accession.core.labels import value_label
 from accession.db.models import TitleGroup
 from accession.reports.loans import last_months, loans_by_month
 from accession.reports.model import (
@@ -29,6 +30,12 @@ from accession.reports.model import (
 
 _MAX_BARS = 12
 _YEAR_LENGTH = 4
+_GROUPINGS = {
+    "format": "Format",
+    "language": "Language",
+    "subject": "Subject",
+    "year": "Year of first purchase",
+}
 
 
 def read_turnover(session: Session, request: ReportRequest) -> ReportResult:
@@ -36,17 +43,13 @@ def read_turnover(session: Session, request: ReportRequest) -> ReportResult:
     by = request.parameters["by"]
     groups = _select_groups(session, request.collection, by).subquery()
     turnover = cast(groups.c.loans_last_year, Float) / func.nullif(groups.c.copies, 0)
-    query = select(groups, turnover.label("turnover"))
-    order = query.selected_columns[request.sort]
-    in_order = query.order_by(
-        order.desc().nulls_last() if request.is_descending else order.nulls_last(), groups.c.value
-    )
-    page = session.execute(in_order.offset(request.offset).limit(request.limit))
+    query = select(groups, turnover.label("turnover")).order_by(groups.c.value)
+    rows = [_turnover_row(request.collection, by, row) for row in session.execute(query)]
     return ReportResult(
-        rows=(_turnover_row(request.collection, by, row) for row in page),
-        total=session.scalar(select(func.count()).select_from(groups)) or 0,
+        rows=page_of(rows, request),
+        total=len(rows),
         as_of=last_refreshed_at(session),
-        charts=_turnover_charts(session, by, query),
+        charts=_turnover_charts(by, rows),
     )
 
 
@@ -65,9 +68,10 @@ def _select_groups(session: Session, collection: str | None, by: str) -> Select[
 
 
 def _turnover_row(collection: str | None, by: str, row: Any) -> Row:
-    values = {**row._mapping, "value": row.value or "(none)"}
+    value = row.value or "(none)"
     # There is no list of titles without a value.
-    return Row(values, {"titles": _group_link(collection, by, row.value)} if row.value else {})
+    links = {"titles": _group_link(collection, by, value)} if row.value else {}
+    return Row({**row._mapping, "value": value}, links, {"value": value_label(by, value)})
 
 
 def _group_link(collection: str | None, by: str, value: str) -> ListLink:
@@ -80,18 +84,16 @@ def _first_purchased(collection: str | None, first: str, last: str) -> ListLink:
     return list_link(ListKind.TITLES, collection, first_purchased_from=first, first_purchased_until=last)
 
 
-def _turnover_charts(session: Session, by: str, query: Select[*tuple[Any, ...]]) -> tuple[Chart, ...]:
-    """Return a chart of the groups with the most loans, or of all years; none of subjects."""
-    columns = query.selected_columns
-    if by == "subject":
-        # Headings are too long to be labels of bars.
+def _turnover_charts(by: str, rows: Sequence[Row]) -> tuple[Chart, ...]:
+    """Return a chart of the groups with the most loans, or of all years; none of subjects with long names."""
+    if by == "subject" or not rows:
         return ()
-    if by == "year":
-        shown = query.order_by(columns.value)
-    else:
-        shown = query.order_by(columns.loans_last_year.desc(), columns.value).limit(_MAX_BARS)
-    points = tuple((row.value or "(none)", row.turnover or 0) for row in session.execute(shown))
-    return (Chart(f"Loans per copy in the last 12 months, by {by}", points),) if points else ()
+    shown = rows
+    if by != "year":
+        shown = sorted(rows, key=lambda row: row.values["loans_last_year"], reverse=True)[:_MAX_BARS]
+    points = tuple((row.labels["value"], row.values["turnover"] or 0) for row in shown)
+    title = f"Loans per copy in the last 12 months, by {_GROUPINGS[by].lower()}"
+    return (Chart(title, points, "loans per copy"),)
 
 
 def read_growth(session: Session, request: ReportRequest) -> ReportResult:
@@ -111,9 +113,9 @@ def read_growth(session: Session, request: ReportRequest) -> ReportResult:
         total=len(rows),
         as_of=last_refreshed_at(session),
         charts=(
-            _growth_chart("Titles added per month", "titles_added", rows),
-            _growth_chart("Titles at the end of each month", "titles", rows, is_line=True),
-            _growth_chart("Loans per month", "loans", rows),
+            _growth_chart("Titles added per month", "titles_added", rows, "titles"),
+            _growth_chart("Titles at the end of each month", "titles", rows, "titles", is_line=True),
+            _growth_chart("Loans per month", "loans", rows, "loans"),
         ),
     )
 
@@ -126,8 +128,8 @@ def _growth_links(collection: str | None, first_day: date) -> Mapping[str, ListL
     }
 
 
-def _growth_chart(title: str, column: str, rows: list[Row], *, is_line: bool = False) -> Chart:
-    return Chart(title, tuple((row.values["month"], row.values[column]) for row in rows), is_line)
+def _growth_chart(title: str, column: str, rows: list[Row], unit: str, *, is_line: bool = False) -> Chart:
+    return Chart(title, tuple((row.values["month"], row.values[column]) for row in rows), unit, is_line)
 
 
 def _numbers(**labels: str) -> tuple[Column, ...]:
@@ -151,7 +153,7 @@ TURNOVER = Report(
             "By",
             "format",
             "What to group the titles by; year is that of the first purchase.",
-            choices=("format", "language", "subject", "year"),
+            choices=_GROUPINGS,
         ),
     ),
 )

@@ -40,14 +40,15 @@ class Column:
 class Parameter:
     """A number, or one of several choices, that a report can be given.
 
-    `minimum` and `maximum` are limits of a number. A number is whole if its default is an int.
+    `choices` has the label of each value. `minimum` and `maximum` are limits of a number. A number is whole
+    if its default is an int.
     """
 
     name: str
     label: str
     default: int | float | str
     help: str
-    choices: tuple[str, ...] = ()
+    choices: Mapping[str, str] = field(default_factory=dict)
     minimum: float = 0
     maximum: float = 0
 
@@ -111,18 +112,23 @@ def list_link(kind: ListKind, collection: str | None, **filters: str) -> ListLin
 
 @dataclass(frozen=True)
 class Row:
-    """Values by column, and the lists behind some of them."""
+    """Values by column, and the lists behind some of them.
+
+    `labels` has the labels of codes in columns that are not named after the field that the codes belong to.
+    """
 
     values: Mapping[str, Any]
     links: Mapping[str, ListLink] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A bar chart, or a line chart, of labelled values. `title` names the values and their unit."""
+    """A bar chart, or a line chart, of labelled values. `unit` is the plural of what they count."""
 
     title: str
     points: tuple[tuple[str, float], ...]
+    unit: str
     is_line: bool = False
 
 
@@ -193,15 +199,19 @@ class Report:
 
 
 def page_of(rows: Sequence[Row], request: ReportRequest) -> Sequence[Row]:
-    """Return the requested part of rows that are all in memory; those without a value come last."""
+    """Return the requested part of rows that are all in memory; those without a value come last.
+
+    Codes are sorted by their labels.
+    """
     with_value = [row for row in rows if row.values[request.sort] is not None]
     without = [row for row in rows if row.values[request.sort] is None]
-    with_value.sort(key=lambda row: _sort_key(row.values[request.sort]), reverse=request.is_descending)
+    with_value.sort(key=lambda row: _sort_key(row, request.sort), reverse=request.is_descending)
     end = None if request.limit is None else request.offset + request.limit
     return [*with_value, *without][request.offset : end]
 
 
-def _sort_key(value: Any) -> Any:
+def _sort_key(row: Row, column: str) -> Any:
+    value = row.labels.get(column, row.values[column])
     return value.casefold() if isinstance(value, str) else value
 
 

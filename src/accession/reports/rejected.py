@@ -41,7 +41,7 @@ def read_rejected(session: Session, request: ReportRequest) -> ReportResult:
         rows=page_of(rows, request),
         total=len(rows),
         as_of=utc_now(),
-        charts=(Chart("Rejected records per month", points),) if rows else (),
+        charts=(Chart("Rejected records per month", points, "records"),) if rows else (),
     )
 
 

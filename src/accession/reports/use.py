@@ -35,11 +35,12 @@ def read_most_borrowed(session: Session, request: ReportRequest) -> ReportResult
     per_copy = cast(row.loans_last_year, Float) / func.nullif(copies, 0)
     query = _select(copies.label("copies"), per_copy.label("loans_per_copy")).where(*conditions)
     months = loans_by_month(session, request.collection, _MONTHS_OF_CHART)
+    points = tuple((f"{month:%Y-%m}", number) for month, number in months)
     return ReportResult(
         rows=title_rows(session, query, request, row.license_pool_id),
         total=_count(session, *conditions),
         as_of=utc_now(),
-        charts=(Chart("Loans per month", tuple((f"{month:%Y-%m}", number) for month, number in months)),),
+        charts=(Chart("Loans per month", points, "loans"),),
     )
 
 

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -14,6 +13,8 @@ from accession.core.settings import ScheduledExport, get_settings
 from accession.db.models import ExportResult
 
 _RESULT_FIELDS = ("ended_at", "error", "file", "written_at", "bytes", "titles")
+# An attempt takes at most a quarter of an hour, but may wait for a worker.
+_OVERDUE_AFTER = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class ScheduledExportView:
         written_at: When it was written (UTC).
         bytes: Its size.
         titles: Its number of titles.
+        overdue_since: The first time since the last attempt at which the export was due (UTC), if that is at
+            least an hour ago.
     """
 
     name: str
@@ -56,6 +59,18 @@ class ScheduledExportView:
     written_at: datetime | None = None
     bytes: int | None = None
     titles: int | None = None
+    overdue_since: datetime | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Return why the last attempt failed, and that a later one is missing; None if all is well."""
+        overdue = (
+            f"It was due on {self.overdue_since:%Y-%m-%d at %H:%M} UTC, but no worker has written it: start "
+            "the scheduler and a worker."
+            if self.overdue_since is not None
+            else None
+        )
+        return " ".join(filter(None, (self.error, overdue))) or None
 
 
 def store_export_file(session: Session, name: str, file: ExportFile) -> None:
@@ -77,14 +92,12 @@ def _store(session: Session, values: Mapping[str, Any]) -> None:
 
 def scheduled_exports(session: Session) -> list[ScheduledExportView]:
     """Return the exports of the settings with their last results, in the order of the settings."""
-    exports = get_settings().exports
-    query = select(ExportResult).where(ExportResult.name.in_([export.name for export in exports]))
-    results = {result.name: result for result in session.scalars(query)}
-    return [_view(export, results.get(export.name)) for export in exports]
+    return [scheduled_export(session, export) for export in get_settings().exports]
 
 
-def _view(export: ScheduledExport, result: ExportResult | None) -> ScheduledExportView:
-    time_zone = get_settings().time_zone
+def scheduled_export(session: Session, export: ScheduledExport) -> ScheduledExportView:
+    """Return an export with its last result."""
+    result, time_zone = session.get(ExportResult, export.name), get_settings().time_zone
     view = ScheduledExportView(
         name=export.name,
         format=export.format,
@@ -94,5 +107,10 @@ def _view(export: ScheduledExport, result: ExportResult | None) -> ScheduledExpo
     )
     if result is None:
         return view
-    state = "succeeded" if result.error is None else "failed"
-    return replace(view, state=state, **{name: getattr(result, name) for name in _RESULT_FIELDS})
+    due_at = export.cron(time_zone).next_occurrence(result.ended_at)
+    return replace(
+        view,
+        state="succeeded" if result.error is None else "failed",
+        overdue_since=due_at if due_at <= utc_now() - _OVERDUE_AFTER else None,
+        **{name: getattr(result, name) for name in _RESULT_FIELDS},
+    )

@@ -12,7 +12,6 @@ from celery.schedules import crontab
 from celery.signals import setup_logging, worker_process_init
 from kombu import Queue
 
-from accession.core.cron import Cron
 from accession.core.logging import configure_logging
 from accession.core.redis_url import celery_url
 from accession.core.settings import Settings, get_settings
@@ -71,19 +70,12 @@ def _schedule(settings: Settings) -> dict[str, Any]:
         f"export-{export.name}": {
             "task": "accession.tasks.exports.run_export",
             "args": (export.name,),
-            "schedule": _export_schedule(export.at, settings.time_zone),
+            "schedule": CronSchedule(export.cron(settings.time_zone)),
             "options": _RETRY_PUBLISHING,
         }
         for export in settings.exports
     }
     return tasks | exports
-
-
-def _export_schedule(at: str, time_zone: str) -> CronSchedule:
-    if at == "hourly":
-        return CronSchedule(Cron("0 * * * *", time_zone))
-    hour, minute = map(int, at.split(":"))
-    return CronSchedule(Cron(f"{minute} {hour} * * *", time_zone))
 
 
 def longest_step_seconds(settings: Settings) -> float:

@@ -39,6 +39,14 @@ def redirect_to(path: str) -> RedirectResponse:
     return RedirectResponse(root() + path, HTTPStatus.SEE_OTHER)
 
 
+def cookie_name(name: str) -> str:
+    """Return the name of a cookie that is sent with all requests, such as `accession_session_accession`.
+
+    It has the root, because browsers also send the cookies of another installation at `/` of the same host.
+    """
+    return name + root().replace("/", "_")
+
+
 def cookie_path(path: str = "/") -> str:
     """Return the `Path` attribute of a cookie for this path and those below it."""
     return (root() + path).rstrip("/") or "/"

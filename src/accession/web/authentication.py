@@ -16,7 +16,7 @@ from starlette.requests import Request
 from accession.auth.roles import FeedKind, UserRole
 from accession.auth.tokens import TOKEN_PREFIX, use_token
 from accession.auth.users import find_session_user, is_login_required
-from accession.web.addresses import route_path
+from accession.web.addresses import cookie_name, route_path
 from accession.web.errors import HTTPProblem
 from accession.web.feed_paths import feed_prefix, is_feed_path, is_feed_read
 from accession.web.principal import Principal
@@ -87,7 +87,7 @@ def _token_principal(session: Session, request: Request, secret: SecretStr) -> P
 
 
 def _session_result(session: Session, request: Request) -> AuthResult:
-    web_session = read_session(request.cookies.get(COOKIE, ""))
+    web_session = read_session(request.cookies.get(cookie_name(COOKIE), ""))
     if web_session is None:
         return AuthResult(None)
     user = find_session_user(session, web_session.user_id, web_session.session_key)

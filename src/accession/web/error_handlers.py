@@ -26,7 +26,7 @@ def error_response(request: Request, error: Exception) -> Response:
         problem.headers["Allow"] = ", ".join(sorted(_allowed_methods(request)))
     if is_machine_path(route_path(request.scope)) or "authorization" in request.headers:
         return problem_response(problem)
-    title = HTTPStatus(problem.status).phrase
+    title = HTTPStatus(problem.status).phrase.capitalize()
     response = render(request, "error.html", status=problem.status, title=title, problem=problem)
     response.headers.update(problem.headers)
     return response

@@ -98,6 +98,8 @@ def problem_from_error(error: Exception) -> HTTPProblem:
             return _invalid_request(error)
         case HTTPException(status_code=400):
             return HTTPProblem(400, "The body cannot be read: send valid JSON, or a valid form, in UTF-8.")
+        case HTTPException(status_code=404):
+            return HTTPProblem(404, "There is nothing at this address: check its path.")
         case HTTPException(status_code=413):
             return body_too_long()
         case HTTPException():

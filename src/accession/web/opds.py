@@ -14,7 +14,7 @@ from accession.catalog.facets import title_facets
 from accession.catalog.modification_times import is_complete_through, last_modification
 from accession.catalog.pools import TitleNotHeld
 from accession.catalog.recent_titles import recent_titles
-from accession.catalog.search import find_titles, previous_cursor
+from accession.catalog.search import find_titles, match_titles, previous_cursor
 from accession.catalog.title_filter import TitleFilter
 from accession.catalog.title_order import SortKey, TitleOrder
 from accession.catalog.titles import TitleView, filter_bisac_subjects, find_title
@@ -82,7 +82,7 @@ def _title_groups(session: Session, collection: Collection) -> list[TitleGroup]:
         ("Available now", replace(held, availability="available")),
         ("Audiobooks", replace(held, format=Format.MP3.value)),
     ):
-        page = find_titles(session, title_filter, _ORDER, limit=_GROUP_SIZE)
+        page = find_titles(session, match_titles(session, title_filter), _ORDER, limit=_GROUP_SIZE)
         total = page.total if page.total_is_exact else None
         groups.append(TitleGroup(name, page.titles, _query_parameters(title_filter), total))
     return groups
@@ -140,8 +140,9 @@ def _publications_page(
         collection = _readable_collection(session, reader, collection_id)
         held = replace(title_filter, collection=collection.name, held=True)
         order = None if title_filter.text else _ORDER
-        titles = find_titles(session, held, order, cursor=cursor or None, limit=_PAGE_SIZE)
-        previous = previous_cursor(session, held, order, cursor, limit=_PAGE_SIZE) if cursor else None
+        matches = match_titles(session, held)
+        titles = find_titles(session, matches, order, cursor=cursor or None, limit=_PAGE_SIZE)
+        previous = previous_cursor(session, matches, order, cursor, limit=_PAGE_SIZE) if cursor else None
         publications_page = PublicationsPage(
             titles=titles,
             size=_PAGE_SIZE,

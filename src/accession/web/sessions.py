@@ -8,9 +8,11 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 
 from accession.accounts.keys import derive_key
 from accession.db.models import User
-from accession.web.addresses import cookie_path
+from accession.web.addresses import cookie_name, cookie_path
 
 COOKIE = "accession_session"
+"""Name of the cookie, without the root."""
+
 MAX_AGE = timedelta(hours=12)
 RENEWED_AFTER = timedelta(hours=1)
 
@@ -55,8 +57,8 @@ def expired_cookie(*, secure: bool) -> str:
 
 def _cookie(value: str, seconds: int, secure: bool) -> str:
     secure_attribute = "; Secure" if secure else ""
-    path = cookie_path()
-    return f"{COOKIE}={value}; Max-Age={seconds}; Path={path}; HttpOnly; SameSite=Lax{secure_attribute}"
+    name, path = cookie_name(COOKIE), cookie_path()
+    return f"{name}={value}; Max-Age={seconds}; Path={path}; HttpOnly; SameSite=Lax{secure_attribute}"
 
 
 def _serializer() -> URLSafeTimedSerializer:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from accession.accounts.collections import list_collections
 from accession.catalog.facet_counts import FacetName, FacetValue, count_facets
+from accession.catalog.search import Matches
 from accession.catalog.title_filter import Lack, TitleFilter
 from accession.catalog.title_order import SortKey, TitleOrder
 from accession.core.labels import value_label
@@ -165,13 +166,9 @@ _FACET_LABELS = {
 }
 
 
-def list_facets(session: Session, filters: TitleFilter) -> list[Facet]:
-    """Return the facets of the titles that match; collections have their ids as values.
-
-    Raises:
-        NotFound: a collection does not exist.
-    """
-    facets = count_facets(session, filters)
+def list_facets(session: Session, matches: Matches) -> list[Facet]:
+    """Return the facets of the titles that match; collections have their ids as values."""
+    facets = count_facets(session, matches)
     # Read afterwards: a collection may have been added meanwhile.
     ids = {each.name: each.id for each in list_collections(session)}
 

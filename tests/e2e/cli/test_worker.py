@@ -15,6 +15,7 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from accession.accounts.keys import encrypt_secret
+from accession.auth.audit import Actor, ActorKind
 from accession.cli import demo
 from accession.core.clock import truncate_to_second, utc_now
 from accession.core.settings import get_settings
@@ -22,6 +23,7 @@ from accession.db.models import CirculationEvent, Collection, LicensePool, Purch
 from accession.db.models import Run as LedgerRun
 from accession.local.servers import ServerUrls
 from accession.runs.ledger import find_latest_run
+from accession.sandbox.faults import Fault, Faults
 from tests.fixtures.commands import (
     Cli,
     CommandResult,
@@ -152,23 +154,31 @@ def test_import_wait_shows_records_of_each_workflow(
 
 
 def test_import_wait_joins_active_run_unless_forced(
-    cli: Cli, worker: Path, broker: Redis, session: Session, monkeypatch: pytest.MonkeyPatch
+    cli: Cli,
+    worker: Path,
+    broker: Redis,
+    session: Session,
+    sandbox: RunningSandbox,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from accession.cli import watch
+    from accession.tasks.control import retry_now
 
-    with simulated_vendor(latency_ms=500) as sandbox:
+    collection_id = add_alder(session, sandbox).id
+    # The first run waits for its next attempt until the last command has found it.
+    sandbox.sandbox.faults = Faults({Fault.UNAVAILABLE: 1})
+    sandbox.sandbox.retry_after_seconds = 900
 
-        def speed_up_and_find(*arguments: Any) -> LedgerRun | None:
-            sandbox.sandbox.latency_ms = 0
-            return find_latest_run(*arguments)
+    def retry_and_find(*arguments: Any) -> LedgerRun | None:
+        sandbox.sandbox.faults = Faults()
+        retry_now(Actor(ActorKind.USER, "ann", ""), [collection_id])
+        return find_latest_run(*arguments)
 
-        # The worker refuses the other runs between two steps of the first, which therefore needs many steps.
-        set_checkpoint(session, add_alder(session, sandbox), utc_now() - timedelta(days=40))
-        assert cli("import", "purchases", "--collection", ALDER).exit_code == 0
-        wait_until(lambda: cli("status", "--json").json[0]["state"] == "running")
-        forced = import_and_wait(cli, "--force-reimport")
-        monkeypatch.setattr(watch, "find_latest_run", speed_up_and_find)
-        joined = import_and_wait(cli)
+    assert cli("import", "purchases", "--collection", ALDER).exit_code == 0
+    wait_until(lambda: cli("status", "--json").json[0]["state"] == "retrying")
+    forced = import_and_wait(cli, "--force-reimport")
+    monkeypatch.setattr(watch, "find_latest_run", retry_and_find)
+    joined = import_and_wait(cli)
     assert forced.exit_code == 1
     assert "not started, because another run is active: retry when it has ended" in forced.stderr
     assert joined.exit_code == 0, joined

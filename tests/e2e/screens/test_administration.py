@@ -6,12 +6,13 @@ from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session
 
 from accession.auth.audit import Actor, ActorKind, AuditAction, record
-from accession.auth.roles import UserRole
+from accession.auth.roles import FeedKind, UserRole
+from accession.auth.tokens import add_feed_token
 from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.rejected_records import RejectedRecordData, store_rejected_records
 from accession.db.models import Collection
 from tests.fixtures.dashboard import OpenDashboard
-from tests.fixtures.factories import NOON, PASSWORD
+from tests.fixtures.factories import NOON, PASSWORD, make_collection
 from tests.fixtures.vendor import raw_record
 from tests.fixtures.web_client import make_user
 
@@ -89,6 +90,24 @@ def test_pages_with_entries_are_accessible(
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
         dashboard.assert_accessible_in_both_themes()
     expect(page.get_by_role("region", name="Fields of both records")).to_contain_text("001 abd")
+
+
+def test_long_names_do_not_widen_pages(
+    session: Session, open_dashboard: OpenDashboard, dashboard_url: str
+) -> None:
+    library = make_collection(session, "Bibliothek" * 20)
+    add_feed_token(session, "reading app of the children's department", list(FeedKind), library.name)
+    make_user(session, "administrator" * 5, UserRole.ADMINISTRATOR)
+    session.commit()
+    dashboard = open_dashboard(dashboard_url)
+    log_in(dashboard.open("/tokens"), "administrator" * 5)
+
+    for width in (390, 800):
+        dashboard.page.set_viewport_size({"width": width, "height": 844})
+        for path in ("/tokens", "/users", "/users/1", "/audit"):
+            page = dashboard.open(path)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (path, width)
+    expect(dashboard.open("/tokens").get_by_role("table")).to_contain_text("Downloads of exports, OAI-PMH")
 
 
 def test_menu_works_without_scripts(

@@ -1,6 +1,6 @@
 """Pages of the dashboard in a browser: accessibility, small screens, keyboard, scripts, and actions."""
 
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, expect
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
@@ -8,7 +8,9 @@ from accession.auth.roles import UserRole
 from accession.auth.users import add_user
 from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.rejected_records import RejectedRecordData, store_rejected_records
+from accession.core.workflow import Workflow
 from accession.db.models import Collection, RejectedRecord
+from accession.runs.ledger import open_run
 from tests.fixtures.dashboard import OpenDashboard
 from tests.fixtures.factories import NOON, PASSWORD, make_collection
 from tests.fixtures.vendor import ScriptedVendor, item, raw_record
@@ -79,6 +81,39 @@ def test_every_page_fits_a_phone_screen(
     page.get_by_role("button", name="Menu").click()
     page.get_by_role("link", name="Runs").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Runs")
+
+
+def test_lists_fit_a_phone_screen_without_scrolling(
+    stored_collection: Collection, open_dashboard: OpenDashboard, dashboard_url: str
+) -> None:
+    dashboard = open_dashboard(dashboard_url, viewport={"width": 390, "height": 844})
+    for path in (
+        "/",
+        "/collections/1",
+        "/runs",
+        "/runs/1",
+        "/titles?view=table",
+        "/titles/abc/collections/1",
+        "/rejected-records",
+    ):
+        page = dashboard.open(path)
+        widths = "lists => lists.map(list => [list.scrollWidth, list.clientWidth])"
+        for content, visible in page.locator(".table-responsive").evaluate_all(widths):
+            assert content <= visible, path
+
+
+def test_long_name_of_a_collection_is_cut_in_headings_and_lists(
+    session: Session, stored_collection: Collection, open_dashboard: OpenDashboard, dashboard_url: str
+) -> None:
+    other = make_collection(session, "X" * 300)
+    open_run(session, other.id, Workflow.EVENTS, "other", {})
+    session.commit()
+    dashboard = open_dashboard(dashboard_url, viewport={"width": 390, "height": 844})
+    for path in ("/", "/runs", f"/collections/{other.id}", "/runs/2"):
+        page = dashboard.open(path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+        names = page.locator("h1, .clamp").filter(has_text="X" * 300)
+        assert [box["height"] < 200 for box in map(Locator.bounding_box, names.all()) if box] == [True], path
 
 
 def test_rejected_record_is_shown_retried_and_resolved(

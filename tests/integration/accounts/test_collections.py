@@ -1,5 +1,7 @@
 """Adding, finding, listing and removing collections."""
 
+from dataclasses import replace
+
 import pytest
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
@@ -13,9 +15,9 @@ from accession.accounts.collections import (
     mark_for_deletion,
 )
 from accession.accounts.views import collection_views
-from accession.core.errors import UserError
+from accession.core.errors import InvalidInput, UserError
 from accession.db.models import Collection
-from tests.fixtures.factories import make_collection, make_pool
+from tests.fixtures.factories import make_account, make_collection, make_pool
 
 
 def test_collection_is_found_by_name(session: Session, collection: Collection) -> None:
@@ -52,6 +54,19 @@ def test_duplicate_name_is_refused_without_change(session: Session, collection: 
         )
 
     assert find_collection(session, "Alder Library").library_id == "alder"
+
+
+@pytest.mark.parametrize("name", ["", " Alder", "Al\nder", "Al\u200bder", "x" * 301])
+def test_invalid_name_of_a_collection_is_refused(session: Session, name: str) -> None:
+    account = replace(make_account("Alder"), collection=name)
+    with pytest.raises(InvalidInput, match="is invalid: enter 1 to 300 characters"):
+        add_collection(session, account)
+
+
+def test_name_of_the_greatest_length_is_stored(session: Session) -> None:
+    """Each character differs, because PostgreSQL compresses a repeated one in the index of names."""
+    name = "".join(chr(0x4E00 + number) for number in range(300))
+    assert find_collection(session, make_collection(session, name).name).name == name
 
 
 def test_name_of_removed_collection_can_be_reused(session: Session, collection: Collection) -> None:

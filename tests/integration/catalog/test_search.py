@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import mark_for_deletion
-from accession.catalog.search import TitlePage, find_titles, previous_cursor
+from accession.catalog.search import TitlePage, find_titles, match_titles, previous_cursor
 from accession.catalog.title_filter import TitleFilter
 from accession.catalog.title_order import SortKey, TitleOrder
 from accession.core.errors import InvalidInput
@@ -90,7 +90,8 @@ def reader(catalogue: None) -> Iterator[Session]:
 
 def search(session: Session, text: str = "", **filters: Any) -> list[str]:
     """Return the identifiers of the titles found."""
-    return [view.identifier for view in find_titles(session, TitleFilter(text, **filters)).titles]
+    matches = match_titles(session, TitleFilter(text, **filters))
+    return [view.identifier for view in find_titles(session, matches).titles]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_search_covers_the_beginning_of_a_long_title(reader: Session) -> None:
 
 def test_search_skips_deleted_collections(reader: Session) -> None:
     assert (search(reader, "zanzibar"), search(reader, "zanzibra")) == ([], [])
-    everything = find_titles(reader, TitleFilter(), limit=100).titles
+    everything = find_titles(reader, match_titles(reader, TitleFilter()), limit=100).titles
     assert {title.collection for title in everything} == TITLES.keys() - {"Deleted Library"}
 
 
@@ -195,17 +196,18 @@ def test_search_skips_deleted_collections(reader: Session) -> None:
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_search_accepts_any_text(catalogue: None, text: str) -> None:
     with Session(engine()) as session:
-        assert find_titles(session, TitleFilter(text, collection="Alder Library")).total <= 4
+        matches = match_titles(session, TitleFilter(text, collection="Alder Library"))
+        assert find_titles(session, matches).total <= 4
 
 
 @pytest.mark.parametrize("text", ["", "dune", "duna"])
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 8])
 def test_pages_cover_all_results_in_order(reader: Session, text: str, limit: int) -> None:
-    filters = TitleFilter(text, collection="Dogwood Library")
+    matches = match_titles(reader, TitleFilter(text, collection="Dogwood Library"))
     identifiers: list[str] = []
     cursor: str | None = None
     for _ in range(0, len(SEVEN_DUNES), limit):
-        page = find_titles(reader, filters, None if text else IMPORTED, cursor=cursor, limit=limit)
+        page = find_titles(reader, matches, None if text else IMPORTED, cursor=cursor, limit=limit)
         identifiers += [view.identifier for view in page.titles]
         assert (page.total, page.total_is_exact) == (7, True)
         cursor = page.next
@@ -222,7 +224,7 @@ def test_total_is_a_lower_bound_above_the_maximum(
 
     def find(collection: str) -> TitlePage:
         filters = TitleFilter(text, collection=f"{collection} Library", availability="available")
-        return find_titles(reader, filters, limit=1)
+        return find_titles(reader, match_titles(reader, filters), limit=1)
 
     assert (find("Elder").total, find("Elder").total_is_exact) == (2, True)
     assert (find("Fir").total, find("Fir").total_is_exact) == (2, False)
@@ -231,36 +233,38 @@ def test_total_is_a_lower_bound_above_the_maximum(
 def test_total_of_whole_collection_is_exact(reader: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("accession.catalog.search._MAX_RESULTS", 2)
 
-    page = find_titles(reader, TitleFilter(collection="Fir Library"), limit=1)
+    page = find_titles(reader, match_titles(reader, TitleFilter(collection="Fir Library")), limit=1)
     assert (page.total, page.total_is_exact) == (3, True)
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "ä", "cmFuazo", "cG9vbDo5OTk5OTk5OTk5", "cG9vbDotMQ==", "\0"])
 @pytest.mark.parametrize("text", ["", "dune"])
 def test_invalid_cursor_is_rejected(reader: Session, cursor: str, text: str) -> None:
+    matches = match_titles(reader, TitleFilter(text))
     with pytest.raises(InvalidInput, match="does not belong to this search: start again at the first page"):
-        find_titles(reader, TitleFilter(text), cursor=cursor)
+        find_titles(reader, matches, cursor=cursor)
 
 
 def test_cursor_of_another_kind_of_list_is_rejected(reader: Session) -> None:
-    in_import_order = find_titles(reader, TitleFilter(), limit=1).next
-    best_matches = find_titles(reader, TitleFilter("tolkien"), limit=1).next
+    everything, some = match_titles(reader, TitleFilter()), match_titles(reader, TitleFilter("tolkien"))
+    in_import_order = find_titles(reader, everything, limit=1).next
+    best_matches = find_titles(reader, some, limit=1).next
 
     with pytest.raises(InvalidInput):
-        find_titles(reader, TitleFilter("tolkien"), cursor=in_import_order)
+        find_titles(reader, some, cursor=in_import_order)
     with pytest.raises(InvalidInput):
-        find_titles(reader, TitleFilter(), cursor=best_matches)
+        find_titles(reader, everything, cursor=best_matches)
 
 
 @pytest.mark.parametrize("text", ["", "dune"])
 def test_previous_cursor_leads_to_the_page_before(reader: Session, text: str) -> None:
-    filters = TitleFilter(text, collection="Dogwood Library")
+    matches = match_titles(reader, TitleFilter(text, collection="Dogwood Library"))
     cursors: list[str] = []
-    while (page := find_titles(reader, filters, cursor=cursors[-1] if cursors else None, limit=2)).next:
+    while (page := find_titles(reader, matches, cursor=cursors[-1] if cursors else None, limit=2)).next:
         cursors.append(page.next)
 
     assert len(cursors) == 3
-    previous = [previous_cursor(reader, filters, None, cursor, limit=2) for cursor in cursors]
+    previous = [previous_cursor(reader, matches, None, cursor, limit=2) for cursor in cursors]
     assert previous == [None, *cursors[:2]]
     with pytest.raises(InvalidInput, match="does not belong to this search"):
-        previous_cursor(reader, filters, None, "x")
+        previous_cursor(reader, matches, None, "x")

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.purchase_records import PurchaseRecordData, store_purchase_records
-from accession.catalog.search import find_titles
+from accession.catalog.search import find_titles, match_titles
 from accession.catalog.title_filter import TitleFilter
 from accession.catalog.title_order import SortKey, TitleOrder
 from accession.core.errors import InvalidInput, NotFound
@@ -79,7 +79,8 @@ def add_title(session: Session, collection: Collection, identifier: str, **field
 
 def find(session: Session, text: str = "", **filters: Any) -> list[str]:
     order = None if text else TitleOrder(SortKey.IMPORTED, is_descending=False)
-    return [view.identifier for view in find_titles(session, TitleFilter(text, **filters), order).titles]
+    matches = match_titles(session, TitleFilter(text, **filters))
+    return [view.identifier for view in find_titles(session, matches, order).titles]
 
 
 def test_titles_are_filtered_by_collection_format_and_language(reader: Session) -> None:
@@ -119,9 +120,9 @@ def test_unknown_availability_or_collection_is_rejected(reader: Session) -> None
     with pytest.raises(
         InvalidInput, match='no availability "lost": choose one of available, on_hold, on_order, withdrawn'
     ):
-        find_titles(reader, TitleFilter(availability="lost"))
+        match_titles(reader, TitleFilter(availability="lost"))
     with pytest.raises(NotFound, match='"Unknown Library"'):
-        find_titles(reader, TitleFilter(collection="Unknown Library"))
+        match_titles(reader, TitleFilter(collection="Unknown Library"))
 
 
 def test_titles_are_filtered_by_purchase_date(reader: Session) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from accession.catalog.data import TitleData
 from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.purchase_records import PurchaseRecordData, store_purchase_records
-from accession.catalog.search import find_titles, list_titles, previous_cursor
+from accession.catalog.search import Matches, find_titles, list_titles, match_titles, previous_cursor
 from accession.catalog.title_filter import TitleFilter
 from accession.catalog.title_order import SortKey, TitleOrder
 from accession.core.errors import InvalidInput
@@ -76,15 +76,15 @@ def store(session: Session, titles: list[tuple[dict[str, Any] | None, list[int]]
     return collection
 
 
-def read_pages(session: Session, filters: TitleFilter, order: TitleOrder, limit: int) -> list[list[str]]:
+def read_pages(session: Session, matches: Matches, order: TitleOrder, limit: int) -> list[list[str]]:
     """Return the identifiers of all pages, and check the cursor of the page before each of them."""
     pages: list[list[str]] = []
     cursors: list[str | None] = [None]
     while len(pages) < len(cursors):
-        page = find_titles(session, filters, order, cursor=cursors[-1], limit=limit)
+        page = find_titles(session, matches, order, cursor=cursors[-1], limit=limit)
         pages.append([title.identifier for title in page.titles])
         if cursors[-1] is not None:
-            assert previous_cursor(session, filters, order, cursors[-1], limit=limit) == cursors[-2]
+            assert previous_cursor(session, matches, order, cursors[-1], limit=limit) == cursors[-2]
         if page.next is not None:
             cursors.append(page.next)
     return pages
@@ -115,19 +115,19 @@ def test_pages_of_any_titles_are_the_sorted_list(
     database: None, titles: list[tuple[dict[str, Any] | None, list[int]]], order: TitleOrder, limit: int
 ) -> None:
     with Session(engine()) as session:
-        filters = TitleFilter(collection=store(session, titles).name)
+        matches = match_titles(session, TitleFilter(collection=store(session, titles).name))
         imported = TitleOrder(SortKey.IMPORTED, is_descending=False)
-        names = [title.identifier for title in list_titles(session, filters, imported)]
+        names = [title.identifier for title in list_titles(session, matches, imported)]
         data = {
             name: (title_data(name, **metadata) if metadata else None, days)
             for name, (metadata, days) in zip(names, titles, strict=True)
         }
         expected = sorted_names(data, order)
 
-        pages = read_pages(session, filters, order, limit)
+        pages = read_pages(session, matches, order, limit)
         assert [name for page in pages for name in page] == expected
         assert all(len(page) == limit for page in pages[:-1])
-        assert [title.identifier for title in list_titles(session, filters, order)] == expected
+        assert [title.identifier for title in list_titles(session, matches, order)] == expected
 
 
 def test_titles_are_sorted_by_title_without_article(session: Session) -> None:
@@ -176,19 +176,21 @@ def test_matches_of_text_are_sorted_on_request(session: Session, collection: Col
 
 def identifiers(session: Session, order: str | None, text: str = "") -> list[str]:
     parsed = TitleOrder.parse(order) if order else None
-    return [title.identifier for title in list_titles(session, TitleFilter(text), parsed)]
+    matches = match_titles(session, TitleFilter(text))
+    return [title.identifier for title in list_titles(session, matches, parsed)]
 
 
 def test_page_follows_a_title_whose_value_has_changed(session: Session, collection: Collection) -> None:
     for holds, name in enumerate("abcd"):
         store_title(session, collection, name, patrons_in_hold_queue=holds)
     order = TitleOrder.parse("-holds")
-    page = find_titles(session, TitleFilter(), order, limit=2)
+    everything = match_titles(session, TitleFilter())
+    page = find_titles(session, everything, order, limit=2)
     assert [title.identifier for title in page.titles] == ["d", "c"]
 
     later = NOON + timedelta(hours=1)
     store_title(session, collection, "c", patrons_in_hold_queue=9, as_of=later)
-    following = find_titles(session, TitleFilter(), order, cursor=page.next, limit=2)
+    following = find_titles(session, everything, order, cursor=page.next, limit=2)
     assert [title.identifier for title in following.titles] == ["b", "a"]
 
 
@@ -216,4 +218,4 @@ def test_unknown_order_is_rejected(order: str) -> None:
 def test_invalid_position_is_rejected(database: None, order: str, position: str) -> None:
     cursor = urlsafe_b64encode(f"{order.removeprefix('-')}:{position}".encode()).decode()
     with Session(engine()) as session, pytest.raises(InvalidInput, match="start again at the first page"):
-        find_titles(session, TitleFilter(), TitleOrder.parse(order), cursor=cursor)
+        find_titles(session, match_titles(session, TitleFilter()), TitleOrder.parse(order), cursor=cursor)

@@ -1,17 +1,19 @@
 """Command `export marc`, consistent snapshots, and the check of scheduled exports."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pymarc
 import pytest
+import time_machine
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from accession.core.settings import ScheduledExport, get_settings
 from accession.db.engine import snapshot
 from accession.db.models import Collection, PurchaseRecord
+from accession.runs.scheduled_exports import ExportFile, store_export_error, store_export_file
 from tests.fixtures.commands import Cli
 from tests.fixtures.factories import NOON, make_collection
 from tests.fixtures.purchases import purchase_title, set_copies
@@ -163,8 +165,48 @@ def test_doctor_checks_scheduled_exports(
     results = {export["name"]: checks[f"export {export['name']}"] for export in exports}
 
     assert [name for name, check in results.items() if check["ok"]] == ["good"]
-    assert results["good"]["finding"] == "marc21 to s3://bucket/folder at 06:00"
+    assert results["good"]["finding"] == "marc21 to s3://bucket/folder at 06:00, not written yet"
     assert results["format"]["finding"].startswith('There is no format "epub"')
     assert results["folder"]["finding"].startswith("/missing/folder is not a writable folder")
     assert results["collection"]["finding"] == 'No collection found named "Dogwood".'
     assert results["since"]["finding"].startswith('"yesterday" is not a valid time')
+
+
+def check_exports(cli: Cli, at: datetime) -> list[tuple[bool, str]]:
+    """Return the result of each export's check at some time."""
+    with time_machine.travel(at, tick=False):
+        checks = cli("doctor", "--json").json
+    return [(check["ok"], check["finding"]) for check in checks if check["name"].startswith("export ")]
+
+
+def test_doctor_reports_last_result_of_scheduled_export(
+    cli: Cli, session: Session, without_worker_wait: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = ScheduledExport(name="nightly", format="csv", target=str(tmp_path))
+    monkeypatch.setattr(get_settings(), "exports", (export,))
+    with time_machine.travel(NOON, tick=False):
+        store_export_file(session, "nightly", ExportFile("nightly-20240501T120000Z.csv", 2_500_000, 1200))
+    session.commit()
+
+    written = f"csv to {tmp_path} at 06:00, last written 2024-05-01 12:00 UTC"
+    assert check_exports(cli, NOON) == [(True, written)]
+    assert check_exports(cli, NOON + timedelta(days=2)) == [
+        (
+            False,
+            "the last attempt was on 2024-05-01 at 12:00 UTC and succeeded. It was due on 2024-05-02 at "
+            "06:00 UTC, but no worker has written it: start the scheduler and a worker. It is written daily "
+            "at 06:00 (UTC).",
+        )
+    ]
+
+    with time_machine.travel(NOON + timedelta(days=2), tick=False):
+        store_export_error(session, "nightly", "/exports is full: free some space.")
+    session.commit()
+
+    assert check_exports(cli, NOON + timedelta(days=2)) == [
+        (
+            False,
+            "the last attempt was on 2024-05-03 at 12:00 UTC and failed. /exports is full: free some space. "
+            "It is written daily at 06:00 (UTC).",
+        )
+    ]

@@ -6,17 +6,21 @@ import sys
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 import time_machine
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from accession.catalog.apply import apply_outbox
 from accession.catalog.outbox import enqueue_changes
 from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.purchase_records import PurchaseRecordData, store_purchase_records
+from accession.cli.output import MAX_TITLE_LENGTH, console
 from accession.cli.titles import TABLE_LIMIT
 from accession.core.clock import utc_now
 from accession.core.vocabulary import ContributorRole, Format, IdentifierType, Medium
 from accession.core.workflow import Workflow
+from accession.db.engine import engine
 from accession.db.models import Collection, LicensePool, Run, RunState
 from accession.local.servers import ServerUrls
 from accession.runs.ledger import (
@@ -29,7 +33,16 @@ from accession.runs.ledger import (
     record_step,
 )
 from tests.fixtures.commands import COMMAND_TIMEOUT_SECONDS, Cli, environment, server_variables
-from tests.fixtures.factories import NOON, SOURCE, day, make_collection, make_pool, person, title_data
+from tests.fixtures.factories import (
+    NOON,
+    SOURCE,
+    day,
+    make_collection,
+    make_pool,
+    person,
+    record_statements,
+    title_data,
+)
 from tests.fixtures.purchases import WARNING, store_record_in_part
 
 STATUS_FIELDS = (
@@ -165,9 +178,37 @@ def test_runs_are_listed_newest_first(cli: Cli, session: Session, collection: Co
     assert [row["collection"] for row in cli("runs", "list", "--limit", "1", "--json").json] == ["Birch"]
     alder_rows = cli("runs", "list", "--collection", "Alder Library", "--json").json
     assert [row["id"] for row in alder_rows] == [rows[1]["id"]]
+    assert cli("runs", "list", "--state", "queued").stdout == "No run matches.\n"
     table = cli("runs", "list").stdout
     assert f"Run {rows[1]['id']}: The vendor is  [31mred.\n" in table
     assert "\x1b" not in table
+
+
+def test_narrow_list_prints_fields_one_after_another(
+    cli: Cli, session: Session, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "width", 60)
+    session.execute(text("SELECT setval('runs_id_seq', 1234)"))
+    with time_machine.travel(NOON, tick=False):
+        make_run(session, collection, "task")
+    lines = cli("runs", "list").stdout.splitlines()
+    assert lines[0].rstrip() == "Run: 1235"
+    assert " ".join(map(str.strip, lines[1:])) == (
+        "Collection: Alder Library; Workflow: purchases; State: interrupted; Started: 2024-05-01 12:00; "
+        "Records: 2,000; Rejected: 3; New: 1,990; Changed: 7"
+    )
+    assert all(len(line) <= console.width for line in lines)
+
+
+def test_narrower_list_wraps_headings_and_long_texts(
+    cli: Cli, session: Session, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_purchased_title(session, collection, "abc", title="The Memoirs of a Space Traveller")
+    monkeypatch.setattr(console, "width", 80)
+    header, line, *_ = cli("titles", "list").stdout.splitlines()
+    assert header.startswith("Id   Title      Authors        Format")
+    assert line.startswith("abc  The        Stanisław Lem  epub")
+    assert line.endswith("epub    pol       2          1      0  2024-05-01")
 
 
 def test_empty_run_list_suggests_next_step(cli: Cli, database: None) -> None:
@@ -178,6 +219,15 @@ def test_empty_run_list_suggests_next_step(cli: Cli, database: None) -> None:
 
 
 # Titles
+
+
+def test_long_titles_and_authors_are_shortened(cli: Cli, session: Session, collection: Collection) -> None:
+    authors = tuple(person(f"Author {number}") for number in range(50))
+    add_purchased_title(session, collection, "abc", title="T" * 3000, contributors=authors)
+    table = cli("titles", "list").stdout
+    assert table.count("T") - table.count("Title") == MAX_TITLE_LENGTH - 1
+    assert "Author 5" in table
+    assert "Author 49" not in table
 
 
 def test_titles_json_has_all_fields(cli: Cli, session: Session, collection: Collection) -> None:
@@ -292,6 +342,17 @@ def test_titles_are_filtered_and_sorted_by_options(
     hint = cli("titles", "list", "--limit", "1", "--format", "pdf").stdout.splitlines()[-1]
     assert hint == "1 of 2 titles; show more with --limit, all with --json."
     assert "'price' is not a sort order: enter one of" in cli("titles", "list", "--sort", "price").error
+
+
+def test_text_of_a_limited_list_is_matched_once(cli: Cli, session: Session, collection: Collection) -> None:
+    for name in "ab":
+        add_purchased_title(session, collection, name, title="Alpha")
+
+    with record_statements(engine()) as statements:
+        hint = cli("titles", "list", "--text", "alpha", "--limit", "1").stdout.splitlines()[-1]
+
+    assert hint == "1 of 2 titles; show more with --limit, all with --json."
+    assert len([each for each in statements if "to_tsquery" in each]) == 1
 
 
 def test_titles_on_order_are_listed_with_their_date(

@@ -39,6 +39,7 @@ def test_reports_are_listed_without_a_name(cli: Cli) -> None:
 def test_table_shows_formatted_values(cli: Cli, popular: Collection) -> None:
     printed = cli("report", "holds-ratio", "--threshold", "2", "--collection", "Alder Library").stdout
     assert "=Solaris [2J" in printed
+    assert "EPUB e-book" in printed
     assert "2.50" in printed
 
 
@@ -46,6 +47,7 @@ def test_json_has_the_values_of_all_columns(cli: Cli, popular: Collection) -> No
     (row,) = cli("report", "holds-ratio", "--threshold", "2", "--format", "json").json
     assert set(row) == {column.name for column in REPORTS["holds-ratio"].columns}
     assert (row["identifier"], row["holds_per_copy"], row["copies_to_buy"]) == ("solaris", 2.5, 1)
+    assert row["format"] == "epub"
 
 
 def test_csv_escapes_formulas(cli: Cli, popular: Collection) -> None:
@@ -53,6 +55,18 @@ def test_csv_escapes_formulas(cli: Cli, popular: Collection) -> None:
     (row,) = csv.DictReader(io.StringIO(printed))
     assert row["title"].startswith("'=Solaris")
     assert row["holds"] == "5"
+
+
+def test_csv_has_the_chosen_delimiter_and_a_bom(cli: Cli, popular: Collection) -> None:
+    options = ("--format", "csv", "--delimiter", "semicolon", "--bom")
+    printed = cli("report", "holds-ratio", "--threshold", "2", *options).stdout
+    assert printed.startswith("\ufefftitle;authors;identifier;format;")
+    assert ";solaris;epub;" in printed
+
+
+@pytest.mark.parametrize("options", [("--delimiter", "tab"), ("--bom", "--format", "json")])
+def test_options_of_csv_are_refused_for_other_formats(cli: Cli, options: tuple[str, ...]) -> None:
+    assert "--delimiter and --bom need --format csv" in cli("report", "holds-ratio", *options).stderr
 
 
 def test_table_tells_that_there_are_more_rows(cli: Cli, session: Session, collection: Collection) -> None:

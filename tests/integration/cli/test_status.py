@@ -1,5 +1,7 @@
 """Commands that show the state of many collections: status, causes of failures, and runs per hour."""
 
+from datetime import timedelta
+
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -66,6 +68,16 @@ def test_status_states_a_common_cause_once_without_url(cli: Cli, failed: None) -
     assert summary == "3 collections: 2 failing, 1 new"
     *_, error = cli("status", "--text", "Birch").stdout.splitlines()
     assert error == "Birch, purchases: The key is wrong; check it."
+
+
+def test_status_names_the_cause_of_an_overdue_workflow(cli: Cli, session: Session) -> None:
+    make_collection(session, "Ash").created_at -= timedelta(days=2)
+    session.commit()
+    *_, cause = cli("status").stdout.splitlines()
+    assert cause == (
+        "Ash, purchases, events, circulation: No run has succeeded since it was due; "
+        "check that a worker and the scheduler are running."
+    )
 
 
 def test_status_of_a_long_name_fits_the_terminal(cli: Cli, session: Session) -> None:

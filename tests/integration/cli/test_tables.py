@@ -190,6 +190,9 @@ def test_scheduled_exports_are_listed_with_their_last_files(
     assert re.split("  +", line.strip()) == [
         *("nightly", "csv", "hourly", "failed", "nightly.csv", "2024-05-01 12:00", "1,200", "2.5 MB")
     ]
-    assert error == "nightly: /exports is full: free some space."
+    assert error == (
+        "nightly: /exports is full: free some space. It was due on 2024-05-01 at 13:00 UTC, but no worker "
+        "has written it: start the scheduler and a worker."
+    )
     (row,) = cli("export", "list", "--json").json
     assert (row["state"], row["bytes"], row["written_at"]) == ("failed", 2_500_000, "2024-05-01T12:00:00Z")

@@ -126,7 +126,7 @@ def test_import_requests_no_page_twice(
     ]
 
 
-def test_prefetched_pages_with_an_earlier_anchor_serve_empty_days(
+def test_page_with_an_earlier_anchor_serves_empty_days(
     session: Session, vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
     """They do not tell the day of new purchases, because these may have appeared in the days between."""
@@ -169,7 +169,7 @@ def test_days_with_many_purchases_are_each_requested_once(
     ]
 
 
-def test_empty_page_with_an_earlier_anchor_serves_a_window_without(
+def test_page_with_an_earlier_anchor_serves_a_day_without(
     session: Session, vendor: ScriptedVendor, importer: BibliothecaPurchaseRecordImporter
 ) -> None:
     """It was prefetched before a day with many purchases. A page with purchases does not tell their day."""

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
-from accession.catalog.search import list_titles
+from accession.catalog.search import list_titles, match_titles
 from accession.catalog.title_filter import TitleFilter
 from accession.catalog.titles import title_views
 from accession.db.models import Collection, PurchaseRecord, RejectedRecord
@@ -149,8 +149,8 @@ def test_titles_with_warnings_are_listed_and_counted(
     session.commit()
 
     def listed(name: str | None) -> list[str]:
-        filters = TitleFilter(collection=name, with_warnings=True)
-        return [view.identifier for view in list_titles(session, filters)]
+        matches = match_titles(session, TitleFilter(collection=name, with_warnings=True))
+        return [view.identifier for view in list_titles(session, matches)]
 
     assert listed(None) == listed(collection.name) == ["part"]
     assert listed(other.name) == []

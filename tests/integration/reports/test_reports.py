@@ -15,7 +15,7 @@ from accession.catalog.rejected_records import (
     resolve_rejected_record,
     store_rejected_records,
 )
-from accession.catalog.search import find_titles
+from accession.catalog.search import find_titles, match_titles
 from accession.catalog.title_filter import TitleFilter
 from accession.core.errors import InvalidInput, NotFound
 from accession.db.models import Collection
@@ -67,7 +67,7 @@ def titles_behind(session: Session, link: ListLink) -> set[tuple[str, str]]:
         name: date.fromisoformat(value) if name.endswith(("_since", "_from", "_until")) else value
         for name, value in link.filters.items()
     }
-    page = find_titles(session, TitleFilter(**filters))
+    page = find_titles(session, match_titles(session, TitleFilter(**filters)))
     return {(title.collection, title.identifier) for title in page.titles}
 
 
@@ -199,6 +199,29 @@ def test_turnover_groups_titles(
     best = rows(session, "turnover", by=by)[0]
     assert (best.values["copies"], best.values["loans_last_year"], best.values["turnover"]) == (6, 3, 0.5)
     assert titles_behind(session, best.links["titles"]) == {("Alder Library", "a"), ("Alder Library", "b")}
+
+
+@pytest.mark.parametrize(
+    ("by", "codes", "labels"),
+    [
+        ("format", ["mp3", "epub"], ["Audiobook", "EPUB e-book"]),
+        ("language", ["chi", "ger"], ["Chinese", "German"]),
+    ],
+)
+def test_turnover_sorts_codes_by_their_labels(
+    session: Session, collection: Collection, by: str, codes: list[str], labels: list[str]
+) -> None:
+    store_title_in_use(session, collection, "a", format="epub", language="ger", events=[LOAN])
+    store_title_in_use(session, collection, "b", format="mp3", language="chi")
+    refresh_statistics(session)
+    listed = rows(session, "turnover", by=by, sort="value")
+    assert [(row.values["value"], row.labels["value"]) for row in listed] == list(
+        zip(codes, labels, strict=True)
+    )
+    reverse = rows(session, "turnover", by=by, sort="-value", limit=1)
+    assert [row.values["value"] for row in reverse] == codes[1:]
+    # The chart begins with the group that has the most loans.
+    assert [label for label, _ in read(session, "turnover", by=by).charts[0].points] == labels[::-1]
 
 
 def test_turnover_of_titles_without_copies_is_unknown(session: Session, collection: Collection) -> None:

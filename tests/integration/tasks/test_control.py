@@ -57,10 +57,10 @@ def health_of(collection: Collection, workflow: Workflow = Workflow.PURCHASES) -
         return next(each.health for each in view.workflows if each.workflow == workflow)
 
 
-def cancel(collection: Collection) -> None:
+def cancel(collection_id: int) -> None:
     from accession.tasks.control import cancel_runs
 
-    cancel_runs(ANN, [collection.id])
+    cancel_runs(ANN, [collection_id])
 
 
 def retry(collection: Collection) -> list[str | None]:
@@ -100,7 +100,7 @@ def test_run_after_cancelled_one_starts_at_checkpoint(
 ) -> None:
     with travel_to(TODAY):
         broker.deliver_next()
-        cancel(started)
+        cancel(started.id)
         broker.deliver_all()
         assert checkpoint_finish(started.id) == day(2014, 1, 2)
         assert (states(), len(vendor.marc_requests()), broker.locks()) == (["cancelled"], 1, {})
@@ -116,7 +116,8 @@ def test_run_after_cancelled_one_starts_at_checkpoint(
 def test_step_that_waits_for_vendor_at_cancel_stores_nothing(
     started: Collection, vendor: ObservedVendor, broker: Broker
 ) -> None:
-    vendor.on_request = lambda _: cancel(started)
+    collection_id = started.id
+    vendor.on_request = lambda _: cancel(collection_id)
     with travel_to(TODAY):
         broker.deliver_next()
     (run,) = all_runs()
@@ -130,8 +131,9 @@ def test_step_that_is_stored_at_cancel_is_completed(started: Collection, broker:
     with Session(engine()) as step:
         run = lock_run(step, all_runs()[0].task_id)
         assert run is not None
+        collection_id = started.id
         with engine().connect() as connection:
-            thread = BackgroundThread(lambda: cancel(started))
+            thread = BackgroundThread(lambda: cancel(collection_id))
             wait_for_blocked(connection, 1)
         record_step(run, RunCounters(records_fetched=5, records_stored=5), since=None, next_cursor=run.cursor)
         step.commit()
@@ -143,7 +145,7 @@ def test_step_that_is_stored_at_cancel_is_completed(started: Collection, broker:
 def test_cancelled_queued_run_never_begins(
     started: Collection, vendor: ObservedVendor, broker: Broker
 ) -> None:
-    cancel(started)
+    cancel(started.id)
     broker.deliver_all()
     assert (states(), vendor.requests, broker.locks()) == (["cancelled"], [], {})
 
@@ -154,14 +156,14 @@ def test_delayed_retry_of_cancelled_run_is_ignored(
     vendor.responses.append(httpx.Response(502))
     with travel_to(TODAY):
         assert isinstance(broker.deliver_next(), Retry)
-        cancel(started)
+        cancel(started.id)
         broker.deliver_all()
     assert (states(), len(vendor.requests), broker.locks()) == (["cancelled"], 1, {})
 
 
 def test_cancelled_run_is_no_failure(started: Collection) -> None:
     with travel_to(TODAY):
-        cancel(started)
+        cancel(started.id)
     assert health_of(started) is HealthState.NEW
 
 

@@ -22,7 +22,7 @@ from accession.core.cron import Cron
 from accession.core.settings import ScheduledExport, Settings, get_settings, use_settings
 from accession.db.models import Collection, NotificationEvent
 from accession.notifications.kinds import EventKind
-from accession.runs.scheduled_exports import scheduled_exports
+from accession.runs.scheduled_exports import scheduled_exports, store_export_error
 from tests.fixtures.factories import NOON
 from tests.fixtures.purchases import purchase_title
 
@@ -178,11 +178,13 @@ def test_each_export_is_scheduled_at_its_time(app: Celery) -> None:
 def test_export_keeps_real_time_when_clocks_change(
     app: Celery, at: str, night: str, expected: list[str]
 ) -> None:
-    from accession.tasks.app import _export_schedule
+    from accession.tasks.cron_schedule import CronSchedule
 
-    schedule = pickle.loads(pickle.dumps(_export_schedule(at, "Europe/Berlin")))  # noqa: S301
+    export = ScheduledExport(name="alder", format="csv", target="/exports", at=at)
+    original = CronSchedule(export.cron("Europe/Berlin"))
+    schedule = pickle.loads(pickle.dumps(original))  # noqa: S301
     schedule.app = app
-    assert schedule == _export_schedule(at, "Europe/Berlin")
+    assert schedule == original
     now = last_run = datetime.fromisoformat(night)
     runs: list[str] = []
     while len(runs) < len(expected):
@@ -275,3 +277,28 @@ def test_last_file_of_export_stays_known_after_a_failure(
     assert (failed.state, failed.ended_at, failed.written_at) == ("failed", NOON + DAY, NOON)
     assert failed.file == written.file
     assert "cannot be written" in str(failed.error)
+
+
+@pytest.mark.parametrize(
+    ("at", "now", "overdue_since"),
+    [
+        ("13:30", NOON, None),
+        ("13:30", NOON + timedelta(hours=2, minutes=29), None),
+        ("13:30", NOON + timedelta(hours=2, minutes=30), NOON + timedelta(hours=1, minutes=30)),
+        ("13:30", NOON + 3 * DAY, NOON + timedelta(hours=1, minutes=30)),
+        ("11:30", NOON + timedelta(hours=23), None),
+        ("hourly", NOON + timedelta(hours=1, minutes=59), None),
+        ("hourly", NOON + timedelta(hours=2), NOON + timedelta(hours=1)),
+    ],
+)
+def test_export_is_overdue_an_hour_after_it_was_due(
+    session: Session, at: str, now: datetime, overdue_since: datetime | None
+) -> None:
+    with time_machine.travel(NOON, tick=False):
+        store_export_error(session, "alder", "The disk is full: free some space.")
+    configured = scheduled(name="alder", format="marc21", target="/exports", at=at)
+    with configured, time_machine.travel(now, tick=False):
+        (export,) = scheduled_exports(session)
+    assert export.overdue_since == overdue_since
+    assert str(export.problem).startswith("The disk is full: free some space.")
+    assert ("It was due on 2024-05-01 at 13:" in str(export.problem)) == (overdue_since is not None)

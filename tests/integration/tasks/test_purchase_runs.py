@@ -606,13 +606,13 @@ def test_repeatedly_cancelled_import_stores_each_purchase_once(
     """A run is cancelled at every fifth request, and another one is started when it has ended."""
     from accession.tasks.control import cancel_runs
 
-    ann = Actor(ActorKind.USER, "ann", "192.0.2.1")
+    ann, collection_id = Actor(ActorKind.USER, "ann", "192.0.2.1"), collection.id
     for number in range(1, 11):
         vendor.add_purchases(day(2014, 1, number, 9), f"t{number:02}a", f"t{number:02}b")
 
     def cancel_every_fifth(_: httpx.Request) -> None:
         if len(vendor.requests) % 5 == 4:
-            cancel_runs(ann, [collection.id])
+            cancel_runs(ann, [collection_id])
 
     vendor.on_request = cancel_every_fifth
     with travel_to(day(2014, 1, 12, 10)):

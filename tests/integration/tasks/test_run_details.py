@@ -166,7 +166,8 @@ def test_step_of_run_cancelled_meanwhile_is_discarded(
 ) -> None:
     from accession.tasks.control import cancel_runs
 
-    vendor.on_request = lambda _: cancel_runs(ANN, [collection.id])
+    collection_id = collection.id
+    vendor.on_request = lambda _: cancel_runs(ANN, [collection_id])
     broker.deliver(message)
     assert [step.outcome for step in stored_steps()] == [StepOutcome.DISCARDED]
 

@@ -159,7 +159,7 @@ def test_run_is_shown_and_unknown_ids_are_not_found(
         "runs?collection=99",
     ):
         assert problem(api.get(f"{API}/{path}"), 404)
-    assert problem(api.get(f"{API}/nothing"), 404) == "Not Found"
+    assert problem(api.get(f"{API}/nothing"), 404) == "There is nothing at this address: check its path."
 
 
 def test_warnings_of_purchase_records_are_returned(

@@ -40,7 +40,7 @@ def detail(response: httpx.Response, status: int) -> str:
     [
         ("collections/1/runs", {"workflow": "purchases", "force_reimport": 0}, "force_reimport"),
         ("collections/1/runs", {"workflow": "purchases", "force_reimport": "true"}, "force_reimport"),
-        ("runs", {"workflow": "purchases", "collections": ["1"]}, "collections.0"),
+        ("runs", {"workflow": "purchases", "collection_ids": ["1"]}, "collection_ids.0"),
         ("collections/pause", {"reason": "", "cancel_runs": 1}, "reason"),
         ("collections/pause", {"reason": "move", "cancel_runs": 1}, "cancel_runs"),
         ("collections/pause", {"reason": "move", "until": 1_900_000_000}, "until"),

@@ -75,7 +75,7 @@ def submit(browser: Browser, path: str, **data: Any) -> str:
 
 def test_selected_collections_are_run(api: Browser, session: Session, others: list[int]) -> None:
     add_run(session, others[1])
-    body = {"workflow": "purchases", "collections": others[:2]}
+    body = {"workflow": "purchases", "collection_ids": others[:2]}
     result = payload(api.post(f"{API}/runs", json=body), 202)
     assert list(result["task_ids"]) == [str(others[0])]
     assert [(each["collection"], each["reason"]) for each in result["skipped"]] == [
@@ -108,7 +108,7 @@ def test_run_is_cancelled_and_retried_by_its_id(
 
 def test_pause_is_shown_in_status_and_health(api: Browser, session: Session, others: list[int]) -> None:
     body = {
-        "collections": others[:1],
+        "collection_ids": others[:1],
         "workflows": ["purchases"],
         "reason": "vendor maintenance",
         "until": TOMORROW.isoformat(),
@@ -131,7 +131,7 @@ def test_pause_is_shown_in_status_and_health(api: Browser, session: Session, oth
         ({"reason": ""}, "reason is invalid"),
         ({"until": "2999-01-01T06:00"}, "until is invalid"),
         ({"until": "2014-01-01T06:00Z"}, "The end of the pause, 2014-01-01 06:00 UTC, is over"),
-        ({"collections": []}, "collections is invalid"),
+        ({"collection_ids": []}, "collection_ids is invalid"),
         ({"workflows": ["nothing"]}, "workflows"),
         ({"whatever": 1}, "whatever is invalid"),
     ],
@@ -151,7 +151,7 @@ def test_unknown_collection_is_not_found(api: Browser, collection: Collection) -
         ("collections/pause", {"reason": "vendor maintenance"}),
         ("collections/resume", {}),
     ):
-        problem = payload(api.post(f"{API}/{path}", json={"collections": [99], **body}), 404)
+        problem = payload(api.post(f"{API}/{path}", json={"collection_ids": [99], **body}), 404)
         assert problem["detail"] == "There is no collection with the id 99."
 
 

@@ -151,7 +151,7 @@ def test_login_and_its_cookies_stay_below_a_path(browser: Browser, provider: Sim
 
     assert (response.status_code, response.headers["location"]) == (303, "/catalogue/runs")
     paths = {cookie.name: cookie.path for cookie in browser.cookies.jar}
-    assert paths == {COOKIE: "/catalogue", ID_TOKEN_COOKIE: "/catalogue/logout"}
+    assert paths == {f"{COOKIE}_catalogue": "/catalogue", ID_TOKEN_COOKIE: "/catalogue/logout"}
 
 
 def test_login_never_returns_to_foreign_site(browser: Browser, provider: SimulatedProvider) -> None:

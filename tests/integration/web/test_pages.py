@@ -138,6 +138,8 @@ def test_new_collection_has_one_next_step(browser: Browser, collection: Collecti
         "Close",
     ]
     assert not page.xpath("//*[@id='totals']")
+    assert page.xpath("//*[@id='events']//dt/text()") == ["State", "Next run", "Schedule"]
+    assert page.xpath("//*[@id='events']//dd/text()")[0] == "no run yet"
 
 
 def test_all_workflows_of_a_collection_are_run_at_once(
@@ -286,6 +288,29 @@ def test_runs_are_filtered_by_workflow_state_and_collection(browser: Browser, ho
     assert browser.get("/runs?workflow=nonsense").status_code == 422
 
 
+def test_list_of_runs_without_a_row_says_what_to_do(browser: Browser, session: Session) -> None:
+    make_collection(session, "Alder Library")
+    assert "Runs appear here when" in browser.get("/runs").text
+    assert "Use fewer filters." in browser.get("/runs?state=failed").text
+
+
+def test_unknown_address_is_explained(browser: Browser, database: None) -> None:
+    response = browser.get("/nothing")
+    assert response.status_code == 404
+    assert "There is nothing at this address: check its path." in response.text
+
+
+def test_error_of_a_cancelled_run_is_no_failure(browser: Browser, session: Session) -> None:
+    collection = make_collection(session, "Alder Library")
+    for state in (RunState.CANCELLED, RunState.FAILED):
+        open_run(session, collection.id, Workflow.EVENTS, state, {})
+        end_run(session.scalars(select(Run).filter_by(task_id=state)).one(), state, f"It was {state}.")
+    session.commit()
+    page = html.fromstring(browser.get("/runs").text)
+    assert page.xpath("//*[contains(@class, 'failure')]/text()") == ["It was failed."]
+    assert "It was cancelled." in page.text_content()
+
+
 def test_overview_summarises_the_health_of_collections(browser: Browser, session: Session) -> None:
     def summary() -> str:
         text = html.fromstring(browser.get("/").text).get_element_by_id("summary").text_content()
@@ -301,6 +326,9 @@ def test_overview_summarises_the_health_of_collections(browser: Browser, session
     end_run(session.scalars(select(Run).where(Run.task_id == "birch")).one(), RunState.FAILED, "Wrong key.")
     session.commit()
     assert summary() == "1 of 2 failing · 1 running · 0 titles"
+    open_run(session, 2, Workflow.EVENTS, "events", {})
+    session.commit()
+    assert summary() == "1 of 2 failing · 2 running · 0 titles"
 
 
 def test_page_has_a_description_with_and_without_login(browser: Browser, session: Session) -> None:

@@ -67,8 +67,10 @@ def cells(page: html.HtmlElement) -> list[list[str]]:
 
 
 def link_in_cell(page: html.HtmlElement, row: int, heading: str) -> str:
-    headings = [cell.text_content().strip(" ↓↑") for cell in page.xpath("//table/thead//th")]
-    return str(page.xpath(f"//table/tbody/tr[{row + 1}]/*[{headings.index(heading) + 1}]/a/@href")[0])
+    """Return the address of the link in a cell of the page's last table."""
+    (table,) = page.xpath("(//table)[last()]")
+    headings = [cell.text_content().strip(" ↓↑") for cell in table.xpath("thead//th")]
+    return str(table.xpath(f"tbody/tr[{row + 1}]/*[{headings.index(heading) + 1}]//a/@href")[0])
 
 
 def test_list_leads_to_every_report(browser: Browser, used: Collection) -> None:
@@ -167,7 +169,21 @@ def test_charts_have_titles(browser: Browser, used: Collection) -> None:
 
 def test_chart_shows_fractions(browser: Browser, used: Collection) -> None:
     page = page_of(browser, "/reports/turnover?by=format&collection=1")
-    assert page.xpath("//*[name()='svg']//*[name()='title']/text()") == ["epub: 0.33"]
+    assert page.xpath("//*[name()='svg']//*[name()='title']/text()") == ["EPUB e-book: 0.33 loans per copy"]
+
+
+def test_codes_are_shown_as_words(browser: Browser, used: Collection) -> None:
+    page = page_of(browser, "/reports/turnover?by=language")
+    assert [row[0] for row in cells(page)] == ["Polish"]
+    assert page.xpath("//select[@id='by']/option[@selected]/text()") == ["Language"]
+    page = page_of(browser, "/reports/holds-ratio")
+    assert [row[3] for row in cells(page)] == ["EPUB e-book"]
+
+
+def test_charts_have_units(browser: Browser, used: Collection) -> None:
+    page = page_of(browser, "/reports/growth")
+    assert page.xpath("//section//h2/following-sibling::div[1]/text()") == ["Titles", "Titles", "Loans"]
+    assert "2024-05: 1 loan" in page.xpath("//*[name()='svg']//*[name()='title']/text()")
 
 
 def test_report_without_statistics_says_when_they_come(browser: Browser, collection: Collection) -> None:
@@ -201,14 +217,40 @@ def test_invalid_address_is_reported(
 
 def test_csv_has_all_rows_and_no_formulas(browser: Browser, used: Collection) -> None:
     page = page_of(browser, "/reports/most-borrowed?collection=1")
-    (link,) = page.xpath("//a[text()='Download CSV']/@href")
-    response = browser.get(link)
+    (form,) = page.xpath("//form[.//button[text()='Download CSV']]")
+    response = browser.get(form.action, params=form.form_values())
     assert response.headers["content-type"] == "text/csv; charset=utf-8"
     assert response.headers["content-disposition"] == 'attachment; filename="most-borrowed-2024-05-01.csv"'
     (row,) = csv.DictReader(io.StringIO(response.text))
     assert list(row) == [column.name for column in REPORTS["most-borrowed"].columns]
     assert row["title"] == '\'=HYPERLINK("x")'
+    assert row["format"] == "epub"
     assert (row["loans_last_year"], row["loans_per_copy"]) == ("1", "1.0")
+
+
+def test_csv_has_the_chosen_delimiter_and_a_bom(browser: Browser, used: Collection) -> None:
+    query = "format=csv&collection=1&delimiter=semicolon&bom=true"
+    response = browser.get(f"{API}/turnover?{query}")
+    assert response.content.decode("utf-8") == (
+        "\ufeffvalue;titles;copies;holds;loans_last_year;turnover\r\nepub;2;3;9;1;0.3333333333333333\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("delimiter=tab", "Only format=csv has the parameters delimiter and bom"),
+        ("format=json&bom=true", "Only format=csv has the parameters delimiter and bom"),
+        ("format=csv&delimiter=blank", "delimiter"),
+        ("format=csv&bom=1", "bom"),
+    ],
+)
+def test_api_refuses_invalid_options_of_csv(
+    browser: Browser, database: None, query: str, message: str
+) -> None:
+    response = browser.get(f"{API}/turnover?{query}")
+    assert response.status_code == 422
+    assert message in response.text
 
 
 def test_api_returns_rows_page_by_page(browser: Browser, used: Collection) -> None:

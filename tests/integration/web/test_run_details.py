@@ -134,7 +134,7 @@ def test_retrying_run_shows_its_next_attempt(
     assert summary["outlook"]["next_attempt_at"] > retry
     monkeypatch.setattr(settings, "retry_backoff_seconds", 0)
     assert "as soon as a worker is free" in text_of(browser, "/runs/1", "outlook")
-    assert REASON in text_of(browser, "/runs/1", "retries")
+    assert CAUSE in text_of(browser, "/runs/1", "retries")
 
 
 def test_run_failed_after_retries_tells_their_number(

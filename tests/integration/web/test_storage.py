@@ -127,10 +127,12 @@ def test_page_of_runs_per_day_has_charts_and_table(
 
     day = (utc_now() - timedelta(days=29)).date()
     assert table_rows(page, day.isoformat())[:3] == ["1", "0", "0"]
-    assert f"{day}: 7" in page
+    assert f"{day}: 7 records" in page
     # One bar for each day, also those without runs.
     chart = html.fromstring(page).xpath("//*[@role='img'][@aria-label='Runs per day']")[0]
     assert len(chart.xpath(".//*[local-name()='rect'][@class='hit']")) == 30
+    units = chart.xpath("//*[@class='chart']/preceding-sibling::div[1]/text()")
+    assert units == ["Runs", "Failed runs", "Records", "New titles"]
 
 
 def test_long_times_are_shown_by_week(session: Session, collection: Collection, browser: Browser) -> None:
@@ -140,7 +142,7 @@ def test_long_times_are_shown_by_week(session: Session, collection: Collection, 
 
     first = (utc_now() - timedelta(days=400)).date()
     assert "Records per week" in page
-    assert f"{first}: 14" in page
+    assert f"{first}: 14 records" in page
 
 
 @pytest.mark.parametrize("path", ["/storage", "/runs/days", "/runs/days?days=365"])

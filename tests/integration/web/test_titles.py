@@ -12,8 +12,10 @@ from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.purchase_records import PurchaseRecordData, store_purchase_records
 from accession.catalog.sweeps import record_swept
 from accession.core.vocabulary import Format
+from accession.db.engine import engine
 from accession.db.models import Collection
-from tests.fixtures.factories import NOON, make_collection, make_pool, store_title
+from tests.fixtures.factories import NOON, make_collection, make_pool, record_statements, store_title
+from tests.fixtures.purchases import purchase_title
 from tests.fixtures.web_client import Browser
 
 API = "/api/v1"
@@ -74,6 +76,28 @@ def test_api_returns_facets_with_labels_and_numbers(browser: Browser, titles: Co
 
 
 @pytest.mark.parametrize(
+    ("path", "statements"),
+    [
+        ("/titles?text=alpha&sort=title&cursor={}", 1),
+        # The values of a facet are those without its own filter.
+        ("/titles?text=alpha&format=epub&sort=title&cursor={}", 2),
+        (f"{API}/titles?text=alpha&sort=title&cursor={{}}", 1),
+        (f"{API}/title-facets?text=alpha", 1),
+    ],
+)
+def test_each_filter_of_a_request_is_matched_once(
+    browser: Browser, titles: Collection, path: str, statements: int
+) -> None:
+    cursor = browser.get(f"{API}/titles?text=alpha&sort=title&limit=1").json()["next"]
+
+    with record_statements(engine()) as sent:
+        response = browser.get(path.format(cursor))
+
+    assert response.status_code == 200
+    assert len([each for each in sent if "to_tsquery" in each]) == statements
+
+
+@pytest.mark.parametrize(
     "query", ["sort=price", "audience=cats", "view=list", "purchased_from=1", "cursor=x"]
 )
 def test_invalid_parameter_of_the_catalogue_is_refused(
@@ -109,6 +133,34 @@ def facts(browser: Browser, path: str) -> dict[str, str]:
         for name in page.xpath("//dl[@class='facts']/dt")
         if name.getnext() is not None
     }
+
+
+def test_title_keeps_the_joiners_of_its_script(
+    browser: Browser, session: Session, collection: Collection
+) -> None:
+    """A space in their place would divide the word, and the emoji."""
+    title = "می\u200cخواهم 👩\u200d🚀"
+    store_title(session, collection, "joined", title=title)
+    for path in ("/titles", f"/titles/joined/collections/{collection.id}"):
+        assert title in browser.get(path).text, path
+
+
+def test_title_without_metadata_says_when_it_comes(
+    browser: Browser, session: Session, titles: Collection
+) -> None:
+    make_pool(session, titles, "bare")
+    note = "The vendor has not sent its metadata yet."
+    assert note in browser.get(f"/titles/bare/collections/{titles.id}").text
+    assert note not in browser.get(f"/titles/a/collections/{titles.id}").text
+
+
+def test_purchase_in_the_history_of_a_title_has_a_day_only(
+    browser: Browser, session: Session, titles: Collection
+) -> None:
+    purchase_title(session, titles, "new", NOON)
+    page = html.fromstring(browser.get(f"/titles/new/collections/{titles.id}").text)
+    (entry,) = page.xpath("//ul[contains(@class, 'history')]/li[contains(., 'Purchased')]")
+    assert entry.text_content().split() == ["2024-05-01", "Purchased"]
 
 
 def test_title_page_has_facts_of_record_and_import(

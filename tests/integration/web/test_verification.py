@@ -220,6 +220,15 @@ def test_findings_page_links_to_the_next(browser: Browser, session: Session, col
     assert titles == [f"t{number}" for number in range(MANY)]
 
 
+def test_page_before_the_first_verification_says_so(
+    browser: Browser, session: Session, collection: Collection
+) -> None:
+    store_purchases(session, collection, date(2024, 3, 5))
+    months = text_of(browser.get(PAGE), "months")
+    assert months.startswith("No month has been verified yet.")
+    assert "2024-03" not in months
+
+
 def test_pages_without_purchases_say_what_to_do(browser: Browser, collection: Collection) -> None:
     text = text_of(browser.get(PAGE))
     assert "No open findings." in text
@@ -315,7 +324,7 @@ def test_overview_shows_findings_without_failing_the_collection(
     session.commit()
     response = browser.get("/")
     assert text_of(response, "health-1") == "new 1 open finding"
-    assert text_of(response, "summary") == "All healthy · 1 title"
+    assert text_of(response, "summary") == "All healthy · 1 running · 1 title"
     row = html.fromstring(response.text).get_element_by_id("row-1")
     headings = html.fromstring(response.text).xpath("//thead//th")
     assert len(row) == len(headings)

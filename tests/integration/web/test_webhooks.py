@@ -253,6 +253,7 @@ def test_webhooks_need_an_operator_or_administrator(
         assert operator.post(f"{PAGE}{path}", data={"name": "new"}).status_code == 403
     for path in ("/1/pause", "/1/resume", "/1/replay", "/deliveries/1/skip"):
         assert viewer.post(f"{PAGE}{path}", data={"first_day": "2024-05-01"}).status_code == 403
+    assert "<code>accession users set-role</code>" in operator.get(f"{PAGE}/add").text
     assert "Edit" not in text_of(operator.get(f"{PAGE}/1"))
     assert operator.post(f"{PAGE}/1/pause").status_code == 303
     assert operator.request("DELETE", f"{API}/1").status_code == 403
@@ -289,7 +290,8 @@ def test_page_adds_changes_and_removes_a_webhook(
     session.rollback()
     (view,) = webhook_views(session)
     assert (view.name, view.collections) == ("search", ())
-    assert "Remove the webhook search?" in text_of(browser.get(f"{PAGE}/1/remove"))
+    confirmation = text_of(browser.get(f"{PAGE}/1/remove"))
+    assert "Remove the webhook search? Its deliveries are deleted. " in confirmation
     assert browser.post(f"{PAGE}/1/remove").status_code == 303
     assert 'Webhook "search" removed.' in text_of(browser.get(PAGE))
     assert [action for action, _ in actions(session)] == ["webhook.add", "webhook.edit", "webhook.remove"]
@@ -331,6 +333,7 @@ def test_page_shows_and_replays_deliveries(
     receiver.status, receiver.response = 500, "<b>out of order</b>"
     store_title(session, collection, "solaris", title="<script>Solaris</script>")
     assert "Not sent yet" in text_of(browser.get(f"{PAGE}/deliveries/1"))
+    assert "deleted, also 1 pending event." in text_of(browser.get(f"{PAGE}/1/remove"))
     deliver_events(1)
     page = text_of(browser.get(f"{PAGE}/1"))
     assert "State failing" in page

@@ -223,7 +223,7 @@ def test_refused_connection_is_a_connection_failure() -> None:
     error = marc_error(BibliothecaAPI(account))
 
     assert type(error) is ConnectionFailed
-    assert "the connection to the vendor failed" in str(error)
+    assert "the connection to the vendor failed: Connection refused; check the base URL" in str(error)
 
 
 @pytest.mark.usefixtures("http_pool")

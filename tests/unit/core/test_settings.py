@@ -233,6 +233,21 @@ def test_invalid_value_in_file_is_named_in_message(configure: Configure) -> None
     )
 
 
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('name = "two words"', "name in accession.toml) is invalid: enter 1 to 60 letters, digits, hyphens"),
+        (
+            'name = "koha"\nat = "6:00"',
+            "at in accession.toml) is invalid: enter a time such as 06:00, or hourly.",
+        ),
+    ],
+)
+def test_invalid_scheduled_export_is_described(configure: Configure, line: str, reason: str) -> None:
+    file = f'[[exports]]\nformat = "csv"\ntarget = "/exports"\n{line}\n'
+    assert reason in error_message(configure, file)
+
+
 PROVIDER = {
     "oidc_issuer": '"https://login.example/realms/staff"',
     "oidc_client_id": '"accession"',

@@ -49,6 +49,12 @@ def test_column_has_a_text_with_unit() -> None:
     assert texts == ["month 0: 0 purchases", "month 1: 1 purchase", "month 2: 1,200 purchases"]
 
 
+def test_one_of_a_unit_with_per_is_in_the_singular() -> None:
+    texts = [str(text) for text in draw(months(0.5, 1), "loans per copy").xpath(".//title/text()")]
+
+    assert texts == ["month 0: 0.50 loans per copy", "month 1: 1 loan per copy"]
+
+
 def test_linked_chart_is_hidden_from_keyboard_and_readers() -> None:
     """The table beside it has the same links."""
     chart = draw([DataPoint("2019-03", 4, path="/titles?collection=1&purchased_from=2019-03-01")])
@@ -64,6 +70,15 @@ def test_axis_has_the_ticks_of_the_points() -> None:
     chart = draw([points[0], DataPoint("2014-02", 2), points[1]])
 
     assert chart.xpath(".//*[contains(@class, 'chart-plot')]/text/text()") == ["2014", "2015"]
+
+
+def test_long_labels_of_an_axis_are_shortened() -> None:
+    labels = [*["2024-05-01"] * 6, "Modern Greek (1453-)", "Luxembourgish"]
+    chart = draw([DataPoint(label, 1) for label in labels])
+
+    shown = chart.xpath(".//*[contains(@class, 'chart-plot')]/text/text()")
+    assert shown == [*["2024-05-01"] * 6, "Modern Gr…", "Luxembour…"]
+    assert "Luxembourgish: 1 purchase" in chart.xpath(".//title/text()")
 
 
 @pytest.mark.parametrize("draw_chart", [bar_chart, line_chart])

@@ -25,14 +25,14 @@ router = APIRouter(tags=["control"])
 class CollectionSelection(Body):
     """Collections to act on: those with these ids, all, or those that are failing."""
 
-    collections: list[CollectionId] | None = Field(
+    collection_ids: list[CollectionId] | None = Field(
         None, min_length=1, description="Ids of collections; null for all."
     )
     failing: bool = Field(False, description="Only those with a failing or retrying workflow.")
 
     def select_ids(self, session: Session) -> list[int]:
         """Return the ids of the selected collections."""
-        ids = list(collection_ids_in_use(session)) if self.collections is None else self.collections
+        ids = list(collection_ids_in_use(session)) if self.collection_ids is None else self.collection_ids
         failing = set(control.find_failing_collections(session)) if self.failing else set(ids)
         return [each for each in ids if each in failing]
 

@@ -45,8 +45,9 @@ _SECURITY_SCHEMES = {
         "type": "apiKey",
         "in": "cookie",
         "name": COOKIE,
-        "description": "The session of a person who is logged in. Changes must come from a page of the "
-        "dashboard, as browsers state in `Sec-Fetch-Site` or `Origin`.",
+        "description": "The session of a person who is logged in. Below the path `/accession`, the cookie is "
+        "`accession_session_accession`. Changes must come from a page of the dashboard, as browsers state in "
+        "`Sec-Fetch-Site` or `Origin`.",
     },
 }
 _CREDENTIALS: list[dict[str, list[str]]] = [{name: []} for name in _SECURITY_SCHEMES]

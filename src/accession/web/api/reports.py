@@ -11,13 +11,15 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field, WithJsonSchema
 
 from accession.core.clock import utc_now
+from accession.core.csv_files import CsvFormat, Delimiter
+from accession.core.errors import InvalidInput
 from accession.db.engine import snapshot, transaction
 from accession.reports.files import write_csv
 from accession.reports.model import ColumnKind, Report, ReportRequest
 from accession.reports.registry import PARAMETERS, REPORTS, find_report
 from accession.web.api.openapi import problem_responses
 from accession.web.api.schemas import Page
-from accession.web.parameters import MAX_ID, NO_NUL, collection_name
+from accession.web.parameters import MAX_ID, NO_NUL, Flag, collection_name
 from accession.web.principal import Viewer
 from accession.web.streaming import stream_output
 
@@ -43,6 +45,10 @@ class ReportQuery(BaseModel):
     format: Literal["json", "csv"] = Field("json", description="`csv` has all rows unless `limit` is given.")
     sort: str | None = Field(
         None, max_length=50, pattern=NO_NUL, description="A sortable column; `-` before it: descending."
+    )
+    delimiter: Delimiter = Field(Delimiter.COMMA, description="Character between the cells of CSV.")
+    bom: Flag = Field(
+        False, description="Begin CSV with a byte order mark, from which Excel recognises UTF-8."
     )
     cursor: int = Field(0, ge=0, le=MAX_ID, description="`next` of the previous page.")
     limit: int | None = Field(None, ge=1, le=200, description="Maximum number of rows.")
@@ -113,7 +119,10 @@ def _view(report: Report) -> ReportView:
         summary=report.summary,
         default_sort=report.default_sort,
         columns=tuple(ColumnView(**asdict(column)) for column in report.columns),
-        parameters=tuple(ParameterView(**asdict(parameter)) for parameter in report.parameters),
+        parameters=tuple(
+            ParameterView(**{**asdict(parameter), "choices": tuple(parameter.choices)})
+            for parameter in report.parameters
+        ),
     )
 
 
@@ -125,6 +134,9 @@ def _view(report: Report) -> ReportView:
 def show_report(_: Viewer, name: ReportName, query: Annotated[ReportQuery, Query()]) -> Any:
     """Return the rows of a report; which of the parameters it has is in the list of reports."""
     report = find_report(name)
+    csv_format = CsvFormat(query.delimiter, query.bom)
+    if query.format != "csv" and csv_format != CsvFormat():
+        raise InvalidInput("Only format=csv has the parameters delimiter and bom: add it, or omit them.")
     with transaction() as session:
         request = report.request(
             collection=collection_name(session, query.collection),
@@ -145,13 +157,13 @@ def show_report(_: Viewer, name: ReportName, query: Annotated[ReportQuery, Query
                 total=result.total,
                 as_of=result.as_of,
             )
-    return _csv_response(report, request)
+    return _csv_response(report, request, csv_format)
 
 
-def _csv_response(report: Report, request: ReportRequest) -> Response:
+def _csv_response(report: Report, request: ReportRequest, csv_format: CsvFormat) -> Response:
     def write(out: BinaryIO) -> None:
         with _download_slots, snapshot() as session:
-            write_csv(report, report.read(session, request).rows, out)
+            write_csv(report, report.read(session, request).rows, out, csv_format)
 
     headers: Mapping[str, str] = {
         "Content-Disposition": f'attachment; filename="{report.name}-{utc_now():%Y-%m-%d}.csv"',

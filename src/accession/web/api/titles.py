@@ -12,7 +12,7 @@ from accession.accounts.collections import get_collection
 from accession.catalog.feed_filter import FeedFilter
 from accession.catalog.pools import TitleNotHeld
 from accession.catalog.purchase_records import PurchaseRecordView, purchase_record_views
-from accession.catalog.search import find_titles
+from accession.catalog.search import find_titles, match_titles
 from accession.catalog.title_history import HistoryEntry, title_history
 from accession.catalog.titles import TitleView, title_views
 from accession.core.errors import NotFound
@@ -50,8 +50,8 @@ class TitleSearch(SortedTitleListParameters):
 def search_titles(_: Viewer, search: Annotated[TitleSearch, Query()]) -> TitleSearchPage:
     """Search titles, best match first; without a text, those of the newest purchases first."""
     with transaction() as session:
-        filters = search.to_filter(session)
-        page = find_titles(session, filters, search.order, cursor=search.cursor, limit=search.limit)
+        matches = match_titles(session, search.to_filter(session))
+        page = find_titles(session, matches, search.order, cursor=search.cursor, limit=search.limit)
     return TitleSearchPage(
         items=list(page.titles), next=page.next, total=page.total, total_is_exact=page.total_is_exact
     )
@@ -64,7 +64,7 @@ def list_title_facets(_: Viewer, conditions: Annotated[TitleListParameters, Quer
     The condition on a facet itself does not narrow its own values.
     """
     with transaction() as session:
-        return list_facets(session, conditions.to_filter(session))
+        return list_facets(session, match_titles(session, conditions.to_filter(session)))
 
 
 @router.get("/titles/{identifier}", responses=problem_responses(404))

@@ -4,6 +4,7 @@ Charts fill the width of their place: horizontal positions are percentages, vert
 their size.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,12 +22,16 @@ _MAX_BAR_WIDTH = 6
 _SPARK_WIDTH, _SPARK_HEIGHT = 96, 24
 _SHARE_WIDTH, _SHARE_HEIGHT = 640, 16
 _MAX_LABELS = 8
+# Of all labels of an axis together. They fit the width from which all of them are shown.
+_MAX_LABEL_CHARACTERS = 80
 # Of at least so many bars, those are cut off that are more than three times as high as 95 % of them.
 _MIN_BARS_TO_CUT = 20
 _CUT_SHARE = 0.05
 _CUT_RATIO = 3
 _MIN_VALUE_TO_CUT = 20
 _MAX_CUT_BARS_NAMED = 4
+# The plural's ending in a unit such as "purchases" or "loans per copy".
+_PLURAL = re.compile("s(?= per |$)")
 
 
 @dataclass(frozen=True)
@@ -142,19 +147,27 @@ def _chart(
 
 
 def _labels(points: Sequence[DataPoint]) -> Markup:
-    """Return the labels of the horizontal axis; a narrow screen hides every other one."""
+    """Return the labels of the horizontal axis; a narrow chart hides every other one."""
     texts = [(index, point.tick) for index, point in enumerate(points) if point.tick]
     texts = texts or [(index, point.label) for index, point in enumerate(points)]
     step = -(-len(texts) // _MAX_LABELS) or 1
+    shown = texts[::step]
     labels = Markup("")
-    for number, (index, text) in enumerate(texts[::step]):
-        position = 100 * index / len(points)
+    for number, (index, text) in enumerate(shown):
+        position = 100 * (index + 0.5) / len(points)
         is_at_end = position > 90
         classes = " ".join(["end"] * is_at_end + ["minor"] * (number % 2))
         labels += Markup('<text x="{}%" y="{}" class="{}">{}</text>').format(
-            f"{100 if is_at_end else position:.2f}", HEIGHT - 6, classes, text
+            f"{100 if is_at_end else position:.2f}",
+            HEIGHT - 6,
+            classes,
+            _shorten(text, _MAX_LABEL_CHARACTERS // len(shown)),
         )
     return labels
+
+
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1].rstrip(' (')}…"
 
 
 def _column(point: DataPoint, x: float, width: float, unit: str, bar: Markup) -> Markup:
@@ -175,6 +188,7 @@ def _bar(point: DataPoint, x: float, width: float, top: float) -> Markup:
         return Markup("")
     height = max(_height(min(point.value, top), top), _MIN_BAR_HEIGHT)
     bar_width = min(width * 0.85, _MAX_BAR_WIDTH)
+    x += (width - bar_width) / 2
     bar = Markup('<rect class="bar" x="{}%" y="{}" width="{}%" height="{}"/>').format(
         f"{x:.3f}", f"{HEIGHT - _BOTTOM - height:.1f}", f"{bar_width:.3f}", f"{height:.1f}"
     )
@@ -196,7 +210,7 @@ def _cut_note(cut: Sequence[DataPoint], unit: str) -> Markup:
 
 
 def _describe(value: float, unit: str) -> str:
-    return f"{_format(value)} {unit.removesuffix('s') if value == 1 else unit}".rstrip()
+    return f"{_format(value)} {_PLURAL.sub('', unit) if value == 1 else unit}".rstrip()
 
 
 def _format(value: float) -> str:

@@ -33,6 +33,7 @@ router = APIRouter(prefix="/notifications", include_in_schema=False)
 
 _PAGE_SIZE = 50
 _HOME = "/notifications"
+_DISCARDED = "Messages that have not been sent are discarded. The delivery log stays."
 
 FormUrl = Annotated[str, Form(max_length=2000)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200, pattern=NO_NUL)]
@@ -125,7 +126,14 @@ def confirm_channel_removal(request: Request, _: Administrator, channel_id: RowI
     """Show what the removal does, and ask for confirmation."""
     with transaction() as session:
         name = get_channel(session, channel_id).name
-    return render(request, "notification_remove.html", kind="channel", name=name)
+    return render(
+        request,
+        "confirm.html",
+        heading=f"Remove the channel {name}?",
+        text=f"Its rules are removed, too. {_DISCARDED}",
+        button="Remove channel",
+        back=_HOME,
+    )
 
 
 @router.post("/channels/{channel_id}/remove")
@@ -205,7 +213,14 @@ def confirm_rule_removal(request: Request, _: Operator, rule_id: RowId) -> Respo
     """Show what the removal does, and ask for confirmation."""
     with transaction() as session:
         name = get_rule(session, rule_id).name
-    return render(request, "notification_remove.html", kind="rule", name=name)
+    return render(
+        request,
+        "confirm.html",
+        heading=f"Remove the rule {name}?",
+        text=_DISCARDED,
+        button="Remove rule",
+        back=_HOME,
+    )
 
 
 @router.post("/rules/{rule_id}/remove")

@@ -12,8 +12,8 @@ from accession.core.clock import utc_now
 from accession.core.workflow import SCHEDULED_WORKFLOWS
 from accession.db.engine import transaction
 from accession.runs.failures import group_failures
-from accession.runs.health import CollectionHealth, HealthState, collection_health
-from accession.runs.overview import HealthFilter, SortKey, causes_of
+from accession.runs.health import CollectionHealth, collection_health
+from accession.runs.overview import CollectionQuery, HealthFilter, SortKey, causes_of
 from accession.runs.run_hours import last_hours, run_hours
 from accession.web.collection_list import OverviewAddress
 from accession.web.health import find_missing_processes
@@ -76,7 +76,7 @@ def overview(request: Request, _: Viewer, address: Annotated[OverviewAddress, Qu
         query=query,
         collections=collections,
         page=page,
-        counts={state: sum(each.health is state for each in collections) for state in HealthState},
+        counts=CollectionQuery().count_by_condition(collections),
         tabs=_TABS,
         tab_counts=query.count_by_condition(collections),
         sort_labels=_SORT_LABELS,

@@ -1,5 +1,6 @@
 """Rendering of pages: the Jinja environment, its filters, and one-time messages."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from http import HTTPStatus
@@ -17,10 +18,11 @@ from accession.core.byte_sizes import format_bytes, format_growth
 from accession.core.clock import utc_now
 from accession.core.labels import value_label
 from accession.core.sanitize import sanitize
-from accession.web.addresses import cookie_path, redirect_to, root, route_path
+from accession.web.addresses import cookie_name, cookie_path, redirect_to, root, route_path
 from accession.web.pages.charts import bar_chart, line_chart, share_chart, sparkline
 
 _MESSAGE_COOKIE = "accession_message"
+_JOINER = re.compile("([\u200c\u200d])")
 _MIN_WHOLE_RATE = 10
 _MIN_WHOLE_SECONDS = 10
 _MINUTE, _HOUR, _DAY = 60, 60 * 60, 24 * 60 * 60
@@ -99,8 +101,9 @@ def _format_age(value: datetime | None) -> Markup:
 
 
 def _format_text(value: Any) -> str:
-    """Return text from the vendor on one line, without control characters."""
-    return "" if value is None else sanitize(str(value))
+    """Return text from the vendor on one line, without control characters, but with joiners of letters."""
+    parts = _JOINER.split("" if value is None else str(value))
+    return "".join(part if _JOINER.fullmatch(part) else sanitize(part) for part in parts)
 
 
 def _format_code(value: str) -> Markup:
@@ -146,7 +149,8 @@ _environment.globals |= {
 
 def render(request: Request, template: str, *, status: int = HTTPStatus.OK, **context: Any) -> Response:
     """Return the rendered page; a message left by `redirect` is shown once."""
-    message = request.cookies.get(_MESSAGE_COOKIE)
+    cookie = cookie_name(_MESSAGE_COOKIE)
+    message = request.cookies.get(cookie)
     html = _environment.get_template(template).render(
         current_path=route_path(request.scope),
         principal=request.scope.get("state", {}).get("principal"),
@@ -155,16 +159,15 @@ def render(request: Request, template: str, *, status: int = HTTPStatus.OK, **co
     )
     response = HTMLResponse(html, status)
     if message:
-        response.delete_cookie(_MESSAGE_COOKIE, path=cookie_path(), samesite="lax", httponly=True)
+        response.delete_cookie(cookie, path=cookie_path(), samesite="lax", httponly=True)
     return response
 
 
 def redirect(path: str, message: str) -> RedirectResponse:
     """Redirect after a form was processed; the message is shown on the next page."""
     response = redirect_to(path)
-    response.set_cookie(
-        _MESSAGE_COOKIE, quote(message), _MINUTE, path=cookie_path(), samesite="lax", httponly=True
-    )
+    name, value = cookie_name(_MESSAGE_COOKIE), quote(message)
+    response.set_cookie(name, value, _MINUTE, path=cookie_path(), samesite="lax", httponly=True)
     return response
 
 

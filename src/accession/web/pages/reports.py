@@ -8,8 +8,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from accession.accounts.collections import list_collections
+from accession.core.csv_files import Delimiter
 from accession.db.engine import transaction
-from accession.reports.formatting import format_value
+from accession.reports.formatting import format_cell
 from accession.reports.model import Chart, Column, ColumnKind, ListKind, ListLink, Report, Row
 from accession.reports.registry import REPORTS, find_report
 from accession.web.pages.charts import DataPoint
@@ -70,8 +71,9 @@ def show_report(
             parameters=report_request.parameters,
             result=result,
             rows=rows,
+            delimiters=list(Delimiter),
             charts=[(chart, _points(chart)) for chart in result.charts],
-            format_value=format_value,
+            format_cell=format_cell,
             title_path=_title_path(report, collection_ids),
             list_path=lambda link: _list_path(link, collection_ids),
             sort_path=lambda column: _sort_path(report, column, filters),

@@ -41,7 +41,7 @@ router = APIRouter(prefix="/runs", include_in_schema=False)
 
 _STEPS_PER_PAGE, _LINES_PER_PAGE = 20, 50
 _MAX_OFFSET = 10_000
-_LEVELS = {LogLevel.INFO: "all", LogLevel.WARNING: "warnings and errors", LogLevel.ERROR: "errors"}
+_LEVELS = {LogLevel.INFO: "all levels", LogLevel.WARNING: "warnings and errors", LogLevel.ERROR: "errors"}
 # Workers store details a second later, so that the page of a run that has ended may still change.
 _SETTLING_TIME = timedelta(seconds=10)
 

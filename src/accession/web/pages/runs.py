@@ -32,10 +32,10 @@ _DEFAULT_DAYS = 90
 _DAY_RANGES = {30: "30 days", _DEFAULT_DAYS: "90 days", 365: "1 year", 1825: "5 years"}
 _MAX_BARS = 366
 _DAY_CHARTS = {
-    "Runs": "runs",
-    "Failed runs": "failed",
-    "Records": "records_fetched",
-    "New titles": "titles_new",
+    "runs": "runs",
+    "failed runs": "failed",
+    "records": "records_fetched",
+    "new titles": "titles_new",
 }
 
 
@@ -111,19 +111,18 @@ def show_run_days(
         )
 
 
-def _day_charts(totals: Sequence[RunDayView], today: date) -> dict[str, list[DataPoint]]:
-    """Return the points of each chart by its title: days, also those without runs, or else weeks."""
+def _day_charts(totals: Sequence[RunDayView], today: date) -> list[tuple[str, str, list[DataPoint]]]:
+    """Return title, unit and points of each chart: days, also those without runs, or else weeks."""
     by_day = {total.day: total for total in totals}
     first = totals[0].day if totals else today
     days = [first + timedelta(days=number) for number in range((today - first).days + 1)]
-    unit, step = ("day", 1) if len(days) <= _MAX_BARS else ("week", 7)
-    return {
-        f"{title} per {unit}": [
-            DataPoint(
-                f"{days[start]:%Y-%m-%d}",
-                sum(getattr(by_day.get(day), name, 0) for day in days[start : start + step]),
-            )
-            for start in range(0, len(days), step)
+    period, step = ("day", 1) if len(days) <= _MAX_BARS else ("week", 7)
+    spans = [days[start : start + step] for start in range(0, len(days), step)]
+
+    def points(name: str) -> list[DataPoint]:
+        return [
+            DataPoint(f"{span[0]:%Y-%m-%d}", sum(getattr(by_day.get(day), name, 0) for day in span))
+            for span in spans
         ]
-        for title, name in _DAY_CHARTS.items()
-    }
+
+    return [(f"{unit.capitalize()} per {period}", unit, points(name)) for unit, name in _DAY_CHARTS.items()]

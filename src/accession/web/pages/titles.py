@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from accession.accounts.collections import get_collection, list_collections
 from accession.catalog.marc import audience_notes, series_statements
 from accession.catalog.purchase_records import purchase_record_views
-from accession.catalog.search import TitleCount, count_matches, find_titles, previous_cursor
+from accession.catalog.search import TitleCount, count_matches, find_titles, match_titles, previous_cursor
 from accession.catalog.title_details import TitleDetails, title_details
 from accession.catalog.title_filter import TitleFilter
 from accession.catalog.title_history import title_history
@@ -67,11 +67,12 @@ def search(request: Request, _: Viewer) -> Response:
     order = address.order or (None if address.text else TitleOrder())
     with transaction() as session:
         filters = address.to_filter(session)
-        page = find_titles(session, filters, address.order, cursor=address.cursor or None)
+        matches = match_titles(session, filters)
+        page = find_titles(session, matches, address.order, cursor=address.cursor or None)
         conditions = _conditions(address, filters)
         previous = None
         if address.cursor:
-            cursor = previous_cursor(session, filters, address.order, address.cursor)
+            cursor = previous_cursor(session, matches, address.order, address.cursor)
             previous = address.path(cursor=cursor or "")
         return render(
             request,
@@ -80,7 +81,7 @@ def search(request: Request, _: Viewer) -> Response:
             results=page,
             previous_path=previous,
             next_path=address.path(cursor=page.next) if page.next else None,
-            facets=list_facets(session, filters),
+            facets=list_facets(session, matches),
             max_options=_MAX_OPTIONS,
             conditions=[(label, path) for label, path, _ in conditions],
             suggestions=_suggestions(session, conditions) if not page.titles else [],
@@ -110,7 +111,10 @@ def _suggestions(
     session: Session, conditions: Iterable[tuple[str, str, TitleFilter]]
 ) -> list[tuple[str, str, TitleCount]]:
     """Return the conditions without which titles match: description, path without it, and their number."""
-    counted = ((label, path, count_matches(session, others)) for label, path, others in conditions)
+    counted = (
+        (label, path, count_matches(session, match_titles(session, others)))
+        for label, path, others in conditions
+    )
     return [(label, path, total) for label, path, total in counted if total.number]
 
 

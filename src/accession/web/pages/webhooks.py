@@ -241,11 +241,12 @@ def confirm_removal(request: Request, _: Administrator, webhook_id: RowId) -> Re
     """Ask for confirmation."""
     with transaction() as session:
         webhook = webhook_view(session, webhook_id)
+    pending = f"{webhook.pending:,} pending event{'' if webhook.pending == 1 else 's'}"
     return render(
         request,
         "confirm.html",
         heading=f"Remove the webhook {webhook.name}?",
-        text=f"Its deliveries are deleted, also {webhook.pending:,} pending events.",
+        text=f"Its deliveries are deleted{f', also {pending}' if webhook.pending else ''}.",
         button="Remove",
         back=f"{_HOME}/{webhook_id}",
     )
