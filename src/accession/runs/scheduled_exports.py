@@ -63,7 +63,7 @@ class ScheduledExportView:
 
     @property
     def problem(self) -> str | None:
-        """Return why the last attempt failed, and that a later one is missing; None if all is well."""
+        """Return why the last attempt failed, and that a later one is missing; None without a problem."""
         overdue = (
             f"It was due on {self.overdue_since:%Y-%m-%d at %H:%M} UTC, but no worker has written it: start "
             "the scheduler and a worker."

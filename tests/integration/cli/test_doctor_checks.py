@@ -51,6 +51,7 @@ def test_doctor_reports_missing_worker_and_scheduler(
     assert results["process postgres"][0]
     assert results["schema"] == (True, SCHEMA_REVISION)
     assert results["account keys"] == (True, "all 1 can be decrypted")
+    assert results["secrets of webhooks"] == (True, "none are stored")
     assert results["purchases of Alder Library"] == (True, "never")
 
 
