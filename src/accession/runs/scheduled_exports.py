@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -92,12 +93,19 @@ def _store(session: Session, values: Mapping[str, Any]) -> None:
 
 def scheduled_exports(session: Session) -> list[ScheduledExportView]:
     """Return the exports of the settings with their last results, in the order of the settings."""
-    return [scheduled_export(session, export) for export in get_settings().exports]
+    exports = get_settings().exports
+    query = select(ExportResult).where(ExportResult.name.in_([export.name for export in exports]))
+    results = {result.name: result for result in session.scalars(query)}
+    return [_view(export, results.get(export.name)) for export in exports]
 
 
 def scheduled_export(session: Session, export: ScheduledExport) -> ScheduledExportView:
     """Return an export with its last result."""
-    result, time_zone = session.get(ExportResult, export.name), get_settings().time_zone
+    return _view(export, session.get(ExportResult, export.name))
+
+
+def _view(export: ScheduledExport, result: ExportResult | None) -> ScheduledExportView:
+    time_zone = get_settings().time_zone
     view = ScheduledExportView(
         name=export.name,
         format=export.format,
