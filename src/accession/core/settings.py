@@ -87,6 +87,17 @@ class Home(BaseSettings):
         return folder.expanduser().absolute()
 
 
+def _matching(pattern: str, instruction: str) -> AfterValidator:
+    """Return a validator of texts that match the whole pattern."""
+
+    def validate(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise ValueError(instruction)
+        return text
+
+    return AfterValidator(validate)
+
+
 class ScheduledExport(BaseModel):
     """An export that is written on a schedule.
 
@@ -98,29 +109,17 @@ class ScheduledExport(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
+    name: Annotated[str, _matching(r"[\w-]{1,60}", "enter 1 to 60 letters, digits, hyphens and underscores")]
     format: str
     # A URL may contain a password.
     target: str = Field(min_length=1, repr=False)
-    at: str = "06:00"
+    at: Annotated[
+        str, _matching(r"hourly|([01]\d|2[0-3]):[0-5]\d", "enter a time such as 06:00, or hourly")
+    ] = "06:00"
     keep: int = Field(default=7, ge=1)
     collections: tuple[str, ...] = ()
     since: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
-
-    @field_validator("name")
-    @classmethod
-    def _validate_name(cls, name: str) -> str:
-        if re.fullmatch(r"[\w-]{1,60}", name) is None:
-            raise ValueError("enter 1 to 60 letters, digits, hyphens and underscores")
-        return name
-
-    @field_validator("at")
-    @classmethod
-    def _validate_time(cls, at: str) -> str:
-        if re.fullmatch(r"hourly|([01]\d|2[0-3]):[0-5]\d", at) is None:
-            raise ValueError("enter a time such as 06:00, or hourly")
-        return at
 
     @field_validator("target")
     @classmethod
