@@ -162,10 +162,10 @@ def _statistics_conditions(filters: TitleFilter) -> Iterator[ColumnElement[bool]
         yield ~(row.has_metadata if filters.lacks == Lack.METADATA else row.has_cover)
     if filters.unused_since is not None:
         yield row.unused_since < filters.unused_since
-    yield from is_first_purchase_in_span(filters, row.first_purchased_on)
+    yield from first_purchase_conditions(filters, row.first_purchased_on)
 
 
-def is_first_purchase_in_span(
+def first_purchase_conditions(
     filters: TitleFilter, day: InstrumentedAttribute[Any]
 ) -> Iterator[ColumnElement[bool]]:
     """Yield the conditions on the day of a title's first purchase."""

@@ -14,7 +14,7 @@ from sqlalchemy import Select, exists, func, literal, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from accession.catalog.editions import pool_edition_join
-from accession.catalog.title_filter import PoolQuery, TitleFilter, is_first_purchase_in_span
+from accession.catalog.title_filter import PoolQuery, TitleFilter, first_purchase_conditions
 from accession.core.sort_order import format_sort_order, parse_sort_order
 from accession.db.models import Edition, LicensePool, PurchaseRecord
 
@@ -197,8 +197,8 @@ def _parts_by_purchase(pools: PoolQuery, filters: TitleFilter) -> list[_Part]:
     )
     has_none = ~exists().where(first.license_pool_id == LicensePool.id)
     # The filter of the first purchase reads other rows: these conditions tell where to begin in the index.
-    is_in_span = is_first_purchase_in_span(filters, first.purchased_on)
-    purchased = pools.join(first, is_of_pool).where(~has_earlier, *is_in_span)
+    conditions = first_purchase_conditions(filters, first.purchased_on)
+    purchased = pools.join(first, is_of_pool).where(~has_earlier, *conditions)
     return [
         _Part(purchased, first.license_pool_id, first.purchased_on),
         _Part(pools.where(has_none), LicensePool.id),
