@@ -13,6 +13,7 @@ from accession.db.engine import engine
 from accession.db.models import Collection
 from tests.fixtures.commands import Cli
 from tests.fixtures.factories import BackgroundThread
+from tests.fixtures.servers import close_connections
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.web_client import Browser
 
@@ -101,7 +102,7 @@ def test_command_that_waited_too_long_names_the_session(
 ) -> None:
     pid = pid_of(holder)
     monkeypatch.setitem(engine_module._SESSION_OPTIONS, "lock_timeout", "20ms")
-    engine().dispose()
+    close_connections(engine())
 
     error = cli("collections", "remove", "Alder Library", "--yes").error
 
@@ -110,7 +111,16 @@ def test_command_that_waited_too_long_names_the_session(
         f"idle after: {SHOWN}); let it end, or end it with SELECT pg_terminate_backend({pid}), and repeat "
         "the command."
     )
-    engine().dispose()
+    close_connections(engine())
+
+
+def test_lock_timeout_names_no_vacuum_while_rows_are_locked(session: Session, collection: Collection) -> None:
+    """A vacuum lets others write, however long it takes."""
+    with engine().connect() as vacuum, engine().connect() as writer:
+        vacuum.execute(text("LOCK TABLE collections IN SHARE UPDATE EXCLUSIVE MODE"))
+        writer.execute(text(UPDATE))
+
+        assert f"process {pid_of(writer)} (" in describe_lock_timeout()
 
 
 def test_lock_timeout_without_a_holder_asks_to_repeat(session: Session) -> None:

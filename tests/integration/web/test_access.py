@@ -27,6 +27,7 @@ from accession.db.models import ApiToken, Collection
 from accession.web.server import require_user_unless_loopback
 from accession.web.sessions import COOKIE, MAX_AGE
 from tests.fixtures.factories import NOON
+from tests.fixtures.servers import close_connections
 from tests.fixtures.web_client import (
     BASE_URL,
     Browser,
@@ -214,7 +215,7 @@ def no_database(browser: Browser) -> Iterator[None]:
     before = get_settings()
     nowhere = SecretStr("postgresql://nobody@127.0.0.1:9/none")
     for url in (nowhere, before.database_url):
-        engine().dispose()
+        close_connections(engine())
         engine.cache_clear()
         use_settings(before.model_copy(update={"database_url": url}))
         if url is nowhere:
