@@ -112,9 +112,12 @@ FROM runs WHERE started_at >= :start GROUP BY 1, 2, 3
 """
 _ADD_EVENTS = """
 INSERT INTO circulation_events (collection_id, event_id, license_pool_id, event_type, occurred_at, counted)
-SELECT collection_id, gen_random_uuid()::text, id, CASE n % 2 WHEN 0 THEN 'CHECKOUT' ELSE 'CHECKIN' END,
+SELECT p.collection_id, gen_random_uuid()::text, p.id, CASE n % 2 WHEN 0 THEN 'CHECKOUT' ELSE 'CHECKIN' END,
     CAST(:start AS timestamptz) + random() * interval '7 days', true
-FROM license_pools, generate_series(1, 7 * :events / :titles) n ORDER BY 5
+FROM generate_series(1, 7 * :events) n
+    JOIN identifiers i ON i.identifier = 'title' || n % :titles + 1
+    JOIN license_pools p ON p.identifier_id = i.id
+ORDER BY 5
 """
 _ADD_CHANGES = """
 INSERT INTO title_changes (license_pool_id, changed_at, changes)
