@@ -53,6 +53,8 @@ def describe_differences(
             return ", ".join(map(str, value)) or none
         if isinstance(value, bool):
             return "yes" if value else "no"
+        if isinstance(value, float):
+            return f"{value:g}"
         return none if value in (None, "") else str(value)
 
     return {

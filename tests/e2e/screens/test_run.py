@@ -100,6 +100,24 @@ def test_cancelled_run_keeps_its_steps(
     expect(steps).to_contain_text("stored")
 
 
+def test_past_days_are_imported_after_their_cost_is_shown(
+    open_dashboard: OpenDashboard, installation: InstallationWithVendor
+) -> None:
+    dashboard = open_dashboard(installation.base_url, viewport=DESKTOP)
+    page = dashboard.page
+    dashboard.add_collection("Yew Library", installation.vendor.base_url)
+    page.get_by_role("button", name="More").click()
+    page.get_by_role("link", name="Import past days").click()
+    page.get_by_label("First day").fill("2025-02-01")
+    page.get_by_label("Last day").fill("2025-03-31")
+    page.get_by_role("button", name="Show requests").click()
+    expect(page.get_by_text(re.compile(r"2025-02-01 to 2025-03-31: about \d+ requests"))).to_be_visible()
+    page.get_by_role("button", name="Import these days").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("backfill of Yew Library")
+    expect(page.locator("#state")).to_have_text(re.compile("succeeded"))
+    expect(page.locator("#counters")).to_contain_text("2025-02-01 to 2025-03-31")
+
+
 @pytest.mark.parametrize("viewport", [PHONE, DESKTOP, WIDE], ids=["phone", "desktop", "wide"])
 def test_page_fits_every_screen_in_both_themes(
     session: Session,

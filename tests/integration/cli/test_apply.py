@@ -199,7 +199,7 @@ def test_plan_prints_differences_and_changes_nothing(apply: Apply, session: Sess
         'Add collection "Birch Library" (library_id: county; account_id: consortium.county; '
         "base_url: https://partner.yourcloudlibrary.com)",
         'Set request limits of the account of "Alder Library" (max_concurrency: inherited → 2; '
-        "max_requests_per_second: inherited → 5.0)",
+        "max_requests_per_second: inherited → 5)",
         'Change schedule of purchases of "Alder Library" (cron: inherited → 30 2 * * *; '
         "time_zone: inherited → Europe/Berlin; jitter_minutes: inherited → 30)",
         'Pause events of "Birch Library" (reason: building works; until: 2030-01-01 06:00 UTC)',

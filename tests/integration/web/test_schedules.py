@@ -127,6 +127,12 @@ def test_limits_are_changed_for_all_collections_of_the_account(
     assert {name: stored[name] for name in form} == form
 
 
+def test_whole_rate_is_shown_without_decimals(browser: Browser, url: str) -> None:
+    browser.post(f"{url}/limits", data={"max_requests_per_second": "5"})
+    assert "at once, 5 per second" in text(browser.get(url))
+    assert "Now: 5 Save" in text(browser.get(f"{url}/limits"))
+
+
 @pytest.mark.parametrize("value", ["0", "many", "nan"])
 def test_invalid_limit_is_shown_again_with_the_error(value: str, browser: Browser, url: str) -> None:
     response = browser.post(f"{url}/limits", data={"max_requests_per_second": value})
