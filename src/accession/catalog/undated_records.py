@@ -39,12 +39,13 @@ class UndatedRecords:
         rows = self._session.execute(query.where(self._of_collection, in_array(UndatedRecord.key, keys)))
         return dict(rows.all())
 
-    def remove(self, keys: AbstractCollection[str]) -> None:
-        """Forget the records with these keys."""
-        if keys:
-            self._session.execute(
-                delete(UndatedRecord).where(self._of_collection, in_array(UndatedRecord.key, keys))
-            )
+    def take(self, keys: AbstractCollection[str]) -> dict[str, str]:
+        """Forget the records with these keys, and return them."""
+        if not keys:
+            return {}
+        statement = delete(UndatedRecord).where(self._of_collection, in_array(UndatedRecord.key, keys))
+        rows = self._session.execute(statement.returning(UndatedRecord.key, UndatedRecord.raw_xml))
+        return dict(rows.all())
 
     def clear(self) -> None:
         """Forget all records."""

@@ -148,11 +148,12 @@ class DaySearchImporter:
             {key: page[key].raw_xml for key in reading.new_keys if key in undated and key in page}
         )
         resolved = {key for day in reading.days for key in day.keys}
-        stored = self._undated.read(resolved - page.keys())
-        records = {**{key: marc_record_from_xml(raw_xml) for key, raw_xml in stored.items()}, **page}
+        # A record that is listed several times may have some of its days still to be found.
+        stored = self._undated.take(resolved - undated) | self._undated.read(resolved & undated - page.keys())
+        parsed = {key: marc_record_from_xml(stored[key]) for key in stored.keys() - page.keys()}
+        records = {**parsed, **page}
         for day in reading.days:
             yield sort_records([records[key] for key in day.keys], PurchaseDate(day.start))
-        self._undated.remove(resolved - undated)
 
 
 def _page_requests(search: DaySearch, limit: int) -> Sequence[PageRequest]:

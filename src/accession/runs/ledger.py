@@ -301,7 +301,10 @@ def _store_sample(run: Run, at: datetime) -> None:
     if (session := object_session(run)) is not None:
         sample = {"pages": run.pages, "records_fetched": run.records_fetched}
         statement = insert(RunSample).values(run_id=run.id, at=at, **sample)
-        session.execute(statement.on_conflict_do_update(index_elements=["run_id", "at"], set_=sample))
+        # Not by the session, which would first write the run: its row is written at the end.
+        session.connection().execute(
+            statement.on_conflict_do_update(index_elements=["run_id", "at"], set_=sample)
+        )
         run.sampled_at = at
 
 
