@@ -56,7 +56,8 @@ _MAX_UNCONFIRMED = timedelta(days=30)
 _MAX_PREFETCHED_RECORDS = 10
 # The page of a day so soon after one with records may have been prefetched with an earlier anchor.
 _MAX_PREFETCHED_DAYS = 3
-# A request lists so many known records again at most, to leave room for new ones.
+# A request lists so many known records again at most, to leave room for new ones, unless the budget pays for
+# the page that it may need in addition.
 _MAX_ANCHOR_KEYS = 24
 
 # The last days are requested one by one, and so are a few days for which a search does not pay.
@@ -141,10 +142,13 @@ class Anchor:
         """Return the position (1-based) of the first of them."""
         return self.position - len(self.earlier_keys)
 
-    def followed_by(self, keys: Sequence[str]) -> "Anchor":
-        """Return the anchor after further records, before which an empty body may have hidden others."""
+    def followed_by(self, keys: Sequence[str], max_keys: int) -> "Anchor":
+        """Return the anchor after further records, before which an empty body may have hidden others.
+
+        If there are more than `max_keys`, they are too many to be listed again.
+        """
         known = (*self.keys, *keys)
-        earlier_keys = known[:-1] if len(known) <= _MAX_ANCHOR_KEYS else ()
+        earlier_keys = known[:-1] if len(known) <= max_keys else ()
         position = self.position + len(keys)
         return replace(self, position=position, key=known[-1], earlier_keys=earlier_keys)
 
@@ -395,11 +399,11 @@ class ImportCursor:
         known_records = self.known_records(window)
         new_keys = tuple(keys[known_records:])
         is_full = len(keys) >= PAGE_SIZE
-        if window.is_probe and new_keys:
+        if window.is_probe and (new_keys or is_full):
             return PageReading(self._narrow(window, new_keys, is_full=is_full), known_records)
         after_records = self._after_records(window, new_keys)
         if is_full:
-            is_needless = anchor is not None and self.offset == 1
+            is_needless = anchor is not None and (self.offset == 1 or not new_keys)
             next_cursor = replace(
                 after_records._spend(REQUEST_COST if is_needless else 0),
                 offset=self.offset + len(new_keys),
@@ -412,15 +416,17 @@ class ImportCursor:
         return PageReading(next_cursor, known_records)
 
     def _next_anchor(self, window: Window, new_keys: Sequence[str]) -> Anchor:
-        anchor, count, key = self.anchor, len(new_keys), new_keys[-1]
+        anchor, count = self.anchor, len(new_keys)
         if anchor is not None and self._anchor_of(window) is not None:
-            return Anchor(anchor.span_start, anchor.position + count, key)
+            return Anchor(anchor.span_start, anchor.position + count, [anchor.key, *new_keys][-1])
+        key = new_keys[-1]
         if window.start <= self.confirmed_until:
             return Anchor(window.start, count, key, None if anchor is None else anchor.span_start)
         # The next request with the anchor also has to show that there is nothing since `confirmed`.
+        max_keys = PAGE_SIZE if self.budget >= REQUEST_COST else _MAX_ANCHOR_KEYS
         if anchor is not None:
-            return anchor.followed_by(new_keys)
-        return Anchor(self.confirmed_until, 1, new_keys[0]).followed_by(new_keys[1:])
+            return anchor.followed_by(new_keys, max_keys)
+        return Anchor(self.confirmed_until, 1, new_keys[0]).followed_by(new_keys[1:], max_keys)
 
     def with_wide_windows(self) -> "ImportCursor":
         """Return the cursor as after many empty windows, so that it starts with the widest probe."""
@@ -494,7 +500,11 @@ class ImportCursor:
 
     def _after_records(self, window: Window, keys: tuple[str, ...]) -> "ImportCursor":
         if not keys:
-            return replace(self, confirmed=self.confirmed_until)
+            anchor = self.anchor
+            if anchor is not None and len(anchor.keys) == PAGE_SIZE and self._anchor_of(window) is not None:
+                # The page has shown them all in their places, and had no room for others.
+                anchor = self._next_anchor(window, ())
+            return replace(self, confirmed=self.confirmed_until, anchor=anchor)
         return replace(
             self,
             confirmed=self.confirmed_until,

@@ -152,7 +152,8 @@ def test_windows_cover_every_moment_exactly_once(
             probes.append(step.window)
             covered_until = step.window.start
         else:
-            covered_until = step.window.end if step.reading.next_cursor.offset == 1 else step.window.start
+            has_more_pages = step.reading.next_cursor.window_end is not None
+            covered_until = step.window.start if has_more_pages else step.window.end
     assert is_covered(NOW)
 
 
@@ -656,10 +657,40 @@ def test_withdrawn_record_does_not_make_up_for_hidden_one() -> None:
     assert (cursor.current_day, cursor.confirmed_until, cursor.restarts) == (FIRST, FIRST, 1)
 
 
-def test_many_unproven_records_are_not_listed_again() -> None:
+def test_unproven_records_that_fill_a_page_are_listed_again() -> None:
+    """Otherwise one that is withdrawn just then could make up for one that an empty body has hidden."""
+    keys = key_list(50)
+    cursor = read_pages(ImportCursor(FIRST), NOW, [], keys)
+    again = PageRequest(FIRST, day(2014, 1, 3), 1, may_be_empty=False)
+    assert next_request(cursor) == again
+
+    assert_gone_back(read_pages(cursor, NOW, ["hidden", *keys[1:]]), FIRST)
+
+    cursor = read_pages(cursor, NOW, keys)
+    assert next_request(cursor) == replace(again, offset=50)
+    assert cursor.budget == read_pages(ImportCursor(FIRST), NOW, []).budget - 20
+    cursor = read_pages(cursor, NOW, ["k0049", "a"])
+    assert (cursor.current_day, cursor.confirmed_until) == (day(2014, 1, 3), day(2014, 1, 3))
+
+
+def test_many_unproven_records_are_not_listed_without_budget() -> None:
     """They would leave too little room for new ones on the page."""
-    cursor = read_pages(ImportCursor(FIRST), NOW, [], key_list(25))
+    cursor = read_pages(ImportCursor(FIRST, budget=0), NOW, [], key_list(25))
     assert cursor.anchor == Anchor(FIRST, 25, "k0024")
+
+
+def test_probe_that_lists_only_known_records_is_narrowed_down() -> None:
+    """Its page has no room for what else the span may hold."""
+    cursor = read_pages(ImportCursor(FIRST), NOW, [], [*key_list(49), "a"][:49], *[[]] * 7)
+    assert cursor.anchor is not None
+    cursor = replace(cursor, anchor=cursor.anchor.followed_by(["z"], 50), budget=100)
+    probe = cursor.window(NOW)
+    assert probe.is_probe
+
+    cursor = read_pages(cursor, NOW, cursor.anchor.keys if cursor.anchor else ())
+
+    assert [span.keys for span in cursor.probed] == [None]
+    assert not cursor.window(NOW).is_probe
 
 
 def test_anchor_confirms_empty_days_after_a_month() -> None:
