@@ -32,6 +32,8 @@ _NEW_RECORDS = 40
 # Fewer records in spans to divide do not keep the concurrent requests busy.
 _MAX_OPEN_RECORDS = 80
 _MIN_OPEN_SPANS = 5
+# With more records, no new span is requested to keep the concurrent requests busy: the cursor stays small.
+_MAX_RECORDS_AHEAD = 300
 # A request beyond the last span may also list this many known records, to divide a span with them.
 _MAX_KNOWN_RECORDS = 8
 _MIN_WIDTH = 4
@@ -384,7 +386,9 @@ class DaySearch:
         while len(search.planned) < _MAX_PLANNED:
             beyond = search._next_beyond()
             requested = None if search._has_open_records else beyond
-            requested = requested or search._next_pair() or search._next_single() or beyond
+            requested = requested or search._next_pair() or search._next_single()
+            if requested is None and not (search.planned and search._has_many_records):
+                requested = beyond
             if requested is None:
                 break
             search = replace(search, planned=(*search.planned, requested))
@@ -395,6 +399,11 @@ class DaySearch:
         """Return whether there are enough spans to divide, so that new ones are not necessary yet."""
         sizes = [len(span.keys) for span in self.spans if not span.is_day]
         return len(sizes) >= _MIN_OPEN_SPANS or sum(sizes) >= _MAX_OPEN_RECORDS
+
+    @property
+    def _has_many_records(self) -> bool:
+        """Return whether there are enough records whose days are to be found first."""
+        return sum(len(span.keys) for span in self.spans) >= _MAX_RECORDS_AHEAD
 
     def _next_beyond(self) -> DayRange | None:
         """Return a request for a new span, if there are more days and no other one is planned."""
