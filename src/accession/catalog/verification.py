@@ -152,6 +152,18 @@ def count_open_findings(session: Session) -> dict[str, Mapping[FindingKind, int]
     return {**counts}
 
 
+def count_unrepaired_purchases(session: Session, found_before: datetime) -> dict[int, int]:
+    """Return the number of missing and moved purchases that were found before a time (UTC), by collection id.
+
+    Those that have been repaired are left out, and so are collections without any.
+    """
+    row = VerificationFinding
+    query = select(row.collection_id, func.sum(row.purchases)).where(
+        row.resolved_at.is_(None), row.kind != FindingKind.EXTRA, row.found_at < found_before
+    )
+    return dict(session.execute(query.group_by(row.collection_id)).all())
+
+
 def oldest_verifications(session: Session, first_month: date, min_age: timedelta) -> dict[str, datetime]:
     """Return the time (UTC) of the oldest verification of a month, by the collection's name.
 

@@ -28,6 +28,7 @@ from accession.notifications.problems import (
     CollectionStates,
     MachineState,
     Problem,
+    find_differences,
     find_full_disks,
     find_overdue,
     find_rejections,
@@ -55,7 +56,7 @@ def apply_rules(session: Session, machine: MachineState, now: datetime) -> None:
     query = select(NotificationRule, NotificationChannel.name).join(NotificationChannel)
     rules = session.execute(query.order_by(NotificationRule.id)).all()
     if rules:
-        states = read_collection_states(session)
+        states = read_collection_states(session, now)
         for rule, channel in rules:
             _RuleIncidents(session, rule, channel, states, now).update(events, machine)
     session.execute(delete(NotificationEvent).where(NotificationEvent.id.in_([event.id for event in events])))
@@ -86,6 +87,7 @@ class _RuleIncidents:
         self._compare(
             EventKind.REJECTED_RECORDS, find_rejections(self._states, rule.rejected_records, self._now)
         )
+        self._compare(EventKind.PURCHASES_DIFFER, find_differences(self._states, self._now))
         self._compare(
             EventKind.DISK_NEARLY_FULL,
             find_full_disks(machine, rule.disk_free_percent, self._now),

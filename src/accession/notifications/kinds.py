@@ -14,6 +14,8 @@ class EventKind(StrEnum):
     """No run of a scheduled workflow has succeeded for some hours."""
     REJECTED_RECORDS = "rejected_records"
     """A collection has more open rejected records than a threshold."""
+    PURCHASES_DIFFER = "purchases_differ"
+    """Purchases have differed from the vendor's for longer than a daily import needs to repair them."""
     EXPORT_FAILED = "export_failed"
     DIGEST_FAILED = "digest_failed"
     """A digest has not reached one of its recipients."""
@@ -47,6 +49,7 @@ SEVERITIES: Mapping[EventKind, Severity] = {
     EventKind.CREDENTIALS_REJECTED: Severity.ERROR,
     EventKind.NO_SUCCESS: Severity.WARNING,
     EventKind.REJECTED_RECORDS: Severity.WARNING,
+    EventKind.PURCHASES_DIFFER: Severity.WARNING,
     EventKind.EXPORT_FAILED: Severity.ERROR,
     EventKind.WEBHOOK_PAUSED: Severity.ERROR,
     EventKind.DIGEST_FAILED: Severity.WARNING,

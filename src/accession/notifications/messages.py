@@ -21,6 +21,7 @@ _TITLES: Mapping[EventKind, str] = {
     EventKind.CREDENTIALS_REJECTED: "Credentials rejected",
     EventKind.NO_SUCCESS: "No successful import",
     EventKind.REJECTED_RECORDS: "Many rejected records",
+    EventKind.PURCHASES_DIFFER: "Purchases differ",
     EventKind.EXPORT_FAILED: "Export failed",
     EventKind.WEBHOOK_PAUSED: "Webhook paused",
     EventKind.DIGEST_FAILED: "Digest not delivered",
@@ -34,6 +35,7 @@ _NOUNS: Mapping[EventKind, str] = {
     EventKind.CREDENTIALS_REJECTED: "imports",
     EventKind.NO_SUCCESS: "imports",
     EventKind.REJECTED_RECORDS: "collections",
+    EventKind.PURCHASES_DIFFER: "collections",
     EventKind.EXPORT_FAILED: "exports",
     EventKind.WEBHOOK_PAUSED: "webhooks",
 }
@@ -44,6 +46,8 @@ _ADVICE: Mapping[EventKind, str] = {
     "correct them in Accession.",
     EventKind.NO_SUCCESS: "Check that a worker and the scheduler are running, and the latest runs.",
     EventKind.REJECTED_RECORDS: "Look at the reasons in the list of rejected records; retry or resolve them.",
+    EventKind.PURCHASES_DIFFER: "Look at the findings of the collection's verification, and at its latest "
+    "purchase runs. Repair the differences with `accession verify --repair`.",
     EventKind.EXPORT_FAILED: "Check the export's target and options; the earlier files are unchanged.",
     EventKind.WEBHOOK_PAUSED: "Repair the receiver, then resume the webhook. Its events wait until then.",
     EventKind.DIGEST_FAILED: "Check the mail server in ACCESSION_SMTP_URL, and the recipient's address on "
@@ -56,6 +60,7 @@ _RECOVERIES: Mapping[EventKind, str] = {
     EventKind.CREDENTIALS_REJECTED: "A run has succeeded.",
     EventKind.NO_SUCCESS: "A run has succeeded.",
     EventKind.REJECTED_RECORDS: "The number of open rejected records is no longer above the threshold.",
+    EventKind.PURCHASES_DIFFER: "The differences have been repaired.",
     EventKind.EXPORT_FAILED: "The export has been written.",
     EventKind.WEBHOOK_PAUSED: "It has been resumed.",
     EventKind.DIGEST_FAILED: "A digest has been delivered, or the recipient was removed.",

@@ -7,12 +7,16 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from accession.catalog.verification import count_unrepaired_purchases
 from accession.core.workflow import SCHEDULED_WORKFLOWS
 from accession.db.models import Collection, RejectedRecord
 from accession.notifications.kinds import EventKind
 from accession.runs.health import MAX_LATENESS, last_successes
 from accession.runs.pauses import list_pauses
 from accession.runs.schedules import Schedule, list_schedules
+
+# The daily imports should have repaired a difference by then.
+_REPAIR_TIME = timedelta(hours=36)
 
 
 @dataclass(frozen=True)
@@ -60,17 +64,18 @@ class CollectionStates:
     """The collections in use, and what rules compare with their thresholds.
 
     `successes` has, by collection id and workflow, when the last successful run ended, or else when the
-    collection was added.
+    collection was added. `differing_purchases` has the numbers of those that no daily import has repaired.
     """
 
     names: Mapping[int, str]
     successes: Mapping[tuple[int, str], datetime]
     rejected_records: Mapping[int, int]
+    differing_purchases: Mapping[int, int]
     paused: frozenset[tuple[int, str]]
 
 
-def read_collection_states(session: Session) -> CollectionStates:
-    """Read what rules compare with their thresholds."""
+def read_collection_states(session: Session, now: datetime) -> CollectionStates:
+    """Read the collections, and what rules compare with their thresholds."""
     in_use = select(Collection).where(Collection.marked_for_deletion_at.is_(None))
     collections = session.scalars(in_use.order_by(Collection.id)).all()
     successes = last_successes(session)
@@ -84,6 +89,7 @@ def read_collection_states(session: Session) -> CollectionStates:
             for key in [(collection.id, workflow.value)]
         },
         rejected_records=dict(session.execute(rejected.group_by(RejectedRecord.collection_id)).all()),
+        differing_purchases=count_unrepaired_purchases(session, found_before=now - _REPAIR_TIME),
         paused=frozenset(list_pauses(session)),
     )
 
@@ -130,6 +136,22 @@ def find_rejections(states: CollectionStates, threshold: int, now: datetime) -> 
                 kind=EventKind.REJECTED_RECORDS,
                 subject=states.names[collection_id],
                 reason=f"{number:,} records that could not be imported are open, more than {threshold:,}.",
+                cause="",
+                since=now,
+                collection_id=collection_id,
+            )
+
+
+def find_differences(states: CollectionStates, now: datetime) -> Iterator[Problem]:
+    """Yield the collections with purchases that no daily import has made equal to the vendor's."""
+    hours = _REPAIR_TIME // timedelta(hours=1)
+    for collection_id, number in states.differing_purchases.items():
+        if collection_id in states.names:
+            yield Problem(
+                key=f"purchases_differ:{collection_id}",
+                kind=EventKind.PURCHASES_DIFFER,
+                subject=states.names[collection_id],
+                reason=f"Purchases that have differed from the vendor's for {hours} hours: {number:,}.",
                 cause="",
                 since=now,
                 collection_id=collection_id,

@@ -21,7 +21,14 @@ from accession.catalog.rejected_records import (
 )
 from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
 from accession.db.engine import transaction
-from accession.db.models import Collection, Notification, NotificationEvent, NotificationIncident
+from accession.db.models import (
+    Collection,
+    FindingKind,
+    Notification,
+    NotificationEvent,
+    NotificationIncident,
+    VerificationFinding,
+)
 from accession.notifications.delivery import notification_views
 from accession.notifications.events import record_export
 from accession.notifications.incidents import GROUP_WINDOW, apply_rules
@@ -31,6 +38,7 @@ from accession.runs.pauses import store_pauses
 from accession.runs.schedules import ScheduleOverride, set_schedule
 from tests.fixtures.factories import NOON, make_collection
 from tests.fixtures.notifications import fail_run, make_channel, succeed_run
+from tests.fixtures.verification import store_finding
 
 URL = "json://127.0.0.1:9"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -389,6 +397,25 @@ def test_rejected_records_above_the_threshold_are_reported(
     resolve_rejected_record(session, rejected_record_views(session)[0].id, "done")
     session.commit()
     apply(2 * HOUR)
+    assert titles(session)[1:] == ["Recovered: Alder Library"]
+
+
+def test_purchases_that_stay_different_are_reported_once(
+    session: Session, collection: Collection, channel: Callable[..., None]
+) -> None:
+    """The daily import repairs missing and moved purchases; extra ones may have been withdrawn."""
+    channel()
+    for kind in FindingKind:
+        store_finding(session, collection, kind, "abc", NOON.date())
+    apply(36 * HOUR)
+    assert titles(session) == []
+    apply(37 * HOUR)
+    apply(38 * HOUR)
+    assert titles(session) == ["Purchases differ: Alder Library"]
+    assert "differed from the vendor's for 36 hours: 2." in notification_views(session)[0].body
+    session.execute(update(VerificationFinding).values(resolved_at=NOON + 39 * HOUR))
+    session.commit()
+    apply(39 * HOUR)
     assert titles(session)[1:] == ["Recovered: Alder Library"]
 
 
