@@ -19,21 +19,17 @@ _EMPTY_REPOSITORY = "accession.invalid"
 def repository_namespace(session: Session) -> str:
     """Return the configured domain name, or else that of the first use.
 
-    At the first use it is the host of the public URL. If that is unset, or not a domain name that the format
-    of identifiers allows, it is a name that no other installation has.
+    At the first use it is the configured one, or else the host of the public URL. If that is unset, or not a
+    domain name that the format of identifiers allows, it is a name that no other installation has.
     """
     configured = get_settings().oai_namespace
-    if configured is not None:
-        return configured
     stored = select(OaiRepository.namespace)
-    if (namespace := session.scalar(stored)) is not None:
-        return namespace
-    catalogue = _catalogue_id(session)
-    if catalogue is None:
-        return _EMPTY_REPOSITORY
-    namespace = _public_host() or f"accession-{catalogue}.invalid"
-    session.execute(insert(OaiRepository).values(namespace=namespace).on_conflict_do_nothing())
-    return session.scalars(stored).one()
+    namespace = session.scalar(stored)
+    if namespace is None and (catalogue := _catalogue_id(session)) is not None:
+        first = configured or _public_host() or f"accession-{catalogue}.invalid"
+        session.execute(insert(OaiRepository).values(namespace=first).on_conflict_do_nothing())
+        namespace = session.scalars(stored).one()
+    return configured or namespace or _EMPTY_REPOSITORY
 
 
 def _public_host() -> str | None:

@@ -81,6 +81,15 @@ def test_configured_namespace_takes_precedence(
     assert namespace_of(session) == "consortium.example"
 
 
+def test_configured_namespace_of_first_use_stays_when_unset(
+    session: Session, pools: list[LicensePool], configured: Any
+) -> None:
+    configured(oai_namespace="consortium.example")
+    namespace_of(session)
+    configured(oai_namespace=None, public_url="https://books.library.example")
+    assert namespace_of(session) == "consortium.example", "records were identified by it"
+
+
 def test_concurrent_first_uses_agree(session: Session, pools: list[LicensePool], configured: Any) -> None:
     session.commit()
 
