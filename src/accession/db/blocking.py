@@ -29,7 +29,8 @@ _BLOCKING = text("""
     ORDER BY waiting_since
 """)
 
-# Of a transaction that has just stopped waiting, PostgreSQL no longer knows for whom it waited.
+# Of a transaction that has just stopped waiting, PostgreSQL no longer knows for whom it waited. Those that
+# only read, and vacuums, let others write.
 _OLDEST_HOLDER = text("""
     SELECT activity.pid, activity.usename, activity.application_name, activity.state, activity.query,
            activity.xact_start, 1 AS waiting, activity.xact_start AS waiting_since
@@ -38,7 +39,7 @@ _OLDEST_HOLDER = text("""
       AND EXISTS (
           SELECT FROM pg_locks lock
           WHERE lock.pid = activity.pid AND lock.granted AND lock.locktype = 'relation'
-            AND lock.mode <> 'AccessShareLock'
+            AND lock.mode NOT IN ('AccessShareLock', 'ShareUpdateExclusiveLock')
       )
     ORDER BY activity.xact_start LIMIT 1
 """)
