@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 from pydantic import SecretStr
+from sqlalchemy.orm import Session
 
 from accession.accounts.account import Account
 from accession.accounts.collections import (
@@ -26,20 +27,26 @@ from accession.accounts.collections import (
 from accession.catalog.rejected_records import rejected_record_views
 from accession.catalog.titles import TitleView, title_views
 from accession.catalog.written_rows import count_rows_written_since, read_table_state
+from accession.cli.actor import command_actor
 from accession.cli.connect import open_catalogue, resolve_servers
 from accession.cli.output import console, print_table
 from accession.cli.titles import TITLE_COLUMNS
 from accession.core.errors import UserError
 from accession.core.settings import get_settings, use_settings
 from accession.core.workflow import SCHEDULED_WORKFLOWS, Workflow
+from accession.db.models import Collection
 from accession.local.control import start_in_background, stop_running
 from accession.local.home import remove_home_data
 from accession.local.ports import free_port
+from accession.runs.schedules import ScheduleOverride, set_schedule
 from accession.runs.views import run_views
 
 NAME = "Demo Library"
 _SANDBOX_START_SECONDS = 30
 _STOP_SECONDS = 60
+
+# Once a year: a scheduled run would write rows while the second import shows that it writes none.
+_DEMO_SCHEDULE = ScheduleOverride(cron="0 0 1 1 *")
 
 # Simulated events per hour: in the hour before the demo starts, and while all workflows run.
 _USUAL_ACTIVITY = 1_000
@@ -57,8 +64,8 @@ def demo(
     The demo imports twelve years of purchases; imports them again to show that nothing is written; runs all
     three workflows while titles are purchased and lent; and compares every title with the vendor.
 
-    It runs in a temporary folder, which is removed at the end, unless ACCESSION_DATABASE_URL and
-    ACCESSION_REDIS_URL name the servers to use.
+    It runs in a temporary folder, which is removed at the end, and its servers do not wait for the disk,
+    unless ACCESSION_DATABASE_URL and ACCESSION_REDIS_URL name the servers to use.
     """
     with _running_installation(titles, keep=keep) as vendor_url:
         name = _add_demo_collection(vendor_url)
@@ -81,6 +88,7 @@ def demo(
         _run_all_workflows(name)
         is_correct = _report(name, vendor_url, first, second, rows_written)
         if keep:
+            _restore_schedules(name)
             _print_next_steps()
         elif _has_external_servers():
             with open_catalogue() as session:
@@ -125,6 +133,8 @@ def _running_installation(titles: int, *, keep: bool) -> Iterator[str]:
         str(port),
         "--sandbox-activity",
         str(_USUAL_ACTIVITY),
+        # The data are deleted at the end.
+        "--durable" if keep else "--not-durable",
     )
     is_kept = False
     # SIGTERM cleans up as Ctrl-C does.
@@ -164,7 +174,6 @@ def _vendor_statistics(vendor_url: str) -> dict[str, Any]:
 
 
 def _count_page_requests(vendor_url: str) -> int:
-    # Only requests for purchase records: the schedule may start other workflows meanwhile.
     pages: int = _vendor_statistics(vendor_url)["requests"]["marc"]
     return pages
 
@@ -177,7 +186,7 @@ def _add_demo_collection(vendor_url: str) -> str:
         used_names = {collection.name for collection in list_collections(session)}
         names = (NAME if number == 1 else f"{NAME} {number}" for number in range(1, len(used_names) + 2))
         name = next(name for name in names if name not in used_names)
-        add_collection(
+        collection = add_collection(
             session,
             Account(
                 collection=name,
@@ -187,7 +196,19 @@ def _add_demo_collection(vendor_url: str) -> str:
                 base_url=vendor_url,
             ),
         )
+        _set_schedules(session, collection, _DEMO_SCHEDULE)
     return name
+
+
+def _restore_schedules(name: str) -> None:
+    """Let the collection inherit its schedules; their next runs are those after now."""
+    with open_catalogue() as session:
+        _set_schedules(session, find_collection(session, name), ScheduleOverride())
+
+
+def _set_schedules(session: Session, collection: Collection, override: ScheduleOverride) -> None:
+    for workflow in SCHEDULED_WORKFLOWS:
+        set_schedule(session, command_actor(), collection, workflow, override)
 
 
 def _import_all(name: str, vendor_url: str) -> ImportStatistics:

@@ -39,6 +39,14 @@ def up(
             min=0, help="Events per hour at the simulated vendor: purchases, loans, returns, holds."
         ),
     ] = 0,
+    durable: Annotated[
+        bool,
+        typer.Option(
+            "--durable/--not-durable",
+            help="Whether the embedded servers wait until the disk has stored what they write. Without that, "
+            "a crash of the machine can destroy their data: use it for data that you can do without.",
+        ),
+    ] = True,
 ) -> None:
     """Run Accession on this machine: database, broker, worker, schedule and dashboard.
 
@@ -62,6 +70,7 @@ def up(
         listen=partial(listen, settings.web_host, settings.web_port) if settings.web_port else None,
         prepare=lambda _: _prepare(None if sandbox is None else sandbox_port),
         on_ready=lambda _: _print_running(settings, "Stop it with Ctrl-C."),
+        durable=durable,
     )
     supervisor.run()
 

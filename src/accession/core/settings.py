@@ -333,8 +333,8 @@ class Settings(Home):
     oai_namespace: str | None = Field(
         default=None,
         description="Domain name in the identifiers of all OAI-PMH records, such as library.example. "
-        "Changing it makes every record a new one for harvesters. Unset: the host of ACCESSION_PUBLIC_URL at "
-        "the first harvest, from then on for ever.",
+        "Changing it makes every record a new one for harvesters. Unset: the name of the first harvest, "
+        "which is the host of ACCESSION_PUBLIC_URL unless this was set.",
     )
     title_url_template: str = Field(
         default="https://ebook.yourcloudlibrary.com/library/{library_id}-document_id-{identifier}",

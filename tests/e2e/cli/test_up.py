@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from accession.local.processes import recorded_processes
 from accession.local.servers import ServerUrls
@@ -182,3 +182,17 @@ def test_beat_creates_private_files_in_new_home(servers: ServerUrls) -> None:
             beat.send_signal(signal.SIGKILL)
         # As long as it runs, it renames the files at any time.
         assert {path.stat().st_mode & 0o777 for path in home.glob("beat-schedule*")} == {0o600}
+
+
+def test_servers_that_are_not_durable_do_not_wait_for_disk(running: RunningInstallation) -> None:
+    assert shown_setting(running.home, "fsync") == "on"
+    with temporary_home() as home:
+        assert run_in_home(home, "up", "--detach", "--not-durable", ACCESSION_WEB_PORT="0").exit_code == 0
+        assert shown_setting(home, "fsync") == "off"
+        assert run_in_home(home, "down").exit_code == 0
+
+
+def shown_setting(home: Path, name: str) -> str:
+    """Return a setting of the database server of a home."""
+    with database_session(home) as session:
+        return str(session.scalar(text(f"SHOW {name}")))

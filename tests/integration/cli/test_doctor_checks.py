@@ -17,9 +17,9 @@ from accession.core.workflow import Workflow
 from accession.db.models import Collection, RunState, TableSize
 from accession.db.sizes import table_sizes
 from accession.local.servers import ServerUrls
-from accession.runs.ledger import end_run, find_run, open_run
+from accession.runs.ledger import end_run, find_run, get_or_create_checkpoint, open_run
 from tests.fixtures.commands import Cli, migrate_to_unknown_schema, settings
-from tests.fixtures.factories import SCHEMA_REVISION, make_collection
+from tests.fixtures.factories import SCHEMA_REVISION, day, make_collection
 from tests.fixtures.notifications import make_channel
 from tests.fixtures.oidc import simulated_provider
 from tests.fixtures.webhooks import make_webhook
@@ -69,6 +69,23 @@ def test_doctor_reports_failed_run(cli: Cli, session: Session, without_worker_wa
     output = cli("doctor").stdout
     line = "FAIL  purchases of Alder [/north]  [2J: failed: The [bold]key[/bold] is wrong.\n"
     assert line in output
+
+
+def test_doctor_names_the_time_that_is_unconfirmed(
+    cli: Cli, session: Session, collection: Collection, without_worker_wait: None
+) -> None:
+    """A collection that has never shown a record: the vendor's empty bodies are no proof."""
+    checkpoint = get_or_create_checkpoint(session, collection, Workflow.PURCHASES)
+    checkpoint.confirmed, checkpoint.finish = day(2014, 1, 1), day(2024, 5, 1)
+    open_run(session, collection.id, Workflow.PURCHASES, "task-1", {"current_day": None, "offset": 1})
+    run = find_run(session, "task-1")
+    assert run is not None
+    end_run(run, RunState.SUCCEEDED)
+    session.commit()
+    assert findings(cli)["purchases of Alder Library"] == (
+        True,
+        "succeeded, but unconfirmed since 2014-01-01: empty responses prove nothing",
+    )
 
 
 def test_doctor_checks_key_file(cli: Cli, home: Path, session: Session, without_worker_wait: None) -> None:

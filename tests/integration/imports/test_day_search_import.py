@@ -8,6 +8,7 @@ import time_machine
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
+from accession.core.workflow import Workflow
 from accession.db.models import (
     Collection,
     Identifier,
@@ -20,6 +21,7 @@ from accession.imports.page_result import DayImportResult
 from accession.imports.purchases import BibliothecaPurchaseRecordImporter
 from accession.imports.vendor_api import vendor_api_for
 from accession.imports.windows import ImportCursor, Width, midnight
+from accession.runs.ledger import find_run, open_run, record_step
 from accession.sandbox.catalogue import build_catalogue
 from tests.fixtures.factories import NOON, day, make_collection
 from tests.fixtures.holdings import commit_and_apply
@@ -130,6 +132,26 @@ def test_purchases_of_sandbox_get_the_days_of_an_import_by_days(
     results = import_both_ways(session, vendor)
 
     assert sum(page.records_stored for page in results[Width.ADAPTIVE]) == 120
+
+
+def test_search_looks_up_titles_in_full_requests(
+    session: Session, collection: Collection, vendor: ScriptedVendor
+) -> None:
+    """They are those of several windows, and some are looked up before their day is known."""
+    sold = sell_odd_titles(vendor)
+    open_run(session, collection.id, Workflow.PURCHASES, "task", {})
+    run = find_run(session, "task")
+    assert run is not None
+    importer = BibliothecaPurchaseRecordImporter(session, collection, vendor_api_for(collection), run)
+    early: set[str] = set()
+    for page in pages(session, importer):
+        record_step(run, page.counters, since=None, next_cursor={})
+        looked_up = {title for titles in vendor.item_requests() for title in titles}
+        early |= looked_up - {identifier for identifier, *_ in stored(session)[0]}
+
+    titles = {"in-part"}.union(*sold.values())
+    assert sorted(map(len, vendor.item_requests())) == [len(titles) % 25, *[25] * (len(titles) // 25)]
+    assert early
 
 
 def test_last_two_days_are_requested_one_by_one(

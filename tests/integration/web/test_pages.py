@@ -20,13 +20,14 @@ from accession.core.workflow import Workflow
 from accession.db.models import Collection, FindingKind, Run, RunState
 from accession.reports.registry import REPORTS
 from accession.runs.detail_store import RecordedDetails, store_run_details
-from accession.runs.ledger import end_run, open_run, record_retry
+from accession.runs.ledger import end_run, get_or_create_checkpoint, open_run, record_retry
 from accession.runs.pauses import store_pauses
 from accession.runs.run_details import RunLogLineView
 from tests.fixtures.factories import (
     ACCOUNT_KEY,
     NOON,
     apply_titles,
+    day,
     make_collection,
     make_pool,
     person,
@@ -188,6 +189,22 @@ def test_failure_of_a_collection_states_a_common_cause_once(
         "Purchases, circulation: The key is wrong; check it. Retry now"
     )
     assert url not in page.text_content()
+
+
+def test_collection_page_names_the_time_that_is_unconfirmed(
+    browser: Browser, session: Session, collection: Collection
+) -> None:
+    checkpoint = get_or_create_checkpoint(session, collection, Workflow.PURCHASES)
+    checkpoint.finish = day(2024, 5, 1)
+    for confirmed, shown in (
+        (day(2014, 1, 1), "unconfirmed since 2014-01-01"),
+        (day(2024, 5, 1), "2024-05-01"),
+    ):
+        checkpoint.confirmed = confirmed
+        session.commit()
+        page = html.fromstring(browser.get("/collections/1").text)
+        (synced,) = page.xpath("//*[@id='purchases']//dt[.='Synced through']/following-sibling::dd[1]")
+        assert synced.text_content().startswith(shown)
 
 
 def test_title_on_order_is_shown_with_its_date(
