@@ -24,13 +24,15 @@ MIN_POSTGRESQL_VERSION = 15
 
 # Each end notices within 25 seconds that the other has disappeared, for example by a loss of power. Otherwise
 # a client would wait for its response for minutes, and the server would keep a dead client's locks for hours.
-_KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
-_TCP_USER_TIMEOUT_MS = 25_000
+_KEEPALIVES = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3"}
+_TCP_USER_TIMEOUT = {"tcp_user_timeout": "25000"}
+SOCKET_PARAMETERS = {**_KEEPALIVES, **_TCP_USER_TIMEOUT}
+"""Connection parameters of libpq; every connection has them unless the URL of the database names others."""
 # Transactions last milliseconds, so these times pass only if something is wrong.
 _TRANSACTION_OPTIONS = {"lock_timeout": "20s", "idle_in_transaction_session_timeout": "5min"}
 _SESSION_OPTIONS = {
-    **{f"tcp_{name}": str(value) for name, value in _KEEPALIVES.items()},
-    "tcp_user_timeout": str(_TCP_USER_TIMEOUT_MS),
+    **{f"tcp_{name}": value for name, value in _KEEPALIVES.items()},
+    **_TCP_USER_TIMEOUT,
     **_TRANSACTION_OPTIONS,
 }
 
@@ -81,8 +83,7 @@ def make_engine(url: str, *, database: str | None = None) -> Engine:
         connect_args={
             "application_name": "accession",
             "connect_timeout": 10,
-            "tcp_user_timeout": _TCP_USER_TIMEOUT_MS,
-            **_KEEPALIVES,
+            **SOCKET_PARAMETERS,
             **parameters,
         },
     )

@@ -24,7 +24,7 @@ from accession.core.errors import UserError
 from accession.core.fs import atomic_write, follow_own_link
 from accession.core.settings import ENV_PREFIX, Settings
 from accession.db import schema
-from accession.db.engine import connection_parameters, is_pooled, make_engine
+from accession.db.engine import SOCKET_PARAMETERS, connection_parameters, is_pooled, make_engine
 from accession.db.schema import SchemaState
 from accession.local.postgres_clients import (
     PSQL_SCRIPT,
@@ -323,7 +323,8 @@ def _upgrade_schema(engine: Engine, backup: Backup) -> SchemaState:
 
 
 def _connect(parameters: Mapping[str, str], *, autocommit: bool = False) -> psycopg.Connection:
-    return psycopg.connect(make_conninfo(**{"connect_timeout": "10", **parameters}), autocommit=autocommit)
+    conninfo = make_conninfo(**{"connect_timeout": "10", **SOCKET_PARAMETERS, **parameters})
+    return psycopg.connect(conninfo, autocommit=autocommit)
 
 
 def _same_server(parameters: Mapping[str, str], connection: psycopg.Connection) -> dict[str, str]:

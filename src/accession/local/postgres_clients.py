@@ -7,8 +7,10 @@ import signal
 from collections.abc import Mapping
 
 from psycopg import pq
+from psycopg.conninfo import make_conninfo
 
 from accession.core.errors import UserError
+from accession.db.engine import SOCKET_PARAMETERS
 from accession.local.postgres_files import wheel_installation
 from accession.local.processes import environment_without_settings, with_death_signal
 
@@ -31,6 +33,9 @@ def connecting_program(parameters: Mapping[str, str], name: str, *arguments: str
     Raises:
         UserError: TLS is required, and the system has no such program.
     """
+    # No environment variables exist for these.
+    sockets = {name: parameters.get(name, value) for name, value in SOCKET_PARAMETERS.items()}
+    arguments = (f"--dbname={make_conninfo(**sockets)}", *arguments)
     mode = parameters.get("sslmode", os.environ.get("PGSSLMODE"))
     if mode not in _TLS_MODES and parameters.get("sslrootcert") != "system":
         return client_program(name, *arguments)
