@@ -57,7 +57,7 @@ _MAX_PREFETCHED_RECORDS = 10
 # The page of a day so soon after one with records may have been prefetched with an earlier anchor.
 _MAX_PREFETCHED_DAYS = 3
 # A request lists so many known records again at most, to leave room for new ones, unless the budget pays for
-# the page that it may need in addition.
+# the page that it may need in addition, or the import has gone back.
 _MAX_ANCHOR_KEYS = 24
 
 # The last days are requested one by one, and so are a few days for which a search does not pay.
@@ -423,7 +423,8 @@ class ImportCursor:
         if window.start <= self.confirmed_until:
             return Anchor(window.start, count, key, None if anchor is None else anchor.span_start)
         # The next request with the anchor also has to show that there is nothing since `confirmed`.
-        max_keys = PAGE_SIZE if self.budget >= REQUEST_COST else _MAX_ANCHOR_KEYS
+        is_affordable = self.budget >= REQUEST_COST or self.setback is not None
+        max_keys = PAGE_SIZE if is_affordable else _MAX_ANCHOR_KEYS
         if anchor is not None:
             return anchor.followed_by(new_keys, max_keys)
         return Anchor(self.confirmed_until, 1, new_keys[0]).followed_by(new_keys[1:], max_keys)
