@@ -84,7 +84,7 @@ def demo(
         console.rule("Activity stopped: all workflows run once more")
         _set_activity(vendor_url, 0)
         # A window ends before the current second: wait until that second's purchases are in a window.
-        time.sleep(1)
+        time.sleep(1 - time.time() % 1)
         _run_all_workflows(name)
         is_correct = _report(name, vendor_url, first, second, rows_written)
         if keep:
