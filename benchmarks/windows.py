@@ -29,7 +29,10 @@ _BITS_OF_A_PAGE = log2(comb(PAGE_SIZE + 1, 2))
 
 @dataclass(frozen=True)
 class Figures:
-    """Number of requests of first imports; `share` is that of adaptive windows in those by days."""
+    """Number of requests of first imports.
+
+    `share_of_pages` compares adaptive windows with days, without the look-ups, which are as many in both.
+    """
 
     titles: int
     days_with_purchases: str
@@ -38,12 +41,13 @@ class Figures:
     months: int
     adaptive: int
     lower_bound: int
-    share: float
+    share_of_pages: float
 
 
 def count(habit: Habit) -> Figures:
     """Count the requests of each method of importing."""
     purchases = habit.purchases_by_day()
+    lookups = ceil(purchases.total() / MAX_ITEMS)
     counts = {width: count_requests(purchases, days_ago(DAYS), days_ago(0), width) for width in Width}
     return Figures(
         titles=habit.titles,
@@ -53,7 +57,7 @@ def count(habit: Habit) -> Figures:
         months=counts[Width.MONTH],
         adaptive=counts[Width.ADAPTIVE],
         lower_bound=_lower_bound(purchases),
-        share=round(counts[Width.ADAPTIVE] / counts[Width.DAY], 2),
+        share_of_pages=round((counts[Width.ADAPTIVE] - lookups) / (counts[Width.DAY] - lookups), 2),
     )
 
 
