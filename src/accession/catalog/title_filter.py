@@ -1,6 +1,6 @@
 """Filter titles by collection, metadata, availability, purchase date and use."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
@@ -26,10 +26,14 @@ from accession.db.models import (
 
 
 class Lack(StrEnum):
-    """Part of a title that is missing."""
+    """Part of a title that is missing, or the missing purchase."""
 
     METADATA = "metadata"
     COVER = "cover"
+    FORMAT = "format"
+    LANGUAGE = "language"
+    SUBJECT = "subject"
+    PURCHASE = "purchase"
 
 
 PoolQuery = Select[int]
@@ -156,10 +160,26 @@ def _is_held_by(collection_id: int) -> ColumnElement[bool]:
     )
 
 
+_LACKS: Mapping[Lack, Sequence[ColumnElement[bool]]] = {
+    Lack.METADATA: [~TitleStatistics.has_metadata],
+    Lack.COVER: [~TitleStatistics.has_cover],
+    Lack.FORMAT: [TitleStatistics.format.is_(None)],
+    Lack.LANGUAGE: [TitleStatistics.language.is_(None)],
+    Lack.SUBJECT: [~TitleStatistics.has_subject],
+    # See `first_purchase_conditions`.
+    Lack.PURCHASE: [],
+}
+
+
 def _statistics_conditions(filters: TitleFilter) -> Iterator[ColumnElement[bool]]:
     row = TitleStatistics
     if filters.lacks is not None:
-        yield ~(row.has_metadata if filters.lacks == Lack.METADATA else row.has_cover)
+        yield from _LACKS[filters.lacks]
+        # The roll-up of events adds rows without an edition, which the refresh has still to complete.
+        yield or_(row.edition_id.is_not(None), ~row.has_metadata)
+        if filters.collection is not None:
+            # The indexes of these conditions begin with the collection.
+            yield row.collection_id == LicensePool.collection_id
     if filters.unused_since is not None:
         yield row.unused_since < filters.unused_since
     yield from first_purchase_conditions(filters, row.first_purchased_on)
@@ -173,3 +193,5 @@ def first_purchase_conditions(
         yield day >= filters.first_purchased_from
     if filters.first_purchased_until is not None:
         yield day <= filters.first_purchased_until
+    if filters.lacks == Lack.PURCHASE:
+        yield day.is_(None)

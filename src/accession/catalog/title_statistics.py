@@ -118,6 +118,7 @@ def _select_new_values(after_id: int, last_id: int) -> Select[*tuple[Any, ...]]:
         .limit(1)
         .scalar_subquery()
     )
+    subject = select(literal(True)).where(Classification.edition_id == Edition.id).limit(1).scalar_subquery()
     titles = (
         select(
             pool.id.label("license_pool_id"),
@@ -130,6 +131,7 @@ def _select_new_values(after_id: int, last_id: int) -> Select[*tuple[Any, ...]]:
             Edition.audience,
             Edition.content_hash.is_not(None).label("has_metadata"),
             func.coalesce(cover, literal(False)).label("has_cover"),
+            func.coalesce(subject, literal(False)).label("has_subject"),
         )
         .outerjoin(Edition, pool_edition_join())
         .where(pool.id > after_id, pool.id <= last_id)

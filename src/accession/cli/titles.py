@@ -82,7 +82,9 @@ def list_titles(
         bool, typer.Option("--with-warnings", help="Only titles with a purchase record stored in part.")
     ] = False,
     subject: Annotated[str | None, typer.Option(help="Only titles with this subject.")] = None,
-    lacks: Annotated[Lack | None, typer.Option(help="Only titles without it.")] = None,
+    lacks: Annotated[
+        Lack | None, typer.Option(help="Only titles without this part, or without a purchase.")
+    ] = None,
     unused_since: Annotated[
         date | None, _day("Only titles neither borrowed nor first purchased since this day.")
     ] = None,

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Float, Select, cast, func, select
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import find_collection
+from accession.catalog.title_filter import Lack
 from accession.catalog.title_statistics import last_refreshed_at
 from accession.core.labels import value_label
 from accession.db.models import TitleGroup
@@ -68,13 +69,13 @@ def _select_groups(session: Session, collection: str | None, by: str) -> Select[
 
 
 def _turnover_row(collection: str | None, by: str, row: Any) -> Row:
-    value = row.value or "(none)"
-    # There is no list of titles without a value.
-    links = {"titles": _group_link(collection, by, value)} if row.value else {}
+    value, links = row.value or "(none)", {"titles": _group_link(collection, by, row.value)}
     return Row({**row._mapping, "value": value}, links, {"value": value_label(by, value)})
 
 
 def _group_link(collection: str | None, by: str, value: str) -> ListLink:
+    if not value:
+        return list_link(ListKind.TITLES, collection, lacks=Lack.PURCHASE if by == "year" else Lack(by))
     if by != "year":
         return list_link(ListKind.TITLES, collection, **{by: value})
     return _first_purchased(collection, f"{value}-01-01", f"{value}-12-31")

@@ -56,7 +56,7 @@ class TitleListParameters(BaseModel):
         False, description="Only titles with a purchase record of which a part was left out."
     )
     subject: Text | None = Field(None, description="Only titles with this subject.")
-    lacks: Lack | None = Field(None, description="Only titles without metadata, or a cover.")
+    lacks: Lack | None = Field(None, description="Only titles without this part, or without a purchase.")
     unused_since: Day | None = Field(
         None, description="Only titles neither borrowed nor first purchased since this day."
     )

@@ -5,12 +5,13 @@ from datetime import date
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from accession.catalog.purchase_dates import PurchaseDate
 from accession.catalog.purchase_records import PurchaseRecordData, store_purchase_records
 from accession.catalog.search import find_titles, match_titles
-from accession.catalog.title_filter import TitleFilter
+from accession.catalog.title_filter import Lack, TitleFilter, select_pools
 from accession.catalog.title_order import SortKey, TitleOrder
 from accession.core.errors import InvalidInput, NotFound
 from accession.core.vocabulary import Format
@@ -135,3 +136,26 @@ def test_titles_are_filtered_by_purchase_date(reader: Session) -> None:
     day = date(2014, 4, 2)
     assert find_purchased("purchased", purchased_from=day, purchased_until=day) == ["april"]
     assert find_purchased(purchased_from=date(2014, 5, 1), purchased_until=date(2016, 4, 30)) == []
+
+
+@pytest.mark.parametrize("collection", [None, "Alder Library"])
+@pytest.mark.parametrize(
+    ("lacks", "index"),
+    [
+        (Lack.METADATA, "incomplete"),
+        (Lack.COVER, "incomplete"),
+        (Lack.FORMAT, "without_format"),
+        (Lack.LANGUAGE, "without_language"),
+        (Lack.SUBJECT, "without_subject"),
+        (Lack.PURCHASE, "without_purchase"),
+    ],
+)
+def test_titles_without_a_part_are_found_by_an_index(
+    reader: Session, collection: str | None, lacks: Lack, index: str
+) -> None:
+    """They are few, and a list of them must not read the statistics of all others."""
+    query = select_pools(reader, TitleFilter(collection=collection, lacks=lacks))
+    statement = query.compile(engine(), compile_kwargs={"literal_binds": True})
+    reader.execute(text("SET LOCAL enable_seqscan = off"))
+    plan = "\n".join(reader.connection().exec_driver_sql(f"EXPLAIN {statement}").scalars())
+    assert f"ix_title_statistics_{index}" in plan

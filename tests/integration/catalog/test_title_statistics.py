@@ -69,17 +69,19 @@ def test_statistics_show_first_purchase_and_last_use(session: Session, collectio
     assert rows["no copies"].unused_since is None
 
 
-def test_statistics_show_missing_metadata_and_cover(session: Session, collection: Collection) -> None:
+def test_statistics_show_what_titles_lack(session: Session, collection: Collection) -> None:
     store_title_in_use(session, collection, "complete")
     store_title_in_use(session, collection, "no cover", links=())
+    store_title_in_use(session, collection, "no subject", subjects=())
     make_pool(session, collection, "nothing")
     refresh_statistics(session)
 
     rows = statistics(session)
-    assert {name: (row.has_metadata, row.has_cover) for name, row in rows.items()} == {
-        "complete": (True, True),
-        "no cover": (True, False),
-        "nothing": (False, False),
+    assert {name: (row.has_metadata, row.has_cover, row.has_subject) for name, row in rows.items()} == {
+        "complete": (True, True, True),
+        "no cover": (True, False, True),
+        "no subject": (True, True, False),
+        "nothing": (False, False, False),
     }
 
 

@@ -44,6 +44,7 @@ from tests.fixtures.factories import (
     title_data,
 )
 from tests.fixtures.purchases import WARNING, store_record_in_part
+from tests.fixtures.statistics import refresh_statistics
 
 STATUS_FIELDS = (
     "collection workflow state checkpoint unconfirmed_since cursor pages records_fetched records_stored"
@@ -342,6 +343,16 @@ def test_titles_are_filtered_and_sorted_by_options(
     hint = cli("titles", "list", "--limit", "1", "--format", "pdf").stdout.splitlines()[-1]
     assert hint == "1 of 2 titles; show more with --limit, all with --json."
     assert "'price' is not a sort order: enter one of" in cli("titles", "list", "--sort", "price").error
+
+
+@pytest.mark.parametrize("part", ["metadata", "cover", "format", "language", "subject", "purchase"])
+def test_titles_without_a_part_are_listed(
+    cli: Cli, session: Session, collection: Collection, part: str
+) -> None:
+    add_purchased_title(session, collection, "complete")
+    make_pool(session, collection, "bare")
+    refresh_statistics(session)
+    assert [row["identifier"] for row in cli("titles", "list", "--json", "--lacks", part).json] == ["bare"]
 
 
 def test_text_of_a_limited_list_is_matched_once(cli: Cli, session: Session, collection: Collection) -> None:

@@ -28,6 +28,8 @@ DAY = timedelta(days=1)
 TODAY = NOON.date()
 LOAN = ("CHECKOUT", NOON)
 HOLD = ("HOLD", NOON)
+GROUPINGS = ("format", "language", "subject", "year")
+NO_VALUES: Mapping[str, Any] = {"format": None, "language": None, "subjects": ()}
 
 
 @pytest.fixture(autouse=True)
@@ -228,7 +230,54 @@ def test_turnover_of_titles_without_copies_is_unknown(session: Session, collecti
     store_title_in_use(session, collection, "a", licenses_owned=0, language=None)
     refresh_statistics(session)
     row = rows(session, "turnover", by="language")[0]
-    assert (row.values["value"], row.values["turnover"], row.links) == ("(none)", None, {})
+    assert (row.values["value"], row.values["turnover"]) == ("(none)", None)
+
+
+def row_without_value(session: Session, by: str, collection: str | None = None) -> Row:
+    """Return the row of the titles without a value in the report Turnover."""
+    listed = rows(session, "turnover", by=by, collection=collection)
+    (row,) = (row for row in listed if row.values["value"] == "(none)")
+    return row
+
+
+@pytest.mark.parametrize("by", GROUPINGS)
+def test_turnover_leads_to_titles_without_a_value(
+    session: Session, collection: Collection, birch: Collection, by: str
+) -> None:
+    store_title_in_use(session, collection, "complete", purchased_on=TODAY)
+    store_title_in_use(session, collection, "lent", events=[LOAN], **NO_VALUES)
+    store_title_in_use(session, birch, "without values", **NO_VALUES)
+    make_pool(session, birch, "without metadata")
+    refresh_statistics(session)
+
+    of_birch = {("Birch Library", "without values"), ("Birch Library", "without metadata")}
+    for name, expected in ((None, {("Alder Library", "lent"), *of_birch}), ("Birch Library", of_birch)):
+        row = row_without_value(session, by, name)
+        assert row.values["titles"] == len(expected)
+        assert titles_behind(session, row.links["titles"]) == expected
+
+
+@pytest.mark.parametrize("by", GROUPINGS)
+def test_title_newer_than_statistics_lacks_no_value(
+    session: Session, collection: Collection, by: str
+) -> None:
+    """The roll-up of its loan has added its statistics, in which the refresh has still to set the rest."""
+    store_title_in_use(session, collection, "without values", **NO_VALUES)
+    refresh_statistics(session)
+    store_title_in_use(session, collection, "new", purchased_on=TODAY, events=[LOAN])
+
+    link = row_without_value(session, by).links["titles"]
+    assert titles_behind(session, link) == {("Alder Library", "without values")}
+
+
+def test_title_purchased_since_refresh_lacks_no_purchase(session: Session, collection: Collection) -> None:
+    for name in ("a", "b"):
+        store_title_in_use(session, collection, name)
+    refresh_statistics(session)
+    store_title_in_use(session, collection, "b", purchased_on=TODAY)
+
+    link = row_without_value(session, "year").links["titles"]
+    assert titles_behind(session, link) == {("Alder Library", "a")}
 
 
 def test_turnover_of_collection_leaves_out_the_others(

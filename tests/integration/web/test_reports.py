@@ -97,6 +97,30 @@ def test_number_leads_to_the_titles_behind_it(browser: Browser, used: Collection
     assert "Subject: ART & CRAFT" in titles.text_content()
 
 
+@pytest.mark.parametrize(
+    ("by", "condition"),
+    [
+        ("format", "Without format"),
+        ("language", "Without language"),
+        ("subject", "Without subject"),
+        ("year", "Without purchase"),
+    ],
+)
+def test_number_leads_to_titles_without_a_value(
+    browser: Browser, session: Session, used: Collection, by: str, condition: str
+) -> None:
+    for name in ("first", "second"):
+        store_title_in_use(session, used, name, format=None, language=None, subjects=())
+    refresh_statistics(session)
+    page = page_of(browser, f"/reports/turnover?by={by}&sort=value&collection=1")
+    number = next(n for n, row in enumerate(cells(page)) if row[:2] == ["(none)", "2"])
+    titles = page_of(browser, link_in_cell(page, number, "Titles"))
+    assert titles.xpath("string(//p[@role='status'])") == "2 titles"
+    assert condition in titles.xpath("//*[@aria-label='Filters in use']//span/text()")
+    # The condition stays when the form is sent.
+    assert titles.xpath("//form//input[@type='hidden']/@name") == ["collection", "lacks"]
+
+
 def test_filter_of_report_can_be_removed_from_the_list(browser: Browser, used: Collection) -> None:
     page = page_of(browser, "/titles?collection=1&lacks=cover&subject=ART %26 CRAFT")
     (remove,) = page.xpath("//a[@aria-label='Remove the filter: Without cover']/@href")
@@ -109,6 +133,10 @@ def test_filter_of_report_can_be_removed_from_the_list(browser: Browser, used: C
     ("query", "expected"),
     [
         ("lacks=cover", {"lent"}),
+        ("lacks=format", {"bare"}),
+        ("lacks=language", {"bare"}),
+        ("lacks=subject", {"bare"}),
+        ("lacks=purchase", {"bare"}),
         ("unused_since=2024-05-01", {"unused"}),
         ("first_purchased_from=2021-01-01", {"unused"}),
         ("first_purchased_until=2020-12-31", {"lent"}),
@@ -117,8 +145,10 @@ def test_filter_of_report_can_be_removed_from_the_list(browser: Browser, used: C
     ],
 )
 def test_api_filters_titles_as_reports_do(
-    browser: Browser, used: Collection, query: str, expected: set[str]
+    browser: Browser, session: Session, used: Collection, query: str, expected: set[str]
 ) -> None:
+    store_title_in_use(session, used, "bare", format=None, language=None, subjects=())
+    refresh_statistics(session)
     titles = browser.get(f"/api/v1/titles?collection=1&{query}").json()["items"]
     assert {title["identifier"] for title in titles} == expected
 

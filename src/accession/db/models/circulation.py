@@ -111,6 +111,21 @@ class TitleStatistics(Base):
             "license_pool_id",
             postgresql_where=text("NOT (has_metadata AND has_cover)"),
         ),
+        # Few titles lack one of these; listing them must not scan all others.
+        *(
+            Index(
+                f"ix_title_statistics_without_{name}",
+                "collection_id",
+                "license_pool_id",
+                postgresql_where=text(condition),
+            )
+            for name, condition in (
+                ("format", "format IS NULL"),
+                ("language", "language IS NULL"),
+                ("subject", "NOT has_subject"),
+                ("purchase", "first_purchased_on IS NULL"),
+            )
+        ),
     )
 
     license_pool_id: Mapped[int] = mapped_column(
@@ -128,6 +143,7 @@ class TitleStatistics(Base):
     audience: Mapped[str | None]
     has_metadata: Mapped[bool] = mapped_column(server_default=true())
     has_cover: Mapped[bool] = mapped_column(server_default=true())
+    has_subject: Mapped[bool] = mapped_column(server_default=true())
 
 
 class TitleGroup(Base):

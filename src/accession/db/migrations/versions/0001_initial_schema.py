@@ -578,6 +578,7 @@ def _create_statistics() -> None:
         sa.Column("audience", sa.Text(), nullable=True),
         sa.Column("has_metadata", sa.Boolean(), server_default=sa.true(), nullable=False),
         sa.Column("has_cover", sa.Boolean(), server_default=sa.true(), nullable=False),
+        sa.Column("has_subject", sa.Boolean(), server_default=sa.true(), nullable=False),
         _pool_of("title_statistics"),
         _collection_of("title_statistics"),
         sa.PrimaryKeyConstraint("license_pool_id", name=op.f("pk_title_statistics")),
@@ -592,6 +593,18 @@ def _create_statistics() -> None:
         ["collection_id", "license_pool_id"],
         postgresql_where=sa.text("NOT (has_metadata AND has_cover)"),
     )
+    for name, condition in (
+        ("format", "format IS NULL"),
+        ("language", "language IS NULL"),
+        ("subject", "NOT has_subject"),
+        ("purchase", "first_purchased_on IS NULL"),
+    ):
+        op.create_index(
+            f"ix_title_statistics_without_{name}",
+            "title_statistics",
+            ["collection_id", "license_pool_id"],
+            postgresql_where=sa.text(condition),
+        )
     op.create_table(
         "title_groups",
         sa.Column("id", sa.BigInteger(), nullable=False),
