@@ -681,7 +681,7 @@ def test_many_unproven_records_are_not_listed_without_budget() -> None:
 
 def test_probe_that_lists_only_known_records_is_narrowed_down() -> None:
     """Its page has no room for what else the span may hold."""
-    cursor = read_pages(ImportCursor(FIRST), NOW, [], [*key_list(49), "a"][:49], *[[]] * 7)
+    cursor = read_pages(ImportCursor(FIRST), NOW, [], key_list(49), *[[]] * 7)
     assert cursor.anchor is not None
     cursor = replace(cursor, anchor=cursor.anchor.followed_by(["z"], 50), budget=100)
     probe = cursor.window(NOW)
