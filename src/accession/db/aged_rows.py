@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Date, Select, delete, func, select, text, tuple_, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from accession.core.clock import utc_now
 from accession.db.models import Base, table_of
 
 _MAX_EXACT_COUNT = 10_000
 _LOCK_TIMEOUT = "1s"
+# Nothing is older: the vendor's data begin in 2014.
+_FIRST_DAY = date(2014, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,31 @@ class AgedRows:
 
     def _is_before(self, before: datetime) -> ColumnElement[bool]:
         return self.time < (before.date() if isinstance(self.time.type, Date) else before)
+
+
+@dataclass(frozen=True)
+class RowsByBlockRange(AgedRows):
+    """Aged rows with a day whose index is a block range index (BRIN).
+
+    It finds the rows up to a day, but no earliest one: to sort would read the whole table.
+    """
+
+    def oldest(self, session: Session) -> date | None:
+        """Return the earliest day of all rows, found by halving the time since `_FIRST_DAY`; None without."""
+        first, last = _FIRST_DAY, utc_now().date()
+        if not self._has_rows_until(session, last):
+            return None
+        while first < last:
+            middle = first + (last - first) // 2
+            if self._has_rows_until(session, middle):
+                last = middle
+            else:
+                first = middle + timedelta(days=1)
+        return first
+
+    def _has_rows_until(self, session: Session, day: date) -> bool:
+        query = self.select_all().where(self.time <= day).limit(1)
+        return session.scalar(query) is not None
 
 
 def limit_lock_waits(session: Session) -> None:

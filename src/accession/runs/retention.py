@@ -21,7 +21,7 @@ from accession.core.errors import UserError
 from accession.core.settings import Settings
 from accession.core.vocabulary import EventType
 from accession.core.workflow import Workflow
-from accession.db.aged_rows import AgedRows, limit_lock_waits
+from accession.db.aged_rows import AgedRows, RowsByBlockRange, limit_lock_waits
 from accession.db.blocking import is_lock_timeout
 from accession.db.engine import transaction
 from accession.db.models import (
@@ -156,7 +156,9 @@ KINDS = (
         "retention_days_event_totals",
         (CirculationTotal,),
         # Removals are few, and the report on them covers more years.
-        AgedRows(CirculationTotal, CirculationTotal.day, (CirculationTotal.event_type != EventType.REMOVED,)),
+        RowsByBlockRange(
+            CirculationTotal, CirculationTotal.day, (CirculationTotal.event_type != EventType.REMOVED,)
+        ),
     ),
     RetentionKind(
         "availability-changes",

@@ -1,6 +1,6 @@
 """Sizes of tables, their growth, and what the next pruning deletes."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
 from sqlalchemy import text
@@ -10,7 +10,7 @@ from accession.core.settings import get_settings
 from accession.db.aged_rows import count_about
 from accession.db.bulk import insert_rows
 from accession.db.engine import engine
-from accession.db.models import CirculationEvent, Pruning, TableSize, table_of
+from accession.db.models import CirculationEvent, CirculationTotal, Pruning, TableSize, table_of
 from accession.db.sizes import record_table_sizes, sizes_by_day, table_sizes
 from accession.runs.retention import KINDS, find_kinds
 from accession.runs.storage import RetentionView, storage_report
@@ -54,6 +54,22 @@ def test_report_has_every_kind_of_every_table(session: Session, database: None) 
     assert {table.name for table in report.tables} >= {"runs", "circulation_events", "purchase_records"}
     assert report.bytes == sum(table.bytes for table in report.tables) > 0
     assert report.bytes_per_day is None
+
+
+@pytest.mark.parametrize("first", [date(2014, 1, 1), date(2019, 7, 30), NOON.date()])
+def test_first_day_of_event_totals_is_found(session: Session, first: date) -> None:
+    """The index of their days is no order of them: to sort would read all totals."""
+    assert view_of(session, "event-totals", NOON).oldest is None
+    collection = make_collection(session, "Alder Library")
+    pool = make_pool(session, collection, "solaris")
+    total = {"license_pool_id": pool.id, "events": 1}
+    days = [
+        {**total, "day": NOON.date(), "event_type": "CHECKIN"},
+        {**total, "day": first, "event_type": "CHECKOUT"},
+        {**total, "day": date(2014, 1, 1), "event_type": "REMOVED"},
+    ]
+    insert_rows(session, table_of(CirculationTotal), days)
+    assert view_of(session, "event-totals", NOON).oldest == datetime.combine(first, time(), UTC)
 
 
 def test_report_tells_what_the_next_pruning_deletes(session: Session) -> None:
@@ -105,12 +121,13 @@ def test_growth_is_measured_over_the_last_days(session: Session) -> None:
 
 
 def test_sizes_are_recorded_once_a_day(session: Session) -> None:
+    size = storage_report(session, get_settings(), NOON).bytes
     for at in (NOON, NOON + timedelta(hours=1), NOON + DAY):
         record_table_sizes(session, at)
 
     days = [day for day, _ in sizes_by_day(session, NOON.date())]
     assert days == [NOON.date(), (NOON + DAY).date()]
-    assert sizes_by_day(session, NOON.date())[0][1] == storage_report(session, get_settings(), NOON).bytes
+    assert sizes_by_day(session, NOON.date())[0][1] == size
 
 
 def test_sizes_of_years_ago_are_deleted(session: Session) -> None:
