@@ -8,7 +8,7 @@ does. After each quarter of a year the sizes and the pages that people open dail
 - detail: size of the tables whose old rows are deleted: runs, retries, samples, events, histories
 - totals: size of the tables that keep sums for years
 - pages: milliseconds of the best of nine requests, because another program would disturb the others
-- pruning: seconds per week, half of which are pauses
+- pruning: seconds per week, without the pauses between the batches
 
 Prints a table and, as the last line, the same figures as JSON.
 
@@ -33,7 +33,7 @@ from accession.core.logging import configure_logging
 from accession.core.settings import get_settings
 from accession.db.engine import engine, transaction
 from accession.db.sizes import record_table_sizes, table_sizes
-from accession.runs.retention import KINDS, prune
+from accession.runs.retention import KINDS, RetentionKind, prune_batch
 from benchmarks.call_timing import page_request, time_call
 from benchmarks.installation import database_and_broker
 from benchmarks.report import print_json, print_table
@@ -201,11 +201,19 @@ def _prune(now: datetime) -> float:
     with transaction() as session:
         record_table_sizes(session, now)
     start = time.monotonic()
-    prune(KINDS, get_settings(), now)
+    for kind in KINDS:
+        _prune_kind(kind, now)
     seconds = time.monotonic() - start
     with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM (ANALYZE)"))
     return seconds
+
+
+def _prune_kind(kind: RetentionKind, now: datetime) -> None:
+    before, deleted = kind.kept_since(get_settings(), now), 1
+    while before is not None and deleted:
+        with transaction() as session:
+            deleted = prune_batch(session, kind, before, now)
 
 
 def _measure(quarter: int, now: datetime, transport: httpx.ASGITransport, pruning: float) -> Figures:
