@@ -399,7 +399,11 @@ class ImportCursor:
         known_records = self.known_records(window)
         new_keys = tuple(keys[known_records:])
         is_full = len(keys) >= PAGE_SIZE
-        if window.is_probe and (new_keys or is_full):
+        if window.is_probe and is_full and not new_keys:
+            # The page had no room for what else the span may hold: the probe is repeated without them.
+            proven = replace(self, anchor=self._next_anchor(window, ()))
+            return PageReading(proven._spend(REQUEST_COST), known_records)
+        if window.is_probe and new_keys:
             return PageReading(self._narrow(window, new_keys, is_full=is_full), known_records)
         after_records = self._after_records(window, new_keys)
         if is_full:

@@ -148,13 +148,10 @@ def test_windows_cover_every_moment_exactly_once(
         if step.window.is_check:
             break
         assert is_covered(step.window.start)
-        is_narrowed = len(step.reading.next_cursor.probed) > len(step.cursor.probed)
-        if step.window.is_probe and is_narrowed:
+        if step.window.is_probe and step.new_keys:
             probes.append(step.window)
-            covered_until = step.window.start
-        else:
-            has_more_pages = step.reading.next_cursor.window_end is not None
-            covered_until = step.window.start if has_more_pages else step.window.end
+        is_ended = step.reading.next_cursor.current_day >= step.window.end
+        covered_until = step.window.end if is_ended else step.window.start
     assert is_covered(NOW)
 
 
@@ -680,18 +677,25 @@ def test_many_unproven_records_are_not_listed_without_budget() -> None:
     assert cursor.anchor == Anchor(FIRST, 25, "k0024")
 
 
-def test_probe_that_lists_only_known_records_is_narrowed_down() -> None:
-    """Its page has no room for what else the span may hold."""
-    cursor = read_pages(ImportCursor(FIRST), NOW, [], key_list(49), *[[]] * 7)
-    assert cursor.anchor is not None
-    cursor = replace(cursor, anchor=cursor.anchor.followed_by(["z"], 50), budget=100)
+def test_probe_that_lists_only_known_records_is_repeated() -> None:
+    """Its page has no room for what else the span may hold, but proves these records."""
+    known = tuple(key_list(50))
+    cursor = ImportCursor(
+        day(2014, 1, 10),
+        confirmed=FIRST,
+        anchor=Anchor(FIRST, 50, known[-1], earlier_keys=known[:-1]),
+        empty_windows=7,
+        budget=200,
+    )
     probe = cursor.window(NOW)
     assert probe.is_probe
 
-    cursor = read_pages(cursor, NOW, cursor.anchor.keys if cursor.anchor else ())
+    repeated = read_pages(cursor, NOW, known)
 
-    assert [span.keys for span in cursor.probed] == [None]
-    assert not cursor.window(NOW).is_probe
+    assert repeated.window(NOW) == probe
+    assert next_request(repeated) == replace(next_request(cursor), offset=50)
+    assert repeated.budget == cursor.budget - 20
+    assert read_pages(repeated, NOW, ["k0049"]).confirmed_until == probe.end
 
 
 def test_anchor_confirms_empty_days_after_a_month() -> None:
