@@ -400,7 +400,7 @@ class ImportCursor:
         new_keys = tuple(keys[known_records:])
         is_full = len(keys) >= PAGE_SIZE
         if window.is_probe and is_full and not new_keys:
-            # The page had no room for what else the span may hold: the probe is repeated without them.
+            # Known records have filled the page: the probe is repeated without listing them again.
             proven = replace(self, anchor=self._next_anchor(window, ()))
             return PageReading(proven._spend(REQUEST_COST), known_records)
         if window.is_probe and new_keys:
