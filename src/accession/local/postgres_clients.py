@@ -34,7 +34,7 @@ def connecting_program(parameters: Mapping[str, str], name: str, *arguments: str
         UserError: TLS is required, and the system has no such program.
     """
     # No environment variables exist for these.
-    sockets = {name: parameters.get(name, value) for name, value in SOCKET_PARAMETERS.items()}
+    sockets = {key: parameters.get(key, value) for key, value in SOCKET_PARAMETERS.items()}
     arguments = (f"--dbname={make_conninfo(**sockets)}", *arguments)
     mode = parameters.get("sslmode", os.environ.get("PGSSLMODE"))
     if mode not in _TLS_MODES and parameters.get("sslrootcert") != "system":

@@ -129,29 +129,29 @@ def _without_success(states: CollectionStates, age: timedelta, now: datetime) ->
 
 def find_rejections(states: CollectionStates, threshold: int, now: datetime) -> Iterator[Problem]:
     """Yield the collections with more open rejected records than the threshold."""
-    for collection_id, number in states.rejected_records.items():
-        if number > threshold and collection_id in states.names:
-            yield Problem(
-                key=f"rejected_records:{collection_id}",
-                kind=EventKind.REJECTED_RECORDS,
-                subject=states.names[collection_id],
-                reason=f"{number:,} records that could not be imported are open, more than {threshold:,}.",
-                cause="",
-                since=now,
-                collection_id=collection_id,
-            )
+    above = {key: number for key, number in states.rejected_records.items() if number > threshold}
+    reason = f"{{:,}} records that could not be imported are open, more than {threshold:,}."
+    return _find_numbers(states, EventKind.REJECTED_RECORDS, above, reason, now)
 
 
 def find_differences(states: CollectionStates, now: datetime) -> Iterator[Problem]:
     """Yield the collections with purchases that no daily import has made equal to the vendor's."""
     hours = _REPAIR_TIME // timedelta(hours=1)
-    for collection_id, number in states.differing_purchases.items():
+    reason = f"Purchases that have differed from the vendor's for {hours} hours: {{:,}}."
+    return _find_numbers(states, EventKind.PURCHASES_DIFFER, states.differing_purchases, reason, now)
+
+
+def _find_numbers(
+    states: CollectionStates, kind: EventKind, numbers: Mapping[int, int], reason: str, now: datetime
+) -> Iterator[Problem]:
+    """Yield a problem for each collection in use that has a number; it stands in the reason."""
+    for collection_id, number in numbers.items():
         if collection_id in states.names:
             yield Problem(
-                key=f"purchases_differ:{collection_id}",
-                kind=EventKind.PURCHASES_DIFFER,
+                key=f"{kind}:{collection_id}",
+                kind=kind,
                 subject=states.names[collection_id],
-                reason=f"Purchases that have differed from the vendor's for {hours} hours: {number:,}.",
+                reason=reason.format(number),
                 cause="",
                 since=now,
                 collection_id=collection_id,
