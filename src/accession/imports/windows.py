@@ -56,8 +56,8 @@ _MAX_UNCONFIRMED = timedelta(days=30)
 _MAX_PREFETCHED_RECORDS = 10
 # The page of a day so soon after one with records may have been prefetched with an earlier anchor.
 _MAX_PREFETCHED_DAYS = 3
-# A request lists so many known records again at most, to leave room for new ones, unless the budget pays for
-# the page that it may need in addition, or the import has gone back.
+# A request lists so many known records again at most, to leave room for new ones. It lists up to a page of
+# them if the budget pays for one more request, and after the import has gone back.
 _MAX_ANCHOR_KEYS = 24
 
 # The last days are requested one by one, and so are a few days for which a search does not pay.
@@ -399,15 +399,16 @@ class ImportCursor:
         known_records = self.known_records(window)
         new_keys = tuple(keys[known_records:])
         is_full = len(keys) >= PAGE_SIZE
-        if window.is_probe and is_full and not new_keys:
-            # Known records have filled the page: the probe is repeated without listing them again.
-            proven = replace(self, anchor=self._next_anchor(window, ()))
+        if is_full and not new_keys:
+            # The page has shown known records in their places, and had no room for others: it is requested
+            # again, beginning with the last of them.
+            proven = replace(self, confirmed=self.confirmed_until, anchor=self._next_anchor(window, ()))
             return PageReading(proven._spend(REQUEST_COST), known_records)
         if window.is_probe and new_keys:
             return PageReading(self._narrow(window, new_keys, is_full=is_full), known_records)
         after_records = self._after_records(window, new_keys)
         if is_full:
-            is_needless = anchor is not None and (self.offset == 1 or not new_keys)
+            is_needless = anchor is not None and self.offset == 1
             next_cursor = replace(
                 after_records._spend(REQUEST_COST if is_needless else 0),
                 offset=self.offset + len(new_keys),
@@ -505,11 +506,7 @@ class ImportCursor:
 
     def _after_records(self, window: Window, keys: tuple[str, ...]) -> "ImportCursor":
         if not keys:
-            anchor = self.anchor
-            if anchor is not None and len(anchor.keys) == PAGE_SIZE and self._anchor_of(window) is not None:
-                # The page has shown them all in their places, and had no room for others.
-                anchor = self._next_anchor(window, ())
-            return replace(self, confirmed=self.confirmed_until, anchor=anchor)
+            return replace(self, confirmed=self.confirmed_until)
         return replace(
             self,
             confirmed=self.confirmed_until,
