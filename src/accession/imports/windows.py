@@ -54,8 +54,6 @@ _MAX_USELESS_PAGES = 3
 _TIME_WITHOUT_ANCHOR = timedelta(days=100)
 _MAX_UNCONFIRMED = timedelta(days=30)
 _MAX_PREFETCHED_RECORDS = 10
-# The page of a day so soon after one with records may have been prefetched with an earlier anchor.
-_MAX_PREFETCHED_DAYS = 3
 # A request lists so many known records again at most, to leave room for new ones. It lists up to a page of
 # them if the budget pays for one more request, and after the import has gone back.
 _MAX_ANCHOR_KEYS = 24
@@ -199,6 +197,8 @@ class ImportCursor:
         empty_windows: number of empty windows just before this one, up to a limit.
         budget: what may be spent on probes, in twentieths of a request. It can be negative.
         without_anchor_until: time (UTC) until which windows are requested without the anchor, or None.
+        stale_until: end (UTC) of the days whose pages may have been prefetched with an earlier anchor, or
+            None.
         setback: the furthest time (UTC) from which the import went back; None if it never did.
         restarts: number of times that the import went back before `confirmed` was later than `setback`.
         records: number of records read so far, those read again counted again.
@@ -216,6 +216,7 @@ class ImportCursor:
     empty_windows: int = 0
     budget: int = INITIAL_BUDGET
     without_anchor_until: datetime | None = None
+    stale_until: datetime | None = None
     restarts: int = 0
     setback: datetime | None = None
     records: int = 0
@@ -507,13 +508,25 @@ class ImportCursor:
     def _after_records(self, window: Window, keys: tuple[str, ...]) -> "ImportCursor":
         if not keys:
             return replace(self, confirmed=self.confirmed_until)
+        cursor = self if self.offset > 1 else self._pay_for_prefetched_page(window)
         return replace(
-            self,
+            cursor,
             confirmed=self.confirmed_until,
             anchor=self._next_anchor(window, keys),
             probed=tuple(_without(span, keys) for span in self.probed),
             records=self.records + len(keys),
         )
+
+    def _pay_for_prefetched_page(self, window: Window) -> "ImportCursor":
+        """Return the cursor after paying for the window's page if it was prefetched in vain.
+
+        A page with an earlier anchor does not tell the day of the window's records.
+        """
+        is_stale = self.stale_until is not None and window.end <= self.stale_until
+        cursor = self._spend(REQUEST_COST) if is_stale else self
+        if self.anchor is None or self._prefers_no_anchor() or not self._max_prefetched():
+            return cursor
+        return replace(cursor, stale_until=window.end + timedelta(days=self._max_prefetched()))
 
     def _after_window(self, window: Window, records: int, *, is_proof: bool) -> "ImportCursor":
         """Return the cursor at the next window, after one with so many records.
@@ -532,9 +545,6 @@ class ImportCursor:
             budget=self._budget_after(REQUEST_COST - earned),
             restarts=0 if has_passed else self.restarts,
         )
-        if records and self.empty_windows < _MAX_PREFETCHED_DAYS and self.budget >= _MIN_PREFETCH_BUDGET:
-            # Then it did not tell the day of these records, and was of no use.
-            cursor = cursor._spend(REQUEST_COST)
         if records > _MANY_RECORDS and self.setback is None:
             cursor = cursor._go_without_anchor()
         if records and cursor.probed:
