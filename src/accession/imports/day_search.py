@@ -228,10 +228,11 @@ class DaySearch:
             ContradictionError: the page contradicts the earlier ones.
         """
         requested = self.planned[0]
-        if is_blank and (self.read or not requested.may_be_empty):
+        proves_nothing = is_blank or (not keys and requested.offset > 1)
+        if proves_nothing and (self.read or not requested.may_be_empty):
             # Known records should begin the page: they have been withdrawn.
             raise ContradictionError
-        if is_blank:
+        if proves_nothing:
             return RangeReading(self._after_blank(requested))
         listed = self._join_pages(keys)
         is_full = len(keys) >= PAGE_SIZE
@@ -281,8 +282,10 @@ class DaySearch:
         of_last = known_spans.last.keys if known_spans.last else ()
         possible = []
         for skipped in range(len(of_first) + 1):
-            known = (*of_first[skipped:], *known_spans.whole)[requested.offset - 1 :]
-            rest = listed[len(known) :]
+            known = (*of_first[skipped:], *known_spans.whole)
+            before_offset = of_last[: max(0, requested.offset - 1 - len(known))]
+            known = known[requested.offset - 1 :]
+            rest = (*before_offset, *listed[len(known) :])
             is_listed = listed[: len(known)] == (known[: len(listed)] if is_full else known)
             if is_listed and (is_beyond or rest == of_last[: len(rest)]):
                 is_last_known = is_beyond or not is_full or len(rest) == len(of_last)
@@ -308,13 +311,14 @@ class DaySearch:
             # Nothing is known yet. The next request starts here too.
             grown = min(self.width * _MAX_GROWTH, (self.end - self.start).days)
             return replace(skipped, listed_until=requested.end, width=grown)._plan()
-        following = next((span for span in self.spans if span.start < requested.end < span.end), None)
-        if following is None:
-            other = DayRange(self.spans[0].start, requested.end)
-        elif following.start == requested.start:
-            other = DayRange(requested.end, following.end, may_be_empty=True)
+        last = next(span for span in self.spans if requested.end <= span.end)
+        if requested.end == last.end:
+            # If the second half of the span has no records, the last one is in the first half.
+            other = DayRange(last.start, requested.start, len(last.keys), may_be_empty=True)
+        elif requested.start == last.start and requested.offset == 1:
+            other = DayRange(requested.end, last.end, may_be_empty=True)
         else:
-            other = DayRange(requested.start, following.end)
+            other = DayRange(requested.start, last.end)
         return replace(skipped, planned=(other, *skipped.planned))
 
     def _after_full_page(self, requested: DayRange, listed: tuple[str, ...], new_records: int) -> "DaySearch":
@@ -463,15 +467,16 @@ class DaySearch:
         """Return a request that divides one span, if nothing else is planned."""
         if self.planned:
             return None
-        singles = (self._single(index) for index in self._free_spans())
-        return next((single for single in singles if single is not None), None)
+        return next(map(self._single, self._free_spans()), None)
 
-    def _single(self, index: int) -> DayRange | None:
-        """Return a request that divides this span and no other; None if that takes several pages."""
+    def _single(self, index: int) -> DayRange:
+        """Return a request that divides this span and no other."""
         span = self.spans[index]
         if len(span.keys) >= PAGE_SIZE - 1:
+            # The first page of the second half tells the first record there, however many there are.
             is_last = index + 1 == len(self.spans)
-            return None if is_last else DayRange(span.middle, self.spans[index + 1].end)
+            end = span.end if is_last else self.spans[index + 1].end
+            return DayRange(span.middle, end, may_be_empty=is_last)
         if not index:
             return DayRange(span.start, span.middle, may_be_empty=True)
         before = self.spans[index - 1]

@@ -228,7 +228,7 @@ def test_further_failed_search_leaves_more_days_to_others() -> None:
     assert len(vendor.requests) <= 3 * len(periods)
 
 
-@pytest.mark.parametrize("records", [1, 3, 48])
+@pytest.mark.parametrize("records", [1, 3, 48, 49, 55])
 @pytest.mark.parametrize("sold_on", [0, 37, 60, 99])
 def test_days_of_the_only_purchases_are_found(sold_on: int, records: int) -> None:
     """An empty body for a half of the only span is no proof, so the other half is requested."""
@@ -326,6 +326,8 @@ def test_search_needs_a_fraction_of_the_requests(titles: int, share: float, maxi
 
 @property_test
 @example([Period(84, 7, 100, 0.05), Period(156, 1, 49, 0.3)])
+# The last span of the search is long, and its records fill a page.
+@example([Period(22, 1, 100, 0.05), Period(66, 1, 0, 0.05), Period(25, 1, 49, 0.05)])
 @given(st.lists(periods, min_size=1, max_size=6))
 def test_search_never_needs_many_more_requests(habits: list[Period]) -> None:
     """Days with many records next to long gaps are the worst case."""
