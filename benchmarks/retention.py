@@ -249,7 +249,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--collections", type=int, default=200)
-    parser.add_argument("--events", type=int, default=300, help="Events per collection and day.")
+    parser.add_argument("--events", type=int, default=60, help="Events per collection and day.")
     parser.add_argument("--days", type=int, default=728)
     options = parser.parse_args()
     with database_and_broker(durable=False, log_level="warning"):
