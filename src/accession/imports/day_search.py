@@ -39,12 +39,11 @@ _MAX_KNOWN_RECORDS = 8
 _MIN_WIDTH = 4
 # With more records a day, days are requested one by one, because that needs no more requests.
 _MAX_DENSITY = 14
-# A new span with more records, or with more than a page where few were expected, is too wide. If it has more
-# days than this, it is requested again, narrower; otherwise its days are requested one by one.
-_MAX_NEW_RECORDS = 400
+# A new span with more records is too wide, and one that has more than a page where few were expected. If it
+# has more days than this, it is requested again, narrower; otherwise its days are requested one by one.
+_MAX_NEW_RECORDS = 800
 _FEW_RECORDS = 10
-_MAX_DENSE_DAYS = 16
-_MIN_DENSE_DAYS = 7
+_MAX_NARROW_DAYS = 8
 # The number of days requested one by one, at first. It doubles with each further failure.
 _DAYS_ONE_BY_ONE = 14
 _MAX_DOUBLINGS = 8
@@ -323,12 +322,12 @@ class DaySearch:
 
     def _after_full_page(self, requested: DayRange, listed: tuple[str, ...], new_records: int) -> "DaySearch":
         days = (requested.end - self.listed_until).days
-        is_wide = days > _MAX_DENSE_DAYS
-        limit = min(_MAX_NEW_RECORDS, _MAX_DENSITY * max(days, _MIN_DENSE_DAYS))
-        if new_records > limit or (is_wide and days * self.density < _FEW_RECORDS):
+        is_narrow = days <= _MAX_NARROW_DAYS
+        is_unexpected = not is_narrow and days * self.density < _FEW_RECORDS
+        if new_records > _MAX_NEW_RECORDS or is_unexpected:
             skipped = self._skip_planned()
             narrower = replace(skipped, width=days // _MAX_GROWTH, too_wide_until=requested.end)
-            return (narrower if is_wide else skipped._stop(requested.end))._plan()
+            return (skipped._stop(requested.end) if is_narrow else narrower)._plan()
         return replace(self, read=listed)
 
     def _stop(self, day: date) -> "DaySearch":

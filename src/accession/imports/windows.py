@@ -311,12 +311,19 @@ class ImportCursor:
         anchor, last = None, search.spans[-1]
         if search.is_complete and last.is_day:
             anchor = Anchor(midnight(last.start), len(last.keys), plain_key(last.keys[-1]))
+        current_day = midnight(search.imported_until)
+        earned = _EARNED_PER_DAY * max(0, (current_day - self.current_day).days)
+        # To request the days would also take their full pages.
+        cost = 0 if records >= PAGE_SIZE - 1 else REQUEST_COST
+        # What an import may spend at its start is left for the days that follow the search.
+        left = min(self.budget, INITIAL_BUDGET)
         return replace(
             self,
-            current_day=midnight(search.imported_until),
+            current_day=current_day,
             confirmed=None,
             anchor=anchor,
             empty_windows=0,
+            budget=max(self._budget_after(cost - earned), left),
             records=self.records + records,
             search=search,
         )

@@ -19,7 +19,7 @@ from tests.fixtures.model_vendor import ModelImport, ModelVendor
 FIRST = date(2014, 1, 1)
 DAY = timedelta(days=1)
 MAX_STEPS = 20_000
-MAX_KEYS = 1_200
+MAX_KEYS = 1_500
 
 property_test = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
@@ -206,7 +206,7 @@ def test_order_shows_to_which_span_a_repeated_title_belongs() -> None:
 def test_days_with_very_many_records_are_left_to_others() -> None:
     search = DaySearch.begin(FIRST, FIRST + 100 * DAY)
     dated = []
-    for reading in pages(vendor_of([(0, 1), (30, 3), (60, 400), (90, 1)]), search):
+    for reading in pages(vendor_of([(0, 1), (30, 3), (60, 1_000), (90, 1)]), search):
         search = reading.search
         dated += [day.start for day in reading.days]
 
@@ -217,15 +217,17 @@ def test_days_with_very_many_records_are_left_to_others() -> None:
 def test_further_failed_search_leaves_more_days_to_others() -> None:
     """Days with many records are requested one by one, which takes no more requests."""
     vendor = vendor_of([(day, 120) for day in range(800)])
-    periods, start = [], FIRST
+    periods, imported, start = [], 0, FIRST
     for failures in range(4):
         *_, reading = pages(vendor, DaySearch.begin(start, FIRST + 800 * DAY, failures))
         periods.append((reading.search.others_until - start).days)
+        imported += (reading.search.imported_until - start).days
         start = reading.search.others_until
 
     assert periods == sorted(periods)
     assert periods[-1] > 4 * periods[0]
-    assert len(vendor.requests) <= 3 * len(periods)
+    pages_per_day = 3
+    assert len(vendor.requests) <= imported * pages_per_day + len(periods)
 
 
 @pytest.mark.parametrize("records", [1, 3, 48, 49, 55])
@@ -326,6 +328,8 @@ def test_search_needs_a_fraction_of_the_requests(titles: int, share: float, maxi
 
 @property_test
 @example([Period(84, 7, 100, 0.05), Period(156, 1, 49, 0.3)])
+# The search saves requests, which the days after it may spend on probes.
+@example([Period(39, 2, 151, 0.3), Period(125, 40, 1, 1.0), Period(14, 2, 1, 0.3)])
 # The last span of the search is long, and its records fill a page.
 @example([Period(22, 1, 100, 0.05), Period(66, 1, 0, 0.05), Period(25, 1, 49, 0.05)])
 @given(st.lists(periods, min_size=1, max_size=6))
@@ -340,4 +344,4 @@ def test_search_never_needs_many_more_requests(habits: list[Period]) -> None:
 
     requests = {width: count_page_requests(purchases, width, first) for width in (Width.ADAPTIVE, Width.DAY)}
 
-    assert requests[Width.ADAPTIVE] <= 1.05 * requests[Width.DAY] + 40
+    assert requests[Width.ADAPTIVE] <= 1.05 * requests[Width.DAY] + 30
