@@ -140,16 +140,26 @@ class Prefetcher:
         return None if known_records is None else replace(page, records=page.records[known_records:])
 
     def look_up(
-        self, title_ids: Sequence[str], upcoming: Sequence[PageRequest], first_listed: int
+        self,
+        title_ids: Sequence[str],
+        upcoming: Sequence[PageRequest],
+        first_listed: int,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> TitleLookup:
         """Look up titles, and prefetch the `upcoming` pages of a cursor with this `first_listed` meanwhile.
 
-        The last ones have to wait until the lookup has ended, because the step waits for that.
+        The last ones have to wait until the lookup has ended, because the step waits for that. `meanwhile`
+        is called while the vendor processes the requests.
         """
         upcoming = upcoming[: self._max_concurrency]
         lookups = count_concurrent_requests(len(title_ids))
-        self.prefetch(upcoming[: max(0, self._max_concurrency - lookups)], first_listed)
-        lookup = look_up_titles(self._api, title_ids)
+
+        def prefetch_first() -> None:
+            self.prefetch(upcoming[: max(0, self._max_concurrency - lookups)], first_listed)
+            meanwhile()
+
+        # The step waits for the titles only, so they are requested first.
+        lookup = look_up_titles(self._api, title_ids, prefetch_first)
         self.prefetch(upcoming, first_listed)
         for title_id in lookup.missing:
             log.warning("no metadata for a purchased title", title=title_id)

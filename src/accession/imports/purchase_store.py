@@ -39,6 +39,11 @@ class SortedRecords:
         """Return the number of usable records without a part that is not valid MARC 21."""
         return sum(bool(record.warnings) for _, record in self.usable)
 
+    def compute_hashes(self) -> None:
+        """Compute the content hashes of the records, which keep them."""
+        for _, record in self.usable:
+            record.content_hash()
+
     @property
     def title_ids(self) -> Sequence[str]:
         """Return the distinct ids of the titles in their order."""

@@ -250,7 +250,9 @@ class BibliothecaPurchaseRecordImporter:
         has_more_pages = cursor.window_end is not None or next_cursor.window_end is not None
         due = self._lookups.select_due(sorted_page.title_ids, is_last=next_cursor.is_complete(now))
         upcoming = list(islice(next_cursor.upcoming_requests(now, width), concurrency))
-        lookup = prefetcher.look_up(due.identifiers, upcoming, next_cursor.first_listed)
+        lookup = prefetcher.look_up(
+            due.identifiers, upcoming, next_cursor.first_listed, meanwhile=sorted_page.compute_hashes
+        )
         return _FetchedPage(
             window,
             next_cursor,

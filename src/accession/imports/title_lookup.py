@@ -1,6 +1,6 @@
 """Look up titles' metadata and circulation counts at the vendor, several requests at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -35,8 +35,12 @@ class TitleLookup:
     repairs: int
 
 
-def look_up_titles(api: BibliothecaAPI, ids: Sequence[str]) -> TitleLookup:
+def look_up_titles(
+    api: BibliothecaAPI, ids: Sequence[str], meanwhile: Callable[[], None] = lambda: None
+) -> TitleLookup:
     """Look up all of the distinct `ids`, 25 per request, and log titles with invalid data.
+
+    `meanwhile` is called while the vendor processes the requests, or before a single one.
 
     Raises:
         RemoteIntegrationException: one of the requests failed.
@@ -46,7 +50,7 @@ def look_up_titles(api: BibliothecaAPI, ids: Sequence[str]) -> TitleLookup:
     missing: list[str] = []
     repairs = 0
     batches = [ids[start : start + MAX_ITEMS] for start in range(0, len(ids), MAX_ITEMS)]
-    for batch, response in zip(batches, _responses(api, batches), strict=True):
+    for batch, response in zip(batches, _responses(api, batches, meanwhile), strict=True):
         repairs += response.repaired
         returned = {title.identifier: title for title in response.titles if title.identifier in batch}
         titles |= returned
@@ -66,10 +70,14 @@ def count_concurrent_requests(titles: int) -> int:
     return min(-(-titles // MAX_ITEMS), get_settings().lookup_concurrency)
 
 
-def _responses(api: BibliothecaAPI, batches: Sequence[Sequence[str]]) -> Sequence[ItemsResponse]:
+def _responses(
+    api: BibliothecaAPI, batches: Sequence[Sequence[str]], meanwhile: Callable[[], None]
+) -> Sequence[ItemsResponse]:
     concurrency = count_concurrent_requests(sum(map(len, batches)))
     if concurrency <= 1:
+        meanwhile()
         return [api.fetch_items(batch) for batch in batches]
     with ThreadPoolExecutor(concurrency, thread_name_prefix="title-lookup") as threads:
         futures = [threads.submit(copy_context().run, api.fetch_items, batch) for batch in batches]
+        meanwhile()
         return [future.result() for future in futures]

@@ -17,7 +17,7 @@ _EXPIRY_MS = 60_000
 
 PATIENCE_SECONDS = 10
 """A page is requested again if its prefetched response takes longer, or its worker has died."""
-_POLL_SECONDS = 0.005
+_MIN_POLL_SECONDS, _MAX_POLL_SECONDS = 0.0005, 0.005
 
 # No compressed response has one byte.
 _CLAIM, _NO_RESPONSE = b"?", b"-"
@@ -45,12 +45,13 @@ class RedisPrefetchCache(PrefetchCache):
 
         Waits 10 seconds for a response that is on its way.
         """
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline, pause = time.monotonic() + PATIENCE_SECONDS, _MIN_POLL_SECONDS
         value = self._pop(name)
         # Another delivery of the message may claim the name again meanwhile.
         is_claimed = value == _CLAIM
         while is_claimed and value in (None, _CLAIM) and time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
+            time.sleep(pause)
+            pause = min(2 * pause, _MAX_POLL_SECONDS)
             value = self._pop(name)
         return None if value is None or value in (_CLAIM, _NO_RESPONSE) else zlib.decompress(value)
 
