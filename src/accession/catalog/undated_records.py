@@ -2,11 +2,14 @@
 
 from collections.abc import Collection as AbstractCollection
 from collections.abc import Mapping
+from functools import cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, delete, select
+from sqlalchemy import ColumnElement, Select, bindparam, delete, select
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningDelete
 
-from accession.db.bulk import in_array, insert_missing_rows
+from accession.db.bulk import in_array_parameter, insert_missing_rows
 from accession.db.models import Collection, UndatedRecord, table_of
 
 
@@ -16,10 +19,6 @@ class UndatedRecords:
     def __init__(self, session: Session, collection: Collection) -> None:
         self._session = session
         self._collection = collection
-
-    @property
-    def _of_collection(self) -> ColumnElement[bool]:
-        return UndatedRecord.collection_id == self._collection.id
 
     def add(self, records: Mapping[str, str]) -> None:
         """Keep records; those that are kept already are not written."""
@@ -35,18 +34,34 @@ class UndatedRecords:
         """Return the records with these keys."""
         if not keys:
             return {}
-        query = select(UndatedRecord.key, UndatedRecord.raw_xml)
-        rows = self._session.execute(query.where(self._of_collection, in_array(UndatedRecord.key, keys)))
-        return dict(rows.all())
+        return dict(self._session.execute(_select_statement(), self._parameters(keys)).all())
 
     def take(self, keys: AbstractCollection[str]) -> dict[str, str]:
         """Forget the records with these keys, and return them."""
         if not keys:
             return {}
-        statement = delete(UndatedRecord).where(self._of_collection, in_array(UndatedRecord.key, keys))
-        rows = self._session.execute(statement.returning(UndatedRecord.key, UndatedRecord.raw_xml))
-        return dict(rows.all())
+        return dict(self._session.execute(_delete_statement(), self._parameters(keys)).all())
 
     def clear(self) -> None:
         """Forget all records."""
-        self._session.execute(delete(UndatedRecord).where(self._of_collection))
+        of_collection = UndatedRecord.collection_id == self._collection.id
+        self._session.execute(delete(UndatedRecord).where(of_collection))
+
+    def _parameters(self, keys: AbstractCollection[str]) -> dict[str, Any]:
+        return {"collection": self._collection.id, "keys": list(keys)}
+
+
+def _have_keys() -> ColumnElement[bool]:
+    of_collection = UndatedRecord.collection_id == bindparam("collection")
+    return of_collection & in_array_parameter(UndatedRecord.key, "keys")
+
+
+@cache
+def _select_statement() -> Select[str, str]:
+    return select(UndatedRecord.key, UndatedRecord.raw_xml).where(_have_keys())
+
+
+@cache
+def _delete_statement() -> ReturningDelete[str, str]:
+    statement = delete(table_of(UndatedRecord)).where(_have_keys())
+    return statement.returning(UndatedRecord.key, UndatedRecord.raw_xml)
