@@ -1,5 +1,7 @@
 """Tests of title lookups: batches, concurrency, missing titles and invalid data."""
 
+import threading
+
 import httpx
 import pytest
 import time_machine
@@ -15,6 +17,8 @@ from tests.fixtures.factories import NOON
 from tests.fixtures.holdings import title_ids
 from tests.fixtures.importers import capture_step_logs
 from tests.fixtures.vendor import ScriptedVendor, item
+
+DEADLINE_SECONDS = 60
 
 
 @pytest.fixture
@@ -56,6 +60,27 @@ def test_lookup_is_as_of_a_time_before_its_first_request(vendor: ScriptedVendor,
 
     title_times = [title.as_of for title in lookup.titles.values()]
     assert NOON <= lookup.as_of <= min(title_times) <= max(title_times) <= end
+
+
+def test_other_work_is_done_while_the_vendor_processes_the_requests(
+    collection: Collection, vendor: ScriptedVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_in_flight = threading.Barrier(3, timeout=DEADLINE_SECONDS)
+
+    def respond_when_all_in_flight(request: httpx.Request) -> httpx.Response:
+        all_in_flight.wait()
+        return vendor.handle_request(request)
+
+    vendor.items = {item_id: item(item_id) for item_id in title_ids(30)}
+    transport = httpx.MockTransport(respond_when_all_in_flight)
+    monkeypatch.setattr("accession.bibliotheca.client.vendor_transport", lambda: transport)
+
+    def work() -> None:
+        all_in_flight.wait()
+
+    lookup = look_up_titles(vendor_api_for(collection), title_ids(30), meanwhile=work)
+
+    assert lookup.titles.keys() == vendor.items.keys()
 
 
 def test_invalid_item_is_logged_and_not_missing(vendor: ScriptedVendor, api: BibliothecaAPI) -> None:
