@@ -525,7 +525,7 @@ class ImportCursor:
         )
 
     def _pay_for_prefetched_page(self, window: Window) -> "ImportCursor":
-        """Return the cursor after paying for the window's page if it was prefetched in vain.
+        """Return the cursor after paying for the window's page if it may have been prefetched unnecessarily.
 
         A page with an earlier anchor does not tell the day of the window's records.
         """

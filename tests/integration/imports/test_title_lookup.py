@@ -62,7 +62,7 @@ def test_lookup_is_as_of_a_time_before_its_first_request(vendor: ScriptedVendor,
     assert NOON <= lookup.as_of <= min(title_times) <= max(title_times) <= end
 
 
-def test_other_work_is_done_while_the_vendor_processes_the_requests(
+def test_other_work_is_done_while_requests_are_in_flight(
     collection: Collection, vendor: ScriptedVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     all_in_flight = threading.Barrier(3, timeout=DEADLINE_SECONDS)
