@@ -17,8 +17,7 @@ from tests.fixtures.factories import NOON
 from tests.fixtures.holdings import title_ids
 from tests.fixtures.importers import capture_step_logs
 from tests.fixtures.vendor import ScriptedVendor, item
-
-DEADLINE_SECONDS = 60
+from tests.fixtures.waiting import DEADLINE_SECONDS
 
 
 @pytest.fixture
