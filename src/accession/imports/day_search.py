@@ -39,11 +39,12 @@ _MAX_KNOWN_RECORDS = 8
 _MIN_WIDTH = 4
 # With more records a day, days are requested one by one, because that needs no more requests.
 _MAX_DENSITY = 14
-# A new span with more records is too wide, and one that has more than a page where few were expected. If it
-# has more days than this, it is requested again, narrower; otherwise its days are requested one by one.
+# The maximum number of records of a new span. A span with more is requested again with fewer days, or day by
+# day if it is narrow.
 _MAX_NEW_RECORDS = 800
-_FEW_RECORDS = 10
 _MAX_NARROW_DAYS = 8
+# A wide span with a full page is also requested again if fewer records than this were expected.
+_FEW_RECORDS = 10
 # The number of days requested one by one, at first. It doubles with each further failure.
 _DAYS_ONE_BY_ONE = 14
 _MAX_DOUBLINGS = 8
@@ -312,7 +313,7 @@ class DaySearch:
             return replace(skipped, listed_until=requested.end, width=grown)._plan()
         last = next(span for span in self.spans if requested.end <= span.end)
         if requested.end == last.end:
-            # If the second half of the span has no records, the last one is in the first half.
+            # If the second half of the span has no records, the span's last record is in the first half.
             other = DayRange(last.start, requested.start, len(last.keys), may_be_empty=True)
         elif requested.start == last.start and requested.offset == 1:
             other = DayRange(requested.end, last.end, may_be_empty=True)
@@ -472,7 +473,7 @@ class DaySearch:
         """Return a request that divides this span and no other."""
         span = self.spans[index]
         if len(span.keys) >= PAGE_SIZE - 1:
-            # The first page of the second half tells the first record there, however many there are.
+            # The first page of the second half shows where the span is divided, whatever its length.
             is_last = index + 1 == len(self.spans)
             end = span.end if is_last else self.spans[index + 1].end
             return DayRange(span.middle, end, may_be_empty=is_last)

@@ -40,7 +40,7 @@ class SortedRecords:
         return sum(bool(record.warnings) for _, record in self.usable)
 
     def compute_hashes(self) -> None:
-        """Compute the content hashes of the records, which keep them."""
+        """Compute the content hashes of the usable records, which cache them."""
         for _, record in self.usable:
             record.content_hash()
 

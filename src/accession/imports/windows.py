@@ -54,8 +54,8 @@ _MAX_USELESS_PAGES = 3
 _TIME_WITHOUT_ANCHOR = timedelta(days=100)
 _MAX_UNCONFIRMED = timedelta(days=30)
 _MAX_PREFETCHED_RECORDS = 10
-# A request lists so many known records again at most, to leave room for new ones. It lists up to a page of
-# them if the budget pays for one more request, and after the import has gone back.
+# The maximum number of known records that a request lists again: the rest of the page is for new ones. The
+# maximum is a full page if the budget pays for one more request, and after the import has gone back.
 _MAX_ANCHOR_KEYS = 24
 
 # The last days are requested one by one, and so are a few days for which a search does not pay.
@@ -313,17 +313,17 @@ class ImportCursor:
             anchor = Anchor(midnight(last.start), len(last.keys), plain_key(last.keys[-1]))
         current_day = midnight(search.imported_until)
         earned = _EARNED_PER_DAY * max(0, (current_day - self.current_day).days)
-        # To request the days would also take their full pages.
+        # Requests for the single days would include the same full pages.
         cost = 0 if records >= PAGE_SIZE - 1 else REQUEST_COST
-        # What an import may spend at its start is left for the days that follow the search.
-        left = min(self.budget, INITIAL_BUDGET)
+        # A search does not lower the budget below its initial value, so that days after it can be probed.
+        minimum = min(self.budget, INITIAL_BUDGET)
         return replace(
             self,
             current_day=current_day,
             confirmed=None,
             anchor=anchor,
             empty_windows=0,
-            budget=max(self._budget_after(cost - earned), left),
+            budget=max(self._budget_after(cost - earned), minimum),
             records=self.records + records,
             search=search,
         )
@@ -408,8 +408,8 @@ class ImportCursor:
         new_keys = tuple(keys[known_records:])
         is_full = len(keys) >= PAGE_SIZE
         if is_full and not new_keys:
-            # The page has shown known records in their places, and had no room for others: it is requested
-            # again, beginning with the last of them.
+            # The page has the known records in their order, and no room for others. The next page begins
+            # with the last of them.
             proven = replace(self, confirmed=self.confirmed_until, anchor=self._next_anchor(window, ()))
             return PageReading(proven._spend(REQUEST_COST), known_records)
         if window.is_probe and new_keys:
@@ -525,15 +525,14 @@ class ImportCursor:
         )
 
     def _pay_for_prefetched_page(self, window: Window) -> "ImportCursor":
-        """Return the cursor after paying for the window's page if it may have been prefetched unnecessarily.
+        """Charge the budget for the window's page if it may have been prefetched with an earlier anchor.
 
-        A page with an earlier anchor does not tell the day of the window's records.
+        Such a page is requested again, because it does not tell the day of the window's records.
         """
         is_stale = self.stale_until is not None and window.end <= self.stale_until
         cursor = self._spend(REQUEST_COST) if is_stale else self
-        if self.anchor is None or self._prefers_no_anchor() or not self._max_prefetched():
-            return cursor
-        return replace(cursor, stale_until=window.end + timedelta(days=self._max_prefetched()))
+        days = 0 if self._prefetches_without_anchor else self._max_prefetched()
+        return replace(cursor, stale_until=window.end + timedelta(days=days)) if days else cursor
 
     def _after_window(self, window: Window, records: int, *, is_proof: bool) -> "ImportCursor":
         """Return the cursor at the next window, after one with so many records.
@@ -645,8 +644,12 @@ class ImportCursor:
                 return
             cursor = cursor._after_window(window, cursor.offset - 1, is_proof=anchor is not None)
 
+    @property
+    def _prefetches_without_anchor(self) -> bool:
+        return self.anchor is None or self._prefers_no_anchor()
+
     def _max_prefetched(self) -> int:
-        if self.anchor is None or self._prefers_no_anchor():
+        if self.anchor is None or self._prefetches_without_anchor:
             return EMPTY_DAYS_BEFORE_PROBE
         if self.empty_windows == 0 or self.budget < _MIN_PREFETCH_BUDGET:
             return 0

@@ -95,7 +95,7 @@ def add_title(session: Session, collection: Collection, identifier: str, **field
 
 
 def insert_complete_titles(session: Session, titles: int) -> None:
-    """Insert so many titles that lack nothing: an index of the others pays only for a large catalogue."""
+    """Insert titles that lack nothing: the planner uses an index of the others only if they are few."""
     session.execute(text(INSERT_IDENTIFIERS), {"titles": titles})
     session.execute(text(INSERT_POOLS))
     session.execute(text(INSERT_STATISTICS))

@@ -19,7 +19,7 @@ from tests.fixtures.model_vendor import ModelImport, ModelVendor
 FIRST = date(2014, 1, 1)
 DAY = timedelta(days=1)
 MAX_STEPS = 20_000
-MAX_KEYS = 1_500
+MAX_KEYS = 1_200
 
 property_test = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
