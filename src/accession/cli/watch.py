@@ -66,11 +66,13 @@ def watch(
     runs = [WatchedRun(workflow, key, names[key], task_id) for key, task_id in task_ids.items()]
     with _progress(_RECORD_NOUNS[workflow]) as progress:
         bars = {run.collection_id: _add_bar(progress, run) for run in runs}
-        while any(run.succeeded is None for run in runs):
+        while True:
             with transaction() as session:
                 runs = [_poll(session, run, join) for run in runs]
             for run in runs:
                 _update_bar(progress, bars[run.collection_id], run)
+            if all(run.succeeded is not None for run in runs):
+                break
             time.sleep(_POLL_SECONDS)
     for run in runs:
         if not run.succeeded:
