@@ -60,6 +60,6 @@ def _import_record(
     )
     pool, _ = pools[item_id]
     stored = PurchaseRecordData(pool, record.as_marc21, record.content_hash())
-    store_purchase_records(session, PurchaseDate(day.date()), [stored])
+    store_purchase_records(session, {PurchaseDate(day.date()): [stored]})
     for title in api.fetch_items([item_id]).titles:
         apply_outbox(session, enqueue_changes(session, [(pool, title)]))

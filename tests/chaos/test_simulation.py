@@ -62,7 +62,7 @@ def test_differences_from_the_vendor_are_reported(broker: Broker, collection: Co
 
 
 def store_all_but_one(session: Any, purchase_date: Any, records: Sequence[Any]) -> None:
-    store_purchase_records(session, purchase_date, records[1:])
+    store_purchase_records(session, {purchase_date: records[1:]})
 
 
 def test_confirmed_time_beyond_missing_purchase_is_reported(

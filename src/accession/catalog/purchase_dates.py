@@ -5,10 +5,6 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sqlalchemy import ColumnElement
-
-from accession.db.models import PurchaseRecord, RejectedRecord
-
 
 @dataclass(frozen=True)
 class PurchaseDate:
@@ -27,6 +23,10 @@ class PurchaseDate:
         last = monthrange(self.day.year, self.day.month)[1]
         return self.day, self.day.replace(day=last) if self.month_only else self.day
 
+    def overlaps(self, other: "PurchaseDate") -> bool:
+        """Return whether the dates are the same, or one includes the other."""
+        return self.days[0] <= other.days[1] and other.days[0] <= self.days[1]
+
     @property
     def columns(self) -> dict[str, Any]:
         """Return the columns that store the date."""
@@ -39,11 +39,3 @@ def format_days(first: date, last: date) -> str:
         return first.isoformat()
     first_month, last_month = f"{first:%Y-%m}", f"{last:%Y-%m}"
     return first_month if first_month == last_month else f"{first_month} to {last_month}"
-
-
-def may_have_date(
-    model: type[PurchaseRecord] | type[RejectedRecord], purchase_date: PurchaseDate
-) -> ColumnElement[bool]:
-    """Return the condition that a row's date is the same as the purchase date, or one includes the other."""
-    in_month = model.purchased_on == purchase_date.day.replace(day=1)
-    return model.purchased_on.between(*purchase_date.days) | (model.month_only & in_month)

@@ -2,19 +2,20 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, delete, exists, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, delete, exists, func, literal_column, select, update
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import is_of_collection
 from accession.catalog.marc import MarcField, marc_fields
-from accession.catalog.purchase_dates import PurchaseDate, may_have_date
+from accession.catalog.purchase_dates import PurchaseDate
 from accession.core.clock import utc_now
 from accession.core.vocabulary import IdentifierType
-from accession.db.bulk import in_array, insert_rows
+from accession.db.bulk import in_array, in_array_parameter, insert_rows
 from accession.db.models import Collection, Identifier, LicensePool, PurchaseRecord, table_of
 
 
@@ -52,47 +53,75 @@ class PurchaseRecordView:
 
 
 def store_purchase_records(
-    session: Session, purchase_date: PurchaseDate, records: Sequence[PurchaseRecordData]
+    session: Session, purchases: Mapping[PurchaseDate, Sequence[PurchaseRecordData]]
 ) -> None:
-    """Store one record for each pool under the purchase date; what is stored already is not written.
+    """Store one record for each pool and purchase date; what is stored already is not written.
 
     A purchase in a month and one on a day of that month are the same purchase. It is stored under the day,
     whichever of the two comes first. Of several purchases in a month, the others stay with the month.
     """
-    latest = {record.pool.id: record for record in records}
-    with_records = [pool_id for pool_id, record in latest.items() if not record.is_first]
-    stored = _records_of_purchase(session, purchase_date, with_records)
-    new: list[dict[str, Any]] = []
-    changed: list[dict[str, Any]] = []
-    relisted: list[dict[str, Any]] = []
-    changed_pools: list[int] = []
-    for pool_id, record in sorted(latest.items()):
-        if not (same_purchase := stored.get(pool_id)):
-            new.append(_new_row(record, purchase_date))
-            continue
+    remaining = {
+        (record.pool.id, purchase_date): record
+        for purchase_date, records in purchases.items()
+        for record in records
+    }
+    while remaining:
+        # How a purchase is stored depends on those of the same pool that are stored before it.
+        first_dates = dict(reversed(remaining))
+        keys = ((pool_id, first_dates[pool_id]) for pool_id in sorted(first_dates))
+        _store_one_of_each_pool(session, [(key[1], remaining.pop(key)) for key in keys])
+
+
+@dataclass
+class _Changes:
+    """Rows to be added and changed, and the pools of which a stored record changes."""
+
+    new: list[dict[str, Any]] = field(default_factory=list)
+    changed: list[dict[str, Any]] = field(default_factory=list)
+    relisted: list[dict[str, Any]] = field(default_factory=list)
+    pools: list[int] = field(default_factory=list)
+
+    def add(
+        self, record: PurchaseRecordData, purchase_date: PurchaseDate, same_purchase: Sequence[Any]
+    ) -> None:
+        """Add what it takes to store a record, where these rows are stored of the same purchase."""
+        if not same_purchase:
+            self.new.append(_new_row(record, purchase_date))
+            return
         first = same_purchase[0]
         left = first.listed - (record.listed or 1)
         if first.month_only and not purchase_date.month_only and left > 0:
             # The month's record is stored under its first day, where there can be no second one.
             if purchase_date.day != first.purchased_on:
-                new.append(_new_row(record, purchase_date))
-                relisted.append({"id": first.id, "listed": left})
-                changed_pools.append(pool_id)
-            continue
+                self.new.append(_new_row(record, purchase_date))
+                self.relisted.append({"id": first.id, "listed": left})
+                self.pools.append(record.pool.id)
+            return
         known_date = purchase_date if first.month_only else PurchaseDate(first.purchased_on)
         listed = _listings_of_first(purchase_date, same_purchase, record.listed)
         is_known = record.content_hash in {each.content_hash for each in same_purchase}
         if not is_known or first.month_only != known_date.month_only:
-            row = {"id": first.id, **known_date.columns, "listed": listed, **_content(record)}
-            changed.append(row)
-            changed_pools.append(pool_id)
+            self.changed.append({"id": first.id, **known_date.columns, "listed": listed, **_content(record)})
+            self.pools.append(record.pool.id)
         elif listed != first.listed:
-            relisted.append({"id": first.id, "listed": listed})
-    for rows in filter(None, (changed, relisted)):
+            self.relisted.append({"id": first.id, "listed": listed})
+
+
+def _store_one_of_each_pool(
+    session: Session, purchases: Sequence[tuple[PurchaseDate, PurchaseRecordData]]
+) -> None:
+    """Store records with their purchase dates; each is of another pool."""
+    stored = _records_of_purchases(
+        session, {record.pool.id: purchase_date for purchase_date, record in purchases if not record.is_first}
+    )
+    changes = _Changes()
+    for purchase_date, record in purchases:
+        changes.add(record, purchase_date, stored.get(record.pool.id, ()))
+    for rows in filter(None, (changes.changed, changes.relisted)):
         session.execute(update(PurchaseRecord), rows)
-    _touch_pools(session, changed_pools)
-    if new:
-        insert_rows(session, table_of(PurchaseRecord), new)
+    _touch_pools(session, changes.pools)
+    if changes.new:
+        insert_rows(session, table_of(PurchaseRecord), changes.new)
 
 
 def _listings_of_first(purchase_date: PurchaseDate, same_purchase: Sequence[Any], listed: int | None) -> int:
@@ -274,22 +303,33 @@ def _content(record: PurchaseRecordData) -> dict[str, Any]:
     }
 
 
-def _records_of_purchase(
-    session: Session, purchase_date: PurchaseDate, pool_ids: Sequence[int]
-) -> Mapping[int, Sequence[Any]]:
-    """Return the stored records of the same purchase by pool id.
+def _records_of_purchases(session: Session, dates: Mapping[int, PurchaseDate]) -> Mapping[int, Sequence[Any]]:
+    """Return the stored records of the same purchase by pool id, for the purchase date of each pool.
 
     Those that are as precise as the purchase come first, the earlier before the later.
     """
-    if not pool_ids:
+    if not dates:
         return {}
+    parameters = {
+        "pools": list(dates),
+        "first": min(each.day.replace(day=1) for each in dates.values()),
+        "last": max(each.days[1] for each in dates.values()),
+    }
+    records = defaultdict(list)
+    for record in session.execute(_select_records(), parameters):
+        if PurchaseDate(record.purchased_on, record.month_only).overlaps(dates[record.license_pool_id]):
+            records[record.license_pool_id].append(record)
+    for pool_id, same_purchase in records.items():
+        same_purchase.sort(key=lambda each: each.month_only != dates[pool_id].month_only)
+    return records
+
+
+@cache
+def _select_records() -> Select[int, int, date, bool, int, str]:
     row = PurchaseRecord
     query = select(
         row.id, row.license_pool_id, row.purchased_on, row.month_only, row.listed, row.content_hash
     )
-    query = query.where(in_array(row.license_pool_id, pool_ids), may_have_date(row, purchase_date))
-    records = defaultdict(list)
-    is_as_precise = row.month_only == purchase_date.month_only
-    for record in session.execute(query.order_by(is_as_precise.desc(), row.purchased_on)):
-        records[record.license_pool_id].append(record)
-    return records
+    of_pools = in_array_parameter(row.license_pool_id, "pools")
+    days = row.purchased_on.between(bindparam("first"), bindparam("last"))
+    return query.where(of_pools, days).order_by(row.purchased_on)

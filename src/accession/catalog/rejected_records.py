@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from accession.accounts.collections import is_of_collection
-from accession.catalog.purchase_dates import PurchaseDate, may_have_date
+from accession.catalog.purchase_dates import PurchaseDate
 from accession.core.clock import utc_now
 from accession.core.errors import NotFound, UserError
 from accession.core.text import clean_text
@@ -64,11 +64,18 @@ def store_rejected_records(
         for record in records
     }
     query = select(RejectedRecord.content_hash).where(
-        RejectedRecord.collection_id == collection.id, may_have_date(RejectedRecord, purchase_date)
+        RejectedRecord.collection_id == collection.id, _may_have_date(purchase_date)
     )
     known = set(session.scalars(query.where(RejectedRecord.content_hash.in_(rows))))
     if new := [row for content_hash, row in sorted(rows.items()) if content_hash not in known]:
         session.execute(insert(RejectedRecord).values(new).on_conflict_do_nothing())
+
+
+def _may_have_date(purchase_date: PurchaseDate) -> ColumnElement[bool]:
+    """Return the condition that a row's date is the same as the purchase date, or one includes the other."""
+    row = RejectedRecord
+    in_month = row.purchased_on == purchase_date.day.replace(day=1)
+    return row.purchased_on.between(*purchase_date.days) | (row.month_only & in_month)
 
 
 def find_rejected_hashes(session: Session, collection: Collection, content_hashes: Iterable[str]) -> set[str]:

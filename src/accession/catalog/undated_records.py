@@ -1,4 +1,4 @@
-"""Purchase records whose day is not known yet, kept until it is."""
+"""Purchase records that have been listed, kept until they are stored under their day."""
 
 from collections.abc import Collection as AbstractCollection
 from collections.abc import Mapping

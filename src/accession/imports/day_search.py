@@ -53,8 +53,10 @@ _MAX_GROWTH = 4
 _OLD_SHARE = 0.6
 _MAX_PLANNED = 8
 _MAX_PARTNERS = 8
-# Resolved days that are kept at the start, as records that are known to be listed.
+# Stored days that are kept at the start, as records that are known to be listed.
 _KEPT_DAYS = 2
+# Resolved days are stored together, about as many records at once as a page has.
+_STORED_RECORDS = PAGE_SIZE
 _DAY = timedelta(days=1)
 _HASH_LENGTH = 12
 
@@ -112,7 +114,7 @@ class RangeReading:
     Attributes:
         search: the search after the page.
         new_keys: keys of records that no earlier page has listed; a key occurs once for each of them.
-        days: spans of one day which the page has resolved.
+        days: spans of one day whose records are to be stored now.
     """
 
     search: "DaySearch"
@@ -148,9 +150,10 @@ class DaySearch:
 
     Attributes:
         start: start of the search (UTC), before which everything is imported.
+        imported_until: the day before which every record is stored with its day.
         listed_until: end of the days of which all records are known.
         end: end of the days to search.
-        spans: the spans that have records, in order, without those at the start that are resolved. Days
+        spans: the spans that have records, in order, without those at the start that are stored. Days
             between them have none.
         planned: the next requests; they do not depend on each other.
         read: keys of the pages of the first planned request that have been read.
@@ -163,6 +166,7 @@ class DaySearch:
     """
 
     start: date
+    imported_until: date
     listed_until: date
     end: date
     spans: tuple[DaySpan, ...] = ()
@@ -178,19 +182,12 @@ class DaySearch:
     def begin(cls, start: date, end: date, failures: int = 0) -> "DaySearch":
         """Return a search of the days `[start, end)`, after so many recent ones that have failed."""
         width = 1 if failures else _MIN_WIDTH
-        return cls(start, start, end, width=width, failures=failures)._plan()
+        return cls(start, start, start, end, width=width, failures=failures)._plan()
 
     @property
     def is_complete(self) -> bool:
         """Return whether there is nothing more to request in this way."""
         return not self.planned
-
-    @property
-    def imported_until(self) -> date:
-        """Return the day before which every record is known with its day."""
-        if not self.spans:
-            return self.start
-        return next((span.start for span in self.spans if not span.is_day), self.listed_until)
 
     @property
     def others_until(self) -> date:
@@ -199,8 +196,8 @@ class DaySearch:
 
     @property
     def keys(self) -> frozenset[str]:
-        """Return the keys of the records whose days are not known, and of the pages in progress."""
-        undated = (span.keys for span in self.spans if not span.is_day)
+        """Return the keys of the records that are not stored with their day, and of the pages in progress."""
+        undated = (span.keys for span in self.spans if span.start >= self.imported_until)
         return frozenset(chain(self.read, *undated))
 
     def control_range(self) -> DayRange | None:
@@ -227,32 +224,55 @@ class DaySearch:
         Raises:
             ContradictionError: the page contradicts the earlier ones.
         """
+        search, new_keys = self._conclude(keys, is_blank=is_blank)
+        days = search._resolved_days()
+        if not search.is_complete and sum(len(day.keys) for day in days) < _STORED_RECORDS:
+            return RangeReading(search._with_imported(days), new_keys)
+        return RangeReading(search._with_imported(), new_keys, days)
+
+    def fail(self) -> RangeReading:
+        """Return the ended search, after which the days are requested one by one for some time."""
+        ended = replace(self._with_imported()._stop(self.listed_until), spans=(), planned=(), read=())
+        return RangeReading(ended, days=self._resolved_days())
+
+    def _resolved_days(self) -> tuple[DaySpan, ...]:
+        """Return the days before the first span that is not resolved whose records are not stored yet."""
+        resolved = takewhile(lambda span: span.is_day, self.spans)
+        return tuple(span for span in resolved if span.start >= self.imported_until)
+
+    def _with_imported(self, remaining: Sequence[DaySpan] = ()) -> "DaySearch":
+        """Return the search after the resolved days are stored, but for the `remaining` ones."""
+        if not self.spans:
+            return replace(self, imported_until=self.start)
+        unresolved = (span for span in self.spans if not span.is_day)
+        first = next(chain(remaining, unresolved), None)
+        imported_until = self.listed_until if first is None else first.start
+        stored = sum(span.start < imported_until for span in self.spans)
+        spans = self.spans[max(0, stored - _KEPT_DAYS) :]
+        return replace(self, imported_until=imported_until, spans=spans)
+
+    def _conclude(self, keys: Sequence[str], *, is_blank: bool) -> "tuple[DaySearch, tuple[str, ...]]":
+        """Return the search after the next page, and the keys of the new records."""
         requested = self.planned[0]
         proves_nothing = is_blank or (not keys and requested.offset > 1)
         if proves_nothing and (self.read or not requested.may_be_empty):
             # Known records should begin the page: they have been withdrawn.
             raise ContradictionError
         if proves_nothing:
-            return RangeReading(self._after_blank(requested))
+            return self._after_blank(requested), ()
         listed = self._join_pages(keys)
         is_full = len(keys) >= PAGE_SIZE
         known_spans = self._known_in(requested)
         parts = self._tell_apart(requested, known_spans, listed, is_full=is_full)
         if parts is None:
-            return RangeReading(self._after_ambiguous_page(requested, known_spans, listed))
+            return self._after_ambiguous_page(requested, known_spans, listed), ()
         new_keys: tuple[str, ...] = ()
         if requested.end > self.listed_until and parts.last is not None:
             known = len(listed) - len(parts.last)
             new_keys = parts.last[max(0, len(self.read) - known) :]
             if is_full:
-                return RangeReading(self._after_full_page(requested, listed, len(parts.last)), new_keys)
-        divided = self._divide(requested, known_spans, parts)
-        days = tuple(span for span in divided.spans if span.is_day and span not in self.spans)
-        return RangeReading(divided._forget_resolved()._plan(), new_keys, days)
-
-    def fail(self) -> "DaySearch":
-        """Return the ended search, after which the days are requested one by one for some time."""
-        return replace(self._stop(self.listed_until), spans=(), planned=(), read=())
+                return self._after_full_page(requested, listed, len(parts.last)), new_keys
+        return self._divide(requested, known_spans, parts)._plan(), new_keys
 
     def _join_pages(self, keys: Sequence[str]) -> tuple[str, ...]:
         """Return the keys of all pages of the request so far."""
@@ -378,11 +398,6 @@ class DaySearch:
         if len(keys) >= _MAX_DENSITY * (days if self.failures else max(days, _MIN_WIDTH)):
             return extended._stop(requested.end)
         return replace(extended, failures=max(0, self.failures - 1))
-
-    def _forget_resolved(self) -> "DaySearch":
-        """Return the search without the resolved days at its start, but for the last ones."""
-        resolved = len(list(takewhile(lambda span: span.is_day, self.spans)))
-        return replace(self, spans=self.spans[max(0, resolved - _KEPT_DAYS) :])
 
     def _plan(self) -> "DaySearch":
         """Return the search with as many planned requests as there can be."""

@@ -28,10 +28,10 @@ log = structlog.get_logger(__name__)
 class _FetchedPage:
     """A page and the metadata of the titles that are due with it, before anything is stored.
 
-    `reading` is None if the page contradicts the earlier ones. `records` are those of the page by their keys.
+    `records` are those of the page by their keys.
     """
 
-    reading: RangeReading | None
+    reading: RangeReading
     records: Mapping[str, MarcRecord]
     next_cursor: ImportCursor
     due: DueTitles
@@ -41,15 +41,13 @@ class _FetchedPage:
     @property
     def has_changes(self) -> bool:
         """Return whether there is something to store beside the progress of the run."""
-        has_records = self.reading is not None and bool(self.reading.days or self.reading.new_keys)
-        return has_records or self.due.has_changes
+        return bool(self.reading.days or self.reading.new_keys) or self.due.has_changes
 
 
 class DaySearchImporter:
     """Importer of past purchases of one collection, by a search for their days.
 
-    Records whose day is not known yet are stored as undated records. They are stored as purchases in the
-    transaction that resolves their day.
+    Records are kept as undated records until their days are to be stored. Then they are stored as purchases.
     """
 
     def __init__(
@@ -83,7 +81,7 @@ class DaySearchImporter:
         if is_first:
             # An earlier run may have left some.
             self._undated.clear()
-        dates = [] if fetched.reading is None else list(self._dated_records(fetched.reading, fetched.records))
+        dates = list(self._dated_records(fetched.reading, fetched.records))
         stored = self._store.store(dates, fetched.lookup, fetched.due.counted_as_new)
         self._lookups.record(fetched.due, stored.new_ids)
         usable, rejected = (sum(len(getattr(day, kind)) for day in dates) for kind in ("usable", "rejected"))
@@ -107,20 +105,19 @@ class DaySearchImporter:
         page = self._fetch_page(prefetcher, search)
         keys = [content_key(record.key, record.content_hash()) for record in page.records]
         records = dict(zip(keys, page.records, strict=True))
-        reading: RangeReading | None = None
         try:
             reading = search.read_page(keys, is_blank=page.is_blank)
         except ContradictionError:
-            next_cursor = cursor.after_contradiction(search)
+            reading = search.fail()
+            next_cursor = cursor.after_contradiction(reading.search)
             log.warning(
                 "vendor's list has changed, importing day by day",
                 since=next_cursor.current_day.isoformat(),
                 until=search.listed_until.isoformat(),
             )
-            new_records = []
         else:
-            new_records = [records[key] for key in reading.new_keys if key in records]
-            next_cursor = cursor.after_search(reading.search, len(new_records))
+            next_cursor = cursor.after_search(reading.search, len(reading.new_keys))
+        new_records = [records[key] for key in reading.new_keys if key in records]
         titles = [record.item_ids[0] for record in new_records if rejection_reason(record) is None]
         due = self._lookups.select_due(list(dict.fromkeys(titles)), is_last=False)
         upcoming = [] if next_cursor.search is None else _page_requests(next_cursor.search, concurrency)
@@ -142,13 +139,13 @@ class DaySearchImporter:
     def _dated_records(
         self, reading: RangeReading, page: Mapping[str, MarcRecord]
     ) -> Iterator[SortedRecords]:
-        """Yield the records of each resolved day, and keep the new ones of other days as undated."""
+        """Yield the records of each day to be stored, and keep the new ones of other days as undated."""
         undated = reading.search.keys
         self._undated.add(
             {key: page[key].raw_xml for key in reading.new_keys if key in undated and key in page}
         )
         resolved = {key for day in reading.days for key in day.keys}
-        # A record that is listed several times may have some of its days still to be found.
+        # A record that is listed several times may have some of its days still to be stored.
         stored = self._undated.take(resolved - undated) | self._undated.read(resolved & undated - page.keys())
         parsed = {key: marc_record_from_xml(stored[key]) for key in stored.keys() - page.keys()}
         records = {**parsed, **page}

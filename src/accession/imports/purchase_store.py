@@ -124,9 +124,24 @@ class PurchaseStore:
             self._session, DATA_SOURCE, IdentifierType.BIBLIOTHECA, item_ids, collection=self._collection
         )
         new_ids = frozenset(item_id for item_id, (_, is_new) in pools.items() if is_new)
-        without_records = set(new_ids)
+        self._store_purchases(dates, pools)
+        titles = [(pools[item_id][0], title) for item_id, title in lookup.titles.items()]
+        changed_titles = find_changed_titles(self._session, titles)
+        new_pool_ids = {pools[item_id][0].id for item_id in pools.keys() & (new_ids | counted_as_new)}
+        return StoredTitles(
+            new_ids,
+            changed=sum(pool.id not in new_pool_ids for pool, _ in changed_titles),
+            outbox_ids=tuple(enqueue_changes(self._session, changed_titles)),
+        )
+
+    def _store_purchases(
+        self, dates: Sequence[SortedRecords], pools: Mapping[str, tuple[LicensePool, bool]]
+    ) -> None:
+        """Store the usable records; no earlier ones are looked for of pools that are new."""
+        without_records = {item_id for item_id, (_, is_new) in pools.items() if is_new}
+        purchases: dict[PurchaseDate, list[PurchaseRecordData]] = {}
         for records in dates:
-            rows = [
+            purchases[records.purchase_date] = [
                 PurchaseRecordData(
                     pools[item_id][0],
                     record.as_marc21,
@@ -137,13 +152,5 @@ class PurchaseStore:
                 )
                 for item_id, record in records.usable
             ]
-            store_purchase_records(self._session, records.purchase_date, rows)
             without_records.difference_update(records.title_ids)
-        titles = [(pools[item_id][0], title) for item_id, title in lookup.titles.items()]
-        changed_titles = find_changed_titles(self._session, titles)
-        new_pool_ids = {pools[item_id][0].id for item_id in pools.keys() & (new_ids | counted_as_new)}
-        return StoredTitles(
-            new_ids,
-            changed=sum(pool.id not in new_pool_ids for pool, _ in changed_titles),
-            outbox_ids=tuple(enqueue_changes(self._session, changed_titles)),
-        )
+        store_purchase_records(self._session, purchases)

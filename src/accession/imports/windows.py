@@ -344,9 +344,9 @@ class ImportCursor:
         )
 
     def after_contradiction(self, search: DaySearch) -> "ImportCursor":
-        """Return the cursor where the days of the search are requested one by one."""
+        """Return the cursor where the days of the search, which has failed, are requested one by one."""
         again = self._restart(midnight(search.imported_until), midnight(search.listed_until))
-        return replace(again, search=search.fail())
+        return replace(again, search=search)
 
     def request(self, window: Window) -> PageRequest:
         """Return the request for the next page of the window."""

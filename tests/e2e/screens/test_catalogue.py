@@ -164,7 +164,7 @@ def test_tags_of_marc_records_are_never_broken(
     """Also with a wide font, and if the browser enlarges texts."""
     pool = make_pool(session, collection, "abc")
     record = PurchaseRecordData(pool, lambda: purchase_record("abc", "Solaris " * 300), "hash")
-    store_purchase_records(session, PurchaseDate(NOON.date()), [record])
+    store_purchase_records(session, {PurchaseDate(NOON.date()): [record]})
     session.commit()
     page = open_dashboard(dashboard_url, viewport={"width": 400, "height": 844}).open(
         f"/titles/abc/collections/{collection.id}"

@@ -630,7 +630,7 @@ def test_page_waits_for_an_apply_of_the_same_title(
         with transaction() as writer:
             same_pool = writer.get_one(LicensePool, pool_id)
             record = PurchaseRecordData(same_pool, lambda: b"marc", "hash")
-            store_purchase_records(writer, PurchaseDate(NOON.date()), [record])
+            store_purchase_records(writer, {PurchaseDate(NOON.date()): [record]})
             enqueue_changes(writer, [(same_pool, title_data("solaris", title="Two", licenses_owned=2))])
 
     def apply_row() -> None:

@@ -61,8 +61,8 @@ def test_feed_includes_every_kind_of_change(
     with time_machine.travel(later, tick=False):
         apply_titles(session, {pools[0].id: title_data("a", title="Another", as_of=later)})
         apply_titles(session, {pools[1].id: title_data("b", licenses_available=0, as_of=later)})
-        store_purchase_records(session, PurchaseDate(NOON.date()), [record(pools[2], b"marc")])
-        store_purchase_records(session, PurchaseDate(NOON.date()), [record(pools[2], b"another")])
+        store_purchase_records(session, {PurchaseDate(NOON.date()): [record(pools[2], b"marc")]})
+        store_purchase_records(session, {PurchaseDate(NOON.date()): [record(pools[2], b"another")]})
     session.commit()
     changed = FeedFilter(since=later)
     assert modification_times(session, changed) == {"a": later, "b": later, "c": later}

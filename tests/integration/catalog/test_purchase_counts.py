@@ -17,7 +17,7 @@ def purchase(session: Session, collection: Collection, identifier: str, *days: d
     pool = make_pool(session, collection, identifier)
     for purchased_on in days:
         store_purchase_records(
-            session, PurchaseDate(purchased_on), [PurchaseRecordData(pool, lambda: b"marc", "hash")]
+            session, {PurchaseDate(purchased_on): [PurchaseRecordData(pool, lambda: b"marc", "hash")]}
         )
     session.commit()
 

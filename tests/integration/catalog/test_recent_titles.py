@@ -20,7 +20,7 @@ def add_title(
     apply_titles(session, {pool.id: title_data(identifier, **fields)})
     for day in days:
         record = PurchaseRecordData(pool, lambda: b"marc", f"{day}")
-        store_purchase_records(session, PurchaseDate(date(2024, 5, day)), [record])
+        store_purchase_records(session, {PurchaseDate(date(2024, 5, day)): [record]})
 
 
 def test_recent_titles_are_listed_once_by_last_purchase(session: Session, collection: Collection) -> None:

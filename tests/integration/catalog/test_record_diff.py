@@ -22,7 +22,7 @@ def store_record(session: Session, collection: Collection, day: int, title: str)
     pool = make_pool(session, collection, "abc")
     record = marc_record_from_xml(raw_record("abc", title=title))
     data = PurchaseRecordData(pool, record.as_marc21, record.content_hash())
-    store_purchase_records(session, PurchaseDate(date(2024, 5, day)), [data])
+    store_purchase_records(session, {PurchaseDate(date(2024, 5, day)): [data]})
 
 
 def reject(

@@ -76,7 +76,7 @@ def catalogue(servers: object) -> None:
             pool = add_title(session, dogwood, identifier, title="Purchased")
             for purchase_date in dates:
                 record = PurchaseRecordData(pool, lambda: b"marc", "hash")
-                store_purchase_records(session, purchase_date, [record])
+                store_purchase_records(session, {purchase_date: [record]})
         session.commit()
 
 

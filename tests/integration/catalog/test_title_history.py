@@ -142,7 +142,7 @@ def test_history_merges_all_entries_newest_first(
     events = [event_data(kind, kind, at=NOON + (4 + n) * HOUR) for n, kind in enumerate(kinds)]
     record_events(session, collection, {"solaris": pool}, events)
     for purchase_date in (PurchaseDate(date(2024, 5, 1)), PurchaseDate(date(2016, 3, 1), month_only=True)):
-        store_purchase_records(session, purchase_date, [PurchaseRecordData(pool, lambda: b"marc", "hash")])
+        store_purchase_records(session, {purchase_date: [PurchaseRecordData(pool, lambda: b"marc", "hash")]})
     session.commit()
 
     entries = [(entry.at, entry.kind, entry.text) for entry in history(session)]

@@ -69,7 +69,7 @@ def store(session: Session, titles: list[tuple[dict[str, Any] | None, list[int]]
         pool = pools[name][0]
         for day in days:
             record = PurchaseRecordData(pool, lambda: b"marc", "hash")
-            store_purchase_records(session, PurchaseDate(date(2016, 5, day)), [record])
+            store_purchase_records(session, {PurchaseDate(date(2016, 5, day)): [record]})
         if metadata is not None:
             apply_titles(session, {pool.id: title_data(name, **metadata)})
     session.commit()

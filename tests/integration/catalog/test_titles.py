@@ -42,7 +42,7 @@ def test_title_view_has_all_fields(session: Session, collection: Collection) -> 
     pool = make_pool(session, collection, "solaris")
     for n in (7, 3, 5):
         purchase_date = PurchaseDate(date(2016, 5, n))
-        store_purchase_records(session, purchase_date, [PurchaseRecordData(pool, lambda: b"marc", "hash")])
+        store_purchase_records(session, {purchase_date: [PurchaseRecordData(pool, lambda: b"marc", "hash")]})
     with time_machine.travel(NOON, tick=False):
         apply_titles(
             session,

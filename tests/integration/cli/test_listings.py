@@ -79,7 +79,7 @@ def add_purchased_title(session: Session, collection: Collection, identifier: st
     """Store a title with metadata that the collection purchased on 1 May 2024."""
     pool = make_pool(session, collection, identifier)
     store_purchase_records(
-        session, PurchaseDate(NOON.date()), [PurchaseRecordData(pool, lambda: b"marc", "hash")]
+        session, {PurchaseDate(NOON.date()): [PurchaseRecordData(pool, lambda: b"marc", "hash")]}
     )
     apply_outbox(session, enqueue_changes(session, [(pool, title_data(identifier, **changes))]))
     session.commit()

@@ -228,7 +228,7 @@ def test_show_prints_differences_from_the_stored_record(
 ) -> None:
     stored = marc_record_from_xml(raw_record("abc", title="Solaris"))
     data = PurchaseRecordData(make_pool(session, collection, "abc"), stored.as_marc21, "hash")
-    store_purchase_records(session, PurchaseDate(NOON.date()), [data])
+    store_purchase_records(session, {PurchaseDate(NOON.date()): [data]})
     reject(session, collection, raw_record("abc", "abd", title="Solaris"))
 
     lines = cli("rejects", "show", "1").stdout.splitlines()

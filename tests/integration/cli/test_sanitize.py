@@ -44,7 +44,7 @@ def hostile_collection(session: Session) -> Collection:
     collection = make_collection(session, NAME)
     pool = make_pool(session, collection, "evil")
     store_purchase_records(
-        session, PurchaseDate(NOON.date()), [PurchaseRecordData(pool, lambda: b"marc", "hash")]
+        session, {PurchaseDate(NOON.date()): [PurchaseRecordData(pool, lambda: b"marc", "hash")]}
     )
     title = title_data(
         "evil",

@@ -35,7 +35,7 @@ def purchase(
     pool = make_pool(session, collection, identifier)
     apply_titles(session, {pool.id: title_data(identifier)})
     record = PurchaseRecordData(pool, lambda: b"marc", f"{identifier} {on}")
-    store_purchase_records(session, PurchaseDate(on, month_only), [record])
+    store_purchase_records(session, {PurchaseDate(on, month_only): [record]})
     session.commit()
 
 

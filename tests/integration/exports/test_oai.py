@@ -205,7 +205,7 @@ def test_marc_is_the_vendor_record_for_export(session: Session, collection: Coll
     pool = make_pool(session, collection, "solaris")
     with time_machine.travel(NOON, tick=False):
         store_purchase_records(
-            session, PurchaseDate(NOON.date()), [PurchaseRecordData(pool, lambda: marc_of(fields), "hash")]
+            session, {PurchaseDate(NOON.date()): [PurchaseRecordData(pool, lambda: marc_of(fields), "hash")]}
         )
         apply_titles(session, {pool.id: title_data("solaris")})
     session.commit()

@@ -97,7 +97,7 @@ def solaris(session: Session, collection: Collection) -> None:
     with time_machine.travel(NOON, tick=False):
         pool = make_pool(session, collection, "solaris")
         record = PurchaseRecordData(pool, lambda: b"marc", "#", warnings=tuple(KNOWN["warnings"]))
-        store_purchase_records(session, PurchaseDate(NOON.date()), [record])
+        store_purchase_records(session, {PurchaseDate(NOON.date()): [record]})
         title = title_data(
             "solaris",
             title=KNOWN["title"],

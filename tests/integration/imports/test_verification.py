@@ -515,7 +515,7 @@ def test_purchases_known_by_month_only_are_verified(
     vendor.add_purchases(day(2024, 4, 9, 9), "monthly")
     pool = make_pool(session, collection, "monthly")
     record = PurchaseRecordData(pool, lambda: b"marc", "hash", 1)
-    store_purchase_records(session, PurchaseDate(date(2024, 4, 1), month_only=True), [record])
+    store_purchase_records(session, {PurchaseDate(date(2024, 4, 1), month_only=True): [record]})
 
     pages = run.verify_months(APRIL, APRIL, with_days=True, repairs=True)
 

@@ -49,7 +49,7 @@ def store_titles(
             session, {pools[name].id: title_data(name, **metadata) for name, metadata in titles.items()}
         )
         records = [PurchaseRecordData(pool, lambda: b"marc", name) for name, pool in pools.items()]
-        store_purchase_records(session, PurchaseDate(purchased_on), records)
+        store_purchase_records(session, {PurchaseDate(purchased_on): records})
     session.commit()
     return pools
 

@@ -187,7 +187,7 @@ def test_page_and_api_show_differences_from_the_stored_record(
 ) -> None:
     stored = marc_record_from_xml(raw_record("abc", title="Solaris"))
     data = PurchaseRecordData(make_pool(session, collection, "abc"), stored.as_marc21, "hash")
-    store_purchase_records(session, DATE, [data])
+    store_purchase_records(session, {DATE: [data]})
     reject(session, collection, (NO_ID, raw_record("abc", "abd", title="<b>Eden</b>")))
 
     rows = table(browser.get("/rejected-records/1").text, "Fields of both")

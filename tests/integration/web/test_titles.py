@@ -175,7 +175,7 @@ def test_title_page_has_facts_of_record_and_import(
     record = pymarc.Record(fields=fields, force_utf8=True)
     for days in (0, 1):
         purchase = PurchaseRecordData(pool, record.as_marc, "hash", listed=2 - days)
-        store_purchase_records(session, PurchaseDate(NOON.date() + timedelta(days)), [purchase])
+        store_purchase_records(session, {PurchaseDate(NOON.date() + timedelta(days)): [purchase]})
     swept_at = NOON + timedelta(days=30)
     ids = [pool.identifier_id]
     record_swept(session, titles, after_id=0, last_id=None, identifier_ids=ids, at=swept_at)

@@ -125,7 +125,7 @@ def two_spans() -> DaySearch:
     )
     end = FIRST + 18 * DAY
     requested = DayRange(FIRST + 4 * DAY, FIRST + 14 * DAY)
-    return DaySearch(FIRST, listed_until=end, end=end, spans=spans, planned=(requested,))
+    return DaySearch(FIRST, FIRST, listed_until=end, end=end, spans=spans, planned=(requested,))
 
 
 def test_one_request_divides_two_spans() -> None:
@@ -176,7 +176,7 @@ def test_later_purchase_of_the_same_title_is_not_mistaken() -> None:
     )
     listed_until, end = FIRST + 9 * DAY, FIRST + 40 * DAY
     requested = DayRange(FIRST + 4 * DAY, FIRST + 20 * DAY)
-    search = DaySearch(FIRST, listed_until, end, spans, planned=(requested,))
+    search = DaySearch(FIRST, FIRST, listed_until, end, spans, planned=(requested,))
 
     reading = search.read_page(["a", "a"])
 
@@ -195,7 +195,7 @@ def test_order_shows_to_which_span_a_repeated_title_belongs() -> None:
     )
     end = FIRST + 18 * DAY
     requested = DayRange(FIRST + 4 * DAY, FIRST + 14 * DAY)
-    search = DaySearch(FIRST, end, end, spans, planned=(requested,))
+    search = DaySearch(FIRST, FIRST, end, end, spans, planned=(requested,))
 
     divided = search.read_page(["b", "x", "a"]).search.spans
 
@@ -252,7 +252,7 @@ def test_full_page_divides_the_first_span() -> None:
     )
     end = FIRST + 18 * DAY
     requested = DayRange(FIRST + 4 * DAY, FIRST + 14 * DAY)
-    search = DaySearch(FIRST, end, end, spans, planned=(requested,))
+    search = DaySearch(FIRST, FIRST, end, end, spans, planned=(requested,))
 
     divided = search.read_page(keys[40:90]).search.spans
 
@@ -261,6 +261,32 @@ def test_full_page_divides_the_first_span() -> None:
         DaySpan(FIRST + 4 * DAY, FIRST + 8 * DAY, keys[40:60]),
         spans[1],
     )
+
+
+def test_resolved_days_are_stored_together() -> None:
+    """A step that only resolves days writes nothing but its progress."""
+    vendor = vendor_of([(3 * number, 1 + number % 3) for number in range(200)])
+    search = DaySearch.begin(FIRST, FIRST + 800 * DAY)
+    stored = [sum(len(day.keys) for day in reading.days) for reading in pages(vendor, search) if reading.days]
+
+    assert sum(stored) == len(vendor.records)
+    assert min(stored[:-1]) >= PAGE_SIZE
+
+
+def test_days_resolved_before_a_contradiction_are_stored() -> None:
+    spans = (
+        DaySpan(FIRST, FIRST + DAY, ("a",)),
+        DaySpan(FIRST + 2 * DAY, FIRST + 3 * DAY, ("b", "c")),
+        DaySpan(FIRST + 5 * DAY, FIRST + 9 * DAY, ("d",)),
+        DaySpan(FIRST + 9 * DAY, FIRST + 10 * DAY, ("e",)),
+    )
+    search = DaySearch(FIRST, FIRST + 2 * DAY, FIRST + 20 * DAY, FIRST + 40 * DAY, spans)
+
+    reading = search.fail()
+
+    assert reading.days == spans[1:2]
+    assert reading.search.imported_until == FIRST + 5 * DAY
+    assert reading.search.is_complete
 
 
 # Number of requests

@@ -100,7 +100,7 @@ class ListedRecord(Base):
 
 
 class UndatedRecord(Base):
-    """A record whose purchase day is not known yet, as raw XML; `key` stands for title and content."""
+    """A record that is not stored under its day yet, as raw XML; `key` stands for title and content."""
 
     __tablename__ = "undated_records"
 
