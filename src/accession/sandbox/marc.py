@@ -5,6 +5,7 @@ The vendor's records of audiobooks are not public: leader, 006, 300, 500 and 655
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
 from xml.sax.saxutils import escape
 
 from accession.sandbox.catalogue import Anomaly, Flaw, Format, Purchase, load_subject_codes
@@ -103,7 +104,6 @@ def _record(purchase: Purchase, library_id: str, stamp: datetime, *, undefined_e
         leader = "?????xyz#q2200???!!!4500"
     elif purchase.anomaly is Anomaly.CONTROL_FIELDS:
         form, carrier, fixed = form.strip(), f"cx{carrier[2:]}||", " ".join(fixed.split("|"))
-    summary = _data_field("520", "  ", a=" -- ".join(describe(purchase)))
     return "".join(
         (
             f"<marc:record><marc:leader>{leader}</marc:leader>",
@@ -114,6 +114,19 @@ def _record(purchase: Purchase, library_id: str, stamp: datetime, *, undefined_e
             _control_field("007", "tz"),
             _control_field("007", carrier),
             _control_field("008", fixed),
+            _data_fields(purchase, library_id, undefined_entities=undefined_entities),
+            "</marc:record>",
+        )
+    )
+
+
+# An import requests most records several times. Each takes about 4 kB.
+@lru_cache(maxsize=4096)
+def _data_fields(purchase: Purchase, library_id: str, *, undefined_entities: bool) -> str:
+    """Return the data fields, which are the same in each response."""
+    summary = _data_field("520", "  ", a=" -- ".join(describe(purchase)))
+    return "".join(
+        (
             _identity(purchase),
             _subjects(purchase),
             _title(purchase),
@@ -122,7 +135,6 @@ def _record(purchase: Purchase, library_id: str, stamp: datetime, *, undefined_e
             _links(purchase, library_id),
             _undefined_fields() if purchase.anomaly is Anomaly.DATA_FIELDS else "",
             _invalid_fields() if purchase.anomaly is Anomaly.INVALID_PARTS else "",
-            "</marc:record>",
         )
     )
 
