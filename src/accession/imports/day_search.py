@@ -49,8 +49,9 @@ _FEW_RECORDS = 10
 _DAYS_ONE_BY_ONE = 14
 _MAX_DOUBLINGS = 8
 _MAX_GROWTH = 4
-# The density changes slowly, because the records of one span are few.
+# The density changes slowly, because the records of one span are few, and those of one day even fewer.
 _OLD_SHARE = 0.6
+_OLD_SHARE_PER_DAY = 20 / 21
 _MAX_PLANNED = 8
 _MAX_PARTNERS = 8
 # Stored days that are kept at the start, as records that are known to be listed.
@@ -158,7 +159,7 @@ class DaySearch:
         planned: the next requests; they do not depend on each other.
         read: keys of the pages of the first planned request that have been read.
         width: days of the next new span.
-        density: recent number of records a day.
+        density: recent number of records a day, also of the days requested one by one after the search.
         too_wide_until: end of the latest new span that was too wide; None if none was.
         days_until: end of the days that are requested one by one after the search, because they have many
             records or the vendor's responses contradict each other; None without such days.
@@ -172,7 +173,7 @@ class DaySearch:
     spans: tuple[DaySpan, ...] = ()
     planned: tuple[DayRange, ...] = ()
     read: tuple[str, ...] = ()
-    width: int = _MIN_WIDTH
+    width: int = 1
     density: float = 0.0
     too_wide_until: date | None = None
     days_until: date | None = None
@@ -181,13 +182,20 @@ class DaySearch:
     @classmethod
     def begin(cls, start: date, end: date, failures: int = 0) -> "DaySearch":
         """Return a search of the days `[start, end)`, after so many recent ones that have failed."""
-        width = 1 if failures else _MIN_WIDTH
-        return cls(start, start, start, end, width=width, failures=failures)._plan()
+        return cls(start, start, start, end, failures=failures)._plan()
 
     @property
     def is_complete(self) -> bool:
         """Return whether there is nothing more to request in this way."""
         return not self.planned
+
+    @property
+    def is_dense(self) -> bool:
+        """Return whether recent days have had so many records that another search is too early.
+
+        After half of the density that ends a search, the next one does not end so at once.
+        """
+        return self.density >= _MAX_DENSITY / 2
 
     @property
     def others_until(self) -> date:
@@ -234,6 +242,13 @@ class DaySearch:
         """Return the ended search, after which the days are requested one by one for some time."""
         ended = replace(self._with_imported()._stop(self.listed_until), spans=(), planned=(), read=())
         return RangeReading(ended, days=self._resolved_days())
+
+    def after_days(self, days: int, records: int) -> "DaySearch":
+        """Return the ended search after days with so many records that other requests have imported."""
+        old_share = _OLD_SHARE_PER_DAY**days
+        density = old_share * self.density + (1 - old_share) * records / max(1, days)
+        # A day with very many records would count for months.
+        return replace(self, density=min(density, 2 * _MAX_DENSITY))
 
     def _resolved_days(self) -> tuple[DaySpan, ...]:
         """Return the days before the first span that is not resolved whose records are not stored yet."""
@@ -347,8 +362,9 @@ class DaySearch:
         is_unexpected = not is_narrow and days * self.density < _FEW_RECORDS
         if new_records > _MAX_NEW_RECORDS or is_unexpected:
             skipped = self._skip_planned()
-            narrower = replace(skipped, width=days // _MAX_GROWTH, too_wide_until=requested.end)
-            return (skipped._stop(requested.end) if is_narrow else narrower)._plan()
+            if is_narrow:
+                return replace(skipped, density=new_records / days)._stop(requested.end)._plan()
+            return replace(skipped, width=days // _MAX_GROWTH, too_wide_until=requested.end)._plan()
         return replace(self, read=listed)
 
     def _stop(self, day: date) -> "DaySearch":
@@ -396,7 +412,7 @@ class DaySearch:
             density=density if keys else self.density / 2,
         )
         if len(keys) >= _MAX_DENSITY * (days if self.failures else max(days, _MIN_WIDTH)):
-            return extended._stop(requested.end)
+            return replace(extended, density=len(keys) / days)._stop(requested.end)
         return replace(extended, failures=max(0, self.failures - 1))
 
     def _plan(self) -> "DaySearch":

@@ -297,10 +297,12 @@ class ImportCursor:
             return self.search
         start, end = self.confirmed_until.date(), (now - _DAYS_ONE_BY_ONE).date()
         is_between_days = self.window_end is None and self.until is None and not self.probed
+        # The next request with the anchor confirms the days before; a search would make another one for them.
+        is_unconfirmed = self.anchor is not None and self.confirmed_until < self.current_day
         is_again = self.setback is not None and self.current_day < self.setback
-        is_rest = self.search is not None and start < self.search.others_until
+        is_rest = self.search is not None and (start < self.search.others_until or self.search.is_dense)
         is_short = (end - start).days < _MIN_SEARCHED_DAYS
-        if not is_between_days or is_again or is_rest or is_short:
+        if not is_between_days or is_unconfirmed or is_again or is_rest or is_short:
             return None
         return DaySearch.begin(start, end, 0 if self.search is None else self.search.failures)
 
@@ -345,8 +347,9 @@ class ImportCursor:
 
     def after_contradiction(self, search: DaySearch) -> "ImportCursor":
         """Return the cursor where the days of the search, which has failed, are requested one by one."""
-        again = self._restart(midnight(search.imported_until), midnight(search.listed_until))
-        return replace(again, search=search)
+        start = midnight(search.imported_until)
+        imported = replace(self, current_day=start, confirmed=None)
+        return replace(imported._restart(start, midnight(search.listed_until)), search=search)
 
     def request(self, window: Window) -> PageRequest:
         """Return the request for the next page of the window."""
@@ -540,7 +543,8 @@ class ImportCursor:
         `is_proof`: the response proves that the span from `confirmed` on has no other records.
         """
         has_passed = is_proof and (self.setback is None or window.end > self.setback)
-        earned = _EARNED_PER_DAY * max(1, (window.end - window.start).days)
+        days = max(1, (window.end - window.start).days)
+        earned = _EARNED_PER_DAY * days
         cursor = replace(
             self,
             current_day=window.end,
@@ -550,6 +554,7 @@ class ImportCursor:
             empty_windows=0 if records else min(self.empty_windows + 1, _MAX_EMPTY_WINDOWS),
             budget=self._budget_after(REQUEST_COST - earned),
             restarts=0 if has_passed else self.restarts,
+            search=self.search and self.search.after_days(days, records),
         )
         if records > _MANY_RECORDS and self.setback is None:
             cursor = cursor._go_without_anchor()
@@ -595,6 +600,7 @@ class ImportCursor:
             current_day=max(span.end, self.current_day),
             confirmed=max(span.end, self.confirmed_until) if is_confirmed else self.confirmed,
             empty_windows=min(self.empty_windows + days, max(EMPTY_DAYS_BEFORE_PROBE, self.empty_windows)),
+            search=self.search and self.search.after_days(days, 0),
         )._spend(-_EARNED_PER_DAY * days)
 
     def _restart(self, start: datetime, reached: datetime) -> "ImportCursor":

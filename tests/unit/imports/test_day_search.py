@@ -287,6 +287,8 @@ def test_days_resolved_before_a_contradiction_are_stored() -> None:
     assert reading.days == spans[1:2]
     assert reading.search.imported_until == FIRST + 5 * DAY
     assert reading.search.is_complete
+    cursor = ImportCursor(midnight(FIRST)).after_contradiction(reading.search)
+    assert cursor.current_day == cursor.confirmed_until == midnight(FIRST + 5 * DAY)
 
 
 # Number of requests
@@ -352,8 +354,25 @@ def test_search_needs_a_fraction_of_the_requests(titles: int, share: float, maxi
     assert requests[Width.ADAPTIVE] <= maximum * requests[Width.DAY]
 
 
+@pytest.mark.parametrize(
+    ("step", "purchases", "share"), [(1, 400, 0.3), (2, 75, 1.0), (8, 151, 1.0), (1, 49, 0.3), (5, 400, 0.3)]
+)
+def test_years_of_days_with_many_records_cost_no_more(step: int, purchases: int, share: float) -> None:
+    """The search is not tried again and again: the days requested one by one show that it would not pay."""
+    moments = Period((END - FIRST).days, step, purchases, share).moments(midnight(FIRST))
+    sold = [(moment, f"{number:06}") for number, moment in enumerate(moments)]
+
+    requests = {
+        width: count_page_requests(sold, width, midnight(FIRST)) for width in (Width.ADAPTIVE, Width.DAY)
+    }
+
+    assert requests[Width.ADAPTIVE] <= requests[Width.DAY] + 10
+
+
 @property_test
 @example([Period(84, 7, 100, 0.05), Period(156, 1, 49, 0.3)])
+# Between the search and the days after it, nothing is confirmed.
+@example([Period(132, 8, 100, 1.0), Period(102, 1, 50, 0.05)])
 # The search saves requests, which the days after it may spend on probes.
 @example([Period(39, 2, 151, 0.3), Period(125, 40, 1, 1.0), Period(14, 2, 1, 0.3)])
 # The last span of the search is long, and its records fill a page.
