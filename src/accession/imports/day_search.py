@@ -173,7 +173,7 @@ class DaySearch:
     spans: tuple[DaySpan, ...] = ()
     planned: tuple[DayRange, ...] = ()
     read: tuple[str, ...] = ()
-    width: int = 1
+    width: int = _MIN_WIDTH
     density: float = 0.0
     too_wide_until: date | None = None
     days_until: date | None = None
@@ -182,7 +182,8 @@ class DaySearch:
     @classmethod
     def begin(cls, start: date, end: date, failures: int = 0) -> "DaySearch":
         """Return a search of the days `[start, end)`, after so many recent ones that have failed."""
-        return cls(start, start, start, end, failures=failures)._plan()
+        width = 1 if failures else _MIN_WIDTH
+        return cls(start, start, start, end, width=width, failures=failures)._plan()
 
     @property
     def is_complete(self) -> bool:
@@ -244,8 +245,9 @@ class DaySearch:
         return RangeReading(ended, days=self._resolved_days())
 
     def after_days(self, days: int, records: int) -> "DaySearch":
-        """Return the ended search after days with so many records that other requests have imported."""
-        old_share = _OLD_SHARE_PER_DAY**days
+        """Return the search with the density after days that had so many records."""
+        # The first days alone show a density.
+        old_share = _OLD_SHARE_PER_DAY**days if self.density else 0.0
         density = old_share * self.density + (1 - old_share) * records / max(1, days)
         # A day with very many records would count for months.
         return replace(self, density=min(density, 2 * _MAX_DENSITY))
@@ -347,13 +349,16 @@ class DaySearch:
             grown = min(self.width * _MAX_GROWTH, (self.end - self.start).days)
             return replace(skipped, listed_until=requested.end, width=grown)._plan()
         last = next(span for span in self.spans if requested.end <= span.end)
-        if requested.end == last.end:
+        if requested.start < last.start:
+            other = DayRange(requested.start, last.end)
+        elif requested.end == last.end and len(last.keys) > 1:
             # If the second half of the span has no records, the span's last record is in the first half.
             other = DayRange(last.start, requested.start, len(last.keys), may_be_empty=True)
-        elif requested.start == last.start and requested.offset == 1:
+        elif requested.end < last.end and requested.offset == 1:
             other = DayRange(requested.end, last.end, may_be_empty=True)
         else:
-            other = DayRange(requested.start, last.end)
+            # Neither half has shown the span's last record, which may have been withdrawn.
+            other = DayRange(last.start, last.end, len(last.keys))
         return replace(skipped, planned=(other, *skipped.planned))
 
     def _after_full_page(self, requested: DayRange, listed: tuple[str, ...], new_records: int) -> "DaySearch":
@@ -363,7 +368,7 @@ class DaySearch:
         if new_records > _MAX_NEW_RECORDS or is_unexpected:
             skipped = self._skip_planned()
             if is_narrow:
-                return replace(skipped, density=new_records / days)._stop(requested.end)._plan()
+                return skipped.after_days(days, new_records)._stop(requested.end)._plan()
             return replace(skipped, width=days // _MAX_GROWTH, too_wide_until=requested.end)._plan()
         return replace(self, read=listed)
 
@@ -412,7 +417,7 @@ class DaySearch:
             density=density if keys else self.density / 2,
         )
         if len(keys) >= _MAX_DENSITY * (days if self.failures else max(days, _MIN_WIDTH)):
-            return replace(extended, density=len(keys) / days)._stop(requested.end)
+            return replace(extended, density=self.after_days(days, len(keys)).density)._stop(requested.end)
         return replace(extended, failures=max(0, self.failures - 1))
 
     def _plan(self) -> "DaySearch":

@@ -218,9 +218,7 @@ def test_purchases_are_stored_at_once_as_one_after_another(
     assert stored_purchases(session, other) == stored_purchases(session, one)
 
 
-def test_purchases_of_several_days_are_stored_with_two_statements(
-    session: Session, collection: Collection
-) -> None:
+def test_purchases_of_several_days_take_two_statements(session: Session, collection: Collection) -> None:
     one, other = (make_pool(session, collection, identifier) for identifier in ("one", "other"))
 
     with record_statements(engine()) as statements:

@@ -77,6 +77,13 @@ def pages(vendor: Vendor, search: DaySearch) -> Iterator[RangeReading]:
     raise AssertionError("the search does not end")
 
 
+def read_pages(vendor: Vendor, search: DaySearch, number: int) -> None:
+    """Request so many pages, and believe each empty body where records are known."""
+    for _ in range(number):
+        listed = vendor.fetch(next(search.requests(1)))
+        search = search.read_page(listed or (), is_blank=listed is None).search
+
+
 @property_test
 @given(
     sales_lists,
@@ -166,6 +173,19 @@ def test_empty_body_after_a_full_page_is_an_error() -> None:
     reading = search.read_page([str(number) for number in range(PAGE_SIZE)])
     with pytest.raises(ContradictionError):
         reading.search.read_page((), is_blank=True)
+
+
+@pytest.mark.parametrize("records", [1, 2, 48, 49, 60, 120])
+def test_withdrawn_record_of_the_only_span_is_noticed(records: int) -> None:
+    """Neither half lists it, and the first page of the span is as before."""
+    vendor = vendor_of([(2, records)])
+    keys = tuple(key for _, key in vendor.records)
+    end = FIRST + 16 * DAY
+    search = DaySearch(FIRST, FIRST, end, end, (DaySpan(FIRST, end, keys),))
+    vendor.records.pop()
+
+    with pytest.raises(ContradictionError):
+        read_pages(vendor, search._plan(), 10)
 
 
 def test_later_purchase_of_the_same_title_is_not_mistaken() -> None:
@@ -366,7 +386,7 @@ def test_years_of_days_with_many_records_cost_no_more(step: int, purchases: int,
         width: count_page_requests(sold, width, midnight(FIRST)) for width in (Width.ADAPTIVE, Width.DAY)
     }
 
-    assert requests[Width.ADAPTIVE] <= requests[Width.DAY] + 10
+    assert requests[Width.ADAPTIVE] <= requests[Width.DAY] + 20
 
 
 @property_test
