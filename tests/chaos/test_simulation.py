@@ -1,7 +1,7 @@
 """Simulated imports from an unreliable vendor; `make chaos` runs more of them, which are also longer."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -61,8 +61,8 @@ def test_differences_from_the_vendor_are_reported(broker: Broker, collection: Co
         simulation.check_catalogue()
 
 
-def store_all_but_one(session: Any, purchase_date: Any, records: Sequence[Any]) -> None:
-    store_purchase_records(session, {purchase_date: records[1:]})
+def store_all_but_one(session: Any, purchases: Mapping[Any, Sequence[Any]]) -> None:
+    store_purchase_records(session, {day: records[1:] for day, records in purchases.items()})
 
 
 def test_confirmed_time_beyond_missing_purchase_is_reported(

@@ -194,7 +194,7 @@ class DaySearch:
     def is_dense(self) -> bool:
         """Return whether recent days have had so many records that another search is too early.
 
-        After half of the density that ends a search, the next one does not end so at once.
+        The limit is half of the density that ends a search, so that the next one does not end at once.
         """
         return self.density >= _MAX_DENSITY / 2
 
