@@ -5,7 +5,6 @@ import os
 import re
 import stat
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -45,6 +44,7 @@ from tests.fixtures.factories import PASSWORD
 from tests.fixtures.homes import database_session, processes_of, run_in_home
 from tests.fixtures.machine import public_folder, umask
 from tests.fixtures.running_sandbox import RunningSandbox, running_sandbox
+from tests.fixtures.waiting import repeated
 
 KEY, WRONG_KEY = "right-key-9c1f77d0", "wrong-key-51b2ae46"
 ALDER, BIRCH = "Alder Library", "Birch Library"
@@ -95,22 +95,15 @@ class Installation:
 @contextmanager
 def recorded_command_lines(command_lines: set[bytes]) -> Iterator[None]:
     """Record the command line of every new process of this machine, which every user can see."""
-    ended = threading.Event()
     old = set(psutil.pids())
 
     def record() -> None:
-        while not ended.wait(0.05):
-            for pid in set(psutil.pids()) - old:
-                with suppress(OSError):
-                    command_lines.add(Path(f"/proc/{pid}/cmdline").read_bytes())
+        for pid in set(psutil.pids()) - old:
+            with suppress(OSError):
+                command_lines.add(Path(f"/proc/{pid}/cmdline").read_bytes())
 
-    recorder = threading.Thread(target=record)
-    recorder.start()
-    try:
+    with repeated(record, 0.05):
         yield
-    finally:
-        ended.set()
-        recorder.join()
 
 
 @contextmanager

@@ -124,7 +124,7 @@ class PurchaseStore:
             self._session, DATA_SOURCE, IdentifierType.BIBLIOTHECA, item_ids, collection=self._collection
         )
         new_ids = frozenset(item_id for item_id, (_, is_new) in pools.items() if is_new)
-        self._store_purchases(dates, pools)
+        self._store_purchases(dates, pools, new_ids)
         titles = [(pools[item_id][0], title) for item_id, title in lookup.titles.items()]
         changed_titles = find_changed_titles(self._session, titles)
         new_pool_ids = {pools[item_id][0].id for item_id in pools.keys() & (new_ids | counted_as_new)}
@@ -135,10 +135,13 @@ class PurchaseStore:
         )
 
     def _store_purchases(
-        self, dates: Sequence[SortedRecords], pools: Mapping[str, tuple[LicensePool, bool]]
+        self,
+        dates: Sequence[SortedRecords],
+        pools: Mapping[str, tuple[LicensePool, bool]],
+        new_ids: AbstractSet[str],
     ) -> None:
-        """Store the usable records; no earlier ones are looked for of pools that are new."""
-        without_records = {item_id for item_id, (_, is_new) in pools.items() if is_new}
+        """Store the usable records; no earlier ones are looked for of titles that are new."""
+        without_records = set(new_ids)
         purchases: dict[PurchaseDate, list[PurchaseRecordData]] = {}
         for records in dates:
             purchases[records.purchase_date] = [

@@ -55,10 +55,10 @@ _TIME_WITHOUT_ANCHOR = timedelta(days=100)
 _MAX_UNCONFIRMED = timedelta(days=30)
 _MAX_PREFETCHED_RECORDS = 10
 # The maximum number of known records that a request lists again: the rest of the page is for new ones. The
-# maximum is a full page if the budget pays for one more request, and after the import has gone back.
+# maximum is a full page if the budget allows one more request, and after the import has gone back.
 _MAX_ANCHOR_KEYS = 24
 
-# The last days are requested one by one, and so are a few days for which a search does not pay.
+# The last days are requested one by one, and so are a few days for which a search saves nothing.
 _DAYS_ONE_BY_ONE = timedelta(days=2)
 _MIN_SEARCHED_DAYS = 8
 
@@ -338,8 +338,6 @@ class ImportCursor:
             self,
             current_day=midnight(search.listed_until) if search.is_complete else start,
             confirmed=start,
-            # An anchor whose position counts records of days that are imported again is of no use.
-            anchor=self.anchor if self.current_day <= start else None,
             # Days that are not confirmed count as empty windows.
             empty_windows=_MAX_EMPTY_WINDOWS if is_empty else 1,
             search=search,

@@ -1,9 +1,7 @@
 """A broker whose open connections fall silent: nothing is closed, and only new connections are served."""
 
 import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,7 +15,7 @@ from accession.runs.ledger import is_active
 from tests.fixtures.broker import Broker
 from tests.fixtures.silent_proxy import SilentProxy, silent_proxy
 from tests.fixtures.stored import count_rows
-from tests.fixtures.waiting import wait_until
+from tests.fixtures.waiting import repeated, wait_until
 from tests.fixtures.worker_processes import (
     LATENCY_MS,
     WorkerPool,
@@ -76,27 +74,6 @@ def wait_for_import(run_starter: RunStarter, task_id: str) -> None:
     wait_until(is_complete, f"the run {task_id} has ended, and its changes are applied")
 
 
-@contextmanager
-def lost_work_resumed() -> Iterator[None]:
-    """Resume lost work every few seconds, as the schedule does every minute."""
-    from accession.tasks.recovery import resume_lost_work
-
-    has_ended = threading.Event()
-
-    def resume() -> None:
-        resume_lost_work.delay()
-        while not has_ended.wait(SECONDS_BETWEEN_RESUMPTIONS):
-            resume_lost_work.delay()
-
-    thread = threading.Thread(target=resume)
-    thread.start()
-    try:
-        yield
-    finally:
-        has_ended.set()
-        thread.join()
-
-
 def test_idle_worker_receives_runs_after_silence(
     session: Session, worker: None, proxy: SilentProxy, run_starter: RunStarter, broker: Broker
 ) -> None:
@@ -110,11 +87,13 @@ def test_idle_worker_receives_runs_after_silence(
 def test_run_in_progress_continues_after_silence(
     session: Session, worker: None, proxy: SilentProxy, run_starter: RunStarter, broker: Broker
 ) -> None:
+    from accession.tasks.recovery import resume_lost_work
+
     with library(session, "Alder Library", seed=1, latency_ms=LATENCY_MS) as alder:
         task_id = run_starter.start(alder[0])
         wait_for_pages()
         hold(proxy, broker)
-        # A message may have been on its way.
-        with lost_work_resumed():
+        # As the schedule does every minute: a message may have been on its way.
+        with repeated(resume_lost_work.delay, SECONDS_BETWEEN_RESUMPTIONS):
             wait_for_import(run_starter, task_id)
         assert_imported(*alder, task_id)

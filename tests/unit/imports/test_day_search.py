@@ -378,7 +378,7 @@ def test_search_needs_a_fraction_of_the_requests(titles: int, share: float, maxi
     ("step", "purchases", "share"), [(1, 400, 0.3), (2, 75, 1.0), (8, 151, 1.0), (1, 49, 0.3), (5, 400, 0.3)]
 )
 def test_years_of_days_with_many_records_cost_no_more(step: int, purchases: int, share: float) -> None:
-    """The search is not tried again and again: the days requested one by one show that it would not pay."""
+    """A search is not tried again and again: the days requested one by one show that it saves nothing."""
     moments = Period((END - FIRST).days, step, purchases, share).moments(midnight(FIRST))
     sold = [(moment, f"{number:06}") for number, moment in enumerate(moments)]
 
