@@ -180,10 +180,12 @@ def test_webhooks_have_pending_events_and_states(
 
 
 def test_unsent_notifications_have_number_and_age(client: httpx.Client, session: Session) -> None:
+    now = utc_now()
+    begin, end = now - timedelta(hours=3), now + timedelta(hours=3)
     make_channel(session, "json://127.0.0.1:9")
-    make_channel(session, "json://127.0.0.1:9", name="quiet", quiet_hours="00:00-23:59")
+    make_channel(session, "json://127.0.0.1:9", name="quiet", quiet_hours=f"{begin:%H:%M}-{end:%H:%M}")
     record_export(session, "alder", error="The target is full.")
-    apply_rules(session, MachineState({}, ()), utc_now() - timedelta(hours=2))
+    apply_rules(session, MachineState({}, ()), now - timedelta(hours=2))
     session.commit()
 
     samples = scrape(client)
