@@ -18,6 +18,7 @@ from accession.catalog.title_changes import METADATA_COLUMNS, Change, edition_ch
 from accession.core.clock import utc_now
 from accession.core.vocabulary import IdentifierType
 from accession.db.bulk import (
+    NaturalKeys,
     Replacement,
     array_parameters,
     get_or_create_ids,
@@ -41,6 +42,9 @@ from accession.db.models import (
 
 EditionKey = tuple[str, int]
 """Natural key of an edition: the data source and the id of the identifier."""
+
+RowIds = Mapping[tuple[Any, ...], int]
+"""Ids of rows by their natural key."""
 
 _KEY = ("data_source", "identifier_id")
 _COMPARED = ("id", *_KEY, "content_hash", "as_of")
@@ -112,12 +116,13 @@ def write_editions(session: Session, updates: Mapping[EditionKey, EditionUpdate]
     if written:
         by_edition = {edition_id: updates[key].metadata for key, edition_id in written.items()}
         with_rows = [(edition_id,) for edition_id in changed.values()]
+        contributors, subjects, isbns = get_or_create_ids(session, *_natural_keys(by_edition.values()))
         replace_rows(
             session,
-            _contributions(session, by_edition, with_rows),
-            _classifications(session, by_edition, with_rows),
+            _contributions(contributors, by_edition, with_rows),
+            _classifications(subjects, by_edition, with_rows),
             _links(by_edition, with_rows),
-            _equivalents(session, {key: updates[key].metadata for key in written}),
+            _equivalents(isbns, {key: updates[key].metadata for key in written}),
         )
     new = {edition_id: updates[key].metadata for key, edition_id in added.items()}
     return WrittenEditions(len(written), new, changes)
@@ -173,11 +178,20 @@ def _update_editions(
     return changed, edition_changes(before, {changed[key]: updates[key].metadata for key in changed}, now)
 
 
+def _natural_keys(editions: Collection[BibliographicData]) -> tuple[NaturalKeys, NaturalKeys, NaturalKeys]:
+    """Return the keys of the editions' contributors, subjects and ISBNs."""
+    people = {(each.sort_name, each.display_name) for data in editions for each in data.contributors}
+    headings = {(each.scheme.value, each.name) for data in editions for each in data.subjects}
+    return (
+        NaturalKeys(table_of(Contributor), ("sort_name", "display_name"), people),
+        NaturalKeys(table_of(Subject), ("scheme", "name"), headings),
+        Identifier.keys(IdentifierType.ISBN, {isbn for data in editions for isbn in data.isbns}),
+    )
+
+
 def _contributions(
-    session: Session, editions: Mapping[int, BibliographicData], with_rows: Sequence[tuple[int]]
+    ids: RowIds, editions: Mapping[int, BibliographicData], with_rows: Sequence[tuple[int]]
 ) -> Replacement:
-    people = {(c.sort_name, c.display_name) for data in editions.values() for c in data.contributors}
-    ids = get_or_create_ids(session, table_of(Contributor), ("sort_name", "display_name"), people)
     rows: dict[tuple[int, int, str], dict[str, Any]] = {}
     for edition_id, data in editions.items():
         for position, person in enumerate(data.contributors):
@@ -195,10 +209,8 @@ def _contributions(
 
 
 def _classifications(
-    session: Session, editions: Mapping[int, BibliographicData], with_rows: Sequence[tuple[int]]
+    ids: RowIds, editions: Mapping[int, BibliographicData], with_rows: Sequence[tuple[int]]
 ) -> Replacement:
-    subjects = {(s.scheme.value, s.name) for data in editions.values() for s in data.subjects}
-    ids = get_or_create_ids(session, table_of(Subject), ("scheme", "name"), subjects)
     rows: dict[tuple[int, int], dict[str, Any]] = {}
     for edition_id, data in editions.items():
         for position, subject in enumerate(data.subjects):
@@ -219,9 +231,7 @@ def _links(editions: Mapping[int, BibliographicData], with_rows: Sequence[tuple[
     return Replacement(table_of(Link), ("edition_id",), with_rows, rows)
 
 
-def _equivalents(session: Session, editions: Mapping[EditionKey, BibliographicData]) -> Replacement:
-    isbns = {isbn for data in editions.values() for isbn in data.isbns}
-    ids = Identifier.ids(session, IdentifierType.ISBN, isbns)
+def _equivalents(ids: RowIds, editions: Mapping[EditionKey, BibliographicData]) -> Replacement:
     rows: dict[tuple[int, int, str], dict[str, Any]] = {}
     for (data_source, identifier_id), data in editions.items():
         for position, isbn in enumerate(data.isbns):

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import (
     ARRAY,
+    CTE,
     ColumnElement,
     CompoundSelect,
     Delete,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     false,
     func,
     literal,
+    literal_column,
     select,
     true,
     tuple_,
@@ -96,25 +98,37 @@ def update_rows(session: Session, table: Table, rows: Sequence[Row]) -> None:
     session.execute(update_statement(table, *rows[0]), array_parameters(rows))
 
 
-def get_or_create_ids(
-    session: Session, table: Table, columns: Sequence[str], keys: Iterable[tuple[Any, ...]]
-) -> dict[tuple[Any, ...], int]:
-    """Return the row id of each natural key, adding the rows that are missing. Such rows never change.
+@dataclass(frozen=True)
+class NaturalKeys:
+    """The natural keys of rows that never change: a table, the key's columns, and their values."""
 
-    Rows are added in the order of their keys, so that two transactions adding the same keys wait for each
-    other instead of deadlocking. Rows that another transaction has added meanwhile are read back.
+    table: Table
+    columns: tuple[str, ...]
+    values: Iterable[tuple[Any, ...]]
+
+
+def get_or_create_ids(session: Session, *keys: NaturalKeys) -> list[dict[tuple[Any, ...], int]]:
+    """Return the row ids by natural key, for each table, adding the rows that are missing.
+
+    The keys of all tables have columns of the same types. Rows are added in the order of the tables and of
+    their keys, so that two transactions adding the same keys wait for each other instead of deadlocking. Rows
+    that another transaction has added meanwhile are read back.
     """
-    unique_keys = sorted(set(keys))
-    if not unique_keys:
-        return {}
-    returned = ("id", *columns)
-    statement = get_or_create_statement(table, tuple(columns), tuple(columns), returned)
-    rows = session.execute(statement, _key_parameters(columns, unique_keys))
-    ids = {tuple(key): row_id for row_id, *key, _ in rows}
-    if missing := [key for key in unique_keys if key not in ids]:
-        query = _select_by_key(table, returned, tuple(columns))
-        rows = session.execute(query, _key_parameters(columns, missing))
-        ids |= {tuple(key): row_id for row_id, *key in rows}
+    values = [sorted(set(each.values)) for each in keys]
+    ids: list[dict[tuple[Any, ...], int]] = [{} for _ in keys]
+    if not any(values):
+        return ids
+    parameters: dict[str, Sequence[Any]] = {}
+    for each, of_table in zip(keys, values, strict=True):
+        parameters |= _key_parameters(each.columns, of_table, prefix=each.table.name)
+    statement = _get_or_create_ids(*((each.table, each.columns) for each in keys))
+    for number, row_id, *key in session.execute(statement, parameters):
+        ids[number][tuple(key)] = row_id
+    for each, of_table, known in zip(keys, values, ids, strict=True):
+        if missing := [key for key in of_table if key not in known]:
+            query = _select_by_key(each.table, ("id", *each.columns), each.columns)
+            rows = session.execute(query, _key_parameters(each.columns, missing))
+            known |= {tuple(key): row_id for row_id, *key in rows}
     return ids
 
 
@@ -190,6 +204,19 @@ def _insert_missing_returning(
 
 
 @cache
+def _get_or_create_ids(*keys: tuple[Table, tuple[str, ...]]) -> CompoundSelect[*tuple[Any, ...]]:
+    """Return one statement for the natural keys of several tables.
+
+    The parameters' prefix is the table's name. It returns the table's number, the id and the key of each row.
+    """
+    parts: list[Select[*tuple[Any, ...]]] = []
+    for number, (table, columns) in enumerate(keys):
+        for rows in _stored_and_added(table, columns, columns, ("id", *columns), prefix=table.name):
+            parts.append(select(literal_column(f"{number}"), rows))
+    return union_all(*parts)
+
+
+@cache
 def get_or_create_statement(
     table: Table, key: tuple[str, ...], columns: tuple[str, ...], returning: tuple[str, ...]
 ) -> CompoundSelect[*tuple[Any, ...]]:
@@ -199,19 +226,26 @@ def get_or_create_statement(
     order. It returns the columns `returning` of each row, and in `is_new` whether the row was added; nothing
     of a row that another transaction adds at the same time.
     """
-    new_rows = select(_unnested(table, columns, position="position")).cte("rows")
-    new_keys = [new_rows.c[name] for name in key]
-    returned = [table.c[name] for name in returning]
-    has_new_key = tuple_(*(table.c[name] for name in key)).in_(select(*new_keys))
-    stored = select(*returned).where(has_new_key).cte("stored")
-    is_missing = tuple_(*new_keys).not_in(select(*(stored.c[name] for name in key)))
-    missing = select(*(new_rows.c[name] for name in columns)).where(is_missing).order_by(new_rows.c.position)
-    insertion = insert(table).from_select(list(columns), missing).on_conflict_do_nothing()
-    added = insertion.returning(*returned).cte("added")
+    stored, added = _stored_and_added(table, key, columns, returning, prefix=_PREFIX)
     return union_all(
         select(stored, false().label("is_new")),
         select(added, true().label("is_new")),
     )
+
+
+def _stored_and_added(
+    table: Table, key: tuple[str, ...], columns: tuple[str, ...], returning: tuple[str, ...], *, prefix: str
+) -> tuple[CTE, CTE]:
+    """Return the columns `returning` of the rows with the keys of new rows: stored ones, and those added."""
+    new_rows = select(_unnested(table, columns, position="position", prefix=prefix)).cte(f"{prefix}_rows")
+    new_keys = [new_rows.c[name] for name in key]
+    returned = [table.c[name] for name in returning]
+    has_new_key = tuple_(*(table.c[name] for name in key)).in_(select(*new_keys))
+    stored = select(*returned).where(has_new_key).cte(f"{prefix}_stored")
+    is_missing = tuple_(*new_keys).not_in(select(*(stored.c[name] for name in key)))
+    missing = select(*(new_rows.c[name] for name in columns)).where(is_missing).order_by(new_rows.c.position)
+    insertion = insert(table).from_select(list(columns), missing).on_conflict_do_nothing()
+    return stored, insertion.returning(*returned).cte(f"{prefix}_added")
 
 
 @cache
@@ -231,9 +265,10 @@ def _has_key(table: Table, key: tuple[str, ...]) -> ColumnElement[bool]:
 def _key_parameters(
     columns: Sequence[str], keys: Sequence[tuple[Any, ...]], prefix: str = _PREFIX
 ) -> dict[str, Sequence[Any]]:
-    """Return the parameters of a statement on keys, at least one, with these columns."""
-    names = (_parameter(column, prefix) for column in columns)
-    return dict(zip(names, map(list, zip(*keys, strict=True)), strict=True))
+    """Return the parameters of a statement on keys with these columns."""
+    return {
+        _parameter(name, prefix): [key[position] for key in keys] for position, name in enumerate(columns)
+    }
 
 
 def _unnested(

@@ -1,6 +1,7 @@
 """Bulk statements: stored rows are not written again."""
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from accession.core.vocabulary import IdentifierType
 from accession.db.bulk import (
+    NaturalKeys,
     Replacement,
     get_or_create_ids,
     insert_missing_rows,
@@ -35,7 +38,6 @@ from tests.fixtures.factories import (
 )
 
 CONTRIBUTORS = table_of(Contributor)
-KEY = ("sort_name", "display_name")
 WRITES = ("INSERT", "UPDATE", "DELETE")
 
 names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
@@ -43,6 +45,10 @@ people = st.lists(st.tuples(names, names), max_size=12)
 on_one_database = settings(
     deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+
+
+def contributors(values: Sequence[tuple[str, str]]) -> NaturalKeys:
+    return NaturalKeys(CONTRIBUTORS, ("sort_name", "display_name"), values)
 
 
 def write_statements(statements: list[str]) -> list[str]:
@@ -54,8 +60,8 @@ def write_statements(statements: list[str]) -> list[str]:
 def test_each_key_has_one_permanent_row(
     session: Session, first: list[tuple[str, str]], second: list[tuple[str, str]]
 ) -> None:
-    ids = get_or_create_ids(session, CONTRIBUTORS, KEY, first)
-    all_ids = get_or_create_ids(session, CONTRIBUTORS, KEY, first[::-1] + second)
+    (ids,) = get_or_create_ids(session, contributors(first))
+    (all_ids,) = get_or_create_ids(session, contributors(first[::-1] + second))
 
     assert (set(ids), set(all_ids)) == (set(first), {*first, *second})
     assert all_ids | ids == all_ids
@@ -66,12 +72,12 @@ def test_each_key_has_one_permanent_row(
 
 def test_known_keys_cost_one_query_and_no_keys_none(session: Session) -> None:
     keys = [(f"Name {n}", "x") for n in range(50)]
-    get_or_create_ids(session, CONTRIBUTORS, KEY, keys)
+    get_or_create_ids(session, contributors(keys))
 
     with record_statements(engine()) as statements:
-        get_or_create_ids(session, CONTRIBUTORS, KEY, keys)
+        get_or_create_ids(session, contributors(keys))
         assert (len(statements), write_statements(statements)) == (1, [])
-        assert get_or_create_ids(session, CONTRIBUTORS, KEY, []) == {}
+        assert get_or_create_ids(session, contributors([])) == [{}]
         assert len(statements) == 1
 
 
@@ -84,7 +90,7 @@ def test_transactions_adding_same_keys_in_opposite_order_agree(session: Session)
         with transaction() as other:
             other.execute(select(1))
             both_started.wait()
-            results.append(get_or_create_ids(other, CONTRIBUTORS, KEY, order))
+            results.extend(get_or_create_ids(other, contributors(order)))
 
     run_concurrently(lambda: add(keys), lambda: add(keys[::-1]))
 
@@ -105,9 +111,7 @@ def test_rows_are_inserted_and_updated_unchanged(
     second: list[tuple[str | None, int | None]],
 ) -> None:
     table = table_of(Edition)
-    identifier_ids = get_or_create_ids(
-        session, table_of(Identifier), ("type", "identifier"), [("ISBN", f"{n}") for n in range(len(first))]
-    )
+    identifier_ids = Identifier.ids(session, IdentifierType.ISBN, [f"{n}" for n in range(len(first))])
     rows = [
         {"data_source": "x", "identifier_id": row_id, "created_at": NOON, "updated_at": NOON}
         | {"title": title, "duration_ms": number}
@@ -127,7 +131,7 @@ def test_rows_are_inserted_and_updated_unchanged(
 def test_statement_text_is_same_for_any_number_of_rows(session: Session) -> None:
     with record_statements(engine()) as statements:
         for count in (1, 7, 50):
-            get_or_create_ids(session, CONTRIBUTORS, KEY, [(f"Name {count} {n}", "x") for n in range(count)])
+            get_or_create_ids(session, contributors([(f"Name {count} {n}", "x") for n in range(count)]))
 
     assert (len(statements), len(set(statements))) == (3, 1)
 
@@ -156,8 +160,8 @@ def test_replace_rows_keeps_rows_of_other_owners(
     table = table_of(Classification)
     *owners, other = edition_ids
     owned = [(edition_id,) for edition_id in owners]
-    subjects = get_or_create_ids(
-        session, table_of(Subject), ("scheme", "name"), [("label", f"{n}") for n in range(5)]
+    (subjects,) = get_or_create_ids(
+        session, NaturalKeys(table_of(Subject), ("scheme", "name"), [("label", f"{n}") for n in range(5)])
     )
 
     def rows(content: dict[tuple[int, int], int]) -> list[dict[str, int]]:

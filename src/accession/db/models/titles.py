@@ -25,6 +25,7 @@ from sqlalchemy.orm import Mapped, Session, composite, mapped_column, relationsh
 from accession.core.clock import utc_now
 from accession.core.vocabulary import IdentifierType
 from accession.db.bulk import (
+    NaturalKeys,
     array_parameters,
     get_or_create_ids,
     get_or_create_statement,
@@ -52,8 +53,14 @@ class Identifier(Base):
         cls, session: Session, identifier_type: IdentifierType, identifiers: Iterable[str]
     ) -> dict[tuple[Any, ...], int]:
         """Return the row ids by (type, identifier), adding those that are missing. Safe under concurrency."""
+        (ids,) = get_or_create_ids(session, cls.keys(identifier_type, identifiers))
+        return ids
+
+    @classmethod
+    def keys(cls, identifier_type: IdentifierType, identifiers: Iterable[str]) -> NaturalKeys:
+        """Return the natural keys of identifiers of one type."""
         keys = [(identifier_type.value, name) for name in identifiers]
-        return get_or_create_ids(session, table_of(cls), ("type", "identifier"), keys)
+        return NaturalKeys(table_of(cls), ("type", "identifier"), keys)
 
 
 class IdentifierEquivalent(Base):
