@@ -36,7 +36,7 @@ MAX_RETRY_AFTER_SECONDS = 900
 LOST_CHILD_WAIT_SECONDS = 2
 SOFT_TIME_LIMIT_SECONDS = 900
 TIME_LIMIT_SECONDS = 960
-# With Python's default, 5 ms, a thread that has received a response often waits for so long to go on.
+# With the default of 5 ms, a thread that has received a response often waits that long for its turn.
 _THREAD_SWITCH_SECONDS = 0.0005
 
 # Beat drops what it cannot publish. With these options it waits for the broker instead.
