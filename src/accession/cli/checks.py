@@ -171,7 +171,7 @@ def _scheduler() -> str:
 def _secrets(check: Callable[[Session], int]) -> str:
     with transaction() as session:
         number = check(session)
-    return f"all {number:,} can be decrypted" if number else "none are stored"
+    return f"{number:,} can be decrypted" if number else "none are stored"
 
 
 def _storage() -> str:

@@ -13,6 +13,7 @@ from accession.core.errors import UserError
 
 _DURATION = re.compile(r"(\d{1,5})([hdw])", re.ASCII)
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+_UNIT_NAMES = {"h": "hour", "d": "day", "w": "week"}
 
 
 def parse_since(text: str) -> datetime:
@@ -31,6 +32,15 @@ def parse_since(text: str) -> datetime:
             f'"{text}" is not a valid time: use a date (2024-05-01), a time (2024-05-01T12:00) or a '
             "duration (7d)."
         ) from None
+
+
+def describe_since(text: str) -> str:
+    """Return in words which changes a time for `parse_since` selects: "changes of the last 7 days"."""
+    duration = _DURATION.fullmatch(text.strip())
+    if duration is None:
+        return f"changes since {text.strip()}"
+    number, unit = int(duration[1]), _UNIT_NAMES[duration[2]]
+    return f"changes of the last {unit}" if number == 1 else f"changes of the last {number:,} {unit}s"
 
 
 def select_titles(session: Session, collections: Iterable[str], since: datetime | None) -> FeedFilter:

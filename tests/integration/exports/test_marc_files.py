@@ -18,7 +18,7 @@ from accession.core.errors import NotFound, UserError
 from accession.core.marc21 import MARC_NAMESPACE
 from accession.db.models import Collection
 from accession.exports.formats import FORMATS, find_format
-from accession.exports.selection import parse_since, select_titles
+from accession.exports.selection import describe_since, parse_since, select_titles
 from tests.fixtures.factories import (
     NOON,
     apply_titles,
@@ -164,6 +164,13 @@ def test_invalid_options_are_rejected_before_writing(session: Session) -> None:
         assert out.getvalue() == b""
     with pytest.raises(UserError, match='There is no format "epub": choose from marc21, marcxml'):
         find_format("epub")
+
+
+def test_changes_since_a_time_are_described_in_words() -> None:
+    assert describe_since("7d") == "changes of the last 7 days"
+    assert describe_since(" 1h ") == "changes of the last hour"
+    assert describe_since("2w") == "changes of the last 2 weeks"
+    assert describe_since("2024-05-01") == "changes since 2024-05-01"
 
 
 def test_since_is_a_date_a_time_or_a_duration() -> None:

@@ -79,7 +79,7 @@ def test_format_shows_its_last_scheduled_export(
     browser: Browser, session: Session, collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exports = (
-        ScheduledExport(name="nightly", format="csv", target="/exports"),
+        ScheduledExport(name="nightly", format="csv", target="/exports", since="7d"),
         ScheduledExport(name="birch", format="csv", target="/exports", collections=("Birch Library",)),
     )
     monkeypatch.setattr(get_settings(), "exports", exports)
@@ -89,7 +89,11 @@ def test_format_shows_its_last_scheduled_export(
 
     (card,) = texts(read_page(browser, f"?collection={collection.id}"), "//*[@aria-labelledby='csv-name']")
 
-    for text in ("nightly, daily at 06:00 (UTC)", "failed", "nightly-20240501T120000Z.csv: 2.5 MB"):
+    for text in (
+        "nightly, daily at 06:00 (UTC), changes of the last 7 days",
+        "failed",
+        "nightly-20240501T120000Z.csv: 2.5 MB",
+    ):
         assert text in card
     assert "1,200 titles" in card
     assert "/exports is full: free some space." in card

@@ -18,6 +18,7 @@ from accession.core.byte_sizes import format_bytes, format_growth
 from accession.core.clock import utc_now
 from accession.core.labels import value_label
 from accession.core.sanitize import sanitize
+from accession.exports.selection import describe_since
 from accession.web.addresses import cookie_name, cookie_path, redirect_to, root, route_path
 from accession.web.pages.charts import bar_chart, line_chart, share_chart, sparkline
 
@@ -135,6 +136,7 @@ _environment.filters |= {
     "code": _format_code,
     "label": lambda value, field: "" if value is None else value_label(field, value),
     "problem": problem_of,
+    "since": describe_since,
     "zip": lambda first, second: list(zip(first, second, strict=True)),
 }
 _environment.globals |= {
