@@ -51,6 +51,10 @@ def contributors(values: Sequence[tuple[str, str]]) -> NaturalKeys:
     return NaturalKeys(CONTRIBUTORS, ("sort_name", "display_name"), values)
 
 
+def subjects(values: Sequence[tuple[str, str]]) -> NaturalKeys:
+    return NaturalKeys(table_of(Subject), ("scheme", "name"), values)
+
+
 def write_statements(statements: list[str]) -> list[str]:
     return [statement for statement in statements if statement.startswith(WRITES)]
 
@@ -67,6 +71,28 @@ def test_each_key_has_one_permanent_row(
     assert all_ids | ids == all_ids
     stored = session.execute(select(Contributor.id, Contributor.sort_name, Contributor.display_name))
     assert {(sort_name, name): row_id for row_id, sort_name, name in stored} == all_ids
+    session.rollback()
+
+
+@on_one_database
+@given(people=people, headings=people, isbns=st.lists(names, max_size=12))
+def test_keys_of_several_tables_are_told_apart(
+    session: Session, people: list[tuple[str, str]], headings: list[tuple[str, str]], isbns: list[str]
+) -> None:
+    """The same texts may be keys in all tables, and some tables may have none."""
+    known = get_or_create_ids(session, contributors(people[::2]), subjects(headings[::2]))
+    tables = (contributors(people), subjects(headings), Identifier.keys(IdentifierType.ISBN, isbns))
+
+    with record_statements(engine()) as statements:
+        ids = get_or_create_ids(session, *tables)
+
+    assert len(statements) == any((people, headings, isbns))
+    assert [set(each) for each in ids] == [set(people), set(headings), {("ISBN", isbn) for isbn in isbns}]
+    assert all(first.items() <= second.items() for first, second in zip(known, ids, strict=False))
+    for keys, of_table in zip(tables, ids, strict=True):
+        columns = [keys.table.c[name] for name in ("id", *keys.columns)]
+        stored = {tuple(key): row_id for row_id, *key in session.execute(select(*columns))}
+        assert stored == of_table
     session.rollback()
 
 
@@ -160,13 +186,11 @@ def test_replace_rows_keeps_rows_of_other_owners(
     table = table_of(Classification)
     *owners, other = edition_ids
     owned = [(edition_id,) for edition_id in owners]
-    (subjects,) = get_or_create_ids(
-        session, NaturalKeys(table_of(Subject), ("scheme", "name"), [("label", f"{n}") for n in range(5)])
-    )
+    (subject_ids,) = get_or_create_ids(session, subjects([("label", f"{n}") for n in range(5)]))
 
     def rows(content: dict[tuple[int, int], int]) -> list[dict[str, int]]:
         return [
-            {"edition_id": owners[owner], "subject_id": subjects["label", f"{n}"], "position": position}
+            {"edition_id": owners[owner], "subject_id": subject_ids["label", f"{n}"], "position": position}
             for (owner, n), position in content.items()
         ]
 
