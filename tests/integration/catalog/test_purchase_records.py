@@ -32,9 +32,18 @@ def pool(session: Session, collection: Collection) -> LicensePool:
     return make_pool(session, collection, "abc")
 
 
-def stored_records(session: Session) -> list[tuple[PurchaseDate, bytes]]:
+def stored_purchases(session: Session, *pools: LicensePool) -> list[tuple[PurchaseDate, int, bytes]]:
+    """Return date, listings and record of each purchase: those of some pools, or all."""
     rows = session.scalars(select(PurchaseRecord).order_by(PurchaseRecord.purchased_on))
-    return [(PurchaseDate(row.purchased_on, row.month_only), row.marc) for row in rows]
+    return [
+        (PurchaseDate(row.purchased_on, row.month_only), row.listed, row.marc)
+        for row in rows
+        if not pools or row.license_pool_id in {pool.id for pool in pools}
+    ]
+
+
+def stored_records(session: Session) -> list[tuple[PurchaseDate, bytes]]:
+    return [(purchase_date, marc) for purchase_date, _, marc in stored_purchases(session)]
 
 
 def record(pool: LicensePool, content: str, listed: int | None = 1) -> PurchaseRecordData:
@@ -42,8 +51,7 @@ def record(pool: LicensePool, content: str, listed: int | None = 1) -> PurchaseR
 
 
 def stored_listings(session: Session) -> list[tuple[PurchaseDate, int]]:
-    rows = session.scalars(select(PurchaseRecord).order_by(PurchaseRecord.purchased_on))
-    return [(PurchaseDate(row.purchased_on, row.month_only), row.listed) for row in rows]
+    return [(purchase_date, listed) for purchase_date, listed, _ in stored_purchases(session)]
 
 
 def test_title_purchased_on_two_days_has_two_records(session: Session, pool: LicensePool) -> None:
@@ -179,12 +187,6 @@ def test_first_day_of_a_month_with_two_purchases_loses_none(session: Session, po
     store_purchase_records(session, {MARCH_20: [record(pool, "a", 1)]})
     store_purchase_records(session, {MARCH_1: [record(pool, "a", 1)]})
     assert stored_listings(session) == [(MARCH_1, 1), (MARCH_20, 1)]
-
-
-def stored_purchases(session: Session, pool: LicensePool) -> list[tuple[PurchaseDate, int, bytes]]:
-    query = select(PurchaseRecord).where(PurchaseRecord.license_pool_id == pool.id)
-    rows = session.scalars(query.order_by(PurchaseRecord.purchased_on))
-    return [(PurchaseDate(row.purchased_on, row.month_only), row.listed, row.marc) for row in rows]
 
 
 @pytest.mark.parametrize(

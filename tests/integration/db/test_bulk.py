@@ -76,7 +76,7 @@ def test_each_key_has_one_permanent_row(
 
 @on_one_database
 @given(people=people, headings=people, isbns=st.lists(names, max_size=12))
-def test_keys_of_several_tables_are_told_apart(
+def test_keys_of_several_tables_are_kept_separate(
     session: Session, people: list[tuple[str, str]], headings: list[tuple[str, str]], isbns: list[str]
 ) -> None:
     """The same texts may be keys in all tables, and some tables may have none."""

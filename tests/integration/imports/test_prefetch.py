@@ -21,7 +21,7 @@ from tests.fixtures.factories import day
 from tests.fixtures.holdings import title_ids
 from tests.fixtures.prefetch import InMemoryPrefetchCache
 from tests.fixtures.purchases import import_until, requested_pages, stored_purchases
-from tests.fixtures.vendor import ScriptedVendor
+from tests.fixtures.vendor import ScriptedVendor, transport_with_barrier
 
 MAY_1, MAY_2, NOW = day(2024, 5, 1), day(2024, 5, 2), day(2024, 6, 1)
 DEADLINE_SECONDS = 60
@@ -72,12 +72,7 @@ def test_prefetched_requests_are_concurrent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     all_in_flight = threading.Barrier(max_concurrency, timeout=DEADLINE_SECONDS)
-
-    def respond_when_all_in_flight(request: httpx.Request) -> httpx.Response:
-        all_in_flight.wait()
-        return vendor.handle_request(request)
-
-    transport = httpx.MockTransport(respond_when_all_in_flight)
+    transport = transport_with_barrier(vendor, all_in_flight)
     monkeypatch.setattr("accession.bibliotheca.client.vendor_transport", lambda: transport)
     importer.import_day(ImportCursor(MAY_1), NOW)
     assert not all_in_flight.broken

@@ -16,7 +16,7 @@ from accession.imports.vendor_api import vendor_api_for
 from tests.fixtures.factories import NOON
 from tests.fixtures.holdings import title_ids
 from tests.fixtures.importers import capture_step_logs
-from tests.fixtures.vendor import ScriptedVendor, item
+from tests.fixtures.vendor import ScriptedVendor, item, transport_with_barrier
 from tests.fixtures.waiting import DEADLINE_SECONDS
 
 
@@ -65,13 +65,8 @@ def test_other_work_is_done_while_requests_are_in_flight(
     collection: Collection, vendor: ScriptedVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     all_in_flight = threading.Barrier(3, timeout=DEADLINE_SECONDS)
-
-    def respond_when_all_in_flight(request: httpx.Request) -> httpx.Response:
-        all_in_flight.wait()
-        return vendor.handle_request(request)
-
     vendor.items = {item_id: item(item_id) for item_id in title_ids(30)}
-    transport = httpx.MockTransport(respond_when_all_in_flight)
+    transport = transport_with_barrier(vendor, all_in_flight)
     monkeypatch.setattr("accession.bibliotheca.client.vendor_transport", lambda: transport)
 
     def work() -> None:
