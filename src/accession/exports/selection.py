@@ -12,8 +12,7 @@ from accession.core.clock import parse_datetime, utc_now
 from accession.core.errors import UserError
 
 _DURATION = re.compile(r"(\d{1,5})([hdw])", re.ASCII)
-_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
-_UNIT_NAMES = {"h": "hour", "d": "day", "w": "week"}
+_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
 def parse_since(text: str) -> datetime:
@@ -25,7 +24,7 @@ def parse_since(text: str) -> datetime:
     try:
         duration = _DURATION.fullmatch(text.strip())
         if duration is not None:
-            return utc_now() - int(duration[1]) * _UNITS[duration[2]]
+            return utc_now() - timedelta(**{_UNITS[duration[2]]: int(duration[1])})
         return parse_datetime(text.strip()).astimezone(UTC)
     except (ValueError, OverflowError):
         raise UserError(
@@ -39,8 +38,9 @@ def describe_since(text: str) -> str:
     duration = _DURATION.fullmatch(text.strip())
     if duration is None:
         return f"changes since {text.strip()}"
-    number, unit = int(duration[1]), _UNIT_NAMES[duration[2]]
-    return f"changes of the last {unit}" if number == 1 else f"changes of the last {number:,} {unit}s"
+    number, units = int(duration[1]), _UNITS[duration[2]]
+    span = units.removesuffix("s") if number == 1 else f"{number:,} {units}"
+    return f"changes of the last {span}"
 
 
 def select_titles(session: Session, collections: Iterable[str], since: datetime | None) -> FeedFilter:

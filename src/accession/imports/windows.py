@@ -39,7 +39,7 @@ _MAX_LISTED_KEYS = 100
 # A span with a record listed for every few days is requested day by day.
 _MIN_DAYS_PER_LISTED_KEY = 6
 
-# The budget is in twentieths of a request. A day earns what its request costs, and 5 % more.
+# The budget is in twentieths of a request. Each day adds what its request costs, and 5% more.
 REQUEST_COST = 20
 _EARNED_PER_DAY = 21
 INITIAL_BUDGET = 5 * REQUEST_COST
@@ -54,8 +54,8 @@ _MAX_USELESS_PAGES = 3
 _TIME_WITHOUT_ANCHOR = timedelta(days=100)
 _MAX_UNCONFIRMED = timedelta(days=30)
 _MAX_PREFETCHED_RECORDS = 10
-# The maximum number of known records that a request lists again: the rest of the page is for new ones. The
-# maximum is a full page if the budget allows one more request, and after the import has gone back.
+# The number of known records that a request lists again, at most: the rest of the page is for new ones. A
+# request lists a full page of them if the budget covers another request, or if the import has gone back.
 _MAX_ANCHOR_KEYS = 24
 
 # The last days are requested one by one, and so are a few days for which a search saves nothing.
