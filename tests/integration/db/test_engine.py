@@ -25,6 +25,7 @@ from accession.db.engine import (
 )
 from accession.db.models import Collection, Identifier
 from accession.local.servers import ServerUrls
+from tests.fixtures.servers import close_connections
 
 
 @pytest.fixture
@@ -33,6 +34,8 @@ def no_engine() -> Iterator[None]:
     before, cached = get_settings(), database.engine
     database.engine = database.cache(cached.__wrapped__)  # type: ignore[attr-defined]
     yield
+    if database.engine.cache_info().currsize:
+        close_connections(database.engine())
     database.engine = cached
     use_settings(before)
 
@@ -173,7 +176,6 @@ def test_process_has_one_engine(no_engine: None, servers: ServerUrls) -> None:
     first = database.engine()
 
     assert database.engine() is first
-    first.dispose()
 
 
 def test_disposed_engine_keeps_parent_connections_open(no_engine: None, servers: ServerUrls) -> None:
@@ -189,7 +191,6 @@ def test_disposed_engine_keeps_parent_connections_open(no_engine: None, servers:
         assert connection.scalar(text("SELECT pg_backend_pid()")) != parent_pid
     with connections[0] as connection:
         assert connection.execute("SELECT pg_backend_pid()").fetchone() == (parent_pid,)
-    database.engine().dispose()
 
 
 def test_dispose_without_engine_creates_none(no_engine: None) -> None:
