@@ -1,9 +1,8 @@
 """Measure where the milliseconds of a page go, in real runs on real servers.
 
-One worker of one process, whose calls are timed, processes the steps of a run. The simulated vendor has its
-documents ready, and its latency is 0 or 100 ms. A second worker applies the changes concurrently. The time
-of a page is that from the start of its step to the start of the next step. Each moment of it counts once, for
-the first category that applies:
+One worker of one process, whose calls are timed, processes the steps of a run; the vendor's latency is 0 or
+100 ms. A second worker applies the changes concurrently. The time of a page is that from the start of its
+step to the start of the next step. Each moment of it counts once, for the first category that applies:
 
 - database: waiting for a statement or a commit
 - sqlalchemy: executing a statement and reading its rows, and loading and writing objects
@@ -58,7 +57,6 @@ class RegularVendorSpec(VendorSpec):
 
     titles_per_day: int = 1
     interval_days: int = 1
-    is_prepared: bool = True
 
     def purchases(self) -> Iterable[Purchase]:
         """Return the purchases of the base class at regular times."""

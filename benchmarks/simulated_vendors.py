@@ -15,7 +15,6 @@ from starlette.responses import Response
 
 from accession.core.clock import utc_now
 from accession.sandbox.catalogue import Catalogue, Purchase, build_catalogue
-from accession.sandbox.items import item_documents
 from accession.sandbox.vendor import Sandbox
 from benchmarks.processes import SPAWN
 from tests.fixtures.running_sandbox import running_sandbox
@@ -35,15 +34,12 @@ class VendorSpec:
         days: Days in which they were purchased, until today's midnight (UTC).
         latency_ms: Delay of each response.
         seed: Another seed gives other titles.
-        is_prepared: The documents of all titles are created before the first request, so that the vendor's
-            own work is not measured; for up to 4,000 titles of all vendors.
     """
 
     titles: int
     days: int
     latency_ms: int = 0
     seed: int = 0
-    is_prepared: bool = False
 
     @property
     def since(self) -> datetime:
@@ -111,12 +107,6 @@ class TimedSandbox(Sandbox):
         """Return the statistics of the sandbox, with `busy_seconds`."""
         return {**super().statistics(), "busy_seconds": self._busy_seconds}
 
-    def prepare(self) -> None:
-        """Create the documents of all titles, which the sandbox keeps."""
-        for purchase in self.catalogue.purchases:
-            self._collection([purchase], frozenset())
-            item_documents([self._with_current_copies(purchase)], self.account.library_id)
-
     @contextmanager
     def _measured(self) -> Iterator[None]:
         if not self._requests_in_progress:
@@ -149,9 +139,6 @@ def running_vendors(specs: Sequence[VendorSpec]) -> Iterator[RunningVendors]:
 def _serve(specs: Sequence[VendorSpec], connection: Connection) -> None:
     with ExitStack() as stack:
         sandboxes = [TimedSandbox(Catalogue(spec.purchases()), latency_ms=spec.latency_ms) for spec in specs]
-        for spec, sandbox in zip(specs, sandboxes, strict=True):
-            if spec.is_prepared:
-                sandbox.prepare()
         servers = [stack.enter_context(running_sandbox(sandbox)) for sandbox in sandboxes]
         connection.send(tuple(server.base_url for server in servers))
         # The end of the connection shows that the measuring process has ended, even if it was killed.

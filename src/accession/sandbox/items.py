@@ -2,7 +2,6 @@
 
 import html
 from collections.abc import Iterable
-from functools import lru_cache
 from xml.sax.saxutils import escape
 from zlib import crc32
 
@@ -32,8 +31,6 @@ def _escape_twice(text: str) -> str:
     return escape(html.escape(text))
 
 
-# A sweep requests all titles again. Each takes about 3 kB.
-@lru_cache(maxsize=4096)
 def _item(purchase: Purchase, library_id: str, *, double_escaped: bool) -> str:
     text = _escape_twice if double_escaped else escape
     work = purchase.work
